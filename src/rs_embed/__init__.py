@@ -1,0 +1,92 @@
+"""rs_embed: the embedding of any Earth observation foundation model, for any place and time, in one call.
+
+>>> from rs_embed import OutputSpec, PointBuffer, get_embedding
+>>> emb = get_embedding("mosaiks_rcf", spatial=PointBuffer(lon=12.94, lat=47.77, buffer_m=800), backend="sample")
+>>> emb.data.shape
+(1024,)
+
+Names load on first use: importing the package imports neither torch, nor rasterio, nor Earth Engine.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rs_embed.api import (
+        describe_model as describe_model,
+    )
+    from rs_embed.api import (
+        get_embedding as get_embedding,
+    )
+    from rs_embed.api import (
+        get_embeddings as get_embeddings,
+    )
+    from rs_embed.api import (
+        inspect_chip as inspect_chip,
+    )
+    from rs_embed.api import (
+        list_models as list_models,
+    )
+    from rs_embed.chip import Chip as Chip
+    from rs_embed.embedding import Embedding as Embedding
+    from rs_embed.embedding import Meta as Meta
+    from rs_embed.geo import geobox_for as geobox_for
+    from rs_embed.providers.local import LocalRasters as LocalRasters
+    from rs_embed.providers.local import Raster as Raster
+    from rs_embed.report import ChipReport as ChipReport
+    from rs_embed.specs import (
+        BBox as BBox,
+    )
+    from rs_embed.specs import (
+        OutputSpec as OutputSpec,
+    )
+    from rs_embed.specs import (
+        PointBuffer as PointBuffer,
+    )
+    from rs_embed.specs import (
+        Region as Region,
+    )
+    from rs_embed.specs import (
+        SensorSpec as SensorSpec,
+    )
+    from rs_embed.specs import (
+        TemporalSpec as TemporalSpec,
+    )
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ChipReport": "report",
+    "describe_model": "api",
+    "get_embedding": "api",
+    "get_embeddings": "api",
+    "inspect_chip": "api",
+    "list_models": "api",
+    "Chip": "chip",
+    "Embedding": "embedding",
+    "Meta": "embedding",
+    "geobox_for": "geo",
+    "LocalRasters": "providers.local",
+    "Raster": "providers.local",
+    "BBox": "specs",
+    "OutputSpec": "specs",
+    "PointBuffer": "specs",
+    "Region": "specs",
+    "SensorSpec": "specs",
+    "TemporalSpec": "specs",
+}
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from its module on first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'rs_embed' has no attribute {name!r}")
+    value: object = vars(import_module(f"rs_embed.{_HOME[name]}"))[name]
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names, loaded or not."""
+    return sorted(__all__)

@@ -1,0 +1,222 @@
+"""Every error and warning of rs_embed.
+
+RSEmbedError
+├── SpecError            a place, time, sensor or output that cannot be meant   (also ValueError)
+├── UnknownModelError    no card of that id                                     (also LookupError)
+├── KnobError            a keyword or RS_EMBED_* variable: unknown, or a bad value (also ValueError)
+├── InputError           pixels that the model cannot take                      (also ValueError)
+│   ├── BandMismatch         other bands, or another order of axes
+│   ├── UnitMismatch         another unit than declared or wanted
+│   └── NoValidPixels        nothing but nodata
+├── ProviderError        imagery that could not be had
+│   ├── NotConfigured        the backend is not set up
+│   ├── SensorNotOffered     the backend does not have that sensor or band
+│   ├── OutsideCoverage      the place lies outside of what the backend holds
+│   ├── NoImagery            nothing was acquired there in that window
+│   └── ReadError            a file or answer that cannot be read
+├── WeightsError         weights that could not be had
+│   ├── WeightsNotFound      no such file or repository, here or on the hub
+│   ├── WeightsUnreachable   the hub did not answer, or offline mode forbids asking
+│   ├── WeightsCorrupt       empty, truncated, wrong hash, not finite, unsafe
+│   └── WeightsMismatch      keys or shapes of another model
+├── ReadoutError         tokens that cannot be laid out as asked
+├── DeviceError          no such device here
+├── StorageError         an embedding that cannot be written or read back
+├── BatchError           some items of a batch failed; holds the others
+└── MissingDependency    an optional package is not installed                   (also ImportError)
+
+RSEmbedWarning           (UserWarning)
+├── ScaleWarning         the model sees another pixel size than the imagery has
+├── PixelWarning         pixels that are legal but look wrong
+└── ChoiceWarning        a setting that overrides what the call says
+"""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class RSEmbedError(Exception):
+    """What was wanted, what was found, where, and the fix, one line each.
+
+    Args:
+        headline: One sentence: what was wanted and what was found instead.
+        fix: What the user can do about it.
+        facts: Further lines, in the order given; `None` leaves a line out.
+    """
+
+    def __init__(self, headline: str, *, fix: str | None = None, **facts: object) -> None:
+        self.headline = headline
+        self.fix = fix
+        self.facts = {name: value for name, value in facts.items() if value is not None}
+        super().__init__(headline)
+
+    def __str__(self) -> str:
+        rows = {name.replace("_", " "): str(value) for name, value in self.facts.items()}
+        if self.fix is not None:
+            rows["fix"] = self.fix
+        if not rows:
+            return self.headline
+        width = max(len(name) for name in rows) + 1
+        lines = [f"  {name + ':':<{width}} {_hang(value, width + 3)}" for name, value in rows.items()]
+        return "\n".join([self.headline, *lines])
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel between processes with every line (exceptions drop keyword arguments otherwise)."""
+        return _rebuild, (type(self), self.headline, self.fix, self.facts)
+
+
+def _rebuild(kind: type[RSEmbedError], headline: str, fix: str | None, facts: dict[str, object]) -> RSEmbedError:
+    return kind(headline, fix=fix, **facts)
+
+
+def _hang(text: str, indent: int) -> str:
+    return textwrap.indent(text, " " * indent).lstrip() if "\n" in text else text
+
+
+class SpecError(RSEmbedError, ValueError):
+    """A place, time, sensor or output that cannot be meant."""
+
+
+class UnknownModelError(RSEmbedError, LookupError):
+    """No card of that id or alias."""
+
+
+class KnobError(RSEmbedError, ValueError):
+    """A keyword or RS_EMBED_* variable that is unknown or has a bad value."""
+
+
+class InputError(RSEmbedError, ValueError):
+    """Pixels that the model cannot take."""
+
+
+class BandMismatch(InputError):
+    """Other bands than wanted, or axes in another order."""
+
+
+class UnitMismatch(InputError):
+    """Values in another unit than declared or wanted."""
+
+
+class NoValidPixels(InputError):
+    """Nothing but nodata where pixels were wanted."""
+
+
+class ProviderError(RSEmbedError):
+    """Imagery that could not be had."""
+
+
+class NotConfigured(ProviderError):
+    """The backend exists but is not set up."""
+
+
+class SensorNotOffered(ProviderError):
+    """The backend does not have that sensor, band or modality."""
+
+
+class OutsideCoverage(ProviderError):
+    """The place lies outside of what the backend holds."""
+
+
+class NoImagery(ProviderError):
+    """Nothing was acquired there in that window."""
+
+
+class ReadError(ProviderError):
+    """A file or an answer that cannot be read."""
+
+
+class WeightsError(RSEmbedError):
+    """Weights that could not be had."""
+
+
+class WeightsNotFound(WeightsError):
+    """No such file or repository, here or on the hub."""
+
+
+class WeightsUnreachable(WeightsError):
+    """The hub did not answer, or offline mode forbids asking."""
+
+
+class WeightsCorrupt(WeightsError):
+    """Empty, truncated, of another hash, not finite, or unsafe to load."""
+
+
+class WeightsMismatch(WeightsError):
+    """Keys or shapes of another model."""
+
+
+class ReadoutError(RSEmbedError):
+    """Tokens that cannot be laid out as asked."""
+
+
+class DeviceError(RSEmbedError):
+    """No such device here."""
+
+
+class StorageError(RSEmbedError):
+    """An embedding that cannot be written or read back."""
+
+
+class ItemFailure(Protocol):
+    """What a `BatchError` needs to know of a failed item."""
+
+    @property
+    def index(self) -> int:
+        """Place in the caller's list."""
+        ...
+
+    @property
+    def stage(self) -> str:
+        """Where it failed."""
+        ...
+
+    @property
+    def error(self) -> Exception:
+        """Why."""
+        ...
+
+
+class BatchError(RSEmbedError):
+    """Some items of a batch failed; the others are here.
+
+    Attributes:
+        embeddings: In the caller's order, `None` where an item failed.
+        failures: Index, stage and error of each failed item.
+    """
+
+    embeddings: Sequence[object] = ()
+    failures: Sequence[ItemFailure] = ()
+
+    @classmethod
+    def of(cls, embeddings: Sequence[object], failures: Sequence[ItemFailure]) -> "BatchError":
+        """The error of a batch."""
+        first = failures[0]
+        error = cls(
+            f"{len(failures)} of {len(embeddings)} items failed; the others are in `error.embeddings`.",
+            fix="mend or drop the items in `error.failures` and run those again",
+            first=f"item {first.index} at {first.stage}: {type(first.error).__name__}: {first.error}",
+            items=", ".join(str(failure.index) for failure in failures[:20]),
+        )
+        error.embeddings, error.failures = embeddings, failures
+        return error
+
+
+class MissingDependency(RSEmbedError, ImportError):
+    """An optional package is not installed."""
+
+
+class RSEmbedWarning(UserWarning):
+    """Root of every warning of rs_embed."""
+
+
+class ScaleWarning(RSEmbedWarning):
+    """The model sees another pixel size than the imagery has."""
+
+
+class PixelWarning(RSEmbedWarning):
+    """Pixels that are legal but look wrong."""
+
+
+class ChoiceWarning(RSEmbedWarning):
+    """A setting that overrides what the call says."""

@@ -1,0 +1,123 @@
+"""`RS_EMBED_*` variables and their keyword forms. The only module that reads the environment."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from rs_embed.bands import did_you_mean
+from rs_embed.errors import KnobError
+
+PREFIX = "RS_EMBED_"
+
+
+class Knobs(BaseSettings):
+    """What a user may turn. One frozen subclass a family, with its own `env_prefix`.
+
+    A field `img` under the prefix `RS_EMBED_THOR_` is the variable `RS_EMBED_THOR_IMG` and the keyword `img`.
+    Precedence: keyword, then variable, then the field's default.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @classmethod
+    def read(cls, keywords: Mapping[str, object] | None = None) -> Self:
+        """The knobs of one call.
+
+        Raises:
+            KnobError: A keyword is unknown, or a keyword or variable has a bad value.
+        """
+        keywords = dict(keywords or {})
+        for name in keywords:
+            if name not in cls.model_fields:
+                raise KnobError(
+                    f"Wanted a known keyword, found {name!r}.",
+                    known=", ".join(sorted(cls.model_fields)),
+                    fix=did_you_mean(name, cls.model_fields),
+                )
+        check_environment()
+        try:
+            return cls(**{name: value for name, value in keywords.items() if value is not None})
+        except ValidationError as error:
+            raise _knob_error(cls, error, keywords) from None
+
+    @classmethod
+    def variables(cls) -> dict[str, str]:
+        """Variable name -> field name."""
+        prefix = cls.model_config["env_prefix"]
+        return {f"{prefix}{name}".upper(): name for name in cls.model_fields}
+
+
+class ModelKnobs(Knobs):
+    """Knobs that every model has."""
+
+    min_valid_fraction: Annotated[
+        float, Field(ge=0, le=1, description="refuse a chip with a smaller share of valid pixels")
+    ] = 0.0
+    fetch_workers: Annotated[int, Field(ge=1, le=64, description="chips fetched at the same time")] = 8
+
+
+class WeightsKnobs(ModelKnobs):
+    """Knobs of a model with trained weights."""
+
+    model_key: Annotated[str | None, Field(description="backbone to run instead of the card's own")] = None
+    ckpt: Annotated[Path | None, Field(description="checkpoint file (.pt, .pth, .safetensors) to use")] = None
+    pretrained: Annotated[bool, Field(description="0: seeded random weights, and the result says so")] = True
+
+
+class LibrarySettings(Knobs):
+    """Settings that concern every model."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    cache_dir: Annotated[Path | None, Field(description="where weights are kept; unset: the hub's own cache")] = None
+    offline: Annotated[bool, Field(description="1: never contact the hub; use the cache or fail")] = False
+
+
+def _families(root: type[Knobs] = Knobs) -> Iterator[type[Knobs]]:
+    for family in root.__subclasses__():
+        yield family
+        yield from _families(family)
+
+
+def check_environment() -> None:
+    """Refuse a mistyped variable (pydantic-settings would ignore it).
+
+    Raises:
+        KnobError: A variable starts with `RS_EMBED_` and is no knob of any family that is loaded.
+    """
+    known = {variable for family in _families() for variable in family.variables()}
+    for variable in sorted(os.environ):
+        if variable.upper().startswith(PREFIX) and variable.upper() not in known:
+            raise KnobError(
+                f"Wanted a known variable, found {variable}={os.environ[variable]!r} in the environment.",
+                fix=f"{did_you_mean(variable, known)} (or unset {variable})",
+            )
+
+
+def _knob_error(family: type[Knobs], error: ValidationError, keywords: Mapping[str, object]) -> KnobError:
+    """One line a bad value: where it stands, what it is, what was wanted."""
+    first = error.errors(include_url=False)[0]
+    name = str(first["loc"][0]) if first["loc"] else "?"
+    variable = next((v for v, field in family.variables().items() if field == name), name)
+    place = name if name in keywords else variable
+    value = keywords.get(name, os.environ.get(variable))
+    wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return KnobError(
+        f"Wanted {place} to be {wanted}, found {value!r}.",
+        fix=f"change or leave out the keyword {name}" if name in keywords else f"change or unset {variable}",
+    )
+
+
+def describe_knobs(family: type[Knobs]) -> list[tuple[str, str, str, str]]:
+    """One row a knob: variable, keyword, default, description (for `describe` and the docs)."""
+    rows = []
+    for variable, name in family.variables().items():
+        field = family.model_fields[name]
+        default: Any = field.get_default(call_default_factory=True)
+        text = "unset" if default is None else str(int(default)) if isinstance(default, bool) else str(default)
+        rows.append((variable, name, text, field.description or ""))
+    return rows

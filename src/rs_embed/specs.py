@@ -1,0 +1,317 @@
+"""What a user asks for: a place, a time, a sensor, an output. Frozen, and valid once built."""
+
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Literal, Protocol, Self, get_args, runtime_checkable
+
+from rs_embed.bands import bands_of
+from rs_embed.errors import SpecError
+
+Composite = Literal["median", "mean", "mosaic", "first"]
+InputPrep = Literal["auto", "resize", "crop", "tile"]
+Precision = Literal["fp32", "bf16"]
+Pooling = Literal["mean", "max"]
+InstrumentMode = Literal["IW", "EW"]
+Ring = tuple[tuple[float, float], ...]
+
+MAX_BUFFER_M = 500_000.0
+"""Half of the widest square for which one UTM zone keeps distances within half a percent."""
+MAX_ANTIMERIDIAN_BOX_DEG = 20.0
+"""A box whose `minlon` exceeds its `maxlon` crosses the antimeridian if it is narrower than this."""
+
+
+def require_number(name: str, value: object, low: float, high: float) -> float:
+    """A finite number within `[low, high]`, as a float.
+
+    Raises:
+        SpecError: It is a string, bool or None, not finite, or outside the range.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise SpecError(
+            f"Wanted a number for {name}, found {value!r} ({type(value).__name__}).",
+            fix=f"pass {name} as a number between {low:g} and {high:g}",
+        )
+    number = float(value)
+    if not low <= number <= high:  # also true of NaN
+        raise SpecError(
+            f"Wanted {name} between {low:g} and {high:g}, found {number:g}.",
+            fix=f"check {name}: degrees for lon and lat, metres for buffers and pixel sizes",
+        )
+    return number
+
+
+def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise `SpecError` unless `value` is one of `choices`."""
+    if value not in choices:
+        raise SpecError(
+            f"Wanted {name} to be one of {', '.join(choices)}, found {value!r}.",
+            fix=f"use {name}={choices[0]!r} if in doubt",
+        )
+
+
+def _require_lon_lat(lon: object, lat: object) -> tuple[float, float]:
+    if (
+        isinstance(lat, numbers.Real)
+        and isinstance(lon, numbers.Real)
+        and 90 < abs(float(lat)) <= 180
+        and abs(float(lon)) <= 90
+    ):
+        raise SpecError(
+            f"Wanted lat between -90 and 90, found {float(lat):g}.",
+            fix=f"lon and lat look swapped: use lon={float(lat):g}, lat={float(lon):g}",
+        )
+    return require_number("lon", lon, -180, 180), require_number("lat", lat, -90, 90)
+
+
+@dataclass(frozen=True, slots=True)
+class PointBuffer:
+    """A square on the ground around a point."""
+
+    lon: float
+    """Degrees east, WGS 84, -180 to 180."""
+    lat: float
+    """Degrees north, WGS 84, -90 to 90."""
+    buffer_m: float
+    """Half of the side of the square, metres on the ground."""
+
+    def __post_init__(self) -> None:
+        lon, lat = _require_lon_lat(self.lon, self.lat)
+        buffer_m = require_number("buffer_m", self.buffer_m, -math.inf, math.inf)
+        if not 0 < buffer_m <= MAX_BUFFER_M:
+            raise SpecError(
+                f"Wanted buffer_m above 0 and up to {MAX_BUFFER_M:g} metres, found {buffer_m:g}.",
+                fix="buffer_m is half of the side of the square, in metres on the ground; "
+                "split larger areas into several requests",
+            )
+        _set(self, lon=lon, lat=lat, buffer_m=buffer_m)
+
+
+@dataclass(frozen=True, slots=True)
+class BBox:
+    """A box given by its corners. Across the antimeridian, `minlon` is larger than `maxlon`."""
+
+    minlon: float
+    minlat: float
+    maxlon: float
+    maxlat: float
+    crs: str = "EPSG:4326"
+    """Of the four numbers; they are x and y of any CRS that pyproj knows."""
+
+    def __post_init__(self) -> None:
+        if self.is_geographic:
+            _require_lon_lat(self.minlon, self.minlat)
+            _require_lon_lat(self.maxlon, self.maxlat)
+        limit = 1e8  # metres: more than twice around the Earth
+        corners = {
+            name: require_number(name, value, -limit, limit)
+            for name, value in zip(("minlon", "minlat", "maxlon", "maxlat"), self._corners, strict=True)
+        }
+        _set(self, **corners)
+        if not self.minlat < self.maxlat or self.minlon == self.maxlon:
+            raise SpecError(f"Wanted a box with an area, found {self!r}.", fix=self._ordered())
+        crossing_deg = self.maxlon + 360 - self.minlon
+        if self.minlon > self.maxlon and not (self.is_geographic and crossing_deg <= MAX_ANTIMERIDIAN_BOX_DEG):
+            raise SpecError(
+                f"Wanted minlon below maxlon, found {self.minlon:g} and {self.maxlon:g}.",
+                fix=f"{self._ordered()} (minlon above maxlon means a box across the antimeridian, "
+                f"at most {MAX_ANTIMERIDIAN_BOX_DEG:g} degrees wide)",
+            )
+
+    @property
+    def is_geographic(self) -> bool:
+        """Whether the numbers are longitudes and latitudes."""
+        return self.crs.upper() == "EPSG:4326"
+
+    @property
+    def _corners(self) -> tuple[float, float, float, float]:
+        return self.minlon, self.minlat, self.maxlon, self.maxlat
+
+    def _ordered(self) -> str:
+        xs, ys = sorted((self.minlon, self.maxlon)), sorted((self.minlat, self.maxlat))
+        return f"the order is minlon, minlat, maxlon, maxlat: BBox({xs[0]:g}, {ys[0]:g}, {xs[1]:g}, {ys[1]:g})"
+
+
+@runtime_checkable
+class GeoInterface(Protocol):
+    """Anything with a GeoJSON view of itself (shapely, geopandas rows, ...)."""
+
+    @property
+    def __geo_interface__(self) -> Mapping[str, object]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A polygon. The chip is its bounding box; tokens outside the polygon are left out of the result."""
+
+    polygon: tuple[Ring, ...]
+    """Exterior ring, then holes. Built from a GeoJSON Polygon or Feature, a shapely polygon, or a list of corners."""
+    crs: str = "EPSG:4326"
+    """Of the coordinates."""
+
+    def __post_init__(self) -> None:
+        rings = tuple(_ring(ring, self.crs) for ring in _rings(self.polygon))
+        _set(self, polygon=rings)
+
+
+def _rings(geometry: object) -> Sequence[object]:
+    if isinstance(geometry, GeoInterface):
+        geometry = geometry.__geo_interface__
+    if isinstance(geometry, Mapping) and geometry.get("type") == "Feature":
+        geometry = geometry.get("geometry")
+    if isinstance(geometry, Mapping):
+        if geometry.get("type") != "Polygon":
+            raise SpecError(
+                f"Wanted a GeoJSON Polygon, found type {geometry.get('type')!r}.",
+                fix="pass one polygon per request; call get_embeddings for several",
+            )
+        geometry = geometry.get("coordinates")
+    if not isinstance(geometry, Sequence) or isinstance(geometry, str) or len(geometry) == 0:
+        raise SpecError(
+            f"Wanted a polygon, found {geometry!r}.",
+            fix="pass a GeoJSON Polygon, a shapely polygon, or a list of (x, y) corners",
+        )
+    first = geometry[0]
+    if isinstance(first, Sequence) and len(first) > 0 and isinstance(first[0], Sequence):
+        return geometry
+    return [geometry]
+
+
+def _ring(corners: object, crs: str) -> Ring:
+    if not isinstance(corners, Sequence) or isinstance(corners, str):
+        raise SpecError(f"Wanted a list of corners, found {corners!r}.", fix="corners are (x, y) pairs")
+    points: list[tuple[float, float]] = []
+    for corner in corners:
+        if not isinstance(corner, Sequence) or len(corner) < 2:
+            raise SpecError(f"Wanted an (x, y) corner, found {corner!r}.", fix="corners are (x, y) pairs")
+        if crs.upper() == "EPSG:4326":
+            points.append(_require_lon_lat(corner[0], corner[1]))
+        else:
+            points.append((require_number("x", corner[0], -1e8, 1e8), require_number("y", corner[1], -1e8, 1e8)))
+    if points and points[0] != points[-1]:
+        points.append(points[0])
+    if len(set(points)) < 3:
+        raise SpecError(
+            f"Wanted at least 3 different corners in a ring, found {len(set(points))}.",
+            fix="list the corners of the polygon in order",
+        )
+    return tuple(points)
+
+
+SpatialSpec = PointBuffer | BBox | Region
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TemporalSpec:
+    """A window of whole days, half-open: `end` is the first day that no longer counts."""
+
+    start: date
+    end: date
+
+    @classmethod
+    def range(cls, start: str | date, end: str | date) -> Self:
+        """From `start` up to but not including `end` (ISO dates).
+
+        Raises:
+            SpecError: A date is malformed, or the window is empty or reversed.
+        """
+        first, last = _day("start", start), _day("end", end)
+        if first >= last:
+            fix = f'TemporalSpec.range("{last}", "{first}")' if first > last else "end is exclusive: add a day"
+            raise SpecError(f"Wanted start before end, found {first} and {last}.", fix=fix)
+        return cls(first, last)
+
+    @classmethod
+    def year(cls, year: int) -> Self:
+        """The whole calendar year."""
+        whole = require_number("year", year, 1900, 2200)
+        if whole != int(whole):
+            raise SpecError(f"Wanted a whole year, found {year!r}.", fix="for example TemporalSpec.year(2022)")
+        return cls(date(int(whole), 1, 1), date(int(whole) + 1, 1, 1))
+
+    def __repr__(self) -> str:
+        return f'TemporalSpec.range("{self.start}", "{self.end}")'
+
+
+def _day(name: str, value: object) -> date:
+    if isinstance(value, datetime):
+        if (value.hour, value.minute, value.second, value.microsecond) != (0, 0, 0, 0):
+            raise SpecError(f"Wanted a whole day for {name}, found {value}.", fix=f'"{value.date()}"')
+        return value.date()
+    if isinstance(value, date):
+        return value
+    if isinstance(value, str):
+        try:
+            return date.fromisoformat(value)
+        except ValueError as error:
+            raise SpecError(
+                f"Wanted an ISO date for {name}, found {value!r} ({error}).", fix='for example "2022-06-01"'
+            ) from error
+    raise SpecError(f"Wanted a date for {name}, found {value!r}.", fix='for example "2022-06-01"')
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """What comes back: one vector, or a georeferenced grid of tokens."""
+
+    kind: Literal["pooled", "grid"] = "pooled"
+    pooling: Pooling = "mean"
+
+    @classmethod
+    def pooled(cls, how: Pooling = "mean") -> Self:
+        """One vector `[D]` from the patch tokens."""
+        require_choice("how", how, get_args(Pooling))
+        return cls("pooled", how)
+
+    @classmethod
+    def grid(cls) -> Self:
+        """The token grid `[D, H, W]`, north-up, with its geobox."""
+        return cls("grid")
+
+
+@dataclass(frozen=True, slots=True)
+class SensorSpec:
+    """Which imagery, and how scenes become one frame."""
+
+    collection: str
+    """Shared sensor name: an Earth Engine id such as `COPERNICUS/S2_SR_HARMONIZED` (see `rs_embed.bands`)."""
+    bands: tuple[str, ...]
+    """In the order wanted."""
+    scale_m: float = 10.0
+    """Pixel size on the ground, metres."""
+    cloudy_pct: float = 30.0
+    """Scenes with more cloud than this, percent, are left out."""
+    composite: Composite = "median"
+    """How the scenes of the window become one frame."""
+    fill_value: float | Literal["mean"] = 0.0
+    """What nodata becomes before the model: a value in the card's unit, or "mean" (0 after standardising)."""
+    instrument_mode: InstrumentMode = "IW"
+    """Sentinel-1 only."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bands, str) or not self.bands:
+            raise SpecError(f"Wanted a list of bands, found {self.bands!r}.", fix='for example ("B2", "B3", "B4")')
+        bands = tuple(self.bands)
+        if len(set(bands)) != len(bands):
+            raise SpecError(f"Wanted each band once, found {bands}.", fix="remove the repeated band")
+        bands_of(self.collection, bands)
+        require_choice("composite", self.composite, get_args(Composite))
+        require_choice("instrument_mode", self.instrument_mode, get_args(InstrumentMode))
+        fill_value = self.fill_value
+        if fill_value != "mean":
+            fill_value = require_number("fill_value", fill_value, -1e6, 1e6)
+        _set(
+            self,
+            bands=bands,
+            scale_m=require_number("scale_m", self.scale_m, 0.01, 100_000),
+            cloudy_pct=require_number("cloudy_pct", self.cloudy_pct, 0, 100),
+            fill_value=fill_value,
+        )
+
+
+def _set(spec: object, **values: object) -> None:
+    """Store normalised values in a frozen dataclass (only from its own `__post_init__`)."""
+    for name, value in values.items():
+        object.__setattr__(spec, name, value)

@@ -1,0 +1,34 @@
+"""Shared by the whole suite: array shapes in annotations are checked, and the environment is the tests' own."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Before anything imports these modules: from here on beartype checks every annotated shape.
+install_import_hook(["rs_embed.encoders", "rs_embed.embedders._vit_mae_utils"], "beartype.beartype")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own RS_EMBED_* variables must not decide a test."""
+    for name in [name for name in os.environ if name.upper().startswith("RS_EMBED_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def thor_tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A seeded THOR tiny in the layout of the published file: `encoder.` prefix and a decoder beside it."""
+    import torch
+
+    from rs_embed.encoders.thor import ThorEncoder
+
+    encoder = ThorEncoder(dim=192, depth=12, heads=3, band_dim=32)
+    encoder.init_random(seed=7)
+    state = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    state["decoder_embed.weight"] = torch.zeros(4, 4)
+    path = tmp_path_factory.mktemp("weights") / "thor_v1_vit_tiny.pt"
+    torch.save({"state_dict": state}, path)
+    yield path
