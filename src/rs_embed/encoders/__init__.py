@@ -1,0 +1,1 @@
+"""The networks in plain torch: they know tensors and tokens, not places, sensors or files."""

@@ -1,0 +1,103 @@
+"""The transformer parts that the encoders share.
+
+Attributes are named as in the published checkpoints (`attn.qkv`, `mlp.fc1`, ...), so state dicts load as they
+are.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NORM_EPS = 1e-6
+"""LayerNorm epsilon of the ViT family (torch's own default is 1e-5)."""
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with an optional additive bias.
+
+    Args:
+        dim: Token width, a multiple of `heads`.
+        heads: Number of heads.
+    """
+
+    def __init__(self, *, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(
+        self, x: Float[Tensor, "batch token dim"], bias: Float[Tensor, "1 head token token"] | None = None
+    ) -> Float[Tensor, "batch token dim"]:
+        """Mix the tokens.
+
+        Args:
+            x: [batch, token, dim].
+            bias: Added to the scaled dot products of every batch item; of the same dtype as they.
+        """
+        batch, token, dim = x.shape
+        qkv: Tensor = self.qkv(x)
+        q, k, v = qkv.view(batch, token, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4).unbind()
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        out: Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, token, dim))
+        return out
+
+
+class Mlp(nn.Module):
+    """Two linear maps with an exact GELU between them.
+
+    Args:
+        dim: Token width.
+        hidden: Width between the two maps.
+    """
+
+    def __init__(self, *, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
+        """Transform each token by itself."""
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: attention, then MLP (ratio 4), each added to its input.
+
+    Args:
+        dim: Token width.
+        heads: Number of heads.
+    """
+
+    def __init__(self, *, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = Attention(dim=dim, heads=heads)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = Mlp(dim=dim, hidden=4 * dim)
+
+    def forward(
+        self, x: Float[Tensor, "batch token dim"], bias: Float[Tensor, "1 head token token"] | None = None
+    ) -> Float[Tensor, "batch token dim"]:
+        """Run the block; `bias` is the attention's."""
+        mixed = x + self.attn(self.norm1(x), bias)
+        out: Tensor = mixed + self.mlp(self.norm2(mixed))
+        return out
+
+
+def sincos_1d(position: float, dim: int) -> Float[Tensor, " dim"]:
+    """Code a number as sines, then cosines, at `dim / 2` frequencies from 1 down to almost 1/10000.
+
+    Computed in float64, as positions reach 192, where float32 sines are off by 1e-5; float32 on the CPU.
+
+    Args:
+        position: Any real number.
+        dim: Even length of the code.
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5, with sines and cosines not interleaved.
+    """
+    index = torch.arange(dim // 2, dtype=torch.float64, device="cpu")
+    angle = position * 10000.0 ** (-index / (dim // 2))
+    return torch.cat([angle.sin(), angle.cos()]).float()

@@ -1,0 +1,236 @@
+"""THOR: one vision transformer over band groups of different pixel size, positioned by metric distance.
+
+Source: FM4CS/THOR v1.0.2 (thor/models/thor_vit.py, thor/utils/pos_embed.py); paper arXiv:2601.16011.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rs_embed.encoders.layers import NORM_EPS, Block, sincos_1d
+from rs_embed.encoders.thor_bands import GROUPS
+from rs_embed.encoders.thor_patchify import GroupGeometry, PatchEmbed, PatchKernel, ThorGeometry
+from rs_embed.encoders.tokens import Tokens
+from rs_embed.errors import BandMismatch, InputError
+
+REFERENCE_PATCH_M = 40
+"""Ground size of a patch at position 1 of the patch-size code: 4 px of 10 m, whatever bands are used."""
+
+GEOMETRIES_KEPT = 2
+"""How many geometries' kernels and biases are kept (large, 1620 tokens: 168 MB of bias each)."""
+
+INIT_STD = 0.02
+"""Standard deviation of the normal that random weights are drawn from; it is cut at twice of that."""
+
+WITHIN_TWO_STD = math.erf(math.sqrt(2))
+"""Share of a normal within two standard deviations of its mean."""
+
+Kept = TypeVar("Kept")
+
+
+class _Recent(Generic[Kept]):
+    """The few most recently used results of a costly function."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Hashable, Kept] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
+        if key not in self._kept:
+            self._kept[key] = make()
+        self._kept.move_to_end(key)
+        while len(self._kept) > GEOMETRIES_KEPT:
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+    def clear(self) -> None:
+        self._kept.clear()
+
+
+class ThorEncoder(nn.Module):
+    """The encoder of THOR; one object serves every band selection, extent and patch size.
+
+    Attention biases are kept for the last few geometries, and merged kernels too while no gradient is wanted.
+    Loading or moving weights drops them, and a forward pass with gradients drops the kernels; after changing
+    weights in place by other means, call `forget`.
+
+    Args:
+        dim: Token width, 64 per head in the published models.
+        depth: Number of blocks.
+        heads: Number of attention heads.
+        band_dim: How much of the token width codes the band group; the rest codes the patch size.
+    """
+
+    encoder_slopes: Float[Tensor, " head"]
+
+    def __init__(self, *, dim: int, depth: int, heads: int, band_dim: int) -> None:
+        super().__init__()
+        self.ind_patch_embed = PatchEmbed(dim=dim)
+        self.band_embed = nn.ParameterDict({g.name: nn.Parameter(torch.zeros(band_dim)) for g in GROUPS})
+        self.blocks = nn.ModuleList(Block(dim=dim, heads=heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.register_buffer("encoder_slopes", torch.tensor(alibi_slopes(heads)))
+        self._kernels: _Recent[list[PatchKernel]] = _Recent()
+        self._biases: _Recent[Tensor] = _Recent()
+        self.register_load_state_dict_post_hook(_forget_after_loading)  # type: ignore[no-untyped-call]
+
+    def forward(
+        self,
+        images: Float[Tensor, "batch channel height width"],
+        geometry: ThorGeometry,
+        *,
+        final_norm: bool = False,
+    ) -> Tokens:
+        """Encode normalised images.
+
+        Args:
+            images: One square raster of all bands, standardised; resized to each group's pixel size here.
+            geometry: What the channels are and how they are cut.
+            final_norm: Apply the LayerNorm that ends the network; the official wrapper leaves it out.
+
+        Raises:
+            InputError: The images are not square.
+            BandMismatch: They do not have the channels that `geometry` was planned for.
+        """
+        x = self.embed(images, geometry)
+        bias = self._bias(geometry, _matmul_dtype(x))
+        for block in self.blocks:
+            x = block(x, bias)
+        return Tokens(self.norm(x) if final_norm else x, geometry.layout)
+
+    def intermediates(
+        self, images: Float[Tensor, "batch channel height width"], geometry: ThorGeometry
+    ) -> list[Float[Tensor, "batch token dim"]]:
+        """Encode as `forward` does and return the raw output of every block."""
+        x = self.embed(images, geometry)
+        bias = self._bias(geometry, _matmul_dtype(x))
+        outputs = []
+        for block in self.blocks:
+            x = block(x, bias)
+            outputs.append(x)
+        return outputs
+
+    def embed(
+        self, images: Float[Tensor, "batch channel height width"], geometry: ThorGeometry
+    ) -> Float[Tensor, "batch token dim"]:
+        """Turn images into the tokens that enter the first block."""
+        _check_images(images, geometry)
+        parts = [
+            self.ind_patch_embed(images, group, kernel) + self._code(group)
+            for group, kernel in zip(geometry.groups, self._group_kernels(geometry), strict=True)
+        ]
+        return torch.cat(parts, dim=1)
+
+    def alibi(self, geometry: ThorGeometry) -> Float[Tensor, "1 head token token"]:
+        """Penalise distance: minus a slope per head, times that between patch centres in largest patches."""
+        unit_m = max(group.patch_m for group in geometry.groups)
+        centres = torch.cat([_patch_centres(group) for group in geometry.groups]) / unit_m
+        row, col = centres.to(self.encoder_slopes.device).unbind(dim=1)
+        distance = torch.hypot(row[:, None] - row, col[:, None] - col)
+        return -self.encoder_slopes.float().view(1, -1, 1, 1) * distance
+
+    def forget(self) -> None:
+        """Drop the kept kernels and biases."""
+        self._kernels.clear()
+        self._biases.clear()
+
+    @torch.no_grad()
+    def init_random(self, seed: int) -> None:
+        """Give every parameter a value that depends on `seed` alone; for tests and benchmarks, on the CPU.
+
+        Works on the empty storage that `to_empty(device="cpu")` leaves.
+        """
+        generator = torch.Generator(device="cpu").manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if name.endswith(".bias"):
+                nn.init.zeros_(parameter)
+            elif name.endswith(".weight") and parameter.ndim == 1:
+                nn.init.ones_(parameter)
+            else:
+                # A normal cut at two deviations, by its inverse: 20 times as fast as torch's trunc_normal_.
+                parameter.uniform_(-WITHIN_TWO_STD, WITHIN_TWO_STD, generator=generator).erfinv_()
+                parameter.mul_(math.sqrt(2) * INIT_STD)
+        self.encoder_slopes.copy_(torch.tensor(alibi_slopes(len(self.encoder_slopes))))
+        self.forget()
+
+    def _code(self, group: GroupGeometry) -> Float[Tensor, " dim"]:
+        """Give what is added to every token of a group: code of its patch size, then band embedding."""
+        band_code = self.band_embed[group.name]
+        width = self.norm.normalized_shape[0] - len(band_code)
+        size_code = sincos_1d(group.patch_m / REFERENCE_PATCH_M, width)
+        return torch.cat([size_code.to(band_code), band_code])
+
+    def _group_kernels(self, geometry: ThorGeometry) -> list[PatchKernel]:
+        def make() -> list[PatchKernel]:
+            return [self.ind_patch_embed.merge(group) for group in geometry.groups]
+
+        if self.training or torch.is_grad_enabled():
+            self._kernels.clear()  # the weights may be about to change
+            return make()
+        return self._kernels.get(geometry, make)
+
+    def _bias(self, geometry: ThorGeometry, dtype: torch.dtype) -> Float[Tensor, "1 head token token"]:
+        def make() -> Tensor:
+            # A tensor made in inference mode could not serve training later.
+            with torch.inference_mode(False):
+                return self.alibi(geometry).to(dtype)
+
+        return self._biases.get((geometry, dtype), make)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ThorEncoder":
+        self.forget()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+def _forget_after_loading(encoder: ThorEncoder, incompatible_keys: object) -> None:
+    """Run after loading, also of a parent module; not a method, so that a copy forgets its own."""
+    encoder.forget()
+
+
+def alibi_slopes(heads: int) -> list[float]:
+    """Give the slopes of the distance penalty, one per head.
+
+    A power of two has the geometric series down to 1/256; another count takes the series of the next lower
+    power, then every other slope of the next higher.
+
+    Source: Press et al. 2022, arXiv:2108.12409, and their released code for other counts than powers of two.
+    """
+    power = 2 ** (heads.bit_length() - 1)
+    slopes = [2.0 ** (-8 * k / power) for k in range(1, power + 1)]
+    between = [2.0 ** (-4 * k / power) for k in range(1, 2 * power, 2)]
+    return slopes + between[: heads - power]
+
+
+def _patch_centres(group: GroupGeometry) -> Float[Tensor, "token 2"]:
+    """Give row and column of each patch's centre, in metres from the north-west corner."""
+    along = (torch.arange(group.side, dtype=torch.float32, device="cpu") + 0.5) * group.patch_m
+    return torch.cartesian_prod(along, along)
+
+
+def _matmul_dtype(x: Tensor) -> torch.dtype:
+    """Tell in which dtype attention will multiply, so that the bias is converted once and not per block."""
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.get_autocast_dtype(x.device.type)
+    return x.dtype
+
+
+def _check_images(images: Float[Tensor, "batch channel height width"], geometry: ThorGeometry) -> None:
+    channels, height, width = images.shape[1:]
+    wanted = [band for group in geometry.groups for band in group.bands]
+    if channels != len(wanted):
+        raise BandMismatch(
+            f"This THOR geometry wants {len(wanted)} channels, the images have {channels}.",
+            bands=", ".join(wanted),
+            fix="plan the geometry with the bands of the images, in their order",
+        )
+    if height != width:
+        raise InputError(
+            f"THOR wants square images, these are {height} x {width} px.",
+            ground_cover=f"{geometry.ground_cover_m} m along each side",
+            fix="crop or pad to a square first",
+        )
