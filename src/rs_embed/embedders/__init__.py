@@ -1,0 +1,1 @@
+"""Model cards and the adapters that put an encoder to use."""

@@ -1,0 +1,195 @@
+"""From a chip to the network's inputs and back: resize, crop or tile, then stitch.
+
+All three are windows on the chip. A window may reach beyond the chip's south and east edges; what lies there is
+padding, and the tokens on it are dropped again. So the north-west corner of the token grid is always the
+north-west corner of the first window, and the grid's geobox is exact whatever the shape of the region.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
+
+Prep = Literal["resize", "crop", "tile"]
+"""How the chip becomes inputs: see `frame_chip`."""
+TILE_OVERLAP = 0.25
+"""Smallest share of a window that its neighbour sees too; tokens there are blended."""
+
+
+@dataclass(frozen=True)
+class InputGeometry:
+    """What a network takes, as far as cutting windows is concerned."""
+
+    image_px: int
+    """Side of the input, pixels."""
+    lattice_px: int
+    """Windows start, and native-size inputs end, on multiples of this: the coarsest token, in pixels."""
+    square: bool
+    """Whether every input must be square."""
+    patch_px: int
+    """Side of a patch, pixels (for the metadata)."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of chip pixels that becomes one input."""
+
+    row: int
+    col: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How one chip is seen by the network."""
+
+    prep: Prep
+    windows: tuple[Window, ...]
+    input_px: tuple[int, int]
+    """Height and width of every network input."""
+    origin_px: tuple[int, int]
+    """North-west corner of the token lattice, chip pixels."""
+    extent_px: tuple[int, int]
+    """Height and width of the token lattice, chip pixels; includes padding."""
+    keep_px: tuple[int, int]
+    """The part of the extent that lies on the chip."""
+
+    @property
+    def zoom(self) -> float:
+        """Chip pixels per input pixel."""
+        return self.windows[0].height / self.input_px[0]
+
+
+def frame_chip(shape_px: tuple[int, int], prep: Prep, geometry: InputGeometry) -> Frame:
+    """Plan the windows of a chip.
+
+    - resize: the whole chip, padded to a square, brought to `image_px`.
+    - crop: the centre at native pixel size, at most `image_px` a side.
+    - tile: windows of at most `image_px` at native pixel size, overlapping by a quarter or more.
+    """
+    if prep == "resize":
+        side = max(shape_px)
+        size = (geometry.image_px, geometry.image_px)
+        return Frame(prep, (Window(0, 0, side, side),), size, (0, 0), (side, side), shape_px)
+    height, width = (min(geometry.image_px, _round_up(px, geometry.lattice_px)) for px in shape_px)
+    if geometry.square:
+        height = width = max(height, width)
+    if prep == "crop":
+        row, col = max(0, (shape_px[0] - height) // 2), max(0, (shape_px[1] - width) // 2)
+        keep = (min(height, shape_px[0]), min(width, shape_px[1]))
+        return Frame(prep, (Window(row, col, height, width),), (height, width), (row, col), (height, width), keep)
+    rows = _starts(shape_px[0], height, geometry.lattice_px)
+    cols = _starts(shape_px[1], width, geometry.lattice_px)
+    windows = tuple(Window(row, col, height, width) for row in rows for col in cols)
+    extent = (rows[-1] + height, cols[-1] + width)
+    return Frame(prep, windows, (height, width), (0, 0), extent, shape_px)
+
+
+def _round_up(value: int, step: int) -> int:
+    return math.ceil(value / step) * step
+
+
+def _starts(length: int, size: int, step: int) -> list[int]:
+    """Evenly spread window starts on multiples of `step` that cover `length`."""
+    last = max(0, _round_up(length - size, step))
+    stride = size - _round_up(math.ceil(size * TILE_OVERLAP), step)
+    gaps = math.ceil(last / max(stride, step))
+    return [round(last * i / gaps / step) * step for i in range(gaps + 1)] if gaps else [0]
+
+
+def cut_windows(image: Tensor, frame: Frame) -> list[Tensor]:
+    """The network inputs of a frame.
+
+    Args:
+        image: `[C, H, W]`, standardised, without NaN. Padding is each band's mean over the chip, as the authors of
+            THOR fill missing pixels (FM4CS/THOR, thor_dataset_base.py).
+
+    Returns:
+        One `[C, h, w]` a window, bilinear (half-pixel centres, no antialias) where the frame resizes.
+    """
+    height, width = image.shape[-2:]
+    bottom = max(0, max(w.row + w.height for w in frame.windows) - height)
+    right = max(0, max(w.col + w.width for w in frame.windows) - width)
+    if bottom or right:
+        mean = image.mean(dim=(-2, -1), keepdim=True)
+        padded = mean.expand(-1, height + bottom, width + right).clone()
+        padded[:, :height, :width] = image
+        image = padded
+    cuts = [image[:, w.row : w.row + w.height, w.col : w.col + w.width] for w in frame.windows]
+    if frame.zoom == 1:
+        return cuts
+    return [interpolate(cut[None], frame.input_px, mode="bilinear", align_corners=False)[0] for cut in cuts]
+
+
+def stitch(tokens: Tensor, layout: TokenLayout, frame: Frame) -> Tokens:
+    """Join the tokens of all windows into one seamless lattice.
+
+    Where windows overlap, tokens are averaged with weights that fall off towards the edge of a window, so no
+    seam is cut. Prefix tokens are averaged over windows.
+
+    Args:
+        tokens: `[windows, N, D]`, in the order of `frame.windows`.
+        layout: Of one window.
+
+    Returns:
+        `[1, N', D]` with the layout of the whole extent.
+    """
+    if len(frame.windows) == 1:
+        return Tokens(tokens, layout)
+    parts = [tokens[:, : layout.prefix].mean(dim=0, keepdim=True)]
+    grids = []
+    start = layout.prefix
+    for grid in layout.grids:
+        stop = start + grid.height * grid.width
+        whole = _stitch_grid(tokens[:, start:stop], grid, frame)
+        parts.append(whole.flatten(0, 1)[None])
+        grids.append(TokenGrid(grid.name, whole.shape[0], whole.shape[1]))
+        start = stop
+    return Tokens(torch.cat(parts, dim=1), TokenLayout(tuple(grids), layout.prefix))
+
+
+def _stitch_grid(tokens: Tensor, grid: TokenGrid, frame: Frame) -> Tensor:
+    """`[windows, h*w, D]` -> `[H, W, D]`."""
+    first = frame.windows[0]
+    cell_px = first.height // grid.height
+    rows, cols = frame.extent_px[0] // cell_px, frame.extent_px[1] // cell_px
+    total = tokens.new_zeros(rows, cols, tokens.shape[-1])
+    weights = tokens.new_zeros(rows, cols, 1)
+    weight = _tent(grid.height, tokens)[:, None, None] * _tent(grid.width, tokens)[None, :, None]
+    for window, values in zip(frame.windows, tokens, strict=True):
+        row, col = window.row // cell_px, window.col // cell_px
+        there = (slice(row, row + grid.height), slice(col, col + grid.width))
+        total[there] += values.reshape(grid.height, grid.width, -1) * weight
+        weights[there] += weight
+    return total / weights
+
+
+def _tent(length: int, like: Tensor) -> Tensor:
+    ramp = torch.arange(length, device=like.device, dtype=like.dtype)
+    return torch.minimum(ramp + 0.5, length - ramp - 0.5)
+
+
+def kept_shape(grid: TokenGrid, frame: Frame) -> tuple[int, int]:
+    """Rows and columns of a (stitched) grid whose tokens touch the chip, not only padding."""
+    shape: list[int] = []
+    for cells, extent, keep in zip((grid.height, grid.width), frame.extent_px, frame.keep_px, strict=True):
+        shape.append(math.ceil(keep * cells / extent - 1e-9))
+    return shape[0], shape[1]
+
+
+def kept_tokens(layout: TokenLayout, frame: Frame) -> Tensor:
+    """Boolean `[N]`: patch tokens that touch the chip. Prefix tokens are never kept."""
+    masks: Sequence[Tensor] = [torch.zeros(layout.prefix, dtype=torch.bool)]
+    for grid in layout.grids:
+        mask = torch.zeros(grid.height, grid.width, dtype=torch.bool)
+        rows, cols = kept_shape(grid, frame)
+        mask[:rows, :cols] = True
+        masks = [*masks, mask.flatten()]
+    return torch.cat(list(masks))

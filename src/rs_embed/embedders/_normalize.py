@@ -1,0 +1,122 @@
+"""From a chip to a standardised image: bands and units checked, nodata filled, clipped, z-scored."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rs_embed.bands import bands_of, convert
+from rs_embed.chip import Chip
+from rs_embed.embedders.card import BandStats, Modality
+from rs_embed.errors import BandMismatch, InputError, UnitMismatch
+from rs_embed.specs import SensorSpec
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Affine map of one modality from the collection's unit to what the network takes, band by band."""
+
+    scale: NDArray[np.float32]
+    """`[C]`; network value = pixel * scale + shift."""
+    shift: NDArray[np.float32]
+    """`[C]`."""
+    fill: NDArray[np.float32]
+    """`[C]`, collection's unit: what nodata becomes."""
+    low: float | None = None
+    high: float | None = None
+    """Network values are clamped to this range; `None` leaves a side open."""
+
+
+def z_score(modality: Modality, sensor: SensorSpec, clamp_sigma: float | None) -> Scaling:
+    """Standardise with the card's statistics.
+
+    Args:
+        clamp_sigma: Values beyond this many standard deviations are clamped; `None` clamps nothing.
+    """
+    stats = [modality.stats[name] for name in sensor.bands]
+    factor = _to_model_unit(sensor, stats)
+    mean = np.array([stat.mean for stat in stats], np.float32)
+    std = np.array([stat.std for stat in stats], np.float32)
+    low, high = (None, None) if clamp_sigma is None else (-clamp_sigma, clamp_sigma)
+    return Scaling(factor / std, -mean / std, _fill(sensor, mean / factor), low, high)
+
+
+def unit_scale(modality: Modality, sensor: SensorSpec) -> Scaling:
+    """The card's unit clipped to 0..1, without statistics."""
+    stats = [modality.stats[name] for name in sensor.bands]
+    factor = _to_model_unit(sensor, stats)
+    mean = np.array([stat.mean for stat in stats], np.float32)
+    return Scaling(factor, np.zeros_like(mean), _fill(sensor, mean / factor), 0.0, 1.0)
+
+
+def unscaled(modality: Modality, sensor: SensorSpec) -> Scaling:
+    """The collection's own values."""
+    stats = [modality.stats[name] for name in sensor.bands]
+    mean = np.array([stat.mean for stat in stats], np.float32) / _to_model_unit(sensor, stats)
+    return Scaling(np.ones_like(mean), np.zeros_like(mean), _fill(sensor, mean))
+
+
+def _to_model_unit(sensor: SensorSpec, stats: Sequence[BandStats]) -> NDArray[np.float32]:
+    """`[C]` factors from the collection's unit to the unit of the statistics."""
+    one = np.ones(1, np.float32)
+    bands = bands_of(sensor.collection, sensor.bands)
+    units = [(band.unit, stat.unit) for band, stat in zip(bands, stats, strict=True)]
+    return np.array([convert(one, have, want)[0] for have, want in units], np.float32)
+
+
+def _fill(sensor: SensorSpec, mean: NDArray[np.float32]) -> NDArray[np.float32]:
+    return mean if sensor.fill_value == "mean" else np.full_like(mean, sensor.fill_value)
+
+
+def to_image(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scaling) -> Tensor:
+    """Pixels as the network takes them.
+
+    Args:
+        chip: One frame, bands in the order of `sensor.bands`.
+
+    Returns:
+        `[C, H, W]` float32 without NaN.
+
+    Raises:
+        BandMismatch: The chip has other bands than the request.
+        UnitMismatch: The chip is not in the unit of its collection.
+        InputError: The chip is a series where one frame is wanted.
+    """
+    _check(chip, sensor)
+    pixels = torch.from_numpy(chip.values[0])
+    pixels = torch.where(torch.isnan(pixels), _column(scaling.fill), pixels)
+    if modality.clip is not None:
+        pixels = pixels.clamp_(*modality.clip)
+    pixels = pixels.mul_(_column(scaling.scale)).add_(_column(scaling.shift))
+    if scaling.low is None and scaling.high is None:
+        return pixels
+    return pixels.clamp_(scaling.low, scaling.high)
+
+
+def _column(values: NDArray[np.float32]) -> Tensor:
+    return torch.from_numpy(values)[:, None, None]
+
+
+def _check(chip: Chip, sensor: SensorSpec) -> None:
+    if chip.band_names != sensor.bands:
+        raise BandMismatch(
+            f"Wanted bands {', '.join(sensor.bands)}, found {', '.join(chip.band_names)}.",
+            chip=chip.describe(),
+            fix="leave `sensor` out to fetch what the card asks for, or use chip.select(...)",
+        )
+    for band, wanted in zip(chip.bands, bands_of(sensor.collection, sensor.bands), strict=True):
+        if band.unit != wanted.unit:
+            raise UnitMismatch(
+                f"Wanted {band.name} in {wanted.unit}, found {band.unit}.",
+                chip=chip.describe(),
+                fix="rs_embed.bands.convert turns one into the other",
+            )
+    if chip.values.shape[0] != 1:
+        raise InputError(
+            f"Wanted one frame, found {chip.values.shape[0]}.",
+            chip=chip.describe(),
+            fix="composite the frames first, or ask for a shorter window",
+        )

@@ -1,0 +1,199 @@
+"""The seam between the pipeline and a model: chips go in, tokens come out.
+
+An adapter has four methods. It neither fetches, nor batches, nor pools, nor reads the environment.
+"""
+
+import threading
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from pydantic import JsonValue
+from torch import Tensor, nn
+
+from rs_embed.chip import Chip
+from rs_embed.embedders._framing import Frame, InputGeometry
+from rs_embed.embedders.card import Modality, ModelCard
+from rs_embed.encoders.tokens import Tokens
+from rs_embed.errors import DeviceError
+from rs_embed.settings import LibrarySettings, ModelKnobs, WeightsKnobs
+from rs_embed.specs import Precision, SensorSpec
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """What every item of one call has in common."""
+
+    card: ModelCard
+    knobs: ModelKnobs
+    inputs: tuple[tuple[Modality, SensorSpec], ...]
+    """What is fed to the model, in order, and what is fetched for it."""
+    precision: Precision = "fp32"
+
+    @property
+    def scale_m(self) -> float:
+        """Pixel size of the shared grid: the finest of the inputs."""
+        return min(sensor.scale_m for _, sensor in self.inputs)
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """One network input, or a stacked batch of them."""
+
+    tensors: Mapping[str, Tensor]
+    """Without a batch axis for one input, with it for a batch."""
+    ground_cover_m: float = 0.0
+    """Side of the ground that the model is told the input covers."""
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """Inputs of equal signature can be stacked."""
+        return (self.ground_cover_m, *((name, tuple(t.shape)) for name, t in sorted(self.tensors.items())))
+
+    @classmethod
+    def stack(cls, inputs: Sequence["ModelInput"]) -> "ModelInput":
+        """A batch of inputs of one signature."""
+        first = inputs[0]
+        tensors = {name: torch.stack([one.tensors[name] for one in inputs]) for name in first.tensors}
+        return cls(tensors, first.ground_cover_m)
+
+    def to(self, device: torch.device) -> "ModelInput":
+        """The same input on another device."""
+        if device.type == "cpu":
+            return self
+        return ModelInput({name: t.to(device) for name, t in self.tensors.items()}, self.ground_cover_m)
+
+
+@dataclass(frozen=True)
+class Network:
+    """An encoder with its weights, ready to run. Shared by every call that needs the same."""
+
+    module: nn.Module
+    weights_id: str
+    """Identity of the numbers: hub or file with sha256, `random:<seed>`, `bundled:...`."""
+    note: str | None = None
+    """A warning that must travel with every embedding it makes."""
+
+
+class Embedder(ABC):
+    """One model, set up for one request."""
+
+    def __init__(self, request: ModelRequest, device: torch.device, cache: "NetworkCache") -> None:
+        self.request = request
+        self.device = device
+        self._cache = cache
+
+    @cached_property
+    def network(self) -> Network:
+        """The encoder, loaded on first use: everything that can be checked without it is checked before."""
+        return self._cache.get(type(self), self.request, self.device)
+
+    @staticmethod
+    @abstractmethod
+    def build(request: ModelRequest, settings: LibrarySettings) -> Network:
+        """Load the encoder. Called once per weights and device; must not depend on other knobs."""
+
+    @abstractmethod
+    def geometry(self) -> InputGeometry:
+        """Size and lattice of the network's input.
+
+        Raises:
+            SpecError: Image size, patch size and pixel size do not fit together.
+        """
+
+    @abstractmethod
+    def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
+        """Chips of one place to network inputs, one per window of the frame."""
+
+    @abstractmethod
+    def encode(self, batch: ModelInput) -> Tokens:
+        """Run the network. Called under inference mode, on `self.device`, in the request's precision."""
+
+    @property
+    def normalization(self) -> str:
+        """Name of the normalisation in force."""
+        return "card_stats"
+
+    @property
+    def grid_kind(self) -> str:
+        """Name of the token grid in the metadata."""
+        return "patch_tokens"
+
+    @property
+    def grid_merge(self) -> Literal["mean", "sum", "concat"]:
+        """How several token grids become one."""
+        return "mean"
+
+    def facts(self) -> dict[str, JsonValue]:
+        """What only this family tells in the metadata."""
+        return {}
+
+    def run(self, batch: ModelInput) -> Tokens:
+        """`encode` with device, precision and gradients taken care of; tokens come back in float32 on the CPU."""
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.request.precision == "bf16"),
+        ):
+            tokens = self.encode(batch.to(self.device))
+        return Tokens(tokens.values.float().cpu(), tokens.layout)
+
+
+class NetworkCache:
+    """The last few networks, so that a second call pays nothing for loading. Thread-safe."""
+
+    def __init__(self, size: int = 2) -> None:
+        self._size = size
+        self._networks: OrderedDict[tuple[object, ...], Network] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, embedder: type[Embedder], request: ModelRequest, device: torch.device) -> Network:
+        """The network of a request, loaded at most once for equal knobs about weights."""
+        weights_knobs = request.knobs.model_dump(include=set(WeightsKnobs.model_fields) - set(ModelKnobs.model_fields))
+        key = (request.card.id, tuple(weights_knobs.items()), _stamp(request.knobs), device)
+        with self._lock:
+            if key not in self._networks:
+                network = embedder.build(request, LibrarySettings.read())
+                network.module.to(device)
+                self._networks[key] = network
+            self._networks.move_to_end(key)
+            while len(self._networks) > self._size:
+                self._networks.popitem(last=False)
+            return self._networks[key]
+
+
+def _stamp(knobs: ModelKnobs) -> tuple[int, int] | None:
+    """Size and time of an explicit checkpoint, so that a file that was replaced is read again."""
+    if not isinstance(knobs, WeightsKnobs) or knobs.ckpt is None or not knobs.ckpt.is_file():
+        return None
+    status = knobs.ckpt.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def pick_device(device: str) -> torch.device:
+    """The device of that name; "auto" takes CUDA where there is one.
+
+    Raises:
+        DeviceError: There is no such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise DeviceError(
+            f"Wanted a device such as 'auto', 'cpu' or 'cuda:0', found {device!r}.", fix='use device="auto"'
+        ) from error
+    count = torch.cuda.device_count()
+    if chosen.type == "cuda" and (chosen.index or 0) >= count:
+        raise DeviceError(
+            f"Wanted {device!r}, found {count} CUDA devices.",
+            torch=torch.__version__,
+            fix='use device="cpu" or "auto", or install a driver that this torch build supports',
+        )
+    if chosen.type not in ("cpu", "cuda"):
+        raise DeviceError(f"Wanted 'cpu' or 'cuda', found {device!r}.", fix='use device="auto"')
+    return chosen

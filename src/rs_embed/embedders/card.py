@@ -1,0 +1,100 @@
+"""The facts of a model, as data: no torch, no imagery, nothing that can fail."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rs_embed.bands import Unit
+from rs_embed.settings import ModelKnobs
+from rs_embed.specs import SensorSpec
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where a checkpoint lives and how to know it again."""
+
+    hub: str
+    """Hugging Face repository, `owner/name`."""
+    file: str
+    """Path inside the repository."""
+    licence: str
+    revision: str | None = None
+    """Commit. `None`: not known when the card was written; then the newest, and Meta records which."""
+    sha256: str | None = None
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class BandStats:
+    """How a model names a band and standardises it."""
+
+    model_name: str
+    """The band's name inside the model."""
+    unit: Unit
+    """Of `mean` and `std`."""
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One kind of input: what is fetched by default, and how it is standardised."""
+
+    name: str
+    sensor: SensorSpec
+    """Default request; its bands are the default channels, in order."""
+    stats: Mapping[str, BandStats]
+    """Every band of the collection that the model knows -> its name and statistics in the model."""
+    image_px: int
+    """Side of the network's input, pixels."""
+    patch_px: int | None = None
+    """Side of a patch, where it is not the family's default."""
+    clip: tuple[float, float] | None = None
+    """Values are clipped to this range, in the collection's own unit, before standardising."""
+    native_gsd_m: Mapping[str, float] = field(default_factory=dict)
+    """Pixel size per band inside the model, where it is not the model's own default."""
+
+
+Kind = Literal["foundation model", "baseline"]
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """One model of the catalog."""
+
+    id: str
+    revision: int
+    """Raised whenever the numbers of this model change."""
+    kind: Kind
+    title: str
+    adapter: str
+    """Dotted path, `module:Class`; imported only when the model is used."""
+    knobs: type[ModelKnobs]
+    arch: Mapping[str, int]
+    """Keyword arguments of the encoder."""
+    dim: int
+    """Length of a pooled vector."""
+    parameters_m: float
+    """Values in the encoder, millions."""
+    weights: Weights | None
+    """`None`: nothing is downloaded."""
+    modalities: tuple[Modality, ...]
+    """The first is the default."""
+    input_prep: Literal["resize", "crop", "tile"]
+    """What `input_prep="auto"` means for this model."""
+    licence: str
+    citation: str
+    model_key: str
+    """The authors' own name of the variant."""
+    pooled_is_grid_mean: bool = False
+    """Whether the pooled mean equals the mean of the grid."""
+    aliases: tuple[str, ...] = ()
+
+    def modality(self, name: str) -> Modality:
+        """The modality of that name (the caller has checked that it exists)."""
+        return next(modality for modality in self.modalities if modality.name == name)
+
+    @property
+    def modality_names(self) -> tuple[str, ...]:
+        """Names of all modalities, default first."""
+        return tuple(modality.name for modality in self.modalities)

@@ -1,0 +1,90 @@
+"""The facts of a card as plain data, for people, the CLI and the generated tables of the docs."""
+
+from typing import TypedDict
+
+from rs_embed.bands import bands_of
+from rs_embed.embedders.card import Modality, ModelCard
+from rs_embed.settings import describe_knobs
+
+
+class ModalityDescription(TypedDict):
+    """One kind of input."""
+
+    name: str
+    collection: str
+    bands: list[str]
+    units: list[str]
+    scale_m: float
+    cloudy_pct: float
+    composite: str
+    fill_value: float | str
+    image_px: int
+
+
+class KnobDescription(TypedDict):
+    """One thing that a user may turn."""
+
+    variable: str
+    keyword: str
+    default: str
+    effect: str
+
+
+class ModelDescription(TypedDict):
+    """Everything that the catalog knows of a model."""
+
+    id: str
+    title: str
+    kind: str
+    aliases: list[str]
+    model_key: str
+    parameters_m: float
+    dim: int
+    revision: int
+    input_prep: str
+    outputs: list[str]
+    modalities: list[ModalityDescription]
+    knobs: list[KnobDescription]
+    weights: str
+    licence: str
+    citation: str
+
+
+def describe(card: ModelCard) -> ModelDescription:
+    """A card as plain data."""
+    weights = card.weights
+    return {
+        "id": card.id,
+        "title": card.title,
+        "kind": card.kind,
+        "aliases": list(card.aliases),
+        "model_key": card.model_key,
+        "parameters_m": card.parameters_m,
+        "dim": card.dim,
+        "revision": card.revision,
+        "input_prep": card.input_prep,
+        "outputs": ["pooled", "grid"],
+        "modalities": [_modality(modality) for modality in card.modalities],
+        "knobs": [
+            {"variable": variable, "keyword": keyword, "default": default, "effect": effect}
+            for variable, keyword, default, effect in describe_knobs(card.knobs)
+        ],
+        "weights": "bundled" if weights is None else f"{weights.hub} / {weights.file} ({weights.licence})",
+        "licence": card.licence,
+        "citation": card.citation,
+    }
+
+
+def _modality(modality: Modality) -> ModalityDescription:
+    sensor = modality.sensor
+    return {
+        "name": modality.name,
+        "collection": sensor.collection,
+        "bands": list(sensor.bands),
+        "units": [str(band.unit) for band in bands_of(sensor.collection, sensor.bands)],
+        "scale_m": sensor.scale_m,
+        "cloudy_pct": sensor.cloudy_pct,
+        "composite": sensor.composite,
+        "fill_value": sensor.fill_value,
+        "image_px": modality.image_px,
+    }

@@ -1,0 +1,60 @@
+"""MOSAIKS random convolutional features: the baseline that needs no download."""
+
+from collections.abc import Mapping
+from importlib.resources import as_file, files
+from typing import cast, final
+
+from safetensors.torch import load_file
+
+from rs_embed.chip import Chip
+from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows
+from rs_embed.embedders._hub import sha256_of
+from rs_embed.embedders._normalize import to_image, z_score
+from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
+from rs_embed.embedders.cards.mosaiks import MosaiksKnobs
+from rs_embed.encoders.rcf import RcfEncoder
+from rs_embed.encoders.tokens import Tokens
+from rs_embed.settings import LibrarySettings
+
+BANK = "mosaiks_rcf_bank.safetensors"
+
+
+@final
+class MosaiksEmbedder(Embedder):
+    """One convolution with real image patches as filters, averaged over cells of `patch_size` pixels."""
+
+    @staticmethod
+    def build(request: ModelRequest, settings: LibrarySettings) -> Network:
+        """Read the filter bank that is part of the package."""
+        with as_file(files("rs_embed") / "data" / BANK) as path:
+            bank = load_file(path)
+            weights_id = f"bundled:{BANK}#sha256:{sha256_of(path)}"
+        encoder = RcfEncoder(**request.card.arch)
+        encoder.load_state_dict({name: bank[name].float() for name in ("weight", "bias")})
+        return Network(encoder.eval(), weights_id)
+
+    @property
+    def _knobs(self) -> MosaiksKnobs:
+        return cast("MosaiksKnobs", self.request.knobs)
+
+    def geometry(self) -> InputGeometry:
+        """Windows of whole cells, of any shape."""
+        patch_px = self._knobs.patch_size
+        image_px = max(1, self._knobs.img // patch_px) * patch_px
+        return InputGeometry(image_px, lattice_px=patch_px, square=False, patch_px=patch_px)
+
+    def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
+        """Standardise with the statistics of the patches that the bank was fitted on."""
+        modality, sensor = self.request.inputs[0]
+        image = to_image(chips[modality.name], modality, sensor, z_score(modality, sensor, clamp_sigma=None))
+        return [ModelInput({"image": window}) for window in cut_windows(image, frame)]
+
+    def encode(self, batch: ModelInput) -> Tokens:
+        """One token a cell, `2 * filters` features."""
+        encoder = cast("RcfEncoder", self.network.module)
+        return encoder.forward(batch.tensors["image"], patch_px=self._knobs.patch_size)
+
+    @property
+    def normalization(self) -> str:
+        """Named after where mean and std come from."""
+        return "bank_stats"
