@@ -1,0 +1,184 @@
+"""An embedding: the numbers, where they lie, and everything needed to compute them again."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+
+class InputMeta(BaseModel):
+    """What one modality of the input was."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    modality: str
+    collection: str
+    provider: str
+    bands: tuple[str, ...]
+    units: tuple[str, ...]
+    """Unit in which the pixels arrived, per band."""
+    scene_ids: tuple[str, ...]
+    scene_times: tuple[str, ...]
+    """Acquisition times, ISO 8601, UTC."""
+    frames: int
+    shape_px: tuple[int, int]
+    valid_fraction: float
+    """Share of pixels at which every band had a value."""
+    offset_applied: float | None
+    composite: str
+    fill_value: float | str
+    cloudy_pct: float
+    notes: tuple[str, ...]
+
+
+class Meta(BaseModel):
+    """Where an embedding comes from. Typed, JSON-serialisable, and readable like a mapping.
+
+    `meta["ground_cover_m"]` finds a field, then an entry of `model` (what only this family has).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model_id: str
+    model_key: str
+    """The authors' own name of the variant."""
+    card_revision: int
+    kind: str
+    """"foundation model" or "baseline"."""
+    output: Literal["pooled", "grid"]
+    pooling: str | None
+    """How tokens became a vector; `None` for a grid."""
+    grid_kind: str | None
+    """Which tokens the grid is made of; `None` for a vector."""
+    cls_removed: bool
+    """Whether the encoder returned class or register tokens that were left out."""
+    modality: tuple[str, ...]
+    inputs: tuple[InputMeta, ...]
+    spatial: str | None
+    temporal: str | None
+    crs: str | None
+    """Of the chip and the grid."""
+    transform: tuple[float, ...] | None
+    """Affine of the grid, or of the chip for a vector: (a, b, c, d, e, f), x = a col + b row + c."""
+    input_prep: str
+    image_size: int
+    """Side of the network's input, pixels."""
+    windows: int
+    """How many network inputs the chip was cut into."""
+    ground_cover_m: float
+    """Side of the ground that the model is told its input covers, metres."""
+    gsd_m: float
+    """True ground size of an input pixel, metres."""
+    patch_size: int
+    normalization: str
+    valid_fraction: float
+    """The smallest over the inputs."""
+    device: str
+    precision: str
+    weights: str
+    """Identity of the weights: hub or file and sha256, `random:<seed>`, or `bundled:...`."""
+    weights_note: str | None
+    """A warning that must travel with the numbers."""
+    knobs: dict[str, JsonValue]
+    """Every knob that was in force."""
+    model: dict[str, JsonValue]
+    """What only this family has (THOR: group_merge, token counts, ...)."""
+    versions: dict[str, str]
+    """Packages that took part."""
+    created: str
+    """ISO 8601, UTC."""
+    fingerprint: str
+    """sha256 of the whole request and the weights; equal across processes and machines."""
+
+    def flat(self) -> dict[str, object]:
+        """Fields, and the entries of `model` beside them, in one dictionary."""
+        fields = {name: value for name, value in self if name != "model"}
+        return {**self.model, **fields}
+
+    def __getitem__(self, name: str) -> object:
+        """A field, or an entry of `model`."""
+        return self.flat()[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Whether `meta[name]` gives something."""
+        return name in self.flat()
+
+    def keys(self) -> Iterator[str]:
+        """All names that `meta[name]` knows."""
+        return iter(self.flat())
+
+    def get(self, name: str, default: object = None) -> object:
+        """`meta[name]`, or the default."""
+        return self.flat().get(name, default)
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """The result of one request."""
+
+    data: NDArray[np.float32]
+    """`[D]` for a pooled vector, `[D, H, W]` for a grid (row 0 is the north)."""
+    meta: Meta
+    geobox: GeoBox | None
+    """Grid output: the token grid. Pooled: the chip that was pooled. `None` for an array without a place."""
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether `data` is `[D, H, W]`."""
+        return self.data.ndim == 3
+
+    def __repr__(self) -> str:
+        place = "no place" if self.geobox is None else f"{self.geobox.crs}"
+        note = f", {self.meta.weights_note}" if self.meta.weights_note else ""
+        return f"Embedding({self.meta.model_id}, {self.meta.output} {self.data.shape}, {place}{note})"
+
+    def to_xarray(self) -> "xr.DataArray":
+        """`[embedding]`, or `[embedding, y, x]` with CRS, transform and pixel-centre coordinates."""
+        from rs_embed.embedding_files import to_xarray
+
+        return to_xarray(self)
+
+    def save(self, path: str | Path) -> Path:
+        """Write to `.npz`, `.nc`, or (grids) `.tif`; all of them keep the metadata.
+
+        Raises:
+            StorageError: Another suffix, a vector as `.tif`, or a path that cannot be written.
+        """
+        from rs_embed.embedding_files import save
+
+        return save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Embedding":
+        """Read back what `save` wrote.
+
+        Raises:
+            StorageError: There is no such file, or it is not one of ours.
+        """
+        from rs_embed.embedding_files import load
+
+        return load(Path(path))
+
+    def plot(self, path: str | Path | None = None) -> "Figure":
+        """A picture: the first three principal components of a grid as RGB, or the bars of a vector.
+
+        Args:
+            path: Also write it there (`.png`, `.pdf`, ...).
+        """
+        from rs_embed.pictures import plot_embedding
+
+        return plot_embedding(self, None if path is None else Path(path))
+
+
+def as_mapping(meta: Meta) -> Mapping[str, JsonValue]:
+    """The metadata as plain JSON values."""
+    return dict(meta.model_dump(mode="json"))

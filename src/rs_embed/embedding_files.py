@@ -1,0 +1,148 @@
+"""Write one embedding to a file and read it back, with its metadata and its place."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from pydantic import ValidationError
+
+from rs_embed.embedding import Embedding, Meta
+from rs_embed.errors import StorageError
+from rs_embed.geo import with_coordinates
+
+META_TAG = "RS_EMBED_META"
+"""Name of the metadata (JSON) in every format."""
+COG_BLOCK_PX = 128
+"""Blocks hold all channels (GDAL before 3.11 knows no other layout), so they are small: 50 MB for 768 channels."""
+
+
+def save(embedding: Embedding, path: Path) -> Path:
+    """Write under a temporary name, then rename: a file is whole or not there."""
+    if path.suffix not in _FORMATS:
+        raise StorageError(
+            f"Wanted a file name ending in {', '.join(_FORMATS)}, found {str(path)!r}.",
+            fix="choose one of them",
+        )
+    write, _ = _FORMATS[path.suffix]
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        write(embedding, part)
+        os.replace(part, path)
+    except OSError as error:
+        raise StorageError(
+            f"Wanted to write {str(path)!r}, found: {error}.",
+            fix="check that the folder exists and has space",
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def load(path: Path) -> Embedding:
+    """Read what `save` wrote."""
+    if path.suffix not in _FORMATS or not path.is_file():
+        raise StorageError(
+            f"Wanted a file ending in {', '.join(_FORMATS)}, found {str(path)!r}"
+            f"{'' if path.exists() else ', which does not exist'}.",
+            fix="give a file that Embedding.save wrote",
+        )
+    _, read = _FORMATS[path.suffix]
+    try:
+        return read(path)
+    except (OSError, KeyError, ValueError, ValidationError) as error:
+        raise StorageError(
+            f"{str(path)!r} is not an embedding of rs_embed ({type(error).__name__}: {error}).",
+            fix="give a file that Embedding.save wrote; if it was one, it is damaged",
+        ) from error
+
+
+def to_xarray(embedding: Embedding) -> xr.DataArray:
+    """See `Embedding.to_xarray`."""
+    attrs = {
+        "long_name": f"embedding by {embedding.meta.model_id}",
+        "weights": embedding.meta.weights_note or embedding.meta.weights,
+        META_TAG: embedding.meta.model_dump_json(),
+    }
+    channels = {"embedding": np.arange(embedding.data.shape[0])}
+    if not embedding.is_grid:
+        return xr.DataArray(embedding.data, dims=("embedding",), coords=channels, name="embedding", attrs=attrs)
+    dims = ("embedding", "y", "x")
+    if embedding.geobox is None:
+        return xr.DataArray(embedding.data, dims=dims, coords=channels, name="embedding", attrs=attrs)
+    array = xr.DataArray(embedding.data, dims=dims, coords=channels, name="embedding", attrs=attrs)
+    return with_coordinates(array, embedding.geobox)
+
+
+def _write_npz(embedding: Embedding, path: Path) -> None:
+    np.savez(path, embedding=embedding.data, meta=np.array(embedding.meta.model_dump_json()))
+
+
+def _read_npz(path: Path) -> Embedding:
+    with np.load(path, allow_pickle=False) as arrays:
+        return _placed(arrays["embedding"], str(arrays["meta"]))
+
+
+def _write_netcdf(embedding: Embedding, path: Path) -> None:
+    to_xarray(embedding).to_netcdf(path, engine="h5netcdf", encoding={"embedding": {"zlib": True, "complevel": 4}})
+
+
+def _read_netcdf(path: Path) -> Embedding:
+    with xr.open_dataset(path, engine="h5netcdf") as dataset:
+        array = dataset["embedding"].load()
+    return _placed(array.to_numpy(), array.attrs[META_TAG])
+
+
+def _write_geotiff(embedding: Embedding, path: Path) -> None:
+    import rasterio  # 0.2 s, and the other formats do without
+
+    geobox = embedding.geobox
+    if not embedding.is_grid or geobox is None:
+        found = "an array without a place" if embedding.is_grid else "a pooled vector"
+        raise StorageError(f"Wanted a georeferenced grid for a GeoTIFF, found {found}.", fix="save it as .npz or .nc")
+    channels, height, width = embedding.data.shape
+    with rasterio.open(
+        path,
+        "w",
+        driver="COG",
+        dtype="float32",
+        count=channels,
+        height=height,
+        width=width,
+        crs=str(geobox.crs),
+        transform=geobox.affine,
+        nodata=np.nan,
+        compress="ZSTD",
+        predictor="YES",
+        blocksize=COG_BLOCK_PX,
+        overview_resampling="average",
+    ) as file:
+        file.write(embedding.data)
+        file.update_tags(**{META_TAG: embedding.meta.model_dump_json()})
+
+
+def _read_geotiff(path: Path) -> Embedding:
+    import rasterio
+
+    with rasterio.open(path) as file:
+        return _placed(file.read(), file.tags()[META_TAG])
+
+
+def _placed(data: np.ndarray, meta_json: str) -> Embedding:
+    """Put the place back from the metadata."""
+    meta = Meta.model_validate(json.loads(meta_json))
+    if meta.crs is None or meta.transform is None:
+        return Embedding(data, meta, None)
+    shape = data.shape[1:] if data.ndim == 3 else meta.inputs[0].shape_px
+    return Embedding(data, meta, GeoBox(shape, Affine(*meta.transform), meta.crs))
+
+
+_FORMATS: dict[str, tuple[Callable[[Embedding, Path], None], Callable[[Path], Embedding]]] = {
+    ".npz": (_write_npz, _read_npz),
+    ".nc": (_write_netcdf, _read_netcdf),
+    ".tif": (_write_geotiff, _read_geotiff),
+}

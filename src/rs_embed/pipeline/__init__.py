@@ -1,0 +1,1 @@
+"""Plan, fetch, encode, read out: the one path that every call takes."""

@@ -1,0 +1,131 @@
+"""The plan: which chips will be fetched on which grids, and the fingerprint of every item. Pure and printable."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+
+from odc.geo.geobox import GeoBox
+
+from rs_embed.embedders._framing import Prep
+from rs_embed.embedders.base import Embedder, ModelRequest
+from rs_embed.errors import SpecError
+from rs_embed.geo import geobox_for
+from rs_embed.providers.base import Provider, Query
+from rs_embed.specs import OutputSpec, SpatialSpec, TemporalSpec
+
+FINGERPRINT_VERSION = 1
+_NOT_NUMBERS = {"fetch_workers", "ckpt", "min_valid_fraction"}
+"""Knobs that do not change what comes out (a checkpoint counts by its content, not by its path)."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One embedding to make."""
+
+    index: int
+    """Place in the caller's list."""
+    spatial: SpatialSpec | None
+    window: TemporalSpec | None
+    queries: tuple[Query, ...]
+    """One per modality, all on the same grid."""
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that one call will do."""
+
+    request: ModelRequest
+    output: OutputSpec
+    prep: Prep
+    items: tuple[Item, ...]
+
+    def __str__(self) -> str:
+        """What people see with `--dry-run`."""
+        lines = [f"{self.request.card.id}: {len(self.items)} item(s), {self.output.kind}, input_prep={self.prep}"]
+        for item in self.items[:5]:
+            for query in item.queries:
+                grid = "array" if query.geobox is None else _grid_line(query.geobox)
+                bands = ",".join(query.sensor.bands)
+                lines.append(f"  [{item.index}] {query.modality}: {query.sensor.collection} {bands} on {grid}")
+        if len(self.items) > 5:
+            lines.append(f"  ... and {len(self.items) - 5} more")
+        return "\n".join(lines)
+
+
+def _grid_line(geobox: GeoBox) -> str:
+    height, width = geobox.shape
+    return f"{geobox.crs}, {height} x {width} px of {geobox.resolution.x:g} m, {tuple(geobox.affine)[:6]}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all items of a plan share."""
+
+    embedder: Embedder
+    provider: Provider
+    output: OutputSpec
+    prep: Prep
+
+    @property
+    def request(self) -> ModelRequest:
+        """What every item is asked with."""
+        return self.embedder.request
+
+
+def plan_items(job: Job, places: Sequence[SpatialSpec | None], windows: Sequence[TemporalSpec | None]) -> Plan:
+    """Lay every request on its grid.
+
+    Raises:
+        SpecError: A place or window is missing or cannot be meant.
+    """
+    items = [
+        _plan_item(job, index, spatial, window)
+        for index, (spatial, window) in enumerate(zip(places, windows, strict=True))
+    ]
+    return Plan(job.request, job.output, job.prep, tuple(items))
+
+
+def _plan_item(job: Job, index: int, spatial: SpatialSpec | None, window: TemporalSpec | None) -> Item:
+    if window is not None and not isinstance(window, TemporalSpec):
+        raise SpecError(
+            f"Wanted a TemporalSpec, found {window!r}.",
+            fix='for example TemporalSpec.range("2022-06-01", "2022-09-01")',
+        )
+    inputs = job.request.inputs
+    geobox = None if spatial is None else geobox_for(spatial, job.request.scale_m)
+    queries = [Query(modality.name, sensor, geobox, window) for modality, sensor in inputs]
+    if spatial is None:
+        geobox = job.provider.native_geobox(queries[0])
+        queries = [Query(modality.name, sensor, geobox, window) for modality, sensor in inputs]
+    return Item(index, spatial, window, tuple(queries), _fingerprint(job, spatial, window))
+
+
+def _fingerprint(job: Job, spatial: SpatialSpec | None, window: TemporalSpec | None) -> str:
+    """sha256 of the canonical JSON of everything that decides the numbers."""
+    card, knobs = job.request.card, job.request.knobs.model_dump(mode="json", exclude=_NOT_NUMBERS)
+    facts = {
+        "version": FINGERPRINT_VERSION,
+        "model": [card.id, card.revision],
+        "knobs": knobs,
+        "weights": job.embedder.network.weights_id,
+        "inputs": [[modality.name, asdict(sensor)] for modality, sensor in job.request.inputs],
+        "spatial": None if spatial is None else [type(spatial).__name__, asdict(spatial)],
+        "temporal": None if window is None else asdict(window),
+        "output": asdict(job.output),
+        "prep": job.prep,
+        "precision": job.request.precision,
+        "provider": job.provider.identity(),
+    }
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Iterable):
+        return list(value)
+    raise TypeError(f"{value!r} has no stable text form")

@@ -1,0 +1,171 @@
+"""Tokens become an `Embedding`: stitched, cropped to the region, pooled or laid out, and described."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import version
+from platform import python_version
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from torch import Tensor
+
+from rs_embed.chip import Chip
+from rs_embed.embedders._framing import Frame, kept_shape, kept_tokens, stitch
+from rs_embed.embedders._vit_mae_utils import pool, to_grid
+from rs_embed.embedders.base import Embedder, ModelInput
+from rs_embed.embedding import Embedding, InputMeta, Meta
+from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
+from rs_embed.geo import subgrid
+from rs_embed.pipeline.plan import Item, Plan
+from rs_embed.specs import Region, SensorSpec
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An item whose pixels are ready for the network."""
+
+    item: Item
+    chips: Mapping[str, Chip]
+    frame: Frame
+    inputs: tuple[ModelInput, ...]
+    """One per window of the frame."""
+    gsd_m: float
+    """True ground size of an input pixel."""
+
+    @property
+    def chip(self) -> Chip:
+        """The first modality's; all lie on one grid."""
+        return next(iter(self.chips.values()))
+
+
+def read_out(one: Prepared, tokens: Tensor, layout: TokenLayout, plan: Plan, embedder: Embedder) -> Embedding:
+    """The embedding of one item.
+
+    Args:
+        tokens: `[windows, N, D]`.
+        layout: Of one window.
+    """
+    whole = stitch(tokens, layout, one.frame)
+    if plan.output.kind == "grid":
+        data, geobox = _grid(one, whole, embedder)
+    else:
+        data, geobox = _pooled(one, whole, plan), one.chip.geobox
+    return Embedding(data, _meta(one, geobox, layout, plan, embedder), geobox)
+
+
+def _grid(one: Prepared, whole: Tokens, embedder: Embedder) -> tuple[NDArray[np.float32], GeoBox | None]:
+    merged = to_grid(whole.values, whole.layout, embedder.grid_merge)[0]
+    rows, cols = kept_shape(TokenGrid("merged", merged.shape[1], merged.shape[2]), one.frame)
+    data = merged[:, :rows, :cols].contiguous().numpy()
+    geobox = _token_geobox(one, (merged.shape[1], merged.shape[2]), (rows, cols))
+    if isinstance(one.item.spatial, Region) and geobox is not None:
+        data[:, ~_touches(one.item.spatial, geobox)] = np.nan
+    return data, geobox
+
+
+def _pooled(one: Prepared, whole: Tokens, plan: Plan) -> NDArray[np.float32]:
+    keep = kept_tokens(whole.layout, one.frame)
+    if isinstance(one.item.spatial, Region):
+        keep &= _region_tokens(one, one.item.spatial, whole.layout)
+    if not bool(keep.all()):
+        values = whole.values[:, keep]
+        whole = Tokens(values, TokenLayout((TokenGrid("kept", 1, values.shape[1]),)))
+    return pool(whole.values, whole.layout, plan.output.pooling)[0].numpy()
+
+
+def _token_geobox(one: Prepared, cells: tuple[int, int], shape: tuple[int, int]) -> GeoBox | None:
+    if one.chip.geobox is None:
+        return None
+    cell_px = one.frame.extent_px[0] / cells[0]
+    return subgrid(one.chip.geobox, one.frame.origin_px, cell_px, shape)
+
+
+def _region_tokens(one: Prepared, region: Region, layout: TokenLayout) -> Tensor:
+    masks = [torch.zeros(layout.prefix, dtype=torch.bool)]
+    for grid in layout.grids:
+        cells = (grid.height, grid.width)
+        geobox = _token_geobox(one, cells, cells)
+        mask = np.ones(cells, bool) if geobox is None else _touches(region, geobox)
+        masks.append(torch.from_numpy(mask).flatten())
+    return torch.cat(masks)
+
+
+def _touches(region: Region, geobox: GeoBox) -> NDArray[np.bool_]:
+    """`[H, W]`: cells that the polygon touches."""
+    from odc.geo.geom import Geometry
+    from rasterio.features import geometry_mask  # only regions need rasterio here
+
+    polygon = Geometry({"type": "Polygon", "coordinates": region.polygon}, region.crs)
+    projected = polygon.to_crs(str(geobox.crs), resolution="auto")
+    mask: NDArray[np.bool_] = geometry_mask(
+        [projected.json], geobox.shape, geobox.affine, all_touched=True, invert=True
+    )
+    return mask
+
+
+def _meta(one: Prepared, geobox: GeoBox | None, layout: TokenLayout, plan: Plan, embedder: Embedder) -> Meta:
+    request, item, grid = plan.request, one.item, plan.output.kind == "grid"
+    geometry = embedder.geometry()
+    return Meta(
+        model_id=request.card.id,
+        model_key=request.card.model_key,
+        card_revision=request.card.revision,
+        kind=request.card.kind,
+        output=plan.output.kind,
+        pooling=None if grid else f"patch_{plan.output.pooling}",
+        grid_kind=embedder.grid_kind if grid else None,
+        cls_removed=layout.prefix > 0,
+        modality=tuple(modality.name for modality, _ in request.inputs),
+        inputs=tuple(_input_meta(one.chips[m.name], m.name, sensor) for m, sensor in request.inputs),
+        spatial=None if item.spatial is None else repr(item.spatial),
+        temporal=None if item.window is None else repr(item.window),
+        crs=None if geobox is None else str(geobox.crs),
+        transform=None if geobox is None else tuple(geobox.affine)[:6],
+        input_prep=plan.prep,
+        image_size=one.frame.input_px[0],
+        windows=len(one.inputs),
+        ground_cover_m=one.inputs[0].ground_cover_m or one.frame.input_px[0] * request.scale_m,
+        gsd_m=one.gsd_m,
+        patch_size=geometry.patch_px,
+        normalization=embedder.normalization,
+        valid_fraction=min(chip.valid_fraction for chip in one.chips.values()),
+        device=str(embedder.device),
+        precision=request.precision,
+        weights=embedder.network.weights_id,
+        weights_note=embedder.network.note,
+        knobs=request.knobs.model_dump(mode="json"),
+        model={**embedder.facts(), "tokens": {grid.name: [grid.height, grid.width] for grid in layout.grids}},
+        versions=_versions(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        fingerprint=item.fingerprint,
+    )
+
+
+def _input_meta(chip: Chip, name: str, sensor: SensorSpec) -> InputMeta:
+    return InputMeta(
+        modality=name,
+        collection=chip.source.collection,
+        provider=chip.source.provider,
+        bands=chip.band_names,
+        units=tuple(str(band.unit) for band in chip.bands),
+        scene_ids=chip.source.scene_ids,
+        scene_times=tuple(time.isoformat() for time in chip.source.scene_times),
+        frames=chip.values.shape[0],
+        shape_px=chip.shape_px,
+        valid_fraction=chip.valid_fraction,
+        offset_applied=chip.source.offset_applied,
+        composite=sensor.composite,
+        fill_value=sensor.fill_value,
+        cloudy_pct=sensor.cloudy_pct,
+        notes=chip.source.notes,
+    )
+
+
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
+    packages = {"rs_embed": "eo-rs-embed", "torch": "torch", "numpy": "numpy", "rasterio": "rasterio"}
+    return {"python": python_version()} | {name: version(dist) for name, dist in packages.items()}

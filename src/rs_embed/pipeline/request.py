@@ -1,0 +1,110 @@
+"""What a call asks for, checked before anything is fetched or loaded."""
+
+from collections.abc import Mapping, Sequence
+
+from rs_embed.bands import bands_of, did_you_mean
+from rs_embed.embedders.base import ModelRequest
+from rs_embed.embedders.card import Modality, ModelCard
+from rs_embed.errors import BandMismatch, SpecError
+from rs_embed.settings import ModelKnobs
+from rs_embed.specs import Precision, SensorSpec
+
+SensorChoice = SensorSpec | Mapping[str, SensorSpec] | None
+ModalityChoice = str | Sequence[str] | None
+
+
+def resolve_request(
+    card: ModelCard, knobs: ModelKnobs, modality: ModalityChoice, sensor: SensorChoice, precision: Precision
+) -> ModelRequest:
+    """Which inputs the model gets, and which imagery is fetched for each.
+
+    Args:
+        modality: "s2", "s2+s1", or a list of names; `None`: what `sensor` fits, else the card's default.
+        sensor: One for a single modality, or a mapping modality -> sensor.
+
+    Raises:
+        SpecError: Unknown modality, two that share a band, or a sensor that belongs to none.
+        BandMismatch: A band that the model does not know.
+    """
+    names = _modality_names(card, modality, sensor)
+    if isinstance(sensor, SensorSpec) and len(names) > 1:
+        raise SpecError(
+            f"Wanted one sensor per modality ({', '.join(names)}), found a single one.",
+            fix=f"pass sensor={{{names[0]!r}: SensorSpec(...), ...}}, or leave it out for the card's own",
+        )
+    by_name = {names[0]: sensor} if isinstance(sensor, SensorSpec) else dict(sensor or {})
+    unused = [name for name in by_name if name not in names]
+    if unused:
+        raise SpecError(
+            f"Wanted sensors for {', '.join(names)}, found one for {', '.join(unused)}.",
+            fix="name the modality, or drop that sensor",
+        )
+    inputs = tuple((card.modality(name), by_name.get(name, card.modality(name).sensor)) for name in names)
+    for one, its_sensor in inputs:
+        _check_sensor(card, one, its_sensor)
+    _check_distinct(inputs)
+    return ModelRequest(card, knobs, inputs, precision)
+
+
+def _modality_names(card: ModelCard, modality: ModalityChoice, sensor: SensorChoice) -> tuple[str, ...]:
+    if modality is None:
+        if isinstance(sensor, SensorSpec):
+            return (_modality_of(card, sensor).name,)
+        return tuple(sensor) if sensor else (card.modality_names[0],)
+    names = modality.split("+") if isinstance(modality, str) else list(modality)
+    for name in names:
+        if name not in card.modality_names:
+            raise SpecError(
+                f"{card.id} has no modality {name!r}.",
+                modalities=", ".join(card.modality_names),
+                fix=did_you_mean(str(name), card.modality_names) + " (several are joined by '+', as in 's2+s1')",
+            )
+    if not names or len(set(names)) != len(names):
+        raise SpecError(f"Wanted each modality once, found {modality!r}.", fix="for example modality='s2+s1'")
+    return tuple(names)
+
+
+def _modality_of(card: ModelCard, sensor: SensorSpec) -> Modality:
+    """The first modality of the card that takes these bands of this collection, at best with the same sensor."""
+    same_collection = [m for m in card.modalities if m.sensor.collection == sensor.collection]
+    fitting = [m for m in same_collection if set(sensor.bands) <= set(m.stats)]
+    exact = [
+        m for m in fitting if (m.sensor.scale_m, m.sensor.instrument_mode) == (sensor.scale_m, sensor.instrument_mode)
+    ]
+    for candidates in (exact, fitting, same_collection):
+        if candidates:
+            return candidates[0]
+    raise SpecError(
+        f"{card.id} takes no {sensor.collection}.",
+        takes=", ".join(dict.fromkeys(m.sensor.collection for m in card.modalities)),
+        fix="leave `sensor` out to fetch what the card asks for",
+    )
+
+
+def _check_sensor(card: ModelCard, modality: Modality, sensor: SensorSpec) -> None:
+    if sensor.collection != modality.sensor.collection:
+        raise SpecError(
+            f"Modality {modality.name!r} of {card.id} takes {modality.sensor.collection}, found {sensor.collection}.",
+            fix="change the collection, or name the modality that fits it",
+        )
+    bands_of(sensor.collection, sensor.bands)
+    unknown = [band for band in sensor.bands if band not in modality.stats]
+    if unknown:
+        raise BandMismatch(
+            f"Modality {modality.name!r} of {card.id} does not know {', '.join(unknown)}.",
+            knows=", ".join(modality.stats),
+            fix=f"leave `sensor` out, or use bands={modality.sensor.bands}",
+        )
+
+
+def _check_distinct(inputs: Sequence[tuple[Modality, SensorSpec]]) -> None:
+    seen: dict[str, str] = {}
+    for modality, sensor in inputs:
+        for band in sensor.bands:
+            model_name = modality.stats[band].model_name
+            if model_name in seen:
+                raise SpecError(
+                    f"Modalities {seen[model_name]!r} and {modality.name!r} both bring {band}.",
+                    fix="use one of them",
+                )
+            seen[model_name] = modality.name

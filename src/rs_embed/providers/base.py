@@ -1,0 +1,56 @@
+"""The seam between the pipeline and imagery: a query goes in, a chip comes out."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from odc.geo.geobox import GeoBox
+
+from rs_embed.chip import Chip
+from rs_embed.specs import SensorSpec, TemporalSpec
+
+
+@dataclass(frozen=True)
+class Query:
+    """One chip: which pixels, on which grid, from which days."""
+
+    modality: str
+    """What the model calls this input."""
+    sensor: SensorSpec
+    geobox: GeoBox | None
+    """The exact grid wanted; `None` only where the provider holds arrays without a place."""
+    window: TemporalSpec | None
+    """Half-open days; `None`: whatever the provider holds, if it holds a fixed set."""
+
+
+class Provider(Protocol):
+    """Brings chips. Implementations must be safe to call from several threads."""
+
+    @property
+    def name(self) -> str:
+        """What users call it, as in `backend="sample"`."""
+        ...
+
+    def identity(self) -> str:
+        """What it would fetch from, for the fingerprint: equal across processes, other when the data are other."""
+        ...
+
+    def native_geobox(self, query: Query) -> GeoBox | None:
+        """The grid of everything it holds for `query.sensor`, for requests without a place.
+
+        Raises:
+            SpecError: The provider covers the Earth, so a place must be given.
+        """
+        ...
+
+    def fetch(self, query: Query) -> Chip:
+        """The chip on exactly `query.geobox`, bands in the order of `query.sensor.bands`, NaN where nodata.
+
+        Bands are in the units of `rs_embed.bands.COLLECTIONS`, one frame (`query.sensor.composite`) per query.
+
+        Raises:
+            SensorNotOffered: It does not have that collection or a band of it.
+            OutsideCoverage: The grid lies wholly outside of what it holds.
+            NoImagery: Nothing was acquired in the window.
+            ReadError: A file or answer could not be read.
+        """
+        ...

@@ -1,0 +1,96 @@
+"""What a request would feed to a model: look before you pay for inference."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from rs_embed.bands import Unit, convert
+from rs_embed.chip import Chip
+from rs_embed.embedders.base import ModelRequest
+from rs_embed.embedders.card import BandStats
+from rs_embed.geo import geobox_for
+from rs_embed.providers.base import Provider, Query
+from rs_embed.specs import SpatialSpec, TemporalSpec
+
+
+@dataclass(frozen=True)
+class BandReport:
+    """Statistics of one band over its valid pixels."""
+
+    modality: str
+    band: str
+    unit: Unit
+    valid_fraction: float
+    minimum: float
+    median: float
+    maximum: float
+    mean: float
+    std: float
+    model_mean: float
+    """What the model was trained on, in the same unit."""
+    model_std: float
+
+    @property
+    def sigma(self) -> float:
+        """How far the mean lies from the training mean, in training standard deviations."""
+        return (self.mean - self.model_mean) / self.model_std
+
+
+@dataclass(frozen=True)
+class ChipReport:
+    """Chips by modality, with their statistics. Printing it gives a table."""
+
+    chips: Mapping[str, Chip]
+    bands: tuple[BandReport, ...]
+
+    def __str__(self) -> str:
+        head = f"{'band':<22}{'unit':<12}{'valid':>7}{'min':>10}{'median':>10}{'max':>10}{'mean':>10}{'sigma':>8}"
+        rows = [
+            f"{b.modality + ' ' + b.band:<22}{b.unit:<12}{b.valid_fraction:>7.1%}{b.minimum:>10.4g}"
+            f"{b.median:>10.4g}{b.maximum:>10.4g}{b.mean:>10.4g}{b.sigma:>+8.2f}"
+            for b in self.bands
+        ]
+        notes = [f"note: {note}" for chip in self.chips.values() for note in chip.source.notes]
+        chips = [f"{name}: {chip.describe()}" for name, chip in self.chips.items()]
+        return "\n".join([*chips, head, *rows, *notes])
+
+
+def inspect(
+    request: ModelRequest, provider: Provider, spatial: SpatialSpec | None, window: TemporalSpec | None
+) -> ChipReport:
+    """Fetch the chips of one request and describe their pixels."""
+    chips: dict[str, Chip] = {}
+    rows: list[BandReport] = []
+    geobox = None if spatial is None else geobox_for(spatial, request.scale_m)
+    for modality, sensor in request.inputs:
+        query = Query(modality.name, sensor, geobox, window)
+        if spatial is None and geobox is None:
+            geobox = provider.native_geobox(query)
+            query = Query(modality.name, sensor, geobox, window)
+        chip = chips[modality.name] = provider.fetch(query)
+        for index, band in enumerate(chip.bands):
+            rows.append(_band(modality.name, chip, index, modality.stats[band.name]))
+    return ChipReport(chips, tuple(rows))
+
+
+def _band(modality: str, chip: Chip, index: int, stats: BandStats) -> BandReport:
+    band = chip.bands[index]
+    pixels = chip.values[:, index]
+    valid = pixels[np.isfinite(pixels)].astype(np.float64)
+    if valid.size == 0:
+        valid = np.array([np.nan])
+    factor = float(convert(np.ones(1, np.float32), stats.unit, band.unit)[0]) if stats.unit != band.unit else 1.0
+    return BandReport(
+        modality,
+        band.name,
+        band.unit,
+        valid_fraction=float(np.isfinite(pixels).mean()),
+        minimum=float(valid.min()),
+        median=float(np.median(valid)),
+        maximum=float(valid.max()),
+        mean=float(valid.mean()),
+        std=float(valid.std()),
+        model_mean=stats.mean * factor,
+        model_std=stats.std * factor,
+    )

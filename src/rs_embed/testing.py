@@ -1,0 +1,67 @@
+"""Stand-ins to test with: imagery that is a known function of place and time, without a network."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, time
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pyproj import Transformer
+
+from rs_embed.bands import bands_of
+from rs_embed.chip import Chip, Source
+from rs_embed.errors import SpecError
+from rs_embed.providers.base import Query
+
+Field = Callable[[NDArray[np.float64], NDArray[np.float64], str], NDArray[np.float64]]
+"""(longitude, latitude, band name) -> pixel values in the collection's unit."""
+
+
+def hills(lon: NDArray[np.float64], lat: NDArray[np.float64], band: str) -> NDArray[np.float64]:
+    """A smooth landscape in Sentinel-2 DN, 300 to 3,700, other in every band."""
+    phase = sum(map(ord, band))
+    values: NDArray[np.float64] = 2000 + 900 * np.sin(700 * lon + phase) + 800 * np.cos(900 * lat - phase)
+    return values
+
+
+class FieldProvider:
+    """A provider whose pixels are `field(lon, lat, band)`; wrong grids and orders show at once.
+
+    Args:
+        field: What the pixels are.
+        name: What metadata call it.
+    """
+
+    def __init__(self, field: Field = hills, name: str = "field") -> None:
+        self._field = field
+        self.name = name
+        self.queries: list[Query] = []
+        """Every query it has answered."""
+
+    def identity(self) -> str:
+        """The field's name: two fields are told apart by their functions' names."""
+        return f"{self.name}:{self._field.__module__}.{self._field.__qualname__}"
+
+    def native_geobox(self, query: Query) -> GeoBox | None:
+        """There is a value everywhere, so a place must be given."""
+        raise SpecError(f"Wanted a place for {query.modality}.", fix="pass spatial=PointBuffer(...)")
+
+    def fetch(self, query: Query) -> Chip:
+        """The field at the pixel centres of the query's grid."""
+        self.queries.append(query)
+        if query.geobox is None:
+            raise SpecError("Wanted a grid.", fix="pass spatial=PointBuffer(...)")
+        lon, lat = pixel_centres(query.geobox)
+        bands = bands_of(query.sensor.collection, query.sensor.bands)
+        values = np.stack([self._field(lon, lat, band.name) for band in bands])[None].astype(np.float32)
+        when = datetime.combine(query.window.start, time(), UTC) if query.window else None
+        source = Source(self.name, query.sensor.collection, ("field",), (when,) if when else (), 0.0)
+        return Chip(values, bands, query.geobox, (when,), source)
+
+
+def pixel_centres(geobox: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Longitude and latitude of every pixel centre, each `[H, W]`, degrees."""
+    rows, cols = np.mgrid[: geobox.shape[0], : geobox.shape[1]] + 0.5
+    x, y = geobox.affine @ (cols, rows)
+    lon, lat = Transformer.from_crs(str(geobox.crs), "EPSG:4326", always_xy=True).transform(x, y)
+    return lon, lat

@@ -1,0 +1,270 @@
+"""What every model of the catalog promises, whatever it is. A card is tested because it is listed."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rs_embed import (
+    OutputSpec,
+    PointBuffer,
+    SensorSpec,
+    TemporalSpec,
+    describe_model,
+    geobox_for,
+    get_embedding,
+    get_embeddings,
+)
+from rs_embed.embedders.catalog import CARDS, get_card
+from rs_embed.embedding import Embedding
+from rs_embed.errors import BandMismatch, KnobError, NoValidPixels, PixelWarning, SpecError, UnitMismatch
+from rs_embed.settings import WeightsKnobs
+from rs_embed.testing import FieldProvider, hills, pixel_centres
+
+PLACE = PointBuffer(lon=12.94, lat=47.77, buffer_m=1440)
+YEAR = TemporalSpec.year(2022)
+IDS = [card.id for card in CARDS]
+SMALL = ["thor_1_0_tiny", "mosaiks_rcf"]
+"""One of each family for what costs several forward passes."""
+pytestmark = pytest.mark.filterwarnings("ignore::rs_embed.errors.ScaleWarning")
+
+
+def knobs(model_id: str) -> dict[str, bool]:
+    """Random weights where a checkpoint would be needed."""
+    return {"pretrained": False} if issubclass(get_card(model_id).knobs, WeightsKnobs) else {}
+
+
+def embed(model_id: str, **options) -> Embedding:
+    call = {"spatial": PLACE, "temporal": YEAR, "backend": FieldProvider()} | options
+    if "input_chw" in options:
+        call.pop("backend")
+    return get_embedding(model_id, **(call | knobs(model_id)))
+
+
+@pytest.mark.parametrize("model_id", IDS)
+def test_pooled_and_grid_have_the_size_that_the_card_says(model_id):
+    card = get_card(model_id)
+    vector, grid = embed(model_id), embed(model_id, output=OutputSpec.grid())
+    assert vector.data.shape == (card.dim,)
+    assert grid.data.shape[0] == card.dim
+    assert grid.data.dtype == vector.data.dtype == np.float32
+    assert np.isfinite(vector.data).all()
+    assert np.isfinite(grid.data).all()
+    assert grid.geobox.shape == grid.data.shape[1:]
+    if card.pooled_is_grid_mean:
+        np.testing.assert_allclose(vector.data, grid.data.mean(axis=(1, 2)), atol=2e-5)
+
+
+@pytest.mark.parametrize("model_id", SMALL)
+@pytest.mark.parametrize("output", [OutputSpec.pooled(), OutputSpec.pooled("max"), OutputSpec.grid()])
+def test_single_and_batch_give_the_same_numbers_in_order(model_id, output):
+    places = [PointBuffer(lon=12.94 + i / 50, lat=47.77, buffer_m=700 + 150 * (i % 2)) for i in range(6)]
+    batch = get_embeddings(model_id, places, YEAR, output, FieldProvider(), **knobs(model_id))
+    for place, one in zip(places, batch, strict=True):
+        single = embed(model_id, spatial=place, output=output)
+        np.testing.assert_allclose(one.data, single.data, atol=2e-5)
+        assert one.meta.fingerprint == single.meta.fingerprint
+        assert one.meta.spatial == repr(place)
+
+
+@pytest.mark.parametrize("model_id", SMALL)
+def test_equal_requests_have_equal_fingerprints_and_other_requests_others(model_id):
+    same = embed(model_id).meta.fingerprint
+    assert embed(model_id).meta.fingerprint == same
+    others = [
+        embed(model_id, spatial=PointBuffer(12.94, 47.77, 1450)),
+        embed(model_id, temporal=TemporalSpec.year(2021)),
+        embed(model_id, output=OutputSpec.grid()),
+        embed(model_id, output=OutputSpec.pooled("max")),
+        embed(model_id, precision="bf16"),
+        embed(model_id, input_prep="crop"),
+        embed(model_id, backend=FieldProvider(name="other")),
+        embed(model_id, patch_size=4),
+    ]
+    assert len({other.meta.fingerprint for other in others} | {same}) == len(others) + 1
+
+
+@pytest.mark.parametrize("model_id", SMALL)
+@pytest.mark.parametrize("prep", ["crop", "tile"])
+def test_a_bright_square_moved_by_whole_tokens_moves_the_strongest_change_as_far(model_id, prep):
+    patch_m = 320  # two THOR patches, four MOSAIKS cells
+
+    def with_square(steps: int):
+        def field(lon, lat, band):
+            rows, cols = np.mgrid[: lon.shape[0], : lon.shape[1]] // (patch_m // 10)
+            return np.where((rows == 1 + steps) & (cols == 4), 6000.0, 1000.0)
+
+        return embed(model_id, output=OutputSpec.grid(), input_prep=prep, backend=FieldProvider(field))
+
+    flat = embed(
+        model_id,
+        output=OutputSpec.grid(),
+        input_prep=prep,
+        backend=FieldProvider(lambda lon, lat, band: np.full_like(lon, 1000.0)),
+    )
+    chip = geobox_for(PLACE).boundingbox
+    found = []
+    for steps in (0, 1, 3):
+        change = np.abs(with_square(steps).data - flat.data).mean(axis=0)
+        row, col = np.unravel_index(change.argmax(), change.shape)
+        east, north = flat.geobox.affine @ (col + 0.5, row + 0.5)
+        found.append((int((chip.top - north) // patch_m), int((east - chip.left) // patch_m)))
+    assert found == [(1, 4), (2, 4), (4, 4)]
+
+
+@pytest.mark.parametrize("model_id", SMALL)
+def test_a_north_south_ramp_changes_from_north_to_south_only(model_id):
+    def ramp(lon, lat, band):
+        rows, _ = np.mgrid[: lon.shape[0], : lon.shape[1]]
+        return 500.0 + 10.0 * rows
+
+    grid = embed(model_id, output=OutputSpec.grid(), backend=FieldProvider(ramp), input_prep="crop").data
+    grid = grid[:, 1:-1, 1:-1]
+    along = np.abs(np.diff(grid.mean(axis=2), axis=1)).mean()
+    across = np.abs(np.diff(grid.mean(axis=1), axis=1)).mean()
+    assert along > 3 * across
+
+
+@pytest.mark.parametrize("model_id", SMALL)
+def test_a_brighter_place_has_another_embedding(model_id):
+    brighter = embed(model_id, backend=FieldProvider(lambda lon, lat, b: 0.4 * hills(lon, lat, b) + 150)).data
+    plain = embed(model_id).data
+    assert np.abs(brighter - plain).max() > 1e-3
+
+
+def pixels(model_id: str) -> np.ndarray:
+    """What FieldProvider brings, as an array `[C, H, W]`."""
+    provider = FieldProvider()
+    embed(model_id, backend=provider)
+    return provider.fetch(provider.queries[0]).values[0]
+
+
+@pytest.mark.parametrize("model_id", SMALL)
+def test_an_array_gives_what_the_same_pixels_from_a_provider_give(model_id):
+    from_array = embed(model_id, input_chw=pixels(model_id))
+    np.testing.assert_allclose(from_array.data, embed(model_id).data, atol=1e-6)
+    assert from_array.meta["inputs"][0].provider != "field"
+
+
+@pytest.mark.parametrize("model_id", SMALL)
+def test_pixels_in_another_order_unit_or_count_are_refused(model_id):
+    chw = pixels(model_id)
+    with pytest.raises(BandMismatch, match="wants|Wanted"):
+        embed(model_id, input_chw=chw[:-1])
+    with pytest.raises(BandMismatch, match="moveaxis"):
+        embed(model_id, input_chw=np.moveaxis(chw, 0, -1))
+    with pytest.raises(UnitMismatch, match="reflectance"):
+        embed(model_id, input_chw=chw / 10_000)
+    with pytest.raises(UnitMismatch):
+        embed(model_id, input_chw=(chw / 40).astype(np.uint8))
+    with pytest.raises(NoValidPixels):
+        embed(model_id, input_chw=np.full_like(chw, np.nan))
+    with pytest.raises(NoValidPixels):
+        embed(model_id, input_chw=np.zeros_like(chw))
+
+
+@pytest.mark.parametrize("model_id", SMALL)
+def test_nodata_is_counted_filled_and_never_reaches_the_vector(model_id):
+    chw = pixels(model_id)
+    chw[:, : chw.shape[1] // 4] = np.nan
+    embedding = embed(model_id, input_chw=chw)
+    assert embedding.meta.valid_fraction == pytest.approx(0.75, abs=0.01)
+    assert np.isfinite(embedding.data).all()
+    with pytest.raises(NoValidPixels, match="75"):
+        embed(model_id, input_chw=chw, min_valid_fraction=0.9)
+    chw[:, : chw.shape[1] * 3 // 4] = np.nan
+    with pytest.warns(PixelWarning, match="Only 25%"):
+        embed(model_id, input_chw=chw)
+
+
+@pytest.mark.parametrize("model_id", SMALL)
+def test_the_fill_value_of_the_sensor_is_what_nodata_becomes(model_id):
+    card = get_card(model_id)
+    sensor = card.modalities[0].sensor
+    chw = pixels(model_id)
+    chw[:, 20:40, 20:40] = np.nan
+    filled = np.where(np.isnan(chw), np.float32(1234), chw)
+    by_spec = embed(model_id, input_chw=chw, sensor=SensorSpec(sensor.collection, sensor.bands, fill_value=1234))
+    np.testing.assert_allclose(by_spec.data, embed(model_id, input_chw=filled).data, atol=1e-6)
+    assert by_spec.meta.inputs[0].fill_value == 1234
+
+
+@pytest.mark.parametrize("model_id", IDS)
+def test_meta_is_complete_and_survives_json(model_id):
+    meta = embed(model_id).meta
+    again = type(meta).model_validate(json.loads(meta.model_dump_json()))
+    assert again == meta
+    promised = (
+        "model_key normalization patch_size image_size ground_cover_m pooling cls_removed grid_kind gsd_m "
+        "valid_fraction device precision weights versions fingerprint"
+    )
+    for name in promised.split():
+        assert name in meta
+    one = meta.inputs[0]
+    assert len(one.bands) == len(one.units) > 0
+    assert one.scene_ids
+    assert one.scene_times == ("2022-01-01T00:00:00+00:00",)
+    assert meta["temporal"] == 'TemporalSpec.range("2022-01-01", "2023-01-01")'
+    assert (meta["weights_note"] == "random weights: shapes only") == bool(knobs(model_id))
+
+
+@pytest.mark.parametrize("model_id", IDS)
+def test_describing_a_model_gives_plain_data_about_everything(model_id):
+    facts = describe_model(model_id)
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["dim"] == get_card(model_id).dim
+    assert facts["licence"]
+    assert facts["citation"]
+    assert all(knob["effect"] for knob in facts["knobs"])
+
+
+@pytest.mark.parametrize("model_id", SMALL)
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"grup_merge": "mean"}, KnobError, "known keyword, found 'grup_merge'"),
+        ({"patch_size": "many"}, KnobError, "patch_size"),
+        ({"input_prep": "squash"}, SpecError, "input_prep to be one of auto"),
+        ({"precision": "fp8"}, SpecError, "precision to be one of fp32"),
+        ({"modality": "s4"}, SpecError, "no modality 's4'"),
+        ({"sensor": SensorSpec("COPERNICUS/S2_HARMONIZED", ("B2",))}, SpecError, "takes no COPERNICUS/S2_HARMONIZED"),
+        ({"temporal": "2022"}, SpecError, "Wanted a TemporalSpec"),
+        ({"output": "grid"}, SpecError, "Wanted an OutputSpec"),
+        ({"spatial": (1, 2)}, SpecError, "Wanted a PointBuffer"),
+        ({"device": "cuda:7"}, Exception, "cuda:7"),
+        ({"device": "tpu"}, Exception, "tpu"),
+    ],
+)
+def test_a_bad_argument_is_refused_before_anything_is_fetched(model_id, options, error, says):
+    provider = FieldProvider()
+    with pytest.raises(error) as caught:
+        embed(model_id, backend=provider, **options)
+    assert says in str(caught.value)
+    assert caught.value.fix
+    assert provider.queries == []
+
+
+def test_random_weights_saved_in_the_published_layout_load_strictly_and_give_the_same(tmp_path: Path):
+    import rs_embed.api as api
+
+    random = embed("thor_1_0_tiny")
+    job = api._Call(
+        "thor_1_0_tiny", OutputSpec.pooled(), None, None, "auto", "cpu", "fp32", {"pretrained": False}
+    ).job(FieldProvider())
+    state: Mapping[str, torch.Tensor] = job.embedder.network.module.state_dict()
+    path = tmp_path / "thor.pt"
+    torch.save({f"encoder.{name}": tensor for name, tensor in state.items()}, path)
+    loaded = get_embedding("thor_1_0_tiny", PLACE, YEAR, backend=FieldProvider(), ckpt=path)
+    np.testing.assert_array_equal(loaded.data, random.data)
+    assert loaded.meta.weights.startswith("ckpt:thor.pt#sha256:")
+    assert loaded.meta.weights_note is None
+    assert loaded.meta.fingerprint != random.meta.fingerprint
+
+
+def test_pixel_centres_of_the_test_field_are_the_grid_s_own():
+    lon, lat = pixel_centres(geobox_for(PLACE))
+    assert lon.mean() == pytest.approx(12.94, abs=1e-3)
+    assert lat[0, 0] > lat[-1, 0]
