@@ -1,7 +1,6 @@
 """Shared by the whole suite: array shapes in annotations are checked, and the environment is the tests' own."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def thor_tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def thor_tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A seeded THOR tiny in the layout of the published file: `encoder.` prefix and a decoder beside it."""
     import torch
 
@@ -31,4 +30,4 @@ def thor_tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     state["decoder_embed.weight"] = torch.zeros(4, 4)
     path = tmp_path_factory.mktemp("weights") / "thor_v1_vit_tiny.pt"
     torch.save({"state_dict": state}, path)
-    yield path
+    return path

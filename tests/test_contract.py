@@ -1,7 +1,6 @@
 """What every model of the catalog promises, whatever it is. A card is tested because it is listed."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from rs_embed import (
     geobox_for,
     get_embedding,
     get_embeddings,
+    plan_embedding,
 )
 from rs_embed.embedders.catalog import CARDS, get_card
 from rs_embed.embedding import Embedding
@@ -248,13 +248,9 @@ def test_a_bad_argument_is_refused_before_anything_is_fetched(model_id, options,
 
 
 def test_random_weights_saved_in_the_published_layout_load_strictly_and_give_the_same(tmp_path: Path):
-    import rs_embed.api as api
-
     random = embed("thor_1_0_tiny")
-    job = api._Call(
-        "thor_1_0_tiny", OutputSpec.pooled(), None, None, "auto", "cpu", "fp32", {"pretrained": False}
-    ).job(FieldProvider())
-    state: Mapping[str, torch.Tensor] = job.embedder.network.module.state_dict()
+    plan = plan_embedding("thor_1_0_tiny", PLACE, backend=FieldProvider(), pretrained=False)
+    state = plan.job.embedder.network.module.state_dict()
     path = tmp_path / "thor.pt"
     torch.save({f"encoder.{name}": tensor for name, tensor in state.items()}, path)
     loaded = get_embedding("thor_1_0_tiny", PLACE, YEAR, backend=FieldProvider(), ckpt=path)

@@ -26,11 +26,11 @@ def embed(place: SpatialSpec, prep: str, kind: type[EchoEmbedder] = EchoEmbedder
     to_grid = Transformer.from_crs("EPSG:4326", str(geobox_for(place).crs), always_xy=True)
 
     def coordinates(lon, lat, band):
-        return to_grid.transform(lon, lat)["B2 B3".split().index(band)] / 1000
+        return to_grid.transform(lon, lat)[["B2", "B3"].index(band)] / 1000
 
     provider = FieldProvider(coordinates)
     plan = plan_items(Job(echo(kind), provider, output or OutputSpec.grid(), prep), [place], [None])
-    _, result = next(run(plan, echo(kind), provider))
+    _, result = next(run(plan))
     if not isinstance(result, Embedding):
         raise result.error
     return result

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from rs_embed.api import (
         list_models as list_models,
     )
+    from rs_embed.api import (
+        plan_embedding as plan_embedding,
+    )
     from rs_embed.chip import Chip as Chip
     from rs_embed.embedding import Embedding as Embedding
     from rs_embed.embedding import Meta as Meta
@@ -62,6 +65,7 @@ _HOME = {
     "get_embeddings": "api",
     "inspect_chip": "api",
     "list_models": "api",
+    "plan_embedding": "api",
     "Chip": "chip",
     "Embedding": "embedding",
     "Meta": "embedding",

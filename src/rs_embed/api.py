@@ -12,13 +12,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from numpy.typing import ArrayLike
-
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import card_of_key, get_card, list_cards
 from rs_embed.embedders.describe import ModelDescription, describe
 from rs_embed.errors import BatchError, ChoiceWarning, SpecError
 from rs_embed.providers import open_provider
+from rs_embed.providers.arrays import SupportsArray
 from rs_embed.providers.base import Provider
 from rs_embed.settings import ModelKnobs, WeightsKnobs
 from rs_embed.specs import (
@@ -34,12 +33,12 @@ from rs_embed.specs import (
 if TYPE_CHECKING:
     from rs_embed.embedders.base import Embedder, ModelRequest, NetworkCache
     from rs_embed.embedding import Embedding
-    from rs_embed.pipeline.plan import Job
+    from rs_embed.pipeline.plan import Plan
     from rs_embed.report import ChipReport
 
 Backend = str | Path | Provider
 """A backend's name, a path to rasters, or a provider object."""
-InputArrays = ArrayLike | Mapping[str, ArrayLike]
+InputArrays = SupportsArray | Mapping[str, SupportsArray]
 """Raw values `[C,H,W]` or `[T,C,H,W]` in the unit of the collection, or a mapping modality -> array."""
 Sensors = SensorSpec | Mapping[str, SensorSpec] | None
 Modalities = str | Sequence[str] | None
@@ -81,16 +80,50 @@ def get_embedding(
     Raises:
         RSEmbedError: One typed error per thing that can be wrong; see `rs_embed.errors`.
     """
-    call = _Call(model_id, output, sensor, modality, input_prep, device, precision, knobs)
-    job = call.job(_provider(backend, input_chw, call))
-    from rs_embed.pipeline.plan import plan_items  # loads torch
-    from rs_embed.pipeline.run import Failure, run
+    from rs_embed.pipeline.run import Failure, run  # loads torch
 
-    plan = plan_items(job, [spatial], [temporal])
-    _, result = next(run(plan, job.embedder, job.provider))
+    plan = plan_embedding(
+        model_id,
+        spatial,
+        temporal,
+        output,
+        backend,
+        sensor=sensor,
+        modality=modality,
+        input_chw=input_chw,
+        input_prep=input_prep,
+        device=device,
+        precision=precision,
+        **knobs,
+    )
+    _, result = next(run(plan))
     if isinstance(result, Failure):
         raise result.error
     return result
+
+
+def plan_embedding(
+    model_id: str,
+    spatial: SpatialSpec | None = None,
+    temporal: TemporalSpec | None = None,
+    output: OutputSpec = OutputSpec.pooled(),
+    backend: Backend = "auto",
+    *,
+    sensor: Sensors = None,
+    modality: Modalities = None,
+    input_chw: InputArrays | None = None,
+    input_prep: InputPrep = "auto",
+    device: str = "auto",
+    precision: Precision = "fp32",
+    **knobs: KnobValue,
+) -> "Plan":
+    """What `get_embedding` with the same arguments would do: print it. Nothing is loaded or fetched.
+
+    Raises:
+        RSEmbedError: Whatever can be known to be wrong beforehand.
+    """
+    call = _Call(model_id, output, sensor, _named(modality, input_chw), input_prep, device, precision, knobs)
+    return call.plan(_provider(backend, input_chw, call), [spatial], [temporal])
 
 
 def get_embeddings(
@@ -121,6 +154,8 @@ def get_embeddings(
         BatchError: Some items failed. Nothing is lost: `error.embeddings` holds the others (`None` where failed),
             `error.failures` says what happened to each.
     """
+    from rs_embed.pipeline.run import Failure, run
+
     places = list(spatials)
     windows = [temporal] * len(places) if temporal is None or isinstance(temporal, TemporalSpec) else list(temporal)
     if len(windows) != len(places):
@@ -129,14 +164,10 @@ def get_embeddings(
             fix="pass a single TemporalSpec, or a list as long as `spatials`",
         )
     call = _Call(model_id, output, sensor, modality, input_prep, device, precision, knobs)
-    job = call.job(_provider(backend, None, call))
-    from rs_embed.pipeline.plan import plan_items
-    from rs_embed.pipeline.run import Failure, run
-
-    plan = plan_items(job, places, windows)
+    plan = call.plan(_provider(backend, None, call), places, windows)
     with _bar(len(places), shown=progress) as advance:
         results = []
-        for _, result in run(plan, job.embedder, job.provider):
+        for _, result in run(plan):
             results.append(result)
             advance()
     failures = [result for result in results if isinstance(result, Failure)]
@@ -170,6 +201,7 @@ def inspect_chip(
 
     Print the result for a table; `report.chips["s2"].to_xarray()` has the pixels.
     """
+    modality = _named(modality, input_chw)
     call = _Call(model_id, OutputSpec.pooled(), sensor, modality, "auto", "cpu", "fp32", {})
     provider = _provider(backend, input_chw, call)
     from rs_embed.report import inspect
@@ -190,10 +222,15 @@ class _Call:
     precision: Precision
     knobs: Mapping[str, KnobValue]
 
-    def job(self, provider: Provider) -> "Job":
+    def plan(
+        self,
+        provider: Provider,
+        places: Sequence[SpatialSpec | None],
+        windows: Sequence[TemporalSpec | None],
+    ) -> "Plan":
         """Everything checked that can be checked before weights are loaded or pixels fetched."""
         from rs_embed.embedders.base import pick_device
-        from rs_embed.pipeline.plan import Job
+        from rs_embed.pipeline.plan import Job, plan_items
 
         request = self.request()
         require_choice("input_prep", self.input_prep, get_args(InputPrep))
@@ -202,7 +239,7 @@ class _Call:
         prep = request.card.input_prep if self.input_prep == "auto" else self.input_prep
         embedder = _adapter(request.card.adapter)(request, pick_device(self.device), _networks())
         embedder.geometry()
-        return Job(embedder, provider, self.output, prep)
+        return plan_items(Job(embedder, provider, self.output, prep), places, windows)
 
     def request(self) -> "ModelRequest":
         """Model, knobs and inputs of the call."""
@@ -225,6 +262,11 @@ def _variant(card: ModelCard, knobs: ModelKnobs) -> ModelCard:
         stacklevel=2,
     )
     return chosen
+
+
+def _named(modality: Modalities, input_chw: InputArrays | None) -> Modalities:
+    """The modalities asked for; arrays that come with their names need not be named again."""
+    return tuple(input_chw) if modality is None and isinstance(input_chw, Mapping) else modality
 
 
 def _provider(backend: Backend, input_chw: InputArrays | None, call: _Call) -> Provider:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,7 +73,7 @@ class Chip:
         """Height and width."""
         return self.values.shape[2], self.values.shape[3]
 
-    @property
+    @cached_property
     def valid_fraction(self) -> float:
         """Share of pixels, over all frames, at which every band has a value."""
         return float(np.isfinite(self.values).all(axis=1).mean())

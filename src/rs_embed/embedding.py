@@ -142,7 +142,7 @@ class Embedding:
         return f"Embedding({self.meta.model_id}, {self.meta.output} {self.data.shape}, {place}{note})"
 
     def to_xarray(self) -> "xr.DataArray":
-        """`[embedding]`, or `[embedding, y, x]` with CRS, transform and pixel-centre coordinates."""
+        """Dimensions `band`, or `band, y, x` with CRS, transform and pixel-centre coordinates."""
         from rs_embed.embedding_files import to_xarray
 
         return to_xarray(self)

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import xarray as xr
@@ -19,6 +20,9 @@ META_TAG = "RS_EMBED_META"
 """Name of the metadata (JSON) in every format."""
 COG_BLOCK_PX = 128
 """Blocks hold all channels (GDAL before 3.11 knows no other layout), so they are small: 50 MB for 768 channels."""
+
+_UNREADABLE = (OSError, EOFError, BadZipFile, KeyError, ValueError, ValidationError)
+"""What numpy, h5netcdf, rasterio and pydantic raise for a file that is not ours or is damaged."""
 
 
 def save(embedding: Embedding, path: Path) -> Path:
@@ -54,7 +58,7 @@ def load(path: Path) -> Embedding:
     _, read = _FORMATS[path.suffix]
     try:
         return read(path)
-    except (OSError, KeyError, ValueError, ValidationError) as error:
+    except _UNREADABLE as error:
         raise StorageError(
             f"{str(path)!r} is not an embedding of rs_embed ({type(error).__name__}: {error}).",
             fix="give a file that Embedding.save wrote; if it was one, it is damaged",
@@ -68,10 +72,10 @@ def to_xarray(embedding: Embedding) -> xr.DataArray:
         "weights": embedding.meta.weights_note or embedding.meta.weights,
         META_TAG: embedding.meta.model_dump_json(),
     }
-    channels = {"embedding": np.arange(embedding.data.shape[0])}
+    channels = {"band": np.arange(embedding.data.shape[0])}
     if not embedding.is_grid:
-        return xr.DataArray(embedding.data, dims=("embedding",), coords=channels, name="embedding", attrs=attrs)
-    dims = ("embedding", "y", "x")
+        return xr.DataArray(embedding.data, dims=("band",), coords=channels, name="embedding", attrs=attrs)
+    dims = ("band", "y", "x")
     if embedding.geobox is None:
         return xr.DataArray(embedding.data, dims=dims, coords=channels, name="embedding", attrs=attrs)
     array = xr.DataArray(embedding.data, dims=dims, coords=channels, name="embedding", attrs=attrs)

@@ -178,7 +178,8 @@ def with_coordinates(array: "xr.DataArray", geobox: GeoBox) -> "xr.DataArray":
     cf_names = {axis["axis"].lower(): axis for axis in CRS(str(geobox.crs)).cs_to_cf()}
     x = ("x", c + a * (np.arange(width) + 0.5), cf_names.get("x", {}))
     y = ("y", f + e * (np.arange(height) + 0.5), cf_names.get("y", {}))
-    grid_mapping = {**CRS(str(geobox.crs)).to_cf(), "GeoTransform": f"{c} {a} 0 {f} 0 {e}"}
-    placed = array.assign_coords(y=y, x=x, spatial_ref=((), geobox.crs.epsg or 0, grid_mapping))
-    placed.encoding["grid_mapping"] = "spatial_ref"
+    crs = CRS(str(geobox.crs))
+    grid_mapping = {**crs.to_cf(), "GeoTransform": f"{c} {a} 0 {f} 0 {e}"}
+    placed = array.assign_coords(y=y, x=x, spatial_ref=((), crs.to_epsg() or 0, grid_mapping))
+    placed.attrs["grid_mapping"] = "spatial_ref"
     return placed

@@ -9,8 +9,8 @@ from rs_embed.bands import Unit, convert
 from rs_embed.chip import Chip
 from rs_embed.embedders.base import ModelRequest
 from rs_embed.embedders.card import BandStats
-from rs_embed.geo import geobox_for
-from rs_embed.providers.base import Provider, Query
+from rs_embed.pipeline.plan import queries_for
+from rs_embed.providers.base import Provider
 from rs_embed.specs import SpatialSpec, TemporalSpec
 
 
@@ -62,12 +62,8 @@ def inspect(
     """Fetch the chips of one request and describe their pixels."""
     chips: dict[str, Chip] = {}
     rows: list[BandReport] = []
-    geobox = None if spatial is None else geobox_for(spatial, request.scale_m)
-    for modality, sensor in request.inputs:
-        query = Query(modality.name, sensor, geobox, window)
-        if spatial is None and geobox is None:
-            geobox = provider.native_geobox(query)
-            query = Query(modality.name, sensor, geobox, window)
+    queries = queries_for(request, provider, spatial, window)
+    for (modality, _), query in zip(request.inputs, queries, strict=True):
         chip = chips[modality.name] = provider.fetch(query)
         for index, band in enumerate(chip.bands):
             rows.append(_band(modality.name, chip, index, modality.stats[band.name]))

@@ -6,9 +6,7 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-with install_import_hook(
-    ["rs_embed.encoders.tokens", "rs_embed.embedders._vit_mae_utils"], "beartype.beartype"
-):
+with install_import_hook(["rs_embed.encoders.tokens", "rs_embed.embedders._vit_mae_utils"], "beartype.beartype"):
     from rs_embed.embedders._vit_mae_utils import pool, square_layout, to_grid
     from rs_embed.encoders.tokens import TokenGrid, TokenLayout
 from rs_embed.errors import ReadoutError

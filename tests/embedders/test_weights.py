@@ -186,9 +186,7 @@ def test_a_server_error_is_waited_out(ask: Asking, method: Method, status: int) 
     assert ask.slept == [0.5, 2.0]
 
 
-@pytest.mark.parametrize(
-    ("asked", "slept"), [("7", 7.0), ("3600", 30.0), ("Wed, 21 Oct 2026 07:28:00 GMT", 0.5)]
-)
+@pytest.mark.parametrize(("asked", "slept"), [("7", 7.0), ("3600", 30.0), ("Wed, 21 Oct 2026 07:28:00 GMT", 0.5)])
 def test_retry_after_is_honoured_up_to_a_cap(ask: Asking, asked: str, slept: float) -> None:
     ask.hub.faults.append(Fault("status", status=429, times=1, headers={"Retry-After": asked}))
     assert ask().sha256 == SHA256
@@ -255,9 +253,7 @@ def test_a_body_that_never_comes_is_unreachable(
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://no-such-host.invalid", "localhost:8000"])
 def test_no_hub_at_the_endpoint_is_unreachable(tmp_path: Path, endpoint: str) -> None:
     with pytest.raises(WeightsUnreachable) as caught:
-        locate(
-            WEIGHTS, ckpt=None, offline=False, cache_dir=tmp_path, endpoint=endpoint, retry=Retry(waits_s=())
-        )
+        locate(WEIGHTS, ckpt=None, offline=False, cache_dir=tmp_path, endpoint=endpoint, retry=Retry(waits_s=()))
     assert endpoint in str(caught.value) and "HF_ENDPOINT" in str(caught.value)
 
 
@@ -271,9 +267,7 @@ def test_a_server_that_is_no_hub_is_unreachable(ask: Asking) -> None:
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
 @pytest.mark.parametrize("code", ["GatedRepo", ""])
-def test_a_closed_door_names_the_page_and_the_login(
-    ask: Asking, status: int, method: Method, code: str
-) -> None:
+def test_a_closed_door_names_the_page_and_the_login(ask: Asking, status: int, method: Method, code: str) -> None:
     headers = {"X-Error-Code": code} if code else {}
     ask.hub.faults.append(Fault("status", status=status, headers=headers, method=method))
     with pytest.raises(WeightsUnreachable) as caught:
@@ -427,9 +421,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 37
         (b"\x10\0\0\0\0\0\0\0{ no header here", "Error"),
     ],
 )
-def test_a_file_that_is_no_checkpoint_is_called_by_its_name(
-    tmp_path: Path, content: bytes, found: str
-) -> None:
+def test_a_file_that_is_no_checkpoint_is_called_by_its_name(tmp_path: Path, content: bytes, found: str) -> None:
     path = tmp_path / "model.pt"
     path.write_bytes(content)
     with pytest.raises(WeightsCorrupt) as caught:

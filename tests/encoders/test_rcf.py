@@ -74,9 +74,7 @@ def test_a_chip_gives_the_same_numbers_alone_and_in_a_batch():
     encoder = random_encoder(filters=8, bands=3)
     chips = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(5))
     together = encoder(chips).values
-    assert all(
-        torch.equal(encoder(chip[None]).values[0], row) for chip, row in zip(chips, together, strict=True)
-    )
+    assert all(torch.equal(encoder(chip[None]).values[0], row) for chip, row in zip(chips, together, strict=True))
 
 
 def test_a_size_that_cells_do_not_divide_is_refused():

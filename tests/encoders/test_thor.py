@@ -36,9 +36,7 @@ def s2_images(batch: int = 1) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_stage_equals_the_official_code(
-    name: str, encoder: ThorEncoder, cases: dict[str, Case]
-) -> None:
+def test_every_stage_equals_the_official_code(name: str, encoder: ThorEncoder, cases: dict[str, Case]) -> None:
     images, geometry, expected = cases[name].images, cases[name].geometry, cases[name].expected
     with torch.inference_mode():
         tokens = encoder(images, geometry)
@@ -171,9 +169,7 @@ def test_gradients_reach_the_weights_even_after_inference() -> None:
         pool(encoder(s2_images(), S2_GEOMETRY).values, S2_GEOMETRY.layout).square().sum().backward()
         without = {name for name, parameter in encoder.named_parameters() if parameter.grad is None}
         assert {name for name in without if name.startswith("blocks")} == set()
-        kernels = [
-            encoder.get_parameter(f"ind_patch_embed.patch_embed.S2:{b}.weight") for b in ("Red", "RE1")
-        ]
+        kernels = [encoder.get_parameter(f"ind_patch_embed.patch_embed.S2:{b}.weight") for b in ("Red", "RE1")]
         assert all(kernel.grad is not None and kernel.grad.abs().sum() > 0 for kernel in kernels)
         assert encoder.band_embed["group0"].grad is not None
         assert "ind_patch_embed.patch_embed.S2:Blue.weight" in without
@@ -206,9 +202,7 @@ def test_a_north_south_ramp_stays_north_south() -> None:
             assert torch.allclose(grid.diff(dim=3), torch.zeros(()), atol=1e-4)
 
 
-def test_bfloat16_autocast_keeps_the_direction_of_every_token(
-    encoder: ThorEncoder, cases: dict[str, Case]
-) -> None:
+def test_bfloat16_autocast_keeps_the_direction_of_every_token(encoder: ThorEncoder, cases: dict[str, Case]) -> None:
     for case in (cases["thor_s2_12band_gc960_p8"], cases["thor_s2_gc1280_p32"]):
         with torch.inference_mode():
             exact = encoder(case.images, case.geometry).values

@@ -20,9 +20,7 @@ TWO_GROUPS = ["S2:RE1", "S2:Red"]
         ("equal-max", [16, 8], [6, 6]),
     ],
 )
-def test_a_strategy_takes_its_patch_sizes(
-    strategy: Strategy, patches_px: list[int], sides: list[int]
-) -> None:
+def test_a_strategy_takes_its_patch_sizes(strategy: Strategy, patches_px: list[int], sides: list[int]) -> None:
     groups = plan_geometry(TWO_GROUPS, 960, [8, 4, 16, 7], strategy).groups
     assert [group.patch_px for group in groups] == patches_px
     assert [group.side for group in groups] == sides

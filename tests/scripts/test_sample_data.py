@@ -43,9 +43,7 @@ def test_both_layers_lie_on_the_grid_of_the_scene(scene):
             assert raster.crs == scene["grid_crs"]
             assert list(raster.bounds) == scene["grid_bounds_m"]
             assert raster.res == (scene["pixel_m"], scene["pixel_m"])
-            np.testing.assert_allclose(
-                transform_bounds(raster.crs, 4326, *raster.bounds), scene["bounds"], atol=1e-6
-            )
+            np.testing.assert_allclose(transform_bounds(raster.crs, 4326, *raster.bounds), scene["bounds"], atol=1e-6)
 
 
 def test_coarse_bands_are_exact_repeats_of_their_own_pixels(scene):

@@ -22,16 +22,14 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Kind = Literal["refused", "repository", "revision", "file", "not a hub", "disk", "network"]
 SHA256 = re.compile(r"[0-9a-f]{64}")
-ELSEWHERE = (
-    "download it on a machine that reaches the hub, then name the file by the CKPT variable or `ckpt=`"
-)
+ELSEWHERE = "download it on a machine that reaches the hub, then name the file by RS_EMBED_<MODEL>_CKPT or `ckpt=`"
 
 
 @dataclass(frozen=True)
 class Retry:
     """How patiently the hub is asked."""
 
-    waits_s: tuple[float, ...] = (0.5, 2.0, 5.0)
+    waits_s: tuple[float, ...] = (0.5, 1.0, 2.5)
     """Pauses between tries: one try more than pauses."""
     longest_s: float = 30.0
     """Cap on what a Retry-After header may ask for."""
@@ -139,7 +137,7 @@ class Hub:
                 f"{self._name()} is not the file that the card describes.",
                 wanted=f"sha256 {self.weights.sha256}",
                 found=f"sha256 {announced}, as the hub holds it",
-                fix="upgrade rs_embed, or name the file you mean by the CKPT variable or `ckpt=`",
+                fix="upgrade rs_embed, or name the file you mean by RS_EMBED_<MODEL>_CKPT or `ckpt=`",
             )
 
     def _attempt(self, action: Callable[[], T], *, after_timeout: bool) -> T:
@@ -184,9 +182,7 @@ class Hub:
         return f"{self.weights.hub}{revision}:{self.weights.file}"
 
 
-def obtain(
-    weights: Weights, *, offline: bool, cache_dir: Path | None, endpoint: str | None, retry: Retry
-) -> HubFile:
+def obtain(weights: Weights, *, offline: bool, cache_dir: Path | None, endpoint: str | None, retry: Retry) -> HubFile:
     """As `Hub.obtain`, with the client's own settings for None; WeightsError if the cache cannot be used."""
     from huggingface_hub import constants
 

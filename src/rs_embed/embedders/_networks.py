@@ -7,7 +7,7 @@ import torch
 
 from rs_embed.embedders._weights import load_strict, locate, read_state_dict, strip_prefix
 from rs_embed.embedders.base import ModelRequest, Network
-from rs_embed.encoders.thor import ThorEncoder
+from rs_embed.encoders.layers import Encoder
 from rs_embed.errors import WeightsNotFound
 from rs_embed.settings import LibrarySettings, WeightsKnobs
 
@@ -26,7 +26,7 @@ class KeyFilter:
 
 
 def build_network(
-    make: Callable[[], ThorEncoder], request: ModelRequest, settings: LibrarySettings, keys: KeyFilter
+    make: Callable[[], Encoder], request: ModelRequest, settings: LibrarySettings, keys: KeyFilter
 ) -> Network:
     """The encoder with the weights that knobs and card name.
 

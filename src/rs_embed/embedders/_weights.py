@@ -25,7 +25,7 @@ READ_ERRORS = (
     *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError, OverflowError),
 )
 """What torch.load and safetensors raised on 8,000 damaged files."""
-REFETCH = "fetch the file again, or name another by the CKPT variable or `ckpt=`"
+REFETCH = "fetch the file again, or name another by RS_EMBED_<MODEL>_CKPT or `ckpt=`"
 RESAVE = (
     "if you trust the file, save its tensors alone, where it was made: "
     "safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
@@ -170,7 +170,7 @@ def _sniff(file: Path) -> Literal["zip", "pickle", "safetensors"]:
     if file.is_dir():
         raise _unreadable(file, "a folder", "name the file inside of it")
     if not file.exists():
-        fix = "correct the CKPT variable (or `ckpt=`), or leave it out to use the hub's file"
+        fix = "correct RS_EMBED_<MODEL>_CKPT (or `ckpt=`), or leave it out to use the hub's file"
         raise WeightsNotFound(f"There is no checkpoint at {str(file)!r}.", fix=fix)
     try:
         with file.open("rb") as opened:
@@ -186,9 +186,7 @@ def _sniff(file: Path) -> Literal["zip", "pickle", "safetensors"]:
     if not head:
         found = "an empty file"
     elif head.startswith(b"version https://git-lfs"):
-        raise _unreadable(
-            file, "a git-LFS pointer, not the file itself", "run `git lfs pull` where you cloned it"
-        )
+        raise _unreadable(file, "a git-LFS pointer, not the file itself", "run `git lfs pull` where you cloned it")
     else:
         found = f"neither torch.save's format nor safetensors; it starts with {head[:40]!r}"
     raise _unreadable(file, found, REFETCH)
@@ -201,9 +199,7 @@ def _unreadable(file: Path, found: str, fix: str) -> WeightsCorrupt:
 def _tensors_only(content: object, file: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not content:
         raise _unreadable(file, f"a {type(content).__name__} where tensors by name were wanted", RESAVE)
-    tensors = {
-        name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)
-    }
+    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     others = [f"{name!r} ({type(value).__name__})" for name, value in content.items() if name not in tensors]
     if others:
         raise _unreadable(file, f"beside {len(tensors)} tensors: {_listed(others)}", RESAVE)

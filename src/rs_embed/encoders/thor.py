@@ -3,7 +3,6 @@
 Source: FM4CS/THOR v1.0.2 (thor/models/thor_vit.py, thor/utils/pos_embed.py); paper arXiv:2601.16011.
 """
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
@@ -12,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rs_embed.encoders.layers import NORM_EPS, Block, sincos_1d
+from rs_embed.encoders.layers import NORM_EPS, Block, Encoder, sincos_1d
 from rs_embed.encoders.thor_bands import GROUPS
 from rs_embed.encoders.thor_patchify import GroupGeometry, PatchEmbed, PatchKernel, ThorGeometry
 from rs_embed.encoders.tokens import Tokens
@@ -23,12 +22,6 @@ REFERENCE_PATCH_M = 40
 
 GEOMETRIES_KEPT = 2
 """How many geometries' kernels and biases are kept (large, 1620 tokens: 168 MB of bias each)."""
-
-INIT_STD = 0.02
-"""Standard deviation of the normal that random weights are drawn from; it is cut at twice of that."""
-
-WITHIN_TWO_STD = math.erf(math.sqrt(2))
-"""Share of a normal within two standard deviations of its mean."""
 
 Kept = TypeVar("Kept")
 
@@ -51,7 +44,7 @@ class _Recent(Generic[Kept]):
         self._kept.clear()
 
 
-class ThorEncoder(nn.Module):
+class ThorEncoder(Encoder):
     """The encoder of THOR; one object serves every band selection, extent and patch size.
 
     Attention biases are kept for the last few geometries, and merged kernels too while no gradient is wanted.
@@ -140,20 +133,8 @@ class ThorEncoder(nn.Module):
 
     @torch.no_grad()
     def init_random(self, seed: int) -> None:
-        """Give every parameter a value that depends on `seed` alone; for tests and benchmarks, on the CPU.
-
-        Works on the empty storage that `to_empty(device="cpu")` leaves.
-        """
-        generator = torch.Generator(device="cpu").manual_seed(seed)
-        for name, parameter in self.named_parameters():
-            if name.endswith(".bias"):
-                nn.init.zeros_(parameter)
-            elif name.endswith(".weight") and parameter.ndim == 1:
-                nn.init.ones_(parameter)
-            else:
-                # A normal cut at two deviations, by its inverse: 20 times as fast as torch's trunc_normal_.
-                parameter.uniform_(-WITHIN_TWO_STD, WITHIN_TWO_STD, generator=generator).erfinv_()
-                parameter.mul_(math.sqrt(2) * INIT_STD)
+        """See `Encoder`; the slopes are a formula, not random."""
+        super().init_random(seed)
         self.encoder_slopes.copy_(torch.tensor(alibi_slopes(len(self.encoder_slopes))))
         self.forget()
 

@@ -1,4 +1,4 @@
-"""The plan: which chips will be fetched on which grids, and the fingerprint of every item. Pure and printable."""
+"""The plan: which chips will be fetched on which grids. Pure and printable; nothing is loaded or fetched for it."""
 
 import hashlib
 import json
@@ -30,34 +30,6 @@ class Item:
     window: TemporalSpec | None
     queries: tuple[Query, ...]
     """One per modality, all on the same grid."""
-    fingerprint: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that one call will do."""
-
-    request: ModelRequest
-    output: OutputSpec
-    prep: Prep
-    items: tuple[Item, ...]
-
-    def __str__(self) -> str:
-        """What people see with `--dry-run`."""
-        lines = [f"{self.request.card.id}: {len(self.items)} item(s), {self.output.kind}, input_prep={self.prep}"]
-        for item in self.items[:5]:
-            for query in item.queries:
-                grid = "array" if query.geobox is None else _grid_line(query.geobox)
-                bands = ",".join(query.sensor.bands)
-                lines.append(f"  [{item.index}] {query.modality}: {query.sensor.collection} {bands} on {grid}")
-        if len(self.items) > 5:
-            lines.append(f"  ... and {len(self.items) - 5} more")
-        return "\n".join(lines)
-
-
-def _grid_line(geobox: GeoBox) -> str:
-    height, width = geobox.shape
-    return f"{geobox.crs}, {height} x {width} px of {geobox.resolution.x:g} m, {tuple(geobox.affine)[:6]}"
 
 
 @dataclass(frozen=True)
@@ -75,6 +47,32 @@ class Job:
         return self.embedder.request
 
 
+@dataclass(frozen=True)
+class Plan:
+    """Everything that one call will do."""
+
+    job: Job
+    items: tuple[Item, ...]
+
+    def __str__(self) -> str:
+        """What people see with `--dry-run`."""
+        job = self.job
+        lines = [f"{job.request.card.id}: {len(self.items)} item(s), {job.output.kind}, input_prep={job.prep}"]
+        for item in self.items[:5]:
+            for query in item.queries:
+                grid = "array" if query.geobox is None else _grid_line(query.geobox)
+                bands = ",".join(query.sensor.bands)
+                lines.append(f"  [{item.index}] {query.modality}: {query.sensor.collection} {bands} on {grid}")
+        if len(self.items) > 5:
+            lines.append(f"  ... and {len(self.items) - 5} more")
+        return "\n".join(lines)
+
+
+def _grid_line(geobox: GeoBox) -> str:
+    height, width = geobox.shape
+    return f"{geobox.crs}, {height} x {width} px of {geobox.resolution.x:g} m, {tuple(geobox.affine)[:6]}"
+
+
 def plan_items(job: Job, places: Sequence[SpatialSpec | None], windows: Sequence[TemporalSpec | None]) -> Plan:
     """Lay every request on its grid.
 
@@ -85,7 +83,7 @@ def plan_items(job: Job, places: Sequence[SpatialSpec | None], windows: Sequence
         _plan_item(job, index, spatial, window)
         for index, (spatial, window) in enumerate(zip(places, windows, strict=True))
     ]
-    return Plan(job.request, job.output, job.prep, tuple(items))
+    return Plan(job, tuple(items))
 
 
 def _plan_item(job: Job, index: int, spatial: SpatialSpec | None, window: TemporalSpec | None) -> Item:
@@ -94,22 +92,30 @@ def _plan_item(job: Job, index: int, spatial: SpatialSpec | None, window: Tempor
             f"Wanted a TemporalSpec, found {window!r}.",
             fix='for example TemporalSpec.range("2022-06-01", "2022-09-01")',
         )
-    inputs = job.request.inputs
-    geobox = None if spatial is None else geobox_for(spatial, job.request.scale_m)
-    queries = [Query(modality.name, sensor, geobox, window) for modality, sensor in inputs]
+    return Item(index, spatial, window, queries_for(job.request, job.provider, spatial, window))
+
+
+def queries_for(
+    request: ModelRequest, provider: Provider, spatial: SpatialSpec | None, window: TemporalSpec | None
+) -> tuple[Query, ...]:
+    """One query per modality, all on one grid: that of the place, or everything that the provider holds."""
     if spatial is None:
-        geobox = job.provider.native_geobox(queries[0])
-        queries = [Query(modality.name, sensor, geobox, window) for modality, sensor in inputs]
-    return Item(index, spatial, window, tuple(queries), _fingerprint(job, spatial, window))
+        modality, sensor = min(request.inputs, key=lambda one: one[1].scale_m)
+        geobox = provider.native_geobox(Query(modality.name, sensor, None, window))
+    else:
+        geobox = geobox_for(spatial, request.scale_m)
+    return tuple(Query(modality.name, sensor, geobox, window) for modality, sensor in request.inputs)
 
 
-def _fingerprint(job: Job, spatial: SpatialSpec | None, window: TemporalSpec | None) -> str:
-    """sha256 of the canonical JSON of everything that decides the numbers."""
+def fingerprint(job: Job, item: Item) -> str:
+    """sha256 of the canonical JSON of everything that decides the numbers of an item."""
+    spatial, window = item.spatial, item.window
     card, knobs = job.request.card, job.request.knobs.model_dump(mode="json", exclude=_NOT_NUMBERS)
     facts = {
         "version": FINGERPRINT_VERSION,
         "model": [card.id, card.revision],
         "knobs": knobs,
+        "geometry": asdict(job.embedder.geometry()),  # knobs left alone mean other sizes for other modalities
         "weights": job.embedder.network.weights_id,
         "inputs": [[modality.name, asdict(sensor)] for modality, sensor in job.request.inputs],
         "spatial": None if spatial is None else [type(spatial).__name__, asdict(spatial)],

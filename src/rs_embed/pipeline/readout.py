@@ -20,8 +20,8 @@ from rs_embed.embedders.base import Embedder, ModelInput
 from rs_embed.embedding import Embedding, InputMeta, Meta
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.geo import subgrid
-from rs_embed.pipeline.plan import Item, Plan
-from rs_embed.specs import Region, SensorSpec
+from rs_embed.pipeline.plan import Item, Job, fingerprint
+from rs_embed.specs import Pooling, Region, SensorSpec
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Prepared:
         return next(iter(self.chips.values()))
 
 
-def read_out(one: Prepared, tokens: Tensor, layout: TokenLayout, plan: Plan, embedder: Embedder) -> Embedding:
+def read_out(one: Prepared, tokens: Tensor, layout: TokenLayout, job: Job) -> Embedding:
     """The embedding of one item.
 
     Args:
@@ -50,11 +50,11 @@ def read_out(one: Prepared, tokens: Tensor, layout: TokenLayout, plan: Plan, emb
         layout: Of one window.
     """
     whole = stitch(tokens, layout, one.frame)
-    if plan.output.kind == "grid":
-        data, geobox = _grid(one, whole, embedder)
+    if job.output.kind == "grid":
+        data, geobox = _grid(one, whole, job.embedder)
     else:
-        data, geobox = _pooled(one, whole, plan), one.chip.geobox
-    return Embedding(data, _meta(one, geobox, layout, plan, embedder), geobox)
+        data, geobox = _pooled(one, whole, job.output.pooling), one.chip.geobox
+    return Embedding(data, _meta(one, geobox, layout, job), geobox)
 
 
 def _grid(one: Prepared, whole: Tokens, embedder: Embedder) -> tuple[NDArray[np.float32], GeoBox | None]:
@@ -67,14 +67,14 @@ def _grid(one: Prepared, whole: Tokens, embedder: Embedder) -> tuple[NDArray[np.
     return data, geobox
 
 
-def _pooled(one: Prepared, whole: Tokens, plan: Plan) -> NDArray[np.float32]:
+def _pooled(one: Prepared, whole: Tokens, how: Pooling) -> NDArray[np.float32]:
     keep = kept_tokens(whole.layout, one.frame)
     if isinstance(one.item.spatial, Region):
         keep &= _region_tokens(one, one.item.spatial, whole.layout)
     if not bool(keep.all()):
         values = whole.values[:, keep]
         whole = Tokens(values, TokenLayout((TokenGrid("kept", 1, values.shape[1]),)))
-    return pool(whole.values, whole.layout, plan.output.pooling)[0].numpy()
+    return pool(whole.values, whole.layout, how)[0].numpy()
 
 
 def _token_geobox(one: Prepared, cells: tuple[int, int], shape: tuple[int, int]) -> GeoBox | None:
@@ -107,16 +107,16 @@ def _touches(region: Region, geobox: GeoBox) -> NDArray[np.bool_]:
     return mask
 
 
-def _meta(one: Prepared, geobox: GeoBox | None, layout: TokenLayout, plan: Plan, embedder: Embedder) -> Meta:
-    request, item, grid = plan.request, one.item, plan.output.kind == "grid"
+def _meta(one: Prepared, geobox: GeoBox | None, layout: TokenLayout, job: Job) -> Meta:
+    embedder, request, item, grid = job.embedder, job.request, one.item, job.output.kind == "grid"
     geometry = embedder.geometry()
     return Meta(
         model_id=request.card.id,
         model_key=request.card.model_key,
         card_revision=request.card.revision,
         kind=request.card.kind,
-        output=plan.output.kind,
-        pooling=None if grid else f"patch_{plan.output.pooling}",
+        output=job.output.kind,
+        pooling=None if grid else f"patch_{job.output.pooling}",
         grid_kind=embedder.grid_kind if grid else None,
         cls_removed=layout.prefix > 0,
         modality=tuple(modality.name for modality, _ in request.inputs),
@@ -125,7 +125,7 @@ def _meta(one: Prepared, geobox: GeoBox | None, layout: TokenLayout, plan: Plan,
         temporal=None if item.window is None else repr(item.window),
         crs=None if geobox is None else str(geobox.crs),
         transform=None if geobox is None else tuple(geobox.affine)[:6],
-        input_prep=plan.prep,
+        input_prep=job.prep,
         image_size=one.frame.input_px[0],
         windows=len(one.inputs),
         ground_cover_m=one.inputs[0].ground_cover_m or one.frame.input_px[0] * request.scale_m,
@@ -141,7 +141,7 @@ def _meta(one: Prepared, geobox: GeoBox | None, layout: TokenLayout, plan: Plan,
         model={**embedder.facts(), "tokens": {grid.name: [grid.height, grid.width] for grid in layout.grids}},
         versions=_versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        fingerprint=item.fingerprint,
+        fingerprint=fingerprint(job, item),
     )
 
 

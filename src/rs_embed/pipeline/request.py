@@ -50,7 +50,7 @@ def _modality_names(card: ModelCard, modality: ModalityChoice, sensor: SensorCho
     if modality is None:
         if isinstance(sensor, SensorSpec):
             return (_modality_of(card, sensor).name,)
-        return tuple(sensor) if sensor else (card.modality_names[0],)
+        modality = tuple(sensor) if sensor else card.modality_names[0]
     names = modality.split("+") if isinstance(modality, str) else list(modality)
     for name in names:
         if name not in card.modality_names:

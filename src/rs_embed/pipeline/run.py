@@ -12,14 +12,13 @@ import torch
 
 from rs_embed.chip import Chip
 from rs_embed.embedders._framing import Frame, frame_chip
-from rs_embed.embedders.base import Embedder, ModelInput
+from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest
 from rs_embed.embedding import Embedding
 from rs_embed.encoders.tokens import TokenLayout
 from rs_embed.errors import NoValidPixels, PixelWarning, ScaleWarning
 from rs_embed.geo import pixel_size_m
-from rs_embed.pipeline.plan import Item, Plan
+from rs_embed.pipeline.plan import Item, Job, Plan
 from rs_embed.pipeline.readout import Prepared, read_out
-from rs_embed.providers.base import Provider
 
 Stage = Literal["fetch", "prepare", "encode"]
 BATCH_CPU, BATCH_GPU = 4, 32
@@ -40,58 +39,59 @@ class Failure:
 Result = Embedding | Failure
 
 
-def run(plan: Plan, embedder: Embedder, provider: Provider) -> Iterator[tuple[int, Result]]:
+def run(plan: Plan) -> Iterator[tuple[int, Result]]:
     """Embeddings in the order of the items, failures among them.
 
     Memory: the chips of `fetch_workers` items ahead and the inputs of one batch, however long the plan.
     """
+    embedder = plan.job.embedder
+    embedder.network  # noqa: B018  (loaded first: missing weights must not cost a fetch)
     batch_size = BATCH_CPU if embedder.device.type == "cpu" else BATCH_GPU
     waiting: list[Prepared | Failure] = []
     windows = 0
-    for outcome in _prepared(plan, embedder, provider):
+    for outcome in _prepared(plan):
         waiting.append(outcome)
         windows += 0 if isinstance(outcome, Failure) else len(outcome.inputs)
         if windows >= batch_size:
-            yield from _encode_all(waiting, plan, embedder, batch_size)
+            yield from _encode_all(waiting, plan, batch_size)
             waiting, windows = [], 0
-    yield from _encode_all(waiting, plan, embedder, batch_size)
+    yield from _encode_all(waiting, plan, batch_size)
 
 
-def _prepared(plan: Plan, embedder: Embedder, provider: Provider) -> Iterator[Prepared | Failure]:
+def _prepared(plan: Plan) -> Iterator[Prepared | Failure]:
     """Fetch and prepare ahead of the encoder, in order."""
     if len(plan.items) == 1:  # a single call pays for no thread
-        yield _prepare(plan.items[0], plan, embedder, provider)
+        yield _prepare(plan.items[0], plan.job)
         return
-    workers = plan.request.knobs.fetch_workers
+    workers = plan.job.request.knobs.fetch_workers
     with ThreadPoolExecutor(workers, thread_name_prefix="rs-embed-fetch") as pool:
         items = iter(plan.items)
         pending: deque[Future[Prepared | Failure]] = deque()
         for item in islice(items, workers):
-            pending.append(pool.submit(_prepare, item, plan, embedder, provider))
+            pending.append(pool.submit(_prepare, item, plan.job))
         while pending:
             outcome = pending.popleft().result()
             for item in islice(items, 1):
-                pending.append(pool.submit(_prepare, item, plan, embedder, provider))
+                pending.append(pool.submit(_prepare, item, plan.job))
             yield outcome
 
 
-def _prepare(item: Item, plan: Plan, embedder: Embedder, provider: Provider) -> Prepared | Failure:
+def _prepare(item: Item, job: Job) -> Prepared | Failure:
     """The per-item boundary: whatever goes wrong with one item must not stop the others."""
     stage: Stage = "fetch"
     try:
-        chips = {query.modality: provider.fetch(query) for query in item.queries}
+        chips = {query.modality: job.provider.fetch(query) for query in item.queries}
         stage = "prepare"
-        _check_pixels(chips, plan)
-        frame = frame_chip(next(iter(chips.values())).shape_px, plan.prep, embedder.geometry())
-        inputs = embedder.prepare(chips, frame)
-        gsd_m = _input_gsd_m(chips, frame, plan)
+        _check_pixels(chips, job.request.knobs.min_valid_fraction)
+        frame = frame_chip(next(iter(chips.values())).shape_px, job.prep, job.embedder.geometry())
+        inputs = job.embedder.prepare(chips, frame)
+        gsd_m = _input_gsd_m(chips, frame, job.request)
         return Prepared(item, chips, frame, tuple(inputs), gsd_m)
     except Exception as error:  # noqa: BLE001  (kept whole in the Failure, raised by single calls)
         return Failure(item.index, stage, error)
 
 
-def _check_pixels(chips: Mapping[str, Chip], plan: Plan) -> None:
-    floor = plan.request.knobs.min_valid_fraction
+def _check_pixels(chips: Mapping[str, Chip], floor: float) -> None:
     for name, chip in chips.items():
         valid = chip.valid_fraction
         if valid == 0 or valid < floor:
@@ -104,15 +104,15 @@ def _check_pixels(chips: Mapping[str, Chip], plan: Plan) -> None:
             warnings.warn(f"Only {valid:.0%} of the pixels of {name} are valid.", PixelWarning, stacklevel=2)
 
 
-def _input_gsd_m(chips: Mapping[str, Chip], frame: Frame, plan: Plan) -> float:
+def _input_gsd_m(chips: Mapping[str, Chip], frame: Frame, request: ModelRequest) -> float:
     """True ground size of an input pixel; warns where the model is told something else."""
     chip = next(iter(chips.values()))
-    told_m = plan.request.scale_m
+    told_m = request.scale_m
     pixel_m = told_m if chip.geobox is None else pixel_size_m(chip.geobox)
     gsd_m = pixel_m * frame.zoom
     if abs(gsd_m / told_m - 1) > SCALE_TOLERANCE:
         warnings.warn(
-            f"{plan.request.card.id} is told that a pixel is {told_m:g} m, but after the resize it is {gsd_m:.1f} m; "
+            f"{request.card.id} is told that a pixel is {told_m:g} m, but after the resize it is {gsd_m:.1f} m; "
             'input_prep="crop" or "tile" keeps the native pixel size (meta["gsd_m"] holds the truth).',
             ScaleWarning,
             stacklevel=2,
@@ -120,11 +120,9 @@ def _input_gsd_m(chips: Mapping[str, Chip], frame: Frame, plan: Plan) -> float:
     return gsd_m
 
 
-def _encode_all(
-    waiting: list[Prepared | Failure], plan: Plan, embedder: Embedder, batch_size: int
-) -> Iterator[tuple[int, Result]]:
+def _encode_all(waiting: list[Prepared | Failure], plan: Plan, batch_size: int) -> Iterator[tuple[int, Result]]:
     prepared = [one for one in waiting if isinstance(one, Prepared)]
-    tokens = _encode_windows([w for one in prepared for w in one.inputs], embedder, batch_size)
+    tokens = _encode_windows([w for one in prepared for w in one.inputs], plan.job.embedder, batch_size)
     for one in waiting:
         if isinstance(one, Failure):
             yield one.index, one
@@ -136,7 +134,7 @@ def _encode_all(
             continue
         done = cast("list[tuple[torch.Tensor, TokenLayout]]", parts)
         values = torch.stack([value for value, _ in done])
-        yield one.item.index, read_out(one, values, done[0][1], plan, embedder)
+        yield one.item.index, read_out(one, values, done[0][1], plan.job)
 
 
 def _encode_windows(

@@ -1,0 +1,81 @@
+"""Where imagery comes from. `open_provider` turns what a user writes as `backend=` into a `Provider`."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from rs_embed.bands import nearest
+from rs_embed.chip import Chip
+from rs_embed.errors import NotConfigured, SpecError
+from rs_embed.providers.base import Provider, Query
+
+__all__ = ["Provider", "Query", "open_provider"]
+
+_RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".zarr", ".jp2", ".img", ".nc")
+_CHOICES = 'backend="sample", the path of a raster, or a LocalRasters(...)'
+
+
+def _sample() -> Provider:
+    from rs_embed.providers.sample import SampleScene  # not above: rasterio is slow to import
+
+    return SampleScene()
+
+
+def _not_yet(name: str) -> Callable[[], Provider]:
+    def refuse() -> Provider:
+        raise NotConfigured(f"Wanted imagery from {name}, which this version cannot fetch yet.", fix=_CHOICES)
+
+    return refuse
+
+
+def _auto() -> Provider:
+    raise NotConfigured("Wanted a backend to fetch imagery from, found none chosen.", fix=f"choose one: {_CHOICES}")
+
+
+_BACKENDS: Mapping[str, Callable[[], Provider]] = {
+    "sample": _sample,
+    "gee": _not_yet("Earth Engine"),
+    "stac": _not_yet("STAC"),
+    "auto": _auto,
+}
+"""Name -> factory: a new backend is one line."""
+
+
+@runtime_checkable
+class _Fetches(Protocol):
+    """What tells a provider from a mistake."""
+
+    def fetch(self, query: Query) -> Chip: ...
+
+
+def open_provider(backend: str | Path | Provider) -> Provider:
+    """The provider that a user means.
+
+    Args:
+        backend: A name ("sample"), the path of a raster, or a provider, which is returned as it is.
+
+    Raises:
+        SpecError: It is none of these.
+        NotConfigured: The backend is known but cannot be used.
+        ReadError: There is no such raster, or it cannot be read.
+    """
+    if isinstance(backend, str) and backend in _BACKENDS:
+        return _BACKENDS[backend]()
+    if isinstance(backend, Path) or (isinstance(backend, str) and _is_path(backend)):
+        from rs_embed.providers.local import LocalRasters  # not above: rasterio is slow to import
+
+        return LocalRasters(backend)
+    if isinstance(backend, _Fetches) and not isinstance(backend, str | type):
+        return backend
+    guess = nearest(backend, _BACKENDS) if isinstance(backend, str) else None
+    raise SpecError(
+        f"Wanted a backend, found {backend!r}.",
+        known=", ".join(_BACKENDS),
+        fix=f"did you mean {guess!r}?" if guess else _CHOICES,
+    )
+
+
+def _is_path(text: str) -> bool:
+    return text != "" and (
+        "/" in text or "\\" in text or text.lower().endswith(_RASTER_SUFFIXES) or Path(text).exists()
+    )

@@ -1,0 +1,138 @@
+"""The pixels of a scene on the wanted grid, in the units of the collection."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+
+from rs_embed.bands import DN_PER_REFLECTANCE, Unit, bands_of, convert
+from rs_embed.errors import UnitMismatch
+from rs_embed.providers._raster import Zero, read_stored
+from rs_embed.providers._scene import Layer, Scene
+from rs_embed.providers._units import (
+    OPTICAL,
+    Pixels,
+    declared_unit,
+    mask_nodata,
+    recognise_unit,
+    refuse_implausible,
+    unit_of_tag,
+    warn_of_oddities,
+)
+from rs_embed.specs import SensorSpec
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One scene on the wanted grid, in the units of the collection."""
+
+    values: Pixels
+    """`[C, H, W]`, NaN for nodata and outside."""
+    offset_applied: float | None
+    """As in `Source`."""
+    notes: tuple[str, ...]
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether any pixel has a value."""
+        return bool(np.isfinite(self.values).any())
+
+
+@dataclass(frozen=True)
+class _Coding:
+    """How a band stores its values: value = (stored + offset) x scale."""
+
+    dtype: np.dtype[np.generic]
+    scale: float
+    offset: float
+    offset_known: bool
+    unit: Unit | None
+
+
+def _coding(layer: Layer, index: int, wanted: Unit) -> _Coding:
+    header, raster = layer.header, layer.raster
+    scale, offset = header.scales[index - 1] or 1.0, header.offsets[index - 1]  # a scale of 0 is an unset one
+    makes_reflectance = wanted in OPTICAL and math.isclose(scale * DN_PER_REFLECTANCE, 1, rel_tol=1e-6)
+    unit = declared_unit(raster.unit) if raster.unit is not None else unit_of_tag(header.units[index - 1])
+    if makes_reflectance and unit in (None, Unit.DN):  # what is stored is DN, what the file makes of it is not
+        unit = Unit.REFLECTANCE
+    return _Coding(
+        dtype=np.dtype(header.dtypes[index - 1]),
+        scale=scale,
+        offset=offset / scale if raster.offset is None else raster.offset,
+        offset_known=raster.offset is not None or scale != 1 or offset != 0,
+        unit=unit,
+    )
+
+
+def read_frame(scene: Scene, sensor: SensorSpec, geobox: GeoBox) -> Frame | None:
+    """The wanted bands of a scene on `geobox`, or `None` where all of its files lie outside.
+
+    Raises:
+        ReadError: A file cannot be read.
+        UnitMismatch: The unit cannot be told, or cannot be what it is said to be.
+    """
+    bands = bands_of(sensor.collection, sensor.bands)
+    held = scene.find(sensor.collection)
+    values = np.full((len(bands), *geobox.shape), np.nan, np.float32)
+    codings = [_coding(*held[band.name], band.unit) for band in bands]
+    covered = False
+    for layer in scene.layers:
+        here = [i for i, name in enumerate(sensor.bands) if held[name][0] is layer]
+        if not here:
+            continue
+        zero: Zero = "value"
+        if all(bands[i].unit is Unit.DN for i in here):
+            zero = "nodata" if any(codings[i].offset for i in here) else "nodata_if_all"
+        indexes = [held[sensor.bands[i]][1] for i in here]
+        stored = read_stored(layer.header, indexes, geobox, nodata=layer.raster.nodata, zero=zero)
+        if stored is None:
+            continue
+        covered = True
+        for i, plane in zip(here, stored, strict=True):
+            values[i] = (plane + np.float32(codings[i].offset)) * np.float32(codings[i].scale)
+    if not covered:
+        return None
+    return _in_units(values, codings, [band.unit for band in bands], scene.ids[0])
+
+
+def _in_units(values: Pixels, codings: list[_Coding], wanted: list[Unit], where: str) -> Frame:
+    notes: list[str] = []
+    for unit in dict.fromkeys(wanted):
+        here = [i for i, other in enumerate(wanted) if other is unit]
+        values[here], found = _converted(values[here], [codings[i] for i in here], unit, where)
+        notes += found
+    offsets = {coding.offset if coding.offset_known else None for coding in codings}
+    applied = offsets.pop() if len(offsets) == 1 and Unit.DN in wanted else None
+    return Frame(values, applied, tuple(notes))
+
+
+def _converted(values: Pixels, codings: list[_Coding], wanted: Unit, where: str) -> tuple[Pixels, list[str]]:
+    """Bands of one wanted unit, masked, judged and converted; and notes."""
+    stated = {coding.unit for coding in codings}
+    if len(stated) > 1:
+        raise UnitMismatch(
+            f"Wanted bands in one unit, found {', '.join(sorted(str(unit) for unit in stated))} in {where}.",
+            fix='declare it, for example LocalRasters(path, unit="dn")',
+        )
+    plain = all(coding.scale == 1 for coding in codings)
+    dtype = np.result_type(*(coding.dtype for coding in codings)) if plain else np.dtype(np.float32)
+    shifted = any(coding.offset for coding in codings)
+    harmonised = all(coding.offset_known for coding in codings)
+    values, lost = mask_nodata(values, wanted, where, zero_is_nodata=not shifted)
+    notes = list(lost)
+    unit = stated.pop()
+    if unit is None:
+        unit = recognise_unit(values, dtype, wanted, where)
+        notes.append(f"{where}: unit not stated, taken as {unit}.")
+    if shifted and plain and unit is not Unit.DN:
+        raise UnitMismatch(
+            f"Wanted DN to add an offset to, found {unit} in {where}.",
+            fix="leave the offset out: it is in stored DN",
+        )
+    refuse_implausible(values, unit, where, dtype)
+    if unit is Unit.DN and not harmonised:
+        notes.append(f"{where}: offset of processing baseline 04.00 not stated, DN taken as 0-based.")
+    converted = convert(values, unit, wanted)
+    return converted, notes + list(warn_of_oddities(converted, wanted, where, harmonised=harmonised))

@@ -1,0 +1,82 @@
+"""How the grid of a raster and a wanted grid lie to each other. Pure arithmetic, no reading."""
+
+import math
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pyproj import Transformer
+
+ALIGNED_PX = 1e-3
+"""Grids that differ by less than this everywhere are one grid."""
+
+
+def bounds_deg(grid: GeoBox) -> tuple[float, float, float, float]:
+    """West, south, east, north in WGS 84; east is above 180 across the antimeridian."""
+    lons, lats = _transform(grid, _border_px(grid), "EPSG:4326")
+    lons = np.unwrap(lons, period=360)
+    return float(lons.min()), float(lats.min()), float(lons.max()), float(lats.max())
+
+
+def in_degrees(grid: GeoBox) -> str:
+    """Bounds and CRS of a grid, for people."""
+    west, south, east, north = bounds_deg(grid)
+    name = "no CRS" if grid.crs is None else f"EPSG:{grid.crs.epsg}" if grid.crs.epsg else grid.crs.proj.name
+    return f"lon {west:.4f} to {east:.4f}, lat {south:.4f} to {north:.4f} ({name})"
+
+
+def whole_pixel_shift(source: GeoBox, wanted: GeoBox) -> tuple[int, int] | None:
+    """Row and column of `source` at which `wanted` starts, or `None` where the two are different grids."""
+    if source.crs != wanted.crs:
+        return None
+    to_source = ~source.affine @ wanted.affine
+    row, col = round(to_source.f), round(to_source.c)
+    height, width = wanted.shape
+    for corner in ((0, 0), (width, 0), (0, height)):
+        x, y = to_source @ corner
+        if max(abs(x - corner[0] - col), abs(y - corner[1] - row)) > ALIGNED_PX:
+            return None
+    return row, col
+
+
+def finer_by(source: GeoBox, wanted: GeoBox) -> float:
+    """How many pixels of `source` stand side by side in one of `wanted`, at its middle."""
+    height, width = wanted.shape
+    middle = np.array([[width / 2], [height / 2]])
+    corners = _to_source(source, wanted, middle + np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+    across, down = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    return math.sqrt(abs(across[0] * down[1] - across[1] * down[0]))
+
+
+def is_outside(source: GeoBox, wanted: GeoBox) -> bool:
+    """Whether no pixel is shared, judged by the box around the wanted border as the source sees it."""
+    border = _to_source(source, wanted, _border_px(wanted))
+    if not np.isfinite(border).all():
+        return True
+    limits = np.array([source.shape[1], source.shape[0]])
+    return bool((border.max(axis=1) <= ALIGNED_PX).any() or (border.min(axis=1) >= limits - ALIGNED_PX).any())
+
+
+def _transform(grid: GeoBox, pixels: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
+    """Columns and rows of a grid, `[2, N]`, as x and y of a CRS; infinite where it does not reach."""
+    points = _apply(grid.affine, pixels)
+    return np.stack(Transformer.from_crs(str(grid.crs), crs, always_xy=True).transform(*points))
+
+
+def _to_source(source: GeoBox, wanted: GeoBox, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Columns and rows of `wanted`, `[2, N]`, as columns and rows of `source`."""
+    return _apply(~source.affine, _transform(wanted, pixels, str(source.crs)))
+
+
+def _apply(affine: Affine, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    xs, ys = points
+    return np.stack([affine.a * xs + affine.b * ys + affine.c, affine.d * xs + affine.e * ys + affine.f])
+
+
+def _border_px(grid: GeoBox) -> NDArray[np.float64]:
+    """Columns and rows of 21 points on each edge, once around, `[2, 84]` (edges curve when projected)."""
+    height, width = grid.shape
+    edge, start, end = np.linspace(0, 1, 21), np.zeros(21), np.ones(21)
+    cols, rows = np.concatenate([edge, end, edge[::-1], start]), np.concatenate([start, edge, end, edge[::-1]])
+    return np.stack([cols * width, rows * height])

@@ -1,0 +1,242 @@
+"""One raster file: what its header says, and its pixels on a wanted grid. The only module that imports rasterio."""
+
+import math
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.enums import MaskFlags, Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from rs_embed.errors import ReadError
+from rs_embed.providers import lexicon
+from rs_embed.providers._grids import finer_by, is_outside, whole_pixel_shift
+
+Zero = Literal["value", "nodata", "nodata_if_all"]
+"""What a stored 0 is: a value, nodata in its own band, or nodata where all bands are 0."""
+
+NEAREST_FROM = 1.9
+"""Source pixels coarser by about two or more are repeated, as Earth Engine does; less is interpolated."""
+AVERAGE_FROM = 1.5
+"""Source pixels finer by this much are averaged, so that none is skipped."""
+_WARP_TOLERANCE_PX = 1e-6
+"""GDAL's default of 0.125 px moves 0.05 percent of nearest pixels; 0 is refused by rasterio."""
+_ZARR_MARKS = (".zgroup", ".zarray", ".zmetadata", "zarr.json")
+_ZARR_FIX = "GDAL up to 3.10 reads Zarr version 2 only: dataset.to_zarr(path, zarr_format=2)"
+_opening = threading.Lock()
+"""Silencing a warning is not thread-safe; headers are read once, so waiting costs nothing."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a raster says of itself; one value per band unless said otherwise."""
+
+    path: str
+    """As GDAL opens it: a file, or one array of a store."""
+    grid: GeoBox
+    """CRS, transform and shape of the whole raster."""
+    dtypes: tuple[str, ...]
+    descriptions: tuple[str | None, ...]
+    units: tuple[str | None, ...]
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    """Value = stored x scale + offset."""
+    tags: Mapping[str, str]
+    """Of the file, keys in upper case."""
+
+    @property
+    def count(self) -> int:
+        """Number of bands."""
+        return len(self.dtypes)
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (RasterioError, OSError) as error:
+        cause = error.__cause__ or error  # "Read failed. See previous exception for details."
+        raise ReadError(
+            f"Wanted a raster that GDAL {rasterio.__gdal_version__} can read, found {path}: {cause}",
+            fix=_ZARR_FIX if _is_store(path) else "check that the file is whole, for example with gdalinfo -checksum",
+        ) from error
+
+
+def read_headers(path: str | Path) -> tuple[Header, ...]:
+    """The header of a file, or of each array of a Zarr store that holds one array per band.
+
+    Raises:
+        ReadError: There is no such raster, it is not one, or it has no place on Earth.
+    """
+    file = Path(path).expanduser()
+    if "://" in str(path) or str(path).startswith("/vsi"):
+        raise ReadError(f"Wanted a raster on disk, found {path}.", fix="download it, and give the path of the file")
+    if not file.exists():
+        raise ReadError(
+            f"Wanted a raster, found no file {file}.", looked_in=file.parent.resolve(), fix="check the path"
+        )
+    if file.is_dir() and not any((file / mark).exists() for mark in _ZARR_MARKS):
+        raise ReadError(
+            f"Wanted a raster, found the directory {file}.",
+            fix="list its files: LocalRasters([...]) or {band: path}",
+        )
+    headers = tuple(_headers(str(file)))
+    if not headers:
+        raise ReadError(f"Wanted bands, found none in {file}.", fix=f"name each array after its band; {_ZARR_FIX}")
+    return headers
+
+
+def _is_store(path: str) -> bool:
+    return path.startswith("ZARR:") or Path(path).is_dir()
+
+
+def _headers(path: str) -> Iterator[Header]:
+    with _reading(path), _opening, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a missing CRS is an error below
+        with rasterio.open(path) as dataset:
+            arrays = list(dataset.subdatasets) if dataset.count == 0 else []
+            header = _header(path, dataset) if not arrays else None
+    if header is not None:
+        yield header
+    for array in arrays:
+        if lexicon.names_a_band(array_name(array)):
+            yield from _headers(array)
+
+
+def array_name(path: str) -> str:
+    """Name of one array of a store, as in `ZARR:store.zarr:/B2`."""
+    return path.rsplit(":", 1)[-1].strip('/"')
+
+
+def _header(path: str, dataset: rasterio.DatasetReader) -> Header:
+    if dataset.crs is None or dataset.transform.is_identity:
+        missing = "CRS" if dataset.crs is None else "geotransform"
+        raise ReadError(
+            f"Wanted a raster with a place on Earth, found no {missing} in {path}.",
+            fix="gdal_translate -a_srs EPSG:32633 -a_ullr WEST NORTH EAST SOUTH in.tif out.tif, "
+            "or pass the pixels as input_chw",
+        )
+    if any(dtype.startswith("complex") for dtype in dataset.dtypes):
+        raise ReadError(f"Wanted real numbers, found complex ones in {path}.", fix="calibrate to backscatter first")
+    epsg = dataset.crs.to_epsg(confidence_threshold=100)  # the default takes a similar CRS for the same
+    descriptions = dataset.descriptions
+    if dataset.count == 1 and path.startswith("ZARR:"):
+        descriptions = (array_name(path),)
+    return Header(
+        path=path,
+        grid=GeoBox(dataset.shape, dataset.transform, f"EPSG:{epsg}" if epsg else dataset.crs.to_wkt()),
+        dtypes=tuple(dataset.dtypes),
+        descriptions=tuple(descriptions),
+        units=tuple(dataset.units),
+        scales=tuple(dataset.scales),
+        offsets=tuple(dataset.offsets),
+        tags={key.upper(): value for key, value in dataset.tags().items()},
+    )
+
+
+def read_stored(
+    header: Header, indexes: Sequence[int], geobox: GeoBox, *, nodata: float | None, zero: Zero
+) -> NDArray[np.float32] | None:
+    """The stored numbers on exactly `geobox`.
+
+    A raster that lies on that grid already is read as it is. Any other is resampled: repeated where its pixels are
+    coarser by about two or more, averaged where they are finer by 1.5 or more, bilinear in between.
+
+    Args:
+        header: Of the raster.
+        indexes: Bands, counted from 1.
+        geobox: The grid wanted.
+        nodata: Replaces what the file says.
+        zero: Counts only where neither the file nor `nodata` says otherwise (but "nodata" always does).
+
+    Returns:
+        `[C, H, W]`, before scale and offset, NaN for nodata and outside of the raster; `None` if wholly outside.
+
+    Raises:
+        ReadError: The file cannot be read.
+    """
+    if is_outside(header.grid, geobox):
+        return None
+    if nodata is not None and not _can_hold(("float32", *header.dtypes), nodata):
+        nodata = math.nan  # stated, but no pixel can have it
+    with _reading(header.path), rasterio.open(header.path) as dataset:
+        shift = whole_pixel_shift(header.grid, geobox)
+        if shift is not None:
+            values = _read_window(dataset, indexes, geobox, shift, nodata)
+        else:
+            resampling = _resampling(finer_by(header.grid, geobox))
+            with _warped(dataset, geobox, resampling, nodata, zero) as warped:
+                values = warped.read(list(indexes))
+    if zero == "nodata":
+        values[values == 0] = np.nan
+    return values
+
+
+def _read_window(
+    dataset: rasterio.DatasetReader,
+    indexes: Sequence[int],
+    geobox: GeoBox,
+    shift: tuple[int, int],
+    nodata: float | None,
+) -> NDArray[np.float32]:
+    values = np.full((len(indexes), *geobox.shape), np.nan, np.float32)
+    rows, cols = (
+        slice(max(start, 0), min(start + size, limit))
+        for start, size, limit in zip(shift, geobox.shape, dataset.shape, strict=True)
+    )
+    window = Window.from_slices(rows, cols)
+    stored = dataset.read(list(indexes), window=window, out_dtype="float32")
+    if nodata is not None:
+        stored[stored == np.float32(nodata)] = np.nan
+    elif any(MaskFlags.all_valid not in flags for flags in dataset.mask_flag_enums):
+        stored[dataset.read_masks(list(indexes), window=window) == 0] = np.nan
+    values[:, rows.start - shift[0] : rows.stop - shift[0], cols.start - shift[1] : cols.stop - shift[1]] = stored
+    return values
+
+
+def _warped(
+    dataset: rasterio.DatasetReader, geobox: GeoBox, resampling: Resampling, nodata: float | None, zero: Zero
+) -> WarpedVRT:
+    unified = "NO"
+    if nodata is None:
+        nodata = dataset.nodata
+    masked = MaskFlags.per_dataset in dataset.mask_flag_enums[0]
+    if nodata is None and zero != "value" and not masked:
+        nodata, unified = 0.0, "YES" if zero == "nodata_if_all" else "NO"
+    if nodata is not None and not _can_hold(dataset.dtypes, nodata):
+        nodata = None  # rasterio refuses it
+    return WarpedVRT(
+        dataset,
+        crs=str(geobox.crs),
+        transform=geobox.affine,
+        height=geobox.shape[0],
+        width=geobox.shape[1],
+        src_nodata=nodata,
+        nodata=math.nan,
+        dtype="float32",
+        resampling=resampling,
+        tolerance=_WARP_TOLERANCE_PX,
+        UNIFIED_SRC_NODATA=unified,
+    )
+
+
+def _can_hold(dtypes: Sequence[str], number: float) -> bool:
+    """Whether pixels of every type can have that value; files declare -9999 for unsigned integers and worse."""
+    limits = [np.iinfo(dtype) if np.dtype(dtype).kind in "iu" else np.finfo(dtype) for dtype in dtypes]
+    return all(float(limit.min) <= number <= float(limit.max) for limit in limits)
+
+
+def _resampling(finer_by: float) -> Resampling:
+    if finer_by >= AVERAGE_FROM:
+        return Resampling.average
+    return Resampling.nearest if finer_by <= 1 / NEAREST_FROM else Resampling.bilinear

@@ -1,0 +1,189 @@
+"""Arrays that the user already holds (`input_chw`) as a provider."""
+
+import hashlib
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from rs_embed.bands import Unit, bands_of, did_you_mean
+from rs_embed.chip import Chip, Source
+from rs_embed.errors import BandMismatch, InputError, NoValidPixels, SensorNotOffered
+from rs_embed.providers._composite import composite
+from rs_embed.providers._units import Pixels, check_plausible, mask_nodata
+from rs_embed.providers.base import Query
+
+_AXES = "values are [C, H, W], or [T, C, H, W] for several dates"
+
+
+@runtime_checkable
+class SupportsArray(Protocol):
+    """What numpy can view as an array: ndarray, torch CPU tensor, xarray.DataArray, ..."""
+
+    def __array__(self) -> NDArray[np.generic]: ...
+
+
+class ArrayProvider:
+    """Pixels from memory, in the units of `rs_embed.bands.COLLECTIONS`.
+
+    Safe to call from several threads. The arrays are not copied: leave them as they are until the call is over.
+    """
+
+    name = "array"
+
+    def __init__(self, arrays: Mapping[str, SupportsArray], geobox: GeoBox | None = None) -> None:
+        """Hold one array per modality.
+
+        Args:
+            arrays: Modality -> `[C, H, W]` or `[T, C, H, W]`, bands in the order that the model's sensor asks for,
+                numbers of any real type; NaN is nodata. Several dates are composited as the sensor says.
+            geobox: The grid that the pixels lie on, if they have a place.
+
+        Raises:
+            InputError: Not an array of numbers of 3 or 4 axes, or an empty one.
+        """
+        if not isinstance(arrays, Mapping) or not arrays:
+            raise InputError(
+                f"Wanted arrays by modality, found {type(arrays).__name__}.",
+                fix='for example {"S2L2A": array}',
+            )
+        self._held = {modality: _Held(modality, array) for modality, array in arrays.items()}
+        self._geobox = geobox
+
+    def identity(self) -> str:
+        """A hash of every array and of the grid."""
+        parts = [f"{modality}={held.digest}" for modality, held in sorted(self._held.items())]
+        return "array:" + hashlib.sha256(f"{parts} {self._geobox}".encode()).hexdigest()
+
+    def native_geobox(self, query: Query) -> GeoBox | None:
+        """The grid given with the arrays."""
+        return self._geobox
+
+    def fetch(self, query: Query) -> Chip:
+        """The array of that modality, checked, on the grid of the query (or the one given with the arrays).
+
+        Raises:
+            SensorNotOffered: No array of that modality.
+            BandMismatch: Another number of bands than the sensor has.
+            UnitMismatch: The values cannot be in the unit of the collection.
+            NoValidPixels: Nothing but nodata.
+            InputError: Another height or width than the grid.
+        """
+        held = self._find(query.modality)
+        bands = bands_of(query.sensor.collection, query.sensor.bands)
+        where = f"array for {query.modality}"
+        _require_bands(held.shape, query)
+        geobox = query.geobox if query.geobox is not None else self._geobox
+        _require_grid(held.shape, geobox, where)
+        frames, notes = [], ["The array has no date: the window was not checked."] if query.window else []
+        for stored in held.frames():
+            values, found = _checked(stored, tuple(band.unit for band in bands), where)
+            frames.append(values)
+            notes += found
+        values = composite(frames, query.sensor.composite)
+        if not np.isfinite(values).any():
+            raise NoValidPixels(
+                f"Wanted at least one valid pixel, found only nodata in the {where}.",
+                found=f"{held.dtype} {held.shape}",
+                fix="NaN, infinities, fill values and pixels of 0 in every Sentinel-2 band are nodata",
+            )
+        source = Source(self.name, query.sensor.collection, notes=tuple(dict.fromkeys(notes)))
+        return Chip(values[None], bands, geobox, (None,), source)
+
+    def _find(self, modality: str) -> "_Held":
+        if modality not in self._held:
+            raise SensorNotOffered(
+                f"Wanted an array for {modality}, found none.",
+                given=", ".join(self._held),
+                fix=did_you_mean(modality, self._held),
+            )
+        return self._held[modality]
+
+
+class _Held:
+    """One array, known to be real numbers of 3 or 4 axes, not empty."""
+
+    def __init__(self, modality: str, given: SupportsArray) -> None:
+        where = f"array for {modality}"
+        self._array = _as_array(given, where)
+        self.dtype, self.shape = self._array.dtype, self._array.shape
+        if self.dtype.kind not in "iuf":
+            raise InputError(
+                f"Wanted real numbers in the {where}, found {self.dtype}.",
+                fix="give intensities as integers or floats (for complex radar data: calibrated backscatter)",
+            )
+        if len(self.shape) not in (3, 4):
+            hint = {2: "a single band is array[None]", 5: "give one place per request, not a batch"}
+            fix = f"{_AXES}; {hint[len(self.shape)]}" if len(self.shape) in hint else _AXES
+            raise InputError(f"Wanted 3 or 4 axes in the {where}, found shape {self.shape}.", fix=fix)
+        if 0 in self.shape:
+            raise InputError(f"Wanted pixels in the {where}, found the empty shape {self.shape}.", fix=_AXES)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of type, shape and bytes."""
+        digest = hashlib.sha256(f"{self.dtype.str} {self.shape} ".encode())
+        digest.update(np.ascontiguousarray(self._array).data)
+        return digest.hexdigest()
+
+    def frames(self) -> NDArray[np.generic]:
+        """`[T, C, H, W]`, as given."""
+        return self._array if self._array.ndim == 4 else self._array[None]
+
+
+def _as_array(given: SupportsArray, where: str) -> NDArray[np.generic]:
+    if isinstance(given, np.ma.MaskedArray):
+        return np.where(np.ma.getmaskarray(given), np.nan, np.ma.getdata(given))
+    if not isinstance(given, SupportsArray) or isinstance(given, type):
+        raise InputError(f"Wanted an array for the {where}, found {type(given).__name__}.", fix="np.asarray(values)")
+    try:
+        return np.asarray(given)
+    except (TypeError, RuntimeError) as error:  # torch: on another device, of type bfloat16, with a gradient
+        raise InputError(
+            f"Wanted an array that numpy can read for the {where}, found {type(given).__name__}: {error}",
+            fix="for a torch tensor: tensor.detach().float().cpu()",
+        ) from error
+
+
+def _require_bands(shape: tuple[int, ...], query: Query) -> None:
+    wanted = query.sensor.bands
+    if shape[-3] == len(wanted):
+        return
+    fix = f"give the bands in this order: {', '.join(wanted)}"
+    if shape[-1] == len(wanted):
+        target = 0 if len(shape) == 3 else 1
+        fix = f"it looks like HWC: pass np.moveaxis(x, -1, {target})"
+    raise BandMismatch(
+        f"Wanted {len(wanted)} bands of {query.sensor.collection} for {query.modality}, found {shape[-3]}.",
+        wanted=", ".join(wanted),
+        found=f"shape {shape}; {_AXES}",
+        fix=fix,
+    )
+
+
+def _require_grid(shape: tuple[int, ...], geobox: GeoBox | None, where: str) -> None:
+    if geobox is None or tuple(geobox.shape) == shape[-2:]:
+        return
+    raise InputError(
+        f"Wanted {geobox.shape[0]} x {geobox.shape[1]} pixels, found {shape[-2]} x {shape[-1]} in the {where}.",
+        wanted=f"{geobox.crs} at {geobox.resolution.x:g} m",
+        fix="give pixels on exactly that grid (rs_embed.geo.geobox_for), or leave the place out",
+    )
+
+
+def _checked(stored: NDArray[np.generic], units: tuple[Unit, ...], where: str) -> tuple[Pixels, list[str]]:
+    """One frame as float32 with NaN for nodata, and notes. Bands of one unit are judged together."""
+    with np.errstate(over="ignore"):  # too large for float32: becomes infinite, which is nodata
+        values = stored.astype(np.float32)
+    notes: list[str] = []
+    for unit in dict.fromkeys(units):
+        same = [other is unit for other in units]
+        index = slice(None) if all(same) else np.flatnonzero(same)  # a slice is not copied
+        masked, lost = mask_nodata(values[index], unit, where)
+        notes += lost
+        notes += check_plausible(masked, unit, where, stored=stored.dtype)
+        values[index] = masked
+    return values, notes

@@ -1,0 +1,57 @@
+"""Band names as files and archives spell them, and the shared names of `rs_embed.bands` they stand for."""
+
+import re
+
+from rs_embed.bands import COLLECTIONS
+
+_SENTINEL_2_COMMON = {
+    "coastal": "B1", "blue": "B2", "green": "B3", "red": "B4",
+    "rededge1": "B5", "rededge2": "B6", "rededge3": "B7",
+    "nir": "B8", "nir08": "B8A", "nirnarrow": "B8A", "rededge4": "B8A", "nir09": "B9", "watervapour": "B9",
+    "cirrus": "B10", "swir16": "B11", "swir1": "B11", "swir22": "B12", "swir2": "B12",
+}  # fmt: skip
+"""STAC common names, and the usual variants. Source: STAC eo extension 1.1, common band names."""
+_SENTINEL_2 = re.compile(r"B0?(?P<number>\d{1,2})(?P<narrow>A?)(?:[ ,(].*|_(?:median|mean|mosaic|first))?", re.I)
+"""Also "B2, central wavelength 490 nm" (GDAL's reader of SAFE) and "B2_median" (an Earth Engine reducer)."""
+_POLARISATION = re.compile(r"(?:VV|VH|HH|HV)", re.I)
+
+
+def canonical(name: str, collection: str) -> str | None:
+    """The shared name of a band, or `None` where the collection has nothing of that name.
+
+    Example:
+        >>> canonical("B02", "COPERNICUS/S2_SR_HARMONIZED"), canonical("Sigma0_vv", "COPERNICUS/S1_GRD")
+        ('B2', 'VV')
+    """
+    if collection.startswith("COPERNICUS/S2"):
+        found = _sentinel_2(name.strip())
+    elif collection.startswith("COPERNICUS/S1"):
+        found = _sentinel_1(name)
+    else:
+        found = _by_prefix(name.strip(), collection)
+    return found if found in COLLECTIONS[collection] else None
+
+
+def names_a_band(name: str) -> bool:
+    """Whether any known collection has a band of that name (so that an array in a store is one)."""
+    return any(canonical(name, collection) is not None for collection in COLLECTIONS)
+
+
+def _sentinel_2(name: str) -> str | None:
+    code = _SENTINEL_2.fullmatch(name)
+    if code is not None:
+        return f"B{int(code['number'])}{code['narrow'].upper()}"
+    return _SENTINEL_2_COMMON.get(re.sub(r"[\s_-]", "", name).casefold())
+
+
+def _sentinel_1(name: str) -> str | None:
+    parts = [part.upper() for part in re.split(r"[\s_-]", name) if _POLARISATION.fullmatch(part)]
+    return parts[0] if len(parts) == 1 else None  # "VV_VH" is a ratio or a sum, not a band
+
+
+def _by_prefix(name: str, collection: str) -> str | None:
+    """Sentinel-3: the full name, or all of it before the first underscore ("Oa01", not "Oa01_radiance")."""
+    for band in COLLECTIONS[collection]:
+        if name.casefold() in (band.casefold(), band.split("_")[0].casefold()):
+            return band
+    return None

@@ -1,0 +1,237 @@
+"""Raster files on disk as a provider."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from odc.geo.geobox import GeoBox
+
+from rs_embed.bands import Unit, bands_of
+from rs_embed.chip import Chip, Source
+from rs_embed.errors import NoImagery, NoValidPixels, OutsideCoverage, ReadError, SensorNotOffered, SpecError
+from rs_embed.geo import MAX_SIDE_PX, geobox_for
+from rs_embed.providers._composite import composite
+from rs_embed.providers._declared import Raster
+from rs_embed.providers._frame import Frame, read_frame
+from rs_embed.providers._grids import in_degrees
+from rs_embed.providers._scene import Day, Layer, RasterSource, Scene, open_scenes
+from rs_embed.providers.base import Query
+from rs_embed.specs import BBox, SensorSpec
+
+__all__ = ["LocalRasters", "Raster"]
+
+_PIXEL_SIZE_TOLERANCE = 1e-3
+"""A grid whose pixels differ from `scale_m` by less than this share is read as it is."""
+
+
+class LocalRasters:
+    """GeoTIFF, COG, VRT and Zarr on disk. Safe to call from several threads: every call opens its own datasets.
+
+    Example:
+        >>> LocalRasters("scene.tif")                                             # doctest: +SKIP
+        >>> LocalRasters("scene.tif", bands=["B2", "B3", "B4"], offset=-1000)     # doctest: +SKIP
+        >>> LocalRasters({"B2": "blue.tif", "B3": "green.tif"}, unit="dn")        # doctest: +SKIP
+        >>> LocalRasters(["june.tif", "july.tif"], dates=["2022-06-03", "2022-07-08"])  # doctest: +SKIP
+    """
+
+    name = "local"
+
+    def __init__(
+        self,
+        source: RasterSource,
+        *,
+        bands: Sequence[str] | None = None,
+        unit: Unit | str | None = None,
+        offset: float | None = None,
+        nodata: float | None = None,
+        dates: Day | Sequence[Day] | None = None,
+        collection: str | None = None,
+    ) -> None:
+        """Read the headers of the files.
+
+        Args:
+            source: A file; a list of files, one per date (or one single-band file per name in `bands`); or a mapping
+                from band to single-band file, for one date. Each may be a `Raster`, whose own words go first.
+            bands: Names of the bands, in the order of the files; by default what the files say.
+            unit: Of the values; by default what the files say, else recognised from the values.
+            offset: Added to stored Sentinel-2 DN to make them 0-based (ESA's BOA_ADD_OFFSET, e.g. -1000).
+            nodata: Stored number that means nodata; by default what the files say.
+            dates: One per date; by default what the files say.
+            collection: The only collection that the files stand in for; by default any whose bands they have.
+
+        Raises:
+            ReadError: A file is missing, cannot be read, or has no place on Earth.
+            BandMismatch: Not as many names as a file has bands.
+            SpecError: An argument that cannot be meant.
+        """
+        defaults = Raster("", bands, unit, offset, nodata, collection=collection)
+        self._scenes = tuple(open_scenes(source, defaults, dates))
+
+    def identity(self) -> str:
+        """A hash of path, size, modification time and declarations of every file."""
+        parts = [
+            f"{_stamp(Path(layer.raster.path))} {layer.names} {replace(layer.raster, path='')!r}"
+            for scene in self._scenes
+            for layer in scene.layers
+        ]
+        return "local:" + hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def native_geobox(self, query: Query) -> GeoBox:
+        """The grid of the first matching raster if its pixels are square and of `scale_m` metres, else one over it.
+
+        Raises:
+            SpecError: It is too large to be one chip.
+        """
+        sensor = query.sensor
+        held = self._matching(query)[0].find(sensor.collection)
+        grids = [held[name][0].header.grid for name in sensor.bands]
+        for grid in grids:
+            if _has_pixels_of(grid, sensor.scale_m):
+                _require_one_chip(grid)
+                return grid
+        bounds = grids[0].boundingbox
+        return geobox_for(BBox(*bounds.bbox, crs=str(grids[0].crs)), sensor.scale_m)
+
+    def fetch(self, query: Query) -> Chip:
+        """The chip, read from the files that have the bands, cover the place and lie in the window.
+
+        A file without a date is used whatever the window; a note says so.
+
+        Raises:
+            SensorNotOffered: No file has those bands.
+            NoImagery: No file lies in the window.
+            OutsideCoverage: All files lie outside of the grid.
+            NoValidPixels: There is only nodata on the grid.
+            ReadError: A file cannot be read.
+            UnitMismatch: The unit cannot be told, or cannot be what it is said to be.
+        """
+        geobox = query.geobox if query.geobox is not None else self.native_geobox(query)
+        scenes = self._matching(query)
+        used = list(_read(scenes, query.sensor, geobox))
+        if not used:
+            raise _outside(scenes, geobox)
+        valid = [(scene, frame) for scene, frame in used if frame.is_valid]
+        if not valid:
+            raise NoValidPixels(
+                f"Wanted at least one valid pixel, found only nodata in {', '.join(used[0][0].ids)}.",
+                where=in_degrees(geobox),
+                fix="ask for another place, or state the right nodata value",
+            )
+        values = composite([frame.values for _, frame in valid], query.sensor.composite)
+        bands = bands_of(query.sensor.collection, query.sensor.bands)
+        source = _source(self.name, query, valid)
+        return Chip(values[None], bands, geobox, (_middle(source.scene_times),), source)
+
+    def _matching(self, query: Query) -> list[Scene]:
+        """The scenes that have every band and are not known to lie outside of the window; never empty."""
+        wanted = set(query.sensor.bands)
+        able = [scene for scene in self._scenes if wanted <= set(scene.find(query.sensor.collection))]
+        if not able:
+            raise _not_offered(self._scenes, query.sensor)
+        window = query.window
+        if window is None:
+            return able
+        inside = [s for s in able if s.time is None or window.start <= s.time.date() < window.end]
+        if not inside:
+            days = sorted({scene.time.date() for scene in able if scene.time is not None})
+            raise NoImagery(
+                f"Wanted imagery from {window.start} up to {window.end}, found none in the files.",
+                dates=", ".join(str(day) for day in days[:10]) + (", ..." if len(days) > 10 else ""),
+                fix=f'TemporalSpec.range("{days[0]}", "{days[-1] + timedelta(days=1)}")',
+            )
+        return inside
+
+
+def _read(scenes: Sequence[Scene], sensor: SensorSpec, geobox: GeoBox) -> Iterator[tuple[Scene, Frame]]:
+    """The scenes that touch the grid; where the composite is "first", no further than the first with valid pixels."""
+    for scene in scenes:
+        frame = read_frame(scene, sensor, geobox)
+        if frame is not None:
+            yield scene, frame
+            if sensor.composite == "first" and frame.is_valid:
+                return
+
+
+def _outside(scenes: Sequence[Scene], geobox: GeoBox) -> OutsideCoverage:
+    return OutsideCoverage(
+        f"Wanted imagery at {in_degrees(geobox)}, found none in the files.",
+        covered="\n".join(dict.fromkeys(in_degrees(scene.layers[0].header.grid) for scene in scenes[:5])),
+        fix="ask for a place inside, or leave the place out to use the whole raster",
+    )
+
+
+def _source(name: str, query: Query, used: Sequence[tuple[Scene, Frame]]) -> Source:
+    notes = [note for _, frame in used for note in frame.notes]
+    times = [(scene.time, scene.ids[0]) for scene, _ in used]
+    if query.window is not None:
+        notes += [f"{scene}: no date, the window was not checked." for time, scene in times if time is None]
+    offsets = {frame.offset_applied for _, frame in used}
+    if len(offsets) > 1:
+        notes.append(f"Scenes differ in the offset applied: {', '.join(sorted(map(str, offsets)))}.")
+    return Source(
+        provider=name,
+        collection=query.sensor.collection,
+        scene_ids=tuple(scene_id for scene, _ in used for scene_id in scene.ids),
+        scene_times=tuple(time for time, _ in times if time is not None),
+        offset_applied=offsets.pop() if len(offsets) == 1 else None,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _middle(times: Sequence[datetime]) -> datetime | None:
+    return min(times) + (max(times) - min(times)) / 2 if times else None
+
+
+def _has_pixels_of(grid: GeoBox, scale_m: float) -> bool:
+    """Whether the grid is in metres, north-up, its pixels square and of `scale_m`."""
+    affine, crs = grid.affine, grid.crs
+    if crs is None or not crs.projected or crs.units[0] not in ("metre", "meter", "m") or affine.b or affine.d:
+        return False
+    return max(abs(affine.a - scale_m), abs(affine.e + scale_m)) <= _PIXEL_SIZE_TOLERANCE * scale_m
+
+
+def _require_one_chip(grid: GeoBox) -> None:
+    height, width = grid.shape
+    if max(height, width) > MAX_SIDE_PX:
+        raise SpecError(
+            f"Wanted at most {MAX_SIDE_PX} pixels a side, found a raster of {height} x {width}.",
+            fix="give a place inside of it",
+        )
+
+
+def _stamp(path: Path) -> str:
+    """Where a file or store is, how large, and when it was last written."""
+    path = path.expanduser().resolve()
+    try:
+        stats = [file.stat() for file in sorted(path.rglob("*"))] if path.is_dir() else [path.stat()]
+    except OSError as error:
+        raise ReadError(f"Wanted a raster, found that {path} is gone: {error}", fix="check the path") from error
+    return f"{path} {sum(stat.st_size for stat in stats)} {max(stat.st_mtime_ns for stat in stats)}"
+
+
+def _not_offered(scenes: Sequence[Scene], sensor: SensorSpec) -> SensorNotOffered:
+    layers = [layer for scene in scenes for layer in scene.layers]
+    unnamed = [layer for layer in layers if not any(layer.names)]
+    fix = "ask for bands that are there, or say what the bands of the file are: bands=[...]"
+    if unnamed:
+        fix = f"say which band is which, in the order of the file: {_example(unnamed[0], sensor)}"
+    return SensorNotOffered(
+        f"Wanted {', '.join(sensor.bands)} of {sensor.collection}, found no file that has them.",
+        files="\n".join(_holds(layer) for layer in layers[:10]) + ("\n..." if len(layers) > 10 else ""),
+        fix=fix,
+    )
+
+
+def _holds(layer: Layer) -> str:
+    names = ", ".join(str(name) for name in layer.names) if any(layer.names) else "without names"
+    only = f", only for {layer.raster.collection}" if layer.raster.collection else ""
+    return f"{layer.header.path}: {layer.header.count} bands ({names}){only}"
+
+
+def _example(layer: Layer, sensor: SensorSpec) -> str:
+    names = [repr(name) for name in sensor.bands[: layer.header.count]]
+    if len(names) < layer.header.count:
+        names.append("...")
+    return f"LocalRasters({str(layer.raster.path)!r}, bands=[{', '.join(names)}])"

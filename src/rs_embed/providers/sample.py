@@ -1,0 +1,111 @@
+"""The scene that comes with the package: a first embedding needs no account and no network."""
+
+import hashlib
+from dataclasses import replace
+from datetime import datetime
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from odc.geo.geobox import GeoBox
+
+from rs_embed.bands import Unit
+from rs_embed.chip import Chip
+from rs_embed.errors import OutsideCoverage, SensorNotOffered
+from rs_embed.providers._grids import bounds_deg, in_degrees
+from rs_embed.providers.base import Query
+from rs_embed.providers.local import LocalRasters, Raster
+from rs_embed.specs import TemporalSpec
+
+_FOLDER = Path(str(files("rs_embed") / "data" / "sample"))
+_RASTERS = {
+    "COPERNICUS/S2_SR_HARMONIZED": Raster(
+        _FOLDER / "s2_l2a_12band_10m.tif",
+        unit=Unit.DN,
+        offset=0.0,
+        time="2017-06-13T10:10:31Z",
+        scene_id="S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP",
+        collection="COPERNICUS/S2_SR_HARMONIZED",
+    ),
+    "COPERNICUS/S1_GRD": Raster(
+        _FOLDER / "s1_vv_vh_10m.tif",
+        unit=Unit.DB,
+        time="2017-06-12T16:58:09Z",
+        scene_id="S1B_IW_GRDH_1SDV_20170612T165809",
+        collection="COPERNICUS/S1_GRD",
+    ),
+}
+"""Collection -> file. Dates and ids are those of `scene.json`."""
+_EXAMPLE = "PointBuffer(lon=12.9394, lat=47.7682, buffer_m=1000)"
+"""Around the middle of the scene."""
+
+
+class SampleScene:
+    """2.4 x 3.6 km of the Salzach valley in June 2017: Sentinel-2 L2A and Sentinel-1 GRD, both at 10 m."""
+
+    name = "sample"
+
+    def __init__(self) -> None:
+        self._rasters = LocalRasters(list(_RASTERS.values()))
+
+    def identity(self) -> str:
+        """A hash of the bundled files."""
+        return f"{self.name}:{_digest()}"
+
+    def native_geobox(self, query: Query) -> GeoBox:
+        """The whole scene at 10 m (or as near as another `scale_m` comes).
+
+        Raises:
+            SensorNotOffered: Not a sensor of the sample.
+        """
+        _require_offered(query)
+        return self._rasters.native_geobox(replace(query, window=None))
+
+    def fetch(self, query: Query) -> Chip:
+        """The chip, with the scene's own date whatever the window; a note says so where they differ.
+
+        Raises:
+            SensorNotOffered: Not a sensor of the sample, or a band it does not have.
+            OutsideCoverage: The grid lies wholly outside.
+        """
+        _require_offered(query)
+        whole = replace(query, window=None)
+        try:
+            chip = self._rasters.fetch(whole)
+        except OutsideCoverage as error:
+            raise _outside(self.native_geobox(replace(whole, geobox=None)), error) from None
+        notes = chip.source.notes + _window_note(query.window, chip.times[0])
+        return replace(chip, source=replace(chip.source, provider=self.name, notes=notes))
+
+
+def _window_note(window: TemporalSpec | None, time: datetime | None) -> tuple[str, ...]:
+    if window is None or time is None or window.start <= time.date() < window.end:
+        return ()
+    return (f"The sample scene is of {time:%Y-%m-%d}, outside of {window.start} to {window.end}; it was used anyway.",)
+
+
+def _require_offered(query: Query) -> None:
+    if query.sensor.collection not in _RASTERS:
+        raise SensorNotOffered(
+            f"Wanted {query.sensor.collection}, which the sample scene does not have.",
+            has=", ".join(_RASTERS),
+            fix="choose a model that takes one of these, or give your own imagery: backend=<path>",
+        )
+
+
+def _outside(grid: GeoBox, error: OutsideCoverage) -> OutsideCoverage:
+    west, south, east, north = bounds_deg(grid)
+    return OutsideCoverage(
+        error.headline.replace("in the files", "in the sample scene"),
+        covered=in_degrees(grid),
+        centre=f"lon {(west + east) / 2:.4f}, lat {(south + north) / 2:.4f}",
+        fix=f"{_EXAMPLE} works with the sample; other places need your own imagery: backend=<path>",
+    )
+
+
+@cache
+def _digest() -> str:
+    digest = hashlib.sha256()
+    for raster in _RASTERS.values():
+        digest.update(Path(raster.path).read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,99 @@
+"""The demo writes what it says, at the right place, and calls random weights by their name."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import rasterio
+from matplotlib.image import imread
+from rich.console import Console
+
+from rs_embed import Embedding
+from rs_embed.api import inspect_chip
+from rs_embed.demo import draw_panels, run_demo, true_colour
+from rs_embed.errors import StorageError
+
+LABEL = "random weights: shapes only"
+RANDOM = "thor_1_0_base_random_weights"
+
+
+@dataclass(frozen=True)
+class Demo:
+    out: Path
+    text: str
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """One run on a machine that has no weights and may not ask for any."""
+    out = tmp_path_factory.mktemp("demo") / "new" / "folder"
+    console = Console(file=io.StringIO(), width=150, markup=False)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RS_EMBED_OFFLINE", "1")
+        environment.setenv("RS_EMBED_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        assert run_demo(out, console) == 0
+    return Demo(out, console.file.getvalue())
+
+
+def test_it_writes_every_file_that_it_names(demo):
+    written = {path.name for path in demo.out.iterdir()}
+    kinds = ("pca.png", "grid.tif", "pooled.npz")
+    assert written == {
+        "overview.png",
+        "sample_rgb.png",
+        *(f"{model}_{kind}" for model in ("mosaiks_rcf", RANDOM) for kind in kinds),
+    }
+    assert all(str(demo.out / name) in demo.text for name in written)
+
+
+@pytest.mark.parametrize(("stem", "cell_m"), [("mosaiks_rcf", 80), (RANDOM, 160)])
+def test_the_maps_start_at_the_corner_of_the_scene(demo, stem, cell_m):
+    with rasterio.open(demo.out / f"{stem}_grid.tif") as file:
+        assert (file.bounds.left, file.bounds.top) == (344400, 5294400)
+        assert file.crs.to_epsg() == 32633
+        assert file.res == (cell_m, cell_m)
+
+
+def test_random_weights_are_called_so_in_table_files_and_metadata(demo):
+    rows = [line for line in demo.text.splitlines() if line.startswith(" thor_1_0_base ")]
+    assert len(rows) == 2
+    assert all(LABEL in row for row in rows)
+    for name in (f"{RANDOM}_grid.tif", f"{RANDOM}_pooled.npz"):
+        assert Embedding.load(demo.out / name).meta.weights_note == LABEL
+
+
+def test_the_baseline_is_not_called_random(demo):
+    rows = [line for line in demo.text.splitlines() if line.startswith(" mosaiks_rcf ")]
+    assert len(rows) == 2
+    assert not any("random" in row for row in rows)
+    assert Embedding.load(demo.out / "mosaiks_rcf_pooled.npz").meta.weights_note is None
+
+
+def test_one_line_says_why_the_weights_are_missing(demo):
+    (line,) = [line for line in demo.text.splitlines() if "runs with random weights" in line]
+    assert "not in the cache" in line
+
+
+def test_the_vector_takes_the_default_path_and_the_map_keeps_native_pixels(demo):
+    pooled, grid = (Embedding.load(demo.out / f"{RANDOM}_{kind}") for kind in ("pooled.npz", "grid.tif"))
+    assert (pooled.meta.input_prep, grid.meta.input_prep) == ("resize", "tile")
+    assert (pooled.meta.gsd_m, grid.meta.gsd_m) == (12.5, 10.0)
+
+
+def test_the_overview_is_a_wide_picture(demo):
+    height, width, _ = imread(demo.out / "overview.png").shape
+    assert width > 1.5 * height > 1000
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "demo").write_text("")
+    with pytest.raises(StorageError, match="folder"):
+        run_demo(tmp_path / "demo", Console(file=io.StringIO()))
+
+
+def test_pictures_of_other_imagery_carry_no_credit_of_the_sample(tmp_path):
+    chip = inspect_chip("mosaiks_rcf", backend="sample").chips["s2_12"]
+    draw_panels([true_colour(chip)], tmp_path / "plain.png")
+    draw_panels([true_colour(chip)], tmp_path / "credited.png", "Contains modified Copernicus Sentinel data 2017")
+    assert (tmp_path / "plain.png").read_bytes() != (tmp_path / "credited.png").read_bytes()
