@@ -11,8 +11,9 @@ from rich.console import Console
 
 from rs_embed import Embedding
 from rs_embed.api import inspect_chip
-from rs_embed.demo import draw_panels, run_demo, true_colour
+from rs_embed.demo import run_demo
 from rs_embed.errors import StorageError
+from rs_embed.pictures import save_figure, side_by_side, true_colour
 
 LABEL = "random weights: shapes only"
 RANDOM = "thor_1_0_base_random_weights"
@@ -94,6 +95,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
 
 def test_pictures_of_other_imagery_carry_no_credit_of_the_sample(tmp_path):
     chip = inspect_chip("mosaiks_rcf", backend="sample").chips["s2_12"]
-    draw_panels([true_colour(chip)], tmp_path / "plain.png")
-    draw_panels([true_colour(chip)], tmp_path / "credited.png", "Contains modified Copernicus Sentinel data 2017")
+    save_figure(side_by_side([true_colour(chip)]), tmp_path / "plain.png")
+    credit = "Contains modified Copernicus Sentinel data 2017"
+    save_figure(side_by_side([true_colour(chip)], credit), tmp_path / "credited.png")
     assert (tmp_path / "plain.png").read_bytes() != (tmp_path / "credited.png").read_bytes()

@@ -5,21 +5,20 @@ import json
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 import rs_embed
 from rs_embed.errors import RSEmbedError, RSEmbedWarning
 from rs_embed.specs import BBox, InputPrep, OutputSpec, PointBuffer, Pooling, Precision, SpatialSpec, TemporalSpec
+from rs_embed.tables import table
 
 if TYPE_CHECKING:
     from rs_embed.embedders.describe import ModelDescription
@@ -75,7 +74,7 @@ class Request:
     bbox: Annotated[
         tuple[float, float, float, float] | None, _where(metavar="MINLON MINLAT MAXLON MAXLAT", help="A box instead.")
     ] = None
-    crs: Annotated[str, _where(help="Of the four numbers of --bbox.")] = "EPSG:4326"
+    crs: Annotated[str | None, _where(help="Of the four numbers of --bbox; EPSG:4326 if left out.")] = None
     start: Annotated[str | None, _when(help="First day, YYYY-MM-DD.")] = None
     end: Annotated[str | None, _when(help="The day after the last.")] = None
     year: Annotated[int | None, _when(help="A whole year instead.")] = None
@@ -91,7 +90,9 @@ class Request:
         point = _together("--lon, --lat and --buffer", self.lon, self.lat, self.buffer)
         _either("--bbox", self.bbox, "--lon, --lat and --buffer", point)
         if self.bbox is not None:
-            return BBox(*self.bbox, crs=self.crs)
+            return BBox(*self.bbox, crs=self.crs or "EPSG:4326")
+        if self.crs is not None:
+            raise typer.BadParameter("--crs describes a --bbox")
         return PointBuffer(*point) if point else None
 
     def temporal(self) -> TemporalSpec | None:
@@ -181,18 +182,6 @@ def _command(*examples: str) -> Callable[[Command], Command]:
     return register
 
 
-def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> Table:
-    """The columns named, or all, of rows with equal keys."""
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name in columns or rows[0]:
-        drawn.add_column(name.replace("_", " "), overflow="fold")
-    for row in rows:
-        cells = [row[name] for name in columns or row]
-        drawn.add_row(*(", ".join(map(str, cell)) if isinstance(cell, list) else str(cell) for cell in cells))
-    drawn.columns[0].style, drawn.columns[0].no_wrap = "cyan", True
-    return drawn
-
-
 def _readable(model: "ModelDescription") -> dict[str, object]:
     names = [modality["name"] for modality in model["modalities"]]
     return {**model, "modalities": names, "parameters": f"{model['parameters_m']:g} million"}
@@ -246,8 +235,11 @@ def embed(
 
         typer.echo(str(_call(plan_embedding, request, options)))
         return
-    from rs_embed.demo import embedding_row, source_line
+    from rs_embed.embedding_files import check_path
+    from rs_embed.tables import embedding_row, source_line
 
+    if out is not None:
+        check_path(out, options.output)
     started = time.perf_counter()
     embedding = _call(rs_embed.get_embedding, request, options)
     if as_json:
@@ -285,9 +277,9 @@ def inspect(request: Request, picture: _Picture = None) -> None:
     report = rs_embed.inspect_chip(request.model, where, when, imagery, modality=request.modality)
     typer.echo(str(report))
     if picture is not None:
-        from rs_embed.demo import draw_panels, true_colour
+        from rs_embed.pictures import save_figure, side_by_side, true_colour
 
-        draw_panels([true_colour(next(iter(report.chips.values())))], picture)
+        save_figure(side_by_side([true_colour(next(iter(report.chips.values())))]), picture)
         ERR.print(f"wrote {picture}", soft_wrap=True)
 
 

@@ -7,20 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 from rich.console import Console
 
 from rs_embed.api import get_embedding, inspect_chip
 from rs_embed.chip import Chip
-from rs_embed.cli import table
 from rs_embed.embedding import Embedding
 from rs_embed.errors import ScaleWarning, StorageError, WeightsError
-from rs_embed.pictures import chip_rgb, pca_rgb, save_figure
+from rs_embed.pictures import principal_components, save_figure, side_by_side, true_colour
 from rs_embed.specs import OutputSpec
+from rs_embed.tables import embedding_row, table
 
 BASELINE, FOUNDATION_MODEL = "mosaiks_rcf", "thor_1_0_base"
 ATTRIBUTION = "Contains modified Copernicus Sentinel data 2017; BigEarthNet v2.0"
@@ -36,29 +31,6 @@ class Timed:
 
     embedding: Embedding
     seconds: float
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A picture with its place."""
-
-    title: str
-    image: NDArray[np.float32]
-    """`[H, W, 3]` in 0..1."""
-    geobox: GeoBox | None
-
-    @property
-    def unit(self) -> str:
-        """Of the axes."""
-        return "px" if self.geobox is None else "km"
-
-    def edges(self) -> tuple[float, float, float, float]:
-        """West, east, south, north in that unit."""
-        if self.geobox is None:
-            height, width, _ = self.image.shape
-            return 0.0, width, 0.0, height
-        box = self.geobox.boundingbox
-        return box.left / 1000, box.right / 1000, box.bottom / 1000, box.top / 1000
 
 
 def run_demo(out: Path, console: Console) -> int:
@@ -117,76 +89,12 @@ def _timed(call: Callable[[], Embedding]) -> Timed:
 def _write(out: Path, chip: Chip, results: Sequence[tuple[Embedding, Embedding]]) -> list[Path]:
     """Pictures of everything, and vector and map of each model."""
     files = [out / "overview.png", out / "sample_rgb.png"]
-    panels = [true_colour(chip), *(_first_components(grid) for _, grid in results)]
-    draw_panels(panels, files[0], ATTRIBUTION)
-    draw_panels(panels[:1], files[1], ATTRIBUTION)
+    panels = [true_colour(chip), *(principal_components(grid) for _, grid in results)]
+    save_figure(side_by_side(panels, ATTRIBUTION), files[0])
+    save_figure(side_by_side(panels[:1], ATTRIBUTION), files[1])
     for (pooled, grid), panel in zip(results, panels[1:], strict=True):
         stem = pooled.meta.model_id + ("_random_weights" if pooled.meta.weights_note else "")
         picture = out / f"{stem}_pca.png"
-        draw_panels([panel], picture, ATTRIBUTION)
+        save_figure(side_by_side([panel], ATTRIBUTION), picture)
         files += [picture, grid.save(out / f"{stem}_grid.tif"), pooled.save(out / f"{stem}_pooled.npz")]
     return files
-
-
-def true_colour(chip: Chip) -> Panel:
-    """A Sentinel-2 chip as the eye sees it.
-
-    Raises:
-        BandMismatch: B4, B3 or B2 is missing.
-    """
-    days = ", ".join(f"{time:%d %B %Y}" for time in chip.times if time is not None)
-    return Panel(f"Sentinel-2, true colour\n{days}", chip_rgb(chip), chip.geobox)
-
-
-def _first_components(grid: Embedding) -> Panel:
-    note = grid.meta.weights_note or f"3 principal components of {len(grid.data)} dimensions"
-    return Panel(f"{grid.meta.model_id}\n{note}", pca_rgb(grid.data), grid.geobox)
-
-
-def draw_panels(panels: Sequence[Panel], path: Path, credit: str = "") -> None:
-    """Pictures side by side, on the axes of the first.
-
-    Args:
-        credit: A line under the pictures.
-
-    Raises:
-        StorageError: The file cannot be written.
-    """
-    west, east, south, north = panels[0].edges()
-    figure = Figure(
-        figsize=(3.7 * len(panels) + 0.6, 3.5 * (north - south) / (east - west) + 1.4),
-        layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1),
-    )
-    for axes, panel in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
-        edges = np.subtract(panel.edges(), (west, west, south, south))
-        axes.imshow(panel.image, extent=edges, interpolation="nearest")
-        axes.set(title=panel.title, xlabel=f"{panel.unit} east", xlim=(0, east - west), ylim=(0, north - south))
-        axes.title.set_fontsize(10)
-    figure.axes[0].set_ylabel(f"{panels[0].unit} north")
-    figure.supxlabel(credit, fontsize=7, color="0.4")
-    save_figure(figure, path)
-
-
-def embedding_row(embedding: Embedding, seconds: float) -> dict[str, object]:
-    """What a table says of an embedding; the norm of a grid is the mean over its tokens."""
-    meta = embedding.meta
-    return {
-        "model": meta.model_id,
-        "output": meta.output,
-        "shape": " x ".join(map(str, embedding.data.shape)),
-        "norm": f"{np.nanmean(np.linalg.norm(embedding.data, axis=0)):.4g}",
-        "valid": f"{meta.valid_fraction:.0%}",
-        "gsd_m": f"{meta.gsd_m:.4g}",
-        "input_prep": meta.input_prep,
-        "seconds": f"{seconds:.2f}",
-        "weights": meta.weights_note or meta.weights.partition("#")[0],
-    }
-
-
-def source_line(embedding: Embedding) -> str:
-    """Whose pixels they were, and of which days."""
-    chips = [
-        ", ".join([f"{one.collection} via {one.provider}", *(day[:10] for day in one.scene_times[:3])])
-        for one in embedding.meta.inputs
-    ]
-    return f"{'; '.join(chips)}, as {embedding.meta.model_id} sees it:"

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -27,11 +28,7 @@ _UNREADABLE = (OSError, EOFError, BadZipFile, KeyError, ValueError, ValidationEr
 
 def save(embedding: Embedding, path: Path) -> Path:
     """Write under a temporary name, then rename: a file is whole or not there."""
-    if path.suffix not in _FORMATS:
-        raise StorageError(
-            f"Wanted a file name ending in {', '.join(_FORMATS)}, found {str(path)!r}.",
-            fix="choose one of them",
-        )
+    check_path(path, embedding.meta.output)
     write, _ = _FORMATS[path.suffix]
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
@@ -45,6 +42,18 @@ def save(embedding: Embedding, path: Path) -> Path:
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def check_path(path: Path, output: Literal["pooled", "grid"]) -> None:
+    """Raise `StorageError` for a path that `save` could not write, before anything is computed for it."""
+    if path.suffix not in _FORMATS:
+        raise StorageError(
+            f"Wanted a file name ending in {', '.join(_FORMATS)}, found {str(path)!r}.", fix="choose one of them"
+        )
+    if not path.parent.is_dir():
+        raise StorageError(f"Wanted to write {str(path)!r}, found no such folder.", fix="make the folder first")
+    if path.suffix == ".tif" and output == "pooled":
+        raise StorageError("Wanted a grid for a GeoTIFF, found a pooled vector.", fix="save it as .npz or .nc")
 
 
 def load(path: Path) -> Embedding:
@@ -105,9 +114,10 @@ def _write_geotiff(embedding: Embedding, path: Path) -> None:
     import rasterio  # 0.2 s, and the other formats do without
 
     geobox = embedding.geobox
-    if not embedding.is_grid or geobox is None:
-        found = "an array without a place" if embedding.is_grid else "a pooled vector"
-        raise StorageError(f"Wanted a georeferenced grid for a GeoTIFF, found {found}.", fix="save it as .npz or .nc")
+    if geobox is None:
+        raise StorageError(
+            "Wanted a georeferenced grid for a GeoTIFF, found an array without a place.", fix="save it as .npz or .nc"
+        )
     channels, height, width = embedding.data.shape
     with rasterio.open(
         path,

@@ -1,45 +1,73 @@
-"""Pictures: a token grid as three principal components, a Sentinel-2 chip as true colour."""
+"""Pictures: a token grid as three principal components, a Sentinel-2 chip as true colour, side by side in place."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 
+from rs_embed._optional import require
 from rs_embed.embedding import Embedding
 from rs_embed.errors import BandMismatch, StorageError
+
+require("matplotlib", extra="plot")  # before the imports, which would not say how to get it
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: E402
 
 if TYPE_CHECKING:
     from rs_embed.chip import Chip
 
 STRETCH_PERCENT = (2.0, 98.0)
+_SUBSPACE, _ITERATIONS = 8, 20
+"""Width and steps of the subspace iteration: an exact SVD of a map costs ten times as much and looks the same."""
 
 
-def plot_embedding(embedding: Embedding, path: Path | None = None) -> Figure:
-    """See `Embedding.plot`."""
-    title = embedding.meta.model_id + (f" ({note})" if (note := embedding.meta.weights_note) else "")
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title, fontsize=10)
-    if embedding.is_grid:
-        axes.imshow(pca_rgb(embedding.data), extent=_extent_km(embedding), interpolation="nearest")
-        axes.set_xlabel("km east" if embedding.geobox is not None else "token")
-        axes.set_ylabel("km north" if embedding.geobox is not None else "token")
-    else:
-        axes.bar(np.arange(embedding.data.size), embedding.data, width=1.0)
-        axes.set_xlabel("dimension")
-    if path is not None:
-        save_figure(figure, path)
-    return figure
+@dataclass(frozen=True)
+class Panel:
+    """A picture with its place."""
+
+    title: str
+    image: NDArray[np.float32]
+    """`[H, W, 3]` in 0..1."""
+    geobox: GeoBox | None
+
+    @property
+    def unit(self) -> str:
+        """Of the axes."""
+        return "px" if self.geobox is None else "km"
+
+    def edges(self) -> tuple[float, float, float, float]:
+        """West, east, south, north in that unit."""
+        if self.geobox is None:
+            height, width, _ = self.image.shape
+            return 0.0, width, 0.0, height
+        box = self.geobox.boundingbox
+        return box.left / 1000, box.right / 1000, box.bottom / 1000, box.top / 1000
 
 
-def _extent_km(embedding: Embedding) -> tuple[float, float, float, float] | None:
-    """West, east, south, north in kilometres from the south-west corner."""
-    if embedding.geobox is None:
-        return None
-    box = embedding.geobox.boundingbox
-    return 0.0, (box.right - box.left) / 1000, 0.0, (box.top - box.bottom) / 1000
+def true_colour(chip: "Chip") -> Panel:
+    """A Sentinel-2 chip as the eye sees it; nodata is white.
+
+    Raises:
+        BandMismatch: B4, B3 or B2 is missing.
+    """
+    if not {"B2", "B3", "B4"} <= set(chip.band_names):
+        raise BandMismatch(
+            f"Wanted B4, B3 and B2, found {', '.join(chip.band_names)}.",
+            fix="plot another chip, or fetch those bands",
+        )
+    values = chip.select(("B4", "B3", "B2")).values[0]
+    days = ", ".join(f"{time:%d %B %Y}" for time in chip.times if time is not None)
+    return Panel(f"Sentinel-2, true colour\n{days}", _colours(np.moveaxis(values, 0, -1)), chip.geobox)
+
+
+def principal_components(grid: Embedding) -> Panel:
+    """A token grid in the colours of its first three principal components."""
+    note = grid.meta.weights_note or f"3 principal components of {len(grid.data)} dimensions"
+    return Panel(f"{grid.meta.model_id}\n{note}", pca_rgb(grid.data), grid.geobox)
 
 
 def pca_rgb(grid: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -52,45 +80,74 @@ def pca_rgb(grid: NDArray[np.float32]) -> NDArray[np.float32]:
         `[H, W, 3]` in 0..1, each component stretched between its 2nd and 98th percentile. The sign of a component
         is free; it is chosen so that its largest weight is positive, so equal grids give equal pictures.
     """
-    channels, height, width = grid.shape
-    tokens = grid.reshape(channels, -1).T.astype(np.float64)
-    valid = np.isfinite(tokens).all(axis=1)
-    colours = np.ones((height * width, 3), np.float32)
-    centred = tokens[valid] - tokens[valid].mean(axis=0)
-    _, _, axes = np.linalg.svd(centred, full_matrices=False)
-    axes = axes[:3] * np.sign(axes[:3, np.abs(axes[:3]).argmax(axis=1)].diagonal())[:, None]
-    parts = np.zeros((valid.sum(), 3))
-    parts[:, : len(axes)] = centred @ axes.T
-    colours[valid] = stretch(parts)
-    return colours.reshape(height, width, 3)
+    tokens = np.moveaxis(grid, 0, -1)
+    valid = np.isfinite(tokens).all(axis=-1)
+    parts = np.full((*valid.shape, 3), np.nan, np.float32)
+    if valid.any():
+        centred = tokens[valid].astype(np.float64) - tokens[valid].mean(axis=0)
+        axes = _principal_axes(centred)
+        parts[valid] = 0.0
+        parts[valid, : len(axes)] = centred @ axes.T
+    return _colours(parts)
 
 
-def chip_rgb(chip: "Chip") -> NDArray[np.float32]:
-    """True colour of a Sentinel-2 chip, `[H, W, 3]` in 0..1; nodata is white.
+def _principal_axes(centred: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Up to 3 rows `[K, D]`, largest variance first, by subspace iteration from a fixed start."""
+    basis = np.random.default_rng(0).standard_normal((centred.shape[1], min(_SUBSPACE, *centred.shape)))
+    for _ in range(_ITERATIONS):
+        basis, _ = np.linalg.qr(centred.T @ (centred @ basis))
+    _, _, turn = np.linalg.svd(centred @ basis, full_matrices=False)
+    axes = (basis @ turn.T).T[:3]
+    signs = np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=1, keepdims=True), axis=1))
+    turned: NDArray[np.float64] = axes * signs
+    return turned
 
-    Raises:
-        BandMismatch: B4, B3 or B2 is missing.
+
+def _colours(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`[H, W, 3]` with each channel stretched from its 2nd..98th percentile to 0..1; NaN is white."""
+    valid = np.isfinite(values).all(axis=-1)
+    colours = np.ones(values.shape, np.float32)
+    if valid.any():
+        low, high = np.percentile(values[valid], STRETCH_PERCENT, axis=0)
+        colours[valid] = np.clip((values[valid] - low) / np.maximum(high - low, 1e-12), 0, 1)
+    return colours
+
+
+def plot_embedding(embedding: Embedding, path: Path | None = None) -> Figure:
+    """See `Embedding.plot`."""
+    if embedding.is_grid:
+        figure = side_by_side([principal_components(embedding)])
+    else:
+        note = embedding.meta.weights_note
+        figure = Figure(figsize=(7, 3), layout="constrained")
+        axes = figure.add_subplot()
+        axes.bar(np.arange(embedding.data.size), embedding.data, width=1.0)
+        axes.set(title=embedding.meta.model_id + (f"\n{note}" if note else ""), xlabel="dimension", ylabel="value")
+        axes.title.set_fontsize(10)
+    if path is not None:
+        save_figure(figure, path)
+    return figure
+
+
+def side_by_side(panels: Sequence[Panel], credit: str = "") -> Figure:
+    """Pictures side by side, on the axes of the first.
+
+    Args:
+        credit: A line under the pictures.
     """
-    if not {"B2", "B3", "B4"} <= set(chip.band_names):
-        raise BandMismatch(
-            f"Wanted B4, B3 and B2, found {', '.join(chip.band_names)}.",
-            fix="plot another chip, or fetch those bands",
-        )
-    values = chip.select(("B4", "B3", "B2")).values[0]
-    pixels = np.moveaxis(values, 0, -1).reshape(-1, 3)
-    valid = np.isfinite(pixels).all(axis=1)
-    colours: NDArray[np.float32] = np.ones_like(pixels)
-    colours[valid] = stretch(pixels[valid])
-    height, width = values.shape[1:]
-    picture: NDArray[np.float32] = colours.reshape(height, width, 3)
-    return picture
-
-
-def stretch(values: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Each column of `[N, C]` from its 2nd..98th percentile to 0..1, clipped."""
-    low, high = np.percentile(values, STRETCH_PERCENT, axis=0)
-    scaled: NDArray[np.float32] = np.clip((values - low) / np.maximum(high - low, 1e-12), 0, 1).astype(np.float32)
-    return scaled
+    west, east, south, north = panels[0].edges()
+    figure = Figure(
+        figsize=(3.7 * len(panels) + 0.6, 3.5 * (north - south) / (east - west) + 1.4),
+        layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1),
+    )
+    for axes, panel in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
+        edges = np.subtract(panel.edges(), (west, west, south, south))
+        axes.imshow(panel.image, extent=edges, interpolation="nearest")
+        axes.set(title=panel.title, xlabel=f"{panel.unit} east", xlim=(0, east - west), ylim=(0, north - south))
+        axes.title.set_fontsize(10)
+    figure.axes[0].set_ylabel(f"{panels[0].unit} north")
+    figure.supxlabel(credit, fontsize=7, color="0.4")
+    return figure
 
 
 def save_figure(figure: Figure, path: Path) -> None:

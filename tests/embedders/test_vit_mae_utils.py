@@ -7,7 +7,7 @@ import torch
 from jaxtyping import install_import_hook
 
 with install_import_hook(["rs_embed.encoders.tokens", "rs_embed.embedders._vit_mae_utils"], "beartype.beartype"):
-    from rs_embed.embedders._vit_mae_utils import pool, square_layout, to_grid
+    from rs_embed.embedders._vit_mae_utils import pool, to_grid
     from rs_embed.encoders.tokens import TokenGrid, TokenLayout
 from rs_embed.errors import ReadoutError
 
@@ -65,15 +65,3 @@ def test_tokens_of_another_length_than_the_layout_are_refused(read_out: Callable
 def test_a_layout_without_a_grid_is_refused(read_out: Callable[..., torch.Tensor]) -> None:
     with pytest.raises(ReadoutError, match="no grid"):
         read_out(torch.zeros(1, 1, 4), TokenLayout(grids=(), prefix=1))
-
-
-def test_a_square_layout_is_built_from_a_count_and_a_known_prefix() -> None:
-    assert square_layout(197, prefix=1) == TokenLayout((TokenGrid("patches", 14, 14),), prefix=1)
-    assert square_layout(49).length == 49
-
-
-@pytest.mark.parametrize(("n_tokens", "prefix"), [(50, 0), (49, 1), (1, 1), (0, 4)])
-def test_a_count_that_is_no_square_is_refused(n_tokens: int, prefix: int) -> None:
-    with pytest.raises(ReadoutError, match=f"these are {n_tokens - prefix}") as caught:
-        square_layout(n_tokens, prefix)
-    assert "OutputSpec.pooled()" in str(caught.value)

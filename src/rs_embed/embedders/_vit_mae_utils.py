@@ -1,6 +1,5 @@
 """Read-out: from an encoder's tokens to one vector or one grid."""
 
-import math
 from typing import Literal
 
 import torch
@@ -8,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from rs_embed.encoders.tokens import TokenGrid, TokenLayout
+from rs_embed.encoders.tokens import TokenLayout
 from rs_embed.errors import ReadoutError
 
 Merge = Literal["mean", "sum", "concat"]
@@ -69,27 +68,6 @@ def pool(
     """
     patches = _patch_tokens(tokens, layout)
     return patches.amax(dim=1) if how == "max" else patches.mean(dim=1)
-
-
-def square_layout(n_tokens: int, prefix: int = 0) -> TokenLayout:
-    """Build the layout of one square grid, for an encoder that tells no more than its token count.
-
-    Args:
-        n_tokens: Length of the sequence, prefix included.
-        prefix: How many class or register tokens come first; must be known, it is not guessed.
-
-    Raises:
-        ReadoutError: The patch tokens do not make a square.
-    """
-    patches = n_tokens - prefix
-    side = math.isqrt(max(patches, 0))
-    if side == 0 or side * side != patches:
-        raise ReadoutError(
-            f"A square grid wants 1, 4, 9, ... patch tokens, these are {patches}.",
-            tokens=f"{n_tokens}, {prefix} of them before the grid",
-            fix="ask for OutputSpec.pooled(), or give the layout of the tokens",
-        )
-    return TokenLayout((TokenGrid("patches", side, side),), prefix)
 
 
 def _patch_tokens(tokens: Float[Tensor, "batch token dim"], layout: TokenLayout) -> Float[Tensor, "batch patch dim"]:

@@ -41,7 +41,7 @@ _EXAMPLE = "PointBuffer(lon=12.9394, lat=47.7682, buffer_m=1000)"
 
 
 class SampleScene:
-    """2.4 x 3.6 km of the Salzach valley in June 2017: Sentinel-2 L2A and Sentinel-1 GRD, both at 10 m."""
+    """2.4 x 3.6 km of the Saalach valley in June 2017: Sentinel-2 L2A and Sentinel-1 GRD, both at 10 m."""
 
     name = "sample"
 

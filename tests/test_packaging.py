@@ -1,0 +1,51 @@
+"""What `pip install eo-rs-embed` brings."""
+
+import re
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, requires
+
+from packaging.requirements import Requirement
+
+CUDA = re.compile(r"nvidia|cuda|triton")
+
+
+def closure(name: str, seen: set[str], extras: tuple[str, ...] = ("",)) -> set[str]:
+    """Every package that installing `name` installs here, CUDA wheels left out."""
+    for text in requires(name) or []:
+        requirement = Requirement(text)
+        wanted = requirement.marker is None or any(requirement.marker.evaluate({"extra": e}) for e in extras)
+        key = requirement.name.lower().replace("_", "-")
+        if not wanted or key in seen or CUDA.match(key):
+            continue
+        try:
+            seen.add(key)
+            closure(requirement.name, seen, tuple(requirement.extras) or ("",))
+        except PackageNotFoundError:  # for another platform
+            seen.discard(key)
+    return seen
+
+
+def test_the_base_install_stays_small_and_free_of_what_only_some_need():
+    packages = closure("eo-rs-embed", set())
+    assert len(packages) + 1 <= 80, sorted(packages)
+    assert not packages & {"torchvision", "timm", "terratorch", "geopandas", "matplotlib", "dask"}
+
+
+def test_without_matplotlib_everything_but_pictures_works():
+    code = """
+import sys
+sys.modules["matplotlib"] = None
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "matplotlib" else find(name, *rest)
+from rs_embed import get_embedding
+from rs_embed.errors import MissingDependency
+embedding = get_embedding("mosaiks_rcf", backend="sample")
+try:
+    embedding.plot()
+except MissingDependency as error:
+    print(error.fix)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "pip install 'eo-rs-embed[plot]'"
