@@ -3,46 +3,20 @@
 Torch and imagery libraries load when a model runs, not when this module is imported.
 """
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
-from rs_embed.embedders.card import ModelCard
-from rs_embed.embedders.catalog import card_of_key, get_card, list_cards
+from rs_embed._call import Backend, Call, InputArrays, KnobValue, Modalities, Sensors, named, provider_of
+from rs_embed.embedders.catalog import get_card, list_cards
 from rs_embed.embedders.describe import ModelDescription, describe
-from rs_embed.errors import BatchError, ChoiceWarning, SpecError
-from rs_embed.providers import open_provider
-from rs_embed.providers.arrays import SupportsArray
-from rs_embed.providers.base import Provider
-from rs_embed.settings import ModelKnobs, WeightsKnobs
-from rs_embed.specs import (
-    InputPrep,
-    OutputSpec,
-    Precision,
-    SensorSpec,
-    SpatialSpec,
-    TemporalSpec,
-    require_choice,
-)
+from rs_embed.errors import BatchError, SpecError
+from rs_embed.specs import InputPrep, OutputSpec, Precision, SpatialSpec, TemporalSpec
 
 if TYPE_CHECKING:
-    from rs_embed.embedders.base import Embedder, ModelRequest, NetworkCache
     from rs_embed.embedding import Embedding
     from rs_embed.pipeline.plan import Plan
     from rs_embed.report import ChipReport
-
-Backend = str | Path | Provider
-"""A backend's name, a path to rasters, or a provider object."""
-InputArrays = SupportsArray | Mapping[str, SupportsArray]
-"""Raw values `[C,H,W]` or `[T,C,H,W]` in the unit of the collection, or a mapping modality -> array."""
-Sensors = SensorSpec | Mapping[str, SensorSpec] | None
-Modalities = str | Sequence[str] | None
-KnobValue = str | int | float | bool | Path | None
 
 
 def get_embedding(
@@ -122,8 +96,8 @@ def plan_embedding(
     Raises:
         RSEmbedError: Whatever can be known to be wrong beforehand.
     """
-    call = _Call(model_id, output, sensor, _named(modality, input_chw), input_prep, device, precision, knobs)
-    return call.plan(_provider(backend, input_chw, call), [spatial], [temporal])
+    call = Call(model_id, output, sensor, named(modality, input_chw), input_prep, device, precision, knobs)
+    return call.plan(provider_of(backend, input_chw, call), [spatial], [temporal])
 
 
 def get_embeddings(
@@ -163,8 +137,8 @@ def get_embeddings(
             f"Wanted one window for all or one per place ({len(places)}), found {len(windows)}.",
             fix="pass a single TemporalSpec, or a list as long as `spatials`",
         )
-    call = _Call(model_id, output, sensor, modality, input_prep, device, precision, knobs)
-    plan = call.plan(_provider(backend, None, call), places, windows)
+    call = Call(model_id, output, sensor, modality, input_prep, device, precision, knobs)
+    plan = call.plan(provider_of(backend, None, call), places, windows)
     with _bar(len(places), shown=progress) as advance:
         results = []
         for _, result in run(plan):
@@ -201,106 +175,12 @@ def inspect_chip(
 
     Print the result for a table; `report.chips["s2"].to_xarray()` has the pixels.
     """
-    modality = _named(modality, input_chw)
-    call = _Call(model_id, OutputSpec.pooled(), sensor, modality, "auto", "cpu", "fp32", {})
-    provider = _provider(backend, input_chw, call)
+    modality = named(modality, input_chw)
+    call = Call(model_id, OutputSpec.pooled(), sensor, modality, "auto", "cpu", "fp32", {})
+    provider = provider_of(backend, input_chw, call)
     from rs_embed.report import inspect
 
     return inspect(call.request(), provider, spatial, temporal)
-
-
-@dataclass(frozen=True)
-class _Call:
-    """The arguments that all calls share, as given."""
-
-    model_id: str
-    output: OutputSpec
-    sensor: Sensors
-    modality: Modalities
-    input_prep: InputPrep
-    device: str
-    precision: Precision
-    knobs: Mapping[str, KnobValue]
-
-    def plan(
-        self,
-        provider: Provider,
-        places: Sequence[SpatialSpec | None],
-        windows: Sequence[TemporalSpec | None],
-    ) -> "Plan":
-        """Everything checked that can be checked before weights are loaded or pixels fetched."""
-        from rs_embed.embedders.base import pick_device
-        from rs_embed.pipeline.plan import Job, plan_items
-
-        request = self.request()
-        require_choice("input_prep", self.input_prep, get_args(InputPrep))
-        if not isinstance(self.output, OutputSpec):
-            raise SpecError(f"Wanted an OutputSpec, found {self.output!r}.", fix="OutputSpec.pooled() or .grid()")
-        prep = request.card.input_prep if self.input_prep == "auto" else self.input_prep
-        embedder = _adapter(request.card.adapter)(request, pick_device(self.device), _networks())
-        embedder.geometry()
-        return plan_items(Job(embedder, provider, self.output, prep), places, windows)
-
-    def request(self) -> "ModelRequest":
-        """Model, knobs and inputs of the call."""
-        from rs_embed.pipeline.request import resolve_request
-
-        require_choice("precision", self.precision, get_args(Precision))
-        card = get_card(self.model_id)
-        knobs = card.knobs.read(self.knobs)
-        return resolve_request(_variant(card, knobs), knobs, self.modality, self.sensor, self.precision)
-
-
-def _variant(card: ModelCard, knobs: ModelKnobs) -> ModelCard:
-    """The card that really runs: `model_key` may name another size of the family."""
-    if not isinstance(knobs, WeightsKnobs) or knobs.model_key in (None, card.model_key):
-        return card
-    chosen = card_of_key(knobs.model_key)
-    warnings.warn(
-        f"{card.id} was asked for, but model_key={knobs.model_key!r} (keyword or variable) runs {chosen.id}.",
-        ChoiceWarning,
-        stacklevel=2,
-    )
-    return chosen
-
-
-def _named(modality: Modalities, input_chw: InputArrays | None) -> Modalities:
-    """The modalities asked for; arrays that come with their names need not be named again."""
-    return tuple(input_chw) if modality is None and isinstance(input_chw, Mapping) else modality
-
-
-def _provider(backend: Backend, input_chw: InputArrays | None, call: _Call) -> Provider:
-    if input_chw is None:
-        return open_provider(backend)
-    if backend != "auto":
-        raise SpecError(
-            f"Wanted either input_chw or a backend, found both (backend={backend!r}).",
-            fix="leave one of them out",
-        )
-    from rs_embed.providers.arrays import ArrayProvider
-
-    if isinstance(input_chw, Mapping):
-        return ArrayProvider(input_chw)
-    names = [modality.name for modality, _ in call.request().inputs]
-    if len(names) > 1:
-        raise SpecError(
-            f"Wanted an array for each of {', '.join(names)}, found one.",
-            fix=f"pass input_chw={{{names[0]!r}: array, {names[1]!r}: array}}",
-        )
-    return ArrayProvider({names[0]: input_chw})
-
-
-def _adapter(path: str) -> "type[Embedder]":
-    module, name = path.split(":")
-    adapter: type[Embedder] = vars(import_module(module))[name]
-    return adapter
-
-
-@cache
-def _networks() -> "NetworkCache":
-    from rs_embed.embedders.base import NetworkCache
-
-    return NetworkCache()
 
 
 @contextmanager

@@ -1,12 +1,12 @@
 """What a user asks for: a place, a time, a sensor, an output. Frozen, and valid once built."""
 
 import math
-import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal, Protocol, Self, get_args, runtime_checkable
 
+from rs_embed._checks import require_choice, require_lon_lat, require_number
 from rs_embed.bands import bands_of
 from rs_embed.errors import SpecError
 
@@ -23,49 +23,6 @@ MAX_ANTIMERIDIAN_BOX_DEG = 20.0
 """A box whose `minlon` exceeds its `maxlon` crosses the antimeridian if it is narrower than this."""
 
 
-def require_number(name: str, value: object, low: float, high: float) -> float:
-    """A finite number within `[low, high]`, as a float.
-
-    Raises:
-        SpecError: It is a string, bool or None, not finite, or outside the range.
-    """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise SpecError(
-            f"Wanted a number for {name}, found {value!r} ({type(value).__name__}).",
-            fix=f"pass {name} as a number between {low:g} and {high:g}",
-        )
-    number = float(value)
-    if not low <= number <= high:  # also true of NaN
-        raise SpecError(
-            f"Wanted {name} between {low:g} and {high:g}, found {number:g}.",
-            fix=f"check {name}: degrees for lon and lat, metres for buffers and pixel sizes",
-        )
-    return number
-
-
-def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raise `SpecError` unless `value` is one of `choices`."""
-    if value not in choices:
-        raise SpecError(
-            f"Wanted {name} to be one of {', '.join(choices)}, found {value!r}.",
-            fix=f"use {name}={choices[0]!r} if in doubt",
-        )
-
-
-def _require_lon_lat(lon: object, lat: object) -> tuple[float, float]:
-    if (
-        isinstance(lat, numbers.Real)
-        and isinstance(lon, numbers.Real)
-        and 90 < abs(float(lat)) <= 180
-        and abs(float(lon)) <= 90
-    ):
-        raise SpecError(
-            f"Wanted lat between -90 and 90, found {float(lat):g}.",
-            fix=f"lon and lat look swapped: use lon={float(lat):g}, lat={float(lon):g}",
-        )
-    return require_number("lon", lon, -180, 180), require_number("lat", lat, -90, 90)
-
-
 @dataclass(frozen=True, slots=True)
 class PointBuffer:
     """A square on the ground around a point."""
@@ -78,7 +35,7 @@ class PointBuffer:
     """Half of the side of the square, metres on the ground."""
 
     def __post_init__(self) -> None:
-        lon, lat = _require_lon_lat(self.lon, self.lat)
+        lon, lat = require_lon_lat(self.lon, self.lat)
         buffer_m = require_number("buffer_m", self.buffer_m, -math.inf, math.inf)
         if not 0 < buffer_m <= MAX_BUFFER_M:
             raise SpecError(
@@ -102,8 +59,8 @@ class BBox:
 
     def __post_init__(self) -> None:
         if self.is_geographic:
-            _require_lon_lat(self.minlon, self.minlat)
-            _require_lon_lat(self.maxlon, self.maxlat)
+            require_lon_lat(self.minlon, self.minlat)
+            require_lon_lat(self.maxlon, self.maxlat)
         limit = 1e8  # metres: more than twice around the Earth
         corners = {
             name: require_number(name, value, -limit, limit)
@@ -187,7 +144,7 @@ def _ring(corners: object, crs: str) -> Ring:
         if not isinstance(corner, Sequence) or len(corner) < 2:
             raise SpecError(f"Wanted an (x, y) corner, found {corner!r}.", fix="corners are (x, y) pairs")
         if crs.upper() == "EPSG:4326":
-            points.append(_require_lon_lat(corner[0], corner[1]))
+            points.append(require_lon_lat(corner[0], corner[1]))
         else:
             points.append((require_number("x", corner[0], -1e8, 1e8), require_number("y", corner[1], -1e8, 1e8)))
     if points and points[0] != points[-1]:

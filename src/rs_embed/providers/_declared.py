@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+from rs_embed._checks import require_number
 from rs_embed.bands import Unit, bands_of
 from rs_embed.errors import SpecError
 from rs_embed.providers._units import declared_unit
-from rs_embed.specs import require_number
 
 
 @dataclass(frozen=True)

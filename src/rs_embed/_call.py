@@ -1,0 +1,125 @@
+"""One call as given: its arguments resolved to a model, a provider and a plan."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from rs_embed._checks import require_choice
+from rs_embed.embedders.card import ModelCard
+from rs_embed.embedders.catalog import card_of_key, get_card
+from rs_embed.errors import ChoiceWarning, SpecError
+from rs_embed.providers import open_provider
+from rs_embed.providers.arrays import SupportsArray
+from rs_embed.providers.base import Provider
+from rs_embed.settings import ModelKnobs, WeightsKnobs
+from rs_embed.specs import InputPrep, OutputSpec, Precision, SensorSpec, SpatialSpec, TemporalSpec
+
+if TYPE_CHECKING:
+    from rs_embed.embedders.base import Embedder, ModelRequest, NetworkCache
+    from rs_embed.pipeline.plan import Plan
+
+Backend = str | Path | Provider
+"""A backend's name, a path to rasters, or a provider object."""
+InputArrays = SupportsArray | Mapping[str, SupportsArray]
+"""Raw values `[C,H,W]` or `[T,C,H,W]` in the unit of the collection, or a mapping modality -> array."""
+Sensors = SensorSpec | Mapping[str, SensorSpec] | None
+Modalities = str | Sequence[str] | None
+KnobValue = str | int | float | bool | Path | None
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments that all calls share, as given."""
+
+    model_id: str
+    output: OutputSpec
+    sensor: Sensors
+    modality: Modalities
+    input_prep: InputPrep
+    device: str
+    precision: Precision
+    knobs: Mapping[str, KnobValue]
+
+    def plan(
+        self,
+        provider: Provider,
+        places: Sequence[SpatialSpec | None],
+        windows: Sequence[TemporalSpec | None],
+    ) -> "Plan":
+        """Everything checked that can be checked before weights are loaded or pixels fetched."""
+        from rs_embed.embedders.base import pick_device
+        from rs_embed.pipeline.plan import Job, plan_items
+
+        request = self.request()
+        require_choice("input_prep", self.input_prep, get_args(InputPrep))
+        if not isinstance(self.output, OutputSpec):
+            raise SpecError(f"Wanted an OutputSpec, found {self.output!r}.", fix="OutputSpec.pooled() or .grid()")
+        prep = request.card.input_prep if self.input_prep == "auto" else self.input_prep
+        embedder = _adapter(request.card.adapter)(request, pick_device(self.device), _networks())
+        embedder.geometry()
+        return plan_items(Job(embedder, provider, self.output, prep), places, windows)
+
+    def request(self) -> "ModelRequest":
+        """Model, knobs and inputs of the call."""
+        from rs_embed.pipeline.request import resolve_request
+
+        require_choice("precision", self.precision, get_args(Precision))
+        card = get_card(self.model_id)
+        knobs = card.knobs.read(self.knobs)
+        return resolve_request(_variant(card, knobs), knobs, self.modality, self.sensor, self.precision)
+
+
+def _variant(card: ModelCard, knobs: ModelKnobs) -> ModelCard:
+    """The card that really runs: `model_key` may name another size of the family."""
+    if not isinstance(knobs, WeightsKnobs) or knobs.model_key in (None, card.model_key):
+        return card
+    chosen = card_of_key(knobs.model_key)
+    warnings.warn(
+        f"{card.id} was asked for, but model_key={knobs.model_key!r} (keyword or variable) runs {chosen.id}.",
+        ChoiceWarning,
+        stacklevel=2,
+    )
+    return chosen
+
+
+def named(modality: Modalities, input_chw: InputArrays | None) -> Modalities:
+    """The modalities asked for; arrays that come with their names need not be named again."""
+    return tuple(input_chw) if modality is None and isinstance(input_chw, Mapping) else modality
+
+
+def provider_of(backend: Backend, input_chw: InputArrays | None, call: Call) -> Provider:
+    if input_chw is None:
+        return open_provider(backend)
+    if backend != "auto":
+        raise SpecError(
+            f"Wanted either input_chw or a backend, found both (backend={backend!r}).",
+            fix="leave one of them out",
+        )
+    from rs_embed.providers.arrays import ArrayProvider
+
+    if isinstance(input_chw, Mapping):
+        return ArrayProvider(input_chw)
+    names = [modality.name for modality, _ in call.request().inputs]
+    if len(names) > 1:
+        raise SpecError(
+            f"Wanted an array for each of {', '.join(names)}, found one.",
+            fix=f"pass input_chw={{{names[0]!r}: array, {names[1]!r}: array}}",
+        )
+    return ArrayProvider({names[0]: input_chw})
+
+
+def _adapter(path: str) -> "type[Embedder]":
+    module, name = path.split(":")
+    adapter: type[Embedder] = vars(import_module(module))[name]
+    return adapter
+
+
+@cache
+def _networks() -> "NetworkCache":
+    from rs_embed.embedders.base import NetworkCache
+
+    return NetworkCache()
