@@ -1,0 +1,196 @@
+"""Write the generated parts of the pages: facts, inputs, knobs, the table of models, layers, the tree of errors.
+
+They stand between `<!-- begin NAME -->` and `<!-- end NAME -->`; what is between is replaced, the prose around it
+is left alone. `--check` writes nothing, and fails where a page is not what the code says.
+"""
+
+import argparse
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from rs_embed import describe_model, errors, list_models
+from rs_embed.embedders.describe import ModelDescription
+from rs_embed.settings import LibrarySettings, describe_knobs
+
+ROOT = Path(__file__).parents[1]
+MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
+    "docs/models/thor_1_0_base.md": ("thor_1_0_tiny", "thor_1_0_small", "thor_1_0_base", "thor_1_0_large"),
+    "docs/models/mosaiks_rcf.md": ("mosaiks_rcf",),
+}
+"""Page -> the cards that it covers; sizes of one family share a page."""
+BLOCK = re.compile(r"(?P<begin><!-- begin (?P<name>[\w-]+) -->\n).*?(?P<end><!-- end (?P=name) -->)", re.DOTALL)
+LONGEST_LIST = 12
+"""Bands named one by one; of more, the first and the last stand for all."""
+Blocks = Mapping[str, Callable[[], str]]
+
+
+def pages() -> dict[str, Blocks]:
+    """Page -> the blocks that it must have, each with what makes it."""
+    blocks: dict[str, Blocks] = {
+        "README.md": {"models": models_table},
+        "docs/architecture.md": {"layers": layers},
+        "docs/errors.md": {"errors": errors_tree},
+        "docs/concepts.md": {"settings": settings_table},
+    }
+    for page, ids in MODEL_PAGES.items():
+        cards = [describe_model(model_id) for model_id in ids]
+        blocks[page] = {
+            "facts": lambda cards=cards: facts_table(cards),
+            "inputs": lambda cards=cards: inputs_table(cards[0]),
+            "knobs": lambda cards=cards: knobs_table(cards[0]),
+        }
+    return blocks
+
+
+def models_table() -> str:
+    """One row per card of the catalog."""
+    page_of = {model_id: page for page, ids in MODEL_PAGES.items() for model_id in ids}
+    rows = []
+    for card in map(describe_model, list_models()):
+        name = f"[`{card['id']}`]({page_of[card['id']]})" if card["id"] in page_of else f"`{card['id']}`"
+        inputs = ", ".join(f"`{modality['name']}`" for modality in card["modalities"])
+        weights = "in the package" if card["weights"] == "bundled" else "downloaded on first use"
+        rows.append([name, card["kind"], _size(card), str(card["dim"]), inputs, f"{weights}, {card['licence']}"])
+    return _table(["Model", "Kind", "Values", "Dimensions", "Inputs", "Weights and their licence"], rows)
+
+
+def facts_table(cards: Sequence[ModelDescription]) -> str:
+    """One column per card; all of them share the page."""
+    rows = {
+        "Alias": [", ".join(f"`{alias}`" for alias in card["aliases"]) or "none" for card in cards],
+        "Authors' name (`model_key`)": [f"`{card['model_key']}`" for card in cards],
+        "Kind": [card["kind"] for card in cards],
+        "Values in the encoder": [_size(card) for card in cards],
+        "Dimensions of a vector": [str(card["dim"]) for card in cards],
+        "Outputs": [", ".join(card["outputs"]) for card in cards],
+        'What `input_prep="auto"` means': [f"`{card['input_prep']}`" for card in cards],
+        "Weights": [_weights(card) for card in cards],
+        "Licence of the weights": [card["licence"] for card in cards],
+        "Citation": [card["citation"] for card in cards],
+        "Card revision": [str(card["revision"]) for card in cards],
+    }
+    return _table(["", *(f"`{card['id']}`" for card in cards)], [[name, *values] for name, values in rows.items()])
+
+
+def inputs_table(card: ModelDescription) -> str:
+    """One row per modality; the first is the default."""
+    rows = [
+        [
+            f"`{modality['name']}`",
+            f"`{modality['collection']}`",
+            f"{len(modality['bands'])}: {_bands(modality['bands'])}",
+            ", ".join(dict.fromkeys(modality["units"])),
+            f"{modality['scale_m']:g}",
+            f"{modality['image_px']}",
+            f"{modality['fill_value']}",
+        ]
+        for modality in card["modalities"]
+    ]
+    head = ["Modality", "Collection", "Bands, in order", "Unit", "Pixel, m", "Input side, px", "Nodata becomes"]
+    return _table(head, rows)
+
+
+def knobs_table(card: ModelDescription) -> str:
+    """One row per knob."""
+    rows = [
+        [f"`{knob['variable']}`", f"`{knob['keyword']}`", f"`{knob['default']}`", knob["effect"]]
+        for knob in card["knobs"]
+    ]
+    return _table(["Variable", "Keyword", "Default", "Effect"], rows)
+
+
+def settings_table() -> str:
+    """The variables that concern every model."""
+    rows = [
+        [f"`{variable}`", f"`{default}`", effect] for variable, _, default, effect in describe_knobs(LibrarySettings)
+    ]
+    return _table(["Variable", "Default", "Effect"], rows)
+
+
+def errors_tree() -> str:
+    """The tree that the docstring of `rs_embed.errors` draws."""
+    _, tree = (errors.__doc__ or "").split("\n\n", maxsplit=1)
+    return f"```text\n{tree.rstrip()}\n```"
+
+
+def layers() -> str:
+    """The layers that the import linter checks, highest first."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = project["tool"]["importlinter"]["contracts"]
+    rows = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    return "\n".join(["```text", *(row.replace(" :", ",") for row in rows), "```"])
+
+
+def _size(card: ModelDescription) -> str:
+    millions = card["parameters_m"]
+    return f"{millions:g} M" if millions >= 1 else f"{millions * 1000:g} k"
+
+
+def _weights(card: ModelDescription) -> str:
+    return "in the package" if card["weights"] == "bundled" else card["weights"].partition(" (")[0]
+
+
+def _bands(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= LONGEST_LIST else f"{names[0]} ... {names[-1]}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
+
+
+def filled(text: str, blocks: Blocks) -> str:
+    """The page with every block as its maker writes it.
+
+    Raises:
+        ValueError: The page lacks a block, or has one that nobody makes.
+    """
+    found = [match["name"] for match in BLOCK.finditer(text)]
+    if sorted(found) != sorted(blocks):
+        raise ValueError(f"wanted the blocks {', '.join(blocks)} once each, found {', '.join(found) or 'none'}")
+    return BLOCK.sub(lambda match: f"{match['begin']}{blocks[match['name']]()}\n{match['end']}", text)
+
+
+def problems(root: Path, *, write: bool) -> list[str]:
+    """What is wrong with the pages under `root`; stale pages are rewritten if `write`."""
+    covered = {model_id for ids in MODEL_PAGES.values() for model_id in ids}
+    found = [
+        f"{model_id} has no page: name one in MODEL_PAGES of scripts/docs_tables.py"
+        for model_id in list_models()
+        if model_id not in covered
+    ]
+    for name, blocks in pages().items():
+        page = root / name
+        if not page.is_file():
+            found.append(f"{name} does not exist")
+            continue
+        text = page.read_text(encoding="utf-8")
+        try:
+            wanted = filled(text, blocks)
+        except ValueError as error:
+            found.append(f"{name}: {error}")
+            continue
+        if wanted != text and write:
+            page.write_text(wanted, encoding="utf-8")
+            print(f"wrote {name}")
+        elif wanted != text:
+            found.append(f"{name} is not what the code says: run python scripts/docs_tables.py")
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 if all pages are as they should be (or now are), else 1."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a page is stale")
+    options = parser.parse_args(arguments)
+    found = problems(ROOT, write=not options.check)
+    for problem in found:
+        print(problem, file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
