@@ -19,6 +19,10 @@ from datetime import date
 from pathlib import Path
 
 TURNS = 15
+S2_BANDS = [
+    *("BLUE", "GREEN", "RED", "RED_EDGE_1", "RED_EDGE_2"),
+    *("RED_EDGE_3", "NIR_BROAD", "NIR_NARROW", "SWIR_1", "SWIR_2"),
+]
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
@@ -59,7 +63,18 @@ def warm(checkpoint: str) -> dict[str, float]:
     from rs_embed.encoders.thor_patchify import plan_geometry
 
     warnings.simplefilter("ignore")
-    names = "BLUE GREEN RED RED_EDGE_1 RED_EDGE_2 RED_EDGE_3 NIR_BROAD NIR_NARROW SWIR_1 SWIR_2".split()
+    names = [
+        "BLUE",
+        "GREEN",
+        "RED",
+        "RED_EDGE_1",
+        "RED_EDGE_2",
+        "RED_EDGE_3",
+        "NIR_BROAD",
+        "NIR_NARROW",
+        "SWIR_1",
+        "SWIR_2",
+    ]
     geometry = plan_geometry(resolve_bands(names)[0], 2880, [16])
     encoder = ThorEncoder(dim=768, depth=12, heads=12, band_dim=128)
     encoder.init_random(0)
@@ -167,14 +182,15 @@ def main() -> None:
 
 
 def _chip() -> str:
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return f"{names[0]}, {len(names)} cores" if names else platform.processor()
 
 
 def _versions() -> str:
     from importlib.metadata import version
 
-    return ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in ("torch", "numpy"))])
+    return f"Python {platform.python_version()}, torch {version('torch')}, numpy {version('numpy')}"
 
 
 if __name__ == "__main__":

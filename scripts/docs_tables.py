@@ -85,11 +85,21 @@ def inputs_table(card: ModelDescription) -> str:
             ", ".join(dict.fromkeys(modality["units"])),
             f"{modality['scale_m']:g}",
             f"{modality['image_px']}",
+            f"{modality['patch_px']}",
             f"{modality['fill_value']}",
         ]
         for modality in card["modalities"]
     ]
-    head = ["Modality", "Collection", "Bands, in order", "Unit", "Pixel, m", "Input side, px", "Nodata becomes"]
+    head = [
+        "Modality",
+        "Collection",
+        "Bands, in order",
+        "Unit",
+        "Pixel, m",
+        "Input side, px",
+        "Patch, px",
+        "Nodata becomes",
+    ]
     return _table(head, rows)
 
 

@@ -27,7 +27,9 @@ CARD = ModelCard(
     dim=2,
     parameters_m=0,
     weights=None,
-    modalities=(Modality("s2", SENSOR, {b: BandStats(b, Unit.DN, 0, 1) for b in SENSOR.bands}, image_px=96),),
+    modalities=(
+        Modality("s2", SENSOR, {b: BandStats(b, Unit.DN, 0, 1) for b in SENSOR.bands}, image_px=96, patch_px=8),
+    ),
     input_prep="resize",
     licence="-",
     citation="-",

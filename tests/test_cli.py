@@ -232,7 +232,7 @@ def test_the_installed_command_warns_in_one_line_and_keeps_stdout_for_json():
     assert done.returncode == 0
     assert json.loads(done.stdout)["model_id"] == "thor_1_0_tiny"
     (line,) = done.stderr.splitlines()
-    assert line.startswith("warning: thor_1_0_tiny is told that a pixel is 10 m")
+    assert line.startswith("warning: thor_1_0_tiny expects pixels of 10 m")
 
 
 def test_the_installed_command_shows_a_traceback_only_with_debug():

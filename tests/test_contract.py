@@ -20,7 +20,15 @@ from rs_embed import (
 )
 from rs_embed.embedders.catalog import CARDS, get_card
 from rs_embed.embedding import Embedding
-from rs_embed.errors import BandMismatch, KnobError, NoValidPixels, PixelWarning, SpecError, UnitMismatch
+from rs_embed.errors import (
+    BandMismatch,
+    KnobError,
+    NoValidPixels,
+    PixelWarning,
+    ScaleWarning,
+    SpecError,
+    UnitMismatch,
+)
 from rs_embed.settings import WeightsKnobs
 from rs_embed.testing import FieldProvider, hills, pixel_centres
 
@@ -264,3 +272,9 @@ def test_pixel_centres_of_the_test_field_are_the_grid_s_own():
     lon, lat = pixel_centres(geobox_for(PLACE))
     assert lon.mean() == pytest.approx(12.94, abs=1e-3)
     assert lat[0, 0] > lat[-1, 0]
+
+
+def test_a_warning_points_at_the_user_s_own_line():
+    with pytest.warns(ScaleWarning) as caught:
+        embed("thor_1_0_tiny", spatial=PointBuffer(lon=12.94, lat=47.77, buffer_m=2048))
+    assert caught[0].filename == __file__

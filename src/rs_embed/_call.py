@@ -1,6 +1,5 @@
 """One call as given: its arguments resolved to a model, a provider and a plan."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 from rs_embed._checks import require_choice
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import card_of_key, get_card
-from rs_embed.errors import ChoiceWarning, SpecError
+from rs_embed.errors import ChoiceWarning, SpecError, warn
 from rs_embed.providers import open_provider
 from rs_embed.providers.arrays import SupportsArray
 from rs_embed.providers.base import Provider
@@ -78,10 +77,9 @@ def _variant(card: ModelCard, knobs: ModelKnobs) -> ModelCard:
     if not isinstance(knobs, WeightsKnobs) or knobs.model_key in (None, card.model_key):
         return card
     chosen = card_of_key(knobs.model_key)
-    warnings.warn(
+    warn(
         f"{card.id} was asked for, but model_key={knobs.model_key!r} (keyword or variable) runs {chosen.id}.",
         ChoiceWarning,
-        stacklevel=2,
     )
     return chosen
 

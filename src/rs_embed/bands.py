@@ -103,7 +103,10 @@ COLLECTIONS: Mapping[str, Mapping[str, Band]] = MappingProxyType(
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that a misspelt one most likely means, or `None`."""
     by_fold = {candidate.casefold(): candidate for candidate in known}
-    close = difflib.get_close_matches(word.casefold(), by_fold, n=1, cutoff=0.6)
+    folded = word.casefold()
+    prefixes = sorted((known for known in by_fold if len(known) > 1 and folded.startswith(known)), key=len)
+    close = difflib.get_close_matches(folded, by_fold, n=1, cutoff=0.75)
+    close = close or prefixes[-1:] or difflib.get_close_matches(folded, by_fold, n=1, cutoff=0.6)
     return by_fold[close[0]] if close else None
 
 

@@ -97,7 +97,10 @@ class Meta(BaseModel):
     created: str
     """ISO 8601, UTC."""
     fingerprint: str
-    """sha256 of the whole request and the weights; equal across processes and machines."""
+    """sha256 of the whole request and the weights; equal across processes.
+
+    Rasters count by path, size and time of change; arrays, the sample and weights by content.
+    """
 
     def flat(self) -> dict[str, object]:
         """Fields, and the entries of `model` beside them, in one dictionary."""

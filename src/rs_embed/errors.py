@@ -31,8 +31,11 @@ RSEmbedWarning           (UserWarning)
 └── ChoiceWarning        a setting that overrides what the call says
 """
 
+import sys
 import textwrap
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 
@@ -220,3 +223,13 @@ class PixelWarning(RSEmbedWarning):
 
 class ChoiceWarning(RSEmbedWarning):
     """A setting that overrides what the call says."""
+
+
+def warn(message: str, category: type[RSEmbedWarning]) -> None:
+    """Warn at the caller's own line: the first frame outside of this package."""
+    package = str(Path(__file__).parent)
+    level = 2
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

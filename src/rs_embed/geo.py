@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from affine import Affine
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError
 
 from rs_embed._checks import require_number
 from rs_embed.errors import SpecError
-from rs_embed.specs import BBox, PointBuffer, Region, SpatialSpec
+from rs_embed.specs import BBox, PointBuffer, Region, Ring, SpatialSpec
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -92,12 +93,11 @@ def _around_point(point: PointBuffer, scale_m: float) -> GeoBox:
 
 def _around_outline(spatial: BBox | Region, scale_m: float) -> GeoBox:
     xs, ys = outline(spatial)
-    to_degrees = _transformer(spatial.crs, "EPSG:4326")
-    lons, lats = to_degrees.transform(xs, ys)
+    lons, lats = project(xs, ys, spatial.crs, "EPSG:4326")
     if not (np.isfinite(lons).all() and np.isfinite(lats).all()):
         raise SpecError(f"{spatial!r} lies outside of {spatial.crs}.", fix="check the coordinates and the crs")
     epsg = _utm_of(spatial.crs) or utm_epsg(_middle_longitude(lons), float(lats.min() + lats.max()) / 2)
-    east, north = _transformer(spatial.crs, f"EPSG:{epsg}").transform(xs, ys)
+    east, north = project(xs, ys, spatial.crs, f"EPSG:{epsg}")
     if epsg not in (_UPS_NORTH, _UPS_SOUTH) and np.abs(east - _FALSE_EASTING_M).max() > MAX_EASTING_OFFSET_M:
         raise SpecError(
             f"{spatial!r} is too wide for one UTM zone (EPSG:{epsg}): distances would be off by over 0.5 %.",
@@ -110,23 +110,34 @@ def _around_outline(spatial: BBox | Region, scale_m: float) -> GeoBox:
     return _geobox(epsg, (left, bottom, max(right, left + 1), max(top, bottom + 1)), scale_m)
 
 
-def outline(spatial: BBox | Region) -> tuple[np.ndarray, np.ndarray]:
-    """The border of a box or polygon as x and y in its own CRS, 21 points an edge (edges curve when projected)."""
+def outline(spatial: BBox | Region) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The border of a box or polygon as x and y in its own CRS, with points along its edges."""
     if isinstance(spatial, Region):
-        corners = list(spatial.polygon[0])
-    else:
-        west, east = spatial.minlon, spatial.maxlon
-        east += 360 if spatial.is_geographic and east < west else 0
-        south, north = spatial.minlat, spatial.maxlat
-        corners = [(west, south), (east, south), (east, north), (west, north), (west, south)]
+        return densified(spatial.polygon[0])
+    west, east = spatial.minlon, spatial.maxlon
+    east += 360 if spatial.is_geographic and east < west else 0
+    south, north = spatial.minlat, spatial.maxlat
+    return densified(((west, south), (east, south), (east, north), (west, north), (west, south)))
+
+
+def densified(ring: Ring) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """X and y along a ring, 21 points an edge: edges curve when they are projected."""
     steps = np.linspace(0, 1, 21)
-    edges = list(pairwise(corners))
+    edges = list(pairwise(ring))
     xs = np.concatenate([x0 + (x1 - x0) * steps for (x0, _), (x1, _) in edges])
     ys = np.concatenate([y0 + (y1 - y0) * steps for (_, y0), (_, y1) in edges])
     return xs, ys
 
 
-def _middle_longitude(lons: np.ndarray) -> float:
+def project(
+    xs: NDArray[np.float64], ys: NDArray[np.float64], from_crs: str, to_crs: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same points in another CRS (x is always the easting or longitude)."""
+    projected: tuple[NDArray[np.float64], NDArray[np.float64]] = _transformer(from_crs, to_crs).transform(xs, ys)
+    return projected
+
+
+def _middle_longitude(lons: NDArray[np.float64]) -> float:
     """Middle of the range, taken through the antimeridian where that is the shorter way."""
     unwrapped = np.unwrap(lons, period=360)
     middle = float(unwrapped.min() + unwrapped.max()) / 2

@@ -243,7 +243,7 @@ class SensorSpec:
     composite: Composite = "median"
     """How the scenes of the window become one frame."""
     fill_value: float | Literal["mean"] = 0.0
-    """What nodata becomes before the model: a value in the card's unit, or "mean" (0 after standardising)."""
+    """What nodata becomes before the model: a value in the collection's unit, or "mean" (0 after standardising)."""
     instrument_mode: InstrumentMode = "IW"
     """Sentinel-1 only."""
 

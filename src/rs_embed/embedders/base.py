@@ -128,6 +128,10 @@ class Embedder(ABC):
         """How several token grids become one."""
         return "mean"
 
+    def knobs_in_force(self) -> dict[str, JsonValue]:
+        """Every knob with the value that it has for this request."""
+        return self.request.knobs.model_dump(mode="json")
+
     def facts(self) -> dict[str, JsonValue]:
         """What only this family tells in the metadata."""
         return {}

@@ -47,8 +47,8 @@ class Modality:
     """Every band of the collection that the model knows -> its name and statistics in the model."""
     image_px: int
     """Side of the network's input, pixels."""
-    patch_px: int | None = None
-    """Side of a patch, where it is not the family's default."""
+    patch_px: int
+    """Side of a patch, in pixels of a band."""
     clip: tuple[float, float] | None = None
     """Values are clipped to this range, in the collection's own unit, before standardising."""
     native_gsd_m: Mapping[str, float] = field(default_factory=dict)

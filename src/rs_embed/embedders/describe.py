@@ -19,6 +19,7 @@ class ModalityDescription(TypedDict):
     composite: str
     fill_value: float | str
     image_px: int
+    patch_px: int
 
 
 class KnobDescription(TypedDict):
@@ -87,4 +88,5 @@ def _modality(modality: Modality) -> ModalityDescription:
         "composite": sensor.composite,
         "fill_value": sensor.fill_value,
         "image_px": modality.image_px,
+        "patch_px": modality.patch_px,
     }

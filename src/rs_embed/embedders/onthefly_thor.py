@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Literal, cast, final
 
 import torch
@@ -15,8 +16,8 @@ from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
 from rs_embed.embedders.card import Modality
 from rs_embed.embedders.cards.thor import ThorKnobs
 from rs_embed.encoders.thor import ThorEncoder
-from rs_embed.encoders.thor_bands import GROUP_OF_BAND
-from rs_embed.encoders.thor_patchify import ThorGeometry, plan_geometry
+from rs_embed.encoders.thor_bands import GROUP_OF_BAND, GROUPS
+from rs_embed.encoders.thor_patchify import TRAINED_PATCH_SIZES_PX, plan_geometry
 from rs_embed.encoders.tokens import Tokens
 from rs_embed.errors import SpecError
 from rs_embed.settings import LibrarySettings
@@ -44,25 +45,68 @@ class ThorEmbedder(Embedder):
 
     def geometry(self) -> InputGeometry:
         """Square inputs; windows start on the coarsest patch of all band groups."""
-        first = self.request.inputs[0][0]
-        turned = self._knobs.model_fields_set
-        image_px = self._knobs.img if "img" in turned else first.image_px
-        patch_px = self._patch_px
-        patches_m = {patch_px * group.gsd_m for group in self._plan(self._cover_m(image_px)).groups}
-        lattice_px = math.lcm(*patches_m) / self.request.scale_m
+        self._check_normalization()
+        image_px, patch_px, scale_m = self._sizes_px["img"], self._sizes_px["patch_size"], self.request.scale_m
+        lattice_px = math.lcm(*(patch_px * gsd_m for gsd_m in self._gsds_m)) / scale_m
         if lattice_px != int(lattice_px):
             raise SpecError(
-                f"Wanted patches of whole pixels, found {lattice_px:g} pixels of {self.request.scale_m:g} m.",
+                f"Wanted patches of whole pixels, found {lattice_px:g} pixels of {scale_m:g} m.",
                 fix="use a scale_m of 10, or one that divides the patch",
             )
+        if image_px % lattice_px:
+            raise self._no_fit(image_px, int(lattice_px))
         return InputGeometry(image_px, int(lattice_px), square=True, patch_px=patch_px)
 
-    @property
-    def _patch_px(self) -> int:
-        default = self.request.inputs[0][0].patch_px
-        if default is None or "patch_size" in self._knobs.model_fields_set:
-            return self._knobs.patch_size
-        return default
+    def _check_normalization(self) -> None:
+        if self._knobs.normalize != "unit_scale":
+            return
+        for modality, sensor in self.request.inputs:
+            units = {str(modality.stats[band].unit) for band in sensor.bands} - {"reflectance"}
+            if units:
+                raise SpecError(
+                    f"Wanted reflectance for normalize='unit_scale', found {', '.join(units)} in {modality.name}.",
+                    fix="use normalize='thor_stats', which knows every sensor",
+                )
+
+    def _no_fit(self, image_px: int, lattice_px: int) -> SpecError:
+        cover_m = image_px * self.request.scale_m
+        sizes = [str(px) for px in TRAINED_PATCH_SIZES_PX if all(cover_m % (px * gsd_m) == 0 for gsd_m in self._gsds_m)]
+        pixels = ", ".join(f"{gsd_m} m" for gsd_m in sorted(set(self._gsds_m)))
+        fix = f"img={max(1, round(image_px / lattice_px)) * lattice_px}"
+        return SpecError(
+            f"No patch of {self._sizes_px['patch_size']} px divides an image of {image_px} px in every band group.",
+            image=f"{cover_m:g} m a side; the bands have pixels of {pixels}",
+            fix=fix + (f", or patch_size={' or '.join(sizes)}" if sizes else ""),
+        )
+
+    @cached_property
+    def _sizes_px(self) -> dict[str, int]:
+        """Image and patch size in force: what the user turned, else what the first modality takes."""
+        first, turned = self.request.inputs[0][0], self._knobs.model_fields_set
+        return {
+            "img": self._knobs.img if "img" in turned else first.image_px,
+            "patch_size": self._knobs.patch_size if "patch_size" in turned else first.patch_px,
+        }
+
+    @cached_property
+    def _bands(self) -> dict[str, int | None]:
+        """THOR's names of the input channels, in order, and their pixel size where it is not THOR's default."""
+        return {
+            band: int(modality.native_gsd_m[band]) if band in modality.native_gsd_m else None
+            for modality, sensor in self.request.inputs
+            for band in (modality.stats[name].model_name for name in sensor.bands)
+        }
+
+    @cached_property
+    def _overrides_m(self) -> dict[str, int]:
+        """Pixel size by band group, where it is not THOR's default."""
+        return {GROUP_OF_BAND[band]: gsd_m for band, gsd_m in self._bands.items() if gsd_m is not None}
+
+    @cached_property
+    def _gsds_m(self) -> tuple[int, ...]:
+        """Pixel sizes of the band groups present."""
+        present = {GROUP_OF_BAND[band] for band in self._bands}
+        return tuple(self._overrides_m.get(group.name, group.gsd_m) for group in GROUPS if group.name in present)
 
     def _cover_m(self, image_px: int) -> int:
         """The page's rule: `ground_cover_m = scale_m * image_size`."""
@@ -70,17 +114,6 @@ class ThorEmbedder(Embedder):
         if cover_m != int(cover_m):
             raise SpecError(f"Wanted a ground cover of whole metres, found {cover_m:g} m.", fix="use a whole scale_m")
         return int(cover_m)
-
-    def _plan(self, cover_m: int) -> ThorGeometry:
-        bands: list[str] = []
-        gsd_m: dict[str, int] = {}
-        for modality, sensor in self.request.inputs:
-            for name in sensor.bands:
-                band = modality.stats[name].model_name
-                bands.append(band)
-                if band in modality.native_gsd_m:
-                    gsd_m[GROUP_OF_BAND[band]] = int(modality.native_gsd_m[band])
-        return plan_geometry(bands, cover_m, (self._patch_px,), gsd_m=gsd_m)
 
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
         """Fill, clip, standardise, clamp to five sigma, then resize: the order of the model page."""
@@ -100,7 +133,9 @@ class ThorEmbedder(Embedder):
     def encode(self, batch: ModelInput) -> Tokens:
         """Tokens of the last block, without the final norm unless the knob asks for it."""
         encoder = cast("ThorEncoder", self.network.module)
-        geometry = self._plan(int(batch.ground_cover_m))
+        geometry = plan_geometry(
+            tuple(self._bands), int(batch.ground_cover_m), (self._sizes_px["patch_size"],), gsd_m=self._overrides_m
+        )
         return encoder.forward(batch.tensors["images"], geometry, final_norm=self._knobs.final_norm)
 
     @property
@@ -116,8 +151,12 @@ class ThorEmbedder(Embedder):
     @property
     def grid_kind(self) -> str:
         """Several band groups make a group grid; a single one is a plain square of patch tokens."""
-        groups = {GROUP_OF_BAND[m.stats[name].model_name] for m, s in self.request.inputs for name in s.bands}
+        groups = {GROUP_OF_BAND[band] for band in self._bands}
         return "thor_group_grid" if len(groups) > 1 else "patch_tokens"
+
+    def knobs_in_force(self) -> dict[str, JsonValue]:
+        """Sizes differ between modalities unless the user turns them."""
+        return {**super().knobs_in_force(), **self._sizes_px}
 
     def facts(self) -> dict[str, JsonValue]:
         """Names that the model page promises."""

@@ -110,12 +110,12 @@ def queries_for(
 def fingerprint(job: Job, item: Item) -> str:
     """sha256 of the canonical JSON of everything that decides the numbers of an item."""
     spatial, window = item.spatial, item.window
-    card, knobs = job.request.card, job.request.knobs.model_dump(mode="json", exclude=_NOT_NUMBERS)
+    card = job.request.card
+    knobs = {name: value for name, value in job.embedder.knobs_in_force().items() if name not in _NOT_NUMBERS}
     facts = {
         "version": FINGERPRINT_VERSION,
         "model": [card.id, card.revision],
         "knobs": knobs,
-        "geometry": asdict(job.embedder.geometry()),  # knobs left alone mean other sizes for other modalities
         "weights": job.embedder.network.weights_id,
         "inputs": [[modality.name, asdict(sensor)] for modality, sensor in job.request.inputs],
         "spatial": None if spatial is None else [type(spatial).__name__, asdict(spatial)],

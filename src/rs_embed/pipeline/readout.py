@@ -19,7 +19,7 @@ from rs_embed.embedders._vit_mae_utils import pool, to_grid
 from rs_embed.embedders.base import Embedder, ModelInput
 from rs_embed.embedding import Embedding, InputMeta, Meta
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
-from rs_embed.geo import subgrid
+from rs_embed.geo import densified, project, subgrid
 from rs_embed.pipeline.plan import Item, Job, fingerprint
 from rs_embed.specs import Pooling, Region, SensorSpec
 
@@ -96,14 +96,11 @@ def _region_tokens(one: Prepared, region: Region, layout: TokenLayout) -> Tensor
 
 def _touches(region: Region, geobox: GeoBox) -> NDArray[np.bool_]:
     """`[H, W]`: cells that the polygon touches."""
-    from odc.geo.geom import Geometry
     from rasterio.features import geometry_mask  # only regions need rasterio here
 
-    polygon = Geometry({"type": "Polygon", "coordinates": region.polygon}, region.crs)
-    projected = polygon.to_crs(str(geobox.crs), resolution="auto")
-    mask: NDArray[np.bool_] = geometry_mask(
-        [projected.json], geobox.shape, geobox.affine, all_touched=True, invert=True
-    )
+    rings = [np.stack(project(*densified(ring), region.crs, str(geobox.crs)), axis=1) for ring in region.polygon]
+    polygon = {"type": "Polygon", "coordinates": [ring.tolist() for ring in rings]}
+    mask: NDArray[np.bool_] = geometry_mask([polygon], geobox.shape, geobox.affine, all_touched=True, invert=True)
     return mask
 
 
@@ -137,7 +134,7 @@ def _meta(one: Prepared, geobox: GeoBox | None, layout: TokenLayout, job: Job) -
         precision=request.precision,
         weights=embedder.network.weights_id,
         weights_note=embedder.network.note,
-        knobs=request.knobs.model_dump(mode="json"),
+        knobs=embedder.knobs_in_force(),
         model={**embedder.facts(), "tokens": {grid.name: [grid.height, grid.width] for grid in layout.grids}},
         versions=_versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

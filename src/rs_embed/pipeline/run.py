@@ -1,6 +1,5 @@
 """Run a plan: fetch ahead, prepare, encode in batches, read out, in the order of the items."""
 
-import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +14,7 @@ from rs_embed.embedders._framing import Frame, frame_chip
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest
 from rs_embed.embedding import Embedding
 from rs_embed.encoders.tokens import TokenLayout
-from rs_embed.errors import NoValidPixels, PixelWarning, ScaleWarning
+from rs_embed.errors import NoValidPixels, PixelWarning, ScaleWarning, warn
 from rs_embed.geo import pixel_size_m
 from rs_embed.pipeline.plan import Item, Job, Plan
 from rs_embed.pipeline.readout import Prepared, read_out
@@ -101,7 +100,7 @@ def _check_pixels(chips: Mapping[str, Chip], floor: float) -> None:
                 fix="check the place and the window, widen the window or raise cloudy_pct",
             )
         if valid < 0.5:
-            warnings.warn(f"Only {valid:.0%} of the pixels of {name} are valid.", PixelWarning, stacklevel=2)
+            warn(f"Only {valid:.0%} of the pixels of {name} are valid.", PixelWarning)
 
 
 def _input_gsd_m(chips: Mapping[str, Chip], frame: Frame, request: ModelRequest) -> float:
@@ -111,11 +110,10 @@ def _input_gsd_m(chips: Mapping[str, Chip], frame: Frame, request: ModelRequest)
     pixel_m = told_m if chip.geobox is None else pixel_size_m(chip.geobox)
     gsd_m = pixel_m * frame.zoom
     if abs(gsd_m / told_m - 1) > SCALE_TOLERANCE:
-        warnings.warn(
-            f"{request.card.id} is told that a pixel is {told_m:g} m, but after the resize it is {gsd_m:.1f} m; "
+        warn(
+            f"{request.card.id} expects pixels of {told_m:g} m, but after the resize they are {gsd_m:.1f} m; "
             'input_prep="crop" or "tile" keeps the native pixel size (meta["gsd_m"] holds the truth).',
             ScaleWarning,
-            stacklevel=2,
         )
     return gsd_m
 

@@ -12,7 +12,7 @@ from rs_embed.providers.base import Provider, Query
 __all__ = ["Provider", "Query", "open_provider"]
 
 _RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".zarr", ".jp2", ".img", ".nc")
-_CHOICES = 'backend="sample", the path of a raster, or a LocalRasters(...)'
+_CHOICES = 'use backend="sample", the path of a raster, or a LocalRasters(...)'
 
 
 def _sample() -> Provider:
@@ -29,7 +29,7 @@ def _not_yet(name: str) -> Callable[[], Provider]:
 
 
 def _auto() -> Provider:
-    raise NotConfigured("Wanted a backend to fetch imagery from, found none chosen.", fix=f"choose one: {_CHOICES}")
+    raise NotConfigured("Wanted a backend to fetch imagery from, found none chosen.", fix=_CHOICES)
 
 
 _BACKENDS: Mapping[str, Callable[[], Provider]] = {

@@ -130,6 +130,8 @@ def _header(path: str, dataset: rasterio.DatasetReader) -> Header:
         raise ReadError(f"Wanted real numbers, found complex ones in {path}.", fix="calibrate to backscatter first")
     epsg = dataset.crs.to_epsg(confidence_threshold=100)  # the default takes a similar CRS for the same
     descriptions = dataset.descriptions
+    if dataset.count > 1 and len(set(descriptions)) == 1:
+        descriptions = (None,) * dataset.count  # one text for all bands names none of them
     if dataset.count == 1 and path.startswith("ZARR:"):
         descriptions = (array_name(path),)
     return Header(

@@ -1,6 +1,5 @@
 """Questions about values: which unit they are in, whether they can be, which of them are nodata."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rs_embed.bands import Unit, did_you_mean
-from rs_embed.errors import PixelWarning, SpecError, UnitMismatch
+from rs_embed.errors import PixelWarning, SpecError, UnitMismatch, warn
 
 Pixels = NDArray[np.float32]
 
@@ -136,13 +135,13 @@ _RULES = (
         Unit.DN,
         lambda seen: bool(seen.max() <= HIGHEST_REFLECTANCE),
         "no value above 2: it looks like reflectance",
-        'give DN (reflectance x 10,000), or declare unit="reflectance" for a file',
+        'multiply by 10,000, or for a file declare unit="reflectance"',
     ),
     _Rule(
         Unit.REFLECTANCE,
         lambda seen: bool(np.median(seen) > HIGHEST_REFLECTANCE),
         "a median above 2: it looks like DN",
-        'give reflectance (DN / 10,000), or declare unit="dn" for a file',
+        'divide by 10,000, or for a file declare unit="dn"',
     ),
     _Rule(
         Unit.DB,
@@ -263,5 +262,5 @@ def _seen(values: Pixels) -> Pixels:
 
 def _warned(notes: list[str]) -> tuple[str, ...]:
     for note in notes:
-        warnings.warn(note, PixelWarning, stacklevel=3)
+        warn(note, PixelWarning)
     return tuple(notes)

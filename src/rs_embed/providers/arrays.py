@@ -48,7 +48,7 @@ class ArrayProvider:
         if not isinstance(arrays, Mapping) or not arrays:
             raise InputError(
                 f"Wanted arrays by modality, found {type(arrays).__name__}.",
-                fix='for example {"S2L2A": array}',
+                fix='for example {"s2": array}',
             )
         self._held = {modality: _Held(modality, array) for modality, array in arrays.items()}
         self._geobox = geobox

@@ -58,6 +58,7 @@ CARDS = (
                 sensor=SensorSpec(S2, S2_BANDS_12, fill_value="mean"),
                 stats=_STATS,
                 image_px=256,
+                patch_px=8,
             ),
         ),
         input_prep="tile",

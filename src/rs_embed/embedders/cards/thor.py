@@ -117,6 +117,7 @@ def _s2(name: str, bands: tuple[str, ...]) -> Modality:
         sensor=SensorSpec(S2, bands),
         stats=_S2_STATS,
         image_px=288,
+        patch_px=16,
         clip=(0.0, 10_000.0),
     )
 
@@ -128,6 +129,7 @@ def _s1(name: str, mode: InstrumentMode, gsd_m: int) -> Modality:
         sensor=SensorSpec("COPERNICUS/S1_GRD", ("VV", "VH"), gsd_m, fill_value="mean", instrument_mode=mode),
         stats={pol: BandStats(f"S1:{mode}-{pol}", Unit.DB, mean, std) for pol, (mean, std) in table.items()},
         image_px=288 if gsd_m == 10 else 96,
+        patch_px=16,
         native_gsd_m={} if gsd_m == 10 else {f"S1:{mode}-{pol}": gsd_m for pol in table},
     )
 
