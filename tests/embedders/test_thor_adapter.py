@@ -12,7 +12,7 @@ from rs_embed.embedders.cards.thor import MODALITIES, S2, S2_BANDS_10
 from rs_embed.encoders.thor import ThorEncoder
 from rs_embed.encoders.thor_bands import resolve_bands
 from rs_embed.encoders.thor_patchify import plan_geometry
-from rs_embed.errors import BandMismatch, ChoiceWarning, KnobError, ScaleWarning, SpecError, WeightsError
+from rs_embed.errors import BandMismatch, ChoiceWarning, InputError, KnobError, ScaleWarning, SpecError, WeightsError
 from rs_embed.testing import FieldProvider
 
 PUBLIC_NAMES = "BLUE GREEN RED RED_EDGE_1 RED_EDGE_2 RED_EDGE_3 NIR_BROAD NIR_NARROW SWIR_1 SWIR_2".split()  # noqa: SIM905
@@ -133,6 +133,11 @@ def test_sentinel_1_and_2_stand_in_one_sequence(thor_tiny_checkpoint, dn):
         embedding = thor(thor_tiny_checkpoint, input_chw={"s2": dn, "s1": db}, modality=modality)
         np.testing.assert_allclose(embedding.data, expected, atol=1e-5)
         assert embedding.meta["modality"] == ("s2", "s1")
+
+
+def test_modalities_of_different_sizes_are_refused(thor_tiny_checkpoint, dn):
+    with pytest.raises(InputError, match="on one grid"):
+        thor(thor_tiny_checkpoint, input_chw={"s2": dn, "s1": dn[:2, :100, :100] / -300})
 
 
 @pytest.mark.parametrize("modality", [m.name for m in MODALITIES])

@@ -14,7 +14,7 @@ from rs_embed.embedders._framing import Frame, frame_chip
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest
 from rs_embed.embedding import Embedding
 from rs_embed.encoders.tokens import TokenLayout
-from rs_embed.errors import NoValidPixels, PixelWarning, ScaleWarning, warn
+from rs_embed.errors import InputError, NoValidPixels, PixelWarning, ScaleWarning, warn
 from rs_embed.geo import pixel_size_m
 from rs_embed.pipeline.plan import Item, Job, Plan
 from rs_embed.pipeline.readout import Prepared, read_out
@@ -51,7 +51,7 @@ def run(plan: Plan) -> Iterator[tuple[int, Result]]:
     for outcome in _prepared(plan):
         waiting.append(outcome)
         windows += 0 if isinstance(outcome, Failure) else len(outcome.inputs)
-        if windows >= batch_size:
+        if max(windows, len(waiting)) >= batch_size:
             yield from _encode_all(waiting, plan, batch_size)
             waiting, windows = [], 0
     yield from _encode_all(waiting, plan, batch_size)
@@ -81,6 +81,7 @@ def _prepare(item: Item, job: Job) -> Prepared | Failure:
     try:
         chips = {query.modality: job.provider.fetch(query) for query in item.queries}
         stage = "prepare"
+        _check_one_grid(chips)
         _check_pixels(chips, job.request.knobs.min_valid_fraction)
         frame = frame_chip(next(iter(chips.values())).shape_px, job.prep, job.embedder.geometry())
         inputs = job.embedder.prepare(chips, frame)
@@ -88,6 +89,15 @@ def _prepare(item: Item, job: Job) -> Prepared | Failure:
         return Prepared(item, chips, frame, tuple(inputs), gsd_m)
     except Exception as error:  # noqa: BLE001  (kept whole in the Failure, raised by single calls)
         return Failure(item.index, stage, error)
+
+
+def _check_one_grid(chips: Mapping[str, Chip]) -> None:
+    if len({chip.shape_px for chip in chips.values()}) > 1:
+        raise InputError(
+            "Wanted all modalities on one grid, found other sizes.",
+            **{name: "{} x {} px".format(*chip.shape_px) for name, chip in chips.items()},
+            fix="give every modality the same pixels on the ground",
+        )
 
 
 def _check_pixels(chips: Mapping[str, Chip], floor: float) -> None:
