@@ -49,6 +49,7 @@ S2 = "COPERNICUS/S2_SR_HARMONIZED"
         (lambda: TemporalSpec.year("2022"), "Wanted a number for year"),
         (lambda: TemporalSpec.year(2022.5), "whole year"),
         (lambda: OutputSpec.pooled("median"), "how to be one of mean, max"),
+        (lambda: OutputSpec("map"), "kind to be one of pooled, grid"),
         (lambda: SensorSpec("COPERNICUS/S2_SR_HARMONISED", ("B2",)), "did you mean 'COPERNICUS/S2_SR_HARMONIZED'"),
         (lambda: SensorSpec(S2, ("B02",)), "did you mean 'B2'"),
         (lambda: SensorSpec(S2, "B2"), "Wanted a list of bands"),

@@ -105,7 +105,7 @@ def _knob_error(family: type[Knobs], error: ValidationError, keywords: Mapping[s
     variable = next((v for v, field in family.variables().items() if field == name), name)
     place = name if name in keywords else variable
     value = keywords.get(name, os.environ.get(variable))
-    wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    wanted = "a path" if first["type"] == "path_type" else first["msg"].removeprefix("Input should be ")
     return KnobError(
         f"Wanted {place} to be {wanted}, found {value!r}.",
         fix=f"change or leave out the keyword {name}" if name in keywords else f"change or unset {variable}",

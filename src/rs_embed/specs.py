@@ -216,10 +216,13 @@ class OutputSpec:
     kind: Literal["pooled", "grid"] = "pooled"
     pooling: Pooling = "mean"
 
+    def __post_init__(self) -> None:
+        require_choice("kind", self.kind, ("pooled", "grid"))
+        require_choice("how", self.pooling, get_args(Pooling))
+
     @classmethod
     def pooled(cls, how: Pooling = "mean") -> Self:
         """One vector `[D]` from the patch tokens."""
-        require_choice("how", how, get_args(Pooling))
         return cls("pooled", how)
 
     @classmethod

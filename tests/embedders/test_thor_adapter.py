@@ -230,6 +230,7 @@ def test_variables_are_knobs_and_keywords_win(thor_tiny_checkpoint, dn, monkeypa
         ("RS_EMBED_OFLINE", "1", "did you mean 'RS_EMBED_OFFLINE'"),
         ("RS_EMBED_THOR_PRETRAINED", "maybe", "RS_EMBED_THOR_PRETRAINED"),
         ("RS_EMBED_THOR_FETCH_WORKERS", "0", "RS_EMBED_THOR_FETCH_WORKERS"),
+        ("RS_EMBED_OFFLINE", "maybe", "RS_EMBED_OFFLINE to be a valid boolean"),
     ],
 )
 def test_a_mistyped_variable_or_value_is_refused_by_name(monkeypatch, variable, value, says):

@@ -9,8 +9,9 @@ from conftest import S2_BANDS
 
 from rs_embed.errors import OutsideCoverage, SensorNotOffered
 from rs_embed.geo import geobox_for
+from rs_embed.providers.base import Query
 from rs_embed.providers.sample import _EXAMPLE, _FOLDER, _RASTERS, SampleScene
-from rs_embed.specs import PointBuffer, TemporalSpec
+from rs_embed.specs import PointBuffer, SensorSpec, TemporalSpec
 
 
 @pytest.mark.parametrize(
@@ -87,3 +88,9 @@ def test_the_identity_is_of_the_bytes_and_the_same_every_time():
 def test_the_native_grid_is_the_scenes_own():
     native = SampleScene().native_geobox(ask(window=TemporalSpec.year(2022)))
     assert (native.crs.epsg, native.shape, native.affine.c, native.affine.f) == (32633, (360, 240), 344400, 5294400)
+
+
+def test_another_radar_mode_is_not_answered_with_what_there_is():
+    sensor = SensorSpec("COPERNICUS/S1_GRD", ("VV", "VH"), instrument_mode="EW")
+    with pytest.raises(SensorNotOffered, match="mode EW, the sample scene is in mode IW"):
+        SampleScene().fetch(Query("s1_ew", sensor, None, None))

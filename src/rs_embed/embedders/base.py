@@ -158,9 +158,10 @@ class NetworkCache:
         """The network of a request, loaded at most once for equal knobs about weights."""
         weights_knobs = request.knobs.model_dump(include=set(WeightsKnobs.model_fields) - set(ModelKnobs.model_fields))
         key = (request.card.id, tuple(weights_knobs.items()), _stamp(request.knobs), device)
+        settings = LibrarySettings.read()
         with self._lock:
             if key not in self._networks:
-                network = embedder.build(request, LibrarySettings.read())
+                network = embedder.build(request, settings)
                 network.module.to(device)
                 self._networks[key] = network
             self._networks.move_to_end(key)

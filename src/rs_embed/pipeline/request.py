@@ -26,6 +26,11 @@ def resolve_request(
         SpecError: Unknown modality, two that share a band, or a sensor that belongs to none.
         BandMismatch: A band that the model does not know.
     """
+    if sensor is not None and not isinstance(sensor, SensorSpec | Mapping):
+        raise SpecError(
+            f"Wanted a SensorSpec, or a mapping modality -> SensorSpec, found {sensor!r}.",
+            fix="leave it out for the card's own",
+        )
     names = _modality_names(card, modality, sensor)
     if isinstance(sensor, SensorSpec) and len(names) > 1:
         raise SpecError(
@@ -51,6 +56,8 @@ def _modality_names(card: ModelCard, modality: ModalityChoice, sensor: SensorCho
         if isinstance(sensor, SensorSpec):
             return (_modality_of(card, sensor).name,)
         modality = tuple(sensor) if sensor else card.modality_names[0]
+    if not isinstance(modality, str | Sequence):
+        raise SpecError(f"Wanted the name of a modality, found {modality!r}.", fix="for example modality='s2+s1'")
     names = modality.split("+") if isinstance(modality, str) else list(modality)
     for name in names:
         if name not in card.modality_names:

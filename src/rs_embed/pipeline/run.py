@@ -121,7 +121,7 @@ def _input_gsd_m(chips: Mapping[str, Chip], frame: Frame, request: ModelRequest)
     gsd_m = pixel_m * frame.zoom
     if abs(gsd_m / told_m - 1) > SCALE_TOLERANCE:
         warn(
-            f"{request.card.id} expects pixels of {told_m:g} m, but after the resize they are {gsd_m:.1f} m; "
+            f"{request.card.id} expects pixels of {told_m:g} m, but after the resize they are {gsd_m:.3g} m; "
             'input_prep="crop" or "tile" keeps the native pixel size (meta["gsd_m"] holds the truth).',
             ScaleWarning,
         )

@@ -138,12 +138,12 @@ def _as_array(given: SupportsArray, where: str) -> NDArray[np.generic]:
     if isinstance(given, np.ma.MaskedArray):
         return np.where(np.ma.getmaskarray(given), np.nan, np.ma.getdata(given))
     if not isinstance(given, SupportsArray) or isinstance(given, type):
-        raise InputError(f"Wanted an array for the {where}, found {type(given).__name__}.", fix="np.asarray(values)")
+        raise InputError(f"Wanted an {where}, found {type(given).__name__}.", fix="np.asarray(values)")
     try:
         return np.asarray(given)
     except (TypeError, RuntimeError) as error:  # torch: on another device, of type bfloat16, with a gradient
         raise InputError(
-            f"Wanted an array that numpy can read for the {where}, found {type(given).__name__}: {error}",
+            f"Wanted an {where} that numpy can read, found {type(given).__name__}: {error}",
             fix="for a torch tensor: tensor.detach().float().cpu()",
         ) from error
 

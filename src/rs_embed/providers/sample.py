@@ -91,6 +91,11 @@ def _require_offered(query: Query) -> None:
             has=", ".join(_RASTERS),
             fix="choose a model that takes one of these, or give your own imagery: backend=<path>",
         )
+    mode = query.sensor.instrument_mode
+    if query.sensor.collection == "COPERNICUS/S1_GRD" and mode != "IW":
+        raise SensorNotOffered(
+            f"Wanted Sentinel-1 in mode {mode}, the sample scene is in mode IW.", fix='use modality="s1"'
+        )
 
 
 def _outside(grid: GeoBox, error: OutsideCoverage) -> OutsideCoverage:
