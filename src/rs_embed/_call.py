@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -53,7 +53,7 @@ class Call:
         from rs_embed.embedders.base import pick_device
         from rs_embed.pipeline.plan import Job, plan_items
 
-        request = self.request()
+        request = self.request
         require_choice("input_prep", self.input_prep, get_args(InputPrep))
         if not isinstance(self.output, OutputSpec):
             raise SpecError(f"Wanted an OutputSpec, found {self.output!r}.", fix="OutputSpec.pooled() or .grid()")
@@ -62,6 +62,7 @@ class Call:
         embedder.geometry()
         return plan_items(Job(embedder, provider, self.output, prep), places, windows)
 
+    @cached_property
     def request(self) -> "ModelRequest":
         """Model, knobs and inputs of the call."""
         from rs_embed.pipeline.request import resolve_request
@@ -90,6 +91,7 @@ def named(modality: Modalities, input_chw: InputArrays | None) -> Modalities:
 
 
 def provider_of(backend: Backend, input_chw: InputArrays | None, call: Call) -> Provider:
+    """Where the pixels come from: the user's arrays, else the backend."""
     if input_chw is None:
         return open_provider(backend)
     if backend != "auto":
@@ -101,7 +103,7 @@ def provider_of(backend: Backend, input_chw: InputArrays | None, call: Call) -> 
 
     if isinstance(input_chw, Mapping):
         return ArrayProvider(input_chw)
-    names = [modality.name for modality, _ in call.request().inputs]
+    names = [modality.name for modality, _ in call.request.inputs]
     if len(names) > 1:
         raise SpecError(
             f"Wanted an array for each of {', '.join(names)}, found one.",

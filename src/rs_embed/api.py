@@ -180,7 +180,7 @@ def inspect_chip(
     provider = provider_of(backend, input_chw, call)
     from rs_embed.report import inspect
 
-    return inspect(call.request(), provider, spatial, temporal)
+    return inspect(call.request, provider, spatial, temporal)
 
 
 @contextmanager

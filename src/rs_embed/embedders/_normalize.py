@@ -87,10 +87,11 @@ def to_image(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scalin
     """
     _check(chip, sensor)
     pixels = torch.from_numpy(chip.values[0])
-    pixels = torch.where(torch.isnan(pixels), _column(scaling.fill), pixels)
+    if chip.valid_fraction < 1:
+        pixels = torch.where(torch.isnan(pixels), _column(scaling.fill), pixels)
     if modality.clip is not None:
-        pixels = pixels.clamp_(*modality.clip)
-    pixels = pixels.mul_(_column(scaling.scale)).add_(_column(scaling.shift))
+        pixels = pixels.clamp(*modality.clip)
+    pixels = pixels.mul(_column(scaling.scale)).add_(_column(scaling.shift))
     if scaling.low is None and scaling.high is None:
         return pixels
     return pixels.clamp_(scaling.low, scaling.high)
