@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -117,7 +117,7 @@ def describe_knobs(family: type[Knobs]) -> list[tuple[str, str, str, str]]:
     rows = []
     for variable, name in family.variables().items():
         field = family.model_fields[name]
-        default: Any = field.get_default(call_default_factory=True)
+        default: object = field.get_default(call_default_factory=True)
         text = "unset" if default is None else str(int(default)) if isinstance(default, bool) else str(default)
         rows.append((variable, name, text, field.description or ""))
     return rows
