@@ -39,6 +39,7 @@ def test_grids_are_merged_at_the_size_of_the_finest() -> None:
     fine = torch.arange(24.0).view(1, 1, 4, 6)
     torch.testing.assert_close(to_grid(two_grid_tokens(), TWO_GRIDS, "sum"), fine + 1)
     torch.testing.assert_close(to_grid(two_grid_tokens(), TWO_GRIDS, "mean"), (fine + 1) / 2)
+    torch.testing.assert_close(to_grid(two_grid_tokens(), TWO_GRIDS, "max"), fine.clamp(min=1))
     concat = torch.cat([torch.ones_like(fine), fine], dim=1)
     torch.testing.assert_close(to_grid(two_grid_tokens(), TWO_GRIDS, "concat"), concat)
 

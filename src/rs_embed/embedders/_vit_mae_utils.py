@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from rs_embed.encoders.tokens import TokenLayout
 from rs_embed.errors import ReadoutError
 
-Merge = Literal["mean", "sum", "concat"]
+Merge = Literal["mean", "sum", "max", "concat"]
 """How several grids become one."""
 
 Pooling = Literal["mean", "max"]
@@ -27,7 +27,7 @@ def to_grid(
     Args:
         tokens: [batch, token, dim]; prefix tokens, then each grid row by row from its north-west corner.
         layout: The encoder's own account of `tokens`; never inferred from how many there are.
-        merge: "mean" and "sum" keep `dim` channels, "concat" gives `dim * len(layout.grids)`.
+        merge: "mean", "sum" and "max" keep `dim` channels, "concat" gives `dim * len(layout.grids)`.
 
     Raises:
         ReadoutError: `tokens` is not as long as `layout` says, or the layout has no grid.
@@ -50,6 +50,8 @@ def to_grid(
     if merge == "concat":
         return torch.cat(maps, dim=1)
     stacked = torch.stack(maps)
+    if merge == "max":
+        return stacked.amax(dim=0)
     return stacked.sum(dim=0) if merge == "sum" else stacked.mean(dim=0)
 
 

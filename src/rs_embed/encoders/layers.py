@@ -5,6 +5,9 @@ are.
 """
 
 import math
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -14,12 +17,38 @@ from torch.nn import functional as F
 NORM_EPS = 1e-6
 """LayerNorm epsilon of the ViT family (torch's own default is 1e-5)."""
 
-
 INIT_STD = 0.02
 """Standard deviation of the normal that random weights are drawn from; it is cut at twice of that."""
 
 WITHIN_TWO_STD = math.erf(math.sqrt(2))
 """Share of a normal within two standard deviations of its mean."""
+
+Kept = TypeVar("Kept")
+
+
+class Recent(Generic[Kept]):
+    """The few most recently used results of a costly function.
+
+    Args:
+        size: How many are kept.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._kept: OrderedDict[Hashable, Kept] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
+        """Give what is kept under `key`, made now if it is not there."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        self._kept.move_to_end(key)
+        while len(self._kept) > self._size:
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._kept.clear()
 
 
 class Encoder(nn.Module):
@@ -49,13 +78,14 @@ class Attention(nn.Module):
     Args:
         dim: Token width, a multiple of `heads`.
         heads: Number of heads.
+        bias: Whether the two linear maps have one.
     """
 
-    def __init__(self, *, dim: int, heads: int) -> None:
+    def __init__(self, *, dim: int, heads: int, bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
+        self.proj = nn.Linear(dim, dim, bias=bias)
 
     def forward(
         self, x: Float[Tensor, "batch token dim"], bias: Float[Tensor, "1 head token token"] | None = None
@@ -93,20 +123,51 @@ class Mlp(nn.Module):
         return out
 
 
+class GatedMlp(nn.Module):
+    """Two linear maps without bias; between them, a third gates what the first gives through a SiLU.
+
+    Args:
+        dim: Token width.
+        hidden: Width between the maps.
+
+    Source: Shazeer 2020, arXiv:2002.05202 (SwiGLU).
+    """
+
+    def __init__(self, *, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden, bias=False)
+        self.fc2 = nn.Linear(hidden, dim, bias=False)
+        self.fc3 = nn.Linear(dim, hidden, bias=False)
+
+    def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
+        """Transform each token by itself."""
+        out: Tensor = self.fc2(F.silu(self.fc1(x)) * self.fc3(x))
+        return out
+
+
+def layer_norm(dim: int) -> nn.Module:
+    """Build the usual LayerNorm of a block, with learned weight and bias."""
+    return nn.LayerNorm(dim, eps=NORM_EPS)
+
+
 class Block(nn.Module):
-    """Pre-norm transformer block: attention, then MLP (ratio 4), each added to its input.
+    """Pre-norm transformer block: attention, then MLP, each added to its input.
 
     Args:
         dim: Token width.
         heads: Number of heads.
+        gated: A gated MLP of 8/3 times the width and no bias in any linear map, instead of a plain one of ratio 4.
+        norm: Builds a norm from the token width.
     """
 
-    def __init__(self, *, dim: int, heads: int) -> None:
+    def __init__(
+        self, *, dim: int, heads: int, gated: bool = False, norm: Callable[[int], nn.Module] = layer_norm
+    ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.attn = Attention(dim=dim, heads=heads)
-        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.mlp = Mlp(dim=dim, hidden=4 * dim)
+        self.norm1 = norm(dim)
+        self.attn = Attention(dim=dim, heads=heads, bias=not gated)
+        self.norm2 = norm(dim)
+        self.mlp = GatedMlp(dim=dim, hidden=8 * dim // 3) if gated else Mlp(dim=dim, hidden=4 * dim)
 
     def forward(
         self, x: Float[Tensor, "batch token dim"], bias: Float[Tensor, "1 head token token"] | None = None

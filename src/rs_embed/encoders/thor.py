@@ -3,15 +3,13 @@
 Source: FM4CS/THOR v1.0.2 (thor/models/thor_vit.py, thor/utils/pos_embed.py); paper arXiv:2601.16011.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rs_embed.encoders.layers import NORM_EPS, Block, Encoder, sincos_1d
+from rs_embed.encoders.layers import NORM_EPS, Block, Encoder, Recent, sincos_1d
 from rs_embed.encoders.thor_bands import GROUPS
 from rs_embed.encoders.thor_patchify import GroupGeometry, PatchEmbed, PatchKernel, ThorGeometry
 from rs_embed.encoders.tokens import Tokens
@@ -22,26 +20,6 @@ REFERENCE_PATCH_M = 40
 
 GEOMETRIES_KEPT = 2
 """How many geometries' kernels and biases are kept (large, 1620 tokens: 168 MB of bias each)."""
-
-Kept = TypeVar("Kept")
-
-
-class _Recent(Generic[Kept]):
-    """The few most recently used results of a costly function."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[Hashable, Kept] = OrderedDict()
-
-    def get(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
-        if key not in self._kept:
-            self._kept[key] = make()
-        self._kept.move_to_end(key)
-        while len(self._kept) > GEOMETRIES_KEPT:
-            self._kept.popitem(last=False)
-        return self._kept[key]
-
-    def clear(self) -> None:
-        self._kept.clear()
 
 
 class ThorEncoder(Encoder):
@@ -67,8 +45,8 @@ class ThorEncoder(Encoder):
         self.blocks = nn.ModuleList(Block(dim=dim, heads=heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.register_buffer("encoder_slopes", torch.tensor(alibi_slopes(heads)))
-        self._kernels: _Recent[list[PatchKernel]] = _Recent()
-        self._biases: _Recent[Tensor] = _Recent()
+        self._kernels: Recent[list[PatchKernel]] = Recent(GEOMETRIES_KEPT)
+        self._biases: Recent[Tensor] = Recent(GEOMETRIES_KEPT)
         self.register_load_state_dict_post_hook(_forget_after_loading)  # type: ignore[no-untyped-call]
 
     def forward(
