@@ -1,0 +1,214 @@
+"""What AnySat can take: its eleven modalities, and the checks that inputs fit them and each other.
+
+Source: gastruc/AnySat, hubconf.py and README.md; paper arXiv:2412.14123.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from rs_embed.errors import BandMismatch, InputError, SpecError
+
+CELL_M = 10
+"""Side of the cells that patches are made of; the network counts positions of patches in it."""
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One kind of input and how the network cuts it."""
+
+    name: str
+    """AnySat's word for it."""
+    channels: int
+    """Bands, in the order of AnySat's README."""
+    gsd_cm: int
+    """True pixel size on the ground; it serves to check that inputs cover the same square."""
+    cell_px: int
+    """Side in pixels of what the network takes for a cell of 10 m."""
+    cell_tokens: int = 1
+    """Sub-tokens along the side of a cell."""
+    spacing_m: int = CELL_M
+    """Distance between sub-tokens as their position code has it."""
+    period: int | None = None
+    """Base of the date code of a time series; `None` for a single image."""
+    norm_across_dates: bool = False
+    """Whether features are normed over all dates of a pixel together."""
+
+    @property
+    def kernel_px(self) -> int:
+        """Side of the pixels that make one sub-token."""
+        return self.cell_px // self.cell_tokens
+
+
+_TABLE = (
+    Modality("aerial", 4, 20, cell_px=50, cell_tokens=5, spacing_m=2),
+    Modality("aerial-flair", 5, 20, cell_px=50, cell_tokens=5, spacing_m=2),
+    Modality("spot", 3, 100, cell_px=10),
+    Modality("naip", 4, 125, cell_px=8),
+    Modality("s2", 10, 1000, cell_px=1, period=367, norm_across_dates=True),
+    Modality("s1-asc", 2, 1000, cell_px=1, period=367),
+    Modality("s1", 3, 1000, cell_px=1, period=367),
+    Modality("l8", 11, 1000, cell_px=1, period=366),
+    Modality("l7", 6, 3000, cell_px=1, spacing_m=30, period=367),
+    Modality("alos", 3, 3000, cell_px=1, spacing_m=30, period=367),
+    Modality("modis", 7, 25000, cell_px=1, spacing_m=250, period=367),
+)
+MODALITIES = {modality.name: modality for modality in _TABLE}
+"""Every modality that the published weights have a projector for, by name."""
+
+NOT_RUNNABLE = "modis"
+"""In the checkpoint, but the released forward pass fails on it, so that there is nothing to be equal to."""
+
+ONE_SCALE = ("l7", "alos")
+"""Pixels of 30 m that the released code takes for cells of 10 m: only `patch_m=10` runs (one pixel per patch),
+and the positions of patches are three times too small. Kept, as the released features are so."""
+
+
+@dataclass(frozen=True)
+class PatchGrid:
+    """How the ground of all inputs is cut into patches."""
+
+    rows: int
+    """Patches from north to south."""
+    cols: int
+    """Patches from west to east."""
+    scale: int
+    """Side of a patch in cells of 10 m."""
+
+
+def plan_patches(
+    inputs: Mapping[str, Tensor],
+    dates: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    patch_m: int,
+    offered: Sequence[str],
+) -> PatchGrid:
+    """Check that the inputs fit the model and each other, and tell how they are cut.
+
+    Args:
+        inputs: By modality, [batch, channel, height, width] or [batch, time, channel, height, width].
+        dates: [batch, time] for each time series.
+        masks: Of the shape of their input; only time series may have one.
+        patch_m: Side of a patch in metres.
+        offered: Modalities that the network at hand was built with.
+
+    Raises:
+        SpecError: An unknown modality, or a patch size that cannot be.
+        BandMismatch: Another number of channels, or of axes.
+        InputError: Dates or masks do not fit, sides are no multiple of the patch, or inputs differ in ground or
+            batch.
+    """
+    if not inputs:
+        raise InputError("AnySat wants one or more modalities, there is none.", fix=f"give {offered[0]}, for instance")
+    for name, values in inputs.items():
+        _check_name(name, offered)
+        _check_patch_m(name, patch_m)
+        _check_values(MODALITIES[name], values)
+        _check_dates(MODALITIES[name], values, dates.get(name))
+    _check_masks(inputs, masks)
+    _check_same(inputs)
+    grids = {name: _cut(MODALITIES[name], values, patch_m) for name, values in inputs.items()}
+    if len(set(grids.values())) > 1:
+        raise InputError(
+            f"These modalities cannot be combined: at patch_m={patch_m} they have unlike numbers of patches.",
+            patches=", ".join(f"{name} {grid.rows} x {grid.cols}" for name, grid in grids.items()),
+            fix=f"run {' and '.join(name for name in inputs if name in ONE_SCALE)} apart from the others",
+        )
+    return next(iter(grids.values()))
+
+
+def _check_name(name: str, offered: Sequence[str]) -> None:
+    usable = ", ".join(other for other in offered if other != NOT_RUNNABLE)
+    if name == NOT_RUNNABLE:
+        raise SpecError("AnySat's released code cannot run modis, so neither does this.", fix=f"use one of {usable}")
+    if name not in offered:
+        raise SpecError(f'This AnySat has no modality "{name}".', fix=f"use one of {usable}")
+
+
+def _check_patch_m(name: str, patch_m: int) -> None:
+    if patch_m < CELL_M or patch_m % CELL_M:
+        near = max(CELL_M, round(patch_m / CELL_M) * CELL_M)
+        raise SpecError(f"AnySat's patches are a multiple of 10 m, {patch_m} m is not.", fix=f"patch_m={near}")
+    if name in ONE_SCALE and patch_m != CELL_M:
+        raise SpecError(
+            f"AnySat can cut {name} only at patch_m=10, not {patch_m}.",
+            why="the released code takes its pixels of 30 m for cells of 10 m",
+            fix="patch_m=10, which makes each pixel a patch",
+        )
+
+
+def _check_values(modality: Modality, values: Tensor) -> None:
+    axes = ["batch", "channel", "height", "width"]
+    if modality.period is not None:
+        axes.insert(1, "time")
+    if values.ndim != len(axes) or values.shape[-3] != modality.channels:
+        raise BandMismatch(
+            f"AnySat wants {modality.name} as [{', '.join(axes)}] with {modality.channels} channels.",
+            found=f"shape {list(values.shape)}",
+            fix=f"stack the {modality.channels} bands of {modality.name} in the model card's order",
+        )
+    if 0 in values.shape:
+        raise InputError(f"{modality.name} is empty.", found=f"shape {list(values.shape)}", fix="leave it out")
+
+
+def _check_dates(modality: Modality, values: Tensor, dates: Tensor | None) -> None:
+    if modality.period is None:
+        return
+    wanted = list(values.shape[:2])
+    if dates is None or list(dates.shape) != wanted:
+        found = "none" if dates is None else f"shape {list(dates.shape)}"
+        raise InputError(
+            f"AnySat wants a date for each frame of {modality.name}: shape {wanted}.",
+            found=found,
+            fix=f'dates={{"{modality.name}": ...}} with the day of the year, 1 January = 0',
+        )
+
+
+def _check_masks(inputs: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+    for name, mask in masks.items():
+        if name not in inputs or MODALITIES[name].period is None:
+            raise InputError(f"A mask of {name} cannot be used.", fix="masks are for the time series among the inputs")
+        if mask.shape != inputs[name].shape:
+            raise InputError(
+                f"The mask of {name} is not of the shape of its input.",
+                found=f"{list(mask.shape)}, input {list(inputs[name].shape)}",
+                fix="give one value per pixel, band and frame; non-zero is valid",
+            )
+
+
+def _check_same(inputs: Mapping[str, Tensor]) -> None:
+    """All have one batch size and cover one rectangle."""
+    sizes = {name: _ground_cm(MODALITIES[name], values) for name, values in inputs.items()}
+    if len(set(sizes.values())) > 1:
+        raise InputError(
+            "AnySat's modalities must cover the same ground.",
+            **{name: f"{height / 100:g} x {width / 100:g} m" for name, (height, width) in sizes.items()},
+            fix="crop them to one square",
+        )
+    batches = {name: len(values) for name, values in inputs.items()}
+    if len(set(batches.values())) > 1:
+        raise InputError(
+            "AnySat's modalities must have one batch size.",
+            found=", ".join(f"{name} {batch}" for name, batch in batches.items()),
+            fix="give each modality for each item of the batch",
+        )
+
+
+def _ground_cm(modality: Modality, values: Tensor) -> tuple[int, int]:
+    height, width = values.shape[-2:]
+    return height * modality.gsd_cm, width * modality.gsd_cm
+
+
+def _cut(modality: Modality, values: Tensor, patch_m: int) -> PatchGrid:
+    """Refuse what the released code would silently drop: the rows and columns that fill no patch."""
+    height, width = values.shape[-2:]
+    patch_px = patch_m // CELL_M * modality.cell_px
+    if height % patch_px or width % patch_px:
+        fits = [max(1, side // patch_px) * patch_px for side in (height, width)]
+        raise InputError(
+            f"Patches of {patch_m} m do not fill {modality.name}: {height} x {width} px.",
+            patch=f"{patch_px} px",
+            fix=f"crop to {fits[0]} x {fits[1]} px, or choose another patch_m",
+        )
+    return PatchGrid(height // patch_px, width // patch_px, patch_m // CELL_M)
