@@ -18,6 +18,10 @@ from rs_embed.settings import LibrarySettings, describe_knobs
 ROOT = Path(__file__).parents[1]
 MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
     "docs/models/thor_1_0_base.md": ("thor_1_0_tiny", "thor_1_0_small", "thor_1_0_base", "thor_1_0_large"),
+    "docs/models/terramind_1_0_base.md": (
+        *("terramind_1_0_tiny", "terramind_1_0_small", "terramind_1_0_base", "terramind_1_0_large"),
+        "terramind_0_1_base",
+    ),
     "docs/models/mosaiks_rcf.md": ("mosaiks_rcf",),
 }
 """Page -> the cards that it covers; sizes of one family share a page."""
@@ -39,7 +43,7 @@ def pages() -> dict[str, Blocks]:
         cards = [describe_model(model_id) for model_id in ids]
         blocks[page] = {
             "facts": lambda cards=cards: facts_table(cards),
-            "inputs": lambda cards=cards: inputs_table(cards[0]),
+            "inputs": lambda cards=cards: inputs_table(cards),
             "knobs": lambda cards=cards: knobs_table(cards[0]),
         }
     return blocks
@@ -75,21 +79,11 @@ def facts_table(cards: Sequence[ModelDescription]) -> str:
     return _table(["", *(f"`{card['id']}`" for card in cards)], [[name, *values] for name, values in rows.items()])
 
 
-def inputs_table(card: ModelDescription) -> str:
-    """One row per modality; the first is the default."""
-    rows = [
-        [
-            f"`{modality['name']}`",
-            f"`{modality['collection']}`",
-            f"{len(modality['bands'])}: {_bands(modality['bands'])}",
-            ", ".join(dict.fromkeys(modality["units"])),
-            f"{modality['scale_m']:g}",
-            f"{modality['image_px']}",
-            f"{modality['patch_px']}",
-            f"{modality['fill_value']}",
-        ]
-        for modality in card["modalities"]
-    ]
+def inputs_table(cards: Sequence[ModelDescription]) -> str:
+    """One row per modality, the default first; a last column says which cards lack one, if any does."""
+    lacking: dict[tuple[str, ...], list[str]] = {row: [] for card in cards for row in _inputs(card)}
+    for row, ids in lacking.items():
+        ids += [f"`{card['id']}`" for card in cards if row not in _inputs(card)]
     head = [
         "Modality",
         "Collection",
@@ -100,7 +94,25 @@ def inputs_table(card: ModelDescription) -> str:
         "Patch, px",
         "Nodata becomes",
     ]
-    return _table(head, rows)
+    if not any(lacking.values()):
+        return _table(head, lacking)
+    return _table([*head, "Not in"], [[*row, ", ".join(ids)] for row, ids in lacking.items()])
+
+
+def _inputs(card: ModelDescription) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"`{modality['name']}`",
+            f"`{modality['collection']}`",
+            f"{len(modality['bands'])}: {_bands(modality['bands'])}",
+            ", ".join(dict.fromkeys(modality["units"])),
+            f"{modality['scale_m']:g}",
+            f"{modality['image_px']}",
+            f"{modality['patch_px']}",
+            f"{modality['fill_value']}",
+        )
+        for modality in card["modalities"]
+    ]
 
 
 def knobs_table(card: ModelDescription) -> str:

@@ -16,7 +16,7 @@ from rs_embed.errors import StorageError
 from rs_embed.pictures import save_figure, side_by_side, true_colour
 
 LABEL = "random weights: shapes only"
-RANDOM = "thor_1_0_base_random_weights"
+THOR, TERRAMIND = "thor_1_0_base_random_weights", "terramind_1_0_base_random_weights"
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ def test_it_writes_every_file_that_it_names(demo):
     assert written == {
         "overview.png",
         "sample_rgb.png",
-        *(f"{model}_{kind}" for model in ("mosaiks_rcf", RANDOM) for kind in kinds),
+        *(f"{model}_{kind}" for model in ("mosaiks_rcf", THOR, TERRAMIND) for kind in kinds),
     }
     assert all(str(demo.out / name) in demo.text for name in written)
 
 
-@pytest.mark.parametrize(("stem", "cell_m"), [("mosaiks_rcf", 80), (RANDOM, 160)])
+@pytest.mark.parametrize(("stem", "cell_m"), [("mosaiks_rcf", 80), (THOR, 160), (TERRAMIND, 160)])
 def test_the_maps_start_at_the_corner_of_the_scene(demo, stem, cell_m):
     with rasterio.open(demo.out / f"{stem}_grid.tif") as file:
         assert (file.bounds.left, file.bounds.top) == (344400, 5294400)
@@ -56,11 +56,13 @@ def test_the_maps_start_at_the_corner_of_the_scene(demo, stem, cell_m):
         assert file.res == (cell_m, cell_m)
 
 
-def test_random_weights_are_called_so_in_table_files_and_metadata(demo):
-    rows = [line for line in demo.text.splitlines() if line.startswith(" thor_1_0_base ")]
+@pytest.mark.parametrize("stem", [THOR, TERRAMIND])
+def test_random_weights_are_called_so_in_table_files_and_metadata(demo, stem):
+    model_id = stem.removesuffix("_random_weights")
+    rows = [line for line in demo.text.splitlines() if line.startswith(f" {model_id} ")]
     assert len(rows) == 2
     assert all(LABEL in row for row in rows)
-    for name in (f"{RANDOM}_grid.tif", f"{RANDOM}_pooled.npz"):
+    for name in (f"{stem}_grid.tif", f"{stem}_pooled.npz"):
         assert Embedding.load(demo.out / name).meta.weights_note == LABEL
 
 
@@ -71,15 +73,17 @@ def test_the_baseline_is_not_called_random(demo):
     assert Embedding.load(demo.out / "mosaiks_rcf_pooled.npz").meta.weights_note is None
 
 
-def test_one_line_says_why_the_weights_are_missing(demo):
-    (line,) = [line for line in demo.text.splitlines() if "runs with random weights" in line]
-    assert "not in the cache" in line
+def test_one_line_a_model_says_why_its_weights_are_missing(demo):
+    lines = [line for line in demo.text.splitlines() if "runs with random weights" in line]
+    assert [line.split()[0] for line in lines] == ["thor_1_0_base", "terramind_1_0_base"]
+    assert all("not in the cache" in line for line in lines)
 
 
-def test_the_vector_takes_the_default_path_and_the_map_keeps_native_pixels(demo):
-    pooled, grid = (Embedding.load(demo.out / f"{RANDOM}_{kind}") for kind in ("pooled.npz", "grid.tif"))
-    assert (pooled.meta.input_prep, grid.meta.input_prep) == ("resize", "tile")
-    assert (pooled.meta.gsd_m, grid.meta.gsd_m) == (12.5, 10.0)
+@pytest.mark.parametrize(("stem", "prep", "gsd_m"), [(THOR, "resize", 12.5), (TERRAMIND, "tile", 10.0)])
+def test_the_vector_takes_the_default_path_and_the_map_keeps_native_pixels(demo, stem, prep, gsd_m):
+    pooled, grid = (Embedding.load(demo.out / f"{stem}_{kind}") for kind in ("pooled.npz", "grid.tif"))
+    assert (pooled.meta.input_prep, grid.meta.input_prep) == (prep, "tile")
+    assert (pooled.meta.gsd_m, grid.meta.gsd_m) == (gsd_m, 10.0)
 
 
 def test_the_overview_is_a_wide_picture(demo):

@@ -45,11 +45,12 @@ def blocks_of(page: Path) -> list[Block]:
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch) -> Path:
-    """A folder with a raster of one's own, in an environment where THOR needs no weights."""
+    """A folder with a raster of one's own, in an environment where no model needs a download."""
     with rasterio.open(SAMPLE) as sample, rasterio.open(tmp_path / "scene.tif", "w", **sample.profile) as scene:
         scene.write(sample.read() + 1000)  # as since processing baseline 04.00
         scene.descriptions = sample.descriptions
-    monkeypatch.setenv("RS_EMBED_THOR_PRETRAINED", "0")
+    for family in ("THOR", "TERRAMIND"):
+        monkeypatch.setenv(f"RS_EMBED_{family}_PRETRAINED", "0")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

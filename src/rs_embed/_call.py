@@ -60,6 +60,8 @@ class Call:
         prep = request.card.input_prep if self.input_prep == "auto" else self.input_prep
         embedder = _adapter(request.card.adapter)(request, pick_device(self.device), _networks())
         embedder.geometry()
+        for modality, sensor in request.inputs:
+            provider.require(modality.name, sensor)
         return plan_items(Job(embedder, provider, self.output, prep), places, windows)
 
     @cached_property

@@ -93,11 +93,14 @@ COLLECTIONS: Mapping[str, Mapping[str, Band]] = MappingProxyType(
         "COPERNICUS/S2_HARMONIZED": _bands(Unit.DN, **_S2_L2A, B10=60),
         "COPERNICUS/S1_GRD": _bands(Unit.DB, **_S1),
         "COPERNICUS/S1_GRD_FLOAT": _bands(Unit.POWER, **_S1),
+        "COPERNICUS/S1_RTC": _bands(Unit.DB, VV=10, VH=10),
+        "COPERNICUS/DEM/GLO30": _bands(Unit.METRE, DEM=30),
         "COPERNICUS/S3/OLCI": _bands(Unit.REFLECTANCE, **_OLCI),
         "COPERNICUS/S3/SLSTR": _bands(Unit.REFLECTANCE, **_SLSTR_OPTICAL) | _bands(Unit.KELVIN, **_SLSTR_THERMAL),
     }
 )
-"""Collection id -> band name -> `Band`. `COPERNICUS/S3/SLSTR` is our name: Earth Engine does not have it."""
+"""Collection id -> band name -> `Band`. Earth Engine has neither `COPERNICUS/S3/SLSTR` nor
+`COPERNICUS/S1_RTC` (terrain-corrected gamma0); the names are ours."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

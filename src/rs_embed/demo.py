@@ -1,4 +1,4 @@
-"""The demo: two models on the scene that comes with the package, as tables, pictures and files."""
+"""The demo: three models on the scene that comes with the package, as tables, pictures and files."""
 
 import time
 import warnings
@@ -17,7 +17,8 @@ from rs_embed.pictures import principal_components, save_figure, side_by_side, t
 from rs_embed.specs import OutputSpec
 from rs_embed.tables import embedding_row, table
 
-BASELINE, FOUNDATION_MODEL = "mosaiks_rcf", "thor_1_0_base"
+BASELINE = "mosaiks_rcf"
+FOUNDATION_MODELS = ("thor_1_0_base", "terramind_1_0_base")
 ATTRIBUTION = "Contains modified Copernicus Sentinel data 2017; BigEarthNet v2.0"
 NEXT = """Next
   Open {grid} in QGIS: it lies at its true place, one layer per dimension.
@@ -34,7 +35,7 @@ class Timed:
 
 
 def run_demo(out: Path, console: Console) -> int:
-    """Run the baseline and THOR on the sample, write their results, and say what to do next.
+    """Run the baseline, THOR and TerraMind on the sample, write their results, and say what to do next.
 
     Args:
         out: Folder for the results; made if it is not there.
@@ -52,11 +53,11 @@ def run_demo(out: Path, console: Console) -> int:
         raise StorageError(f"Wanted a folder at {str(out)!r}, found: {error}.", fix="name another by --out") from error
     chip = inspect_chip(BASELINE, backend="sample").chips["s2_12"]
     console.print(f"The sample: {chip.describe()}", soft_wrap=True)
-    runs = [_run(BASELINE, console), _run(FOUNDATION_MODEL, console)]
+    runs = [_run(model_id, console) for model_id in (BASELINE, *FOUNDATION_MODELS)]
     console.print(table([embedding_row(timed.embedding, timed.seconds) for run in runs for timed in run]))
     console.print(
         'THOR\'s vector takes its default path, which resizes the chip to 288 px; its map takes input_prep="tile", '
-        "which keeps the pixels of 10 m.",
+        "which keeps the pixels of 10 m, as the others do anyway.",
         soft_wrap=True,
     )
     files = _write(out, chip, [(pooled.embedding, grid.embedding) for pooled, grid in runs])

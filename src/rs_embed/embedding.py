@@ -71,7 +71,9 @@ class Meta(BaseModel):
     """Affine of the grid, or of the chip for a vector: (a, b, c, d, e, f), x = a col + b row + c."""
     input_prep: str
     image_size: int
-    """Side of the network's input, pixels."""
+    """Side of the network's input, pixels; the longer one of a rectangle."""
+    input_px: tuple[int, int]
+    """Height and width of the network's input."""
     windows: int
     """How many network inputs the chip was cut into."""
     ground_cover_m: float

@@ -54,6 +54,7 @@ class Knobs(BaseSettings):
 class ModelKnobs(Knobs):
     """Knobs that every model has."""
 
+    modality: Annotated[str | None, Field(description="what the model is fed, such as s2+s1")] = None
     min_valid_fraction: Annotated[
         float, Field(ge=0, le=1, description="refuse a chip with a smaller share of valid pixels")
     ] = 0.0

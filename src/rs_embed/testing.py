@@ -12,6 +12,7 @@ from rs_embed.bands import bands_of
 from rs_embed.chip import Chip, Source
 from rs_embed.errors import SpecError
 from rs_embed.providers.base import Query
+from rs_embed.specs import SensorSpec
 
 Field = Callable[[NDArray[np.float64], NDArray[np.float64], str], NDArray[np.float64]]
 """(longitude, latitude, band name) -> pixel values in the collection's unit."""
@@ -41,6 +42,9 @@ class FieldProvider:
     def identity(self) -> str:
         """The field's name: two fields are told apart by their functions' names."""
         return f"{self.name}:{self._field.__module__}.{self._field.__qualname__}"
+
+    def require(self, modality: str, sensor: SensorSpec) -> None:
+        """It has every band that there is; specs know no other."""
 
     def native_geobox(self, query: Query) -> GeoBox | None:
         """There is a value everywhere, so a place must be given."""

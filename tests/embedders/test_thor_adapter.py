@@ -193,7 +193,7 @@ def test_bf16_keeps_the_embedding(thor_tiny_checkpoint, dn):
         ({"group_merge": "foo"}, KnobError, "'mean', 'sum' or 'concat', found 'foo'"),
         ({"normalize": "zscore"}, KnobError, "normalize"),
         ({"model_key": "thor_v2"}, KnobError, "model_key"),
-        ({"modality": "s2+s2_12"}, SpecError, "both bring"),
+        ({"modality": "s2+s2_12"}, SpecError, "each band of THOR once"),
         ({"modality": "s2+s2"}, SpecError, "each modality once"),
         ({"sensor": SensorSpec("COPERNICUS/S1_GRD_FLOAT", ("VV",))}, SpecError, "takes no COPERNICUS/S1_GRD_FLOAT"),
         ({"modality": "s2+s1", "sensor": SensorSpec(S2, ("B2",))}, SpecError, "one sensor per modality"),

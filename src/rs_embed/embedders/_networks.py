@@ -1,11 +1,11 @@
 """An encoder with its trained weights, or with random ones where they were asked for."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 import torch
+from torch import Tensor
 
-from rs_embed.embedders._weights import load_strict, locate, read_state_dict, strip_prefix
+from rs_embed.embedders._weights import load_strict, locate, read_state_dict
 from rs_embed.embedders.base import ModelRequest, Network
 from rs_embed.encoders.layers import Encoder
 from rs_embed.errors import WeightsNotFound
@@ -15,14 +15,8 @@ RANDOM_SEED = 0
 RANDOM_NOTE = "random weights: shapes only"
 
 
-@dataclass(frozen=True)
-class KeyFilter:
-    """How the keys of a family's published files become the encoder's."""
-
-    prefix: str
-    """Removed from the keys that have it."""
-    ignored: tuple[str, ...]
-    """Patterns of keys that the encoder does not use."""
+KeyFilter = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+"""How the tensors of a family's published files become the encoder's."""
 
 
 def build_network(
@@ -46,6 +40,6 @@ def build_network(
         module.eval().requires_grad_(False)
         return Network(module, f"random:{RANDOM_SEED}", RANDOM_NOTE)
     file = locate(card.weights, ckpt=knobs.ckpt, offline=settings.offline, cache_dir=settings.cache_dir)
-    state = strip_prefix(read_state_dict(file.path), keys.prefix, keys.ignored)
+    state = keys(read_state_dict(file.path))
     load_strict(module, state, source=str(file.path))
     return Network(module, file.id)

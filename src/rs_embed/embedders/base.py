@@ -124,13 +124,19 @@ class Embedder(ABC):
         return "patch_tokens"
 
     @property
-    def grid_merge(self) -> Literal["mean", "sum", "concat"]:
+    def grid_merge(self) -> Literal["mean", "max", "sum", "concat"]:
         """How several token grids become one."""
         return "mean"
 
+    @property
+    def pools_merged(self) -> bool:
+        """Whether a vector is made of the merged grid, not of all tokens alike."""
+        return False
+
     def knobs_in_force(self) -> dict[str, JsonValue]:
         """Every knob with the value that it has for this request."""
-        return self.request.knobs.model_dump(mode="json")
+        names = "+".join(modality.name for modality, _ in self.request.inputs)
+        return {**self.request.knobs.model_dump(mode="json"), "modality": names}
 
     def facts(self) -> dict[str, JsonValue]:
         """What only this family tells in the metadata."""

@@ -4,10 +4,10 @@ from fnmatch import fnmatchcase
 
 from rs_embed.bands import did_you_mean
 from rs_embed.embedders.card import ModelCard
-from rs_embed.embedders.cards import mosaiks, thor
+from rs_embed.embedders.cards import mosaiks, terramind, thor
 from rs_embed.errors import UnknownModelError
 
-CARDS: tuple[ModelCard, ...] = (*thor.CARDS, *mosaiks.CARDS)
+CARDS: tuple[ModelCard, ...] = (*thor.CARDS, *terramind.CARDS, *mosaiks.CARDS)
 
 
 def list_cards(pattern: str = "*") -> tuple[ModelCard, ...]:

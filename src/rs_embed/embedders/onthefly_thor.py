@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal, cast, final
 
 import torch
@@ -10,8 +10,9 @@ from pydantic import JsonValue
 
 from rs_embed.chip import Chip
 from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows
-from rs_embed.embedders._networks import KeyFilter, build_network
+from rs_embed.embedders._networks import build_network
 from rs_embed.embedders._normalize import Scaling, to_image, unit_scale, unscaled, z_score
+from rs_embed.embedders._weights import strip_prefix
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
 from rs_embed.embedders.card import Modality
 from rs_embed.embedders.cards.thor import ThorKnobs
@@ -26,7 +27,8 @@ from rs_embed.specs import SensorSpec
 CLAMP_SIGMA = 5.0
 """Pre-training clamped standardised pixels to this range. Source: FM4CS/THOR, thor/data/thor_dataset_base.py."""
 
-KEYS = KeyFilter("encoder.", (r"decoder_.*", r"decode_.*", r"ref_pos_embed.*", r"pos_embed.*"))
+IGNORED = (r"decoder_.*", r"decode_.*", r"ref_pos_embed.*", r"pos_embed.*")
+KEYS = partial(strip_prefix, prefix="encoder.", ignored=IGNORED)
 """The published files hold the decoder of the pre-training too. Source: FM4CS/thor_terratorch_ext, thor_vit.py."""
 
 
@@ -91,11 +93,17 @@ class ThorEmbedder(Embedder):
     @cached_property
     def _bands(self) -> dict[str, int | None]:
         """THOR's names of the input channels, in order, and their pixel size where it is not THOR's default."""
-        return {
-            band: int(modality.native_gsd_m[band]) if band in modality.native_gsd_m else None
-            for modality, sensor in self.request.inputs
-            for band in (modality.stats[name].model_name for name in sensor.bands)
-        }
+        bands: dict[str, int | None] = {}
+        for modality, sensor in self.request.inputs:
+            for name in sensor.bands:
+                band = modality.stats[name].model_name
+                if band in bands:
+                    raise SpecError(
+                        f"Wanted each band of THOR once, found {name} of {modality.name!r} in another modality too.",
+                        fix="leave one of the modalities out",
+                    )
+                bands[band] = int(modality.native_gsd_m[band]) if band in modality.native_gsd_m else None
+        return bands
 
     @cached_property
     def _overrides_m(self) -> dict[str, int]:

@@ -50,11 +50,19 @@ def read_out(one: Prepared, tokens: Tensor, layout: TokenLayout, job: Job) -> Em
         layout: Of one window.
     """
     whole = stitch(tokens, layout, one.frame)
+    if job.embedder.pools_merged and job.output.kind == "pooled":
+        whole = _merged(whole, job.embedder)
     if job.output.kind == "grid":
         data, geobox = _grid(one, whole, job.embedder)
     else:
         data, geobox = _pooled(one, whole, job.output.pooling), one.chip.geobox
     return Embedding(data, _meta(one, geobox, layout, job), geobox)
+
+
+def _merged(whole: Tokens, embedder: Embedder) -> Tokens:
+    """The merged grid as tokens of a single grid."""
+    grid = to_grid(whole.values, whole.layout, embedder.grid_merge)
+    return Tokens(grid.flatten(2).mT, TokenLayout((TokenGrid("merged", grid.shape[2], grid.shape[3]),)))
 
 
 def _grid(one: Prepared, whole: Tokens, embedder: Embedder) -> tuple[NDArray[np.float32], GeoBox | None]:
@@ -123,9 +131,10 @@ def _meta(one: Prepared, geobox: GeoBox | None, layout: TokenLayout, job: Job) -
         crs=None if geobox is None else str(geobox.crs),
         transform=None if geobox is None else tuple(geobox.affine)[:6],
         input_prep=job.prep,
-        image_size=one.frame.input_px[0],
+        image_size=max(one.frame.input_px),
+        input_px=one.frame.input_px,
         windows=len(one.inputs),
-        ground_cover_m=one.inputs[0].ground_cover_m or one.frame.input_px[0] * request.scale_m,
+        ground_cover_m=one.inputs[0].ground_cover_m or max(one.frame.input_px) * request.scale_m,
         gsd_m=one.gsd_m,
         patch_size=geometry.patch_px,
         normalization=embedder.normalization,

@@ -23,7 +23,7 @@ def resolve_request(
         sensor: One for a single modality, or a mapping modality -> sensor.
 
     Raises:
-        SpecError: Unknown modality, two that share a band, or a sensor that belongs to none.
+        SpecError: Unknown modality, or a sensor that belongs to none.
         BandMismatch: A band that the model does not know.
     """
     if sensor is not None and not isinstance(sensor, SensorSpec | Mapping):
@@ -31,6 +31,8 @@ def resolve_request(
             f"Wanted a SensorSpec, or a mapping modality -> SensorSpec, found {sensor!r}.",
             fix="leave it out for the card's own",
         )
+    if modality is None and sensor is None:
+        modality = knobs.modality
     names = _modality_names(card, modality, sensor)
     if isinstance(sensor, SensorSpec) and len(names) > 1:
         raise SpecError(
@@ -47,7 +49,6 @@ def resolve_request(
     inputs = tuple((card.modality(name), by_name.get(name, card.modality(name).sensor)) for name in names)
     for one, its_sensor in inputs:
         _check_sensor(card, one, its_sensor)
-    _check_distinct(inputs)
     return ModelRequest(card, knobs, inputs, precision)
 
 
@@ -57,17 +58,20 @@ def _modality_names(card: ModelCard, modality: ModalityChoice, sensor: SensorCho
             return (_modality_of(card, sensor).name,)
         modality = tuple(sensor) if sensor else card.modality_names[0]
     if not isinstance(modality, str | Sequence):
-        raise SpecError(f"Wanted the name of a modality, found {modality!r}.", fix="for example modality='s2+s1'")
+        raise SpecError(
+            f"Wanted the name of a modality, found {modality!r}.",
+            fix=f"for example modality={card.modality_names[0]!r}",
+        )
     names = modality.split("+") if isinstance(modality, str) else list(modality)
     for name in names:
         if name not in card.modality_names:
             raise SpecError(
                 f"{card.id} has no modality {name!r}.",
                 modalities=", ".join(card.modality_names),
-                fix=did_you_mean(str(name), card.modality_names) + " (several are joined by '+', as in 's2+s1')",
+                fix=did_you_mean(str(name), card.modality_names) + " (join several by '+')",
             )
     if not names or len(set(names)) != len(names):
-        raise SpecError(f"Wanted each modality once, found {modality!r}.", fix="for example modality='s2+s1'")
+        raise SpecError(f"Wanted each modality once, found {modality!r}.", fix="name each of them once, joined by '+'")
     return tuple(names)
 
 
@@ -102,16 +106,3 @@ def _check_sensor(card: ModelCard, modality: Modality, sensor: SensorSpec) -> No
             knows=", ".join(modality.stats),
             fix=f"leave `sensor` out, or use bands={modality.sensor.bands}",
         )
-
-
-def _check_distinct(inputs: Sequence[tuple[Modality, SensorSpec]]) -> None:
-    seen: dict[str, str] = {}
-    for modality, sensor in inputs:
-        for band in sensor.bands:
-            model_name = modality.stats[band].model_name
-            if model_name in seen:
-                raise SpecError(
-                    f"Modalities {seen[model_name]!r} and {modality.name!r} both bring {band}.",
-                    fix="use one of them",
-                )
-            seen[model_name] = modality.name

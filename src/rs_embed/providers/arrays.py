@@ -15,6 +15,7 @@ from rs_embed.errors import BandMismatch, InputError, NoValidPixels, SensorNotOf
 from rs_embed.providers._composite import composite
 from rs_embed.providers._units import Pixels, check_plausible, mask_nodata
 from rs_embed.providers.base import Query
+from rs_embed.specs import SensorSpec
 
 _AXES = "values are [C, H, W], or [T, C, H, W] for several dates"
 
@@ -58,6 +59,14 @@ class ArrayProvider:
         parts = [f"{modality}={held.digest}" for modality, held in sorted(self._held.items())]
         return "array:" + hashlib.sha256(f"{parts} {self._geobox}".encode()).hexdigest()
 
+    def require(self, modality: str, sensor: SensorSpec) -> None:
+        """See `Provider`; also that the array has as many bands as will be asked for.
+
+        Raises:
+            BandMismatch: It has not.
+        """
+        _require_bands(self._find(modality).shape, modality, sensor)
+
     def native_geobox(self, query: Query) -> GeoBox | None:
         """The grid given with the arrays."""
         return self._geobox
@@ -75,7 +84,7 @@ class ArrayProvider:
         held = self._find(query.modality)
         bands = bands_of(query.sensor.collection, query.sensor.bands)
         where = f"array for {query.modality}"
-        _require_bands(held.shape, query)
+        _require_bands(held.shape, query.modality, query.sensor)
         geobox = query.geobox if query.geobox is not None else self._geobox
         _require_grid(held.shape, geobox, where)
         frames, notes = [], ["The array has no date: the window was not checked."] if query.window else []
@@ -148,8 +157,8 @@ def _as_array(given: SupportsArray, where: str) -> NDArray[np.generic]:
         ) from error
 
 
-def _require_bands(shape: tuple[int, ...], query: Query) -> None:
-    wanted = query.sensor.bands
+def _require_bands(shape: tuple[int, ...], modality: str, sensor: SensorSpec) -> None:
+    wanted = sensor.bands
     if shape[-3] == len(wanted):
         return
     fix = f"give the bands in this order: {', '.join(wanted)}"
@@ -157,7 +166,7 @@ def _require_bands(shape: tuple[int, ...], query: Query) -> None:
         target = 0 if len(shape) == 3 else 1
         fix = f"it looks like HWC: pass np.moveaxis(x, -1, {target})"
     raise BandMismatch(
-        f"Wanted {len(wanted)} bands of {query.sensor.collection} for {query.modality}, found {shape[-3]}.",
+        f"Wanted {len(wanted)} bands of {sensor.collection} for {modality}, found {shape[-3]}.",
         wanted=", ".join(wanted),
         found=f"shape {shape}; {_AXES}",
         fix=fix,

@@ -34,6 +34,14 @@ class Provider(Protocol):
         """What it would fetch from, for the fingerprint: equal across processes, other when the data are other."""
         ...
 
+    def require(self, modality: str, sensor: SensorSpec) -> None:
+        """Check, without reading pixels, that it has what will be asked for; called once per call and modality.
+
+        Raises:
+            SensorNotOffered: It does not have that collection or a band of it.
+        """
+        ...
+
     def native_geobox(self, query: Query) -> GeoBox | None:
         """The grid of everything it holds for `query.sensor`, for requests without a place.
 

@@ -78,6 +78,10 @@ class LocalRasters:
         ]
         return "local:" + hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
+    def require(self, modality: str, sensor: SensorSpec) -> None:
+        """See `Provider`; the headers were read when it was built."""
+        self._able(sensor)
+
     def native_geobox(self, query: Query) -> GeoBox:
         """The grid of the first matching raster if its pixels are square and of `scale_m` metres, else one over it.
 
@@ -124,12 +128,16 @@ class LocalRasters:
         source = _source(self.name, query, valid)
         return Chip(values[None], bands, geobox, (_middle(source.scene_times),), source)
 
+    def _able(self, sensor: SensorSpec) -> list[Scene]:
+        """The scenes that have every band; never empty."""
+        able = [scene for scene in self._scenes if set(sensor.bands) <= set(scene.find(sensor.collection))]
+        if not able:
+            raise _not_offered(self._scenes, sensor)
+        return able
+
     def _matching(self, query: Query) -> list[Scene]:
         """The scenes that have every band and are not known to lie outside of the window; never empty."""
-        wanted = set(query.sensor.bands)
-        able = [scene for scene in self._scenes if wanted <= set(scene.find(query.sensor.collection))]
-        if not able:
-            raise _not_offered(self._scenes, query.sensor)
+        able = self._able(query.sensor)
         window = query.window
         if window is None:
             return able

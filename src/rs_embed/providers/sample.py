@@ -15,7 +15,7 @@ from rs_embed.errors import OutsideCoverage, SensorNotOffered
 from rs_embed.providers._grids import bounds_deg, in_degrees
 from rs_embed.providers.base import Query
 from rs_embed.providers.local import LocalRasters, Raster
-from rs_embed.specs import TemporalSpec
+from rs_embed.specs import SensorSpec, TemporalSpec
 
 _FOLDER = Path(str(files("rs_embed") / "data" / "sample"))
 _RASTERS = {
@@ -52,13 +52,18 @@ class SampleScene:
         """A hash of the bundled files."""
         return f"{self.name}:{_digest()}"
 
+    def require(self, modality: str, sensor: SensorSpec) -> None:
+        """See `Provider`; Sentinel-1 of another mode is another sensor."""
+        _require_offered(sensor)
+        self._rasters.require(modality, sensor)
+
     def native_geobox(self, query: Query) -> GeoBox:
         """The whole scene at 10 m (or as near as another `scale_m` comes).
 
         Raises:
             SensorNotOffered: Not a sensor of the sample.
         """
-        _require_offered(query)
+        _require_offered(query.sensor)
         return self._rasters.native_geobox(replace(query, window=None))
 
     def fetch(self, query: Query) -> Chip:
@@ -68,7 +73,7 @@ class SampleScene:
             SensorNotOffered: Not a sensor of the sample, or a band it does not have.
             OutsideCoverage: The grid lies wholly outside.
         """
-        _require_offered(query)
+        _require_offered(query.sensor)
         whole = replace(query, window=None)
         try:
             chip = self._rasters.fetch(whole)
@@ -84,15 +89,15 @@ def _window_note(window: TemporalSpec | None, time: datetime | None) -> tuple[st
     return (f"The sample scene is of {time:%Y-%m-%d}, outside of {window.start} to {window.end}; it was used anyway.",)
 
 
-def _require_offered(query: Query) -> None:
-    if query.sensor.collection not in _RASTERS:
+def _require_offered(sensor: SensorSpec) -> None:
+    if sensor.collection not in _RASTERS:
         raise SensorNotOffered(
-            f"Wanted {query.sensor.collection}, which the sample scene does not have.",
+            f"Wanted {sensor.collection}, which the sample scene does not have.",
             has=", ".join(_RASTERS),
             fix="choose a model that takes one of these, or give your own imagery: backend=<path>",
         )
-    mode = query.sensor.instrument_mode
-    if query.sensor.collection == "COPERNICUS/S1_GRD" and mode != "IW":
+    mode = sensor.instrument_mode
+    if sensor.collection == "COPERNICUS/S1_GRD" and mode != "IW":
         raise SensorNotOffered(
             f"Wanted Sentinel-1 in mode {mode}, the sample scene is in mode IW.", fix='use modality="s1"'
         )

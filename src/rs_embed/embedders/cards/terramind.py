@@ -1,0 +1,159 @@
+"""TerraMind 1.0 and 0.1: cards of every size.
+
+Source of names and statistics: terrastackai/terratorch 85467a9, terramind_register.py (v1 and v01 pre-training
+statistics). The commits and hashes of the published weights could not be looked up when this card was written, so
+`Weights.revision` is open.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from rs_embed.bands import Unit
+from rs_embed.embedders.card import BandStats, Modality, ModelCard, Weights
+from rs_embed.settings import WeightsKnobs
+from rs_embed.specs import SensorSpec
+
+TerraMindKey = Literal[
+    "terramind_v1_tiny", "terramind_v1_small", "terramind_v1_base", "terramind_v1_large", "terramind_v01_base"
+]
+Normalize = Literal["terramind_stats", "none"]
+MergeMethod = Literal["mean", "max", "concat"]
+
+
+class TerraMindKnobs(WeightsKnobs):
+    """Knobs of the TerraMind family."""
+
+    model_config = SettingsConfigDict(env_prefix="RS_EMBED_TERRAMIND_", frozen=True, extra="forbid")
+
+    model_key: Annotated[TerraMindKey | None, Field(description="backbone to run instead of the card's own")] = None
+    img: Annotated[int, Field(ge=16, le=2304, description="side of the network input or window, px")] = 224
+    normalize: Annotated[Normalize, Field(description="terramind_stats or none")] = "terramind_stats"
+    merge_method: Annotated[MergeMethod, Field(description="how modalities become one: mean, max, concat")] = "mean"
+    layer: Annotated[
+        int | None, Field(ge=0, le=23, description="block whose tokens are taken, from 0; only the last is normed")
+    ] = None
+
+
+PUBLIC_NAMES = {
+    "B1": "COASTAL_AEROSOL", "B2": "BLUE", "B3": "GREEN", "B4": "RED", "B5": "RED_EDGE_1", "B6": "RED_EDGE_2",
+    "B7": "RED_EDGE_3", "B8": "NIR_BROAD", "B8A": "NIR_NARROW", "B9": "WATER_VAPOR", "B10": "CIRRUS",
+    "B11": "SWIR_1", "B12": "SWIR_2",
+}  # fmt: skip
+"""Sentinel-2 band -> the model's name of it."""
+L2A = tuple(band for band in PUBLIC_NAMES if band != "B10")
+L1C = tuple(PUBLIC_NAMES)
+
+_L2A_V1 = (
+    (1390.458, 2106.761), (1503.317, 2141.107), (1718.197, 2038.973), (1853.91, 2134.138), (2199.1, 2085.321),
+    (2779.975, 1889.926), (2987.011, 1820.257), (3083.234, 1871.918), (3132.22, 1753.829), (3162.988, 1797.379),
+    (2424.884, 1434.261), (1857.648, 1334.311),
+)  # fmt: skip
+_L2A_V01 = (
+    (794.311, 1164.883), (925.161, 1205.586), (1183.128, 1223.713), (1338.041, 1399.638), (1667.254, 1403.298),
+    (2233.633, 1378.513), (2460.96, 1434.924), (2555.569, 1491.141), (2619.542, 1454.089), (2703.298, 1660.395),
+    (2406.497, 1473.248), (1841.645, 1365.080),
+)  # fmt: skip
+_L1C_V1 = (
+    (2357.089, 1624.683), (2137.385, 1675.806), (2018.788, 1557.708), (2082.986, 1833.702), (2295.651, 1823.738),
+    (2854.537, 1733.977), (3122.849, 1732.131), (3040.56, 1679.732), (3306.481, 1727.26), (1473.847, 1024.687),
+    (506.07, 442.165), (2472.825, 1331.411), (1838.929, 1160.419),
+)  # fmt: skip
+_RGB_V1 = {"B4": ("RED", 87.271, 58.767), "B3": ("GREEN", 80.931, 47.663), "B2": ("BLUE", 66.667, 42.631)}
+RGB_DN = (470.0, 2560.0)
+"""Reflectances that become 0 and 255. Measured: fitted on the two TerraMesh example scenes of which both the S2RGB
+and the S2L2A file were at hand, with a residual of 2.5 of 255 (standard deviation; theirs is flatter above 2,300
+DN). How the authors made S2RGB is not published."""
+
+
+def _modality(
+    name: str, collection: str, unit: Unit, bands: Sequence[str], stats: Sequence[tuple[float, float]]
+) -> Modality:
+    return Modality(
+        name,
+        sensor=SensorSpec(collection, tuple(bands), fill_value="mean"),
+        stats={
+            band: BandStats(PUBLIC_NAMES.get(band, band), unit, mean, std)
+            for band, (mean, std) in zip(bands, stats, strict=True)
+        },
+        image_px=224,
+        patch_px=16,
+    )
+
+
+def _rgb() -> Modality:
+    """0..255 as the model was trained, expressed in DN: the stretch is linear between the two ends."""
+    low, high = RGB_DN
+    dn = (high - low) / 255
+    stats: Mapping[str, BandStats] = {
+        band: BandStats(name, Unit.DN, low + mean * dn, std * dn) for band, (name, mean, std) in _RGB_V1.items()
+    }
+    sensor = SensorSpec("COPERNICUS/S2_SR_HARMONIZED", tuple(stats), fill_value="mean")
+    return Modality("RGB", sensor, stats, image_px=224, patch_px=16, clip=RGB_DN)
+
+
+_S2 = "COPERNICUS/S2_SR_HARMONIZED"
+V1 = (
+    _modality("S2L2A", _S2, Unit.DN, L2A, _L2A_V1),
+    _modality("S2L1C", "COPERNICUS/S2_HARMONIZED", Unit.DN, L1C, _L1C_V1),
+    _rgb(),
+    _modality("S1GRD", "COPERNICUS/S1_GRD", Unit.DB, ("VV", "VH"), ((-12.599, 5.195), (-20.293, 5.890))),
+    _modality("S1RTC", "COPERNICUS/S1_RTC", Unit.DB, ("VV", "VH"), ((-10.93, 4.391), (-17.329, 4.459))),
+    _modality("DEM", "COPERNICUS/DEM/GLO30", Unit.METRE, ("DEM",), ((670.665, 951.272),)),
+)
+V01 = (_modality("S2L2A", _S2, Unit.DN, L2A, _L2A_V01),)
+
+
+def _card(size: str, parameters_m: float, **arch: int) -> ModelCard:
+    return ModelCard(
+        id=f"terramind_1_0_{size}",
+        revision=1,
+        kind="foundation model",
+        title=f"TerraMind 1.0 {size.capitalize()}",
+        adapter=_ADAPTER,
+        knobs=TerraMindKnobs,
+        arch=arch,
+        dim=arch["dim"],
+        parameters_m=parameters_m,
+        weights=Weights(f"ibm-esa-geospatial/TerraMind-1.0-{size}", f"TerraMind_v1_{size}.pt", licence="Apache-2.0"),
+        modalities=V1,
+        input_prep="tile",
+        licence="Apache-2.0",
+        citation="arXiv:2504.11171",
+        model_key=f"terramind_v1_{size}",
+        pooled_is_grid_mean=True,
+        aliases=("terramind",) if size == "base" else (),
+    )
+
+
+_ADAPTER = "rs_embed.embedders.onthefly_terramind:TerraMindEmbedder"
+_V01_LICENCE = "see the model's page (access is granted there)"
+_V01 = ModelCard(
+    id="terramind_0_1_base",
+    revision=1,
+    kind="foundation model",
+    title="TerraMind 0.1 Base",
+    adapter=_ADAPTER,
+    knobs=TerraMindKnobs,
+    arch={"dim": 768, "depth": 12, "heads": 12, "gated": 1},
+    dim=768,
+    parameters_m=87.3,
+    weights=Weights("FAST-EO/TerraMind-0.1-base", "TerraMind_v01_base.pt", licence=_V01_LICENCE),
+    modalities=V01,
+    input_prep="tile",
+    licence=_V01_LICENCE,
+    citation="arXiv:2504.11171",
+    model_key="terramind_v01_base",
+    pooled_is_grid_mean=True,
+)
+
+CARDS = (
+    _card("tiny", 6.96, dim=192, depth=12, heads=3, gated=0),
+    _card("small", 24.5, dim=384, depth=12, heads=6, gated=0),
+    _card("base", 91.4, dim=768, depth=12, heads=12, gated=1),
+    _card("large", 311, dim=1024, depth=24, heads=16, gated=1),
+    _V01,
+)
+"""`gated`: family A of the authors' code (gated MLP, no bias); 0 is family B."""

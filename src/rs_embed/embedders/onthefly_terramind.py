@@ -1,0 +1,110 @@
+"""TerraMind: several modalities of one place in one sequence, at their native pixel size."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Literal, cast, final
+
+from pydantic import JsonValue
+
+from rs_embed.chip import Chip
+from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows
+from rs_embed.embedders._networks import build_network
+from rs_embed.embedders._normalize import Scaling, to_image, unscaled, z_score
+from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
+from rs_embed.embedders.card import Modality
+from rs_embed.embedders.cards.terramind import TerraMindKnobs
+from rs_embed.encoders.terramind import TerraMindEncoder, filter_state
+from rs_embed.encoders.tokens import Tokens
+from rs_embed.errors import SpecError
+from rs_embed.settings import LibrarySettings
+from rs_embed.specs import SensorSpec
+
+
+@final
+class TerraMindEmbedder(Embedder):
+    """Patches of 16 x 16 pixels of every modality, merged where they lie on the same ground."""
+
+    @staticmethod
+    def build(request: ModelRequest, settings: LibrarySettings) -> Network:
+        """The encoder of every modality that the card lists, with its checkpoint or with random weights."""
+        names = request.card.modality_names
+        arch = request.card.arch
+        make = partial(
+            TerraMindEncoder,
+            dim=arch["dim"],
+            depth=arch["depth"],
+            heads=arch["heads"],
+            family="A" if arch["gated"] else "B",
+            modalities=names,
+        )
+        return build_network(make, request, settings, partial(filter_state, modalities=names))
+
+    @property
+    def _knobs(self) -> TerraMindKnobs:
+        return cast("TerraMindKnobs", self.request.knobs)
+
+    def geometry(self) -> InputGeometry:
+        """Windows of whole patches, of any shape.
+
+        Raises:
+            SpecError: An image that is no multiple of a patch, or a layer that the network does not have.
+        """
+        patch_px, image_px = self.request.inputs[0][0].patch_px, self._knobs.img
+        if image_px % patch_px:
+            raise SpecError(
+                f"Wanted img as a multiple of {patch_px} px, found {image_px}.",
+                fix=f"img={max(1, round(image_px / patch_px)) * patch_px}",
+            )
+        depth = self.request.card.arch["depth"]
+        if self._knobs.layer is not None and self._knobs.layer >= depth:
+            raise SpecError(
+                f"{self.request.card.id} has layers 0 to {depth - 1}, found {self._knobs.layer}.", fix="leave layer out"
+            )
+        return InputGeometry(image_px, lattice_px=patch_px, square=False, patch_px=patch_px)
+
+    def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
+        """Standardise each modality with its own statistics; no clipping, as in pre-training."""
+        cuts = {
+            modality.name: cut_windows(
+                to_image(chips[modality.name], modality, sensor, self._scaling(modality, sensor)), frame
+            )
+            for modality, sensor in self.request.inputs
+        }
+        return [
+            ModelInput({name: windows[number] for name, windows in cuts.items()})
+            for number in range(len(frame.windows))
+        ]
+
+    def _scaling(self, modality: Modality, sensor: SensorSpec) -> Scaling:
+        if self._knobs.normalize == "none":
+            return unscaled(modality, sensor)
+        return z_score(modality, sensor, clamp_sigma=None)
+
+    def encode(self, batch: ModelInput) -> Tokens:
+        """Tokens of the layer asked for; the final norm belongs to the last one only."""
+        encoder = cast("TerraMindEncoder", self.network.module)
+        bands = {
+            modality.name: tuple(modality.stats[band].model_name for band in sensor.bands)
+            for modality, sensor in self.request.inputs
+        }
+        layers = None if self._knobs.layer is None else (self._knobs.layer,)
+        return encoder.forward(batch.tensors, layers=layers, bands=bands)
+
+    @property
+    def normalization(self) -> str:
+        """The knob."""
+        return self._knobs.normalize
+
+    @property
+    def grid_merge(self) -> Literal["mean", "max", "sum", "concat"]:
+        """The knob `merge_method`."""
+        return self._knobs.merge_method
+
+    @property
+    def pools_merged(self) -> bool:
+        """A vector is the mean (or maximum) of the merged tokens, as every modality has the same patches."""
+        return True
+
+    def facts(self) -> dict[str, JsonValue]:
+        """How modalities were merged, and which layer was taken."""
+        return {"merge_method": self._knobs.merge_method, "layer": self._knobs.layer}
