@@ -263,15 +263,15 @@ def test_four_kilometres_become_one_seamless_grid_of_overlapping_windows(checkpo
     ramp = torch.arange(14.0)
     tent = torch.minimum(ramp + 0.5, 13.5 - ramp)
     total, weights = torch.zeros(192, 26, 26), torch.zeros(26, 26)
-    for row in (0, 6, 12):  # tokens; the last window is shifted inward, and ends with the chip
-        for col in (0, 6, 12):
+    for row in (0, 12):  # tokens; the last window is shifted inward, and ends with the chip
+        for col in (0, 12):
             window = padded[:, row * 16 : row * 16 + 224, col * 16 : col * 16 + 224]
             there = (..., slice(row, row + 14), slice(col, col + 14))
             total[there] += by_hand(encoder, {"S2L2A": window}).T.reshape(192, 14, 14) * (tent[:, None] * tent)
             weights[there] += tent[:, None] * tent
     np.testing.assert_allclose(grid.data, total / weights, atol=2e-5)
     np.testing.assert_allclose(tiny(checkpoint, **call).data, grid.data.mean(axis=(1, 2)), atol=1e-5)
-    assert (grid.meta["windows"], grid.meta["gsd_m"]) == (9, 10)
+    assert (grid.meta["windows"], grid.meta["gsd_m"]) == (4, 10)
     assert (grid.geobox.affine.c, grid.geobox.affine.f) == (chip.geobox.affine.c, chip.geobox.affine.f)
     assert grid.geobox.resolution.x == 160
 
