@@ -5,6 +5,7 @@ are.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
@@ -49,6 +50,28 @@ class Recent(Generic[Kept]):
     def clear(self) -> None:
         """Drop everything."""
         self._kept.clear()
+
+
+class Forgetful(nn.Module, ABC):
+    """A module that keeps what it computed from its weights, and drops it when they are loaded or moved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_load_state_dict_post_hook(_forget_after_loading)  # type: ignore[no-untyped-call]
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Drop what is kept; needed by hand only after weights were changed in place."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Forgetful":
+        self.forget()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+def _forget_after_loading(module: Forgetful, incompatible_keys: object) -> None:
+    """Run after loading, also of a parent module; not a method, so that a copy forgets its own."""
+    module.forget()
 
 
 class Encoder(nn.Module):

@@ -5,7 +5,7 @@ terramind_register.py).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rs_embed.encoders.layers import Recent, sincos_1d
+from rs_embed.encoders.layers import Forgetful, Recent, sincos_1d
 from rs_embed.errors import BandMismatch, InputError
 
 PATCH_PX = 16
@@ -85,7 +85,7 @@ def sincos_row(dim: int) -> Float[Tensor, "1 position dim"]:
     return torch.stack([sincos_1d(float(place), dim) for place in range(SEQUENCE_POSITIONS)])[None]
 
 
-class Embedding(nn.Module):
+class Embedding(Forgetful):
     """What all kinds share: a table of positions, and a vector that tells the modality.
 
     Args:
@@ -100,7 +100,6 @@ class Embedding(nn.Module):
         self.mod_emb = nn.Parameter(torch.zeros(1, 1, dim))
         self.register_buffer("pos_emb", torch.zeros(1, positions, dim))
         self._tables: Recent[Tensor] = Recent(TABLES_KEPT)
-        self.register_load_state_dict_post_hook(_forget_after_loading)  # type: ignore[no-untyped-call]
 
     def forget(self) -> None:
         """Drop the resized tables."""
@@ -115,16 +114,6 @@ class Embedding(nn.Module):
                 return resize_table(self.pos_emb, height, width)
 
         return self._tables.get((height, width), make) + self.mod_emb
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Embedding":
-        self.forget()
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return self
-
-
-def _forget_after_loading(embedding: Embedding, incompatible_keys: object) -> None:
-    """Run after loading, also of a parent module; not a method, so that a copy forgets its own."""
-    embedding.forget()
 
 
 def resize_table(table: Float[Tensor, "1 position dim"], height: int, width: int) -> Float[Tensor, "1 row col dim"]:

@@ -3,13 +3,11 @@
 Source: FM4CS/THOR v1.0.2 (thor/models/thor_vit.py, thor/utils/pos_embed.py); paper arXiv:2601.16011.
 """
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rs_embed.encoders.layers import NORM_EPS, Block, Encoder, Recent, sincos_1d
+from rs_embed.encoders.layers import NORM_EPS, Block, Encoder, Forgetful, Recent, sincos_1d
 from rs_embed.encoders.thor_bands import GROUPS
 from rs_embed.encoders.thor_patchify import GroupGeometry, PatchEmbed, PatchKernel, ThorGeometry
 from rs_embed.encoders.tokens import Tokens
@@ -22,7 +20,7 @@ GEOMETRIES_KEPT = 2
 """How many geometries' kernels and biases are kept (large, 1620 tokens: 168 MB of bias each)."""
 
 
-class ThorEncoder(Encoder):
+class ThorEncoder(Forgetful, Encoder):
     """The encoder of THOR; one object serves every band selection, extent and patch size.
 
     Attention biases are kept for the last few geometries, and merged kernels too while no gradient is wanted.
@@ -47,7 +45,6 @@ class ThorEncoder(Encoder):
         self.register_buffer("encoder_slopes", torch.tensor(alibi_slopes(heads)))
         self._kernels: Recent[list[PatchKernel]] = Recent(GEOMETRIES_KEPT)
         self._biases: Recent[Tensor] = Recent(GEOMETRIES_KEPT)
-        self.register_load_state_dict_post_hook(_forget_after_loading)  # type: ignore[no-untyped-call]
 
     def forward(
         self,
@@ -139,16 +136,6 @@ class ThorEncoder(Encoder):
                 return self.alibi(geometry).to(dtype)
 
         return self._biases.get((geometry, dtype), make)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ThorEncoder":
-        self.forget()
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return self
-
-
-def _forget_after_loading(encoder: ThorEncoder, incompatible_keys: object) -> None:
-    """Run after loading, also of a parent module; not a method, so that a copy forgets its own."""
-    encoder.forget()
 
 
 def alibi_slopes(heads: int) -> list[float]:
