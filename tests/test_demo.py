@@ -103,3 +103,17 @@ def test_pictures_of_other_imagery_carry_no_credit_of_the_sample(tmp_path):
     credit = "Contains modified Copernicus Sentinel data 2017"
     save_figure(side_by_side([true_colour(chip)], credit), tmp_path / "credited.png")
     assert (tmp_path / "plain.png").read_bytes() != (tmp_path / "credited.png").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore::rs_embed.errors.ChoiceWarning")
+def test_weights_that_can_be_had_are_used_and_not_called_random(tmp_path, monkeypatch, thor_tiny_checkpoint):
+    monkeypatch.setenv("RS_EMBED_OFFLINE", "1")
+    monkeypatch.setenv("RS_EMBED_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("RS_EMBED_THOR_MODEL_KEY", "thor_v1_tiny")  # a small file; the demo asks for the base size
+    monkeypatch.setenv("RS_EMBED_THOR_CKPT", str(thor_tiny_checkpoint))
+    console = Console(file=io.StringIO(), width=150, markup=False)
+    assert run_demo(tmp_path / "demo", console) == 0
+    embedding = Embedding.load(tmp_path / "demo" / "thor_1_0_tiny_pooled.npz")
+    assert embedding.meta.weights.startswith("ckpt:thor_v1_vit_tiny.pt#sha256:")
+    assert embedding.meta.weights_note is None
+    assert "thor_1_0_base runs with random weights" not in console.file.getvalue()
