@@ -30,6 +30,8 @@ class Source:
     """Ids of the scenes that were read, in the archive's own spelling."""
     scene_times: tuple[datetime, ...] = ()
     """Acquisition times of those scenes, UTC."""
+    scenes_per_frame: tuple[int, ...] = ()
+    """How many of them each frame is made of, in order; empty where that is not known."""
     offset_applied: float | None = None
     """Sentinel-2: what was added to the stored DN to make them 0-based; `None` where that is not known."""
     notes: tuple[str, ...] = ()
@@ -47,7 +49,7 @@ class Chip:
     geobox: GeoBox | None
     """The grid; `None` for an array that came without a place."""
     times: tuple[datetime | None, ...]
-    """Middle of the acquisitions of each frame, UTC; `None` where not known."""
+    """Mean time of the acquisitions of each frame, UTC; `None` where not known."""
     source: Source
 
     def __post_init__(self) -> None:

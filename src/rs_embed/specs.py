@@ -3,7 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+from itertools import pairwise
 from typing import Literal, Protocol, Self, get_args, runtime_checkable
 
 from rs_embed._checks import require_choice, require_lon_lat, require_number
@@ -15,6 +16,9 @@ InputPrep = Literal["auto", "resize", "crop", "tile"]
 Precision = Literal["fp32", "bf16"]
 Pooling = Literal["mean", "max"]
 InstrumentMode = Literal["IW", "EW"]
+OrbitPass = Literal["ASCENDING", "DESCENDING"]
+Sampling = Literal["composite", "scenes"]
+GridDetail = Literal["patch", "dense"]
 Ring = tuple[tuple[float, float], ...]
 
 MAX_BUFFER_M = 500_000.0
@@ -188,8 +192,26 @@ class TemporalSpec:
             raise SpecError(f"Wanted a whole year, found {year!r}.", fix="for example TemporalSpec.year(2022)")
         return cls(date(int(whole), 1, 1), date(int(whole) + 1, 1, 1))
 
+    def split(self, parts: int) -> tuple[Self, ...]:
+        """Consecutive windows of whole days, as even as days allow; never more of them than days."""
+        days = (self.end - self.start).days
+        parts = min(parts, days)
+        edges = [self.start + timedelta(days=days * i // parts) for i in range(parts + 1)]
+        return tuple(type(self)(first, last) for first, last in pairwise(edges))
+
     def __repr__(self) -> str:
         return f'TemporalSpec.range("{self.start}", "{self.end}")'
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Several frames of one place instead of a single composite."""
+
+    frames: int
+    """At most so many."""
+    sampling: Sampling
+    """"composite": one per sub-window of the days asked for. "scenes": every scene, or, where there are more than
+    `frames`, the clearest one of each sub-window."""
 
 
 def _day(name: str, value: object) -> date:
@@ -215,10 +237,13 @@ class OutputSpec:
 
     kind: Literal["pooled", "grid"] = "pooled"
     pooling: Pooling = "mean"
+    detail: GridDetail = "patch"
+    """Grid only: a token per patch, or per part of a patch where the model has such tokens."""
 
     def __post_init__(self) -> None:
         require_choice("kind", self.kind, ("pooled", "grid"))
         require_choice("how", self.pooling, get_args(Pooling))
+        require_choice("kind of grid", self.detail, get_args(GridDetail))
 
     @classmethod
     def pooled(cls, how: Pooling = "mean") -> Self:
@@ -226,9 +251,13 @@ class OutputSpec:
         return cls("pooled", how)
 
     @classmethod
-    def grid(cls) -> Self:
-        """The token grid `[D, H, W]`, north-up, with its geobox."""
-        return cls("grid")
+    def grid(cls, kind: GridDetail = "patch") -> Self:
+        """The token grid `[D, H, W]`, north-up, with its geobox.
+
+        Args:
+            kind: "patch" for a token per patch; "dense" for one per pixel or so, where the model has them (AnySat).
+        """
+        return cls("grid", detail=kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +278,8 @@ class SensorSpec:
     """What nodata becomes before the model: a value in the collection's unit, or "mean" (0 after standardising)."""
     instrument_mode: InstrumentMode = "IW"
     """Sentinel-1 only."""
+    orbit_pass: OrbitPass | None = None
+    """Sentinel-1 only: scenes of that pass alone; `None` takes both."""
 
     def __post_init__(self) -> None:
         if isinstance(self.bands, str) or not self.bands:
@@ -259,6 +290,8 @@ class SensorSpec:
         bands_of(self.collection, bands)
         require_choice("composite", self.composite, get_args(Composite))
         require_choice("instrument_mode", self.instrument_mode, get_args(InstrumentMode))
+        if self.orbit_pass is not None:
+            require_choice("orbit_pass", self.orbit_pass, get_args(OrbitPass))
         fill_value = self.fill_value
         if fill_value != "mean":
             fill_value = require_number("fill_value", fill_value, -1e6, 1e6)

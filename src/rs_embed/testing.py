@@ -57,10 +57,19 @@ class FieldProvider:
             raise SpecError("Wanted a grid.", fix="pass spatial=PointBuffer(...)")
         lon, lat = pixel_centres(query.geobox)
         bands = bands_of(query.sensor.collection, query.sensor.bands)
-        values = np.stack([self._field(lon, lat, band.name) for band in bands])[None].astype(np.float32)
-        when = datetime.combine(query.window.start, time(), UTC) if query.window else None
-        source = Source(self.name, query.sensor.collection, ("field",), (when,) if when else (), 0.0)
-        return Chip(values, bands, query.geobox, (when,), source)
+        values = np.stack([self._field(lon, lat, band.name) for band in bands]).astype(np.float32)
+        times = _acquisitions(query)
+        known = tuple(when for when in times if when is not None)
+        source = Source(self.name, query.sensor.collection, ("field",) * len(times), known, (1,) * len(times), 0.0)
+        return Chip(np.stack([values] * len(times)), bands, query.geobox, times, source)
+
+
+def _acquisitions(query: Query) -> tuple[datetime | None, ...]:
+    """At midnight of the first day of the window, or of each of its sub-windows."""
+    if query.window is None:
+        return (None,)
+    windows = query.window.split(query.series.frames) if query.series else (query.window,)
+    return tuple(datetime.combine(window.start, time(), UTC) for window in windows)
 
 
 def pixel_centres(geobox: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

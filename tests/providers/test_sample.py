@@ -92,5 +92,15 @@ def test_the_native_grid_is_the_scenes_own():
 
 def test_another_radar_mode_is_not_answered_with_what_there_is():
     sensor = SensorSpec("COPERNICUS/S1_GRD", ("VV", "VH"), instrument_mode="EW")
-    with pytest.raises(SensorNotOffered, match="mode EW, the sample scene is in mode IW"):
+    with pytest.raises(SensorNotOffered, match="mode EW, ascending; the sample scene is in mode IW"):
         SampleScene().fetch(Query("s1_ew", sensor, None, None))
+
+
+def test_the_other_orbit_pass_is_not_answered_with_what_there_is():
+    sensor = SensorSpec("COPERNICUS/S1_GRD", ("VV", "VH"), orbit_pass="DESCENDING")
+    with pytest.raises(SensorNotOffered, match="descending; the sample scene is in mode IW, ascending"):
+        SampleScene().fetch(Query("s1_des", sensor, None, None))
+    chip = SampleScene().fetch(
+        Query("s1", SensorSpec("COPERNICUS/S1_GRD", ("VV", "VH"), orbit_pass="ASCENDING"), None, None)
+    )
+    assert not any("orbit" in note for note in chip.source.notes)

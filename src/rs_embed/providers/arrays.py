@@ -1,7 +1,9 @@
 """Arrays that the user already holds (`input_chw`) as a provider."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import date, datetime
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -13,10 +15,14 @@ from rs_embed.bands import Unit, bands_of, did_you_mean
 from rs_embed.chip import Chip, Source
 from rs_embed.errors import BandMismatch, InputError, NoValidPixels, SensorNotOffered
 from rs_embed.providers._composite import composite
+from rs_embed.providers._declared import parse_time
+from rs_embed.providers._series import mean_time
 from rs_embed.providers._units import Pixels, check_plausible, mask_nodata
 from rs_embed.providers.base import Query
 from rs_embed.specs import SensorSpec
 
+Dates = Sequence[str | date | datetime] | Mapping[str, Sequence[str | date | datetime]]
+"""When each frame was acquired."""
 _AXES = "values are [C, H, W], or [T, C, H, W] for several dates"
 
 
@@ -35,16 +41,19 @@ class ArrayProvider:
 
     name = "array"
 
-    def __init__(self, arrays: Mapping[str, SupportsArray], geobox: GeoBox | None = None) -> None:
+    def __init__(
+        self, arrays: Mapping[str, SupportsArray], geobox: GeoBox | None = None, dates: Dates | None = None
+    ) -> None:
         """Hold one array per modality.
 
         Args:
             arrays: Modality -> `[C, H, W]` or `[T, C, H, W]`, bands in the order that the model's sensor asks for,
                 numbers of any real type; NaN is nodata. Several dates are composited as the sensor says.
-            geobox: The grid that the pixels lie on, if they have a place.
+            geobox: The grid that the pixels of the coarsest modality lie on, if they have a place.
+            dates: When each frame was acquired, `[T]`: one list for all modalities, or modality -> list.
 
         Raises:
-            InputError: Not an array of numbers of 3 or 4 axes, or an empty one.
+            InputError: Not an array of numbers of 3 or 4 axes, an empty one, or not one date per frame.
         """
         if not isinstance(arrays, Mapping) or not arrays:
             raise InputError(
@@ -52,11 +61,12 @@ class ArrayProvider:
                 fix='for example {"s2": array}',
             )
         self._held = {modality: _Held(modality, array) for modality, array in arrays.items()}
+        self._times = _times(self._held, dates)
         self._geobox = geobox
 
     def identity(self) -> str:
         """A hash of every array and of the grid."""
-        parts = [f"{modality}={held.digest}" for modality, held in sorted(self._held.items())]
+        parts = [f"{name}={held.digest} {self._times.get(name)}" for name, held in sorted(self._held.items())]
         return "array:" + hashlib.sha256(f"{parts} {self._geobox}".encode()).hexdigest()
 
     def require(self, modality: str, sensor: SensorSpec) -> None:
@@ -87,20 +97,42 @@ class ArrayProvider:
         _require_bands(held.shape, query.modality, query.sensor)
         geobox = query.geobox if query.geobox is not None else self._geobox
         _require_grid(held.shape, geobox, where)
-        frames, notes = [], ["The array has no date: the window was not checked."] if query.window else []
-        for stored in held.frames():
-            values, found = _checked(stored, tuple(band.unit for band in bands), where)
-            frames.append(values)
-            notes += found
-        values = composite(frames, query.sensor.composite)
-        if not np.isfinite(values).any():
+        times = self._times_of(query, where)
+        units = tuple(band.unit for band in bands)
+        checked = [_checked(stored, units, where) for stored in held.frames()]
+        seen = [i for i, (values, _) in enumerate(checked) if np.isfinite(values).any()]
+        if not seen:
             raise NoValidPixels(
                 f"Wanted at least one valid pixel, found only nodata in the {where}.",
                 found=f"{held.dtype} {held.shape}",
                 fix="NaN, infinities, fill values and pixels of 0 in every Sentinel-2 band are nodata",
             )
-        source = Source(self.name, query.sensor.collection, notes=tuple(dict.fromkeys(notes)))
-        return Chip(values[None], bands, geobox, (None,), source)
+        frames = [checked[i][0] for i in seen]
+        notes = [note for _, found in checked for note in found]
+        notes += ["The array has no date: the window was not checked."] if query.window and not times else []
+        acquired = tuple(times[i] for i in seen) if times else ()
+        source = Source(self.name, query.sensor.collection, scene_times=acquired, notes=tuple(dict.fromkeys(notes)))
+        if query.series is None:
+            values = composite(frames, query.sensor.composite)
+            return Chip(values[None], bands, geobox, (mean_time(acquired),), source)
+        source = replace(source, scenes_per_frame=(1,) * len(seen))
+        return Chip(np.stack(frames), bands, geobox, acquired, source)
+
+    def _times_of(self, query: Query, where: str) -> tuple[datetime, ...]:
+        """When each frame was acquired; empty where nobody said."""
+        times = self._times.get(query.modality, ())
+        if query.series is not None and not times:
+            raise InputError(
+                f"Wanted the date of each frame of the {where}, found none.", fix='dates=["2022-06-01", ...]'
+            )
+        window = query.window
+        outside = [time for time in times if window and not window.start <= time.date() < window.end]
+        if outside:
+            raise InputError(
+                f"Wanted frames of {window}, found one of {outside[0]:%Y-%m-%d} in the {where}.",
+                fix="leave `temporal` out, or leave those frames out",
+            )
+        return times
 
     def _find(self, modality: str) -> "_Held":
         if modality not in self._held:
@@ -110,6 +142,23 @@ class ArrayProvider:
                 fix=did_you_mean(modality, self._held),
             )
         return self._held[modality]
+
+
+def _times(held: Mapping[str, "_Held"], dates: Dates | None) -> dict[str, tuple[datetime, ...]]:
+    if dates is None:
+        return {}
+    by_modality = dates if isinstance(dates, Mapping) else dict.fromkeys(held, dates)
+    times = {name: tuple(parse_time(day) for day in days) for name, days in by_modality.items()}
+    for name, moments in times.items():
+        if name not in held:
+            raise InputError(f"Wanted dates for {', '.join(held)}, found some for {name!r}.", fix="name the arrays")
+        frames = len(held[name].frames())
+        if len(moments) != frames:
+            raise InputError(
+                f"Wanted a date for each of the {frames} frames of {name}, found {len(moments)}.",
+                fix=f"{_AXES}; dates are in the order of T",
+            )
+    return times
 
 
 class _Held:

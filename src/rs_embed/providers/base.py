@@ -6,7 +6,7 @@ from typing import Protocol
 from odc.geo.geobox import GeoBox
 
 from rs_embed.chip import Chip
-from rs_embed.specs import SensorSpec, TemporalSpec
+from rs_embed.specs import SensorSpec, Series, TemporalSpec
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Query:
     """The exact grid wanted; `None` only where the provider holds arrays without a place."""
     window: TemporalSpec | None
     """Half-open days; `None`: whatever the provider holds, if it holds a fixed set."""
+    series: Series | None = None
+    """`None`: one frame, as `sensor.composite` says. Else several, each dated."""
 
 
 class Provider(Protocol):
@@ -53,7 +55,9 @@ class Provider(Protocol):
     def fetch(self, query: Query) -> Chip:
         """The chip on exactly `query.geobox`, bands in the order of `query.sensor.bands`, NaN where nodata.
 
-        Bands are in the units of `rs_embed.bands.COLLECTIONS`, one frame (`query.sensor.composite`) per query.
+        Bands are in the units of `rs_embed.bands.COLLECTIONS`. One frame, made as `query.sensor.composite` says, or
+        the frames of `query.series` in order of time, those without a valid pixel left out; `Chip.times` then tells
+        when each was really acquired (the mean, if it is of several scenes).
 
         Raises:
             SensorNotOffered: It does not have that collection or a band of it.

@@ -2,10 +2,11 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 from odc.geo.geobox import GeoBox
 
 from rs_embed.bands import Unit, bands_of
@@ -17,6 +18,8 @@ from rs_embed.providers._declared import Raster
 from rs_embed.providers._frame import Frame, read_frame
 from rs_embed.providers._grids import in_degrees
 from rs_embed.providers._scene import Day, Layer, RasterSource, Scene, open_scenes
+from rs_embed.providers._series import frame_slots, mean_time
+from rs_embed.providers._units import Pixels
 from rs_embed.providers.base import Query
 from rs_embed.specs import BBox, SensorSpec
 
@@ -113,20 +116,20 @@ class LocalRasters:
         """
         geobox = query.geobox if query.geobox is not None else self.native_geobox(query)
         scenes = self._matching(query)
-        used = list(_read(scenes, query.sensor, geobox))
-        if not used:
+        made = list(_made(scenes, query, geobox))
+        if not made:
             raise _outside(scenes, geobox)
-        valid = [(scene, frame) for scene, frame in used if frame.is_valid]
-        if not valid:
+        frames = [one for one in made if one.used]
+        if not frames:
             raise NoValidPixels(
-                f"Wanted at least one valid pixel, found only nodata in {', '.join(used[0][0].ids)}.",
+                f"Wanted at least one valid pixel, found only nodata in {', '.join(scenes[0].ids)}.",
                 where=in_degrees(geobox),
                 fix="ask for another place, or state the right nodata value",
             )
-        values = composite([frame.values for _, frame in valid], query.sensor.composite)
+        values = np.stack([one.values for one in frames])
         bands = bands_of(query.sensor.collection, query.sensor.bands)
-        source = _source(self.name, query, valid)
-        return Chip(values[None], bands, geobox, (_middle(source.scene_times),), source)
+        times = tuple(mean_time(one.times) for one in frames)
+        return Chip(values, bands, geobox, times, _source(self.name, query, frames))
 
     def _able(self, sensor: SensorSpec) -> list[Scene]:
         """The scenes that have every band; never empty."""
@@ -152,14 +155,59 @@ class LocalRasters:
         return inside
 
 
-def _read(scenes: Sequence[Scene], sensor: SensorSpec, geobox: GeoBox) -> Iterator[tuple[Scene, Frame]]:
-    """The scenes that touch the grid; where the composite is "first", no further than the first with valid pixels."""
+def _read(scenes: Sequence[Scene], sensor: SensorSpec, geobox: GeoBox, *, first: bool) -> Iterator[tuple[Scene, Frame]]:
+    """The scenes that touch the grid; if only the `first` is wanted, no further than that with valid pixels."""
     for scene in scenes:
         frame = read_frame(scene, sensor, geobox)
         if frame is not None:
             yield scene, frame
-            if sensor.composite == "first" and frame.is_valid:
+            if first and frame.is_valid:
                 return
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """One frame of the chip."""
+
+    values: Pixels
+    """`[C, H, W]`; empty if no scene had a valid pixel."""
+    used: tuple[Scene, ...]
+    notes: tuple[str, ...]
+    offsets: frozenset[float | None]
+
+    @property
+    def times(self) -> list[datetime]:
+        """Of its scenes, as far as they are known."""
+        return [scene.time for scene in self.used if scene.time is not None]
+
+
+def _made(scenes: Sequence[Scene], query: Query, geobox: GeoBox) -> Iterator[_Made]:
+    """The frames wanted, as far as their scenes touch the grid."""
+    single = query.series is not None and query.series.sampling == "scenes"
+    for slot in [scenes] if query.series is None else _slots(scenes, query):
+        read = list(_read(slot, query.sensor, geobox, first=query.sensor.composite == "first" and not single))
+        valid = [(scene, frame) for scene, frame in read if frame.is_valid]
+        if single:
+            valid = sorted(valid, key=lambda one: -int(np.isfinite(one[1].values).sum()))[:1]
+        if valid:
+            values = composite([frame.values for _, frame in valid], query.sensor.composite)
+            notes = tuple(note for _, frame in valid for note in frame.notes)
+            offsets = frozenset(frame.offset_applied for _, frame in valid)
+            yield _Made(values, tuple(scene for scene, _ in valid), notes, offsets)
+        elif read:
+            yield _Made(np.empty(0, np.float32), (), (), frozenset())
+
+
+def _slots(scenes: Sequence[Scene], query: Query) -> list[list[Scene]]:
+    """The scenes that each frame of a series may be made of."""
+    undated = [scene.ids[0] for scene in scenes if scene.time is None]
+    if undated or query.series is None:
+        raise NoImagery(
+            f"Wanted dated scenes for a series, found no date for {', '.join(undated[:5])}.",
+            fix='LocalRasters(path, dates=["2022-06-01", ...])',
+        )
+    times = [scene.time for scene in scenes if scene.time is not None]
+    return [[scenes[i] for i in slot] for slot in frame_slots(times, query.window, query.series)]
 
 
 def _outside(scenes: Sequence[Scene], geobox: GeoBox) -> OutsideCoverage:
@@ -170,26 +218,25 @@ def _outside(scenes: Sequence[Scene], geobox: GeoBox) -> OutsideCoverage:
     )
 
 
-def _source(name: str, query: Query, used: Sequence[tuple[Scene, Frame]]) -> Source:
-    notes = [note for _, frame in used for note in frame.notes]
-    times = [(scene.time, scene.ids[0]) for scene, _ in used]
+def _source(name: str, query: Query, frames: Sequence[_Made]) -> Source:
+    notes = [note for one in frames for note in one.notes]
+    used = [scene for one in frames for scene in one.used]
     if query.window is not None:
-        notes += [f"{scene}: no date, the window was not checked." for time, scene in times if time is None]
-    offsets = {frame.offset_applied for _, frame in used}
+        notes += [f"{scene.ids[0]}: no date, the window was not checked." for scene in used if scene.time is None]
+    if query.sensor.orbit_pass is not None:
+        notes.append(f"Files do not state their orbit pass; taken as {query.sensor.orbit_pass.lower()}, as asked for.")
+    offsets = {offset for one in frames for offset in one.offsets}
     if len(offsets) > 1:
         notes.append(f"Scenes differ in the offset applied: {', '.join(sorted(map(str, offsets)))}.")
     return Source(
         provider=name,
         collection=query.sensor.collection,
-        scene_ids=tuple(scene_id for scene, _ in used for scene_id in scene.ids),
-        scene_times=tuple(time for time, _ in times if time is not None),
+        scene_ids=tuple(scene_id for scene in used for scene_id in scene.ids),
+        scene_times=tuple(scene.time for scene in used if scene.time is not None),
+        scenes_per_frame=tuple(len(one.used) for one in frames),
         offset_applied=offsets.pop() if len(offsets) == 1 else None,
         notes=tuple(dict.fromkeys(notes)),
     )
-
-
-def _middle(times: Sequence[datetime]) -> datetime | None:
-    return min(times) + (max(times) - min(times)) / 2 if times else None
 
 
 def _has_pixels_of(grid: GeoBox, scale_m: float) -> bool:

@@ -15,7 +15,7 @@ from rs_embed.errors import OutsideCoverage, SensorNotOffered
 from rs_embed.providers._grids import bounds_deg, in_degrees
 from rs_embed.providers.base import Query
 from rs_embed.providers.local import LocalRasters, Raster
-from rs_embed.specs import SensorSpec, TemporalSpec
+from rs_embed.specs import OrbitPass, SensorSpec, TemporalSpec
 
 _FOLDER = Path(str(files("rs_embed") / "data" / "sample"))
 _RASTERS = {
@@ -36,6 +36,8 @@ _RASTERS = {
     ),
 }
 """Collection -> file. Dates and ids are those of `scene.json`."""
+_ORBIT: OrbitPass = "ASCENDING"
+"""Of the Sentinel-1 scene: it was acquired at 17 h UTC at 13 degrees east, on the evening side of the orbit."""
 _EXAMPLE = "PointBuffer(lon=12.9394, lat=47.7682, buffer_m=1000)"
 """Around the middle of the scene."""
 
@@ -79,7 +81,8 @@ class SampleScene:
             chip = self._rasters.fetch(whole)
         except OutsideCoverage as error:
             raise _outside(self.native_geobox(replace(whole, geobox=None)), error) from None
-        notes = chip.source.notes + _window_note(query.window, chip.times[0])
+        told = tuple(note for note in chip.source.notes if "orbit pass" not in note)  # the scene's is known
+        notes = told + _window_note(query.window, chip.times[0])
         return replace(chip, source=replace(chip.source, provider=self.name, notes=notes))
 
 
@@ -96,10 +99,11 @@ def _require_offered(sensor: SensorSpec) -> None:
             has=", ".join(_RASTERS),
             fix="choose a model that takes one of these, or give your own imagery: backend=<path>",
         )
-    mode = sensor.instrument_mode
-    if sensor.collection == "COPERNICUS/S1_GRD" and mode != "IW":
+    mode, orbit_pass = sensor.instrument_mode, sensor.orbit_pass or _ORBIT
+    if sensor.collection == "COPERNICUS/S1_GRD" and (mode, orbit_pass) != ("IW", _ORBIT):
         raise SensorNotOffered(
-            f"Wanted Sentinel-1 in mode {mode}, the sample scene is in mode IW.", fix='use modality="s1"'
+            f"Wanted Sentinel-1 in mode {mode}, {orbit_pass.lower()}; the sample scene is in mode IW, ascending.",
+            fix='use a modality of that kind, such as "s1"',
         )
 
 
