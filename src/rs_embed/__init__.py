@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         plan_embedding as plan_embedding,
     )
     from rs_embed.chip import Chip as Chip
+    from rs_embed.embedders.card import ModelCard as ModelCard
+    from rs_embed.embedders.statistics import save_statistics as save_statistics
     from rs_embed.embedding import Embedding as Embedding
     from rs_embed.embedding import Meta as Meta
     from rs_embed.geo import geobox_for as geobox_for
@@ -67,6 +69,8 @@ _HOME = {
     "list_models": "api",
     "plan_embedding": "api",
     "Chip": "chip",
+    "ModelCard": "embedders.card",
+    "save_statistics": "embedders.statistics",
     "Embedding": "embedding",
     "Meta": "embedding",
     "geobox_for": "geo",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
 from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +28,8 @@ InputArrays = SupportsArray | Mapping[str, SupportsArray]
 """Raw values `[C,H,W]` or `[T,C,H,W]` in the unit of the collection, or a mapping modality -> array."""
 Sensors = SensorSpec | Mapping[str, SensorSpec] | None
 Modalities = str | Sequence[str] | None
+Dates = Sequence[str | date | datetime] | Mapping[str, Sequence[str | date | datetime]]
+"""When each frame of the arrays was acquired, `[T]`; or a mapping modality -> dates."""
 KnobValue = str | int | float | bool | Path | None
 
 
@@ -34,7 +37,7 @@ KnobValue = str | int | float | bool | Path | None
 class Call:
     """The arguments that all calls share, as given."""
 
-    model_id: str
+    model_id: str | ModelCard
     output: OutputSpec
     sensor: Sensors
     modality: Modalities
@@ -53,13 +56,22 @@ class Call:
         from rs_embed.embedders.base import pick_device
         from rs_embed.pipeline.plan import Job, plan_items
 
-        request = self.request
         require_choice("input_prep", self.input_prep, get_args(InputPrep))
         if not isinstance(self.output, OutputSpec):
             raise SpecError(f"Wanted an OutputSpec, found {self.output!r}.", fix="OutputSpec.pooled() or .grid()")
+        request = self.request
         prep = request.card.input_prep if self.input_prep == "auto" else self.input_prep
         embedder = _adapter(request.card.adapter)(request, pick_device(self.device), _networks())
-        embedder.geometry()
+        if embedder.geometry().native_only and prep == "resize":
+            raise SpecError(
+                f"{request.card.id} reads distances off its pixels, so they must keep their size.",
+                fix='input_prep="tile" or "crop"',
+            )
+        if embedder.own_vector is not None and self.output.pooling != "mean":
+            raise SpecError(
+                f"Wanted the maximum over patches, but the vector of {request.card.id} is its {embedder.own_vector}.",
+                fix='pooled="patch"',
+            )
         for modality, sensor in request.inputs:
             provider.require(modality.name, sensor)
         return plan_items(Job(embedder, provider, self.output, prep), places, windows)
@@ -72,7 +84,8 @@ class Call:
         require_choice("precision", self.precision, get_args(Precision))
         card = get_card(self.model_id)
         knobs = card.knobs.read(self.knobs)
-        return resolve_request(_variant(card, knobs), knobs, self.modality, self.sensor, self.precision)
+        dense = self.output.kind == "grid" and self.output.detail == "dense"
+        return resolve_request(_variant(card, knobs), knobs, self.modality, self.sensor, self.precision, dense=dense)
 
 
 def _variant(card: ModelCard, knobs: ModelKnobs) -> ModelCard:
@@ -92,9 +105,11 @@ def named(modality: Modalities, input_chw: InputArrays | None) -> Modalities:
     return tuple(input_chw) if modality is None and isinstance(input_chw, Mapping) else modality
 
 
-def provider_of(backend: Backend, input_chw: InputArrays | None, call: Call) -> Provider:
+def provider_of(backend: Backend, input_chw: InputArrays | None, call: Call, dates: Dates | None = None) -> Provider:
     """Where the pixels come from: the user's arrays, else the backend."""
     if input_chw is None:
+        if dates is not None:
+            raise SpecError("Wanted dates only with input_chw, found them alone.", fix="temporal=TemporalSpec.range()")
         return open_provider(backend)
     if backend != "auto":
         raise SpecError(
@@ -104,14 +119,14 @@ def provider_of(backend: Backend, input_chw: InputArrays | None, call: Call) -> 
     from rs_embed.providers.arrays import ArrayProvider
 
     if isinstance(input_chw, Mapping):
-        return ArrayProvider(input_chw)
+        return ArrayProvider(input_chw, dates=dates)
     names = [modality.name for modality, _ in call.request.inputs]
     if len(names) > 1:
         raise SpecError(
             f"Wanted an array for each of {', '.join(names)}, found one.",
             fix=f"pass input_chw={{{names[0]!r}: array, {names[1]!r}: array}}",
         )
-    return ArrayProvider({names[0]: input_chw})
+    return ArrayProvider({names[0]: input_chw}, dates=dates)
 
 
 def _adapter(path: str) -> "type[Embedder]":

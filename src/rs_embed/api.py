@@ -7,20 +7,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rs_embed._call import Backend, Call, InputArrays, KnobValue, Modalities, Sensors, named, provider_of
+from rs_embed._call import Backend, Call, Dates, InputArrays, KnobValue, Modalities, Sensors, named, provider_of
 from rs_embed.embedders.catalog import get_card, list_cards
 from rs_embed.embedders.describe import ModelDescription, describe
 from rs_embed.errors import BatchError, SpecError
 from rs_embed.specs import InputPrep, OutputSpec, Precision, SpatialSpec, TemporalSpec
 
 if TYPE_CHECKING:
+    from rs_embed.embedders.card import ModelCard
     from rs_embed.embedding import Embedding
     from rs_embed.pipeline.plan import Plan
     from rs_embed.report import ChipReport
 
 
 def get_embedding(
-    model_id: str,
+    model_id: "str | ModelCard",
     spatial: SpatialSpec | None = None,
     temporal: TemporalSpec | None = None,
     output: OutputSpec = OutputSpec.pooled(),
@@ -29,6 +30,7 @@ def get_embedding(
     sensor: Sensors = None,
     modality: Modalities = None,
     input_chw: InputArrays | None = None,
+    dates: Dates | None = None,
     input_prep: InputPrep = "auto",
     device: str = "auto",
     precision: Precision = "fp32",
@@ -37,14 +39,16 @@ def get_embedding(
     """The embedding of one place.
 
     Args:
-        model_id: Id or alias of the catalog (`list_models()`).
+        model_id: Id or alias of the catalog (`list_models()`), or a card of your own.
         spatial: Where; `None` takes everything that a raster, the sample or `input_chw` holds.
         temporal: Which days, half-open. The sample and undated rasters are answered with what they are.
         output: `OutputSpec.pooled()` for a vector `[D]`, `OutputSpec.grid()` for a token grid `[D,H,W]`.
         backend: "sample", a path to a raster, a `LocalRasters`, or any `Provider`.
         sensor: Other imagery than the card's default: bands, pixel size, cloud limit, composite.
         modality: One of the card's, or several ("s2+s1").
-        input_chw: Your own pixels instead of a backend, as the collection stores them (Sentinel-2: 0-based DN).
+        input_chw: Your own pixels instead of a backend, as the collection stores them (Sentinel-2: 0-based DN):
+            `[C,H,W]`, or `[T,C,H,W]` for several dates.
+        dates: When each frame of `input_chw` was acquired; a model of time series needs to know.
         input_prep: "resize" to the network's size, "crop" the centre or "tile" at native pixel size;
             "auto" is the card's choice.
         device: "auto", "cpu", "cuda" or "cuda:0".
@@ -65,6 +69,7 @@ def get_embedding(
         sensor=sensor,
         modality=modality,
         input_chw=input_chw,
+        dates=dates,
         input_prep=input_prep,
         device=device,
         precision=precision,
@@ -77,7 +82,7 @@ def get_embedding(
 
 
 def plan_embedding(
-    model_id: str,
+    model_id: "str | ModelCard",
     spatial: SpatialSpec | None = None,
     temporal: TemporalSpec | None = None,
     output: OutputSpec = OutputSpec.pooled(),
@@ -86,6 +91,7 @@ def plan_embedding(
     sensor: Sensors = None,
     modality: Modalities = None,
     input_chw: InputArrays | None = None,
+    dates: Dates | None = None,
     input_prep: InputPrep = "auto",
     device: str = "auto",
     precision: Precision = "fp32",
@@ -97,11 +103,11 @@ def plan_embedding(
         RSEmbedError: Whatever can be known to be wrong beforehand.
     """
     call = Call(model_id, output, sensor, named(modality, input_chw), input_prep, device, precision, knobs)
-    return call.plan(provider_of(backend, input_chw, call), [spatial], [temporal])
+    return call.plan(provider_of(backend, input_chw, call, dates), [spatial], [temporal])
 
 
 def get_embeddings(
-    model_id: str,
+    model_id: "str | ModelCard",
     spatials: Sequence[SpatialSpec],
     temporal: TemporalSpec | Sequence[TemporalSpec | None] | None = None,
     output: OutputSpec = OutputSpec.pooled(),
@@ -162,7 +168,7 @@ def describe_model(model_id: str) -> ModelDescription:
 
 
 def inspect_chip(
-    model_id: str,
+    model_id: "str | ModelCard",
     spatial: SpatialSpec | None = None,
     temporal: TemporalSpec | None = None,
     backend: Backend = "auto",
@@ -170,6 +176,7 @@ def inspect_chip(
     sensor: Sensors = None,
     modality: Modalities = None,
     input_chw: InputArrays | None = None,
+    dates: Dates | None = None,
 ) -> "ChipReport":
     """The chips that a request would feed to the model, and their statistics, without running it.
 
@@ -177,7 +184,7 @@ def inspect_chip(
     """
     modality = named(modality, input_chw)
     call = Call(model_id, OutputSpec.pooled(), sensor, modality, "auto", "cpu", "fp32", {})
-    provider = provider_of(backend, input_chw, call)
+    provider = provider_of(backend, input_chw, call, dates)
     from rs_embed.report import inspect
 
     return inspect(call.request, provider, spatial, temporal)

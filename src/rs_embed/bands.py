@@ -31,6 +31,8 @@ class Unit(StrEnum):
     """Brightness temperature."""
     METRE = "metre"
     """Height."""
+    BYTE = "byte"
+    """0 to 255, as aerial photographs are delivered: no physical quantity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ _S2_L2A = {
     "B8A": 20, "B9": 60, "B11": 20, "B12": 20,
 }  # fmt: skip
 _S1 = {"VV": 10, "VH": 10, "HH": 10, "HV": 10}
+_LANDSAT_TOA = {f"B{i}": 30 for i in (1, 2, 3, 4, 5, 6, 7, 9)} | {"B8": 15}
 _OLCI = {f"Oa{i:02d}_reflectance": 300 for i in range(1, 22)}
 _SLSTR_OPTICAL = {f"S{i}_reflectance_an": 500 for i in range(1, 7)}
 _SLSTR_THERMAL = {f"S{i}_BT_in": 1000 for i in range(7, 10)}
@@ -95,12 +98,17 @@ COLLECTIONS: Mapping[str, Mapping[str, Band]] = MappingProxyType(
         "COPERNICUS/S1_GRD_FLOAT": _bands(Unit.POWER, **_S1),
         "COPERNICUS/S1_RTC": _bands(Unit.DB, VV=10, VH=10),
         "COPERNICUS/DEM/GLO30": _bands(Unit.METRE, DEM=30),
+        "LANDSAT/LC08/C02/T1_TOA": _bands(Unit.REFLECTANCE, **_LANDSAT_TOA) | _bands(Unit.KELVIN, B10=100, B11=100),
+        "USDA/NAIP/DOQQ": _bands(Unit.BYTE, R=1, G=1, B=1, N=1),
+        "IGN/BD_ORTHO": _bands(Unit.BYTE, R=0.2, G=0.2, B=0.2, N=0.2, ELEVATION=0.2),
+        "AIRBUS/SPOT67": _bands(Unit.BYTE, R=1.5, G=1.5, B=1.5),
         "COPERNICUS/S3/OLCI": _bands(Unit.REFLECTANCE, **_OLCI),
         "COPERNICUS/S3/SLSTR": _bands(Unit.REFLECTANCE, **_SLSTR_OPTICAL) | _bands(Unit.KELVIN, **_SLSTR_THERMAL),
     }
 )
-"""Collection id -> band name -> `Band`. Earth Engine has neither `COPERNICUS/S3/SLSTR` nor
-`COPERNICUS/S1_RTC` (terrain-corrected gamma0); the names are ours."""
+"""Collection id -> band name -> `Band`. Earth Engine has no `COPERNICUS/S3/SLSTR`, `COPERNICUS/S1_RTC`
+(terrain-corrected gamma0), `IGN/BD_ORTHO` (French aerial photographs; ELEVATION as FLAIR stores it) and
+`AIRBUS/SPOT67`; the names are ours."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

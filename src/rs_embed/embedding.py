@@ -30,6 +30,10 @@ class InputMeta(BaseModel):
     scene_times: tuple[str, ...]
     """Acquisition times, ISO 8601, UTC."""
     frames: int
+    frame_times: tuple[str, ...]
+    """Mean acquisition time of each frame, ISO 8601, UTC; empty where not known."""
+    scenes_per_frame: tuple[int, ...]
+    """How many scenes each frame is made of; empty where that is not known."""
     shape_px: tuple[int, int]
     valid_fraction: float
     """Share of pixels at which every band had a value."""

@@ -180,6 +180,21 @@ def subgrid(geobox: GeoBox, origin_px: tuple[float, float], cell_px: float, shap
     return GeoBox(shape, affine, geobox.crs)
 
 
+def refined(geobox: GeoBox, times: int) -> GeoBox:
+    """The same ground in pixels `times` finer.
+
+    Raises:
+        SpecError: More pixels than a chip may have.
+    """
+    height, width = geobox.shape
+    if max(height, width) * times > MAX_SIDE_PX:
+        raise SpecError(
+            f"Wanted at most {MAX_SIDE_PX} pixels a side, found {height * times} x {width * times}.",
+            fix="split the area and call get_embeddings",
+        )
+    return subgrid(geobox, (0, 0), 1 / times, (height * times, width * times))
+
+
 def with_coordinates(array: "xr.DataArray", geobox: GeoBox) -> "xr.DataArray":
     """Label the last two axes, `y` and `x`, with pixel centres and the CRS, as CF and GDAL read them.
 

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from rs_embed.bands import did_you_mean
 from rs_embed.errors import KnobError
+from rs_embed.specs import Sampling
 
 PREFIX = "RS_EMBED_"
 
@@ -67,6 +68,15 @@ class WeightsKnobs(ModelKnobs):
     model_key: Annotated[str | None, Field(description="backbone to run instead of the card's own")] = None
     ckpt: Annotated[Path | None, Field(description="checkpoint file (.pt, .pth, .safetensors) to use")] = None
     pretrained: Annotated[bool, Field(description="0: seeded random weights, and the result says so")] = True
+
+
+class SeriesKnobs(WeightsKnobs):
+    """Knobs of a model that takes several dates."""
+
+    frames: Annotated[int, Field(ge=1, le=366, description="dated frames taken from the window, at most")] = 8
+    temporal_sampling: Annotated[
+        Sampling, Field(description="composite: one per sub-window; scenes: single scenes, the clearest if many")
+    ] = "composite"
 
 
 class LibrarySettings(Knobs):

@@ -35,6 +35,8 @@ class InputGeometry:
     """Whether every input must be square."""
     patch_px: int
     """Side of a patch, pixels (for the metadata)."""
+    native_only: bool = False
+    """Whether the pixel size must never change; then the adapter cuts windows itself, and a tiled chip is one."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,9 @@ def frame_chip(shape_px: tuple[int, int], prep: Prep, geometry: InputGeometry) -
     height, width = (min(geometry.image_px, _round_up(px, geometry.lattice_px)) for px in shape_px)
     if geometry.square:
         height = width = max(height, width)
+    if prep == "tile" and geometry.native_only:
+        height, width = (_round_up(px, geometry.lattice_px) for px in shape_px)
+        return Frame(prep, (Window(0, 0, height, width),), (height, width), (0, 0), (height, width), shape_px)
     if prep == "crop":
         row, col = max(0, (shape_px[0] - height) // 2), max(0, (shape_px[1] - width) // 2)
         keep = (min(height, shape_px[0]), min(width, shape_px[1]))
@@ -105,25 +110,28 @@ def _starts(length: int, size: int, step: int) -> list[int]:
     return [round(last * i / gaps / step) * step for i in range(gaps + 1)] if gaps else [0]
 
 
-def cut_windows(image: Tensor, frame: Frame) -> list[Tensor]:
+def cut_windows(image: Tensor, frame: Frame, grid_px: int = 1) -> list[Tensor]:
     """The network inputs of a frame.
 
     Args:
-        image: `[C, H, W]`, standardised, without NaN. Padding is each band's mean over the chip, as the authors of
+        image: `[..., H, W]`, standardised, without NaN. Padding is each band's mean over the chip, as the authors of
             THOR fill missing pixels (FM4CS/THOR, thor_dataset_base.py).
+        grid_px: Pixels of the image along a pixel of the frame.
 
     Returns:
-        One `[C, h, w]` a window, bilinear (half-pixel centres, no antialias) where the frame resizes.
+        One `[..., h, w]` a window, bilinear (half-pixel centres, no antialias) where the frame resizes.
     """
     height, width = image.shape[-2:]
-    bottom = max(0, max(w.row + w.height for w in frame.windows) - height)
-    right = max(0, max(w.col + w.width for w in frame.windows) - width)
+    bottom = max(0, grid_px * max(w.row + w.height for w in frame.windows) - height)
+    right = max(0, grid_px * max(w.col + w.width for w in frame.windows) - width)
     if bottom or right:
         mean = image.mean(dim=(-2, -1), keepdim=True)
-        padded = mean.expand(-1, height + bottom, width + right).clone()
-        padded[:, :height, :width] = image
+        padded = mean.expand(*image.shape[:-2], height + bottom, width + right).clone()
+        padded[..., :height, :width] = image
         image = padded
-    cuts = [image[:, w.row : w.row + w.height, w.col : w.col + w.width] for w in frame.windows]
+    rows = [slice(grid_px * w.row, grid_px * (w.row + w.height)) for w in frame.windows]
+    cols = [slice(grid_px * w.col, grid_px * (w.col + w.width)) for w in frame.windows]
+    cuts = [image[..., there, across] for there, across in zip(rows, cols, strict=True)]
     if frame.zoom == 1:
         return cuts
     return [interpolate(cut[None], frame.input_px, mode="bilinear", align_corners=False)[0] for cut in cuts]

@@ -72,6 +72,21 @@ def _fill(sensor: SensorSpec, mean: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def to_image(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scaling) -> Tensor:
+    """The pixels of a chip of one frame, `[C, H, W]`; see `to_frames`.
+
+    Raises:
+        InputError: The chip is a series.
+    """
+    if chip.values.shape[0] != 1:
+        raise InputError(
+            f"Wanted one frame, found {chip.values.shape[0]}.",
+            chip=chip.describe(),
+            fix="composite the frames first, or ask for a shorter window",
+        )
+    return to_frames(chip, modality, sensor, scaling)[0]
+
+
+def to_frames(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scaling) -> Tensor:
     """Pixels as the network takes them.
 
     Args:
@@ -83,10 +98,9 @@ def to_image(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scalin
     Raises:
         BandMismatch: The chip has other bands than the request.
         UnitMismatch: The chip is not in the unit of its collection.
-        InputError: The chip is a series where one frame is wanted.
     """
     _check(chip, sensor)
-    pixels = torch.from_numpy(chip.values[0])
+    pixels = torch.from_numpy(chip.values)
     if chip.valid_fraction < 1:
         pixels = torch.where(torch.isnan(pixels), _column(scaling.fill), pixels)
     if modality.clip is not None:
@@ -115,9 +129,3 @@ def _check(chip: Chip, sensor: SensorSpec) -> None:
                 chip=chip.describe(),
                 fix="rs_embed.bands.convert turns one into the other",
             )
-    if chip.values.shape[0] != 1:
-        raise InputError(
-            f"Wanted one frame, found {chip.values.shape[0]}.",
-            chip=chip.describe(),
-            fix="composite the frames first, or ask for a shorter window",
-        )

@@ -33,11 +33,13 @@ class ModelRequest:
     inputs: tuple[tuple[Modality, SensorSpec], ...]
     """What is fed to the model, in order, and what is fetched for it."""
     precision: Precision = "fp32"
+    dense: bool = False
+    """Whether tokens finer than a patch are wanted."""
 
     @property
     def scale_m(self) -> float:
-        """Pixel size of the shared grid: the finest of the inputs."""
-        return min(sensor.scale_m for _, sensor in self.inputs)
+        """Pixel size of the shared grid: the finest of the inputs, as far as they are not subdivisions of it."""
+        return min(sensor.scale_m * modality.grid_px for modality, sensor in self.inputs)
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,11 @@ class Embedder(ABC):
     def pools_merged(self) -> bool:
         """Whether a vector is made of the merged grid, not of all tokens alike."""
         return False
+
+    @property
+    def own_vector(self) -> str | None:
+        """Name of the encoder's first prefix token, if that is the vector; `None`: patch tokens are pooled."""
+        return None
 
     def knobs_in_force(self) -> dict[str, JsonValue]:
         """Every knob with the value that it has for this request."""

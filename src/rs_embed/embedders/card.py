@@ -53,6 +53,10 @@ class Modality:
     """Values are clipped to this range, in the collection's own unit, before standardising."""
     native_gsd_m: Mapping[str, float] = field(default_factory=dict)
     """Pixel size per band inside the model, where it is not the model's own default."""
+    is_series: bool = False
+    """Whether the model takes several dated frames."""
+    grid_px: int = 1
+    """How many of its pixels lie along a pixel of the grid that all modalities of a request share."""
 
 
 Kind = Literal["foundation model", "baseline"]
@@ -86,6 +90,8 @@ class ModelCard:
     citation: str
     model_key: str
     """The authors' own name of the variant."""
+    dense: bool = False
+    """Whether it has tokens finer than a patch: `OutputSpec.grid(kind="dense")`."""
     pooled_is_grid_mean: bool = False
     """Whether the pooled mean equals the mean of the grid."""
     aliases: tuple[str, ...] = ()

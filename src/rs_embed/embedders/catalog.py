@@ -4,10 +4,10 @@ from fnmatch import fnmatchcase
 
 from rs_embed.bands import did_you_mean
 from rs_embed.embedders.card import ModelCard
-from rs_embed.embedders.cards import mosaiks, terramind, thor
+from rs_embed.embedders.cards import anysat, mosaiks, terramind, thor
 from rs_embed.errors import UnknownModelError
 
-CARDS: tuple[ModelCard, ...] = (*thor.CARDS, *terramind.CARDS, *mosaiks.CARDS)
+CARDS: tuple[ModelCard, ...] = (*thor.CARDS, *terramind.CARDS, *anysat.CARDS, *mosaiks.CARDS)
 
 
 def list_cards(pattern: str = "*") -> tuple[ModelCard, ...]:
@@ -15,12 +15,14 @@ def list_cards(pattern: str = "*") -> tuple[ModelCard, ...]:
     return tuple(card for card in CARDS if any(fnmatchcase(name, pattern) for name in (card.id, *card.aliases)))
 
 
-def get_card(model_id: str) -> ModelCard:
-    """The card of an id or alias.
+def get_card(model_id: str | ModelCard) -> ModelCard:
+    """The card of an id or alias; a card of one's own is taken as it is.
 
     Raises:
         UnknownModelError: There is none; the nearest name is suggested.
     """
+    if isinstance(model_id, ModelCard):
+        return model_id
     for card in CARDS:
         if model_id == card.id or model_id in card.aliases:
             return card

@@ -11,9 +11,10 @@ from odc.geo.geobox import GeoBox
 from rs_embed.embedders._framing import Prep
 from rs_embed.embedders.base import Embedder, ModelRequest
 from rs_embed.errors import SpecError
-from rs_embed.geo import geobox_for
+from rs_embed.geo import geobox_for, refined, subgrid
 from rs_embed.providers.base import Provider, Query
-from rs_embed.specs import OutputSpec, SpatialSpec, TemporalSpec
+from rs_embed.settings import SeriesKnobs
+from rs_embed.specs import OutputSpec, Region, Series, SpatialSpec, TemporalSpec
 
 FINGERPRINT_VERSION = 1
 _NOT_NUMBERS = {"fetch_workers", "ckpt", "min_valid_fraction"}
@@ -62,7 +63,9 @@ class Plan:
             for query in item.queries:
                 grid = "array" if query.geobox is None else _grid_line(query.geobox)
                 bands = ",".join(query.sensor.bands)
-                lines.append(f"  [{item.index}] {query.modality}: {query.sensor.collection} {bands} on {grid}")
+                frames = f", {query.series.frames} frames at most" if query.series else ""
+                line = f"  [{item.index}] {query.modality}: {query.sensor.collection} {bands} on {grid}{frames}"
+                lines.append(line)
         if len(self.items) > 5:
             lines.append(f"  ... and {len(self.items) - 5} more")
         return "\n".join(lines)
@@ -92,19 +95,45 @@ def _plan_item(job: Job, index: int, spatial: SpatialSpec | None, window: Tempor
             f"Wanted a TemporalSpec, found {window!r}.",
             fix='for example TemporalSpec.range("2022-06-01", "2022-09-01")',
         )
+    own_vector = job.embedder.own_vector
+    if isinstance(spatial, Region) and own_vector is not None and job.output.kind == "pooled":
+        raise SpecError(
+            f"Wanted a vector of a polygon, but {own_vector} sees all of the box around it.",
+            fix='pooled="patch" takes the mean of the patches that the polygon touches',
+        )
     return Item(index, spatial, window, queries_for(job.request, job.provider, spatial, window))
 
 
 def queries_for(
     request: ModelRequest, provider: Provider, spatial: SpatialSpec | None, window: TemporalSpec | None
 ) -> tuple[Query, ...]:
-    """One query per modality, all on one grid: that of the place, or everything that the provider holds."""
-    if spatial is None:
-        modality, sensor = min(request.inputs, key=lambda one: one[1].scale_m)
-        geobox = provider.native_geobox(Query(modality.name, sensor, None, window))
-    else:
-        geobox = geobox_for(spatial, request.scale_m)
-    return tuple(Query(modality.name, sensor, geobox, window) for modality, sensor in request.inputs)
+    """One query per modality, all on the ground of the place, or on everything that the provider holds.
+
+    They share one grid, or subdivide its pixels (`Modality.grid_px`).
+    """
+    knobs = request.knobs
+    series = Series(knobs.frames, knobs.temporal_sampling) if isinstance(knobs, SeriesKnobs) else None
+    shared = _whole(request, provider, window) if spatial is None else geobox_for(spatial, request.scale_m)
+    return tuple(
+        Query(
+            modality.name,
+            sensor,
+            refined(shared, modality.grid_px) if shared is not None and modality.grid_px > 1 else shared,
+            window,
+            series if modality.is_series else None,
+        )
+        for modality, sensor in request.inputs
+    )
+
+
+def _whole(request: ModelRequest, provider: Provider, window: TemporalSpec | None) -> GeoBox | None:
+    """The shared grid over everything that the provider holds."""
+    modality, sensor = min(request.inputs, key=lambda one: (one[0].grid_px, one[1].scale_m))
+    geobox = provider.native_geobox(Query(modality.name, sensor, None, window))
+    if geobox is None or modality.grid_px == 1:
+        return geobox
+    rows, cols = (side // modality.grid_px for side in geobox.shape)
+    return subgrid(geobox, (0, 0), modality.grid_px, (rows, cols))
 
 
 def fingerprint(job: Job, item: Item) -> str:

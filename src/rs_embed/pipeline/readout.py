@@ -21,7 +21,7 @@ from rs_embed.embedding import Embedding, InputMeta, Meta
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.geo import densified, project, subgrid
 from rs_embed.pipeline.plan import Item, Job, fingerprint
-from rs_embed.specs import Pooling, Region, SensorSpec
+from rs_embed.specs import Region, SensorSpec
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,8 @@ class Prepared:
     """One per window of the frame."""
     gsd_m: float
     """True ground size of an input pixel."""
-
-    @property
-    def chip(self) -> Chip:
-        """The first modality's; all lie on one grid."""
-        return next(iter(self.chips.values()))
+    geobox: GeoBox | None
+    """The grid that all chips lie on, or subdivide."""
 
 
 def read_out(one: Prepared, tokens: Tensor, layout: TokenLayout, job: Job) -> Embedding:
@@ -55,7 +52,7 @@ def read_out(one: Prepared, tokens: Tensor, layout: TokenLayout, job: Job) -> Em
     if job.output.kind == "grid":
         data, geobox = _grid(one, whole, job.embedder)
     else:
-        data, geobox = _pooled(one, whole, job.output.pooling), one.chip.geobox
+        data, geobox = _pooled(one, whole, job), one.geobox
     return Embedding(data, _meta(one, geobox, layout, job), geobox)
 
 
@@ -75,21 +72,23 @@ def _grid(one: Prepared, whole: Tokens, embedder: Embedder) -> tuple[NDArray[np.
     return data, geobox
 
 
-def _pooled(one: Prepared, whole: Tokens, how: Pooling) -> NDArray[np.float32]:
+def _pooled(one: Prepared, whole: Tokens, job: Job) -> NDArray[np.float32]:
+    if job.embedder.own_vector is not None:
+        return whole.values[0, 0].numpy()
     keep = kept_tokens(whole.layout, one.frame)
     if isinstance(one.item.spatial, Region):
         keep &= _region_tokens(one, one.item.spatial, whole.layout)
     if not bool(keep.all()):
         values = whole.values[:, keep]
         whole = Tokens(values, TokenLayout((TokenGrid("kept", 1, values.shape[1]),)))
-    return pool(whole.values, whole.layout, how)[0].numpy()
+    return pool(whole.values, whole.layout, job.output.pooling)[0].numpy()
 
 
 def _token_geobox(one: Prepared, cells: tuple[int, int], shape: tuple[int, int]) -> GeoBox | None:
-    if one.chip.geobox is None:
+    if one.geobox is None:
         return None
     cell_px = one.frame.extent_px[0] / cells[0]
-    return subgrid(one.chip.geobox, one.frame.origin_px, cell_px, shape)
+    return subgrid(one.geobox, one.frame.origin_px, cell_px, shape)
 
 
 def _region_tokens(one: Prepared, region: Region, layout: TokenLayout) -> Tensor:
@@ -121,9 +120,9 @@ def _meta(one: Prepared, geobox: GeoBox | None, layout: TokenLayout, job: Job) -
         card_revision=request.card.revision,
         kind=request.card.kind,
         output=job.output.kind,
-        pooling=None if grid else f"patch_{job.output.pooling}",
+        pooling=None if grid else embedder.own_vector or f"patch_{job.output.pooling}",
         grid_kind=embedder.grid_kind if grid else None,
-        cls_removed=layout.prefix > 0,
+        cls_removed=layout.prefix > 0 and (grid or embedder.own_vector is None),
         modality=tuple(modality.name for modality, _ in request.inputs),
         inputs=tuple(_input_meta(one.chips[m.name], m.name, sensor) for m, sensor in request.inputs),
         spatial=None if item.spatial is None else repr(item.spatial),
@@ -161,6 +160,8 @@ def _input_meta(chip: Chip, name: str, sensor: SensorSpec) -> InputMeta:
         scene_ids=chip.source.scene_ids,
         scene_times=tuple(time.isoformat() for time in chip.source.scene_times),
         frames=chip.values.shape[0],
+        frame_times=tuple("" if time is None else time.isoformat() for time in chip.times),
+        scenes_per_frame=chip.source.scenes_per_frame,
         shape_px=chip.shape_px,
         valid_fraction=chip.valid_fraction,
         offset_applied=chip.source.offset_applied,

@@ -14,16 +14,23 @@ ModalityChoice = str | Sequence[str] | None
 
 
 def resolve_request(
-    card: ModelCard, knobs: ModelKnobs, modality: ModalityChoice, sensor: SensorChoice, precision: Precision
+    card: ModelCard,
+    knobs: ModelKnobs,
+    modality: ModalityChoice,
+    sensor: SensorChoice,
+    precision: Precision,
+    *,
+    dense: bool = False,
 ) -> ModelRequest:
     """Which inputs the model gets, and which imagery is fetched for each.
 
     Args:
         modality: "s2", "s2+s1", or a list of names; `None`: what `sensor` fits, else the card's default.
         sensor: One for a single modality, or a mapping modality -> sensor.
+        dense: Whether tokens finer than a patch are wanted.
 
     Raises:
-        SpecError: Unknown modality, or a sensor that belongs to none.
+        SpecError: Unknown modality, a sensor that belongs to none, or no tokens finer than a patch.
         BandMismatch: A band that the model does not know.
     """
     if sensor is not None and not isinstance(sensor, SensorSpec | Mapping):
@@ -49,7 +56,9 @@ def resolve_request(
     inputs = tuple((card.modality(name), by_name.get(name, card.modality(name).sensor)) for name in names)
     for one, its_sensor in inputs:
         _check_sensor(card, one, its_sensor)
-    return ModelRequest(card, knobs, inputs, precision)
+    if dense and not card.dense:
+        raise SpecError(f"{card.id} has no tokens finer than a patch.", fix="OutputSpec.grid()")
+    return ModelRequest(card, knobs, inputs, precision, dense)
 
 
 def _modality_names(card: ModelCard, modality: ModalityChoice, sensor: SensorChoice) -> tuple[str, ...]:
@@ -79,8 +88,8 @@ def _modality_of(card: ModelCard, sensor: SensorSpec) -> Modality:
     """The first modality of the card that takes these bands of this collection, at best with the same sensor."""
     same_collection = [m for m in card.modalities if m.sensor.collection == sensor.collection]
     fitting = [m for m in same_collection if set(sensor.bands) <= set(m.stats)]
-    exact = [
-        m for m in fitting if (m.sensor.scale_m, m.sensor.instrument_mode) == (sensor.scale_m, sensor.instrument_mode)
+    exact = [m for m in fitting if (m.sensor.bands, _manner(m.sensor)) == (sensor.bands, _manner(sensor))] or [
+        m for m in fitting if _manner(m.sensor) == _manner(sensor)
     ]
     for candidates in (exact, fitting, same_collection):
         if candidates:
@@ -90,6 +99,10 @@ def _modality_of(card: ModelCard, sensor: SensorSpec) -> Modality:
         takes=", ".join(dict.fromkeys(m.sensor.collection for m in card.modalities)),
         fix="leave `sensor` out to fetch what the card asks for",
     )
+
+
+def _manner(sensor: SensorSpec) -> tuple[float, str, str | None]:
+    return sensor.scale_m, sensor.instrument_mode, sensor.orbit_pass
 
 
 def _check_sensor(card: ModelCard, modality: Modality, sensor: SensorSpec) -> None:

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Literal, cast
 
 import torch
+from odc.geo.geobox import GeoBox
 
 from rs_embed.chip import Chip
 from rs_embed.embedders._framing import Frame, frame_chip
@@ -15,7 +16,7 @@ from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest
 from rs_embed.embedding import Embedding
 from rs_embed.encoders.tokens import TokenLayout
 from rs_embed.errors import InputError, NoValidPixels, PixelWarning, ScaleWarning, warn
-from rs_embed.geo import pixel_size_m
+from rs_embed.geo import pixel_size_m, subgrid
 from rs_embed.pipeline.plan import Item, Job, Plan
 from rs_embed.pipeline.readout import Prepared, read_out
 
@@ -81,23 +82,32 @@ def _prepare(item: Item, job: Job) -> Prepared | Failure:
     try:
         chips = {query.modality: job.provider.fetch(query) for query in item.queries}
         stage = "prepare"
-        _check_one_grid(chips)
+        shape_px = _shared_shape(chips, job.request)
         _check_pixels(chips, job.request.knobs.min_valid_fraction)
-        frame = frame_chip(next(iter(chips.values())).shape_px, job.prep, job.embedder.geometry())
+        frame = frame_chip(shape_px, job.prep, job.embedder.geometry())
         inputs = job.embedder.prepare(chips, frame)
-        gsd_m = _input_gsd_m(chips, frame, job.request)
-        return Prepared(item, chips, frame, tuple(inputs), gsd_m)
+        geobox = _shared_geobox(chips, shape_px, job.request)
+        gsd_m = _input_gsd_m(geobox, frame, job.request)
+        return Prepared(item, chips, frame, tuple(inputs), gsd_m, geobox)
     except Exception as error:  # noqa: BLE001  (kept whole in the Failure, raised by single calls)
         return Failure(item.index, stage, error)
 
 
-def _check_one_grid(chips: Mapping[str, Chip]) -> None:
-    if len({chip.shape_px for chip in chips.values()}) > 1:
+def _shared_shape(chips: Mapping[str, Chip], request: ModelRequest) -> tuple[int, int]:
+    """Height and width of the grid that all chips lie on, or subdivide."""
+    found = set()
+    for modality, _ in request.inputs:
+        (rows, no_row), (cols, no_col) = (divmod(px, modality.grid_px) for px in chips[modality.name].shape_px)
+        found.add((rows, cols) if no_row == no_col == 0 < min(rows, cols) else None)
+    shape_px = found.pop()
+    if found or shape_px is None:
         raise InputError(
-            "Wanted all modalities on one grid, found other sizes.",
+            "Wanted all modalities to cover the same ground in whole pixels of the coarsest, found other sizes.",
             **{name: "{} x {} px".format(*chip.shape_px) for name, chip in chips.items()},
-            fix="give every modality the same pixels on the ground",
+            **{f"{m.name} per {request.scale_m:g} m": f"{m.grid_px} px" for m, _ in request.inputs if m.grid_px > 1},
+            fix="cut them to the same square on the ground",
         )
+    return shape_px
 
 
 def _check_pixels(chips: Mapping[str, Chip], floor: float) -> None:
@@ -113,12 +123,18 @@ def _check_pixels(chips: Mapping[str, Chip], floor: float) -> None:
             warn(f"Only {valid:.0%} of the pixels of {name} are valid.", PixelWarning)
 
 
-def _input_gsd_m(chips: Mapping[str, Chip], frame: Frame, request: ModelRequest) -> float:
+def _shared_geobox(chips: Mapping[str, Chip], shape_px: tuple[int, int], request: ModelRequest) -> GeoBox | None:
+    modality, _ = request.inputs[0]
+    geobox = chips[modality.name].geobox
+    if geobox is None or modality.grid_px == 1:
+        return geobox
+    return subgrid(geobox, (0, 0), modality.grid_px, shape_px)
+
+
+def _input_gsd_m(geobox: GeoBox | None, frame: Frame, request: ModelRequest) -> float:
     """True ground size of an input pixel; warns where the model is told something else."""
-    chip = next(iter(chips.values()))
     told_m = request.scale_m
-    pixel_m = told_m if chip.geobox is None else pixel_size_m(chip.geobox)
-    gsd_m = pixel_m * frame.zoom
+    gsd_m = (told_m if geobox is None else pixel_size_m(geobox)) * frame.zoom
     if abs(gsd_m / told_m - 1) > SCALE_TOLERANCE:
         warn(
             f"{request.card.id} expects pixels of {told_m:g} m, but after the resize they are {gsd_m:.3g} m; "

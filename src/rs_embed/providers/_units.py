@@ -17,6 +17,7 @@ LOWEST_DB = -90.0
 """Far under the noise floor of any radar; 10 log10(1e-10) = -100 is a zero that was made positive."""
 HIGHEST_POWER = 10.0
 """As a median: only corner reflectors and city centres are above 10 dB."""
+HIGHEST_BYTE = 255
 LOWEST_DN = -1500.0
 """Removing the offset of baseline 04.00 from the smallest DN gives -999."""
 LARGEST_VALUE = 1e9
@@ -166,6 +167,12 @@ _RULES = (
         lambda seen: bool(np.median(seen) > HIGHEST_POWER),
         "a median above 10: it looks like uncalibrated DN",
         "calibrate to sigma0 or gamma0 first",
+    ),
+    _Rule(
+        Unit.BYTE,
+        lambda seen: bool(seen.min() < 0 or seen.max() > HIGHEST_BYTE or seen.max() <= 1),
+        "values that are not from 0 to 255",
+        "give the photograph as it was delivered, in 8 bits",
     ),
 )
 

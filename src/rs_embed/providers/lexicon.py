@@ -13,6 +13,7 @@ _SENTINEL_2_COMMON = {
 """STAC common names, and the usual variants. Source: STAC eo extension 1.1, common band names."""
 _SENTINEL_2 = re.compile(r"B0?(?P<number>\d{1,2})(?P<narrow>A?)(?:[ ,(].*|_(?:median|mean|mosaic|first))?", re.I)
 """Also "B2, central wavelength 490 nm" (GDAL's reader of SAFE) and "B2_median" (an Earth Engine reducer)."""
+_PHOTOGRAPH = {"red": "R", "green": "G", "blue": "B", "nir": "N", "ir": "N"}
 _POLARISATION = re.compile(r"(?:VV|VH|HH|HV)", re.I)
 
 
@@ -28,7 +29,7 @@ def canonical(name: str, collection: str) -> str | None:
     elif collection.startswith("COPERNICUS/S1"):
         found = _sentinel_1(name)
     else:
-        found = _by_prefix(name.strip(), collection)
+        found = _by_prefix(_PHOTOGRAPH.get(name.strip().casefold(), name.strip()), collection)
     return found if found in COLLECTIONS[collection] else None
 
 
@@ -50,7 +51,7 @@ def _sentinel_1(name: str) -> str | None:
 
 
 def _by_prefix(name: str, collection: str) -> str | None:
-    """Sentinel-3: the full name, or all of it before the first underscore ("Oa01", not "Oa01_radiance")."""
+    """The full name; of Sentinel-3, or all of it before the first underscore ("Oa01", not "Oa01_radiance")."""
     for band in COLLECTIONS[collection]:
         if name.casefold() in (band.casefold(), band.split("_")[0].casefold()):
             return band

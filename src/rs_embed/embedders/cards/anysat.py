@@ -1,0 +1,124 @@
+"""AnySat: one release, eight of its eleven modalities.
+
+Source of bands, pixel sizes and shapes: gastruc/AnySat e03e72e, hubconf.py and README.md. The release names no
+statistics; those of PASTIS and TreeSatAI-TS are of the sources named below. Left out are l7 and alos (the released
+forward pass takes their pixels of 30 m for 10 m) and modis (it fails on it). The commit and the hash of the published
+weights could not be looked up when this card was written, so `Weights.revision` is open.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from rs_embed.bands import Unit, bands_of
+from rs_embed.embedders.card import BandStats, Modality, ModelCard, Weights
+from rs_embed.settings import SeriesKnobs
+from rs_embed.specs import OrbitPass, SensorSpec
+
+S1_RATIO = "VV/VH"
+"""A third channel of `s1`, computed from the other two."""
+
+
+class AnySatKnobs(SeriesKnobs):
+    """Knobs of AnySat."""
+
+    model_config = SettingsConfigDict(env_prefix="RS_EMBED_ANYSAT_", frozen=True, extra="forbid")
+
+    model_key: Annotated[Literal["anysat_base"] | None, Field(description="there is one release")] = None
+    patch_size_m: Annotated[int, Field(ge=10, le=160, multiple_of=10, description="side of a patch, metres")] = 40
+    normalize: Annotated[str, Field(description="pastis, treesat, none, or a file of your own statistics")] = "pastis"
+    pooled: Annotated[
+        Literal["tile", "patch"], Field(description="what a vector is: the trained tile token, or pooled patches")
+    ] = "tile"
+    dense_order: Annotated[
+        Literal["raster", "reference"],
+        Field(description="of aerial sub-tokens in a dense grid: as they lie, or as coded"),
+    ] = "raster"
+
+
+PASTIS: Mapping[str, tuple[tuple[float, float], ...]] = {
+    "s2": (
+        (1180.22785, 1976.91493), (1387.76883, 1917.02121), (1436.67628, 1996.45123), (1773.66437, 1903.34296),
+        (2735.86417, 1785.08356), (3080.12531, 1796.44778), (3223.60016, 1811.90019), (3338.35640, 1793.47036),
+        (2418.01390, 1474.46980), (1630.11251, 1309.88417),
+    ),
+    "s1-asc": ((-10.91848, 3.26831), (-17.34320, 3.19896)),
+}  # fmt: skip
+"""Mean and std by band, DN and dB. Source: the PASTIS loader of GFM-Bench (s1-asc: its ascending passes)."""
+TREESAT: Mapping[str, tuple[tuple[float, float], ...]] = {
+    "s2": (
+        (4304.3296, 3537.9976), (4159.2666, 3324.2349), (4057.7766, 3270.0701), (4328.9512, 3250.5300),
+        (4571.2212, 2897.3914), (4644.8711, 2754.4971), (4837.2471, 2821.5215), (4700.2578, 2625.9524),
+        (2823.2644, 1731.5630), (2319.9702, 1549.3029),
+    ),
+}  # fmt: skip
+"""Mean and std by band, DN; clouds are in them. Source: gastruc/AnySat, demo.ipynb (TreeSatAI-TS). Its numbers for
+Sentinel-1 are in a unit that nobody explains, and those for aerial images in an unsettled order: both are left out."""
+PUBLISHED = {"pastis": PASTIS, "treesat": TREESAT}
+
+_S2_BANDS = ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12")
+_L8_BANDS = ("B8", "B1", "B2", "B3", "B4", "B5", "B6", "B7", "B9", "B10", "B11")
+
+
+def _modality(
+    name: str,
+    collection: str,
+    bands: tuple[str, ...],
+    *,
+    grid_px: int = 1,
+    is_series: bool = False,
+    derived: tuple[str, ...] = (),
+    orbit_pass: OrbitPass | None = None,
+) -> Modality:
+    known = bands_of(collection, bands)
+    units = [band.unit for band in known] + [Unit.DB] * len(derived)
+    unpublished = ((math.nan, math.nan),) * len(units)
+    numbers = zip((*bands, *derived), units, PASTIS.get(name, unpublished), strict=True)
+    return Modality(
+        name,
+        SensorSpec(collection, bands, scale_m=10 / grid_px, fill_value="mean", orbit_pass=orbit_pass),
+        {band: BandStats(band, unit, mean, std) for band, unit, (mean, std) in numbers},
+        image_px=128 * grid_px,
+        patch_px=4 * grid_px,
+        is_series=is_series,
+        grid_px=grid_px,
+    )
+
+
+_S1 = "COPERNICUS/S1_GRD"
+MODALITIES = (
+    _modality("s2", "COPERNICUS/S2_SR_HARMONIZED", _S2_BANDS, is_series=True),
+    _modality("s1", _S1, ("VV", "VH"), derived=(S1_RATIO,), is_series=True),
+    _modality("s1-asc", _S1, ("VV", "VH"), is_series=True, orbit_pass="ASCENDING"),
+    _modality("l8", "LANDSAT/LC08/C02/T1_TOA", _L8_BANDS, is_series=True),
+    _modality("aerial", "IGN/BD_ORTHO", ("R", "G", "B", "N"), grid_px=50),
+    _modality("aerial-flair", "IGN/BD_ORTHO", ("R", "G", "B", "N", "ELEVATION"), grid_px=50),
+    _modality("spot", "AIRBUS/SPOT67", ("R", "G", "B"), grid_px=10),
+    _modality("naip", "USDA/NAIP/DOQQ", ("R", "G", "B", "N"), grid_px=8),
+)
+"""Series at 10 m, images finer; `nan` where no statistics are published."""
+
+CARDS = (
+    ModelCard(
+        id="anysat_1_0_base",
+        revision=1,
+        kind="foundation model",
+        title="AnySat 1.0 Base",
+        adapter="rs_embed.embedders.onthefly_anysat:AnySatEmbedder",
+        knobs=AnySatKnobs,
+        arch={"dim": 768, "depth": 6, "heads": 12},
+        dim=768,
+        parameters_m=125.9,
+        weights=Weights("g-astruc/AnySat", "models/AnySat.pth", licence="MIT"),
+        modalities=MODALITIES,
+        input_prep="tile",
+        licence="MIT",
+        citation="arXiv:2412.14123",
+        model_key="anysat_base",
+        dense=True,
+        aliases=("anysat",),
+    ),
+)

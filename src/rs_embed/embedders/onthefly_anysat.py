@@ -1,0 +1,199 @@
+"""AnySat: dated series and fine images of one place, at the pixel sizes that the network believes in."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import cast, final
+
+import numpy as np
+import torch
+from pydantic import JsonValue
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from rs_embed.chip import Chip
+from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows, frame_chip, stitch
+from rs_embed.embedders._hub import sha256_of
+from rs_embed.embedders._networks import build_network
+from rs_embed.embedders._normalize import Scaling, to_frames, unscaled, z_score
+from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
+from rs_embed.embedders.card import Modality
+from rs_embed.embedders.cards.anysat import PUBLISHED, S1_RATIO, AnySatKnobs
+from rs_embed.embedders.statistics import backscatter_ratio, statistics_of
+from rs_embed.encoders.anysat import AnySatEncoder
+from rs_embed.encoders.anysat_modalities import CELL_M
+from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
+from rs_embed.errors import BandMismatch, InputError, SpecError
+from rs_embed.settings import LibrarySettings
+from rs_embed.specs import SensorSpec
+
+WINDOW_PATCHES, WINDOW_M = 32, 1280
+"""Largest side of what the patches of a place see of each other: the README advises at most 1024 patches; the tiles
+of the pre-training sets are up to 1280 m wide."""
+DATES, VALID = " dates", " valid"
+"""What a name of a tensor ends in (the second stands alone)."""
+
+
+@final
+class AnySatEmbedder(Embedder):
+    """Patches encoded once, then mixed in square windows that overlap."""
+
+    @staticmethod
+    def build(request: ModelRequest, settings: LibrarySettings) -> Network:
+        """The encoder with every projector of the published file."""
+        arch = request.card.arch
+
+        def make() -> AnySatEncoder:
+            return AnySatEncoder(dim=arch["dim"], depth=arch["depth"], heads=arch["heads"])
+
+        return build_network(make, request, settings, dict)
+
+    @property
+    def _knobs(self) -> AnySatKnobs:
+        return cast("AnySatKnobs", self.request.knobs)
+
+    @property
+    def _window_patches(self) -> int:
+        return min(WINDOW_PATCHES, WINDOW_M // self._knobs.patch_size_m)
+
+    def geometry(self) -> InputGeometry:
+        """Whole patches of 10 m pixels, of any shape; cropped to one window.
+
+        Raises:
+            BandMismatch: Other bands than the network's, or in another order.
+            SpecError: Another pixel size.
+            KnobError: No statistics for a modality.
+        """
+        for modality, sensor in self.request.inputs:
+            default = modality.sensor
+            if sensor.bands != default.bands:
+                raise BandMismatch(
+                    f"AnySat takes {modality.name} with bands {', '.join(default.bands)} in this order, "
+                    f"found {', '.join(sensor.bands)}.",
+                    fix="leave `bands` as they are in the card",
+                )
+            if sensor.scale_m != default.scale_m:
+                raise SpecError(
+                    f"AnySat takes {modality.name} at {default.scale_m:g} m per pixel, found {sensor.scale_m:g}.",
+                    fix=f"scale_m={default.scale_m:g}: it reads distances off its pixels",
+                )
+            self._scaling(modality, sensor)
+        patch_px = self._knobs.patch_size_m // CELL_M
+        return InputGeometry(
+            self._window_patches * patch_px, patch_px, square=False, patch_px=patch_px, native_only=True
+        )
+
+    def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
+        """Standardise each modality, and tell the day of the year of each frame (1 January = 0)."""
+        tensors: dict[str, Tensor] = {}
+        valid = []
+        for modality, sensor in self.request.inputs:
+            name, chip = modality.name, chips[modality.name]
+            (pixels,) = cut_windows(self._frames(chip, modality, sensor), frame, modality.grid_px)
+            tensors[name] = pixels if modality.is_series else pixels[0]
+            if modality.is_series:
+                tensors[name + DATES] = _days_of_year(chip, name)
+            valid.append(self._valid_share(chip, frame, modality.grid_px))
+        tensors[VALID] = torch.stack(valid).amax(dim=0)
+        return [ModelInput(tensors)]
+
+    def _frames(self, chip: Chip, modality: Modality, sensor: SensorSpec) -> Tensor:
+        """`[T, C, H, W]`, with the ratio of Sentinel-1 as a last channel where the modality has one."""
+        pixels = to_frames(chip, modality, sensor, self._scaling(modality, sensor))
+        if S1_RATIO not in modality.stats:
+            return pixels
+        ratio = torch.from_numpy(backscatter_ratio(chip.values[:, 0], chip.values[:, 1]))[:, None]
+        if self._knobs.normalize != "none":
+            stats = statistics_of(modality, self._knobs.normalize, PUBLISHED)[S1_RATIO]
+            ratio = (ratio - stats.mean) / stats.std
+        return torch.cat([pixels, ratio.where(ratio.isfinite(), 0)], dim=1)
+
+    def _valid_share(self, chip: Chip, frame: Frame, grid_px: int) -> Tensor:
+        """`[row, col]`: how much of each patch was seen in any frame."""
+        seen = torch.from_numpy(np.isfinite(chip.values).all(axis=1).any(axis=0)).float()
+        height, width = (px * grid_px for px in frame.extent_px)
+        row, col = (px * grid_px for px in frame.origin_px)
+        part = seen.new_zeros(height, width)
+        cut = seen[row : row + height, col : col + width]
+        part[: cut.shape[0], : cut.shape[1]] = cut
+        return avg_pool2d(part[None], self._knobs.patch_size_m // CELL_M * grid_px)[0]
+
+    def encode(self, batch: ModelInput) -> Tokens:
+        """Tile token, then a token per patch (or per part of a patch) of the whole chip."""
+        encoder = cast("AnySatEncoder", self.network.module)
+        names = [modality.name for modality, _ in self.request.inputs]
+        patch_m = self._knobs.patch_size_m
+        patches = encoder.patches(
+            {name: batch.tensors[name] for name in names},
+            dates={name: batch.tensors[name + DATES] for name in names if name + DATES in batch.tensors},
+            patch_m=patch_m,
+            dense=names[0] if self.request.dense else None,
+        )
+        rows, cols = batch.tensors[VALID].shape[1:]
+        side = min(self._window_patches, rows, cols)
+        frame = frame_chip((rows, cols), "tile", InputGeometry(side, lattice_px=1, square=True, patch_px=1))
+        parts, shares = [], []
+        for window in frame.windows:
+            there = (slice(None), slice(window.row, window.row + side), slice(window.col, window.col + side))
+            mixed = encoder.mix({name: values[there] for name, values in patches.values.items()}, patch_m)
+            parts.append(mixed.values.float())
+            shares.append(batch.tensors[VALID][there].sum(dim=(1, 2)))
+        whole = _joined(torch.stack(parts, dim=1), mixed.layout, frame, torch.stack(shares, dim=1))
+        if not self.request.dense:
+            return whole
+        grid = whole.values[:, 1:].unflatten(1, (rows, cols))
+        dense = patches.dense_map(grid, raster=self._knobs.dense_order == "raster")
+        return Tokens(dense.flatten(2).mT, TokenLayout((TokenGrid("dense", dense.shape[2], dense.shape[3]),)))
+
+    def _scaling(self, modality: Modality, sensor: SensorSpec) -> Scaling:
+        if self._knobs.normalize == "none":
+            scaling = unscaled(modality, sensor)  # what nodata becomes is not known where no mean is published
+            return replace(scaling, fill=np.where(np.isnan(scaling.fill), np.float32(0), scaling.fill))
+        stats = statistics_of(modality, self._knobs.normalize, PUBLISHED)
+        return z_score(replace(modality, stats=stats), sensor, clamp_sigma=None)
+
+    @property
+    def normalization(self) -> str:
+        """The knob; of a file, its name and hash."""
+        name = self._knobs.normalize
+        return name if name in (*PUBLISHED, "none") else f"{Path(name).name}#sha256:{sha256_of(Path(name))}"
+
+    @property
+    def own_vector(self) -> str | None:
+        """The trained summary of a tile, unless the knob asks for patches."""
+        return "tile_token" if self._knobs.pooled == "tile" else None
+
+    @property
+    def grid_kind(self) -> str:
+        """Which of its two grids."""
+        return "dense_tokens" if self.request.dense else "patch_tokens"
+
+    def knobs_in_force(self) -> dict[str, JsonValue]:
+        """A file of statistics counts by its content, not by its path."""
+        return {**super().knobs_in_force(), "normalize": self.normalization}
+
+    def facts(self) -> dict[str, JsonValue]:
+        """Size of a patch, and how dates are counted."""
+        return {"patch_size_m": self._knobs.patch_size_m, "date_code": "day of the year, 1 January = 0"}
+
+
+def _days_of_year(chip: Chip, name: str) -> Tensor:
+    days = [time.timetuple().tm_yday - 1 for time in chip.times if time is not None]
+    if len(days) < len(chip.times):
+        raise InputError(f"Wanted the date of each frame of {name}, found none.", fix="give `dates` or `temporal`")
+    return torch.tensor(days, dtype=torch.float32)
+
+
+def _joined(tokens: Tensor, layout: TokenLayout, frame: Frame, shares: Tensor) -> Tokens:
+    """Windows as one lattice; the tile token is their mean, weighted by the ground that was seen in each.
+
+    Args:
+        tokens: `[batch, window, N, D]`.
+        shares: `[batch, window]`.
+    """
+    shares = shares + 1e-6  # a crop that lies wholly on nodata still has a mean
+    weights = shares / shares.sum(dim=1, keepdim=True)
+    stitched = [stitch(one, layout, frame) for one in tokens]
+    values = torch.cat([one.values for one in stitched])
+    values[:, 0] = torch.einsum("bw,bwd->bd", weights, tokens[:, :, 0])
+    return Tokens(values, stitched[0].layout)

@@ -1,0 +1,128 @@
+"""Mean and standard deviation of a user's own imagery, for models that were trained with those of each dataset."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rs_embed.bands import Unit
+from rs_embed.chip import Chip
+from rs_embed.embedders.card import BandStats, Modality
+from rs_embed.embedders.cards.anysat import S1_RATIO
+from rs_embed.errors import InputError, KnobError, StorageError
+
+FORMAT = "rs_embed band statistics 1"
+RATIO_EPSILON, RATIO_LIMIT = 1e-10, 1e4
+Published = Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
+"""Table -> modality -> mean and std by band."""
+
+
+def save_statistics(path: str | Path, samples: Iterable[Mapping[str, Chip]]) -> Path:
+    """Write the statistics of many chips, to be given as `normalize=<path>`.
+
+    Of each band, the mean over chips of the chip's mean, and the mean over chips of the chip's standard deviation:
+    so do the authors of AnySat for each dataset. Take hundreds of chips from all over the area and season of a study;
+    those of a single chip would take away what tells it from others.
+
+    Args:
+        path: A `.json` file.
+        samples: Modality -> chip, as in `inspect_chip(...).chips`. Read once, so a generator will do.
+
+    Raises:
+        InputError: No chip at all.
+        StorageError: The file cannot be written.
+
+    Source: gastruc/AnySat, src/data (NORM_<modality>_patch.json).
+    """
+    moments: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    units: dict[str, dict[str, Unit]] = {}
+    count = 0
+    for count, chips in enumerate(samples, start=1):  # noqa: B007
+        for modality, chip in chips.items():
+            for band, (unit, values) in _bands(chip).items():
+                units.setdefault(modality, {})[band] = unit
+                found = values[np.isfinite(values)].astype(np.float64)
+                if found.size:
+                    moments.setdefault(modality, {}).setdefault(band, []).append((found.mean(), found.std()))
+    if not moments:
+        raise InputError("Wanted chips to take statistics of, found none.", fix="[inspect_chip(...).chips, ...]")
+    table = {
+        modality: {band: _entry(units[modality][band], found) for band, found in bands.items()}
+        for modality, bands in moments.items()
+    }
+    path = Path(path)
+    try:
+        path.write_text(json.dumps({"format": FORMAT, "chips": count, "modalities": table}, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise StorageError(
+            f"Wanted to write {path}, found: {error}.", fix="name a folder that can be written"
+        ) from error
+    return path
+
+
+def _entry(unit: Unit, moments: list[tuple[float, float]]) -> dict[str, float | str]:
+    mean, std = np.mean(moments, axis=0)
+    return {"unit": str(unit), "mean": float(mean), "std": float(std)}
+
+
+def _bands(chip: Chip) -> dict[str, tuple[Unit, NDArray[np.float32]]]:
+    """Pixels by band, and the ratio of the two polarisations where there are both."""
+    found = {band.name: (band.unit, chip.values[:, i]) for i, band in enumerate(chip.bands)}
+    if {"VV", "VH"} <= set(found):
+        found[S1_RATIO] = (Unit.DB, backscatter_ratio(found["VV"][1], found["VH"][1]))
+    return found
+
+
+def backscatter_ratio(vv: NDArray[np.float32], vh: NDArray[np.float32]) -> NDArray[np.float32]:
+    """VV / VH of values as they are stored (dB), as AnySat's loaders compute it."""
+    with np.errstate(divide="ignore", over="ignore"):
+        ratio: NDArray[np.float32] = np.clip(vv / (vh + np.float32(RATIO_EPSILON)), -RATIO_LIMIT, RATIO_LIMIT)
+    return ratio
+
+
+def statistics_of(modality: Modality, name: str, published: Published) -> Mapping[str, BandStats]:
+    """Mean and std of every band of a modality.
+
+    Args:
+        name: A table of `published`, or the path of a file that `save_statistics` wrote.
+
+    Raises:
+        KnobError: It is neither, or lacks a band of the modality.
+    """
+    if name in published:
+        numbers = published[name].get(modality.name, ())
+        found = {
+            band: replace(stats, mean=mean, std=std)
+            for (band, stats), (mean, std) in zip(modality.stats.items(), numbers, strict=False)
+        }
+    else:
+        found = _load(Path(name), published).get(modality.name, {})
+    missing = [band for band in modality.stats if band not in found]
+    if missing:
+        raise KnobError(
+            f"Wanted mean and std of {', '.join(missing)} of {modality.name}, found none in normalize={name!r}.",
+            published="; ".join(f"{table}: {', '.join(by_modality)}" for table, by_modality in published.items()),
+            fix="normalize=<file that rs_embed.save_statistics wrote>, or normalize='none'",
+        )
+    return found
+
+
+def _load(path: Path, published: Published) -> dict[str, dict[str, BandStats]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            modality: {
+                band: BandStats(band, Unit(one["unit"]), float(one["mean"]), float(one["std"]))
+                for band, one in bands.items()
+            }
+            for modality, bands in content["modalities"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise KnobError(
+            f"Wanted a file of band statistics, found {str(path)!r}: {type(error).__name__}: {error}.",
+            known=", ".join([*published, "none"]),
+            fix="write one with rs_embed.save_statistics(path, chips)",
+        ) from error
