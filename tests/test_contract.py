@@ -37,7 +37,7 @@ YEAR = TemporalSpec.year(2022)
 IDS = [card.id for card in CARDS]
 SMALL = ["thor_1_0_tiny", "terramind_1_0_tiny", "mosaiks_rcf"]
 """One of each family for what costs several forward passes."""
-TURNED = {"thor_1_0_tiny": {"patch_size": 4}, "terramind_1_0_tiny": {"layer": 3}, "mosaiks_rcf": {"patch_size": 4}}
+TURNED = {"thor_1_0_tiny": {"patch_size": 4}, "terramind_1_0_tiny": {"layers": 3}, "mosaiks_rcf": {"patch_size": 4}}
 """A knob of each that changes its numbers."""
 PUBLISHED_PREFIX = {"thor_1_0_tiny": "encoder.", "terramind_1_0_tiny": ""}
 """What the authors' files put before the names of the encoder's tensors."""

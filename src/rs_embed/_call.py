@@ -27,7 +27,7 @@ InputArrays = SupportsArray | Mapping[str, SupportsArray]
 """Raw values `[C,H,W]` or `[T,C,H,W]` in the unit of the collection, or a mapping modality -> array."""
 Sensors = SensorSpec | Mapping[str, SensorSpec] | None
 Modalities = str | Sequence[str] | None
-KnobValue = str | int | float | bool | Path | None
+KnobValue = str | int | float | bool | Path | Sequence[int] | None
 
 
 @dataclass(frozen=True)

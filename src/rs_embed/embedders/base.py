@@ -129,6 +129,11 @@ class Embedder(ABC):
         return "mean"
 
     @property
+    def token_parts(self) -> int:
+        """How many outputs, such as layers, stand side by side in a token."""
+        return 1
+
+    @property
     def pools_merged(self) -> bool:
         """Whether a vector is made of the merged grid, not of all tokens alike."""
         return False

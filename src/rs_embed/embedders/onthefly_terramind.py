@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import product
 from typing import Literal, cast, final
 
 from pydantic import JsonValue
@@ -43,6 +44,11 @@ class TerraMindEmbedder(Embedder):
     def _knobs(self) -> TerraMindKnobs:
         return cast("TerraMindKnobs", self.request.knobs)
 
+    @property
+    def _layers(self) -> tuple[int, ...]:
+        """What is asked for, else the last one."""
+        return self._knobs.layers or (self.request.card.arch["depth"] - 1,)
+
     def geometry(self) -> InputGeometry:
         """Windows of whole patches, of any shape.
 
@@ -56,9 +62,10 @@ class TerraMindEmbedder(Embedder):
                 fix=f"img={max(1, round(image_px / patch_px)) * patch_px}",
             )
         depth = self.request.card.arch["depth"]
-        if self._knobs.layer is not None and self._knobs.layer >= depth:
+        if max(self._layers) >= depth:
             raise SpecError(
-                f"{self.request.card.id} has layers 0 to {depth - 1}, found {self._knobs.layer}.", fix="leave layer out"
+                f"{self.request.card.id} has layers 0 to {depth - 1}, found {max(self._layers)}.",
+                fix="leave layers out for the last one",
             )
         return InputGeometry(image_px, lattice_px=patch_px, square=False, patch_px=patch_px)
 
@@ -81,14 +88,13 @@ class TerraMindEmbedder(Embedder):
         return z_score(modality, sensor, clamp_sigma=None)
 
     def encode(self, batch: ModelInput) -> Tokens:
-        """Tokens of the layer asked for; the final norm belongs to the last one only."""
+        """Tokens of the layers asked for, side by side; the final norm belongs to the last block only."""
         encoder = cast("TerraMindEncoder", self.network.module)
         bands = {
             modality.name: tuple(modality.stats[band].model_name for band in sensor.bands)
             for modality, sensor in self.request.inputs
         }
-        layers = None if self._knobs.layer is None else (self._knobs.layer,)
-        return encoder.forward(batch.tensors, layers=layers, bands=bands)
+        return encoder.forward(batch.tensors, layers=self._layers, bands=bands)
 
     @property
     def normalization(self) -> str:
@@ -101,10 +107,22 @@ class TerraMindEmbedder(Embedder):
         return self._knobs.merge_method
 
     @property
+    def token_parts(self) -> int:
+        """The layers."""
+        return len(self._layers)
+
+    @property
     def pools_merged(self) -> bool:
         """A vector is the mean (or maximum) of the merged tokens, as every modality has the same patches."""
         return True
 
     def facts(self) -> dict[str, JsonValue]:
-        """How modalities were merged, and which layer was taken."""
-        return {"merge_method": self._knobs.merge_method, "layer": self._knobs.layer}
+        """How modalities were merged, which layers were taken, and which channels are whose."""
+        names = [modality.name for modality, _ in self.request.inputs]
+        whose = names if self.grid_merge == "concat" else ["+".join(names)]
+        dim = self.request.card.arch["dim"]
+        channels: list[JsonValue] = [
+            {"layer": layer, "modality": name, "start": dim * place, "stop": dim * (place + 1)}
+            for place, (layer, name) in enumerate(product(self._layers, whose))
+        ]
+        return {"merge_method": self._knobs.merge_method, "layers": list(self._layers), "channels": channels}

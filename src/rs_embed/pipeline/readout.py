@@ -61,12 +61,12 @@ def read_out(one: Prepared, tokens: Tensor, layout: TokenLayout, job: Job) -> Em
 
 def _merged(whole: Tokens, embedder: Embedder) -> Tokens:
     """The merged grid as tokens of a single grid."""
-    grid = to_grid(whole.values, whole.layout, embedder.grid_merge)
+    grid = to_grid(whole.values, whole.layout, embedder.grid_merge, embedder.token_parts)
     return Tokens(grid.flatten(2).mT, TokenLayout((TokenGrid("merged", grid.shape[2], grid.shape[3]),)))
 
 
 def _grid(one: Prepared, whole: Tokens, embedder: Embedder) -> tuple[NDArray[np.float32], GeoBox | None]:
-    merged = to_grid(whole.values, whole.layout, embedder.grid_merge)[0]
+    merged = to_grid(whole.values, whole.layout, embedder.grid_merge, embedder.token_parts)[0]
     rows, cols = kept_shape(TokenGrid("merged", merged.shape[1], merged.shape[2]), one.frame)
     data = merged[:, :rows, :cols].contiguous().numpy()
     geobox = _token_geobox(one, (merged.shape[1], merged.shape[2]), (rows, cols))

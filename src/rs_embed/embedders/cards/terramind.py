@@ -6,9 +6,9 @@ statistics). The commits and hashes of the published weights could not be looked
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import SettingsConfigDict
 
 from rs_embed.bands import Unit
@@ -23,17 +23,36 @@ Normalize = Literal["terramind_stats", "none"]
 MergeMethod = Literal["mean", "max", "concat"]
 
 
+def _several(value: object) -> object:
+    """3, "3,7,11" and [3, 7, 11] alike."""
+    if isinstance(value, str):
+        return value.split(",")
+    return (value,) if isinstance(value, int) else value
+
+
+def _each_once(numbers: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    if numbers is not None and (not numbers or len(set(numbers)) < len(numbers)):
+        raise ValueError("one or more blocks, each once")
+    return numbers
+
+
+Layers = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=23)], ...] | None, BeforeValidator(_several), AfterValidator(_each_once)
+]
+
+
 class TerraMindKnobs(WeightsKnobs):
     """Knobs of the TerraMind family."""
 
     model_config = SettingsConfigDict(env_prefix="RS_EMBED_TERRAMIND_", frozen=True, extra="forbid")
+    SYNONYMS: ClassVar[Mapping[str, str]] = {"layer": "layers"}
 
     model_key: Annotated[TerraMindKey | None, Field(description="backbone to run instead of the card's own")] = None
     img: Annotated[int, Field(ge=16, le=2304, description="side of the network input or window, px")] = 224
     normalize: Annotated[Normalize, Field(description="terramind_stats or none")] = "terramind_stats"
     merge_method: Annotated[MergeMethod, Field(description="how modalities become one: mean, max, concat")] = "mean"
-    layer: Annotated[
-        int | None, Field(ge=0, le=23, description="block whose tokens are taken, from 0; only the last is normed")
+    layers: Annotated[
+        Layers, Field(description="blocks whose tokens are taken, from 0, such as 3,7,11; only the last is normed")
     ] = None
 
 
