@@ -60,6 +60,7 @@ class Call:
         prep = request.card.input_prep if self.input_prep == "auto" else self.input_prep
         embedder = _adapter(request.card.adapter)(request, pick_device(self.device), _networks())
         embedder.geometry()
+        embedder.check_output(self.output)
         for modality, sensor in request.inputs:
             provider.require(modality.name, sensor)
         return plan_items(Job(embedder, provider, self.output, prep), places, windows)

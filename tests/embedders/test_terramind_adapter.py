@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from rs_embed import OutputSpec, PointBuffer, SensorSpec, get_embedding, plan_embedding
+from rs_embed import Embedding, OutputSpec, PointBuffer, SensorSpec, get_embedding, plan_embedding
 from rs_embed.embedders._framing import frame_chip
 from rs_embed.encoders.terramind import TerraMindEncoder
 from rs_embed.errors import (
     BandMismatch,
     KnobError,
+    ReadoutError,
     ScaleWarning,
     SensorNotOffered,
     SpecError,
@@ -334,6 +335,66 @@ def test_several_layers_stand_side_by_side_each_merged_for_itself(checkpoint, en
     np.testing.assert_allclose(vector.data[len(one.data) : 2 * len(one.data)], one.data, atol=2e-5)
 
 
+@pytest.mark.parametrize("layers", [(11,), (3, 11)])
+def test_dict_keeps_modalities_apart_by_name_and_a_file_keeps_that(checkpoint, encoder, layers, tmp_path):
+    names = ("DEM", "S2L2A", "S1GRD")
+    held = {name: pixels(name, 64, 96) for name in names}
+    images = {name: standardised(name, held[name]) for name in names}
+    tokens = by_hand(encoder, images, layers=layers).T.reshape(len(layers) * 192, 3, 4, 6)
+    call = {"input_chw": held, "layers": layers, "merge_method": "dict"}
+    grid = tiny(checkpoint, **call, output=OutputSpec.grid())
+    vector = tiny(checkpoint, **call)
+    assert vector.data.shape == (len(layers) * 3 * 192,)
+    for one in (
+        grid,
+        vector,
+        Embedding.load(grid.save(tmp_path / "g.npz")),
+        Embedding.load(vector.save(tmp_path / "v.nc")),
+    ):
+        apart = one.by_modality()
+        assert tuple(apart) == names
+        for place, name in enumerate(names):
+            expected = tokens[:, place] if one.is_grid else tokens[:, place].mean(dim=(1, 2))
+            np.testing.assert_allclose(apart[name], expected, atol=2e-5)
+    if len(layers) == 1:
+        assert all(np.shares_memory(part, grid.data) for part in grid.by_modality().values())
+
+
+def test_what_was_merged_cannot_be_read_apart(checkpoint):
+    held = {name: pixels(name, 32, 32) for name in ("S2L2A", "DEM")}
+    for merge in ("mean", "max", "none"):
+        with pytest.raises(ReadoutError, match='merge_method="dict"'):
+            tiny(checkpoint, input_chw=held, merge_method=merge).by_modality()
+    with pytest.raises(ReadoutError, match="thor_1_0_tiny"):
+        get_embedding("thor_1_0_tiny", backend="sample", pretrained=False, input_prep="crop").by_modality()
+    alone = tiny(checkpoint, input_chw=held["DEM"], modality="DEM")
+    np.testing.assert_array_equal(alone.by_modality()["DEM"], alone.data)
+
+
+def test_unmerged_a_vector_is_the_mean_of_all_tokens_and_a_grid_wants_one_modality(checkpoint, encoder):
+    held = {name: pixels(name, 90, 96) for name in ("S2L2A", "DEM")}  # the last row of tokens is partly padding
+    padded = {}
+    for name, values in held.items():
+        image = standardised(name, values)
+        padded[name] = image.mean(dim=(1, 2), keepdim=True).repeat(1, 96, 96)
+        padded[name][:, :90] = image
+    tokens = by_hand(encoder, padded)
+    assert tokens.shape[0] == 2 * 36
+    for how, expected in (("mean", tokens.mean(dim=0)), ("max", tokens.amax(dim=0))):
+        vector = tiny(checkpoint, input_chw=held, merge_method="none", output=OutputSpec.pooled(how))
+        np.testing.assert_allclose(vector.data, expected, atol=1e-5)
+        assert vector.meta["pooling"] == f"token_{how}"
+    grids = [
+        tiny(checkpoint, input_chw=held["DEM"], modality="DEM", merge_method=merge, output=OutputSpec.grid()).data
+        for merge in ("none", "mean")
+    ]
+    np.testing.assert_array_equal(*grids)
+    provider = FieldProvider()
+    with pytest.raises(SpecError, match="'none' leaves S2L2A, DEM unmerged") as caught:
+        plan_embedding("terramind", PLACE, None, OutputSpec.grid(), provider, modality="S2L2A+DEM", merge_method="none")
+    assert "merge_method='dict'" in caught.value.fix
+
+
 def test_layer_is_another_name_of_layers_as_keyword_and_as_variable(checkpoint, monkeypatch):
     call = {"input_chw": pixels("S2L2A", 32, 32)}
     expected = tiny(checkpoint, **call, layers=[5, 2]).data
@@ -414,7 +475,7 @@ def test_variables_are_knobs_and_keywords_win(checkpoint, monkeypatch):
         ({"layers": "3,x"}, KnobError, "Wanted layers to be a valid integer"),
         ({"layers": [3, 3]}, KnobError, "one or more blocks, each once, found [3, 3]"),
         ({"layers": []}, KnobError, "one or more blocks"),
-        ({"merge_method": "dict"}, KnobError, "'mean', 'max' or 'concat', found 'dict'"),
+        ({"merge_method": "sum"}, KnobError, "'mean', 'max', 'concat', 'dict' or 'none', found 'sum'"),
         ({"normalize": "zscore"}, KnobError, "'terramind_stats' or 'none', found 'zscore'"),
         ({"model_key": "terramind_v2"}, KnobError, "model_key"),
         ({"modality": "s2l2a"}, SpecError, "did you mean 'S2L2A'"),
@@ -439,7 +500,7 @@ def test_a_wrong_variable_is_refused_by_name(monkeypatch):
     with pytest.raises(SpecError, match="has no modality 'S3'"):
         get_embedding("terramind", PLACE, backend=FieldProvider())
     monkeypatch.setenv("RS_EMBED_TERRAMIND_MERGE_METHOD", "sum")
-    with pytest.raises(KnobError, match="'mean', 'max' or 'concat', found 'sum'"):
+    with pytest.raises(KnobError, match="'mean', 'max', 'concat', 'dict' or 'none', found 'sum'"):
         get_embedding("terramind", PLACE, backend=FieldProvider())
 
 

@@ -21,7 +21,7 @@ from rs_embed.embedders.card import Modality, ModelCard
 from rs_embed.encoders.tokens import Tokens
 from rs_embed.errors import DeviceError
 from rs_embed.settings import LibrarySettings, ModelKnobs, WeightsKnobs
-from rs_embed.specs import Precision, SensorSpec
+from rs_embed.specs import OutputSpec, Precision, SensorSpec
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,13 @@ class Embedder(ABC):
             SpecError: Image size, patch size and pixel size do not fit together.
         """
 
+    def check_output(self, output: OutputSpec) -> None:  # noqa: B027  (most models have every output)
+        """Refuse what cannot be read out, before anything is fetched or loaded.
+
+        Raises:
+            SpecError: The model has no such output with these knobs.
+        """
+
     @abstractmethod
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
         """Chips of one place to network inputs, one per window of the frame."""
@@ -136,6 +143,11 @@ class Embedder(ABC):
     @property
     def pools_merged(self) -> bool:
         """Whether a vector is made of the merged grid, not of all tokens alike."""
+        return False
+
+    @property
+    def pools_prefix(self) -> bool:
+        """Whether tokens that lie on no grid count in a vector."""
         return False
 
     def knobs_in_force(self) -> dict[str, JsonValue]:

@@ -18,7 +18,7 @@ from rs_embed.encoders.terramind import TerraMindEncoder, filter_state
 from rs_embed.encoders.tokens import Tokens
 from rs_embed.errors import SpecError
 from rs_embed.settings import LibrarySettings
-from rs_embed.specs import SensorSpec
+from rs_embed.specs import OutputSpec, SensorSpec
 
 
 @final
@@ -69,6 +69,19 @@ class TerraMindEmbedder(Embedder):
             )
         return InputGeometry(image_px, lattice_px=patch_px, square=False, patch_px=patch_px)
 
+    def check_output(self, output: OutputSpec) -> None:
+        """A grid wants one map.
+
+        Raises:
+            SpecError: Unmerged modalities as a grid.
+        """
+        names = [modality.name for modality, _ in self.request.inputs]
+        if self._knobs.merge_method == "none" and output.kind == "grid" and len(names) > 1:
+            raise SpecError(
+                f"Wanted one grid, found {len(names)}: merge_method='none' leaves {', '.join(names)} unmerged.",
+                fix="merge_method='dict' gives each its own channels (Embedding.by_modality); or ask for a vector",
+            )
+
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
         """Standardise each modality with its own statistics; no clipping, as in pre-training."""
         cuts = {
@@ -103,8 +116,14 @@ class TerraMindEmbedder(Embedder):
 
     @property
     def grid_merge(self) -> Literal["mean", "max", "sum", "concat"]:
-        """The knob `merge_method`."""
-        return self._knobs.merge_method
+        """The knob `merge_method`; "dict" is laid out like "concat", and with "none" there is one grid at most."""
+        match self._knobs.merge_method:
+            case "dict":
+                return "concat"
+            case "none":
+                return "mean"
+            case merge:
+                return merge
 
     @property
     def token_parts(self) -> int:
@@ -113,8 +132,13 @@ class TerraMindEmbedder(Embedder):
 
     @property
     def pools_merged(self) -> bool:
-        """A vector is the mean (or maximum) of the merged tokens, as every modality has the same patches."""
-        return True
+        """A vector is the mean (or maximum) of the merged tokens; unmerged, of all of them alike."""
+        return self._knobs.merge_method != "none"
+
+    @property
+    def pools_prefix(self) -> bool:
+        """Unmerged tokens include those of the coordinates."""
+        return self._knobs.merge_method == "none"
 
     def facts(self) -> dict[str, JsonValue]:
         """How modalities were merged, which layers were taken, and which channels are whose."""

@@ -55,7 +55,8 @@ def read_out(one: Prepared, tokens: Tensor, layout: TokenLayout, job: Job) -> Em
     if job.output.kind == "grid":
         data, geobox = _grid(one, whole, job.embedder)
     else:
-        data, geobox = _pooled(one, whole, job.output.pooling), one.chip.geobox
+        data = _pooled(one, whole, job.output.pooling, prefix=job.embedder.pools_prefix)
+        geobox = one.chip.geobox
     return Embedding(data, _meta(one, geobox, layout, job), geobox)
 
 
@@ -75,11 +76,12 @@ def _grid(one: Prepared, whole: Tokens, embedder: Embedder) -> tuple[NDArray[np.
     return data, geobox
 
 
-def _pooled(one: Prepared, whole: Tokens, how: Pooling) -> NDArray[np.float32]:
+def _pooled(one: Prepared, whole: Tokens, how: Pooling, *, prefix: bool) -> NDArray[np.float32]:
     keep = kept_tokens(whole.layout, one.frame)
     if isinstance(one.item.spatial, Region):
         keep &= _region_tokens(one, one.item.spatial, whole.layout)
-    if not bool(keep.all()):
+    keep[: whole.layout.prefix] = prefix
+    if whole.layout.prefix or not bool(keep.all()):
         values = whole.values[:, keep]
         whole = Tokens(values, TokenLayout((TokenGrid("kept", 1, values.shape[1]),)))
     return pool(whole.values, whole.layout, how)[0].numpy()
@@ -121,7 +123,7 @@ def _meta(one: Prepared, geobox: GeoBox | None, layout: TokenLayout, job: Job) -
         card_revision=request.card.revision,
         kind=request.card.kind,
         output=job.output.kind,
-        pooling=None if grid else f"patch_{job.output.pooling}",
+        pooling=None if grid else f"{'token' if embedder.pools_prefix else 'patch'}_{job.output.pooling}",
         grid_kind=embedder.grid_kind if grid else None,
         cls_removed=layout.prefix > 0,
         modality=tuple(modality.name for modality, _ in request.inputs),

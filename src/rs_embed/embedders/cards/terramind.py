@@ -20,7 +20,7 @@ TerraMindKey = Literal[
     "terramind_v1_tiny", "terramind_v1_small", "terramind_v1_base", "terramind_v1_large", "terramind_v01_base"
 ]
 Normalize = Literal["terramind_stats", "none"]
-MergeMethod = Literal["mean", "max", "concat"]
+MergeMethod = Literal["mean", "max", "concat", "dict", "none"]
 
 
 def _several(value: object) -> object:
@@ -50,7 +50,9 @@ class TerraMindKnobs(WeightsKnobs):
     model_key: Annotated[TerraMindKey | None, Field(description="backbone to run instead of the card's own")] = None
     img: Annotated[int, Field(ge=16, le=2304, description="side of the network input or window, px")] = 224
     normalize: Annotated[Normalize, Field(description="terramind_stats or none")] = "terramind_stats"
-    merge_method: Annotated[MergeMethod, Field(description="how modalities become one: mean, max, concat")] = "mean"
+    merge_method: Annotated[
+        MergeMethod, Field(description="how modalities become one: mean, max, concat, dict (kept apart), none")
+    ] = "mean"
     layers: Annotated[
         Layers, Field(description="blocks whose tokens are taken, from 0, such as 3,7,11; only the last is normed")
     ] = None
