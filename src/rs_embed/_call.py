@@ -60,10 +60,16 @@ class Call:
         prep = request.card.input_prep if self.input_prep == "auto" else self.input_prep
         embedder = _adapter(request.card.adapter)(request, pick_device(self.device), _networks())
         embedder.geometry()
-        embedder.check_output(self.output)
+        embedder.check(self.output)
         for modality, sensor in request.inputs:
             provider.require(modality.name, sensor)
-        return plan_items(Job(embedder, provider, self.output, prep), places, windows)
+        plan = plan_items(Job(embedder, provider, self.output, prep), places, windows)
+        if request.places and any(query.geobox is None for item in plan.items for query in item.queries):
+            raise SpecError(
+                f"Wanted a place for {', '.join(request.places)}, found pixels without one.",
+                fix="say where they lie: spatial=PointBuffer(...), on the grid of rs_embed.geobox_for",
+            )
+        return plan
 
     @cached_property
     def request(self) -> "ModelRequest":

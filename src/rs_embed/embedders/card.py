@@ -86,6 +86,8 @@ class ModelCard:
     citation: str
     model_key: str
     """The authors' own name of the variant."""
+    place_modalities: tuple[str, ...] = ()
+    """What the model can be told of the place beside imagery, such as "Coordinates"; nothing is fetched for it."""
     pooled_is_grid_mean: bool = False
     """Whether the pooled mean equals the mean of the grid."""
     aliases: tuple[str, ...] = ()

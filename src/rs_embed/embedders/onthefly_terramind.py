@@ -1,19 +1,20 @@
 """TerraMind: several modalities of one place in one sequence, at their native pixel size."""
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
 from typing import Literal, cast, final
 
 from pydantic import JsonValue
 
 from rs_embed.chip import Chip
+from rs_embed.embedders._coordinates import Coordinates, check_tokenizer, load_coordinates
 from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows
 from rs_embed.embedders._networks import build_network
 from rs_embed.embedders._normalize import Scaling, to_image, unscaled, z_score
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
 from rs_embed.embedders.card import Modality
-from rs_embed.embedders.cards.terramind import TerraMindKnobs
+from rs_embed.embedders.cards.terramind import COORDS_TOKENIZER, TerraMindKnobs
 from rs_embed.encoders.terramind import TerraMindEncoder, filter_state
 from rs_embed.encoders.tokens import Tokens
 from rs_embed.errors import SpecError
@@ -27,8 +28,8 @@ class TerraMindEmbedder(Embedder):
 
     @staticmethod
     def build(request: ModelRequest, settings: LibrarySettings) -> Network:
-        """The encoder of every modality that the card lists, with its checkpoint or with random weights."""
-        names = request.card.modality_names
+        """The encoder of every kind of imagery that the card lists, and of the places asked for, with its weights."""
+        names = (*request.card.modality_names, *request.places)
         arch = request.card.arch
         make = partial(
             TerraMindEncoder,
@@ -69,18 +70,33 @@ class TerraMindEmbedder(Embedder):
             )
         return InputGeometry(image_px, lattice_px=patch_px, square=False, patch_px=patch_px)
 
-    def check_output(self, output: OutputSpec) -> None:
-        """A grid wants one map.
+    def check(self, output: OutputSpec) -> None:
+        """A grid wants one map, and coordinates a tokenizer.
 
         Raises:
             SpecError: Unmerged modalities as a grid.
+            MissingDependency: The package `tokenizers` is not installed.
+            WeightsNotFound: The tokenizer file named is not there.
         """
+        if self.request.places:
+            check_tokenizer(self._knobs.coords_tokenizer)
         names = [modality.name for modality, _ in self.request.inputs]
         if self._knobs.merge_method == "none" and output.kind == "grid" and len(names) > 1:
             raise SpecError(
                 f"Wanted one grid, found {len(names)}: merge_method='none' leaves {', '.join(names)} unmerged.",
                 fix="merge_method='dict' gives each its own channels (Embedding.by_modality); or ask for a vector",
             )
+
+    def load(self) -> None:
+        """The tokenizer of the coordinates, too."""
+        if self.request.places:
+            self._coordinates  # noqa: B018
+        super().load()
+
+    @cached_property
+    def _coordinates(self) -> Coordinates:
+        knobs = self._knobs
+        return load_coordinates(knobs.coords_tokenizer, knobs.ckpt, COORDS_TOKENIZER, LibrarySettings.read())
 
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
         """Standardise each modality with its own statistics; no clipping, as in pre-training."""
@@ -90,10 +106,14 @@ class TerraMindEmbedder(Embedder):
             )
             for modality, sensor in self.request.inputs
         }
-        return [
-            ModelInput({name: windows[number] for name, windows in cuts.items()})
-            for number in range(len(frame.windows))
-        ]
+        geobox = next(iter(chips.values())).geobox
+        inputs = []
+        for number, window in enumerate(frame.windows):
+            tensors = {name: windows[number] for name, windows in cuts.items()}
+            if geobox is not None:
+                tensors |= {name: self._coordinates.ids(geobox, window) for name in self.request.places}
+            inputs.append(ModelInput(tensors))
+        return inputs
 
     def _scaling(self, modality: Modality, sensor: SensorSpec) -> Scaling:
         if self._knobs.normalize == "none":
@@ -139,6 +159,11 @@ class TerraMindEmbedder(Embedder):
     def pools_prefix(self) -> bool:
         """Unmerged tokens include those of the coordinates."""
         return self._knobs.merge_method == "none"
+
+    def knobs_in_force(self) -> dict[str, JsonValue]:
+        """A tokenizer counts by its content, not by its path."""
+        tokenizer = self._coordinates.id if self.request.places else None
+        return {**super().knobs_in_force(), "coords_tokenizer": tokenizer}
 
     def facts(self) -> dict[str, JsonValue]:
         """How modalities were merged, which layers were taken, and which channels are whose."""

@@ -19,7 +19,8 @@ def resolve_request(
     """Which inputs the model gets, and which imagery is fetched for each.
 
     Args:
-        modality: "s2", "s2+s1", or a list of names; `None`: what `sensor` fits, else the card's default.
+        modality: "s2", "s2+s1", or a list of names; `None`: what `sensor` fits, else the card's default. Names of
+            the card's `place_modalities` may stand among them.
         sensor: One for a single modality, or a mapping modality -> sensor.
 
     Raises:
@@ -33,7 +34,14 @@ def resolve_request(
         )
     if modality is None and sensor is None:
         modality = knobs.modality
-    names = _modality_names(card, modality, sensor)
+    asked = _modality_names(card, modality, sensor)
+    places = tuple(name for name in asked if name in card.place_modalities)
+    names = tuple(name for name in asked if name not in places)
+    if not names:
+        raise SpecError(
+            f"{', '.join(places)} alone lies on no grid: {card.id} wants imagery beside it.",
+            fix=f"modality={'+'.join((card.modality_names[0], *places))!r}",
+        )
     if isinstance(sensor, SensorSpec) and len(names) > 1:
         raise SpecError(
             f"Wanted one sensor per modality ({', '.join(names)}), found a single one.",
@@ -49,7 +57,7 @@ def resolve_request(
     inputs = tuple((card.modality(name), by_name.get(name, card.modality(name).sensor)) for name in names)
     for one, its_sensor in inputs:
         _check_sensor(card, one, its_sensor)
-    return ModelRequest(card, knobs, inputs, precision)
+    return ModelRequest(card, knobs, inputs, precision, places)
 
 
 def _modality_names(card: ModelCard, modality: ModalityChoice, sensor: SensorChoice) -> tuple[str, ...]:
@@ -63,12 +71,13 @@ def _modality_names(card: ModelCard, modality: ModalityChoice, sensor: SensorCho
             fix=f"for example modality={card.modality_names[0]!r}",
         )
     names = modality.split("+") if isinstance(modality, str) else list(modality)
+    known = (*card.modality_names, *card.place_modalities)
     for name in names:
-        if name not in card.modality_names:
+        if name not in known:
             raise SpecError(
                 f"{card.id} has no modality {name!r}.",
-                modalities=", ".join(card.modality_names),
-                fix=did_you_mean(str(name), card.modality_names) + " (join several by '+')",
+                modalities=", ".join(known),
+                fix=did_you_mean(str(name), known) + " (join several by '+')",
             )
     if not names or len(set(names)) != len(names):
         raise SpecError(f"Wanted each modality once, found {modality!r}.", fix="name each of them once, joined by '+'")

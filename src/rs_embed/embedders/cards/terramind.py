@@ -6,6 +6,7 @@ statistics). The commits and hashes of the published weights could not be looked
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -53,6 +54,9 @@ class TerraMindKnobs(WeightsKnobs):
     merge_method: Annotated[
         MergeMethod, Field(description="how modalities become one: mean, max, concat, dict (kept apart), none")
     ] = "mean"
+    coords_tokenizer: Annotated[
+        Path | None, Field(description="tokenizer file for Coordinates; unset: beside the checkpoint, else the hub's")
+    ] = None
     layers: Annotated[
         Layers, Field(description="blocks whose tokens are taken, from 0, such as 3,7,11; only the last is normed")
     ] = None
@@ -125,6 +129,8 @@ V1 = (
     _modality("DEM", "COPERNICUS/DEM/GLO30", Unit.METRE, ("DEM",), ((670.665, 951.272),)),
 )
 V01 = (_modality("S2L2A", _S2, Unit.DN, L2A, _L2A_V01),)
+COORDS_TOKENIZER = Weights("ibm-esa-geospatial/TerraMind-1.0-Tokenizer-Coords", "config.json", licence="Apache-2.0")
+"""Source: terratorch 1.2.11, tokenizer_register.py. The file could not be looked at when this card was written."""
 
 
 def _card(size: str, parameters_m: float, **arch: int) -> ModelCard:
@@ -144,6 +150,7 @@ def _card(size: str, parameters_m: float, **arch: int) -> ModelCard:
         licence="Apache-2.0",
         citation="arXiv:2504.11171",
         model_key=f"terramind_v1_{size}",
+        place_modalities=("Coordinates",),
         pooled_is_grid_mean=True,
         aliases=("terramind",) if size == "base" else (),
     )
