@@ -27,6 +27,7 @@ InputArrays = SupportsArray | Mapping[str, SupportsArray]
 """Raw values `[C,H,W]` or `[T,C,H,W]` in the unit of the collection, or a mapping modality -> array."""
 Sensors = SensorSpec | Mapping[str, SensorSpec] | None
 Modalities = str | Sequence[str] | None
+Bands = Sequence[str] | Mapping[str, Sequence[str]] | None
 KnobValue = str | int | float | bool | Path | Sequence[int] | None
 
 
@@ -38,6 +39,7 @@ class Call:
     output: OutputSpec
     sensor: Sensors
     modality: Modalities
+    bands: Bands
     input_prep: InputPrep
     device: str
     precision: Precision
@@ -74,12 +76,13 @@ class Call:
     @cached_property
     def request(self) -> "ModelRequest":
         """Model, knobs and inputs of the call."""
-        from rs_embed.pipeline.request import resolve_request
+        from rs_embed.pipeline.request import Asked, resolve_request
 
         require_choice("precision", self.precision, get_args(Precision))
         card = get_card(self.model_id)
         knobs = card.knobs.read(self.knobs)
-        return resolve_request(_variant(card, knobs), knobs, self.modality, self.sensor, self.precision)
+        asked = Asked(self.modality, self.sensor, self.bands)
+        return resolve_request(_variant(card, knobs), knobs, asked, self.precision)
 
 
 def _variant(card: ModelCard, knobs: ModelKnobs) -> ModelCard:

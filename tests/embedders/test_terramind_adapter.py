@@ -8,6 +8,7 @@ import torch
 
 from rs_embed import Embedding, OutputSpec, PointBuffer, SensorSpec, get_embedding, plan_embedding
 from rs_embed.embedders._framing import frame_chip
+from rs_embed.embedders.base import ModelInput
 from rs_embed.encoders.terramind import TerraMindEncoder
 from rs_embed.errors import (
     BandMismatch,
@@ -505,13 +506,23 @@ def test_a_wrong_variable_is_refused_by_name(monkeypatch):
 
 
 def test_a_modality_that_the_backend_lacks_is_an_error_and_never_left_out(checkpoint):
-    for merge in MERGES:
+    for merge in (*MERGES, "dict", "none"):
         with pytest.raises(SensorNotOffered, match="COPERNICUS/DEM/GLO30"):
             tiny(checkpoint, backend="sample", modality="S2L2A+S1GRD+DEM", merge_method=merge)
-    with pytest.raises(SensorNotOffered, match="array for DEM"):
-        tiny(checkpoint, input_chw={"S2L2A": pixels("S2L2A", 32, 32)}, modality="S2L2A+DEM")
+        with pytest.raises(SensorNotOffered, match="array for DEM"):
+            tiny(checkpoint, input_chw={"S2L2A": pixels("S2L2A", 32, 32)}, modality="S2L2A+DEM", merge_method=merge)
     with pytest.raises(SensorNotOffered):  # the grid is asked of the first modality, before weights are loaded
         tiny(Path("/does/not/exist.pt"), backend="sample", modality="DEM")
+
+
+def test_a_batch_that_lacks_a_modality_is_refused_and_nothing_stands_in_for_it():
+    for merge in ("concat", "dict", "mean"):
+        plan = plan_embedding(
+            "terramind_1_0_tiny", PLACE, None, OutputSpec.grid(), FieldProvider(),
+            modality="S2L2A+DEM", merge_method=merge, pretrained=False,
+        )  # fmt: skip
+        with pytest.raises(BandMismatch, match="Bands are told of DEM, but there are no such pixels"):
+            plan.job.embedder.run(ModelInput({"S2L2A": torch.zeros(1, 12, 32, 32)}))
 
 
 def test_radar_in_linear_power_is_refused(checkpoint):

@@ -14,7 +14,9 @@ from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
 from rs_embed.embedders.cards.mosaiks import MosaiksKnobs
 from rs_embed.encoders.rcf import RcfEncoder
 from rs_embed.encoders.tokens import Tokens
+from rs_embed.errors import BandMismatch
 from rs_embed.settings import LibrarySettings
+from rs_embed.specs import OutputSpec
 
 BANK = "mosaiks_rcf_bank.safetensors"
 
@@ -36,6 +38,21 @@ class MosaiksEmbedder(Embedder):
     @property
     def _knobs(self) -> MosaiksKnobs:
         return cast("MosaiksKnobs", self.request.knobs)
+
+    def check(self, output: OutputSpec) -> None:
+        """The filters have all bands in one order.
+
+        Raises:
+            BandMismatch: Other bands, or another order.
+        """
+        modality, sensor = self.request.inputs[0]
+        if sensor.bands != modality.sensor.bands:
+            raise BandMismatch(
+                f"{self.request.card.id} takes its {len(modality.sensor.bands)} bands in the order of its filters.",
+                wanted=", ".join(modality.sensor.bands),
+                found=", ".join(sensor.bands),
+                fix="leave `bands` out, or give a sensor with these bands",
+            )
 
     def geometry(self) -> InputGeometry:
         """Windows of whole cells, of any shape."""

@@ -1,6 +1,7 @@
 """What a call asks for, checked before anything is fetched or loaded."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from rs_embed.bands import bands_of, did_you_mean
 from rs_embed.embedders.base import ModelRequest
@@ -11,32 +12,40 @@ from rs_embed.specs import Precision, SensorSpec
 
 SensorChoice = SensorSpec | Mapping[str, SensorSpec] | None
 ModalityChoice = str | Sequence[str] | None
+BandChoice = Sequence[str] | Mapping[str, Sequence[str]] | None
 
 
-def resolve_request(
-    card: ModelCard, knobs: ModelKnobs, modality: ModalityChoice, sensor: SensorChoice, precision: Precision
-) -> ModelRequest:
+@dataclass(frozen=True)
+class Asked:
+    """The inputs that a call names."""
+
+    modality: ModalityChoice
+    """"s2", "s2+s1", or a list of names; `None`: what `sensor` fits or `bands` names, else the card's default.
+    Names of the card's `place_modalities` may stand among them."""
+    sensor: SensorChoice
+    """One for a single modality, or a mapping modality -> sensor."""
+    bands: BandChoice
+    """Of a single modality, or a mapping modality -> bands."""
+
+
+def resolve_request(card: ModelCard, knobs: ModelKnobs, asked: Asked, precision: Precision) -> ModelRequest:
     """Which inputs the model gets, and which imagery is fetched for each.
-
-    Args:
-        modality: "s2", "s2+s1", or a list of names; `None`: what `sensor` fits, else the card's default. Names of
-            the card's `place_modalities` may stand among them.
-        sensor: One for a single modality, or a mapping modality -> sensor.
 
     Raises:
         SpecError: Unknown modality, or a sensor that belongs to none.
         BandMismatch: A band that the model does not know.
     """
+    modality, sensor, bands = asked.modality, asked.sensor, asked.bands
     if sensor is not None and not isinstance(sensor, SensorSpec | Mapping):
         raise SpecError(
             f"Wanted a SensorSpec, or a mapping modality -> SensorSpec, found {sensor!r}.",
             fix="leave it out for the card's own",
         )
     if modality is None and sensor is None:
-        modality = knobs.modality
-    asked = _modality_names(card, modality, sensor)
-    places = tuple(name for name in asked if name in card.place_modalities)
-    names = tuple(name for name in asked if name not in places)
+        modality = tuple(bands) if isinstance(bands, Mapping) else knobs.modality
+    all_names = _modality_names(card, modality, sensor)
+    places = tuple(name for name in all_names if name in card.place_modalities)
+    names = tuple(name for name in all_names if name not in places)
     if not names:
         raise SpecError(
             f"{', '.join(places)} alone lies on no grid: {card.id} wants imagery beside it.",
@@ -54,6 +63,7 @@ def resolve_request(
             f"Wanted sensors for {', '.join(names)}, found one for {', '.join(unused)}.",
             fix="name the modality, or drop that sensor",
         )
+    by_name |= _sensors_of_bands(card, names, bands, by_name)
     inputs = tuple((card.modality(name), by_name.get(name, card.modality(name).sensor)) for name in names)
     for one, its_sensor in inputs:
         _check_sensor(card, one, its_sensor)
@@ -99,6 +109,43 @@ def _modality_of(card: ModelCard, sensor: SensorSpec) -> Modality:
         takes=", ".join(dict.fromkeys(m.sensor.collection for m in card.modalities)),
         fix="leave `sensor` out to fetch what the card asks for",
     )
+
+
+def _sensors_of_bands(
+    card: ModelCard, names: Sequence[str], bands: BandChoice, sensors: Mapping[str, SensorSpec]
+) -> dict[str, SensorSpec]:
+    """The card's own sensors with other bands."""
+    if bands is None:
+        return {}
+    if isinstance(bands, str) or not isinstance(bands, Sequence | Mapping):
+        raise SpecError(f"Wanted a list of bands, found {bands!r}.", fix='for example bands=["B2", "B3", "B4"]')
+    if not isinstance(bands, Mapping):
+        if len(names) > 1:
+            raise SpecError(
+                f"Wanted bands per modality ({', '.join(names)}), found one list.",
+                fix=f"pass bands={{{names[0]!r}: [...], ...}}; one that is left out keeps the card's own",
+            )
+        bands = {names[0]: bands}
+    for name in bands:
+        if name not in names:
+            fix = "name the modality, or drop those bands"
+            raise SpecError(f"Wanted bands for {', '.join(names)}, found some for {name}.", fix=fix)
+        if name in sensors:
+            raise SpecError(f"Wanted bands or a sensor for {name}, found both.", fix="SensorSpec(..., bands=...)")
+    return {name: _with_bands(card, card.modality(name), some) for name, some in bands.items()}
+
+
+def _with_bands(card: ModelCard, modality: Modality, names: Sequence[str]) -> SensorSpec:
+    by_word = {stats.model_name: band for band, stats in modality.stats.items()}
+    by_word |= {band: band for band in modality.stats}
+    for name in names:
+        if name not in by_word:
+            raise BandMismatch(
+                f"Modality {modality.name!r} of {card.id} does not know the band {name!r}.",
+                knows=", ".join(f"{band} ({stats.model_name})" for band, stats in modality.stats.items()),
+                fix=did_you_mean(str(name), by_word),
+            )
+    return replace(modality.sensor, bands=tuple(by_word[name] for name in names))
 
 
 def _check_sensor(card: ModelCard, modality: Modality, sensor: SensorSpec) -> None:
