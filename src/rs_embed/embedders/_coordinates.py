@@ -75,7 +75,7 @@ def check_tokenizer(given: Path | None) -> None:
         )
 
 
-def load_coordinates(given: Path | None, ckpt: Path | None, weights: Weights, settings: LibrarySettings) -> Coordinates:
+def load_coordinates(given: Path | None, ckpt: Path | None, weights: Weights) -> Coordinates:
     """The tokenizer named, else the one beside the checkpoint, else that of the hub (or of its cache).
 
     Raises:
@@ -84,7 +84,7 @@ def load_coordinates(given: Path | None, ckpt: Path | None, weights: Weights, se
     from tokenizers import Tokenizer
 
     check_tokenizer(given)
-    file = _find(given, ckpt, weights, settings)
+    file = _find(given, ckpt, weights, LibrarySettings.read())
     try:
         tokenizer = Tokenizer.from_file(str(file.path))
     except Exception as error:  # the package raises nothing narrower

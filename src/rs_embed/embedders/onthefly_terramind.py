@@ -95,8 +95,7 @@ class TerraMindEmbedder(Embedder):
 
     @cached_property
     def _coordinates(self) -> Coordinates:
-        knobs = self._knobs
-        return load_coordinates(knobs.coords_tokenizer, knobs.ckpt, COORDS_TOKENIZER, LibrarySettings.read())
+        return load_coordinates(self._knobs.coords_tokenizer, self._knobs.ckpt, COORDS_TOKENIZER)
 
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
         """Standardise each modality with its own statistics; no clipping, as in pre-training."""
