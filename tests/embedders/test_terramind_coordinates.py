@@ -128,6 +128,16 @@ def test_every_window_is_told_its_own_centre(call):
     assert (embedding.meta["windows"], embedding.data.shape) == (4, (192,))
 
 
+def test_windows_whose_texts_are_of_other_lengths_are_refused_and_not_padded(call, tmp_path):
+    longer = ("[PAD]", "[UNK]", "[SOS]", "[EOS]", *WORDS[4:8], "lon=12", "##.75")
+    call |= {"coords_tokenizer": write_tokenizer(tmp_path / "coords.json", longer)}
+    place = PointBuffer(lon=12.875, lat=47.77, buffer_m=2048)
+    with pytest.raises(InputError, match="equally many tokens") as caught:
+        get_embedding(**(call | {"spatial": place}), modality=BOTH)
+    assert "lon=12.75" in str(caught.value) and "lon=13.00" in str(caught.value)
+    assert get_embedding(**(call | {"spatial": place}), modality=BOTH, input_prep="crop").data.shape == (192,)
+
+
 def test_a_batch_of_places_is_told_each_its_own(call):
     places = [PLACE, PointBuffer(lon=12.7, lat=48.05, buffer_m=480)]
     options = {name: value for name, value in call.items() if name not in ("model_id", "spatial", "backend")}

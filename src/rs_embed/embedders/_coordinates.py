@@ -4,6 +4,7 @@ Source: IBM/terratorch 1.2.11, models/backbones/terramind/tokenizer/text/text_to
 package `tokenizers` is imported inside functions: only `modality="...+Coordinates"` needs it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from rs_embed.embedders._framing import Window
 from rs_embed.embedders._hub import obtain, sha256_of
 from rs_embed.embedders._weights import PATIENT, WeightsFile
 from rs_embed.embedders.card import Weights
-from rs_embed.errors import WeightsCorrupt, WeightsError, WeightsMismatch, WeightsNotFound
+from rs_embed.errors import InputError, WeightsCorrupt, WeightsError, WeightsMismatch, WeightsNotFound
 from rs_embed.geo import project
 from rs_embed.settings import LibrarySettings
 
@@ -40,9 +41,21 @@ class Coordinates:
     id: str
     """Which file it was, with its sha256."""
 
-    def ids(self, geobox: GeoBox, window: Window) -> Tensor:
-        """Token ids `[L]` of the centre of the part of a window that lies on the chip."""
-        return torch.tensor(self.tokenizer.encode(text_of(*_centre(geobox, window))).ids)
+    def ids(self, geobox: GeoBox, windows: Sequence[Window]) -> list[Tensor]:
+        """Token ids `[L]` of each window: of the centre of its part that lies on the chip.
+
+        Raises:
+            InputError: Windows of one chip have texts of other lengths, so that their tokens do not stack.
+        """
+        texts = [text_of(*_centre(geobox, window)) for window in windows]
+        ids = [torch.tensor(self.tokenizer.encode(text).ids) for text in texts]
+        if len({len(one) for one in ids}) > 1:
+            raise InputError(
+                "Wanted equally many tokens for the coordinates of every window, found others.",
+                texts="; ".join(dict.fromkeys(texts)),
+                fix='use input_prep="crop", or a place that lies within one quarter of a degree',
+            )
+        return ids
 
 
 def text_of(lon: float, lat: float) -> str:

@@ -106,13 +106,12 @@ class TerraMindEmbedder(Embedder):
             for modality, sensor in self.request.inputs
         }
         geobox = next(iter(chips.values())).geobox
-        inputs = []
-        for number, window in enumerate(frame.windows):
-            tensors = {name: windows[number] for name, windows in cuts.items()}
-            if geobox is not None:
-                tensors |= {name: self._coordinates.ids(geobox, window) for name in self.request.places}
-            inputs.append(ModelInput(tensors))
-        return inputs
+        if geobox is not None:
+            cuts |= {name: self._coordinates.ids(geobox, frame.windows) for name in self.request.places}
+        return [
+            ModelInput({name: windows[number] for name, windows in cuts.items()})
+            for number in range(len(frame.windows))
+        ]
 
     def _scaling(self, modality: Modality, sensor: SensorSpec) -> Scaling:
         if self._knobs.normalize == "none":
