@@ -45,7 +45,7 @@ def run(plan: Plan) -> Iterator[tuple[int, Result]]:
     Memory: the chips of `fetch_workers` items ahead and the inputs of one batch, however long the plan.
     """
     embedder = plan.job.embedder
-    embedder.network  # noqa: B018  (loaded first: missing weights must not cost a fetch)
+    embedder.load()  # first: missing weights must not cost a fetch
     batch_size = BATCH_CPU if embedder.device.type == "cpu" else BATCH_GPU
     waiting: list[Prepared | Failure] = []
     windows = 0
