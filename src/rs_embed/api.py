@@ -72,7 +72,8 @@ def get_embedding(
     Raises:
         RSEmbedError: One typed error per thing that can be wrong; see `rs_embed.errors`.
     """
-    from rs_embed.pipeline.run import Failure, run  # loads torch
+    from rs_embed.pipeline.run import run  # loads torch
+    from rs_embed.results import Failure
 
     plan = plan_embedding(
         model_id,
@@ -152,7 +153,8 @@ def get_embeddings(
         BatchError: Some items failed. Nothing is lost: `error.embeddings` holds the others (`None` where failed),
             `error.failures` says what happened to each.
     """
-    from rs_embed.pipeline.run import Failure, run
+    from rs_embed.pipeline.run import run
+    from rs_embed.results import Failure
 
     places = list(spatials)
     windows = [temporal] * len(places) if temporal is None or isinstance(temporal, TemporalSpec) else list(temporal)

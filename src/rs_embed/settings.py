@@ -104,6 +104,7 @@ class LibrarySettings(Knobs):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     cache_dir: Annotated[Path | None, Field(description="where weights are kept; unset: the hub's own cache")] = None
+    memory_gb: Annotated[float, Field(gt=0, description="imagery on its way to the network, GB, at most")] = 4.0
     offline: Annotated[bool, Field(description="1: never contact the hub; use the cache or fail")] = False
 
 

@@ -1,6 +1,5 @@
 """Tokens become an `Embedding`: stitched, cropped to the region, pooled or laid out, and described."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -29,7 +28,8 @@ class Prepared:
     """An item whose pixels are ready for the network."""
 
     item: Item
-    chips: Mapping[str, Chip]
+    metas: tuple[InputMeta, ...]
+    """What the chips were, one per modality."""
     frame: Frame
     inputs: tuple[ModelInput, ...]
     """One per window of the frame."""
@@ -130,7 +130,7 @@ def _meta(one: Prepared, geobox: GeoBox | None, layout: TokenLayout, job: Job) -
         grid_kind=embedder.grid_kind if grid else None,
         cls_removed=layout.prefix > 0 and not request.places and (grid or embedder.own_vector is None),
         modality=request.modality_names,
-        inputs=tuple(_input_meta(one.chips[m.name], m.name, sensor) for m, sensor in request.inputs),
+        inputs=one.metas,
         spatial=None if item.spatial is None else repr(item.spatial),
         temporal=None if item.window is None else repr(item.window),
         crs=None if geobox is None else str(geobox.crs),
@@ -143,7 +143,7 @@ def _meta(one: Prepared, geobox: GeoBox | None, layout: TokenLayout, job: Job) -
         gsd_m=one.gsd_m,
         patch_size=geometry.patch_px,
         normalization=embedder.normalization,
-        valid_fraction=min(chip.valid_fraction for chip in one.chips.values()),
+        valid_fraction=min(meta.valid_fraction for meta in one.metas),
         device=str(embedder.device),
         precision=request.precision,
         weights=embedder.network.weights_id,
@@ -156,7 +156,8 @@ def _meta(one: Prepared, geobox: GeoBox | None, layout: TokenLayout, job: Job) -
     )
 
 
-def _input_meta(chip: Chip, name: str, sensor: SensorSpec) -> InputMeta:
+def input_meta(chip: Chip, name: str, sensor: SensorSpec) -> InputMeta:
+    """What a modality of the input was."""
     return InputMeta(
         modality=name,
         collection=chip.source.collection,
