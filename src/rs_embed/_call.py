@@ -15,7 +15,7 @@ from rs_embed.errors import ChoiceWarning, SpecError, warn
 from rs_embed.providers import open_provider
 from rs_embed.providers.arrays import SupportsArray
 from rs_embed.providers.base import Provider
-from rs_embed.settings import ModelKnobs, WeightsKnobs
+from rs_embed.settings import LibrarySettings, ModelKnobs, WeightsKnobs
 from rs_embed.specs import InputPrep, OutputSpec, Precision, SensorSpec, SpatialSpec, TemporalSpec
 
 if TYPE_CHECKING:
@@ -113,9 +113,15 @@ def named(modality: Modalities, input_chw: InputArrays | None) -> Modalities:
 def provider_of(backend: Backend, input_chw: InputArrays | None, call: Call, dates: Dates | None = None) -> Provider:
     """Where the pixels come from: the user's arrays, else the backend."""
     if input_chw is None:
+        settings = LibrarySettings.read()
         if dates is not None:
             raise SpecError("Wanted dates only with input_chw, found them alone.", fix="temporal=TemporalSpec.range()")
-        return open_provider(backend)
+        provider = open_provider(backend)
+        if settings.chip_cache is None:
+            return provider
+        from rs_embed.providers.cached import CachedProvider
+
+        return CachedProvider(provider, settings.chip_cache, settings.chip_cache_gb)
     if backend != "auto":
         raise SpecError(
             f"Wanted either input_chw or a backend, found both (backend={backend!r}).",

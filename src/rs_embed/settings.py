@@ -104,6 +104,8 @@ class LibrarySettings(Knobs):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     cache_dir: Annotated[Path | None, Field(description="where weights are kept; unset: the hub's own cache")] = None
+    chip_cache: Annotated[Path | None, Field(description="folder that chips are kept in; unset: they are not")] = None
+    chip_cache_gb: Annotated[float, Field(gt=0, description="size that this folder is kept under, GB")] = 20.0
     memory_gb: Annotated[float, Field(gt=0, description="imagery on its way to the network, GB, at most")] = 4.0
     offline: Annotated[bool, Field(description="1: never contact the hub; use the cache or fail")] = False
 
