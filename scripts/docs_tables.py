@@ -22,6 +22,7 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
         *("terramind_1_0_tiny", "terramind_1_0_small", "terramind_1_0_base", "terramind_1_0_large"),
         "terramind_0_1_base",
     ),
+    "docs/models/anysat_1_0_base.md": ("anysat_1_0_base",),
     "docs/models/mosaiks_rcf.md": ("mosaiks_rcf",),
 }
 """Page -> the cards that it covers; sizes of one family share a page."""

@@ -4,19 +4,23 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from matplotlib.image import imread
+from odc.geo.geobox import GeoBox
 from rich.console import Console
 
 from rs_embed import Embedding
 from rs_embed.api import inspect_chip
-from rs_embed.demo import run_demo
+from rs_embed.demo import _on_scene, run_demo
 from rs_embed.errors import StorageError
-from rs_embed.pictures import save_figure, side_by_side, true_colour
+from rs_embed.pictures import Panel, save_figure, side_by_side, true_colour
 
 LABEL = "random weights: shapes only"
 THOR, TERRAMIND = "thor_1_0_base_random_weights", "terramind_1_0_base_random_weights"
+ANYSAT = "anysat_1_0_base_random_weights"
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def test_it_writes_every_file_that_it_names(demo):
     assert written == {
         "overview.png",
         "sample_rgb.png",
-        *(f"{model}_{kind}" for model in ("mosaiks_rcf", THOR, TERRAMIND) for kind in kinds),
+        *(f"{model}_{kind}" for model in ("mosaiks_rcf", THOR, TERRAMIND, ANYSAT) for kind in kinds),
     }
     assert all(str(demo.out / name) in demo.text for name in written)
 
@@ -56,7 +60,32 @@ def test_the_maps_start_at_the_corner_of_the_scene(demo, stem, cell_m):
         assert file.res == (cell_m, cell_m)
 
 
-@pytest.mark.parametrize("stem", [THOR, TERRAMIND])
+def test_the_heavy_model_takes_a_square_in_the_middle_and_the_demo_says_so(demo):
+    with rasterio.open(demo.out / f"{ANYSAT}_grid.tif") as file:
+        assert file.shape == (16, 16)
+        assert file.res == (40, 40)
+        middle = (file.bounds.left + file.bounds.right) / 2, (file.bounds.bottom + file.bounds.top) / 2
+    assert middle == pytest.approx((345600, 5292600), abs=50)
+    assert "square of 640 m in the middle" in demo.text
+    meta = Embedding.load(demo.out / f"{ANYSAT}_pooled.npz").meta
+    assert meta.pooling == "tile_token"
+    assert meta.inputs[0].frame_times == ("2017-06-13T10:10:31+00:00",)
+
+
+def test_a_map_of_a_part_lies_on_a_pale_scene_at_its_place():
+    scene = Panel("scene", np.zeros((8, 6, 3), np.float32), GeoBox((8, 6), Affine(10, 0, 100, 0, -10, 900), 32633))
+    part = Panel("part", np.ones((2, 1, 3), np.float32), GeoBox((2, 1), Affine(20, 0, 120, 0, -20, 870), 32633))
+    drawn = _on_scene(part, scene)
+    wanted = np.full((8, 6), 0.7, np.float32)
+    wanted[3:7, 2:4] = 1
+    np.testing.assert_allclose(drawn.image, np.repeat(wanted[..., None], 3, axis=2))
+    assert drawn.geobox == scene.geobox
+    assert _on_scene(scene, scene) is scene
+    unplaced = Panel("array", part.image, None)
+    assert _on_scene(unplaced, scene) is unplaced
+
+
+@pytest.mark.parametrize("stem", [THOR, TERRAMIND, ANYSAT])
 def test_random_weights_are_called_so_in_table_files_and_metadata(demo, stem):
     model_id = stem.removesuffix("_random_weights")
     rows = [line for line in demo.text.splitlines() if line.startswith(f" {model_id} ")]
@@ -75,11 +104,13 @@ def test_the_baseline_is_not_called_random(demo):
 
 def test_one_line_a_model_says_why_its_weights_are_missing(demo):
     lines = [line for line in demo.text.splitlines() if "runs with random weights" in line]
-    assert [line.split()[0] for line in lines] == ["thor_1_0_base", "terramind_1_0_base"]
+    assert [line.split()[0] for line in lines] == ["thor_1_0_base", "terramind_1_0_base", "anysat_1_0_base"]
     assert all("not in the cache" in line for line in lines)
 
 
-@pytest.mark.parametrize(("stem", "prep", "gsd_m"), [(THOR, "resize", 12.5), (TERRAMIND, "tile", 10.0)])
+@pytest.mark.parametrize(
+    ("stem", "prep", "gsd_m"), [(THOR, "resize", 12.5), (TERRAMIND, "tile", 10.0), (ANYSAT, "tile", 10.0)]
+)
 def test_the_vector_takes_the_default_path_and_the_map_keeps_native_pixels(demo, stem, prep, gsd_m):
     pooled, grid = (Embedding.load(demo.out / f"{stem}_{kind}") for kind in ("pooled.npz", "grid.tif"))
     assert (pooled.meta.input_prep, grid.meta.input_prep) == (prep, "tile")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, get_args
 from rs_embed._checks import require_choice
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import card_of_key, get_card
-from rs_embed.errors import ChoiceWarning, SpecError, warn
+from rs_embed.errors import ChoiceWarning, InputError, SpecError, warn
 from rs_embed.providers import open_provider
 from rs_embed.providers.arrays import SupportsArray
 from rs_embed.providers.base import Provider
@@ -31,6 +31,7 @@ Modalities = str | Sequence[str] | None
 Bands = Sequence[str] | Mapping[str, Sequence[str]] | None
 Dates = Sequence[str | date | datetime] | Mapping[str, Sequence[str | date | datetime]]
 """When each frame of the arrays was acquired, `[T]`; or a mapping modality -> dates."""
+_DATES = 'dates=["2022-06-01", ...]'
 KnobValue = str | int | float | bool | Path | Sequence[int] | None
 
 
@@ -129,6 +130,11 @@ def provider_of(backend: Backend, input_chw: InputArrays | None, call: Call, dat
         )
     from rs_embed.providers.arrays import ArrayProvider
 
+    if isinstance(dates, str | date):
+        raise SpecError(f"Wanted a list of dates, found {dates!r}.", fix=f"dates=[{str(dates)!r}]")
+    series = [modality.name for modality, _ in call.request.inputs if modality.is_series]
+    if dates is None and series:
+        raise InputError(f"Wanted the date of each frame of {', '.join(series)}, found none.", fix=_DATES)
     if isinstance(input_chw, Mapping):
         return ArrayProvider(input_chw, dates=dates)
     names = [modality.name for modality, _ in call.request.inputs]

@@ -105,6 +105,7 @@ def test_a_frame_without_a_valid_pixel_is_dropped(make_raster, dn):
     chip = LocalRasters(files, dates=["2022-02-01", "2022-07-01"], offset=0).fetch(ask(FOUR, YEAR))
     assert len(chip.values) == len(chip.times) == 1
     assert chip.source.scene_ids == ("full",)
+    assert "1 of 2 frames have no valid pixel and are left out." in chip.source.notes
 
 
 def test_a_series_of_undated_files_is_refused(make_raster, dn):
@@ -124,6 +125,7 @@ def test_arrays_keep_their_frames_and_dates(dn):
     provider = ArrayProvider({"M": frames}, dates=["2022-01-01", "2022-02-01", "2022-03-01"])
     chip = provider.fetch(ask(Series(1, "composite")))
     assert [time.month for time in chip.times] == [1, 3]
+    assert "1 of 3 frames have no valid pixel and are left out." in chip.source.notes
     np.testing.assert_array_equal(chip.values[1], dn)
 
 

@@ -109,6 +109,8 @@ class ArrayProvider:
             )
         frames = [checked[i][0] for i in seen]
         notes = [note for _, found in checked for note in found]
+        if len(seen) < len(checked):
+            notes.append(f"{len(checked) - len(seen)} of {len(checked)} frames have no valid pixel and are left out.")
         notes += ["The array has no date: the window was not checked."] if query.window and not times else []
         acquired = tuple(times[i] for i in seen) if times else ()
         source = Source(self.name, query.sensor.collection, scene_times=acquired, notes=tuple(dict.fromkeys(notes)))

@@ -129,7 +129,11 @@ class LocalRasters:
         values = np.stack([one.values for one in frames])
         bands = bands_of(query.sensor.collection, query.sensor.bands)
         times = tuple(mean_time(one.times) for one in frames)
-        return Chip(values, bands, geobox, times, _source(self.name, query, frames))
+        source = _source(self.name, query, frames)
+        if len(frames) < len(made):
+            lost = f"{len(made) - len(frames)} of {len(made)} frames have no valid pixel and are left out."
+            source = replace(source, notes=(*source.notes, lost))
+        return Chip(values, bands, geobox, times, source)
 
     def _able(self, sensor: SensorSpec) -> list[Scene]:
         """The scenes that have every band; never empty."""
