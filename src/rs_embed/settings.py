@@ -106,6 +106,11 @@ def _families(root: type[Knobs] = Knobs) -> Iterator[type[Knobs]]:
         yield from _families(family)
 
 
+def set_variables() -> dict[str, str]:
+    """The variables of this library that are set, with their values."""
+    return {name.upper(): value for name, value in sorted(os.environ.items()) if name.upper().startswith(PREFIX)}
+
+
 def check_environment(prefix: str = PREFIX) -> None:
     """Refuse a mistyped variable (pydantic-settings would ignore it).
 

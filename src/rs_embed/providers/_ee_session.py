@@ -46,6 +46,15 @@ class Account:
         """Of who is counted: limits are per project and host."""
         return f"{self.url} {self.project}"
 
+    @property
+    def described(self) -> str:
+        """In words."""
+        kind = "no credentials"
+        if isinstance(self.credentials, Credentials):
+            email = vars(self.credentials).get("_service_account_email")
+            kind = f"service account {email}" if email else "credentials of a user"
+        return f"{self.url}, project {self.project}, {kind}"
+
 
 def url_of(host: str) -> str:
     """The address of a host given by name or URL.

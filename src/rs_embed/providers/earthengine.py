@@ -136,15 +136,22 @@ class EarthEngine:
             fix="for example spatial=PointBuffer(lon=12.94, lat=47.77, buffer_m=1000)",
         )
 
+    def account(self) -> str:
+        """Whom and what it would ask, in words; asks nothing.
+
+        Raises:
+            NotConfigured: There are no credentials, or no project.
+        """
+        return completed(self._account).described
+
     def check(self) -> str:
-        """Have one pixel computed; the host and project that did it.
+        """Have one pixel computed; who did it, in words.
 
         Raises:
             ProviderError: It could not be done, and why.
         """
         self._service().ping()
-        account = completed(self._account)
-        return f"{account.url}, project {account.project}"
+        return self.account()
 
     def fetch(self, query: Query) -> Chip:
         """The chip; see `Provider`. Two requests: the list of scenes (kept), and the pixels.
