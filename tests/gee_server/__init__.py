@@ -6,7 +6,7 @@
         ...
 
 What a pixel must be: `pixel(collection, band, lon, lat, day)` for clear ground, `Scene.pixels(band, x, y)` for one
-scene with its clouds and edges, `World.scenes` for what there is. See README.md.
+scene with its clouds and edges, `World.scenes` for what there is.
 """
 
 from gee_server import faults

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from gee_server.geometry import Geometry
-from gee_server.image import Collection, Element, Image, image_of
+from gee_server.image import Collection, Element, Image, image_of, properties_of
 from gee_server.scene import Scene
 from gee_server.values import Filter
 
@@ -60,11 +60,7 @@ class _Peek:
 
     @property
     def properties(self) -> dict:
-        return {
-            **self._scene.properties,
-            "system:index": self._scene.index,
-            "system:time_start": self._scene.time_ms,
-        }
+        return properties_of(self._scene)
 
     @property
     def footprint(self) -> Geometry:

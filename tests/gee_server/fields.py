@@ -57,7 +57,8 @@ def ground(collection: str, spec: BandSpec, waves: Terms, day: int) -> np.ndarra
 def cloud_position(lon, lat, day: int) -> np.ndarray:
     """0 to 1: where in its stripe a place lies on that day; below a scene's cloud fraction it is cloudy."""
     waves = np.asarray(lon) * (_CLOUD_LON_WAVES / 360) + np.asarray(lat) * _CLOUD_LAT_RATE
-    return np.mod(waves + _phase("cloud", day) / (2 * np.pi), 1.0)
+    waves += _phase("cloud", day) / (2 * np.pi)
+    return waves - np.floor(waves)
 
 
 def scene_class(position: np.ndarray, fraction: float) -> np.ndarray:

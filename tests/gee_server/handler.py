@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import re
+import select
+import socket
 import time
+import traceback
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, ClassVar
 
@@ -32,6 +35,7 @@ _ROUTES = (
 )
 _JSON = "application/json; charset=UTF-8"
 _HANG_AT_MOST_S = 120
+_MAX_BODY = 10485760
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -64,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         matches = (name for name, verb, shape in _ROUTES if verb == self.command and re.fullmatch(shape, path))
         route = next(matches, "unknown")
-        body = json.loads(raw) if raw and route in DATA else None
+        body = json.loads(raw) if len(raw) in range(1, _MAX_BODY + 1) and route in DATA else None
         request = self.engine.begin(route, self.command, self.path, dict(self.headers), body)
         try:
             self._answer(request)
@@ -79,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
             fault = unauthorized()
         if fault is not None and fault.kind in ("hang", "reset"):
             if fault.kind == "hang":
-                engine.closing.wait(_HANG_AT_MOST_S)
+                self._hang()
             self.close_connection = True
             return
         if fault is not None and fault.kind == "status" and not fault.while_evaluating:
@@ -93,15 +97,28 @@ class Handler(BaseHTTPRequestHandler):
         engine.end(request)
         self._send(request, status, content, headers, fault)
 
+    def _hang(self) -> None:
+        """Until the client gives up, or the server closes."""
+        until = time.monotonic() + _HANG_AT_MOST_S
+        while time.monotonic() < until and not self.engine.closing.is_set():
+            readable, _, _ = select.select([self.connection], [], [], 0.02)
+            if readable and not self.connection.recv(1, socket.MSG_PEEK):
+                return
+
     def _known(self) -> bool:
         given = self.headers.get("Authorization", "").removeprefix("Bearer ")
         return given in self.engine.tokens
 
     def _evaluate(self, request: Request) -> tuple[int, bytes, dict[str, str]]:
+        if request.body is None and request.route in DATA:
+            return 400, _error(400, f"Request payload size exceeds the limit: {_MAX_BODY} bytes."), {}
         try:
             return 200, *getattr(self, f"_route_{request.route}")(request)
         except EarthEngineError as error:
             return error.status, json.dumps(error.body()).encode(), {}
+        except Exception:  # noqa: BLE001 - kept for the test to see
+            self.engine.crashes.append(traceback.format_exc())
+            return 500, _error(500, "The loopback Earth Engine server has crashed: " + self.engine.crashes[-1]), {}
 
     def _route_discovery(self, request: Request) -> tuple[bytes, dict[str, str]]:
         from gee_server.server import discovery_document  # noqa: PLC0415 - the two need each other

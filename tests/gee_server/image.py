@@ -98,8 +98,8 @@ def _fits(pattern: str, name: str) -> bool:
 
 def _unique(bands: Sequence[Band], asker: str) -> None:
     names = [band.name for band in bands]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
         raise EarthEngineError(
             f"{asker}: Can't add a band named '{twice}' to image because a band with this name already exists."
         )
@@ -117,28 +117,36 @@ class Collection:
         """Other elements of the same kind."""
         return Collection(elements, self.id, self.properties)
 
+    def matching(self, name: str, value) -> Element | None:
+        """The first element whose property has that value."""
+        kept = self.__dict__.setdefault("_matching", {})
+        if name not in kept:
+            kept[name] = {}
+            for element in self.elements:
+                kept[name].setdefault(repr(element.properties.get(name)), element)
+        return kept[name].get(repr(value))
+
     @property
     def is_of_images(self) -> bool:
         """Whether every element is an image; true of an empty one."""
         return all(isinstance(element, Image) for element in self.elements)
 
 
+def properties_of(scene: Scene) -> dict:
+    """Of a scene, with those that the archive adds."""
+    own = {"system:index": scene.index, "system:time_start": scene.time_ms, "system:footprint": scene.footprint}
+    return {"system:time_end": scene.time_ms, **scene.properties, **own}
+
+
 def image_of(scene: Scene) -> Image:
     """A scene as the archive hands it out."""
-    properties = {
-        **scene.properties,
-        "system:index": scene.index,
-        "system:time_start": scene.time_ms,
-        "system:footprint": scene.footprint,
-    }
-    properties.setdefault("system:time_end", scene.time_ms)
     bands = tuple(Band(spec.name, SceneNode(scene, spec)) for spec in scene.specs)
 
     def size(name: str) -> tuple[int, int]:
         step = scene.about.band(name).step
         return round(scene.width / step), round(scene.height / step)
 
-    return Image(properties, scene.footprint, bands, scene.id, size)
+    return Image(properties_of(scene), scene.footprint, bands, scene.id, size)
 
 
 def projection_of(image: Image, asker: str) -> Projection:

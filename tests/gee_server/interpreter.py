@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
@@ -34,11 +35,36 @@ def algorithms_json() -> bytes:
     return resources.files("ee").joinpath("tests/algorithms.json").read_bytes()
 
 
+@dataclass(frozen=True)
+class _Argument:
+    """One argument of a function, as declared."""
+
+    name: str
+    type: str
+    optional: bool
+    default: object
+
+    @property
+    def spelt(self) -> str:
+        """What the Python function calls it."""
+        return self.name + "_" if self.name in _RESERVED else self.name
+
+
 @cache
-def signatures() -> Mapping[str, list[dict]]:
-    """Function -> its arguments, as declared."""
+def signatures() -> Mapping[str, tuple[_Argument, ...]]:
+    """Function -> its arguments."""
     listed = json.loads(algorithms_json())["algorithms"]
-    return {one["name"].removeprefix("algorithms/"): one.get("arguments", []) for one in listed}
+    return {one["name"].removeprefix("algorithms/"): _arguments(one) for one in listed}
+
+
+def _arguments(algorithm: Mapping) -> tuple[_Argument, ...]:
+    found = []
+    for one in algorithm.get("arguments", ()):
+        default = one.get("defaultValue")
+        if default is not None and not isinstance(default, dict):
+            default = coerce(default, one["type"], algorithm["name"], one["argumentName"])
+        found.append(_Argument(one["argumentName"], one["type"], one.get("optional", False), default))
+    return tuple(found)
 
 
 class Interpreter:
@@ -133,29 +159,22 @@ class Interpreter:
         if do is None:
             raise EarthEngineError(f"The loopback Earth Engine server has no '{name}' yet: see tests/gee_server.")
         self.called.add(name)
-        unknown = set(arguments) - {one["argumentName"] for one in declared}
-        if unknown:
-            raise EarthEngineError(f"{name}: Unrecognized arguments: {sorted(unknown)}.")
-        checked = {_python(one["argumentName"]): _checked(one, arguments, name) for one in declared}
+        checked = {one.spelt: _checked(one, arguments.get(one.name), name) for one in declared}
+        if not arguments.keys() <= {one.name for one in declared}:
+            unknown = sorted(arguments.keys() - {one.name for one in declared})
+            raise EarthEngineError(f"{name}: Unrecognized arguments: {unknown}.")
         if getattr(do, "wants_world", False):
             return do(self.world, **checked)
         return do(**checked)
 
 
-def _python(name: str) -> str:
-    return name + "_" if name in _RESERVED else name
-
-
-def _checked(declared: Mapping, arguments: Mapping, asker: str):
+def _checked(declared: _Argument, value, asker: str):
     """One argument: coerced, or its default."""
-    name = declared["argumentName"]
-    value = arguments.get(name)
     if value is not None:
-        return coerce(value, declared["type"], asker, name)
-    if not declared.get("optional"):
-        raise EarthEngineError(f"{asker}: Parameter '{name}' is required and may not be null.")
-    default = declared.get("defaultValue")
-    return default if default is None or isinstance(default, dict) else coerce(default, declared["type"], asker, name)
+        return coerce(value, declared.type, asker, declared.name)
+    if not declared.optional:
+        raise EarthEngineError(f"{asker}: Parameter '{declared.name}' is required and may not be null.")
+    return declared.default
 
 
 class _Frame:

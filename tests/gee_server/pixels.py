@@ -133,9 +133,7 @@ class SceneNode(Node):
         if level > 0:
             return self._pyramid(look, grid, 2**level)
         sampled = look.sampled(grid, self.scene.lattice(self.spec))
-        has_data = (self.scene.crs, self.scene.left, self.scene.top, self.scene.width, self.scene.swath)
-        values = self.scene.values(self.spec, sampled)
-        return values[0], sampled.keep(has_data, lambda *_: values[1])
+        return self.scene.values(self.spec, sampled)
 
     def _level(self, grid: Grid) -> int:
         """Of the pyramid: the coarsest that is not coarser than the grid."""

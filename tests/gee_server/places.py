@@ -8,7 +8,7 @@ from functools import cache
 from gee_server.catalogue import DEGREE_M
 from gee_server.grid import reproject
 from gee_server.mgrs import TILE_M, tiles_near, utm_crs, utm_zone, zones_near
-from gee_server.scene import Scene
+from gee_server.scene import WHOLE, Scene
 from gee_server.world import World
 
 PLACES: dict[str, tuple[float, float]] = {
@@ -64,7 +64,7 @@ def s2_products(tile: str, crs: str, left: float, top: float, when: datetime, cl
     }
     if chance("unlabelled", index) < 0.04:
         del properties["CLOUDY_PIXEL_PERCENTAGE"]
-    swath = (0.42 + 0.1 * chance("edge", index), 9.0) if chance("swath", index) < 0.25 else (-9.0, 9.0)
+    swath = (0.42 + 0.1 * chance("edge", index), 9.0) if chance("swath", index) < 0.25 else WHOLE
     names = ("COPERNICUS/S2_SR_HARMONIZED", "COPERNICUS/S2_HARMONIZED", "COPERNICUS/S2_SR", "COPERNICUS/S2")
     scenes = [Scene(name, index, taken, crs, left, top, TILE_M, TILE_M, properties, cloud, swath) for name in names]
     plus = "GOOGLE/CLOUD_SCORE_PLUS/V1/S2_HARMONIZED"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache
 
 import numpy as np
 from shapely.geometry import Polygon, box
@@ -21,6 +21,8 @@ from gee_server.fields import (
 from gee_server.geometry import Geometry, unwrap
 from gee_server.grid import Lattice, Projection, Sampled, reproject
 
+WHOLE = (-9.0, 9.0)
+"""A swath without an edge."""
 SLANT = 0.2
 """How far the edge of a swath moves east from the top of a tile to its foot, in tile widths."""
 
@@ -44,7 +46,7 @@ class Scene:
     properties: dict = field(default_factory=dict, hash=False)
     cloud_pct: float = 0.0
     """Share of the ground under clouds."""
-    swath: tuple[float, float] = (-9.0, 9.0)
+    swath: tuple[float, float] = WHOLE
     """Part of the tile with data, in tile widths from its top west corner, edges slanting by `SLANT`; else nodata."""
     bands: tuple[str, ...] | None = None
     """Only these bands; `None`: all of the collection."""
@@ -91,29 +93,26 @@ class Scene:
 
     def has_data(self, x, y) -> np.ndarray:
         """Whether places in the scene's CRS lie in its swath."""
-        across, down = (np.asarray(x) - self.left) / self.width, (self.top - np.asarray(y)) / self.height
-        along = across - SLANT * down
-        inside = (across >= 0) & (across <= 1) & (down >= 0) & (down <= 1)
+        x, y = np.asarray(x), np.asarray(y)
+        inside = (x >= self.left) & (x <= self.left + self.width) & (y <= self.top) & (y >= self.top - self.height)
+        if self.swath == WHOLE:
+            return inside
+        along = (x - self.left) / self.width - SLANT * (self.top - y) / self.height
         return inside & (along >= self.swath[0]) & (along < self.swath[1])
 
-    @cached_property
+    @property
     def footprint(self) -> Geometry:
         """The part with data, on the Earth."""
-        first, last = self.swath
-        band = Polygon([(first, 0), (last, 0), (last + SLANT, 1), (first + SLANT, 1)])
-        across, down = np.array(box(0, 0, 1, 1).intersection(band).segmentize(0.25).exterior.coords).T
-        x, y = self.left + across * self.width, self.top - down * self.height
-        lon, lat = reproject(self.crs, "EPSG:4326", x, y)
-        lon = x if self.crs == "EPSG:4326" else unwrap(lon)
-        return Geometry(Polygon(np.column_stack([lon, lat])))
+        return _footprint(self.crs, self.left, self.top, self.width, self.height, self.swath)
 
     def values(self, spec: BandSpec, sampled: Sampled) -> tuple[np.ndarray, np.ndarray]:
         """One band at native pixels: what is stored, and whether there is anything."""
         if spec.kind == "masked":
             nothing = np.zeros(sampled.x.shape)
             return nothing, nothing > 0
-        waves = sampled.keep("waves", terms)
-        return self._stored(spec, waves, sampled), self.has_data(sampled.x, sampled.y)
+        edges = (self.crs, self.left, self.top, self.width, self.swath)
+        valid = sampled.keep(edges, lambda *_: self.has_data(sampled.x, sampled.y))
+        return self._stored(spec, sampled.keep("waves", terms), sampled), valid
 
     def _stored(self, spec: BandSpec, waves, sampled: Sampled) -> np.ndarray:
         if spec.kind == "unit_vector":
@@ -148,6 +147,16 @@ class Scene:
         lon, lat = reproject(self.crs, "EPSG:4326", x, y)
         values = self._stored(spec, terms(lon, lat), _Points(lon, lat))
         return np.where(self.has_data(x, y) & (spec.kind != "masked"), values, np.nan)
+
+
+@cache
+def _footprint(crs: str, left: float, top: float, width: float, height: float, swath: tuple) -> Geometry:
+    first, last = swath
+    band = Polygon([(first, 0), (last, 0), (last + SLANT, 1), (first + SLANT, 1)])
+    across, down = np.array(box(0, 0, 1, 1).intersection(band).segmentize(0.25).exterior.coords).T
+    x, y = left + across * width, top - down * height
+    lon, lat = reproject(crs, "EPSG:4326", x, y)
+    return Geometry(Polygon(np.column_stack([x if crs == "EPSG:4326" else unwrap(lon), lat])))
 
 
 class _Points:

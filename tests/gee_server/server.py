@@ -63,6 +63,8 @@ class EarthEngineServer:
         self.requests: list[Request] = []
         self.high_water = 0
         self.tokens: list[str] = []
+        self.crashes: list[str] = []
+        """Errors of its own; the `with` block ends with the first."""
         self.closing = threading.Event()
         self._open = 0
         self._lock = threading.Lock()
@@ -116,6 +118,8 @@ class EarthEngineServer:
                 continue
         self._server.server_close()
         self._thread.join()
+        if self.crashes and error is None:
+            raise RuntimeError(self.crashes[0])
 
     def begin(self, route: str, method: str, path: str, headers: dict[str, str], body: dict | None) -> Request:
         """A request has come in."""

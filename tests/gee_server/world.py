@@ -11,7 +11,8 @@ import gee_server.functions  # noqa: F401 - offers Earth Engine's functions
 from gee_server.archive import Archive
 from gee_server.catalogue import CATALOGUE
 from gee_server.errors import EarthEngineError
-from gee_server.grid import Grid, Lattices, Projection, check_crs
+from gee_server.geometry import point
+from gee_server.grid import Grid, Lattices, Projection, check_crs, reproject
 from gee_server.image import Collection, Image, image_of
 from gee_server.interpreter import Interpreter
 from gee_server.pixels import Look, cast, full
@@ -73,6 +74,22 @@ class World:
     def asset_ids(self) -> set[str]:
         """Of everything stored."""
         return self.image_ids | set(self._archives)
+
+    def scenes_near(self, collection: str, lon: float, lat: float, reach_m: float = 0.0) -> list[Scene]:
+        """For tests: the scenes of a collection whose footprint has a place, or comes within `reach_m`, by date."""
+        place = point(lon, lat)
+        shape = place.buffer(reach_m) if reach_m else place
+        return [scene for scene in self._archives[collection].scenes if scene.footprint.intersects(shape)]
+
+    def scene_pixels(self, collection: str, index: str, bands: Iterable[str], geobox) -> np.ndarray:
+        """For tests: the native pixels of one scene under the pixel centres of a geobox, `[C, H, W]`, NaN if masked.
+
+        Worked out apart from the graph: nothing of what answers requests is used but the scene itself.
+        """
+        scene = self._by_id[f"{collection}/{index}"]
+        rows, cols = np.mgrid[: geobox.shape[0], : geobox.shape[1]] + 0.5
+        x, y = reproject(str(geobox.crs), scene.crs, *(geobox.affine @ (cols, rows)))
+        return np.stack([scene.pixels(band, x, y) for band in bands])
 
     def run(self, expression: dict):
         """The value of an expression."""

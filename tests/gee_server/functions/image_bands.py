@@ -27,18 +27,14 @@ def _slice(image: Image, start: int, end) -> Image:
 
 def joined(first: Image, more: Image, *, overwrite: bool = False) -> Image:
     """The bands of both; a name that is taken gets a number, or replaces."""
-    bands = list(first.bands)
+    bands = {band.name: band for band in first.bands}
     for band in more.bands:
-        taken = [one.name for one in bands]
-        if band.name in taken and overwrite:
-            bands[taken.index(band.name)] = band
-            continue
         name, number = band.name, 0
-        while name in taken:
+        while name in bands and not overwrite:
             number += 1
             name = f"{band.name}_{number}"
-        bands.append(Band(name, band.node))
-    return first.derived(bands, keep=True)
+        bands[name] = band if name == band.name else Band(name, band.node)
+    return first.derived(list(bands.values()), keep=True)
 
 
 @function("Image.addBands")
@@ -86,8 +82,7 @@ _load.wants_world = True
 
 @function("Image.linkCollection")
 def _link(input: Image, imageCollection, linkedBands, linkedProperties, matchPropertyName: str) -> Image:
-    wanted = input.properties.get(matchPropertyName)
-    match = next((one for one in imageCollection.elements if one.properties.get(matchPropertyName) == wanted), None)
+    match = imageCollection.matching(matchPropertyName, input.properties.get(matchPropertyName))
     linked = input
     if linkedBands is not None:
         selectors = linkedBands if isinstance(linkedBands, list) else [linkedBands]

@@ -1,11 +1,14 @@
 """Masks and replacements."""
 
+from functools import lru_cache
+
 import numpy as np
+import shapely
 
 from gee_server.errors import EarthEngineError
 from gee_server.functions.image_math import pairs, wider
 from gee_server.geometry import Geometry
-from gee_server.grid import reproject
+from gee_server.grid import Grid, reproject
 from gee_server.image import Band, Collection, Element, Image
 from gee_server.interpreter import function
 from gee_server.pixels import DOUBLE, FLOAT, Node, OpNode, PixelType, both
@@ -97,10 +100,9 @@ def _common(one: PixelType, other: PixelType) -> PixelType:
     return PixelType("int", min(one.low, other.low), max(one.high, other.high))
 
 
-def inside(shape: Geometry, grid) -> np.ndarray:
+@lru_cache(maxsize=8)
+def inside(shape: Geometry, grid: Grid) -> np.ndarray:
     """Which pixel centres lie in a shape."""
-    import shapely  # noqa: PLC0415
-
     lon, lat = reproject(grid.proj.crs, "EPSG:4326", *grid.centres)
     west, _, east, _ = shape.bounds
     found = np.zeros(lon.shape, bool)

@@ -2,6 +2,7 @@
 """Reducers, and what they make of stacks of images."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -21,8 +22,39 @@ def _filled(stack: np.ndarray, valid: np.ndarray, filling: float) -> np.ndarray:
     return stack if valid.all() else np.where(valid, stack, filling)
 
 
+@cache
+def _comparators(count: int) -> tuple[tuple[int, int], ...]:
+    """Which two to put in order, one after the other, to sort so many: Batcher's merge exchange (Knuth 5.2.2, M)."""
+    found, reach = [], 1 << max(count - 1, 0).bit_length() >> 1
+    first = step = reach
+    while step:
+        last, offset, distance = first, 0, step
+        while True:
+            found += [(i, i + distance) for i in range(count - distance) if i & step == offset]
+            if last == step:
+                break
+            distance, last, offset = last - step, last >> 1, step
+        step >>= 1
+    return tuple(found)
+
+
+def _sort(stack: np.ndarray) -> np.ndarray:
+    """Along the first axis, in place; for few large planes several times faster than numpy's."""
+    if len(stack) > 32:
+        stack.sort(axis=0)
+        return stack
+    for i, j in _comparators(len(stack)):
+        low = np.minimum(stack[i], stack[j])
+        np.maximum(stack[i], stack[j], out=stack[j])
+        stack[i] = low
+    return stack
+
+
 def _median(stack: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    ordered = np.sort(_filled(stack, valid, np.inf), axis=0)
+    if valid.all():
+        ordered, middle = _sort(stack.copy()), len(stack) // 2
+        return (ordered[(len(stack) - 1) // 2].astype(float) + ordered[middle]) / 2
+    ordered = _sort(np.where(valid, stack, np.inf))
     count = valid.sum(axis=0)[None]
     low = np.take_along_axis(ordered, np.maximum(count - 1, 0) // 2, axis=0)[0]
     high = np.take_along_axis(ordered, np.minimum(count // 2, len(stack) - 1), axis=0)[0]
