@@ -100,9 +100,12 @@ CATALOGUE = {
     "LANDSAT/LC08/C02/T1_L2": _landsat(),
     "LANDSAT/LC09/C02/T1_L2": _landsat(),
     "USDA/NAIP/DOQQ": CollectionSpec("NAIP", tuple(BandSpec(name, 1.0, UINT8, 20, 235) for name in "RGBN"), dated=True),
-    "ESA/WorldCover/v200": CollectionSpec(
-        "WORLDCOVER", (BandSpec("Map", 8.333333333333333e-05, UINT8, kind="class"),), dated=False
-    ),
+    **{
+        f"ESA/WorldCover/{version}": CollectionSpec(
+            f"WORLDCOVER_{version}", (BandSpec("Map", 8.333333333333333e-05, UINT8, kind="class"),), dated=False
+        )
+        for version in ("v100", "v200")
+    },
     "GOOGLE/CLOUD_SCORE_PLUS/V1/S2_HARMONIZED": CollectionSpec(
         "S2_CLOUD", tuple(BandSpec(name, 10, FLOAT, 0, 1, kind="cloud_score") for name in ("cs", "cs_cdf"))
     ),

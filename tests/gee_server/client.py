@@ -31,18 +31,25 @@ def no_way_out(server: EarthEngineServer) -> Iterator[None]:
 
 
 @contextmanager
-def connected(server: EarthEngineServer, *, project: str = "test-project", credentials=None) -> Iterator[None]:
-    """The client initialised against the server; afterwards as if it had never been."""
+def connected(
+    server: EarthEngineServer, *, project: str = "test-project", credentials=None, retries: int = 0
+) -> Iterator[None]:
+    """The client initialised against the server; afterwards as it was before, so that one may stand within another."""
     import ee  # noqa: PLC0415
     from ee import _state  # noqa: PLC0415
 
-    with no_way_out(server), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ee.Initialize(credentials=credentials, url=server.url, project=project)
+    before = _state._state
+    _state.reset_state()
     try:
+        with no_way_out(server), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ee.Initialize(credentials=credentials, url=server.url, project=project)
+        ee.data.setMaxRetries(retries)
         yield
     finally:
         session = _state.get_state().requests_session
         if session is not None:
             session.close()
-        ee.Reset()
+        if before is None:
+            ee.Reset()
+        _state._state = before

@@ -13,17 +13,17 @@ from gee_server.world import World
 
 PLACES: dict[str, tuple[float, float]] = {
     "toulouse": (1.4437, 43.6047),
-    "tile_edge": (1.4979, 43.70),
+    "tile_edge": (1.7589, 43.6973),
     "zone_edge": (6.0004, 45.0),
     "equator": (36.8219, 0.0003),
     "far_north": (25.0, 70.0),
-    "south": (-60.0, -33.5),
+    "south": (-61.3, -33.5),
     "antimeridian": (179.9995, -16.8),
     "antimeridian_east": (-179.9995, 65.0),
     "iowa": (-93.5, 42.0),
 }
-"""Longitude and latitude; tile_edge lies where two Sentinel-2 tiles overlap, zone_edge and the antimeridian where two
-UTM zones do."""
+"""Longitude and latitude; tile_edge lies on the western edge of T31TDJ, within T31TCJ; zone_edge and the
+antimeridian where tiles of two UTM zones overlap."""
 REACH_M = 6000
 FIRST_DAY, LAST_DAY = datetime(2022, 1, 3, tzinfo=UTC), datetime(2022, 12, 31, tzinfo=UTC)
 
@@ -168,8 +168,10 @@ def fixed_scenes(lon: float, lat: float) -> list[Scene]:
 
 def worldcover_scenes() -> list[Scene]:
     """The whole Earth at once."""
-    when = datetime(2021, 1, 1, tzinfo=UTC)
-    return [Scene("ESA/WorldCover/v200", "2021", when, "EPSG:4326", -180.0, 84.0, 360.0, 144.0)]
+    return [
+        Scene(f"ESA/WorldCover/{version}", f"{year}", datetime(year, 1, 1, tzinfo=UTC), "EPSG:4326", -180, 84, 360, 144)
+        for version, year in (("v100", 2020), ("v200", 2021))
+    ]
 
 
 @cache
