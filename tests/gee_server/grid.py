@@ -10,7 +10,7 @@ from pyproj import CRS, Geod, Transformer
 
 from gee_server.errors import EarthEngineError
 
-_KEPT_LATTICES = 24
+_KEPT_LATTICES, _KEPT_PX = 256, 1_500_000
 
 
 @lru_cache(maxsize=256)
@@ -104,11 +104,16 @@ class Grid:
 
     def step_in(self, crs: str) -> float:
         """How far apart its pixel centres are in another CRS, measured at the middle of the grid."""
-        sx, shx, tx, shy, sy, ty = self.proj.transform
-        col = self.width / 2 + np.array([0.0, 1.0, 0.0])
-        row = self.height / 2 + np.array([0.0, 0.0, 1.0])
-        x, y = reproject(self.proj.crs, crs, sx * col + shx * row + tx, shy * col + sy * row + ty)
-        return float(max(np.hypot(x[1] - x[0], y[1] - y[0]), np.hypot(x[2] - x[0], y[2] - y[0])))
+        return _step(self, crs)
+
+
+@lru_cache(maxsize=1024)
+def _step(grid: Grid, crs: str) -> float:
+    sx, shx, tx, shy, sy, ty = grid.proj.transform
+    col = grid.width / 2 + np.array([0.0, 1.0, 0.0])
+    row = grid.height / 2 + np.array([0.0, 0.0, 1.0])
+    x, y = reproject(grid.proj.crs, crs, sx * col + shx * row + tx, shy * col + sy * row + ty)
+    return float(max(np.hypot(x[1] - x[0], y[1] - y[0]), np.hypot(x[2] - x[0], y[2] - y[0])))
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,9 @@ class Lattice:
     step: float
     phase_x: float
     phase_y: float
+    shift_x: float = 0.0
+    """From a pixel's centre to the place that is looked at."""
+    shift_y: float = 0.0
 
 
 class Sampled:
@@ -129,9 +137,14 @@ class Sampled:
         x, y = grid.centres_in(lattice.crs)
         self.col = np.floor((x - lattice.phase_x) / lattice.step + 1e-6).astype(np.int64)
         self.row = np.floor((y - lattice.phase_y) / lattice.step + 1e-6).astype(np.int64)
-        self.x = lattice.phase_x + (self.col + 0.5) * lattice.step
-        self.y = lattice.phase_y + (self.row + 0.5) * lattice.step
+        self.x, self.y = self._centre(self.col, self.row)
         self._kept: dict[str, tuple] = {}
+
+    def _centre(self, col: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The place in each pixel."""
+        lattice = self.lattice
+        x = lattice.phase_x + (col + 0.5) * lattice.step + lattice.shift_x
+        return x, lattice.phase_y + (row + 0.5) * lattice.step + lattice.shift_y
 
     @cached_property
     def lonlat(self) -> tuple[np.ndarray, np.ndarray]:
@@ -141,9 +154,7 @@ class Sampled:
         rows, cols = self.row[:, :1], self.col[:1]
         if (self.row == rows).all() and (self.col == cols).all():  # the grid lies along the lattice: few pixels
             (row, back_row), (col, back_col) = (np.unique(one, return_inverse=True) for one in (rows, cols))
-            x = np.broadcast_to(self.lattice.phase_x + (col + 0.5) * self.lattice.step, (row.size, col.size))
-            y = np.broadcast_to(self.lattice.phase_y + (row[:, None] + 0.5) * self.lattice.step, x.shape)
-            lon, lat = reproject(self.lattice.crs, "EPSG:4326", x, y)
+            lon, lat = reproject(self.lattice.crs, "EPSG:4326", *self._centre(*np.meshgrid(col, row)))
             back = np.ix_(back_row.ravel(), back_col.ravel())
             return lon[back], lat[back]
         return reproject(self.lattice.crs, "EPSG:4326", self.x, self.y)
@@ -172,8 +183,9 @@ class Lattices:
         sampled = Sampled(grid, lattice)
         with self._lock:
             self._kept[key] = sampled
-            while len(self._kept) > _KEPT_LATTICES:
-                self._kept.popitem(last=False)
+            size = sum(kept.x.size for kept in self._kept.values())
+            while len(self._kept) > 1 and (len(self._kept) > _KEPT_LATTICES or size > _KEPT_PX):
+                size -= self._kept.popitem(last=False)[1].x.size
         return sampled
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -141,20 +141,16 @@ class SceneNode(Node):
         return min(int(np.floor(np.log2(max(ratio, 1.0)) + 1e-3)), 5)
 
     def _pyramid(self, look: Look, grid: Grid, factor: int) -> Plane:
-        step = self.spec.step * factor
-        x, y = grid.centres_in(self.scene.crs)
-        left = self.scene.left + np.floor((x - self.scene.left) / step + 1e-6) * step
-        top = self.scene.top - np.floor((self.scene.top - y) / step + 1e-6) * step
-        parts = [(i + 0.5) * self.spec.step for i in range(factor)]
-        if self.spec.kind in ("class", "cloud_class", "qa", "masked"):
-            parts = parts[:1]
-        total, count = np.zeros(x.shape), np.zeros(x.shape, int)
-        for dx in parts:
-            for dy in parts:
-                values = self.scene.pixels(self.spec.name, left + dx, top - dy)
-                valid = ~np.isnan(values)
-                total += np.where(valid, values, 0)
-                count += valid
+        lattice = self.scene.lattice(self.spec, factor)
+        parts = [(i + 0.5 - factor / 2) * self.spec.step for i in range(factor)]
+        sampled_only = self.spec.kind in ("class", "cloud_class", "qa", "masked")
+        places = [(parts[0], parts[-1])] if sampled_only else [(dx, dy) for dx in parts for dy in parts]
+        total, count = np.zeros((grid.height, grid.width)), np.zeros((grid.height, grid.width), int)
+        for dx, dy in places:
+            sampled = look.sampled(grid, replace(lattice, shift_x=dx, shift_y=dy))
+            values, valid = self.scene.values(self.spec, sampled)
+            total += np.where(valid, values, 0)
+            count += valid
         mean = total / np.maximum(count, 1)
         return (np.rint(mean) if self.spec.type[0] == "int" else mean), count > 0
 

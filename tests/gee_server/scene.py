@@ -87,9 +87,14 @@ class Scene:
         """Of one band."""
         return Projection(self.crs, (spec.step, 0.0, self.left, 0.0, -spec.step, self.top))
 
-    def lattice(self, spec: BandSpec) -> Lattice:
-        """The pixels of one band, without the edges of the scene; scenes of one place share it."""
-        return Lattice(self.crs, spec.step, _phase(self.left, spec.step), _phase(self.top, spec.step))
+    def lattice(self, spec: BandSpec, factor: int = 1) -> Lattice:
+        """The pixels of one band, without the edges of the scene; scenes of one place share it.
+
+        Args:
+            factor: Pixels of the pyramid that are so many times as wide.
+        """
+        step = spec.step * factor
+        return Lattice(self.crs, step, _phase(self.left, step), _phase(self.top, step))
 
     def has_data(self, x, y) -> np.ndarray:
         """Whether places in the scene's CRS lie in its swath."""
@@ -110,8 +115,8 @@ class Scene:
         if spec.kind == "masked":
             nothing = np.zeros(sampled.x.shape)
             return nothing, nothing > 0
-        edges = (self.crs, self.left, self.top, self.width, self.swath)
-        valid = sampled.keep(edges, lambda *_: self.has_data(sampled.x, sampled.y))
+        edges = (self.left, self.top, self.width, self.swath)
+        valid = sampled.keep(("edges", *edges), lambda *_: self.has_data(sampled.x, sampled.y))
         return self._stored(spec, sampled.keep("waves", terms), sampled), valid
 
     def _stored(self, spec: BandSpec, waves, sampled: Sampled) -> np.ndarray:

@@ -8,7 +8,7 @@ from gee_server.geometry import EARTH
 from gee_server.grid import Grid, Projection, reproject
 from gee_server.image import Band, Image, projection_of
 from gee_server.interpreter import function
-from gee_server.pixels import DOUBLE, Node, OpNode, full
+from gee_server.pixels import DOUBLE, FLOAT, Node, OpNode, full
 
 _LARGEST_WINDOW_PX = 40_000_000
 _MARGIN_PX = 3
@@ -45,10 +45,13 @@ def _window(node: Node, grid: Grid) -> tuple[Grid, np.ndarray, np.ndarray]:
 
 
 class _Bilinear(Node):
-    """Interpolated between the centres of the node's own pixels; nothing changes on its own grid."""
+    """Interpolated between the centres of the node's own pixels; nothing changes on its own grid.
+
+    The real service does not say whether integers stay whole; here they do not, so that a cast must round.
+    """
 
     def __init__(self, node: Node) -> None:
-        super().__init__(node.type, node.proj, (node,))
+        super().__init__(FLOAT if node.type == FLOAT else DOUBLE, node.proj, (node,))
 
     def compute(self, look, grid):
         node = self.parents[0]
@@ -65,7 +68,7 @@ class _Bilinear(Node):
                 at = (top + dr).astype(int), (left + dc).astype(int)
                 total += np.where(weight > 1e-6, values[at] * weight, 0)
                 sound &= valid[at] | (weight <= 1e-6)
-        return (np.rint(total) if node.type.precision == "int" else total), sound
+        return total, sound
 
 
 class _Reprojected(Node):
