@@ -76,7 +76,7 @@ _MEANINGS = (
         "ask for a smaller place or a shorter window",
     ),
     _Meaning(
-        r"did not match any bands|may not be null|contains no bands",
+        r"did not match any bands|may not be null|(?:contains|has) no bands|number of bands \(0\)",
         NoImagery,
         "Earth Engine found no scene to make the pixels of.",
         "widen the window or raise cloudy_pct",

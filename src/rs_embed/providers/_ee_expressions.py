@@ -13,6 +13,7 @@ import ee
 from odc.geo.geobox import GeoBox
 
 from rs_embed.bands import Unit, bands_of
+from rs_embed.geo import subgrid
 from rs_embed.providers._ee_archives import (
     CLEAR_SCL,
     CLOUD_SCORE,
@@ -77,7 +78,8 @@ class Recipe:
 
 def _filter(condition: Condition) -> ee.Filter:
     if condition.relation == "at most":
-        return ee.Filter.lte(condition.property, condition.value)
+        # Not `lte`: the client makes it "not greater", which a scene without the property passes.
+        return ee.Filter.lessThanOrEquals(condition.property, condition.value)
     if condition.relation == "holds":
         return ee.Filter.listContains(condition.property, condition.value)
     return ee.Filter.eq(condition.property, condition.value)
@@ -93,12 +95,12 @@ def scene_list(recipe: Recipe, window: TemporalSpec | None, *, measured: bool) -
             sensor; else all scenes are told of, so that it can be said which condition left how many.
     """
     archive = recipe.archive
-    names = ["system:index", "system:time_start", *archive.properties]
+    names = ["system:time_start", *archive.properties]
     names += [archive.cloud_property] if archive.cloud_property else []
     look, region = _look(recipe.geobox), recipe.region
 
     def told(image: ee.Image) -> ee.Feature:
-        scene = ee.Feature(None).copyProperties(image, names)
+        scene = ee.Feature(None).copyProperties(image, names).set("scene", image.get("system:index"))
         if not measured:
             return scene
         shown = _masked(image, recipe).select([recipe.names[0]]).mask().rename(["clear"]).unmask(0, False)
@@ -117,8 +119,9 @@ def scene_list(recipe: Recipe, window: TemporalSpec | None, *, measured: bool) -
 
 def _look(geobox: GeoBox) -> GeoBox:
     """The same ground in pixels coarse enough to be looked at quickly."""
-    step = max(1, math.ceil(max(geobox.shape) / LOOK_PX))
-    return geobox.zoom_out(step) if step > 1 else geobox
+    height, width = geobox.shape
+    step = math.ceil(max(height, width) / LOOK_PX)
+    return subgrid(geobox, (0, 0), step, (math.ceil(height / step), math.ceil(width / step)))
 
 
 def pixel_grid(geobox: GeoBox) -> dict[str, object]:
@@ -175,7 +178,7 @@ def _masked(image: ee.Image, recipe: Recipe) -> ee.Image:
     """The bands wanted of one scene, without cloud and shadow as far as the sensor asks."""
     pixels = image.select(recipe.names)
     if _resampling(recipe) == "bilinear":
-        pixels = pixels.resample("bilinear")
+        pixels = pixels.resample("bilinear").unmask(pixels)  # at the seam of two tiles there is nothing between them
     if recipe.sensor.cloud_mask == "scl":
         scl = image.select(["SCL"])
         clear = scl.eq(CLEAR_SCL[0])

@@ -53,7 +53,7 @@ def _scene(told: Mapping[str, object], archive: Archive) -> Scene:
         return float(value) if isinstance(value, int | float) else 0.0
 
     time = datetime.fromtimestamp(number("system:time_start") / 1000, UTC)
-    return Scene(str(told["system:index"]), time, told, number(archive.cloud_property), number("clear"))
+    return Scene(str(told["scene"]), time, told, number(archive.cloud_property), number("clear"))
 
 
 @dataclass(frozen=True)

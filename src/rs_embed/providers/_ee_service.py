@@ -33,12 +33,12 @@ class Service:
             ProviderError: The service could not, or would not, answer.
         """
 
-        def ask() -> list[Scene]:
+        def ask() -> object:
             with client_of(self._account):
-                answer = ee.data.computeValue(scene_list(self._recipe(place), window, measured=measured))
-            return read_scenes(answer, place.archive)
+                told: object = ee.data.computeValue(scene_list(self._recipe(place), window, measured=measured))
+            return told
 
-        return self._retry.call(ask, f"listing scenes of {place.sensor.collection}")
+        return read_scenes(self._retry.call(ask, f"listing scenes of {place.sensor.collection}"), place.archive)
 
     def any_scene(self, place: Place) -> bool:
         """Whether the collection has anything on the grid, on whichever day.

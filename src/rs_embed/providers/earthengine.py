@@ -12,7 +12,7 @@ from odc.geo.geobox import GeoBox
 
 from rs_embed.bands import bands_of
 from rs_embed.chip import Chip, Source
-from rs_embed.errors import NoImagery, NoValidPixels, OutsideCoverage, SpecError
+from rs_embed.errors import NoImagery, NoValidPixels, OutsideCoverage, ReadError, SpecError
 from rs_embed.providers._ee_archives import Place, archive_of, conditions_of
 from rs_embed.providers._ee_notes import notes_of
 from rs_embed.providers._ee_pixels import in_units
@@ -169,8 +169,8 @@ class EarthEngine:
         frames = plan_frames(query, place.archive, scenes)
         try:
             stored = service.pixels(place, frames)
-        except NoImagery:  # only now, where no list of scenes was asked for
-            raise self._nothing(service, place, query.window) from None
+        except (NoImagery, ReadError) as error:  # nothing to compute with: only now, where no list was asked for
+            raise (None if scenes else self._nothing(service, place, query.window)) or error from None
         values = np.stack([in_units(one[:-1], query.sensor, place.archive) for one in stored])
         valid = [i for i, one in enumerate(values) if np.isfinite(one).any()]
         if not valid:
@@ -228,7 +228,9 @@ class EarthEngine:
         conditions = conditions_of(query.sensor)
         scenes = [scene for scene in told if all(condition.met_by(scene.told) for condition in conditions)]
         if not scenes:
-            raise self._nothing(service, place, query.window, None if picks else told)
+            nothing = self._nothing(service, place, query.window, None if picks else told)
+            if nothing is not None:
+                raise nothing
         return scenes
 
     def _nothing(
@@ -237,8 +239,8 @@ class EarthEngine:
         place: Place,
         window: TemporalSpec | None,
         told: Sequence[Scene] | None = None,
-    ) -> NoImagery | OutsideCoverage:
-        """Why there is no imagery; asks what is not known yet (`told`: all scenes in the window)."""
+    ) -> NoImagery | OutsideCoverage | None:
+        """Why there is no imagery, if there is none; asks what is not known yet (`told`: all scenes in the window)."""
         told = service.scenes(place, window, measured=False) if told is None else told
         if not told and not (place.archive.dated and service.any_scene(place)):
             return OutsideCoverage(
@@ -249,6 +251,8 @@ class EarthEngine:
         for condition in conditions_of(place.sensor):
             left = [scene for scene in left if condition.met_by(scene.told)]
             scenes.append(f"{len(left)} {condition.name}")
+        if left:
+            return None
         return NoImagery(
             f"Wanted {place.sensor.collection} {_days(window)}, found no scene to make pixels of.",
             where=in_degrees(place.geobox),
