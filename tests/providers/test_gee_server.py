@@ -1,25 +1,17 @@
-"""The loopback Earth Engine, asked by the unmodified client: what it computes, refuses and breaks."""
+"""The loopback Earth Engine, asked by the unmodified client: what it computes and what it refuses."""
 
-import threading
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 from affine import Affine
-from gee_server import PLACES, EarthEngineServer, Fault, Scene, World, connected, default_world, faults, pixel
-from gee_server.mgrs import utm_crs, utm_zone
-from gee_server.places import s2_products
+from gee_server import PLACES, EarthEngineServer, Scene, World, connected, default_world, pixel
+from gee_server.asking import S1, S1_FLOAT, S2, TOULOUSE, centres, chip, compute, outline, seen, world_of
 from gee_server.scene import WHOLE
 from odc.geo.geobox import GeoBox
-from pyproj import Transformer
 
 ee = pytest.importorskip("ee")
-
-S2, S1, S1_FLOAT = "COPERNICUS/S2_SR_HARMONIZED", "COPERNICUS/S1_GRD", "COPERNICUS/S1_GRD_FLOAT"
-TOULOUSE = PLACES["toulouse"]
 
 
 @pytest.fixture(scope="module")
@@ -36,52 +28,8 @@ def fresh(server) -> EarthEngineServer:
     return server
 
 
-def chip(lon: float, lat: float, side_px: int = 24, step: float = 10.0, crs: str | None = None) -> GeoBox:
-    """A square around a place, snapped to 60 m."""
-    crs = crs or utm_crs(utm_zone(lon), lat)
-    x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(lon, lat)
-    west, north = (round(one / 60) * 60 for one in (x - side_px * step / 2, y + side_px * step / 2))
-    return GeoBox((side_px, side_px), Affine(step, 0, west, 0, -step, north), crs)
-
-
-def grid_of(geobox: GeoBox) -> dict:
-    sx, shx, tx, shy, sy, ty = geobox.affine[:6]
-    affine = {"scaleX": sx, "shearX": shx, "translateX": tx, "shearY": shy, "scaleY": sy, "translateY": ty}
-    size = {"width": geobox.shape[1], "height": geobox.shape[0]}
-    return {"dimensions": size, "affineTransform": affine, "crsCode": str(geobox.crs)}
-
-
-def compute(image, geobox: GeoBox) -> np.ndarray:
-    return ee.data.computePixels({"expression": image, "fileFormat": "NUMPY_NDARRAY", "grid": grid_of(geobox)})
-
-
-def centres(geobox: GeoBox, crs: str = "EPSG:4326") -> tuple[np.ndarray, np.ndarray]:
-    rows, cols = np.mgrid[: geobox.shape[0], : geobox.shape[1]] + 0.5
-    return Transformer.from_crs(str(geobox.crs), crs, always_xy=True).transform(*(geobox.affine @ (cols, rows)))
-
-
-def outline(geobox: GeoBox):
-    lon, lat = centres(geobox)
-    return ee.Geometry.Rectangle([lon.min(), lat.min(), lon.max(), lat.max()])
-
-
 def s2(start: str, end: str, geobox: GeoBox):
     return ee.ImageCollection(S2).filterDate(start, end).filterBounds(outline(geobox))
-
-
-def seen(world: World, start: str, end: str, collection: str = S2, place=TOULOUSE) -> list[Scene]:
-    """Scenes at a place within half-open days, by date."""
-    first, last = (datetime.fromisoformat(day).replace(tzinfo=UTC) for day in (start, end))
-    return [scene for scene in world.scenes_near(collection, *place) if first <= scene.when < last]
-
-
-def world_of(cloud_pct: float, days: int = 1, collections=(S2,)) -> World:
-    """One tile around Toulouse, on the first days of June 2022."""
-    scenes = []
-    for day in range(1, days + 1):
-        when = datetime(2022, 6, day, tzinfo=UTC)
-        scenes += s2_products("31TCJ", "EPSG:32631", 300000, 4900020, when, cloud_pct)
-    return World(scenes)
 
 
 def test_a_pixel_is_the_ground_under_its_centre(fresh):
@@ -119,6 +67,24 @@ def test_a_20_m_band_repeats_on_a_10_m_grid_unless_resampled(fresh):
     down = wide[[0, *range(9)]] * 0.25 + wide * 0.75, wide * 0.75 + wide[[*range(1, 10), 9]] * 0.25
     smooth = np.stack(down, axis=1).reshape(20, 20)[4:16, 4:16]
     assert np.abs(compute(image.resample("bilinear"), box)["B11"] - smooth).max() < 1e-6
+
+
+def test_a_grid_of_half_the_detail_reads_the_mean_of_four_pixels(fresh):
+    fine = chip(*TOULOUSE, 12)
+    coarse = GeoBox((6, 6), fine.affine @ Affine.scale(2), str(fine.crs))
+    image = ee.Image(first_id()).select("B4", "SCL")
+    pixels, answer = compute(image, fine), compute(image, coarse)
+    mean = pixels["B4"].astype(float).reshape(6, 2, 6, 2).mean(axis=(1, 3))
+    assert np.abs(answer["B4"] - mean).max() <= 0.5
+    assert np.array_equal(answer["SCL"], pixels["SCL"][::2, ::2])
+
+
+def test_reprojecting_fixes_the_pixels_before_they_are_read(fresh):
+    box = chip(*TOULOUSE, 12)
+    image = ee.Image(first_id()).select("B4")
+    coarse = GeoBox((6, 6), box.affine @ Affine.scale(2), str(box.crs))
+    fixed = compute(image.reproject(str(box.crs), list(coarse.affine[:6])), box)["B4"]
+    assert np.array_equal(fixed, compute(image, coarse)["B4"].repeat(2, 0).repeat(2, 1))
 
 
 def test_resampling_a_composite_changes_nothing(fresh):
@@ -185,6 +151,29 @@ def test_a_mosaic_has_the_last_image_on_top(fresh):
     wanted = fresh.world.scene_pixels(S2, clearest.index, ("B4",), box)[0]
     valid = ~np.isnan(wanted)
     assert valid.any() and np.array_equal(answer["B4"][valid], wanted[valid])
+
+
+def test_a_quality_mosaic_takes_each_pixel_from_its_best_image(fresh):
+    box = chip(*TOULOUSE)
+    answer = compute(s2("2022-05-01", "2022-06-01", box).select("B4", "B8").qualityMosaic("B8"), box)
+    scenes = seen(fresh.world, "2022-05-01", "2022-06-01")
+    stack = np.stack([fresh.world.scene_pixels(S2, scene.index, ("B4", "B8"), box) for scene in scenes])
+    best = np.nanargmax(stack[:, 1], axis=0)
+    assert np.array_equal(answer["B4"], np.take_along_axis(stack[:, 0], best[None], axis=0)[0])
+
+
+def test_frames_of_calendar_months_come_in_one_request(fresh):
+    box = chip(*TOULOUSE)
+    year = s2("2022-01-01", "2023-01-01", box).select("B4")
+    frames = [
+        year.filter(ee.Filter.calendarRange(month, month, "month")).count().rename(f"t{month}") for month in (3, 4)
+    ]
+    answer = compute(ee.Image.cat(frames).toUint8(), box)
+    for month in (3, 4):
+        scenes = seen(fresh.world, f"2022-{month:02}-01", f"2022-{month + 1:02}-01")
+        valid = [~np.isnan(fresh.world.scene_pixels(S2, scene.index, ("B4",), box)[0]) for scene in scenes]
+        assert np.array_equal(answer[f"t{month}"], np.sum(valid, axis=0))
+    assert len(fresh.requests) == 1
 
 
 def test_the_collection_that_is_not_harmonised_carries_esas_offset():
@@ -294,104 +283,3 @@ def test_what_the_service_refuses_is_refused_in_its_words(fresh, message):
 def test_too_many_pixels_on_a_side_are_refused(fresh):
     with pytest.raises(ee.EEException, match=r"Pixel grid dimensions \(32769x1\) must be less than or equal to 32768"):
         compute(ee.Image(1), GeoBox((1, 32769), Affine(10, 0, 0, 0, -10, 0), "EPSG:32631"))
-
-
-STATUSES = [
-    (faults.quota(retry_after=3, times=1), 429, "Quota exceeded"),
-    (faults.internal(times=1), 500, "internal error"),
-    (faults.unavailable(times=1), 503, "unavailable"),
-    (faults.unauthorized(times=1), 401, "invalid authentication"),
-    (faults.not_registered("mine", times=1), 403, "Project mine is not registered"),
-    (faults.timed_out(times=1), 400, "Computation timed out."),
-]
-
-
-@pytest.mark.parametrize(("fault", "status", "message"), STATUSES, ids=[str(status) for _, status, _ in STATUSES])
-def test_a_status_comes_once_and_then_the_answer(fresh, fault, status, message):
-    fault.times = 1
-    fresh.faults.append(fault)
-    with pytest.raises(ee.EEException, match=message) as failed:
-        ee.Number(1).add(1).getInfo()
-    response = failed.value.__context__.resp
-    assert response.status == status and response.get("retry-after") == fault.headers.get("Retry-After")
-    assert ee.Number(1).add(1).getInfo() == 2
-    assert [one.status for one in fresh.requests] == [status, 200]
-
-
-@pytest.mark.parametrize(
-    ("kind", "error"), [("reset", ConnectionError), ("cut", ConnectionError), ("short", ValueError)]
-)
-def test_a_broken_answer_breaks_the_client(fresh, kind, error):
-    fresh.faults.append(Fault(kind, numbers=frozenset({2})))
-    box = chip(*TOULOUSE, 16)
-    image = ee.Image(first_id()).select("B2")
-    whole = compute(image, box)
-    with pytest.raises(error):
-        compute(image, box)
-    assert np.array_equal(compute(image, box), whole)
-
-
-def test_a_server_that_hangs_is_left_after_the_deadline(fresh):
-    fresh.faults.append(Fault("hang", times=1))
-    ee.data.setDeadline(200)
-    with pytest.raises(TimeoutError):
-        ee.Number(1).getInfo()
-    ee.data.setDeadline(0)
-    assert ee.Number(1).getInfo() == 1
-    assert [one.route for one in fresh.data_requests] == ["value", "value"]
-
-
-def test_faults_by_chance_are_the_same_for_the_same_seed(fresh):
-    def statuses() -> list[int]:
-        fresh.reset()
-        fresh.script.at_random(0.3, seed=5, kinds=[faults.unavailable(), faults.quota()])
-        for i in range(20):
-            try:
-                ee.Number(i).getInfo()
-            except ee.EEException:
-                continue
-        return [one.status for one in fresh.requests]
-
-    first = statuses()
-    assert first == statuses() and {200, 429, 503} == set(first)
-
-
-def test_the_server_counts_how_many_it_serves_at_once(fresh):
-    fresh.latency_s = 0.15
-    started = time.monotonic()
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda i: ee.Number(i).getInfo(), range(8))) == list(range(8))
-    assert time.monotonic() - started >= 0.3
-    assert fresh.high_water == 4
-
-
-def test_an_expired_token_is_refused_until_a_new_one_is_fetched():
-    from google.oauth2.credentials import Credentials
-
-    with EarthEngineServer(world_of(0.0), token=True) as server:
-        credentials = Credentials(
-            None, refresh_token="r", client_id="c", client_secret="s", token_uri=f"{server.url}/token"
-        )
-        with connected(server, credentials=credentials):
-            assert ee.Number(1).getInfo() == 1
-            server.expire_tokens()
-            assert ee.Number(2).getInfo() == 2
-    assert [one.route for one in server.requests if one.route in ("token", "value")][-4:] == [
-        "value",
-        "value",
-        "token",
-        "value",
-    ]
-
-
-def test_nothing_is_left_of_a_server_that_is_closed():
-    before = set(threading.enumerate())
-    with EarthEngineServer(world_of(10.0)) as server, connected(server):
-        server.faults.append(Fault("hang", times=1))
-        waiting = threading.Thread(target=lambda: pytest.raises(ConnectionError, ee.Number(1).getInfo))
-        waiting.start()
-        while not server.data_requests:
-            time.sleep(0.01)
-        server.closing.set()
-        waiting.join()
-    assert set(threading.enumerate()) == before
