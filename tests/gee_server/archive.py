@@ -36,10 +36,10 @@ class Archive(Collection):
         return Collection(elements, self.id, self.properties)
 
     def kept(self, mask: np.ndarray, filter: Filter) -> Archive:
-        """What a filter leaves; the mask may let through too many, never too few."""
+        """What a filter leaves of those that its mask lets through."""
         at = np.flatnonzero(mask)
-        if filter.test is not None:
-            at = at[[filter.test(_Peek(self.scenes[i])) for i in at]] if at.size else at
+        if not filter.exact and at.size:
+            at = at[[filter.test(_Peek(self.scenes[i])) for i in at]]
         columns = {name: column[at] for name, column in self.columns.items()}
         return Archive([self.scenes[i] for i in at], self.id, columns)
 

@@ -63,6 +63,7 @@ class Projection:
 COMPOSITE = Projection("EPSG:4326", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
 
 
+@lru_cache(maxsize=256)
 def check_crs(code: str) -> str:
     """The code, if pyproj knows it.
 
@@ -171,6 +172,7 @@ class Lattices:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[Grid, Lattice], Sampled] = OrderedDict()
+        self._size = 0
         self._lock = threading.Lock()
 
     def get(self, grid: Grid, lattice: Lattice) -> Sampled:
@@ -182,10 +184,11 @@ class Lattices:
                 return self._kept[key]
         sampled = Sampled(grid, lattice)
         with self._lock:
-            self._kept[key] = sampled
-            size = sum(kept.x.size for kept in self._kept.values())
-            while len(self._kept) > 1 and (len(self._kept) > _KEPT_LATTICES or size > _KEPT_PX):
-                size -= self._kept.popitem(last=False)[1].x.size
+            if key not in self._kept:
+                self._kept[key] = sampled
+                self._size += sampled.x.size
+            while len(self._kept) > 1 and (len(self._kept) > _KEPT_LATTICES or self._size > _KEPT_PX):
+                self._size -= self._kept.popitem(last=False)[1].x.size
         return sampled
 
 

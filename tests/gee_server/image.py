@@ -132,12 +132,26 @@ class Collection:
         return all(isinstance(element, Image) for element in self.elements)
 
 
+def _once(make: Callable) -> Callable:
+    """Keep what is made of a scene with the scene: both never change."""
+    name = f"_{make.__name__}"
+
+    def kept(scene: Scene):
+        if name not in scene.__dict__:
+            scene.__dict__[name] = make(scene)
+        return scene.__dict__[name]
+
+    return kept
+
+
+@_once
 def properties_of(scene: Scene) -> dict:
-    """Of a scene, with those that the archive adds."""
+    """Of a scene, with those that the archive adds; not to be changed."""
     own = {"system:index": scene.index, "system:time_start": scene.time_ms, "system:footprint": scene.footprint}
     return {"system:time_end": scene.time_ms, **scene.properties, **own}
 
 
+@_once
 def image_of(scene: Scene) -> Image:
     """A scene as the archive hands it out."""
     bands = tuple(Band(spec.name, SceneNode(scene, spec)) for spec in scene.specs)

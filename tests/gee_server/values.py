@@ -46,6 +46,8 @@ class Filter:
     fast: Callable | None = None
     join: Callable[[Element, Element], bool] | None = None
     """Of two fields, for joins."""
+    exact: bool = False
+    """Whether `fast` alone decides; else it may let through too many."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ def _comparison(name: str, test: Callable, fast: Callable | None = None) -> Call
             return left is not None and right is not None and bool(test(_plain(left), _plain(right)))
 
         quick = fast(leftField, rightValue, rightField, leftValue) if fast else None
-        return Filter(lambda element: joined(element, element), quick, joined)
+        exact = quick is not None and name == "Filter.dateRangeContains"
+        return Filter(lambda element: joined(element, element), quick, joined, exact)
 
     return do
 
@@ -122,6 +123,7 @@ def _and(filters: list) -> Filter:
         lambda element: all(one.test(element) for one in filters),
         fast if any(one.fast for one in filters) else None,
         lambda one, other: all(each.join(one, other) for each in filters),
+        all(one.exact for one in filters),
     )
 
 
