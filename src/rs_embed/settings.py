@@ -41,10 +41,11 @@ class Knobs(BaseSettings):
                     fix=did_you_mean(name, cls.model_fields),
                 )
         check_environment(cls.checked)
+        given = {name: value for name, value in keywords.items() if value is not None}
         try:
-            return cls(**{name: value for name, value in keywords.items() if value is not None})
+            return cls(**given)
         except ValidationError as error:
-            raise _knob_error(cls, error, keywords) from None
+            raise _knob_error(cls, error, given) from None
 
     @classmethod
     def variables(cls) -> dict[str, str]:

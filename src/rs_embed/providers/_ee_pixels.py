@@ -18,6 +18,8 @@ MAX_BYTES = 50_331_648
 """48 MiB, as Earth Engine counts them: before compression, masks included."""
 MAX_SIDE_PX = 32_768
 MAX_BANDS = 1_024
+MAX_HEADER_BYTES = 65_536
+"""Of an NPY answer: about 20 bytes a band. numpy reads no more than 10,000 unless told to."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def decode(body: bytes, names: Sequence[str], shape: tuple[int, int]) -> NDArray
         ReadError: It was cut short, or holds something else.
     """
     try:
-        table = np.load(io.BytesIO(body), allow_pickle=False)
+        table = np.load(io.BytesIO(body), allow_pickle=False, max_header_size=MAX_HEADER_BYTES)
     except (ValueError, EOFError, OSError) as error:
         raise ReadError(
             f"Wanted pixels from Earth Engine, found an answer that cannot be read: {error}",

@@ -6,7 +6,7 @@ import ee
 import numpy as np
 from numpy.typing import NDArray
 
-from rs_embed.errors import RequestTooLarge
+from rs_embed.errors import ReadError, RequestTooLarge
 from rs_embed.providers._ee_archives import Place
 from rs_embed.providers._ee_errors import EarthEngineJudge
 from rs_embed.providers._ee_expressions import Options, Recipe, band_names, frames_image, pixel_grid, scene_list
@@ -35,8 +35,7 @@ class Service:
 
         def ask() -> object:
             with client_of(self._account):
-                told: object = ee.data.computeValue(scene_list(self._recipe(place), window, measured=measured))
-            return told
+                return _computed(scene_list(self._recipe(place), window, measured=measured))
 
         return read_scenes(self._retry.call(ask, f"listing scenes of {place.sensor.collection}"), place.archive)
 
@@ -50,7 +49,7 @@ class Service:
         def ask() -> bool:
             with client_of(self._account):
                 found = ee.ImageCollection(place.archive.asset).filterBounds(self._recipe(place).region)
-                return bool(ee.data.computeValue(found.limit(1).size()))
+                return bool(_computed(found.limit(1).size()))
 
         return self._retry.call(ask, f"looking for {place.sensor.collection}")
 
@@ -117,3 +116,16 @@ class Service:
 
     def _recipe(self, place: Place) -> Recipe:
         return Recipe(place.sensor, place.archive, place.geobox, self._options)
+
+
+def _computed(value: ee.ComputedObject) -> object:
+    """What the service makes of an expression.
+
+    Raises:
+        ReadError: The answer was cut short: the client then takes its text for the value.
+    """
+    try:
+        told: object = ee.data.computeValue(value)
+    except (TypeError, KeyError) as error:
+        raise ReadError("Wanted an answer from Earth Engine, found half of one.", fix="try again") from error
+    return told

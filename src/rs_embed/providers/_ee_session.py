@@ -219,6 +219,9 @@ def _initialise(account: Account) -> None:
     from ee import _state, deprecation
     from requests.adapters import HTTPAdapter
 
+    before = _state.get_state().requests_session
+    if before is not None:
+        before.close()
     ee.Reset()
     session = requests.Session()
     for scheme in ("https://", "http://"):
