@@ -1,6 +1,7 @@
 """Names and corners of the 100 km squares that Sentinel-2 tiles are cut by."""
 
 import math
+from itertools import product
 
 from gee_server.grid import reproject
 
@@ -44,17 +45,27 @@ def tile_corner(square_x: int, square_y: int) -> tuple[int, int]:
 def tiles_near(lon: float, lat: float, reach_m: float) -> list[tuple[str, str, int, int]]:
     """Tiles that cover a place or come within `reach_m` of it: name, CRS, and the corner's x and y.
 
-    Within half a degree of a zone's edge both zones have their own.
+    Within half a degree of a zone's edge both zones have their own; so have both hemispheres at the equator.
     """
     found = []
-    for one in zones_near(lon):
-        crs = utm_crs(one, lat)
-        x, y = reproject("EPSG:4326", crs, lon, lat)
-        for sx in range(int(x // 100000) - 1, int(x // 100000) + 2):
-            for sy in range(int(y // 100000) - 1, int(y // 100000) + 3):
+    for zone in zones_near(lon):
+        for half in hemispheres_near(lat):
+            crs = utm_crs(zone, half)
+            x, y = reproject("EPSG:4326", crs, lon, lat)
+            rows = range(int(y // 100000) - 1, int(y // 100000) + 3)
+            for sx, sy in product(range(int(x // 100000) - 1, int(x // 100000) + 2), rows):
                 left, top = tile_corner(sx, sy)
                 inside_x = left - reach_m <= x <= left + TILE_M + reach_m
                 inside_y = top - TILE_M - reach_m <= y <= top + reach_m
-                if 1 <= sx <= 8 and inside_x and inside_y:
-                    found.append((tile_name(one, lat, sx, sy), crs, left, top))
+                exists = 1 <= sx <= 8 and (sy >= 0 if half > 0 else sy < 100)
+                if exists and inside_x and inside_y:
+                    name = tile_name(zone, max(lat, 0) if half > 0 else min(lat, -1e-6), sx, sy)
+                    found.append((name, crs, left, top))
     return found
+
+
+def hemispheres_near(lat: float) -> list[int]:
+    """1 for the north, -1 for the south; both within a tile of the equator, each with its own northings."""
+    if abs(lat) < 1.1:
+        return [1, -1]
+    return [1 if lat >= 0 else -1]
