@@ -15,7 +15,7 @@ from rs_embed.specs import Composite, TemporalSpec
 
 ONE_PASS = timedelta(minutes=15)
 """Granules of one pass are seconds to minutes apart, the same place is seen again after 100 minutes at the earliest."""
-KEPT = 4096
+KEPT = 256
 """Lists of scenes kept in memory, about 50 kB each for a year of Sentinel-2."""
 
 

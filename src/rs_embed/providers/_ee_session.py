@@ -24,6 +24,8 @@ HOSTS = {
 SCOPES = ("https://www.googleapis.com/auth/earthengine", "https://www.googleapis.com/auth/cloud-platform")
 SEARCH_S = 1.5
 """Longest search for default credentials: it asks the metadata server of a cloud machine, which may not exist."""
+CONNECTIONS = 64
+"""Kept open for reuse; above what any project may have under way. The client's own 10 make every other one new."""
 STORED_TOKEN = Path("~/.config/earthengine/credentials")
 """Where `earthengine authenticate` leaves its token."""
 
@@ -38,8 +40,6 @@ class Account:
     """Ready-made; "auto": to be searched for; "none": the endpoint wants none."""
     service_account: Path | None
     timeout_s: float
-    connections: int
-    """Kept open at the same time."""
 
     @property
     def name(self) -> str:
@@ -225,7 +225,7 @@ def _initialise(account: Account) -> None:
     ee.Reset()
     session = requests.Session()
     for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=account.connections))
+        session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=CONNECTIONS))
     state = _state.get_state()
     state.requests_session = session
     state.deadline_ms = int(account.timeout_s * 1000)

@@ -104,7 +104,6 @@ class EarthEngine:
             credentials,
             settings.service_account,
             settings.timeout_s,
-            settings.concurrency,
         )
         self._waits = replace(waits, backoff=replace(waits.backoff, total_s=settings.total_s))
         self._kept = SceneCache()
