@@ -17,6 +17,7 @@ from google.oauth2.credentials import Credentials
 from rs_embed import EarthEngine, SensorSpec
 from rs_embed.errors import KnobError, NotConfigured
 from rs_embed.providers import _ee_session
+from rs_embed.providers._ee_session import completed
 from rs_embed.settings import EarthEngineSettings, describe_knobs
 
 SENSOR = SensorSpec(S2, ("B2",))
@@ -192,8 +193,11 @@ def test_a_client_that_the_user_initialised_is_asked_in_its_name(tmp_path):
     try:
         assert "project theirs, credentials of a user" in EarthEngine().account()
         assert "project mine, credentials of a user" in EarthEngine("mine").account()
+        _ee_session._CLIENT.account = completed(EarthEngine()._account)  # as if we had initialised it since
+        assert "project theirs, credentials of a user" in EarthEngine().account()
     finally:
         ee.Reset()
+        _ee_session._CLIENT.account, _ee_session._CLIENT.users_own = None, (None, None)
 
 
 def test_two_accounts_take_turns():

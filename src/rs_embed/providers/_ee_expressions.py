@@ -71,8 +71,12 @@ class Recipe:
         found = found.filterBounds(self.region)
         for condition in conditions:
             found = found.filter(_filter(condition))
+        return found
+
+    def masks(self, found: ee.ImageCollection) -> ee.ImageCollection:
+        """The same scenes, with what their cloud mask is made of."""
         if self.sensor.cloud_mask == "cs+":
-            found = found.linkCollection(ee.ImageCollection(CLOUD_SCORE), ["cs_cdf"])
+            return found.linkCollection(ee.ImageCollection(CLOUD_SCORE), ["cs_cdf"])
         return found
 
 
@@ -113,8 +117,11 @@ def scene_list(recipe: Recipe, window: TemporalSpec | None, *, measured: bool) -
         )
         return scene.set("clear", mean.get("clear"))
 
-    conditions = conditions_of(recipe.sensor) if measured else ()
-    return ee.FeatureCollection(recipe.collection(window, conditions).map(told))
+    if measured:
+        found = recipe.masks(recipe.collection(window, conditions_of(recipe.sensor)))
+    else:
+        found = recipe.collection(window, ())
+    return ee.FeatureCollection(found.map(told))
 
 
 def _look(geobox: GeoBox) -> GeoBox:
@@ -154,7 +161,7 @@ def _frame(recipe: Recipe, frame: FramePlan, prefix: str) -> ee.Image:
         collection = collection.sort("rank")
     averaged = frame.how in ("median", "mean")
     sun = _sun_factors(recipe, frame.scenes) if recipe.archive.radiance else None
-    prepared = collection.map(lambda image: _prepared(image, recipe, sun, averaged=averaged))
+    prepared = recipe.masks(collection).map(lambda image: _prepared(image, recipe, sun, averaged=averaged))
     pixels = _reduced(prepared, frame.how)
     if averaged and recipe.archive.linear:
         pixels = pixels.log10().multiply(10)

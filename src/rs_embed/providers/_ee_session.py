@@ -78,13 +78,10 @@ def completed(account: Account) -> Account:
     Raises:
         NotConfigured: There are no credentials, or no project; the message says what to run.
     """
-    if account.credentials == "auto" and account.service_account is None and "ee" in sys.modules:
-        from ee import _state
-
-        state = _state.get_state()
-        if state.initialized and _CLIENT.account is None and state.credentials is not None:
-            project = account.project or state.cloud_api_user_project
-            account = replace(account, project=project, credentials=state.credentials)
+    if account.credentials == "auto" and account.service_account is None:
+        credentials, project = _users_own()
+        if credentials is not None:
+            account = replace(account, project=account.project or project, credentials=credentials)
     return _completed(account)
 
 
@@ -180,9 +177,22 @@ class _Client:
         self.changed = threading.Condition()
         self.account: Account | None = None
         self.users = 0
+        self.users_own: tuple[Credentials | None, str | None] = (None, None)
+        """Credentials and project that the user had initialised it with, before we did."""
 
 
 _CLIENT = _Client()
+
+
+def _users_own() -> tuple[Credentials | None, str | None]:
+    """What the user initialised the client with, if they did; remembered, as we initialise it anew."""
+    if _CLIENT.account is None and "ee" in sys.modules:
+        from ee import _state
+
+        state = _state.get_state()
+        if state.initialized:
+            _CLIENT.users_own = state.credentials, state.cloud_api_user_project
+    return _CLIENT.users_own
 
 
 @contextmanager

@@ -130,10 +130,7 @@ class EarthEngine:
         Raises:
             SpecError: Always.
         """
-        raise SpecError(
-            "Wanted a place, found none: Earth Engine covers the Earth.",
-            fix="for example spatial=PointBuffer(lon=12.94, lat=47.77, buffer_m=1000)",
-        )
+        raise _no_place()
 
     def account(self) -> str:
         """Whom and what it would ask, in words; asks nothing.
@@ -168,8 +165,11 @@ class EarthEngine:
         frames = plan_frames(query, place.archive, scenes)
         try:
             stored = service.pixels(place, frames)
-        except (NoImagery, ReadError) as error:  # nothing to compute with: only now, where no list was asked for
-            raise (None if scenes else self._nothing(service, place, query.window)) or error from None
+        except (NoImagery, ReadError):  # perhaps of nothing to compute with, where no list was asked for
+            nothing = None if scenes else self._nothing(service, place, query.window)
+            if nothing is None:
+                raise
+            raise nothing from None
         values = np.stack([in_units(one[:-1], query.sensor, place.archive) for one in stored])
         valid = [i for i, one in enumerate(values) if np.isfinite(one).any()]
         if not valid:
@@ -186,8 +186,7 @@ class EarthEngine:
 
     def _place(self, query: Query) -> Place:
         if query.geobox is None:
-            self.native_geobox(query)
-            raise AssertionError("there is no native grid")
+            raise _no_place()
         place = Place(query.sensor, query.geobox)
         if place.archive.dated and query.window is None:
             raise SpecError(
@@ -261,6 +260,13 @@ class EarthEngine:
 
 
 _WIDEN = "widen the window or raise cloudy_pct"
+
+
+def _no_place() -> SpecError:
+    return SpecError(
+        "Wanted a place, found none: Earth Engine covers the Earth.",
+        fix="for example spatial=PointBuffer(lon=12.94, lat=47.77, buffer_m=1000)",
+    )
 
 
 def _days(window: TemporalSpec | None) -> str:
