@@ -79,6 +79,21 @@ def test_clearest_means_the_chip_and_not_the_whole_scene():
         assert provider.fetch(over_the_edge()).source.scene_ids == (whole.index,)
 
 
+def test_a_pixel_that_a_scene_shows_in_some_bands_only_is_not_mixed_from_two_scenes():
+    west, east = granule(2, **WEST), granule(9, swath=(0.799, 9.0))
+    asked = over_the_edge("mosaic")
+    query = Query("M", SensorSpec(S2, ("B2", "B1"), composite="mosaic"), asked.geobox, asked.window)
+    with world_of(west, east) as (server, provider):
+        chip = provider.fetch(query)
+        frames = sorted(frames_of(server.world, query, [west, east]), key=lambda frame: np.isfinite(frame[0]).sum())
+    wanted = np.full(frames[0].shape, np.nan, np.float32)
+    for frame in frames:
+        whole = np.isfinite(frame).all(axis=0)
+        assert (whole != np.isfinite(frame).any(axis=0)).any()
+        wanted[:, whole] = frame[:, whole]
+    np.testing.assert_array_equal(chip.values[0], wanted)
+
+
 def test_a_scene_that_does_not_tell_its_cloud_is_left_out_of_pixels_and_provenance():
     told, silent = granule(2), granule(5, CLOUDY_PIXEL_PERCENTAGE=None)
     query = over_the_edge("median")
