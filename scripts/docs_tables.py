@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rs_embed import describe_model, errors, list_models
 from rs_embed.embedders.describe import ModelDescription
-from rs_embed.settings import LibrarySettings, describe_knobs
+from rs_embed.settings import EarthEngineSettings, Knobs, LibrarySettings, describe_knobs
 
 ROOT = Path(__file__).parents[1]
 MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
@@ -39,6 +39,7 @@ def pages() -> dict[str, Blocks]:
         "docs/architecture.md": {"layers": layers},
         "docs/errors.md": {"errors": errors_tree},
         "docs/concepts.md": {"settings": settings_table},
+        "docs/providers/earthengine.md": {"gee": gee_table},
     }
     for page, ids in MODEL_PAGES.items():
         cards = [describe_model(model_id) for model_id in ids]
@@ -127,9 +128,16 @@ def knobs_table(card: ModelDescription) -> str:
 
 def settings_table() -> str:
     """The variables that concern every model."""
-    rows = [
-        [f"`{variable}`", f"`{default}`", effect] for variable, _, default, effect in describe_knobs(LibrarySettings)
-    ]
+    return _variables(LibrarySettings)
+
+
+def gee_table() -> str:
+    """The variables of the Earth Engine backend."""
+    return _variables(EarthEngineSettings)
+
+
+def _variables(family: type[Knobs]) -> str:
+    rows = [[f"`{variable}`", f"`{default}`", effect] for variable, _, default, effect in describe_knobs(family)]
     return _table(["Variable", "Default", "Effect"], rows)
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from rs_embed.embedding import Embedding as Embedding
     from rs_embed.embedding import Meta as Meta
     from rs_embed.geo import geobox_for as geobox_for
+    from rs_embed.providers.earthengine import EarthEngine as EarthEngine
     from rs_embed.providers.local import LocalRasters as LocalRasters
     from rs_embed.providers.local import Raster as Raster
     from rs_embed.report import ChipReport as ChipReport
@@ -74,6 +75,7 @@ _HOME = {
     "Embedding": "embedding",
     "Meta": "embedding",
     "geobox_for": "geo",
+    "EarthEngine": "providers.earthengine",
     "LocalRasters": "providers.local",
     "Raster": "providers.local",
     "BBox": "specs",

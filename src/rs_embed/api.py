@@ -55,7 +55,7 @@ def get_embedding(
         spatial: Where; `None` takes everything that a raster, the sample or `input_chw` holds.
         temporal: Which days, half-open. The sample and undated rasters are answered with what they are.
         output: `OutputSpec.pooled()` for a vector `[D]`, `OutputSpec.grid()` for a token grid `[D,H,W]`.
-        backend: "sample", a path to a raster, a `LocalRasters`, or any `Provider`.
+        backend: "gee", "sample", a path to a raster, an `EarthEngine`, a `LocalRasters`, or any `Provider`.
         sensor: Other imagery than the card's default: bands, pixel size, cloud limit, composite.
         modality: One of the card's, or several ("s2+s1").
         bands: Some of a modality's bands, by the names of the collection ("B2") or of the model ("BLUE"), in the

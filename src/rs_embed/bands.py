@@ -33,6 +33,8 @@ class Unit(StrEnum):
     """Height."""
     BYTE = "byte"
     """0 to 255, as aerial photographs are delivered: no physical quantity."""
+    CLASS = "class"
+    """Code of a class: neither averaged nor interpolated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ _S2_L2A = {
 _S1 = {"VV": 10, "VH": 10, "HH": 10, "HV": 10}
 _LANDSAT_TOA = {f"B{i}": 30 for i in (1, 2, 3, 4, 5, 6, 7, 9)} | {"B8": 15}
 _OLCI = {f"Oa{i:02d}_reflectance": 300 for i in range(1, 22)}
+_LANDSAT = {f"SR_B{i}": 30 for i in range(1, 8)}
 _SLSTR_OPTICAL = {f"S{i}_reflectance_an": 500 for i in range(1, 7)}
 _SLSTR_THERMAL = {f"S{i}_BT_in": 1000 for i in range(7, 10)}
 
@@ -99,16 +102,36 @@ COLLECTIONS: Mapping[str, Mapping[str, Band]] = MappingProxyType(
         "COPERNICUS/S1_RTC": _bands(Unit.DB, VV=10, VH=10),
         "COPERNICUS/DEM/GLO30": _bands(Unit.METRE, DEM=30),
         "LANDSAT/LC08/C02/T1_TOA": _bands(Unit.REFLECTANCE, **_LANDSAT_TOA) | _bands(Unit.KELVIN, B10=100, B11=100),
-        "USDA/NAIP/DOQQ": _bands(Unit.BYTE, R=1, G=1, B=1, N=1),
         "IGN/BD_ORTHO": _bands(Unit.BYTE, R=0.2, G=0.2, B=0.2, N=0.2, ELEVATION=0.2),
         "AIRBUS/SPOT67": _bands(Unit.BYTE, R=1.5, G=1.5, B=1.5),
         "COPERNICUS/S3/OLCI": _bands(Unit.REFLECTANCE, **_OLCI),
+        "LANDSAT/LC08/C02/T1_L2": _bands(Unit.REFLECTANCE, **_LANDSAT) | _bands(Unit.KELVIN, ST_B10=100),
+        "LANDSAT/LC09/C02/T1_L2": _bands(Unit.REFLECTANCE, **_LANDSAT) | _bands(Unit.KELVIN, ST_B10=100),
+        "USDA/NAIP/DOQQ": _bands(Unit.BYTE, R=1, G=1, B=1, N=1),
+        "ESA/WorldCover/v100": _bands(Unit.CLASS, Map=10),
+        "ESA/WorldCover/v200": _bands(Unit.CLASS, Map=10),
         "COPERNICUS/S3/SLSTR": _bands(Unit.REFLECTANCE, **_SLSTR_OPTICAL) | _bands(Unit.KELVIN, **_SLSTR_THERMAL),
     }
 )
 """Collection id -> band name -> `Band`. Earth Engine has no `COPERNICUS/S3/SLSTR`, `COPERNICUS/S1_RTC`
 (terrain-corrected gamma0), `IGN/BD_ORTHO` (French aerial photographs; ELEVATION as FLAIR stores it) and
 `AIRBUS/SPOT67`; the names are ours."""
+
+_UNHARMONISED = {
+    "COPERNICUS/S2_SR": "COPERNICUS/S2_SR_HARMONIZED",
+    "COPERNICUS/S2": "COPERNICUS/S2_HARMONIZED",
+}
+"""Superseded collections whose DN are 1000 too high from processing baseline 04.00 on (January 2022)."""
+
+_CLOUD_MASKS = {
+    "COPERNICUS/S2_SR_HARMONIZED": ("none", "scl", "cs+"),
+    "COPERNICUS/S2_HARMONIZED": ("none", "cs+"),
+}
+
+
+def cloud_masks_of(collection: str) -> tuple[str, ...]:
+    """The pixel masks that a collection can be asked with."""
+    return _CLOUD_MASKS.get(collection, ("none",))
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -127,6 +150,11 @@ def bands_of(collection: str, names: Iterable[str]) -> tuple[Band, ...]:
     Raises:
         SpecError: The collection, or a band in it, is not known.
     """
+    if collection in _UNHARMONISED:
+        raise SpecError(
+            f"Wanted harmonised DN, found {collection}: since January 2022 its values are 1000 higher.",
+            fix=f"use {_UNHARMONISED[collection]!r}: the same scenes, with that offset removed",
+        )
     if collection not in COLLECTIONS:
         raise SpecError(
             f"Wanted a known collection, found {collection!r}.",

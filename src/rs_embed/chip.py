@@ -36,6 +36,8 @@ class Source:
     """Sentinel-2: what was added to the stored DN to make them 0-based; `None` where that is not known."""
     notes: tuple[str, ...] = ()
     """What a reader of the result should know: assumptions about unit, nodata, offset."""
+    clear_observations: float | None = None
+    """Mean number of valid, unmasked observations per pixel and frame; `None` where that is not known."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,7 +78,7 @@ class Request:
     start: Annotated[str | None, _when(help="First day, YYYY-MM-DD.")] = None
     end: Annotated[str | None, _when(help="The day after the last.")] = None
     year: Annotated[int | None, _when(help="A whole year instead.")] = None
-    backend: Annotated[str | None, _imagery(help="sample, or the path of a raster.")] = None
+    backend: Annotated[str | None, _imagery(help="gee, sample, or the path of a raster.")] = None
     raster: Annotated[Path | None, _imagery(help="Your own GeoTIFF, COG, VRT or Zarr instead.")] = None
     bands: Annotated[str | None, _imagery(help="Bands of --raster in order: B2,B3,...")] = None
     unit: Annotated[str | None, _imagery(help="Of --raster: dn, reflectance, db or power.")] = None
@@ -296,3 +296,11 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for the results.")] = Pa
     from rs_embed.demo import run_demo
 
     raise typer.Exit(run_demo(out, OUT))
+
+
+@_command("rs-embed doctor", "rs-embed doctor --json")
+def doctor(as_json: _Json = False) -> None:
+    """Check this machine and the Earth Engine account, and say what is wrong."""
+    from rs_embed.doctor import run_doctor
+
+    raise typer.Exit(run_doctor(OUT, as_json=as_json))

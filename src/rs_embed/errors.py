@@ -13,6 +13,12 @@ RSEmbedError
 │   ├── SensorNotOffered     the backend does not have that sensor or band
 │   ├── OutsideCoverage      the place lies outside of what the backend holds
 │   ├── NoImagery            nothing was acquired there in that window
+│   ├── AccessRefused        the service knows the account and says no, or does not know it
+│   │   └── NotRegistered        the cloud project is not registered for the service
+│   ├── QuotaExceeded        too many requests, for longer than we wait
+│   ├── RequestTooLarge      more pixels, bands or memory than the service gives one request
+│   ├── ComputationTimedOut  the service gave up computing
+│   ├── ServiceUnavailable   no answer, or only server errors, for longer than we wait
 │   └── ReadError            a file or answer that cannot be read
 ├── WeightsError         weights that could not be had
 │   ├── WeightsNotFound      no such file or repository, here or on the hub
@@ -123,6 +129,30 @@ class OutsideCoverage(ProviderError):
 
 class NoImagery(ProviderError):
     """Nothing was acquired there in that window."""
+
+
+class AccessRefused(ProviderError):
+    """The service knows the account and says no, or does not know it."""
+
+
+class NotRegistered(AccessRefused):
+    """The cloud project is not registered for the service, or its interface is not enabled."""
+
+
+class QuotaExceeded(ProviderError):
+    """Too many requests, for longer than we wait."""
+
+
+class RequestTooLarge(ProviderError):
+    """More pixels, bands or memory than the service gives one request."""
+
+
+class ComputationTimedOut(ProviderError):
+    """The service gave up computing."""
+
+
+class ServiceUnavailable(ProviderError):
+    """No answer, or only server errors, for longer than we wait."""
 
 
 class ReadError(ProviderError):

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -25,6 +25,8 @@ class Knobs(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="forbid", protected_namespaces=())
     SYNONYMS: ClassVar[Mapping[str, str]] = {}
     """A second name -> the field that it means, as keyword and as variable."""
+    checked: ClassVar[str] = PREFIX
+    """Variables that start so are checked for spelling whenever the family is read."""
 
     @classmethod
     def read(cls, keywords: Mapping[str, object] | None = None) -> Self:
@@ -41,12 +43,12 @@ class Knobs(BaseSettings):
                     known=", ".join(sorted(words)),
                     fix=did_you_mean(name, words),
                 )
-        keywords = {name: value for name, value in (keywords or {}).items() if value is not None}
-        check_environment()
+        given = {name: value for name, value in (keywords or {}).items() if value is not None}
+        check_environment(cls.checked)
         try:
-            return cls(**cls._by_field(keywords))
+            return cls(**cls._by_field(given))
         except ValidationError as error:
-            raise _knob_error(cls, error, keywords) from None
+            raise _knob_error(cls, error, given) from None
 
     @classmethod
     def _by_field(cls, keywords: Mapping[str, object]) -> dict[str, object]:
@@ -110,21 +112,46 @@ class LibrarySettings(Knobs):
     offline: Annotated[bool, Field(description="1: never contact the hub; use the cache or fail")] = False
 
 
+class EarthEngineSettings(Knobs):
+    """Settings of the Earth Engine backend."""
+
+    model_config = SettingsConfigDict(env_prefix="RS_EMBED_GEE_", frozen=True, extra="forbid")
+    checked: ClassVar[str] = "RS_EMBED_GEE_"  # built by itself, it knows no model's variables
+
+    project: Annotated[str | None, Field(description="Cloud project that requests are counted on")] = None
+    host: Annotated[str, Field(description="highvolume, standard, or a URL")] = "highvolume"
+    service_account: Annotated[Path | None, Field(description="key file (.json) of a service account")] = None
+    concurrency: Annotated[int, Field(ge=1, le=1000, description="requests at the same time, at most")] = 20
+    qps: Annotated[float | None, Field(gt=0, description="requests started per second, at most")] = None
+    timeout_s: Annotated[float, Field(gt=0, le=3600, description="seconds that one request may take")] = 180.0
+    total_s: Annotated[float, Field(gt=0, description="seconds after which a request is not tried again")] = 600.0
+    provenance: Annotated[bool, Field(description="0: skip the list of scenes where pixels need none")] = True
+    cloud_score: Annotated[float, Field(gt=0, le=1, description="clear from this Cloud Score+ on (cs_cdf)")] = 0.6
+    resampling: Annotated[
+        Literal["auto", "nearest", "bilinear"], Field(description="of coarser bands; auto: as each sensor needs")
+    ] = "auto"
+
+
 def _families(root: type[Knobs] = Knobs) -> Iterator[type[Knobs]]:
     for family in root.__subclasses__():
         yield family
         yield from _families(family)
 
 
-def check_environment() -> None:
+def set_variables() -> dict[str, str]:
+    """The variables of this library that are set, with their values."""
+    return {name.upper(): value for name, value in sorted(os.environ.items()) if name.upper().startswith(PREFIX)}
+
+
+def check_environment(prefix: str = PREFIX) -> None:
     """Refuse a mistyped variable (pydantic-settings would ignore it).
 
     Raises:
-        KnobError: A variable starts with `RS_EMBED_` and is no knob of any family that is loaded.
+        KnobError: A variable starts with `prefix` and is no knob of any family that is loaded.
     """
     known = {variable for family in _families() for variable in family.variables()}
     for variable in sorted(os.environ):
-        if variable.upper().startswith(PREFIX) and variable.upper() not in known:
+        if variable.upper().startswith(prefix) and variable.upper() not in known:
             raise KnobError(
                 f"Wanted a known variable, found {variable}={os.environ[variable]!r} in the environment.",
                 fix=f"{did_you_mean(variable, known)} (or unset {variable})",

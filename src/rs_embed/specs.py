@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Literal, Protocol, Self, get_args, runtime_checkable
 
 from rs_embed._checks import require_choice, require_lon_lat, require_number
-from rs_embed.bands import bands_of
+from rs_embed.bands import bands_of, cloud_masks_of
 from rs_embed.errors import SpecError
 
 Composite = Literal["median", "mean", "mosaic", "first"]
@@ -19,6 +19,7 @@ InstrumentMode = Literal["IW", "EW"]
 OrbitPass = Literal["ASCENDING", "DESCENDING"]
 Sampling = Literal["composite", "scenes"]
 GridDetail = Literal["patch", "dense"]
+CloudMask = Literal["none", "scl", "cs+"]
 Ring = tuple[tuple[float, float], ...]
 
 MAX_BUFFER_M = 500_000.0
@@ -280,6 +281,9 @@ class SensorSpec:
     """Sentinel-1 only."""
     orbit_pass: OrbitPass | None = None
     """Sentinel-1 only: scenes of that pass alone; `None` takes both."""
+    cloud_mask: CloudMask = "none"
+    """Sentinel-2 only: which pixels of a scene are left out as cloud or shadow: none, those that the scene
+    classification names (L2A), or those that Cloud Score+ finds unclear."""
 
     def __post_init__(self) -> None:
         if isinstance(self.bands, str) or not self.bands:
@@ -292,6 +296,7 @@ class SensorSpec:
         require_choice("instrument_mode", self.instrument_mode, get_args(InstrumentMode))
         if self.orbit_pass is not None:
             require_choice("orbit_pass", self.orbit_pass, get_args(OrbitPass))
+        require_choice("cloud_mask", self.cloud_mask, cloud_masks_of(self.collection))
         fill_value = self.fill_value
         if fill_value != "mean":
             fill_value = require_number("fill_value", fill_value, -1e6, 1e6)

@@ -36,7 +36,15 @@ def test_a_provider_is_returned_as_it_is():
     assert open_provider(provider) is provider
 
 
-@pytest.mark.parametrize("name", ["gee", "stac", "auto"])
+def test_earth_engine_is_opened_by_name_without_asking_it_and_without_its_client():
+    code = (
+        "import sys; from rs_embed.providers import open_provider; assert open_provider('gee').name == 'gee'; "
+        "assert 'ee' not in sys.modules and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["stac", "auto"])
 def test_backends_that_cannot_fetch_yet_name_those_that_can(name):
     with pytest.raises(NotConfigured, match='backend="sample"'):
         open_provider(name)

@@ -12,13 +12,19 @@ from rs_embed.providers.base import Provider, Query
 __all__ = ["Provider", "Query", "open_provider"]
 
 _RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".zarr", ".jp2", ".img", ".nc")
-_CHOICES = 'use backend="sample", the path of a raster, or a LocalRasters(...)'
+_CHOICES = 'use backend="gee", backend="sample", the path of a raster, or a LocalRasters(...)'
 
 
 def _sample() -> Provider:
     from rs_embed.providers.sample import SampleScene  # not above: rasterio is slow to import
 
     return SampleScene()
+
+
+def _earth_engine() -> Provider:
+    from rs_embed.providers.earthengine import EarthEngine  # not above: it needs google-auth
+
+    return EarthEngine()
 
 
 def _not_yet(name: str) -> Callable[[], Provider]:
@@ -34,7 +40,7 @@ def _auto() -> Provider:
 
 _BACKENDS: Mapping[str, Callable[[], Provider]] = {
     "sample": _sample,
-    "gee": _not_yet("Earth Engine"),
+    "gee": _earth_engine,
     "stac": _not_yet("STAC"),
     "auto": _auto,
 }

@@ -1,11 +1,12 @@
-"""Several frames of one place become one."""
+"""Several frames of one place become one; which of their pixels count."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rs_embed.specs import Composite
+from rs_embed.errors import SpecError
+from rs_embed.specs import Composite, SensorSpec
 
 
 def composite(frames: Sequence[NDArray[np.float32]], how: Composite) -> NDArray[np.float32]:
@@ -28,6 +29,15 @@ def composite(frames: Sequence[NDArray[np.float32]], how: Composite) -> NDArray[
     if how == "mean":
         return _mean(frames)
     return np.stack([_median(np.stack(planes)) for planes in zip(*frames, strict=True)])
+
+
+def refuse_cloud_mask(sensor: SensorSpec) -> None:
+    """Raise `SpecError` where a sensor asks for a mask that files and arrays do not come with."""
+    if sensor.cloud_mask != "none":
+        raise SpecError(
+            f"Wanted cloud_mask={sensor.cloud_mask!r}, which only an archive can give.",
+            fix="leave it out, and make cloudy pixels nodata in the file",
+        )
 
 
 def _median(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -19,6 +19,14 @@ def bounds_deg(grid: GeoBox) -> tuple[float, float, float, float]:
     return float(lons.min()), float(lats.min()), float(lons.max()), float(lats.max())
 
 
+def lonlat_border(grid: GeoBox, per_edge: int = 5) -> list[list[float]]:
+    """A closed ring of longitude and latitude around a grid, longitudes from -180 to 180."""
+    points = _border_px(grid).reshape(2, 4, 21)[:, :, : -1 : 20 // per_edge].reshape(2, -1)
+    lons, lats = _transform(grid, points, "EPSG:4326")
+    ring = [[(float(lon) + 180) % 360 - 180, float(lat)] for lon, lat in zip(lons, lats, strict=True)]
+    return [*ring, ring[0]]
+
+
 def in_degrees(grid: GeoBox) -> str:
     """Bounds and CRS of a grid, for people."""
     west, south, east, north = bounds_deg(grid)

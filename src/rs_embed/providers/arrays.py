@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 from rs_embed.bands import Unit, bands_of, did_you_mean
 from rs_embed.chip import Chip, Source
 from rs_embed.errors import BandMismatch, InputError, NoValidPixels, SensorNotOffered
-from rs_embed.providers._composite import composite
+from rs_embed.providers._composite import composite, refuse_cloud_mask
 from rs_embed.providers._declared import parse_time
 from rs_embed.providers._series import mean_time
 from rs_embed.providers._units import Pixels, check_plausible, mask_nodata
@@ -74,7 +74,9 @@ class ArrayProvider:
 
         Raises:
             BandMismatch: It has not.
+            SpecError: The sensor asks for a cloud mask, which arrays do not come with.
         """
+        refuse_cloud_mask(sensor)
         _require_bands(self._find(modality).shape, modality, sensor)
 
     def native_geobox(self, query: Query) -> GeoBox | None:
@@ -91,6 +93,7 @@ class ArrayProvider:
             NoValidPixels: Nothing but nodata.
             InputError: Another height or width than the grid.
         """
+        refuse_cloud_mask(query.sensor)
         held = self._find(query.modality)
         bands = bands_of(query.sensor.collection, query.sensor.bands)
         where = f"array for {query.modality}"

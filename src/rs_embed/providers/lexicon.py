@@ -51,8 +51,9 @@ def _sentinel_1(name: str) -> str | None:
 
 
 def _by_prefix(name: str, collection: str) -> str | None:
-    """The full name; of Sentinel-3, or all of it before the first underscore ("Oa01", not "Oa01_radiance")."""
+    """The full name; Sentinel-3 also all of it before the first underscore ("Oa01", not "Oa01_radiance")."""
+    short = collection.startswith("COPERNICUS/S3")
     for band in COLLECTIONS[collection]:
-        if name.casefold() in (band.casefold(), band.split("_")[0].casefold()):
+        if name.casefold() in (band.casefold(), band.split("_")[0].casefold() if short else band.casefold()):
             return band
     return None

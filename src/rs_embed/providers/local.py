@@ -13,7 +13,7 @@ from rs_embed.bands import Unit, bands_of
 from rs_embed.chip import Chip, Source
 from rs_embed.errors import NoImagery, NoValidPixels, OutsideCoverage, ReadError, SensorNotOffered, SpecError
 from rs_embed.geo import MAX_SIDE_PX, geobox_for
-from rs_embed.providers._composite import composite
+from rs_embed.providers._composite import composite, refuse_cloud_mask
 from rs_embed.providers._declared import Raster
 from rs_embed.providers._frame import Frame, read_frame
 from rs_embed.providers._grids import in_degrees
@@ -137,6 +137,7 @@ class LocalRasters:
 
     def _able(self, sensor: SensorSpec) -> list[Scene]:
         """The scenes that have every band; never empty."""
+        refuse_cloud_mask(sensor)
         able = [scene for scene in self._scenes if set(sensor.bands) <= set(scene.find(sensor.collection))]
         if not able:
             raise _not_offered(self._scenes, sensor)

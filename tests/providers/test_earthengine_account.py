@@ -1,0 +1,213 @@
+"""Whose credentials, which project, and never a prompt."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from earth import QUICK, S2, ask, earth_engine, routes
+from gee_server import EarthEngineServer, World, default_world, no_way_out
+from google.oauth2.credentials import Credentials
+
+from rs_embed import EarthEngine, SensorSpec
+from rs_embed.errors import KnobError, NotConfigured
+from rs_embed.providers import _ee_session
+from rs_embed.providers._ee_session import completed
+from rs_embed.settings import EarthEngineSettings, describe_knobs
+
+SENSOR = SensorSpec(S2, ("B2",))
+FIRST_ERROR = """
+import time; started = time.perf_counter()
+from rs_embed import PointBuffer, TemporalSpec, get_embedding
+from rs_embed.errors import NotConfigured
+try:
+    get_embedding("mosaiks_rcf", PointBuffer(1.4, 43.6, 500), TemporalSpec.year(2022), backend="gee")
+except NotConfigured as error:
+    took = time.perf_counter() - started
+    print(error)
+"""
+
+
+def in_an_empty_home(code: str, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH", "LANG")}
+    return subprocess.run(
+        [sys.executable, "-c", code], env={**kept, "HOME": str(home), **variables}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+
+
+def test_without_credentials_the_first_error_says_within_two_seconds_what_to_run(tmp_path):
+    code = """
+import time
+from rs_embed import EarthEngine, SensorSpec
+from rs_embed.errors import NotConfigured
+sensor = SensorSpec("COPERNICUS/S2_SR_HARMONIZED", ("B2",))
+started = time.perf_counter()
+try:
+    EarthEngine(project="x").require("M", sensor)
+except NotConfigured as error:
+    print(error)
+print(time.perf_counter() - started)
+"""
+    *said, seconds = in_an_empty_home(code, tmp_path).stdout.splitlines()
+    assert "earthengine authenticate" in "\n".join(said)
+    assert "RS_EMBED_GEE_SERVICE_ACCOUNT" in "\n".join(said)
+    assert float(seconds) < 2
+
+
+def test_a_call_without_credentials_ends_before_weights_are_loaded(tmp_path):
+    answer = in_an_empty_home(FIRST_ERROR, tmp_path, RS_EMBED_GEE_PROJECT="x")
+    assert "Wanted credentials for Earth Engine, found none." in answer.stdout
+
+
+def test_settings_are_keyword_then_variable_then_default(monkeypatch):
+    monkeypatch.setenv("RS_EMBED_GEE_CONCURRENCY", "7")
+    monkeypatch.setenv("RS_EMBED_GEE_HOST", "standard")
+    assert EarthEngine()._settings.concurrency == 7
+    assert EarthEngine()._account.url == "https://earthengine.googleapis.com"
+    assert EarthEngine(concurrency=3, host="highvolume")._account.url.startswith("https://earthengine-highvolume")
+    assert EarthEngine(concurrency=3)._settings.concurrency == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "word"), [("CONCURRENCY", "none", "CONCURRENCY"), ("PROJEKT", "x", "RS_EMBED_GEE_PROJECT")]
+)
+def test_a_bad_or_misspelt_variable_is_refused(monkeypatch, name, value, word):
+    monkeypatch.setenv(f"RS_EMBED_GEE_{name}", value)
+    with pytest.raises(KnobError, match=word):
+        EarthEngine()
+
+
+def test_variables_of_models_do_not_disturb_a_provider_built_by_itself(tmp_path):
+    code = "from rs_embed import EarthEngine; print(EarthEngine().name)"
+    assert in_an_empty_home(code, tmp_path, RS_EMBED_THOR_IMG="96").stdout == "gee\n"
+
+
+def test_a_host_is_a_name_or_a_url():
+    with pytest.raises(NotConfigured, match="highvolume"):
+        EarthEngine(host="earthengine")
+
+
+def key_file(folder: Path, token_url: str) -> Path:
+    """Of a service account that never was."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+    told = {
+        "type": "service_account", "project_id": "of-the-key", "private_key_id": "1", "private_key": pem,
+        "client_email": "robot@of-the-key.iam.gserviceaccount.com", "client_id": "1", "token_uri": token_url,
+    }  # fmt: skip
+    path = folder / "key.json"
+    path.write_text(json.dumps(told))
+    return path
+
+
+@pytest.fixture
+def guarded():
+    """A server that wants a token."""
+    with EarthEngineServer(default_world(), token=True) as server, no_way_out(server):
+        yield server
+
+
+def test_a_service_account_names_its_project_and_fetches(guarded, tmp_path, monkeypatch):
+    monkeypatch.setenv("RS_EMBED_GEE_SERVICE_ACCOUNT", str(key_file(tmp_path, f"{guarded.url}/token")))
+    provider = EarthEngine(host=guarded.url, waits=QUICK)
+    provider.require("M", SENSOR)
+    assert "project of-the-key, service account robot@of-the-key" in provider.account()
+    assert provider.fetch(ask(bands=("B2",))).source.scene_ids
+    assert all("projects/of-the-key/" in request.path for request in guarded.data_requests)
+
+
+def test_a_token_that_has_run_out_is_renewed_once(guarded, tmp_path):
+    provider = EarthEngine(host=guarded.url, waits=QUICK, service_account=key_file(tmp_path, f"{guarded.url}/token"))
+    provider.fetch(ask(bands=("B2",)))
+    guarded.expire_tokens()
+    guarded.requests.clear()
+    provider.fetch(ask(bands=("B3",)))
+    assert [(one.route, one.status) for one in guarded.requests] == [("pixels", 401), ("token", 200), ("pixels", 200)]
+
+
+def test_a_key_that_cannot_be_read_is_said_with_where_to_get_one(tmp_path):
+    (tmp_path / "key.json").write_text("{}")
+    for name in ("key.json", "missing.json"):
+        with pytest.raises(NotConfigured, match="key file") as caught:
+            EarthEngine(service_account=tmp_path / name).require("M", SENSOR)
+        assert "JSON key" in caught.value.fix
+
+
+def test_credentials_may_be_given_and_name_the_project_unless_one_is_given():
+    given = Credentials("token", quota_project_id="of-the-token")
+    assert "project of-the-token, credentials of a user" in EarthEngine(credentials=given).account()
+    assert "project mine," in EarthEngine("mine", credentials=given).account()
+    with pytest.raises(NotConfigured, match="Wanted a Cloud project") as caught:
+        EarthEngine(credentials=Credentials("token")).account()
+    assert "RS_EMBED_GEE_PROJECT" in caught.value.fix
+
+
+def test_the_client_s_stored_token_is_found(tmp_path):
+    folder = tmp_path / ".config" / "earthengine"
+    folder.mkdir(parents=True)
+    (folder / "credentials").write_text(json.dumps({"refresh_token": "secret", "project": "stored"}))
+    answer = in_an_empty_home("from rs_embed import EarthEngine; print(EarthEngine().account())", tmp_path)
+    assert "project stored, credentials of a user" in answer.stdout
+    (folder / "credentials").write_text("not json")
+    code = """
+from rs_embed import EarthEngine
+from rs_embed.errors import NotConfigured
+try: EarthEngine().account()
+except NotConfigured as error: print(error)
+"""
+    assert "earthengine authenticate --force" in in_an_empty_home(code, tmp_path).stdout
+
+
+def test_application_default_credentials_are_found(tmp_path):
+    path = key_file(tmp_path, "http://127.0.0.1:9/token")
+    code = "from rs_embed import EarthEngine; print(EarthEngine().account())"
+    answer = in_an_empty_home(code, tmp_path, GOOGLE_APPLICATION_CREDENTIALS=str(path))
+    assert "project of-the-key, service account robot@of-the-key" in answer.stdout
+
+
+def test_the_client_is_initialised_once_for_all_providers_of_an_account():
+    with EarthEngineServer(World([])) as server:
+        for _ in range(3):
+            earth_engine(server).check()
+        starts = [one.route for one in server.requests if one.route in ("discovery", "algorithms")]
+    assert starts == ["discovery", "discovery", "algorithms"]
+    assert routes(server) == ["pixels"] * 3
+
+
+def test_a_client_that_the_user_initialised_is_asked_in_its_name(tmp_path):
+    import ee
+    from ee import _state
+
+    ee.Reset()
+    _ee_session._CLIENT.account = None
+    state = _state.get_state()
+    state.initialized, state.credentials, state.cloud_api_user_project = True, Credentials("token"), "theirs"
+    try:
+        assert "project theirs, credentials of a user" in EarthEngine().account()
+        assert "project mine, credentials of a user" in EarthEngine("mine").account()
+        _ee_session._CLIENT.account = completed(EarthEngine()._account)  # as if we had initialised it since
+        assert "project theirs, credentials of a user" in EarthEngine().account()
+    finally:
+        ee.Reset()
+        _ee_session._CLIENT.account, _ee_session._CLIENT.users_own = None, (None, None)
+
+
+def test_two_accounts_take_turns():
+    with EarthEngineServer(World([])) as one, EarthEngineServer(World([])) as other:
+        for _ in range(2):
+            earth_engine(one).check()
+            earth_engine(other).check()
+        assert routes(one) == routes(other) == ["pixels"] * 2
+
+
+def test_waits_are_logged_under_a_name_that_can_be_turned_on():
+    assert logging.getLogger("rs_embed.providers").name.startswith("rs_embed")
+    assert [name for name, *_ in describe_knobs(EarthEngineSettings)] == list(EarthEngineSettings.variables())
