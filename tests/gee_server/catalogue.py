@@ -99,6 +99,13 @@ CATALOGUE = {
     "COPERNICUS/S3/OLCI": CollectionSpec("OLCI", (*_OLCI, BandSpec("quality_flags", _OLCI_STEP, UINT32, kind="class"))),
     "LANDSAT/LC08/C02/T1_L2": _landsat(),
     "LANDSAT/LC09/C02/T1_L2": _landsat(),
+    "LANDSAT/LC08/C02/T1_TOA": CollectionSpec(
+        "LANDSAT",
+        (
+            *(BandSpec(f"B{i}", 15 if i == 8 else 30, FLOAT, 0.02, 0.6, cloud=0.4) for i in range(1, 10)),
+            *(BandSpec(f"B{i}", 30, FLOAT, 250, 310, cloud=-30) for i in (10, 11)),
+        ),
+    ),
     "USDA/NAIP/DOQQ": CollectionSpec("NAIP", tuple(BandSpec(name, 1.0, UINT8, 20, 235) for name in "RGBN"), dated=True),
     **{
         f"ESA/WorldCover/{version}": CollectionSpec(

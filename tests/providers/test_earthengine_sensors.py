@@ -10,10 +10,12 @@ from gee_server import EarthEngineServer, default_world
 
 from rs_embed import SensorSpec
 from rs_embed.bands import Unit
-from rs_embed.errors import SensorNotOffered, SpecError
+from rs_embed.embedders.catalog import get_card
+from rs_embed.errors import SensorNotOffered, SpecError, UnitMismatch
 from rs_embed.providers._composite import composite
 from rs_embed.providers._ee_archives import ARCHIVES, OLCI_SOLAR_FLUX
 from rs_embed.providers._ee_expressions import cos_sun
+from rs_embed.providers._ee_pixels import in_units
 from rs_embed.specs import TemporalSpec
 
 SPRING = TemporalSpec.range("2022-04-01", "2022-05-01")
@@ -105,6 +107,24 @@ def test_heights_are_interpolated_in_metres_whatever_the_days(server, provider, 
 
 def anyday(query, window=TemporalSpec.range("1990-01-01", "2030-01-01")):
     return type(query)(query.modality, query.sensor, query.geobox, window)
+
+
+def test_landsat_at_the_top_of_the_atmosphere_comes_as_anysat_takes_it(server, provider):
+    modality = get_card("anysat").modality("l8")
+    query = ask(bands=modality.sensor.bands, collection=modality.sensor.collection, window=TemporalSpec.year(2022))
+    chip = provider.fetch(query)
+    np.testing.assert_allclose(chip.values[0], expected(server.world, query), rtol=1e-5, atol=1e-5)
+    assert {(band.name, str(band.unit)) for band in chip.bands if band.name in ("B8", "B11")} == {
+        ("B8", "reflectance"),
+        ("B11", "kelvin"),
+    }
+
+
+def test_olci_integers_that_were_never_scaled_are_refused():
+    sensor = SensorSpec("COPERNICUS/S3/OLCI", ("Oa01_reflectance",), scale_m=240)
+    clipped = np.full((1, 4, 4), 2, np.float32)
+    with pytest.raises(UnitMismatch, match="a hundred times as high"):
+        in_units(clipped, sensor, ARCHIVES[sensor.collection])
 
 
 def test_olci_radiances_become_reflectances_by_the_sun_of_each_scene(server, provider):

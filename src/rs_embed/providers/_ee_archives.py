@@ -113,6 +113,7 @@ _ALL = (
     ),
     _landsat("LANDSAT/LC08/C02/T1_L2"),
     _landsat("LANDSAT/LC09/C02/T1_L2"),
+    Archive("LANDSAT/LC08/C02/T1_TOA", _same("LANDSAT/LC08/C02/T1_TOA"), "float", cloud_property="CLOUD_COVER"),
     Archive("USDA/NAIP/DOQQ", _same("USDA/NAIP/DOQQ"), "uint16"),
     Archive("ESA/WorldCover/v100", {"Map": "Map"}, "uint16", dated=False),
     Archive("ESA/WorldCover/v200", {"Map": "Map"}, "uint16", dated=False),

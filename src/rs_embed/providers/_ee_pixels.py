@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rs_embed.errors import ReadError
+from rs_embed.errors import ReadError, UnitMismatch
 from rs_embed.geo import subgrid
-from rs_embed.providers._ee_archives import BYTES_PER_PIXEL, SENTINEL, Archive
+from rs_embed.providers._ee_archives import BYTES_PER_PIXEL, HIGHEST_OLCI_REFLECTANCE, SENTINEL, Archive
 from rs_embed.specs import SensorSpec
 
 MAX_BYTES = 50_331_648
@@ -107,10 +107,19 @@ def decode(body: bytes, names: Sequence[str], shape: tuple[int, int]) -> NDArray
 
 
 def in_units(stored: NDArray[np.float32], sensor: SensorSpec, archive: Archive) -> NDArray[np.float32]:
-    """Values `[C, H, W]` in the units of the collection, NaN where nodata."""
+    """Values `[C, H, W]` in the units of the collection, NaN where nodata.
+
+    Raises:
+        UnitMismatch: Every pixel is at the limit that reflectances are clipped to.
+    """
     values = np.where(stored == np.float32(SENTINEL[archive.transport]), np.float32(np.nan), stored)
     for i, band in enumerate(sensor.bands):
         if band in archive.scale:
             scale, offset = archive.scale[band]
             values[i] = values[i] * np.float32(scale) + np.float32(offset)
+    if archive.radiance and np.nanmin(values, initial=np.inf) >= HIGHEST_OLCI_REFLECTANCE:
+        raise UnitMismatch(
+            f"Wanted radiances of {archive.asset}, found numbers about a hundred times as high: integers to be scaled.",
+            fix="report this: Earth Engine holds the collection in another form than it did",
+        )
     return values
