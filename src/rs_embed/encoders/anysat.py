@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rs_embed.encoders.anysat_attention import TOKENS_AT_ONCE, CrossBlock, SpatialEncoder, positions
-from rs_embed.encoders.anysat_linear import cast_once, quicken
+from rs_embed.encoders.anysat_linear import prepared, quicken
 from rs_embed.encoders.anysat_modalities import CELL_M, MODALITIES, plan_patches
 from rs_embed.encoders.anysat_projectors import ImageProjector, SeriesProjector, even_sizes, raster_order
 from rs_embed.encoders.layers import Block, Encoder
@@ -199,9 +199,10 @@ class AnySatEncoder(Encoder):
         placed = [tokens.flatten(1, 2) + codes for tokens in patches.values()]
         x = torch.cat([self.cls_token.expand(len(first), -1, -1), *placed], dim=1)
         *blocks, cross = self.blocks
-        for block in blocks:
-            x = block(x)
-        mixed = cross(x, F.pad(codes, (0, 0, 1, 0)), side)
+        with prepared(self.blocks, rows=len(x) * x.shape[1], device_type=x.device.type):
+            for block in blocks:
+                x = block(x)
+            mixed = cross(x, F.pad(codes, (0, 0, 1, 0)), side)
         return Tokens(mixed, TokenLayout((TokenGrid("patch", side, side),), prefix=1))
 
     def _cut(
@@ -217,9 +218,9 @@ class AnySatEncoder(Encoder):
     ) -> Float[Tensor, "patch token dim"]:
         """Embed patches of `sub_side` x `sub_side` sub-tokens and encode each by itself, a few at a time."""
         projector, spacing_m = self._projector(name), MODALITIES[name].spacing_m
-        sizes = even_sizes(len(pieces[0]), self.tokens_at_once // (sub_side**2 + 1))
-        device_type = pieces[0].device.type
-        with cast_once(projector, device_type), cast_once(self.spatial_encoder, device_type):
+        patches, tokens = len(pieces[0]), sub_side**2 + 1
+        sizes = even_sizes(patches, self.tokens_at_once // tokens)
+        with prepared(projector, self.spatial_encoder, rows=patches * tokens, device_type=pieces[0].device.type):
             parts = [
                 self.spatial_encoder(projector(*part), spacing_m, with_sub=with_sub)
                 for part in zip(*(piece.split(sizes) for piece in pieces), strict=True)
