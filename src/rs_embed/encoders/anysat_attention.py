@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rs_embed.encoders.anysat_linear import Linear
-from rs_embed.encoders.layers import NORM_EPS, Mlp, sincos_1d
+from rs_embed.encoders.layers import NORM_EPS, Mlp, attend, sincos_1d
 
 BUCKETS = 8
 """Columns of the relative table: 3 to 6 by distance, 7 for pairs with cls, 0 to 2 never used."""
@@ -122,7 +122,7 @@ class RelativeAttention(nn.Module):
         else:
             q, k, v = (_split(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
             term = self.rpe_k(q[:, 0] * q.shape[-1] ** -0.5, index)
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=term).transpose(1, 2).flatten(2)
+            mixed = attend(q, k, v, term).transpose(1, 2).flatten(2)
         out: Tensor = self.proj(mixed)
         return out
 
@@ -236,7 +236,7 @@ class CrossAttention(nn.Module):
         modalities = (x.shape[1] - 1) // side**2
         bias = torch.cat([term[..., :1], *[term[..., 1:]] * modalities], dim=-1)
         q = q.expand(len(x), -1, -1, -1)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        mixed = attend(q, k, v, bias)
         out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return out
 

@@ -30,6 +30,11 @@ def even_sizes(length: int, at_most: int) -> list[int]:
     return [length // pieces + (i < length % pieces) for i in range(pieces)]
 
 
+def _scale_and_shift(normed: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Compute `normed * weight + bias`; in place where no gradient asks for `normed` later."""
+    return torch.addcmul(bias, normed, weight, out=None if torch.is_grad_enabled() else normed)
+
+
 class VectorNorm(nn.GroupNorm):
     """Group norm of single vectors: the groups are stretches of the last axis.
 
@@ -40,7 +45,7 @@ class VectorNorm(nn.GroupNorm):
         """Normalise each group of each vector, then scale and shift the channels."""
         groups = x.unflatten(-1, (self.num_groups, -1))
         normed = F.layer_norm(groups, groups.shape[-1:], eps=self.eps).view_as(x)
-        return torch.addcmul(self.bias.to(normed), normed, self.weight.to(normed))
+        return _scale_and_shift(normed, self.weight.to(normed), self.bias.to(normed))
 
 
 class SeriesNorm(nn.GroupNorm):
@@ -53,7 +58,7 @@ class SeriesNorm(nn.GroupNorm):
         """Normalise each head of each pixel, then scale and shift the channels."""
         normed = F.layer_norm(x, x.shape[2:], eps=self.eps)
         weight, bias = (part.to(normed).view(len(part) // x.shape[3], 1, -1) for part in (self.weight, self.bias))
-        return torch.addcmul(bias, normed, weight)
+        return _scale_and_shift(normed, weight, bias)
 
 
 class DateKeys(nn.Module):
