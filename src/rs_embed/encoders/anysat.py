@@ -68,7 +68,8 @@ class AnySatEncoder(Encoder):
 
     Nothing depends on the weights but the weights: codes and distances are kept by size, for all encoders of a
     process. Memory beyond inputs and outputs does not grow with the number of patches in `patches` (a few arrays
-    of 25 MB at base size, without gradients), and in `mix` as the square of it only in the relative term.
+    of 25 MB at base size, without gradients, and a packed copy of the weights that are used), and in `mix` as the
+    square of it only in the relative term. `mix` packs weights once for all squares of a batch.
 
     The reference's dropout is left out, so that training mode computes what evaluation mode does.
 
@@ -80,7 +81,8 @@ class AnySatEncoder(Encoder):
     """
 
     tokens_at_once: int = TOKENS_AT_ONCE
-    """How many tokens the first half works on at once; more take more memory and change rounding only."""
+    """How many tokens are worked on at once, but whole patches and squares; more take more memory and change rounding
+    only. On a GPU with memory to spare, many more are quicker."""
 
     def __init__(self, *, dim: int, depth: int, heads: int, modalities: Sequence[str] = tuple(MODALITIES)) -> None:
         super().__init__()
@@ -198,12 +200,19 @@ class AnySatEncoder(Encoder):
         codes = positions(side, patch_m // CELL_M, dim).to(first.device)
         placed = [tokens.flatten(1, 2) + codes for tokens in patches.values()]
         x = torch.cat([self.cls_token.expand(len(first), -1, -1), *placed], dim=1)
-        *blocks, cross = self.blocks
+        sizes = even_sizes(len(x), self.tokens_at_once // x.shape[1])
         with prepared(self.blocks, rows=len(x) * x.shape[1], device_type=x.device.type):
-            for block in blocks:
-                x = block(x)
-            mixed = cross(x, F.pad(codes, (0, 0, 1, 0)), side)
+            mixed = torch.cat([self._mix(part, F.pad(codes, (0, 0, 1, 0)), side) for part in x.split(sizes)])
         return Tokens(mixed, TokenLayout((TokenGrid("patch", side, side),), prefix=1))
+
+    def _mix(
+        self, x: Float[Tensor, "batch token dim"], places: Float[Tensor, "place dim"], side: int
+    ) -> Float[Tensor, "batch place dim"]:
+        *blocks, cross = self.blocks
+        for block in blocks:
+            x = block(x)
+        mixed: Tensor = cross(x, places, side)
+        return mixed
 
     def _cut(
         self, name: str, pixels: Tensor, patch_px: int, dates: Mapping[str, Tensor], masks: Mapping[str, Tensor]

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rs_embed.encoders.layers import PACKED
+from rs_embed.encoders.layers import PACKED, Mlp
 
 FEWEST_ROWS = 128
 """From here on it pays to pack weights: 0.36 ns per weight, when a row saves 0.01 ns (bf16: 0.002) per weight."""
@@ -22,21 +22,25 @@ class Linear(nn.Linear):
     """
 
     _ready: tuple[Tensor, Tensor] | None = None
+    _gelu: bool = False
 
     @classmethod
-    def like(cls, linear: nn.Linear) -> "Linear":
-        """Make one that holds the parameters of `linear`, which must have a bias."""
+    def like(cls, linear: nn.Linear, *, gelu: bool = False) -> "Linear":
+        """Make one that holds the parameters of `linear`, which must have a bias; `gelu` adds that to it."""
         made = cls(linear.in_features, linear.out_features, device="meta")
-        made.weight, made.bias = linear.weight, linear.bias
+        made.weight, made.bias, made._gelu = linear.weight, linear.bias, gelu
         return made
 
     def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
         """Map the last axis."""
         weight, bias = self._ready or (self.weight, self.bias)
         if not weight.is_mkldnn:
-            return F.linear(x, weight, bias)
-        mapped: Tensor = torch.ops.mkldnn._linear_pointwise(x.to(bias.dtype), weight, bias, "none", [], "")
-        return mapped
+            mapped = F.linear(x, weight, bias)
+            return F.gelu(mapped) if self._gelu else mapped
+        # GELU on the way out of the product: 3 % of the time of an MLP. "none" is what exact GELU is called here.
+        after = ("gelu", "none") if self._gelu else ("none", "")
+        packed: Tensor = torch.ops.mkldnn._linear_pointwise(x.to(bias.dtype), weight, bias, after[0], [], after[1])
+        return packed
 
     def prepare(self, dtype: torch.dtype, *, pack: bool) -> None:
         """Cast the weights to `dtype` and pack them, or not; until `release`, changes of the weights go unseen."""
@@ -51,6 +55,8 @@ class Linear(nn.Linear):
 def quicken(module: nn.Module) -> None:
     """Put a `Linear` in the place of every `nn.Linear` below `module`; parameters and their names stay."""
     for parent in module.modules():
+        if isinstance(parent, Mlp):
+            parent.fc1, parent.act = Linear.like(parent.fc1, gelu=True), nn.Identity()
         for name, child in parent.named_children():
             if type(child) is nn.Linear:
                 setattr(parent, name, Linear.like(child))

@@ -197,11 +197,12 @@ class Mlp(nn.Module):
     def __init__(self, *, dim: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
+        self.act: nn.Module = nn.GELU()
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
         """Transform each token by itself."""
-        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        out: Tensor = self.fc2(self.act(self.fc1(x)))
         return out
 
 
