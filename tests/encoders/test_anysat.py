@@ -15,6 +15,7 @@ from rs_embed.encoders.anysat_attention import positions, relative_index
 from rs_embed.encoders.anysat_linear import FEWEST_ROWS, Linear, prepared, quicken
 from rs_embed.encoders.anysat_modalities import MODALITIES
 from rs_embed.encoders.anysat_projectors import SeriesNorm, VectorNorm, even_sizes, raster_order
+from rs_embed.encoders.layers import MANY_TOKENS, attend
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout
 from rs_embed.errors import BandMismatch, InputError, ReadoutError, RSEmbedError, SpecError
 
@@ -382,6 +383,26 @@ def test_linear_maps_are_prepared_without_gradients_alone_and_only_as_long_as_th
         with torch.no_grad(), prepared(module, rows=1, device_type="cpu"):
             assert (first._ready is not None) == bf16
     assert first._ready is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("queries", "tokens"), [(17, 17), (MANY_TOKENS, MANY_TOKENS), (MANY_TOKENS, MANY_TOKENS + 9)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_attention_without_gradients_equals_that_of_torch(
+    dtype: torch.dtype, queries: int, tokens: int, biased: bool
+) -> None:
+    generator = torch.Generator().manual_seed(tokens)
+    q = torch.randn(2, queries, 3, 16, generator=generator).transpose(1, 2)
+    k, v = torch.randn(2, 2, tokens, 3, 16, generator=generator).transpose(2, 3)
+    bias = torch.randn(2, 1, queries, tokens, generator=generator) if biased else None
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    with torch.no_grad():
+        actual = attend(q.to(dtype), k.to(dtype), v.to(dtype), bias).float()
+    assert actual.shape == expected.shape
+    atol = 1e-6 if dtype == torch.float32 else 0.02
+    torch.testing.assert_close(actual, expected, rtol=atol, atol=atol)
+    with torch.enable_grad():
+        assert_close(attend(q.requires_grad_(), k, v, bias).detach(), expected)
 
 
 def test_norms_of_vectors_and_series_equal_group_norm() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rs_embed.encoders.anysat_linear import Linear
-from rs_embed.encoders.layers import NORM_EPS, Mlp, attend, sincos_1d
+from rs_embed.encoders.layers import NORM_EPS, Mlp, add, attend, sincos_1d
 
 BUCKETS = 8
 """Columns of the relative table: 3 to 6 by distance, 7 for pairs with cls, 0 to 2 never used."""
@@ -162,9 +162,8 @@ class RelativeBlock(nn.Module):
     ) -> Float[Tensor, "patch query dim"]:
         """Run the block; without `index`, give cls alone."""
         mixed = self.attn(self.norm1(x), index)
-        mixed = x[:, : mixed.shape[1]] + mixed
-        out: Tensor = mixed + self.mlp(self.norm2(mixed))
-        return out
+        mixed = add(x[:, : mixed.shape[1]], mixed)
+        return add(mixed, self.mlp(self.norm2(mixed)))
 
 
 class SpatialEncoder(nn.Module):
@@ -261,5 +260,4 @@ class CrossBlock(nn.Module):
     ) -> Float[Tensor, "batch query dim"]:
         """Run the block: what attention gives is added to nothing, as there is no token that a query began as."""
         read = self.attn(self.norm1(x), places, side).to(x.dtype)
-        out: Tensor = read + self.mlp(self.norm2(read))
-        return out
+        return add(read, self.mlp(self.norm2(read)))
