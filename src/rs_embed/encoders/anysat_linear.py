@@ -14,6 +14,10 @@ FEWEST_ROWS = 128
 """From here on it pays to pack weights: 0.36 ns per weight, when a row saves 0.01 ns (bf16: 0.002) per weight."""
 
 
+HEAP_BYTES = 31 << 20
+"""Just under the largest array that glibc's malloc can be brought to keep."""
+
+
 class Linear(nn.Linear):
     """`nn.Linear` whose weights `prepared` may put in the order that the processor reads them in.
 
@@ -81,6 +85,8 @@ def prepared(*modules: nn.Module, rows: int, device_type: str) -> Iterator[None]
     pack = rows >= FEWEST_ROWS and device_type == "cpu" and _can_pack(dtype)
     if torch.is_grad_enabled() or not (pack or autocast):
         linears = []
+    if linears and device_type == "cpu":
+        _keep_freed_memory()
     try:
         for linear in linears:
             linear.prepare(dtype, pack=pack)
@@ -95,3 +101,13 @@ def _can_pack(dtype: torch.dtype) -> bool:
     if not torch.backends.mkldnn.is_available() or dtype not in PACKED:
         return False
     return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _keep_freed_memory() -> None:
+    """Let malloc reuse what chunk after chunk of work frees, instead of giving it back to the system each time.
+
+    Freeing a large array makes glibc keep arrays up to its size, and twice of that at the top of the heap; other
+    allocators do not mind. Without, the temporal part met 13 page faults per pixel, which took 10 % of its time in
+    bf16 and 20 % in float32. The array itself is never touched, so it costs nothing.
+    """
+    torch.empty(HEAP_BYTES, dtype=torch.uint8, device="cpu")
