@@ -1,9 +1,9 @@
 """AnySat at the documented 4 km point: 410 px at 10 m, 8 dates of Sentinel-2, patches of 40 m, one thread.
 
-Run alone: `python benchmarks/bench_anysat.py` (about 4 minutes). Patches are summed up once, then mixed in 16 windows
-of 32 x 32 that overlap by at least 4. Seconds are wall time, and beside it the CPU time of the thread, which is what
-an idle machine would take; each part also as a share of what its products alone would take at the rate that packed
-matrix products reach in the same run. Weights are random.
+Run alone: `python benchmarks/bench_anysat.py`; minutes. Patches are summed up once, then mixed in 16 windows of 32 x 32
+that overlap by at least 4. Seconds are wall time, and beside it the CPU time of the thread, which leaves out waiting
+for neighbours but not what they cost in cache and clock; hence also what the products alone would take at the rate
+that packed matrix products reach in the same run. Weights are random.
 """
 
 import argparse
