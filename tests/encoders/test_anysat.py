@@ -12,9 +12,10 @@ from torch import Tensor
 
 from rs_embed.encoders.anysat import AnySatEncoder
 from rs_embed.encoders.anysat_attention import positions, relative_index
-from rs_embed.encoders.anysat_linear import FEWEST_ROWS, Linear, cast_once, quicken
+from rs_embed.encoders.anysat_linear import FEWEST_ROWS, Linear, prepared, quicken
 from rs_embed.encoders.anysat_modalities import MODALITIES
 from rs_embed.encoders.anysat_projectors import SeriesNorm, VectorNorm, even_sizes, raster_order
+from rs_embed.encoders.layers import MANY_TOKENS, attend
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout
 from rs_embed.errors import BandMismatch, InputError, ReadoutError, RSEmbedError, SpecError
 
@@ -325,8 +326,8 @@ def test_bfloat16_autocast_keeps_the_direction_of_every_token(wants_grad: bool) 
         with torch.autocast("cpu", dtype=torch.bfloat16):
             rough = compute(encoder, inputs, 20, output, None)
         assert rough.dtype == torch.float32
-        assert torch.cosine_similarity(exact, rough, dim=-1).min() > 0.99
-    assert all(module._cast is None for module in encoder.modules() if isinstance(module, Linear))
+        assert torch.cosine_similarity(exact, rough, dim=-1).min() > 0.999
+    assert all(module._ready is None for module in encoder.modules() if isinstance(module, Linear))
 
 
 def test_bfloat16_training_works_after_bfloat16_inference() -> None:
@@ -350,29 +351,58 @@ def test_weights_changed_in_place_or_loaded_are_seen_at_once() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, FEWEST_ROWS - 1, FEWEST_ROWS, FEWEST_ROWS + 5])
-def test_quick_linear_maps_equal_those_of_torch(rows: int) -> None:
-    generator = torch.Generator().manual_seed(rows)
+@pytest.mark.parametrize("bf16", [False, True])
+def test_prepared_linear_maps_equal_those_of_torch(rows: int, bf16: bool) -> None:
     plain = torch.nn.Linear(96, 40)
-    quick = Linear.like(plain)
-    x = torch.randn(rows, 96, generator=generator)
-    with torch.no_grad():
+    quick = torch.nn.Sequential(Linear.like(plain))
+    x = torch.randn(rows, 96, generator=torch.Generator().manual_seed(rows))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         expected = plain(x)
-        assert_close(quick(x), expected)
-        assert_close(quick(x[None, :, None])[0, :, 0], expected)
-        assert_close(quick(x, slice(10, 30)), expected[:, 10:30])
+        with prepared(quick, rows=rows, device_type="cpu"):
+            for shaped in (x, x[None, :, None], x.T.contiguous().T):
+                actual = quick(shaped)
+                assert actual.shape == (*shaped.shape[:-1], 40)
+                torch.testing.assert_close(actual.view(rows, 40), expected, rtol=2**-7 if bf16 else 1e-5, atol=1e-5)
+        assert torch.equal(quick(x), expected)
     assert quick(x).requires_grad
 
 
-def test_quicken_keeps_names_and_parameters_and_casts_end_with_the_work() -> None:
+@pytest.mark.parametrize("bf16", [False, True])
+def test_linear_maps_are_prepared_without_gradients_alone_and_only_as_long_as_they_work(bf16: bool) -> None:
     module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Sequential(torch.nn.Linear(4, 4)))
     before = dict(module.named_parameters())
     quicken(module)
     assert all(parameter is before[name] for name, parameter in module.named_parameters())
     first = module.get_submodule("0")
     assert isinstance(first, Linear) and isinstance(module.get_submodule("1.0"), Linear)
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16), cast_once(module, "cpu"):
-        assert first._cast is not None and first._cast[0].dtype == torch.bfloat16
-    assert first._cast is None
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        with prepared(module, rows=FEWEST_ROWS, device_type="cpu"):
+            assert first._ready is None
+        with torch.no_grad(), prepared(module, rows=FEWEST_ROWS, device_type="cpu"):
+            assert first._ready is not None and first._ready[0].is_mkldnn
+        with torch.no_grad(), prepared(module, rows=1, device_type="cpu"):
+            assert (first._ready is not None) == bf16
+    assert first._ready is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("queries", "tokens"), [(17, 17), (MANY_TOKENS, MANY_TOKENS), (MANY_TOKENS, MANY_TOKENS + 9)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_attention_without_gradients_equals_that_of_torch(
+    dtype: torch.dtype, queries: int, tokens: int, biased: bool
+) -> None:
+    generator = torch.Generator().manual_seed(tokens)
+    q = torch.randn(2, queries, 3, 16, generator=generator).transpose(1, 2)
+    k, v = torch.randn(2, 2, tokens, 3, 16, generator=generator).transpose(2, 3)
+    bias = torch.randn(2, 1, queries, tokens, generator=generator) if biased else None
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    with torch.no_grad():
+        actual = attend(q.to(dtype), k.to(dtype), v.to(dtype), bias).float()
+    assert actual.shape == expected.shape
+    atol = 1e-6 if dtype == torch.float32 else 0.02
+    torch.testing.assert_close(actual, expected, rtol=atol, atol=atol)
+    with torch.enable_grad():
+        assert_close(attend(q.requires_grad_(), k, v, bias).detach(), expected)
 
 
 def test_norms_of_vectors_and_series_equal_group_norm() -> None:

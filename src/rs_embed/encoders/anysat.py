@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rs_embed.encoders.anysat_attention import TOKENS_AT_ONCE, CrossBlock, SpatialEncoder, positions
-from rs_embed.encoders.anysat_linear import cast_once, quicken
+from rs_embed.encoders.anysat_linear import prepared, quicken
 from rs_embed.encoders.anysat_modalities import CELL_M, MODALITIES, plan_patches
 from rs_embed.encoders.anysat_projectors import ImageProjector, SeriesProjector, even_sizes, raster_order
 from rs_embed.encoders.layers import Block, Encoder
@@ -68,7 +68,8 @@ class AnySatEncoder(Encoder):
 
     Nothing depends on the weights but the weights: codes and distances are kept by size, for all encoders of a
     process. Memory beyond inputs and outputs does not grow with the number of patches in `patches` (a few arrays
-    of 25 MB at base size, without gradients), and in `mix` as the square of it only in the relative term.
+    of 25 MB at base size, without gradients, and a packed copy of the weights that are used), and in `mix` as the
+    square of it only in the relative term. `mix` packs weights once for all squares of a batch.
 
     The reference's dropout is left out, so that training mode computes what evaluation mode does.
 
@@ -80,7 +81,8 @@ class AnySatEncoder(Encoder):
     """
 
     tokens_at_once: int = TOKENS_AT_ONCE
-    """How many tokens the first half works on at once; more take more memory and change rounding only."""
+    """How many tokens are worked on at once, but whole patches and squares; more take more memory and change rounding
+    only. On a GPU with memory to spare, many more are quicker."""
 
     def __init__(self, *, dim: int, depth: int, heads: int, modalities: Sequence[str] = tuple(MODALITIES)) -> None:
         super().__init__()
@@ -198,11 +200,19 @@ class AnySatEncoder(Encoder):
         codes = positions(side, patch_m // CELL_M, dim).to(first.device)
         placed = [tokens.flatten(1, 2) + codes for tokens in patches.values()]
         x = torch.cat([self.cls_token.expand(len(first), -1, -1), *placed], dim=1)
+        sizes = even_sizes(len(x), self.tokens_at_once // x.shape[1])
+        with prepared(self.blocks, rows=len(x) * x.shape[1], device_type=x.device.type):
+            mixed = torch.cat([self._mix(part, F.pad(codes, (0, 0, 1, 0)), side) for part in x.split(sizes)])
+        return Tokens(mixed, TokenLayout((TokenGrid("patch", side, side),), prefix=1))
+
+    def _mix(
+        self, x: Float[Tensor, "batch token dim"], places: Float[Tensor, "place dim"], side: int
+    ) -> Float[Tensor, "batch place dim"]:
         *blocks, cross = self.blocks
         for block in blocks:
             x = block(x)
-        mixed = cross(x, F.pad(codes, (0, 0, 1, 0)), side)
-        return Tokens(mixed, TokenLayout((TokenGrid("patch", side, side),), prefix=1))
+        mixed: Tensor = cross(x, places, side)
+        return mixed
 
     def _cut(
         self, name: str, pixels: Tensor, patch_px: int, dates: Mapping[str, Tensor], masks: Mapping[str, Tensor]
@@ -217,9 +227,9 @@ class AnySatEncoder(Encoder):
     ) -> Float[Tensor, "patch token dim"]:
         """Embed patches of `sub_side` x `sub_side` sub-tokens and encode each by itself, a few at a time."""
         projector, spacing_m = self._projector(name), MODALITIES[name].spacing_m
-        sizes = even_sizes(len(pieces[0]), self.tokens_at_once // (sub_side**2 + 1))
-        device_type = pieces[0].device.type
-        with cast_once(projector, device_type), cast_once(self.spatial_encoder, device_type):
+        patches, tokens = len(pieces[0]), sub_side**2 + 1
+        sizes = even_sizes(patches, self.tokens_at_once // tokens)
+        with prepared(projector, self.spatial_encoder, rows=patches * tokens, device_type=pieces[0].device.type):
             parts = [
                 self.spatial_encoder(projector(*part), spacing_m, with_sub=with_sub)
                 for part in zip(*(piece.split(sizes) for piece in pieces), strict=True)

@@ -20,6 +20,9 @@ TIME_HEADS = 16
 KEY_DIM = 8
 """Length of the keys of a temporal head."""
 
+GROUP_EPS = 1e-5
+"""Epsilon of all group norms."""
+
 VECTORS_AT_ONCE = 4096
 """Pixels x dates that the temporal part holds at once: at base size 25 MB per array, which malloc can reuse."""
 
@@ -30,6 +33,25 @@ def even_sizes(length: int, at_most: int) -> list[int]:
     return [length // pieces + (i < length % pieces) for i in range(pieces)]
 
 
+def _normalise(groups: Float[Tensor, "*batch size"]) -> Float[Tensor, "*batch size"]:
+    """Bring each vector to mean 0 and variance 1, in whatever type the input has.
+
+    In float32 on the CPU, torch takes half the time with a scale of 1 and a shift of 0 (0.3 ns per value, not 0.6).
+    """
+    size = groups.shape[-1:]
+    plain = groups.dtype != torch.float32
+    weight, bias = (None, None) if plain else (groups.new_ones(size), groups.new_zeros(size))
+    return F.layer_norm(groups, size, weight, bias, eps=GROUP_EPS)
+
+
+def _scale_and_shift(
+    normed: Float[Tensor, "*batch dim"], weight: Float[Tensor, " dim"], bias: Float[Tensor, " dim"]
+) -> Float[Tensor, "*batch dim"]:
+    """Compute `normed * weight + bias`; in place where no gradient asks for `normed` later."""
+    weight, bias = weight.to(normed), bias.to(normed)
+    return torch.addcmul(bias, normed, weight, out=None if torch.is_grad_enabled() else normed)
+
+
 class VectorNorm(nn.GroupNorm):
     """Group norm of single vectors: the groups are stretches of the last axis.
 
@@ -38,9 +60,8 @@ class VectorNorm(nn.GroupNorm):
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         """Normalise each group of each vector, then scale and shift the channels."""
-        groups = x.unflatten(-1, (self.num_groups, -1))
-        normed = F.layer_norm(groups, groups.shape[-1:], eps=self.eps).view_as(x)
-        return torch.addcmul(self.bias.to(normed), normed, self.weight.to(normed))
+        normed = _normalise(x.unflatten(-1, (self.num_groups, -1))).view_as(x)
+        return _scale_and_shift(normed, self.weight, self.bias)
 
 
 class SeriesNorm(nn.GroupNorm):
@@ -51,9 +72,10 @@ class SeriesNorm(nn.GroupNorm):
 
     def forward(self, x: Float[Tensor, "pixel head time head_dim"]) -> Float[Tensor, "pixel head time head_dim"]:
         """Normalise each head of each pixel, then scale and shift the channels."""
-        normed = F.layer_norm(x, x.shape[2:], eps=self.eps)
-        weight, bias = (part.to(normed).view(len(part) // x.shape[3], 1, -1) for part in (self.weight, self.bias))
-        return torch.addcmul(bias, normed, weight)
+        normed = _normalise(x.flatten(2)).flatten(1)
+        # Laid out for all dates: repeating stretches of 48 channels on the way takes five times as long in bf16.
+        weight, bias = (part.view(x.shape[1], 1, -1).expand(x.shape[1:]).flatten() for part in (self.weight, self.bias))
+        return _scale_and_shift(normed, weight, bias).view(x.shape)
 
 
 class DateKeys(nn.Module):
@@ -100,8 +122,8 @@ class Ltae(nn.Module):
         self.inconv = nn.Sequential(*layers)
         self.in_norm = SeriesNorm(TIME_HEADS, dim) if across_dates else None
         self.attention_heads = DateKeys(dim=dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, dim), nn.GroupNorm(4, dim), nn.ReLU(inplace=True))
-        self.out_norm = nn.GroupNorm(TIME_HEADS, dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, dim), VectorNorm(4, dim), nn.ReLU(inplace=True))
+        self.out_norm = VectorNorm(TIME_HEADS, dim)
         self.period = period
         self.code_length = dim // TIME_HEADS
 
