@@ -62,6 +62,8 @@ class RunHeader:
     weights_note: str | None = None
     """A warning that must travel with the numbers."""
     title: str = ""
+    model_url: str = ""
+    """Where the model is described or its weights lie (`emb:model`)."""
     licence: str = ""
     """Of the weights."""
     publications: tuple[str, ...] = ()
