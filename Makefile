@@ -34,7 +34,7 @@ bench: setup
 # Names, versions, markers and hashes only: no index, no host.
 constraints: setup
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
-		--extra plot --group dev pyproject.toml --output-file constraints.txt
+		--extra plot --extra export --group dev pyproject.toml --output-file constraints.txt
 
 clean:
 	rm -rf .venv demo

@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 import shapely
@@ -15,7 +16,7 @@ from rs_embed.geo import geobox_for, outline, project
 from rs_embed.specs import PointBuffer, SpatialSpec
 from rs_embed.writers.base import Row
 
-Footprint = Polygon | MultiPolygon
+Footprint: TypeAlias = Polygon | MultiPolygon
 
 STEP_M = 2_500.0
 """Edges are followed in steps of at most this: a straight line in degrees is then within 1 m of the edge up to 80 N."""
