@@ -1,7 +1,7 @@
 """The words of the STAC embeddings extension (`emb:`, v0.0.1) for what a run is."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pydantic import JsonValue
 
@@ -76,14 +76,14 @@ def publication(citation: str) -> dict[str, JsonValue]:
     return {"citation": citation}
 
 
-def model_uri(header: RunHeader) -> str:
+def model_uri(model_id: str, url: str = "") -> str:
     """Where the model is described; a name of our own where nothing is known."""
-    return header.model_url or f"urn:rs-embed:model:{header.model_id}"
+    return url or f"urn:rs-embed:model:{model_id}"
 
 
-def source_uris(header: RunHeader) -> list[str]:
+def source_uris(collections: Iterable[str]) -> list[str]:
     """Where the imagery is described: its page in Earth Engine's catalog, whose names are the shared ones."""
-    return [_EARTH_ENGINE + name.replace("/", "_") for name in header.source_data] or ["urn:rs-embed:source:unknown"]
+    return [_EARTH_ENGINE + name.replace("/", "_") for name in collections] or ["urn:rs-embed:source:unknown"]
 
 
 def _chip_layout(header: RunHeader) -> dict[str, JsonValue]:
