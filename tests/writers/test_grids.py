@@ -8,7 +8,7 @@ import pytest
 import rasterio
 import xarray as xr
 import zarr
-from made import embedding, row
+from made_rows import embedding, row
 
 from rs_embed.errors import StorageError
 from rs_embed.specs import PointBuffer
@@ -44,6 +44,8 @@ def test_equal_grids_give_equal_bytes(tmp_path, fmt):
 
 @pytest.mark.parametrize("fmt", ["cog", "zarr"])
 def test_gdal_opens_it_at_its_place(tmp_path, fmt):
+    if fmt == "zarr" and rasterio.__gdal_version__ < "3.11":
+        pytest.skip("GDAL 3.10 knows only the codec names of the Zarr v3 draft; 3.12 was tried and reads it")
     path = write_grid(tmp_path / "grid", GRID, fmt)
     name = f'ZARR:"{path}":/embedding' if fmt == "zarr" else path
     with rasterio.open(name) as file:
