@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
+PARITY := .venv-parity
 
-.PHONY: setup demo test check bench constraints clean
+.PHONY: setup demo test check parity bench constraints clean
 
 setup: $(STAMP)
 
@@ -28,13 +29,25 @@ check: setup
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/docs_tables.py --check
 
+# Against the authors' own code, in an environment of its own: TerraTorch brings some 150 packages.
+parity: $(PARITY)/.ready
+	$(PARITY)/bin/python -m pytest tests/parity
+
+$(PARITY)/.ready: $(STAMP) constraints-parity.txt
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(PARITY)
+	$(BIN)/uv pip install --quiet --python $(PARITY)/bin/python -r constraints-parity.txt
+	$(BIN)/uv pip install --quiet --python $(PARITY)/bin/python --no-deps --editable .
+	@touch $@
+
 bench: setup
 	$(BIN)/python benchmarks/run.py
 
 # Names, versions, markers and hashes only: no index, no host.
 constraints: setup
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
-		--extra plot --extra export --group dev pyproject.toml --output-file constraints.txt
+		--extra plot --extra export --extra coords --group dev pyproject.toml --output-file constraints.txt
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+		--extra coords --group parity --constraints constraints.txt pyproject.toml --output-file constraints-parity.txt
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv $(PARITY) demo

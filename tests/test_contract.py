@@ -45,7 +45,7 @@ LOCAL = {"anysat_tiny": OutputSpec.grid("dense")}
 without a residual, so each sees all of the window."""
 TURNED = {
     "thor_1_0_tiny": {"patch_size": 4},
-    "terramind_1_0_tiny": {"layer": 3},
+    "terramind_1_0_tiny": {"layers": 3},
     "anysat_tiny": {"patch_size_m": 80},
     "mosaiks_rcf": {"patch_size": 4},
 }

@@ -15,7 +15,7 @@ from rs_embed.errors import ChoiceWarning, SpecError, warn
 from rs_embed.providers import open_provider
 from rs_embed.providers.arrays import SupportsArray
 from rs_embed.providers.base import Provider
-from rs_embed.settings import ModelKnobs, WeightsKnobs
+from rs_embed.settings import LibrarySettings, ModelKnobs, WeightsKnobs
 from rs_embed.specs import InputPrep, OutputSpec, Precision, SensorSpec, SpatialSpec, TemporalSpec
 
 if TYPE_CHECKING:
@@ -28,9 +28,10 @@ InputArrays = SupportsArray | Mapping[str, SupportsArray]
 """Raw values `[C,H,W]` or `[T,C,H,W]` in the unit of the collection, or a mapping modality -> array."""
 Sensors = SensorSpec | Mapping[str, SensorSpec] | None
 Modalities = str | Sequence[str] | None
+Bands = Sequence[str] | Mapping[str, Sequence[str]] | None
 Dates = Sequence[str | date | datetime] | Mapping[str, Sequence[str | date | datetime]]
 """When each frame of the arrays was acquired, `[T]`; or a mapping modality -> dates."""
-KnobValue = str | int | float | bool | Path | None
+KnobValue = str | int | float | bool | Path | Sequence[int] | None
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Call:
     output: OutputSpec
     sensor: Sensors
     modality: Modalities
+    bands: Bands
     input_prep: InputPrep
     device: str
     precision: Precision
@@ -67,25 +69,28 @@ class Call:
                 f"{request.card.id} reads distances off its pixels, so they must keep their size.",
                 fix='input_prep="tile" or "crop"',
             )
-        if embedder.own_vector is not None and self.output.pooling != "mean":
-            raise SpecError(
-                f"Wanted the maximum over patches, but the vector of {request.card.id} is its {embedder.own_vector}.",
-                fix='pooled="patch"',
-            )
+        embedder.check(self.output)
         for modality, sensor in request.inputs:
             provider.require(modality.name, sensor)
-        return plan_items(Job(embedder, provider, self.output, prep), places, windows)
+        plan = plan_items(Job(embedder, provider, self.output, prep), places, windows)
+        if request.places and any(query.geobox is None for item in plan.items for query in item.queries):
+            raise SpecError(
+                f"Wanted a place for {', '.join(request.places)}, found pixels without one.",
+                fix="say where they lie: spatial=PointBuffer(...), on the grid of rs_embed.geobox_for",
+            )
+        return plan
 
     @cached_property
     def request(self) -> "ModelRequest":
         """Model, knobs and inputs of the call."""
-        from rs_embed.pipeline.request import resolve_request
+        from rs_embed.pipeline.request import Asked, resolve_request
 
         require_choice("precision", self.precision, get_args(Precision))
         card = get_card(self.model_id)
         knobs = card.knobs.read(self.knobs)
         dense = self.output.kind == "grid" and self.output.detail == "dense"
-        return resolve_request(_variant(card, knobs), knobs, self.modality, self.sensor, self.precision, dense=dense)
+        asked = Asked(self.modality, self.sensor, self.bands, dense=dense)
+        return resolve_request(_variant(card, knobs), knobs, asked, self.precision)
 
 
 def _variant(card: ModelCard, knobs: ModelKnobs) -> ModelCard:
@@ -108,9 +113,15 @@ def named(modality: Modalities, input_chw: InputArrays | None) -> Modalities:
 def provider_of(backend: Backend, input_chw: InputArrays | None, call: Call, dates: Dates | None = None) -> Provider:
     """Where the pixels come from: the user's arrays, else the backend."""
     if input_chw is None:
+        settings = LibrarySettings.read()
         if dates is not None:
             raise SpecError("Wanted dates only with input_chw, found them alone.", fix="temporal=TemporalSpec.range()")
-        return open_provider(backend)
+        provider = open_provider(backend)
+        if settings.chip_cache is None:
+            return provider
+        from rs_embed.providers.cached import CachedProvider
+
+        return CachedProvider(provider, settings.chip_cache, settings.chip_cache_gb)
     if backend != "auto":
         raise SpecError(
             f"Wanted either input_chw or a backend, found both (backend={backend!r}).",

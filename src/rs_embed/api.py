@@ -7,7 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rs_embed._call import Backend, Call, Dates, InputArrays, KnobValue, Modalities, Sensors, named, provider_of
+from rs_embed._call import (
+    Backend,
+    Bands,
+    Call,
+    Dates,
+    InputArrays,
+    KnobValue,
+    Modalities,
+    Sensors,
+    named,
+    provider_of,
+)
 from rs_embed.embedders.catalog import get_card, list_cards
 from rs_embed.embedders.describe import ModelDescription, describe
 from rs_embed.errors import BatchError, SpecError
@@ -29,6 +40,7 @@ def get_embedding(
     *,
     sensor: Sensors = None,
     modality: Modalities = None,
+    bands: Bands = None,
     input_chw: InputArrays | None = None,
     dates: Dates | None = None,
     input_prep: InputPrep = "auto",
@@ -46,6 +58,8 @@ def get_embedding(
         backend: "sample", a path to a raster, a `LocalRasters`, or any `Provider`.
         sensor: Other imagery than the card's default: bands, pixel size, cloud limit, composite.
         modality: One of the card's, or several ("s2+s1").
+        bands: Some of a modality's bands, by the names of the collection ("B2") or of the model ("BLUE"), in the
+            order of the channels; of several modalities, a mapping modality -> names.
         input_chw: Your own pixels instead of a backend, as the collection stores them (Sentinel-2: 0-based DN):
             `[C,H,W]`, or `[T,C,H,W]` for several dates.
         dates: When each frame of `input_chw` was acquired; a model of time series needs to know.
@@ -58,7 +72,8 @@ def get_embedding(
     Raises:
         RSEmbedError: One typed error per thing that can be wrong; see `rs_embed.errors`.
     """
-    from rs_embed.pipeline.run import Failure, run  # loads torch
+    from rs_embed.pipeline.run import run  # loads torch
+    from rs_embed.results import Failure
 
     plan = plan_embedding(
         model_id,
@@ -68,6 +83,7 @@ def get_embedding(
         backend,
         sensor=sensor,
         modality=modality,
+        bands=bands,
         input_chw=input_chw,
         dates=dates,
         input_prep=input_prep,
@@ -90,6 +106,7 @@ def plan_embedding(
     *,
     sensor: Sensors = None,
     modality: Modalities = None,
+    bands: Bands = None,
     input_chw: InputArrays | None = None,
     dates: Dates | None = None,
     input_prep: InputPrep = "auto",
@@ -102,7 +119,8 @@ def plan_embedding(
     Raises:
         RSEmbedError: Whatever can be known to be wrong beforehand.
     """
-    call = Call(model_id, output, sensor, named(modality, input_chw), input_prep, device, precision, knobs)
+    modality = named(modality, input_chw)
+    call = Call(model_id, output, sensor, modality, bands, input_prep, device, precision, knobs)
     return call.plan(provider_of(backend, input_chw, call, dates), [spatial], [temporal])
 
 
@@ -115,6 +133,7 @@ def get_embeddings(
     *,
     sensor: Sensors = None,
     modality: Modalities = None,
+    bands: Bands = None,
     input_prep: InputPrep = "auto",
     device: str = "auto",
     precision: Precision = "fp32",
@@ -134,7 +153,8 @@ def get_embeddings(
         BatchError: Some items failed. Nothing is lost: `error.embeddings` holds the others (`None` where failed),
             `error.failures` says what happened to each.
     """
-    from rs_embed.pipeline.run import Failure, run
+    from rs_embed.pipeline.run import run
+    from rs_embed.results import Failure
 
     places = list(spatials)
     windows = [temporal] * len(places) if temporal is None or isinstance(temporal, TemporalSpec) else list(temporal)
@@ -143,7 +163,7 @@ def get_embeddings(
             f"Wanted one window for all or one per place ({len(places)}), found {len(windows)}.",
             fix="pass a single TemporalSpec, or a list as long as `spatials`",
         )
-    call = Call(model_id, output, sensor, modality, input_prep, device, precision, knobs)
+    call = Call(model_id, output, sensor, modality, bands, input_prep, device, precision, knobs)
     plan = call.plan(provider_of(backend, None, call), places, windows)
     with _bar(len(places), shown=progress) as advance:
         results = []
@@ -175,6 +195,7 @@ def inspect_chip(
     *,
     sensor: Sensors = None,
     modality: Modalities = None,
+    bands: Bands = None,
     input_chw: InputArrays | None = None,
     dates: Dates | None = None,
 ) -> "ChipReport":
@@ -183,7 +204,7 @@ def inspect_chip(
     Print the result for a table; `report.chips["s2"].to_xarray()` has the pixels.
     """
     modality = named(modality, input_chw)
-    call = Call(model_id, OutputSpec.pooled(), sensor, modality, "auto", "cpu", "fp32", {})
+    call = Call(model_id, OutputSpec.pooled(), sensor, modality, bands, "auto", "cpu", "fp32", {})
     provider = provider_of(backend, input_chw, call, dates)
     from rs_embed.report import inspect
 

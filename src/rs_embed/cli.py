@@ -84,6 +84,11 @@ class Request:
     unit: Annotated[str | None, _imagery(help="Of --raster: dn, reflectance, db or power.")] = None
     offset: Annotated[float | None, _imagery(help="Added to the DN of --raster; -1000 for scenes since 2022.")] = None
     modality: Annotated[str | None, _imagery(help="One that `describe` lists, or several: s2+s1.")] = None
+    only_bands: Annotated[str | None, _imagery(help="Feed the model only these: B2,B3 or BLUE,GREEN.")] = None
+
+    def chosen_bands(self) -> list[str] | None:
+        """Some of the modality's bands; `None` for all."""
+        return self.only_bands.split(",") if self.only_bands else None
 
     def spatial(self) -> SpatialSpec | None:
         """The place; `None` for all that the backend holds."""
@@ -263,6 +268,7 @@ def _call(function: Callable[..., T], request: Request, options: ModelOptions) -
         OutputSpec.grid() if options.output == "grid" else OutputSpec.pooled(options.pooling),
         request.imagery(),
         modality=request.modality,
+        bands=request.chosen_bands(),
         input_prep=options.input_prep,
         device=options.device,
         precision=options.precision,
@@ -274,7 +280,8 @@ def _call(function: Callable[..., T], request: Request, options: ModelOptions) -
 def inspect(request: Request, picture: _Picture = None) -> None:
     """Show the pixels that a model would get, and how far they are from those it was trained on."""
     where, when, imagery = request.spatial(), request.temporal(), request.imagery()
-    report = rs_embed.inspect_chip(request.model, where, when, imagery, modality=request.modality)
+    bands = request.chosen_bands()
+    report = rs_embed.inspect_chip(request.model, where, when, imagery, modality=request.modality, bands=bands)
     typer.echo(str(report))
     if picture is not None:
         from rs_embed.pictures import save_figure, side_by_side, true_colour

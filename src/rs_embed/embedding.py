@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
+
+from rs_embed.errors import ReadoutError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -42,6 +44,19 @@ class InputMeta(BaseModel):
     fill_value: float | str
     cloudy_pct: float
     notes: tuple[str, ...]
+
+
+class Channels(BaseModel):
+    """Whose the channels `start` to `stop` are: an entry of `meta["channels"]`, where a model tells."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer: int
+    """Block of the network, from 0."""
+    modality: str
+    """Several, joined by "+", where they were merged."""
+    start: int
+    stop: int
 
 
 class Meta(BaseModel):
@@ -149,6 +164,27 @@ class Embedding:
         place = "no place" if self.geobox is None else f"{self.geobox.crs}"
         note = f", {self.meta.weights_note}" if self.meta.weights_note else ""
         return f"Embedding({self.meta.model_id}, {self.meta.output} {self.data.shape}, {place}{note})"
+
+    def by_modality(self) -> dict[str, NDArray[np.float32]]:
+        """The channels of each modality, for embeddings made with `merge_method="dict"`.
+
+        They are views; where several layers were asked for, copies that join a modality's layers.
+
+        Raises:
+            ReadoutError: Modalities do not have channels of their own here.
+        """
+        whose = TypeAdapter(list[Channels]).validate_python(self.meta.get("channels", []))
+        if not whose or any("+" in one.modality for one in whose):
+            raise ReadoutError(
+                "Wanted channels of each modality, but here every channel stands for all of them.",
+                model=self.meta.model_id,
+                modality="+".join(self.meta.modality),
+                fix='for TerraMind: make it with merge_method="dict"',
+            )
+        parts: dict[str, list[NDArray[np.float32]]] = {}
+        for one in whose:
+            parts.setdefault(one.modality, []).append(self.data[one.start : one.stop])
+        return {name: some[0] if len(some) == 1 else np.concatenate(some) for name, some in parts.items()}
 
     def to_xarray(self) -> "xr.DataArray":
         """Dimensions `band`, or `band, y, x` with CRS, transform and pixel-centre coordinates."""

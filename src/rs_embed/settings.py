@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -23,6 +23,8 @@ class Knobs(BaseSettings):
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    SYNONYMS: ClassVar[Mapping[str, str]] = {}
+    """A second name -> the field that it means, as keyword and as variable."""
 
     @classmethod
     def read(cls, keywords: Mapping[str, object] | None = None) -> Self:
@@ -31,25 +33,42 @@ class Knobs(BaseSettings):
         Raises:
             KnobError: A keyword is unknown, or a keyword or variable has a bad value.
         """
-        keywords = dict(keywords or {})
-        for name in keywords:
-            if name not in cls.model_fields:
+        words = [*cls.model_fields, *cls.SYNONYMS]
+        for name in keywords or {}:
+            if name not in words:
                 raise KnobError(
                     f"Wanted a known keyword, found {name!r}.",
-                    known=", ".join(sorted(cls.model_fields)),
-                    fix=did_you_mean(name, cls.model_fields),
+                    known=", ".join(sorted(words)),
+                    fix=did_you_mean(name, words),
                 )
+        keywords = {name: value for name, value in (keywords or {}).items() if value is not None}
         check_environment()
         try:
-            return cls(**{name: value for name, value in keywords.items() if value is not None})
+            return cls(**cls._by_field(keywords))
         except ValidationError as error:
             raise _knob_error(cls, error, keywords) from None
+
+    @classmethod
+    def _by_field(cls, keywords: Mapping[str, object]) -> dict[str, object]:
+        """Keywords, and variables with a second name, under the names of their fields."""
+        environment = {name.upper(): value for name, value in os.environ.items()}
+        given = {name: value for name, value in keywords.items() if name in cls.model_fields}
+        for word, field in cls.SYNONYMS.items():
+            own, other = (f"{cls.model_config['env_prefix']}{name}".upper() for name in (field, word))
+            if word in keywords:
+                _require_one(field, word, keywords)
+                given[field] = keywords[word]
+            elif field not in given and other in environment:
+                _require_one(own, other, environment)
+                given[field] = environment[other]
+        return given
 
     @classmethod
     def variables(cls) -> dict[str, str]:
         """Variable name -> field name."""
         prefix = cls.model_config["env_prefix"]
-        return {f"{prefix}{name}".upper(): name for name in cls.model_fields}
+        names = {name: name for name in cls.model_fields} | dict(cls.SYNONYMS)
+        return {f"{prefix}{name}".upper(): field for name, field in names.items()}
 
 
 class ModelKnobs(Knobs):
@@ -85,6 +104,9 @@ class LibrarySettings(Knobs):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     cache_dir: Annotated[Path | None, Field(description="where weights are kept; unset: the hub's own cache")] = None
+    chip_cache: Annotated[Path | None, Field(description="folder that chips are kept in; unset: they are not")] = None
+    chip_cache_gb: Annotated[float, Field(gt=0, description="size that this folder is kept under, GB")] = 20.0
+    memory_gb: Annotated[float, Field(gt=0, description="imagery on its way to the network, GB, at most")] = 4.0
     offline: Annotated[bool, Field(description="1: never contact the hub; use the cache or fail")] = False
 
 
@@ -109,17 +131,24 @@ def check_environment() -> None:
             )
 
 
+def _require_one(name: str, other: str, given: Mapping[str, object]) -> None:
+    if name in given:
+        raise KnobError(f"Wanted {name} or {other}, which mean the same, found both.", fix=f"leave {other} out")
+
+
 def _knob_error(family: type[Knobs], error: ValidationError, keywords: Mapping[str, object]) -> KnobError:
     """One line a bad value: where it stands, what it is, what was wanted."""
     first = error.errors(include_url=False)[0]
     name = str(first["loc"][0]) if first["loc"] else "?"
-    variable = next((v for v, field in family.variables().items() if field == name), name)
-    place = name if name in keywords else variable
-    value = keywords.get(name, os.environ.get(variable))
-    wanted = "a path" if first["type"] == "path_type" else first["msg"].removeprefix("Input should be ")
+    word = next((word for word in keywords if family.SYNONYMS.get(word, word) == name), None)
+    variables = [variable for variable, field in family.variables().items() if field == name]
+    variable = next((v for v in variables if v in os.environ), variables[0] if variables else name)
+    place, value = (word, keywords[word]) if word else (variable, os.environ.get(variable))
+    said = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    wanted = "a path" if first["type"] == "path_type" else said
     return KnobError(
         f"Wanted {place} to be {wanted}, found {value!r}.",
-        fix=f"change or leave out the keyword {name}" if name in keywords else f"change or unset {variable}",
+        fix=f"change or leave out the keyword {word}" if word else f"change or unset {variable}",
     )
 
 
@@ -130,5 +159,6 @@ def describe_knobs(family: type[Knobs]) -> list[tuple[str, str, str, str]]:
         field = family.model_fields[name]
         default: object = field.get_default(call_default_factory=True)
         text = "unset" if default is None else str(int(default)) if isinstance(default, bool) else str(default)
-        rows.append((variable, name, text, field.description or ""))
+        word = variable.removeprefix(family.model_config["env_prefix"].upper()).lower()
+        rows.append((variable, word, text, (field.description or "") if word == name else f"another name of {name}"))
     return rows

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from rs_embed import OutputSpec, PointBuffer, SensorSpec, get_embedding, plan_embedding
+from rs_embed import Embedding, OutputSpec, PointBuffer, SensorSpec, get_embedding, plan_embedding
 from rs_embed.embedders._framing import frame_chip
+from rs_embed.embedders.base import ModelInput
 from rs_embed.encoders.terramind import TerraMindEncoder
 from rs_embed.errors import (
     BandMismatch,
     KnobError,
+    ReadoutError,
     ScaleWarning,
     SensorNotOffered,
     SpecError,
@@ -126,7 +128,8 @@ def test_the_default_path_is_standardised_pixels_through_the_bare_encoder(checkp
     np.testing.assert_allclose(largest.data, tokens.amax(dim=0), atol=1e-5)
     meta = embedding.meta
     assert (meta["model_key"], meta["normalization"]) == ("terramind_v1_tiny", "terramind_stats")
-    assert (meta["merge_method"], meta["layer"]) == ("mean", None)
+    assert (meta["merge_method"], meta["layers"]) == ("mean", [11])
+    assert meta["channels"] == [{"layer": 11, "modality": "S2L2A", "start": 0, "stop": 192}]
     assert (meta["input_prep"], meta["windows"], meta["patch_size"], meta["image_size"]) == ("tile", 1, 16, 224)
     assert (meta["gsd_m"], meta["ground_cover_m"]) == (10, 2240)
     assert (meta["pooling"], meta["cls_removed"], grid.meta["grid_kind"]) == ("patch_mean", False, "patch_tokens")
@@ -301,9 +304,115 @@ def test_a_layer_is_raw_and_only_the_last_one_normed(checkpoint, encoder, layer)
         expected = (encoder.encoder_norm(x) if layer == 11 else x)[0].mean(dim=0)
     embedding = tiny(checkpoint, input_chw=pixels("S2L2A", 64, 64), layer=layer)
     np.testing.assert_allclose(embedding.data, expected, atol=2e-5)
-    assert embedding.meta["layer"] == layer
+    assert embedding.meta["layers"] == [layer]
     if layer == 11:
         np.testing.assert_array_equal(embedding.data, tiny(checkpoint, input_chw=pixels("S2L2A", 64, 64)).data)
+
+
+@pytest.mark.parametrize("merge", MERGES)
+def test_several_layers_stand_side_by_side_each_merged_for_itself(checkpoint, encoder, merge):
+    names = ("S2L2A", "DEM")
+    held = {name: pixels(name, 64, 96) for name in names}
+    images = {name: standardised(name, held[name]) for name in names}
+    maps = {
+        layer: list(by_hand(encoder, images, layers=(layer,)).T.reshape(192, 2, 4, 6).transpose(0, 1))
+        for layer in (11, 3, 7)
+    }
+    expected = torch.cat([MERGES[merge](one) for one in maps.values()])
+    call = {"input_chw": held, "merge_method": merge}
+    grid = tiny(checkpoint, **call, layers=[11, 3, 7], output=OutputSpec.grid())
+    np.testing.assert_allclose(grid.data, expected, atol=2e-5)
+    vector = tiny(checkpoint, **call, layers="11,3,7")
+    np.testing.assert_allclose(vector.data, expected.mean(dim=(1, 2)), atol=2e-5)
+    assert vector.meta.knobs["layers"] == [11, 3, 7]
+    whose = [(11, "S2L2A"), (11, "DEM"), (3, "S2L2A"), (3, "DEM"), (7, "S2L2A"), (7, "DEM")]
+    whose = whose if merge == "concat" else [(layer, "S2L2A+DEM") for layer in (11, 3, 7)]
+    assert vector.meta["channels"] == grid.meta["channels"]
+    assert grid.meta["channels"] == [
+        {"layer": layer, "modality": name, "start": 192 * i, "stop": 192 * (i + 1)}
+        for i, (layer, name) in enumerate(whose)
+    ]
+    one = tiny(checkpoint, **call, layers=3)
+    np.testing.assert_allclose(vector.data[len(one.data) : 2 * len(one.data)], one.data, atol=2e-5)
+
+
+@pytest.mark.parametrize("layers", [(11,), (3, 11)])
+def test_dict_keeps_modalities_apart_by_name_and_a_file_keeps_that(checkpoint, encoder, layers, tmp_path):
+    names = ("DEM", "S2L2A", "S1GRD")
+    held = {name: pixels(name, 64, 96) for name in names}
+    images = {name: standardised(name, held[name]) for name in names}
+    tokens = by_hand(encoder, images, layers=layers).T.reshape(len(layers) * 192, 3, 4, 6)
+    call = {"input_chw": held, "layers": layers, "merge_method": "dict"}
+    grid = tiny(checkpoint, **call, output=OutputSpec.grid())
+    vector = tiny(checkpoint, **call)
+    assert vector.data.shape == (len(layers) * 3 * 192,)
+    for one in (
+        grid,
+        vector,
+        Embedding.load(grid.save(tmp_path / "g.npz")),
+        Embedding.load(vector.save(tmp_path / "v.nc")),
+    ):
+        apart = one.by_modality()
+        assert tuple(apart) == names
+        for place, name in enumerate(names):
+            expected = tokens[:, place] if one.is_grid else tokens[:, place].mean(dim=(1, 2))
+            np.testing.assert_allclose(apart[name], expected, atol=2e-5)
+    if len(layers) == 1:
+        assert all(np.shares_memory(part, grid.data) for part in grid.by_modality().values())
+
+
+def test_what_was_merged_cannot_be_read_apart(checkpoint):
+    held = {name: pixels(name, 32, 32) for name in ("S2L2A", "DEM")}
+    for merge in ("mean", "max", "none"):
+        with pytest.raises(ReadoutError, match='merge_method="dict"'):
+            tiny(checkpoint, input_chw=held, merge_method=merge).by_modality()
+    with pytest.raises(ReadoutError, match="thor_1_0_tiny"):
+        get_embedding("thor_1_0_tiny", backend="sample", pretrained=False, input_prep="crop").by_modality()
+    alone = tiny(checkpoint, input_chw=held["DEM"], modality="DEM")
+    np.testing.assert_array_equal(alone.by_modality()["DEM"], alone.data)
+
+
+def test_unmerged_a_vector_is_the_mean_of_all_tokens_and_a_grid_wants_one_modality(checkpoint, encoder):
+    held = {name: pixels(name, 90, 96) for name in ("S2L2A", "DEM")}  # the last row of tokens is partly padding
+    padded = {}
+    for name, values in held.items():
+        image = standardised(name, values)
+        padded[name] = image.mean(dim=(1, 2), keepdim=True).repeat(1, 96, 96)
+        padded[name][:, :90] = image
+    tokens = by_hand(encoder, padded)
+    assert tokens.shape[0] == 2 * 36
+    for how, expected in (("mean", tokens.mean(dim=0)), ("max", tokens.amax(dim=0))):
+        vector = tiny(checkpoint, input_chw=held, merge_method="none", output=OutputSpec.pooled(how))
+        np.testing.assert_allclose(vector.data, expected, atol=1e-5)
+        assert vector.meta["pooling"] == f"token_{how}"
+    grids = [
+        tiny(checkpoint, input_chw=held["DEM"], modality="DEM", merge_method=merge, output=OutputSpec.grid()).data
+        for merge in ("none", "mean")
+    ]
+    np.testing.assert_array_equal(*grids)
+    provider = FieldProvider()
+    with pytest.raises(SpecError, match="'none' leaves S2L2A, DEM unmerged") as caught:
+        plan_embedding("terramind", PLACE, None, OutputSpec.grid(), provider, modality="S2L2A+DEM", merge_method="none")
+    assert "merge_method='dict'" in caught.value.fix
+
+
+def test_layer_is_another_name_of_layers_as_keyword_and_as_variable(checkpoint, monkeypatch):
+    call = {"input_chw": pixels("S2L2A", 32, 32)}
+    expected = tiny(checkpoint, **call, layers=[5, 2]).data
+    for words in ({"layer": (5, 2)}, {"layer": "5,2"}, {"layers": "5, 2"}):
+        np.testing.assert_array_equal(tiny(checkpoint, **call, **words).data, expected)
+    for variable in ("LAYER", "LAYERS"):
+        with monkeypatch.context() as environment:
+            environment.setenv(f"RS_EMBED_TERRAMIND_{variable}", "5,2")
+            np.testing.assert_array_equal(tiny(checkpoint, **call).data, expected)
+            assert tiny(checkpoint, **call, layers=1).meta["layers"] == [1], "a keyword goes before both"
+            assert tiny(checkpoint, **call, layer=1).meta["layers"] == [1]
+    with pytest.raises(KnobError, match="layers or layer, which mean the same, found both"):
+        tiny(checkpoint, **call, layer=1, layers=1)
+    monkeypatch.setenv("RS_EMBED_TERRAMIND_LAYER", "1")
+    monkeypatch.setenv("RS_EMBED_TERRAMIND_LAYERS", "1")
+    with pytest.raises(KnobError, match="RS_EMBED_TERRAMIND_LAYER, which mean the same"):
+        tiny(checkpoint, **call)
 
 
 def test_normalize_none_feeds_the_collection_s_own_values(checkpoint, encoder):
@@ -344,8 +453,8 @@ def test_variables_are_knobs_and_keywords_win(checkpoint, monkeypatch):
     assert by_variable.meta["modality"] == ("S1GRD", "S2L2A")
     assert by_variable.data.shape == (384, 6, 6)
     meta = by_variable.meta
-    assert (meta["image_size"], meta["layer"], meta["normalization"]) == (64, 2, "none")
-    words = {"merge_method": "max", "img": 96, "normalize": "terramind_stats", "layer": 11}
+    assert (meta["image_size"], meta["layers"], meta["normalization"]) == (64, [2], "none")
+    words = {"merge_method": "max", "img": 96, "normalize": "terramind_stats", "layers": [11]}
     by_keyword = get_embedding("terramind_1_0_tiny", **call, modality="S2L2A", **words)
     assert by_keyword.meta["modality"] == ("S2L2A",)
     assert by_keyword.data.shape == (192, 6, 6)
@@ -362,8 +471,12 @@ def test_variables_are_knobs_and_keywords_win(checkpoint, monkeypatch):
         ({"img": 100}, SpecError, "img as a multiple of 16 px, found 100"),
         ({"img": 8}, KnobError, "img"),
         ({"layer": 12}, SpecError, "has layers 0 to 11, found 12"),
-        ({"layer": -1}, KnobError, "layer"),
-        ({"merge_method": "dict"}, KnobError, "'mean', 'max' or 'concat', found 'dict'"),
+        ({"layers": [3, 12]}, SpecError, "has layers 0 to 11, found 12"),
+        ({"layer": -1}, KnobError, "Wanted layer to be greater than or equal to 0, found -1"),
+        ({"layers": "3,x"}, KnobError, "Wanted layers to be a valid integer"),
+        ({"layers": [3, 3]}, KnobError, "one or more blocks, each once, found [3, 3]"),
+        ({"layers": []}, KnobError, "one or more blocks"),
+        ({"merge_method": "sum"}, KnobError, "'mean', 'max', 'concat', 'dict' or 'none', found 'sum'"),
         ({"normalize": "zscore"}, KnobError, "'terramind_stats' or 'none', found 'zscore'"),
         ({"model_key": "terramind_v2"}, KnobError, "model_key"),
         ({"modality": "s2l2a"}, SpecError, "did you mean 'S2L2A'"),
@@ -388,18 +501,28 @@ def test_a_wrong_variable_is_refused_by_name(monkeypatch):
     with pytest.raises(SpecError, match="has no modality 'S3'"):
         get_embedding("terramind", PLACE, backend=FieldProvider())
     monkeypatch.setenv("RS_EMBED_TERRAMIND_MERGE_METHOD", "sum")
-    with pytest.raises(KnobError, match="'mean', 'max' or 'concat', found 'sum'"):
+    with pytest.raises(KnobError, match="'mean', 'max', 'concat', 'dict' or 'none', found 'sum'"):
         get_embedding("terramind", PLACE, backend=FieldProvider())
 
 
 def test_a_modality_that_the_backend_lacks_is_an_error_and_never_left_out(checkpoint):
-    for merge in MERGES:
+    for merge in (*MERGES, "dict", "none"):
         with pytest.raises(SensorNotOffered, match="COPERNICUS/DEM/GLO30"):
             tiny(checkpoint, backend="sample", modality="S2L2A+S1GRD+DEM", merge_method=merge)
-    with pytest.raises(SensorNotOffered, match="array for DEM"):
-        tiny(checkpoint, input_chw={"S2L2A": pixels("S2L2A", 32, 32)}, modality="S2L2A+DEM")
+        with pytest.raises(SensorNotOffered, match="array for DEM"):
+            tiny(checkpoint, input_chw={"S2L2A": pixels("S2L2A", 32, 32)}, modality="S2L2A+DEM", merge_method=merge)
     with pytest.raises(SensorNotOffered):  # the grid is asked of the first modality, before weights are loaded
         tiny(Path("/does/not/exist.pt"), backend="sample", modality="DEM")
+
+
+def test_a_batch_that_lacks_a_modality_is_refused_and_nothing_stands_in_for_it():
+    for merge in ("concat", "dict", "mean"):
+        plan = plan_embedding(
+            "terramind_1_0_tiny", PLACE, None, OutputSpec.grid(), FieldProvider(),
+            modality="S2L2A+DEM", merge_method=merge, pretrained=False,
+        )  # fmt: skip
+        with pytest.raises(BandMismatch, match="Bands are told of DEM, but there are no such pixels"):
+            plan.job.embedder.run(ModelInput({"S2L2A": torch.zeros(1, 12, 32, 32)}))
 
 
 def test_radar_in_linear_power_is_refused(checkpoint):

@@ -136,7 +136,7 @@ def test_sentinel_1_and_2_stand_in_one_sequence(thor_tiny_checkpoint, dn):
 
 
 def test_modalities_of_different_sizes_are_refused(thor_tiny_checkpoint, dn):
-    with pytest.raises(InputError, match="on one grid"):
+    with pytest.raises(InputError, match="cover the same ground"):
         thor(thor_tiny_checkpoint, input_chw={"s2": dn, "s1": dn[:2, :100, :100] / -300})
 
 

@@ -18,7 +18,7 @@ Pooling = Literal["mean", "max"]
 
 
 def to_grid(
-    tokens: Float[Tensor, "batch token dim"], layout: TokenLayout, merge: Merge = "mean"
+    tokens: Float[Tensor, "batch token dim"], layout: TokenLayout, merge: Merge = "mean", parts: int = 1
 ) -> Float[Tensor, "batch channel height width"]:
     """Lay patch tokens back on the ground as one grid.
 
@@ -28,6 +28,8 @@ def to_grid(
         tokens: [batch, token, dim]; prefix tokens, then each grid row by row from its north-west corner.
         layout: The encoder's own account of `tokens`; never inferred from how many there are.
         merge: "mean", "sum" and "max" keep `dim` channels, "concat" gives `dim * len(layout.grids)`.
+        parts: How many outputs, such as layers, each token holds side by side; "concat" keeps the grids of one
+            output together.
 
     Raises:
         ReadoutError: `tokens` is not as long as `layout` says, or the layout has no grid.
@@ -40,15 +42,15 @@ def to_grid(
     patches = _patch_tokens(tokens, layout)
     finest = max(layout.grids, key=lambda grid: grid.length)
     size = (finest.height, finest.width)
-    parts = patches.split_with_sizes([grid.length for grid in layout.grids], dim=1)
+    pieces = patches.split_with_sizes([grid.length for grid in layout.grids], dim=1)
     maps = []
-    for grid, part in zip(layout.grids, parts, strict=True):
+    for grid, part in zip(layout.grids, pieces, strict=True):
         laid = part.mT.reshape(*part.mT.shape[:2], grid.height, grid.width)
         if laid.shape[2:] != size:
             laid = F.interpolate(laid, size=size, mode="bilinear", align_corners=False)
         maps.append(laid)
     if merge == "concat":
-        return torch.cat(maps, dim=1)
+        return torch.stack([one.unflatten(1, (parts, -1)) for one in maps], dim=2).flatten(1, 3)
     stacked = torch.stack(maps)
     if merge == "max":
         return stacked.amax(dim=0)

@@ -21,7 +21,7 @@ from rs_embed.embedders.card import Modality, ModelCard
 from rs_embed.encoders.tokens import Tokens
 from rs_embed.errors import DeviceError
 from rs_embed.settings import LibrarySettings, ModelKnobs, WeightsKnobs
-from rs_embed.specs import Precision, SensorSpec
+from rs_embed.specs import OutputSpec, Precision, SensorSpec
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,15 @@ class ModelRequest:
     inputs: tuple[tuple[Modality, SensorSpec], ...]
     """What is fed to the model, in order, and what is fetched for it."""
     precision: Precision = "fp32"
+    places: tuple[str, ...] = ()
+    """What the model is told of the place beside imagery: some of the card's `place_modalities`."""
     dense: bool = False
     """Whether tokens finer than a patch are wanted."""
+
+    @property
+    def modality_names(self) -> tuple[str, ...]:
+        """Everything that the model is fed."""
+        return (*(modality.name for modality, _ in self.inputs), *self.places)
 
     @property
     def scale_m(self) -> float:
@@ -97,7 +104,7 @@ class Embedder(ABC):
     @staticmethod
     @abstractmethod
     def build(request: ModelRequest, settings: LibrarySettings) -> Network:
-        """Load the encoder. Called once per weights and device; must not depend on other knobs."""
+        """Load the encoder. Called once per weights, places and device; must not depend on other knobs."""
 
     @abstractmethod
     def geometry(self) -> InputGeometry:
@@ -106,6 +113,17 @@ class Embedder(ABC):
         Raises:
             SpecError: Image size, patch size and pixel size do not fit together.
         """
+
+    def check(self, output: OutputSpec) -> None:  # noqa: B027  (most models have every output)
+        """Refuse what cannot work, before anything is fetched or loaded.
+
+        Raises:
+            RSEmbedError: The model has no such output with these knobs, or something that it needs is not there.
+        """
+
+    def load(self) -> None:
+        """Load everything whose lack must not cost a fetch."""
+        self.network  # noqa: B018
 
     @abstractmethod
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
@@ -131,19 +149,28 @@ class Embedder(ABC):
         return "mean"
 
     @property
+    def token_parts(self) -> int:
+        """How many outputs, such as layers, stand side by side in a token."""
+        return 1
+
+    @property
     def pools_merged(self) -> bool:
         """Whether a vector is made of the merged grid, not of all tokens alike."""
         return False
 
     @property
     def own_vector(self) -> str | None:
-        """Name of the encoder's first prefix token, if that is the vector; `None`: patch tokens are pooled."""
+        """Name of the encoder's first prefix token, if that is the vector; `None`: tokens are pooled."""
         return None
+
+    @property
+    def pools_prefix(self) -> bool:
+        """Whether tokens that lie on no grid count in a pooled vector."""
+        return False
 
     def knobs_in_force(self) -> dict[str, JsonValue]:
         """Every knob with the value that it has for this request."""
-        names = "+".join(modality.name for modality, _ in self.request.inputs)
-        return {**self.request.knobs.model_dump(mode="json"), "modality": names}
+        return {**self.request.knobs.model_dump(mode="json"), "modality": "+".join(self.request.modality_names)}
 
     def facts(self) -> dict[str, JsonValue]:
         """What only this family tells in the metadata."""
@@ -170,7 +197,7 @@ class NetworkCache:
     def get(self, embedder: type[Embedder], request: ModelRequest, device: torch.device) -> Network:
         """The network of a request, loaded at most once for equal knobs about weights."""
         weights_knobs = request.knobs.model_dump(include=set(WeightsKnobs.model_fields) - set(ModelKnobs.model_fields))
-        key = (request.card.id, tuple(weights_knobs.items()), _stamp(request.knobs), device)
+        key = (request.card.id, request.places, tuple(weights_knobs.items()), _stamp(request.knobs), device)
         settings = LibrarySettings.read()
         with self._lock:
             if key not in self._networks:

@@ -53,6 +53,8 @@ class Modality:
     """Values are clipped to this range, in the collection's own unit, before standardising."""
     native_gsd_m: Mapping[str, float] = field(default_factory=dict)
     """Pixel size per band inside the model, where it is not the model's own default."""
+    fixed: bool = False
+    """Whether the model takes exactly the bands of `sensor`, in their order, at its pixel size."""
     is_series: bool = False
     """Whether the model takes several dated frames."""
     grid_px: int = 1
@@ -92,6 +94,8 @@ class ModelCard:
     """The authors' own name of the variant."""
     dense: bool = False
     """Whether it has tokens finer than a patch: `OutputSpec.grid(kind="dense")`."""
+    place_modalities: tuple[str, ...] = ()
+    """What the model can be told of the place beside imagery, such as "Coordinates"; nothing is fetched for it."""
     pooled_is_grid_mean: bool = False
     """Whether the pooled mean equals the mean of the grid."""
     aliases: tuple[str, ...] = ()

@@ -45,6 +45,7 @@ class ModelDescription(TypedDict):
     input_prep: str
     outputs: list[str]
     modalities: list[ModalityDescription]
+    place_modalities: list[str]
     knobs: list[KnobDescription]
     weights: str
     licence: str
@@ -66,6 +67,7 @@ def describe(card: ModelCard) -> ModelDescription:
         "input_prep": card.input_prep,
         "outputs": ["pooled", "grid"],
         "modalities": [_modality(modality) for modality in card.modalities],
+        "place_modalities": list(card.place_modalities),
         "knobs": [
             {"variable": variable, "keyword": keyword, "default": default, "effect": effect}
             for variable, keyword, default, effect in describe_knobs(card.knobs)

@@ -23,9 +23,9 @@ from rs_embed.embedders.statistics import backscatter_ratio, statistics_of
 from rs_embed.encoders.anysat import AnySatEncoder
 from rs_embed.encoders.anysat_modalities import CELL_M
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
-from rs_embed.errors import BandMismatch, InputError, SpecError
+from rs_embed.errors import InputError, SpecError
 from rs_embed.settings import LibrarySettings
-from rs_embed.specs import SensorSpec
+from rs_embed.specs import OutputSpec, SensorSpec
 
 WINDOW_PATCHES, WINDOW_M = 32, 1280
 """Largest side of what the patches of a place see of each other: the README advises at most 1024 patches; the tiles
@@ -57,31 +57,25 @@ class AnySatEmbedder(Embedder):
         return min(WINDOW_PATCHES, WINDOW_M // self._knobs.patch_size_m)
 
     def geometry(self) -> InputGeometry:
-        """Whole patches of 10 m pixels, of any shape; cropped to one window.
-
-        Raises:
-            BandMismatch: Other bands than the network's, or in another order.
-            SpecError: Another pixel size.
-            KnobError: No statistics for a modality.
-        """
-        for modality, sensor in self.request.inputs:
-            default = modality.sensor
-            if sensor.bands != default.bands:
-                raise BandMismatch(
-                    f"AnySat takes {modality.name} with bands {', '.join(default.bands)} in this order, "
-                    f"found {', '.join(sensor.bands)}.",
-                    fix="leave `bands` as they are in the card",
-                )
-            if sensor.scale_m != default.scale_m:
-                raise SpecError(
-                    f"AnySat takes {modality.name} at {default.scale_m:g} m per pixel, found {sensor.scale_m:g}.",
-                    fix=f"scale_m={default.scale_m:g}: it reads distances off its pixels",
-                )
-            self._scaling(modality, sensor)
+        """Whole patches of 10 m pixels, of any shape; cropped to one window."""
         patch_px = self._knobs.patch_size_m // CELL_M
         return InputGeometry(
             self._window_patches * patch_px, patch_px, square=False, patch_px=patch_px, native_only=True
         )
+
+    def check(self, output: OutputSpec) -> None:
+        """There must be statistics, and a maximum wants patches.
+
+        Raises:
+            SpecError: The maximum over patches, where the vector is the tile token.
+            KnobError: No statistics for a modality.
+        """
+        for modality, sensor in self.request.inputs:
+            self._scaling(modality, sensor)
+        if output.pooling != "mean" and self.own_vector is not None:
+            raise SpecError(
+                f"Wanted the maximum over patches, but the vector is the {self.own_vector}.", fix='pooled="patch"'
+            )
 
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
         """Standardise each modality, and tell the day of the year of each frame (1 January = 0)."""

@@ -1,23 +1,25 @@
 """TerraMind: several modalities of one place in one sequence, at their native pixel size."""
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
+from itertools import product
 from typing import Literal, cast, final
 
 from pydantic import JsonValue
 
 from rs_embed.chip import Chip
+from rs_embed.embedders._coordinates import Coordinates, check_tokenizer, load_coordinates
 from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows
 from rs_embed.embedders._networks import build_network
 from rs_embed.embedders._normalize import Scaling, to_image, unscaled, z_score
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
 from rs_embed.embedders.card import Modality
-from rs_embed.embedders.cards.terramind import TerraMindKnobs
+from rs_embed.embedders.cards.terramind import COORDS_TOKENIZER, TerraMindKnobs
 from rs_embed.encoders.terramind import TerraMindEncoder, filter_state
 from rs_embed.encoders.tokens import Tokens
 from rs_embed.errors import SpecError
 from rs_embed.settings import LibrarySettings
-from rs_embed.specs import SensorSpec
+from rs_embed.specs import OutputSpec, SensorSpec
 
 
 @final
@@ -26,8 +28,8 @@ class TerraMindEmbedder(Embedder):
 
     @staticmethod
     def build(request: ModelRequest, settings: LibrarySettings) -> Network:
-        """The encoder of every modality that the card lists, with its checkpoint or with random weights."""
-        names = request.card.modality_names
+        """The encoder of every kind of imagery that the card lists, and of the places asked for, with its weights."""
+        names = (*request.card.modality_names, *request.places)
         arch = request.card.arch
         make = partial(
             TerraMindEncoder,
@@ -43,6 +45,11 @@ class TerraMindEmbedder(Embedder):
     def _knobs(self) -> TerraMindKnobs:
         return cast("TerraMindKnobs", self.request.knobs)
 
+    @property
+    def _layers(self) -> tuple[int, ...]:
+        """What is asked for, else the last one."""
+        return self._knobs.layers or (self.request.card.arch["depth"] - 1,)
+
     def geometry(self) -> InputGeometry:
         """Windows of whole patches, of any shape.
 
@@ -56,11 +63,39 @@ class TerraMindEmbedder(Embedder):
                 fix=f"img={max(1, round(image_px / patch_px)) * patch_px}",
             )
         depth = self.request.card.arch["depth"]
-        if self._knobs.layer is not None and self._knobs.layer >= depth:
+        if max(self._layers) >= depth:
             raise SpecError(
-                f"{self.request.card.id} has layers 0 to {depth - 1}, found {self._knobs.layer}.", fix="leave layer out"
+                f"{self.request.card.id} has layers 0 to {depth - 1}, found {max(self._layers)}.",
+                fix="leave layers out for the last one",
             )
         return InputGeometry(image_px, lattice_px=patch_px, square=False, patch_px=patch_px)
+
+    def check(self, output: OutputSpec) -> None:
+        """A grid wants one map, and coordinates a tokenizer.
+
+        Raises:
+            SpecError: Unmerged modalities as a grid.
+            MissingDependency: The package `tokenizers` is not installed.
+            WeightsNotFound: The tokenizer file named is not there.
+        """
+        if self.request.places:
+            check_tokenizer(self._knobs.coords_tokenizer)
+        names = [modality.name for modality, _ in self.request.inputs]
+        if self._knobs.merge_method == "none" and output.kind == "grid" and len(names) > 1:
+            raise SpecError(
+                f"Wanted one grid, found {len(names)}: merge_method='none' leaves {', '.join(names)} unmerged.",
+                fix="merge_method='dict' gives each its own channels (Embedding.by_modality); or ask for a vector",
+            )
+
+    def load(self) -> None:
+        """The tokenizer of the coordinates, too."""
+        if self.request.places:
+            self._coordinates  # noqa: B018
+        super().load()
+
+    @cached_property
+    def _coordinates(self) -> Coordinates:
+        return load_coordinates(self._knobs.coords_tokenizer, self._knobs.ckpt, COORDS_TOKENIZER)
 
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
         """Standardise each modality with its own statistics; no clipping, as in pre-training."""
@@ -70,6 +105,9 @@ class TerraMindEmbedder(Embedder):
             )
             for modality, sensor in self.request.inputs
         }
+        geobox = next(iter(chips.values())).geobox
+        if geobox is not None:
+            cuts |= {name: self._coordinates.ids(geobox, frame.windows) for name in self.request.places}
         return [
             ModelInput({name: windows[number] for name, windows in cuts.items()})
             for number in range(len(frame.windows))
@@ -81,14 +119,13 @@ class TerraMindEmbedder(Embedder):
         return z_score(modality, sensor, clamp_sigma=None)
 
     def encode(self, batch: ModelInput) -> Tokens:
-        """Tokens of the layer asked for; the final norm belongs to the last one only."""
+        """Tokens of the layers asked for, side by side; the final norm belongs to the last block only."""
         encoder = cast("TerraMindEncoder", self.network.module)
         bands = {
             modality.name: tuple(modality.stats[band].model_name for band in sensor.bands)
             for modality, sensor in self.request.inputs
         }
-        layers = None if self._knobs.layer is None else (self._knobs.layer,)
-        return encoder.forward(batch.tensors, layers=layers, bands=bands)
+        return encoder.forward(batch.tensors, layers=self._layers, bands=bands)
 
     @property
     def normalization(self) -> str:
@@ -97,14 +134,42 @@ class TerraMindEmbedder(Embedder):
 
     @property
     def grid_merge(self) -> Literal["mean", "max", "sum", "concat"]:
-        """The knob `merge_method`."""
-        return self._knobs.merge_method
+        """The knob `merge_method`; "dict" is laid out like "concat", and with "none" there is one grid at most."""
+        match self._knobs.merge_method:
+            case "dict":
+                return "concat"
+            case "none":
+                return "mean"
+            case merge:
+                return merge
+
+    @property
+    def token_parts(self) -> int:
+        """The layers."""
+        return len(self._layers)
 
     @property
     def pools_merged(self) -> bool:
-        """A vector is the mean (or maximum) of the merged tokens, as every modality has the same patches."""
-        return True
+        """A vector is the mean (or maximum) of the merged tokens; unmerged, of all of them alike."""
+        return self._knobs.merge_method != "none"
+
+    @property
+    def pools_prefix(self) -> bool:
+        """Unmerged tokens include those of the coordinates."""
+        return self._knobs.merge_method == "none"
+
+    def knobs_in_force(self) -> dict[str, JsonValue]:
+        """A tokenizer counts by its content, not by its path."""
+        tokenizer = self._coordinates.id if self.request.places else None
+        return {**super().knobs_in_force(), "coords_tokenizer": tokenizer}
 
     def facts(self) -> dict[str, JsonValue]:
-        """How modalities were merged, and which layer was taken."""
-        return {"merge_method": self._knobs.merge_method, "layer": self._knobs.layer}
+        """How modalities were merged, which layers were taken, and which channels are whose."""
+        names = [modality.name for modality, _ in self.request.inputs]
+        whose = names if self.grid_merge == "concat" else ["+".join(names)]
+        dim = self.request.card.arch["dim"]
+        channels: list[JsonValue] = [
+            {"layer": layer, "modality": name, "start": dim * place, "stop": dim * (place + 1)}
+            for place, (layer, name) in enumerate(product(self._layers, whose))
+        ]
+        return {"merge_method": self._knobs.merge_method, "layers": list(self._layers), "channels": channels}

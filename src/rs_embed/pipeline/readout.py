@@ -1,6 +1,5 @@
 """Tokens become an `Embedding`: stitched, cropped to the region, pooled or laid out, and described."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -29,7 +28,8 @@ class Prepared:
     """An item whose pixels are ready for the network."""
 
     item: Item
-    chips: Mapping[str, Chip]
+    metas: tuple[InputMeta, ...]
+    """What the chips were, one per modality."""
     frame: Frame
     inputs: tuple[ModelInput, ...]
     """One per window of the frame."""
@@ -58,12 +58,12 @@ def read_out(one: Prepared, tokens: Tensor, layout: TokenLayout, job: Job) -> Em
 
 def _merged(whole: Tokens, embedder: Embedder) -> Tokens:
     """The merged grid as tokens of a single grid."""
-    grid = to_grid(whole.values, whole.layout, embedder.grid_merge)
+    grid = to_grid(whole.values, whole.layout, embedder.grid_merge, embedder.token_parts)
     return Tokens(grid.flatten(2).mT, TokenLayout((TokenGrid("merged", grid.shape[2], grid.shape[3]),)))
 
 
 def _grid(one: Prepared, whole: Tokens, embedder: Embedder) -> tuple[NDArray[np.float32], GeoBox | None]:
-    merged = to_grid(whole.values, whole.layout, embedder.grid_merge)[0]
+    merged = to_grid(whole.values, whole.layout, embedder.grid_merge, embedder.token_parts)[0]
     rows, cols = kept_shape(TokenGrid("merged", merged.shape[1], merged.shape[2]), one.frame)
     data = merged[:, :rows, :cols].contiguous().numpy()
     geobox = _token_geobox(one, (merged.shape[1], merged.shape[2]), (rows, cols))
@@ -78,7 +78,8 @@ def _pooled(one: Prepared, whole: Tokens, job: Job) -> NDArray[np.float32]:
     keep = kept_tokens(whole.layout, one.frame)
     if isinstance(one.item.spatial, Region):
         keep &= _region_tokens(one, one.item.spatial, whole.layout)
-    if not bool(keep.all()):
+    keep[: whole.layout.prefix] = job.embedder.pools_prefix
+    if whole.layout.prefix or not bool(keep.all()):
         values = whole.values[:, keep]
         whole = Tokens(values, TokenLayout((TokenGrid("kept", 1, values.shape[1]),)))
     return pool(whole.values, whole.layout, job.output.pooling)[0].numpy()
@@ -111,6 +112,11 @@ def _touches(region: Region, geobox: GeoBox) -> NDArray[np.bool_]:
     return mask
 
 
+def _pooling(job: Job) -> str:
+    embedder = job.embedder
+    return embedder.own_vector or f"{'token' if embedder.pools_prefix else 'patch'}_{job.output.pooling}"
+
+
 def _meta(one: Prepared, geobox: GeoBox | None, layout: TokenLayout, job: Job) -> Meta:
     embedder, request, item, grid = job.embedder, job.request, one.item, job.output.kind == "grid"
     geometry = embedder.geometry()
@@ -120,11 +126,11 @@ def _meta(one: Prepared, geobox: GeoBox | None, layout: TokenLayout, job: Job) -
         card_revision=request.card.revision,
         kind=request.card.kind,
         output=job.output.kind,
-        pooling=None if grid else embedder.own_vector or f"patch_{job.output.pooling}",
+        pooling=None if grid else _pooling(job),
         grid_kind=embedder.grid_kind if grid else None,
-        cls_removed=layout.prefix > 0 and (grid or embedder.own_vector is None),
-        modality=tuple(modality.name for modality, _ in request.inputs),
-        inputs=tuple(_input_meta(one.chips[m.name], m.name, sensor) for m, sensor in request.inputs),
+        cls_removed=layout.prefix > 0 and not request.places and (grid or embedder.own_vector is None),
+        modality=request.modality_names,
+        inputs=one.metas,
         spatial=None if item.spatial is None else repr(item.spatial),
         temporal=None if item.window is None else repr(item.window),
         crs=None if geobox is None else str(geobox.crs),
@@ -137,7 +143,7 @@ def _meta(one: Prepared, geobox: GeoBox | None, layout: TokenLayout, job: Job) -
         gsd_m=one.gsd_m,
         patch_size=geometry.patch_px,
         normalization=embedder.normalization,
-        valid_fraction=min(chip.valid_fraction for chip in one.chips.values()),
+        valid_fraction=min(meta.valid_fraction for meta in one.metas),
         device=str(embedder.device),
         precision=request.precision,
         weights=embedder.network.weights_id,
@@ -150,7 +156,8 @@ def _meta(one: Prepared, geobox: GeoBox | None, layout: TokenLayout, job: Job) -
     )
 
 
-def _input_meta(chip: Chip, name: str, sensor: SensorSpec) -> InputMeta:
+def input_meta(chip: Chip, name: str, sensor: SensorSpec) -> InputMeta:
+    """What a modality of the input was."""
     return InputMeta(
         modality=name,
         collection=chip.source.collection,

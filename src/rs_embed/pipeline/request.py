@@ -1,6 +1,7 @@
 """What a call asks for, checked before anything is fetched or loaded."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from rs_embed.bands import bands_of, did_you_mean
 from rs_embed.embedders.base import ModelRequest
@@ -11,36 +12,47 @@ from rs_embed.specs import Precision, SensorSpec
 
 SensorChoice = SensorSpec | Mapping[str, SensorSpec] | None
 ModalityChoice = str | Sequence[str] | None
+BandChoice = Sequence[str] | Mapping[str, Sequence[str]] | None
 
 
-def resolve_request(
-    card: ModelCard,
-    knobs: ModelKnobs,
-    modality: ModalityChoice,
-    sensor: SensorChoice,
-    precision: Precision,
-    *,
-    dense: bool = False,
-) -> ModelRequest:
+@dataclass(frozen=True)
+class Asked:
+    """The inputs that a call names."""
+
+    modality: ModalityChoice
+    """"s2", "s2+s1", or a list of names; `None`: what `sensor` fits or `bands` names, else the card's default.
+    Names of the card's `place_modalities` may stand among them."""
+    sensor: SensorChoice
+    """One for a single modality, or a mapping modality -> sensor."""
+    bands: BandChoice
+    """Of a single modality, or a mapping modality -> bands."""
+    dense: bool = False
+    """Whether tokens finer than a patch are wanted."""
+
+
+def resolve_request(card: ModelCard, knobs: ModelKnobs, asked: Asked, precision: Precision) -> ModelRequest:
     """Which inputs the model gets, and which imagery is fetched for each.
-
-    Args:
-        modality: "s2", "s2+s1", or a list of names; `None`: what `sensor` fits, else the card's default.
-        sensor: One for a single modality, or a mapping modality -> sensor.
-        dense: Whether tokens finer than a patch are wanted.
 
     Raises:
         SpecError: Unknown modality, a sensor that belongs to none, or no tokens finer than a patch.
         BandMismatch: A band that the model does not know.
     """
+    modality, sensor, bands = asked.modality, asked.sensor, asked.bands
     if sensor is not None and not isinstance(sensor, SensorSpec | Mapping):
         raise SpecError(
             f"Wanted a SensorSpec, or a mapping modality -> SensorSpec, found {sensor!r}.",
             fix="leave it out for the card's own",
         )
     if modality is None and sensor is None:
-        modality = knobs.modality
-    names = _modality_names(card, modality, sensor)
+        modality = tuple(bands) if isinstance(bands, Mapping) else knobs.modality
+    all_names = _modality_names(card, modality, sensor)
+    places = tuple(name for name in all_names if name in card.place_modalities)
+    names = tuple(name for name in all_names if name not in places)
+    if not names:
+        raise SpecError(
+            f"{', '.join(places)} alone lies on no grid: {card.id} wants imagery beside it.",
+            fix=f"modality={'+'.join((card.modality_names[0], *places))!r}",
+        )
     if isinstance(sensor, SensorSpec) and len(names) > 1:
         raise SpecError(
             f"Wanted one sensor per modality ({', '.join(names)}), found a single one.",
@@ -53,12 +65,13 @@ def resolve_request(
             f"Wanted sensors for {', '.join(names)}, found one for {', '.join(unused)}.",
             fix="name the modality, or drop that sensor",
         )
+    by_name |= _sensors_of_bands(card, names, bands, by_name)
     inputs = tuple((card.modality(name), by_name.get(name, card.modality(name).sensor)) for name in names)
     for one, its_sensor in inputs:
         _check_sensor(card, one, its_sensor)
-    if dense and not card.dense:
+    if asked.dense and not card.dense:
         raise SpecError(f"{card.id} has no tokens finer than a patch.", fix="OutputSpec.grid()")
-    return ModelRequest(card, knobs, inputs, precision, dense)
+    return ModelRequest(card, knobs, inputs, precision, places, asked.dense)
 
 
 def _modality_names(card: ModelCard, modality: ModalityChoice, sensor: SensorChoice) -> tuple[str, ...]:
@@ -72,12 +85,13 @@ def _modality_names(card: ModelCard, modality: ModalityChoice, sensor: SensorCho
             fix=f"for example modality={card.modality_names[0]!r}",
         )
     names = modality.split("+") if isinstance(modality, str) else list(modality)
+    known = (*card.modality_names, *card.place_modalities)
     for name in names:
-        if name not in card.modality_names:
+        if name not in known:
             raise SpecError(
                 f"{card.id} has no modality {name!r}.",
-                modalities=", ".join(card.modality_names),
-                fix=did_you_mean(str(name), card.modality_names) + " (join several by '+')",
+                modalities=", ".join(known),
+                fix=did_you_mean(str(name), known) + " (join several by '+')",
             )
     if not names or len(set(names)) != len(names):
         raise SpecError(f"Wanted each modality once, found {modality!r}.", fix="name each of them once, joined by '+'")
@@ -105,6 +119,43 @@ def _manner(sensor: SensorSpec) -> tuple[float, str, str | None]:
     return sensor.scale_m, sensor.instrument_mode, sensor.orbit_pass
 
 
+def _sensors_of_bands(
+    card: ModelCard, names: Sequence[str], bands: BandChoice, sensors: Mapping[str, SensorSpec]
+) -> dict[str, SensorSpec]:
+    """The card's own sensors with other bands."""
+    if bands is None:
+        return {}
+    if isinstance(bands, str) or not isinstance(bands, Sequence | Mapping):
+        raise SpecError(f"Wanted a list of bands, found {bands!r}.", fix='for example bands=["B2", "B3", "B4"]')
+    if not isinstance(bands, Mapping):
+        if len(names) > 1:
+            raise SpecError(
+                f"Wanted bands per modality ({', '.join(names)}), found one list.",
+                fix=f"pass bands={{{names[0]!r}: [...], ...}}; one that is left out keeps the card's own",
+            )
+        bands = {names[0]: bands}
+    for name in bands:
+        if name not in names:
+            fix = "name the modality, or drop those bands"
+            raise SpecError(f"Wanted bands for {', '.join(names)}, found some for {name}.", fix=fix)
+        if name in sensors:
+            raise SpecError(f"Wanted bands or a sensor for {name}, found both.", fix="SensorSpec(..., bands=...)")
+    return {name: _with_bands(card, card.modality(name), some) for name, some in bands.items()}
+
+
+def _with_bands(card: ModelCard, modality: Modality, names: Sequence[str]) -> SensorSpec:
+    by_word = {stats.model_name: band for band, stats in modality.stats.items()}
+    by_word |= {band: band for band in modality.stats}
+    for name in names:
+        if name not in by_word:
+            raise BandMismatch(
+                f"Modality {modality.name!r} of {card.id} does not know the band {name!r}.",
+                knows=", ".join(f"{band} ({stats.model_name})" for band, stats in modality.stats.items()),
+                fix=did_you_mean(str(name), by_word),
+            )
+    return replace(modality.sensor, bands=tuple(by_word[name] for name in names))
+
+
 def _check_sensor(card: ModelCard, modality: Modality, sensor: SensorSpec) -> None:
     if sensor.collection != modality.sensor.collection:
         raise SpecError(
@@ -118,4 +169,16 @@ def _check_sensor(card: ModelCard, modality: Modality, sensor: SensorSpec) -> No
             f"Modality {modality.name!r} of {card.id} does not know {', '.join(unknown)}.",
             knows=", ".join(modality.stats),
             fix=f"leave `sensor` out, or use bands={modality.sensor.bands}",
+        )
+    if modality.fixed and sensor.bands != modality.sensor.bands:
+        raise BandMismatch(
+            f"{card.id} takes the bands of {modality.name!r} all together and in this order.",
+            wanted=", ".join(modality.sensor.bands),
+            found=", ".join(sensor.bands),
+            fix="leave `bands` out, or give a sensor with these bands",
+        )
+    if modality.fixed and sensor.scale_m != modality.sensor.scale_m:
+        raise SpecError(
+            f"{card.id} takes {modality.name!r} at {modality.sensor.scale_m:g} m per pixel, found {sensor.scale_m:g}.",
+            fix=f"scale_m={modality.sensor.scale_m:g}",
         )

@@ -1,152 +1,104 @@
-"""Run a plan: fetch ahead, prepare, encode in batches, read out, in the order of the items."""
+"""Run plans: fetch ahead, encode in batches, read out, in the order of the items."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
-from typing import Literal, cast
+from typing import cast
 
 import torch
-from odc.geo.geobox import GeoBox
 
-from rs_embed.chip import Chip
-from rs_embed.embedders._framing import Frame, frame_chip
-from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest
-from rs_embed.embedding import Embedding
+from rs_embed.embedders.base import Embedder, ModelInput
 from rs_embed.encoders.tokens import TokenLayout
-from rs_embed.errors import InputError, NoValidPixels, PixelWarning, ScaleWarning, warn
-from rs_embed.geo import pixel_size_m, subgrid
-from rs_embed.pipeline.plan import Item, Job, Plan
+from rs_embed.pipeline.plan import Item, Plan
+from rs_embed.pipeline.prepare import prepare_together
 from rs_embed.pipeline.readout import Prepared, read_out
+from rs_embed.results import Failure, Result
+from rs_embed.settings import LibrarySettings
 
-Stage = Literal["fetch", "prepare", "encode"]
 BATCH_CPU, BATCH_GPU = 4, 32
 """Network inputs encoded at once. On a CPU a larger batch buys nothing (MODELS.md, section 6)."""
-SCALE_TOLERANCE = 0.1
-"""How far the true pixel size may be from the one that the model is told before it is worth a warning."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An item that could not be done, and why. The others go on."""
-
-    index: int
-    stage: Stage
-    error: Exception
-
-
-Result = Embedding | Failure
+COPIES = 3
+"""A chip, its standardised pixels and the network's inputs exist at the same time."""
+Outcome = tuple[Prepared | Failure, ...]
+"""Of one place, for each plan."""
 
 
 def run(plan: Plan) -> Iterator[tuple[int, Result]]:
-    """Embeddings in the order of the items, failures among them.
+    """Embeddings in the order of the items, failures among them; see `run_together`."""
+    for index, (result,) in run_together([plan]):
+        yield index, result
 
-    Memory: the chips of `fetch_workers` items ahead and the inputs of one batch, however long the plan.
+
+def run_together(plans: Sequence[Plan]) -> Iterator[tuple[int, tuple[Result, ...]]]:
+    """Results for each place, one per plan, in order. Imagery that several plans want is fetched once.
+
+    Memory: the items on their way, as far as `RS_EMBED_MEMORY_GB` allows (but always one), and the inputs of one
+    batch, however long the plans. Closing the iterator waits for no more than the fetches that have begun.
+
+    Args:
+        plans: Of the same places in the same order.
     """
-    embedder = plan.job.embedder
-    embedder.network  # noqa: B018  (loaded first: missing weights must not cost a fetch)
-    batch_size = BATCH_CPU if embedder.device.type == "cpu" else BATCH_GPU
-    waiting: list[Prepared | Failure] = []
+    for plan in plans:
+        plan.job.embedder.load()  # first: missing weights must not cost a fetch
+    batch_size = min(batch_size_of(plan.job.embedder) for plan in plans)
+    waiting: list[Outcome] = []
     windows = 0
-    for outcome in _prepared(plan):
+    for outcome in _prepared(plans):
         waiting.append(outcome)
-        windows += 0 if isinstance(outcome, Failure) else len(outcome.inputs)
+        windows += max(0 if isinstance(one, Failure) else len(one.inputs) for one in outcome)
         if max(windows, len(waiting)) >= batch_size:
-            yield from _encode_all(waiting, plan, batch_size)
+            yield from _encode_all(waiting, plans)
             waiting, windows = [], 0
-    yield from _encode_all(waiting, plan, batch_size)
+    yield from _encode_all(waiting, plans)
 
 
-def _prepared(plan: Plan) -> Iterator[Prepared | Failure]:
+def batch_size_of(embedder: Embedder) -> int:
+    """How many network inputs are encoded at once."""
+    return BATCH_CPU if embedder.device.type == "cpu" else BATCH_GPU
+
+
+def _prepared(plans: Sequence[Plan]) -> Iterator[Outcome]:
     """Fetch and prepare ahead of the encoder, in order."""
-    if len(plan.items) == 1:  # a single call pays for no thread
-        yield _prepare(plan.items[0], plan.job)
+    jobs = [plan.job for plan in plans]
+    places = list(zip(*(plan.items for plan in plans), strict=True))
+    if len(places) <= 1:  # a single call pays for no thread
+        yield from (prepare_together(items, jobs) for items in places)
         return
-    workers = plan.job.request.knobs.fetch_workers
-    with ThreadPoolExecutor(workers, thread_name_prefix="rs-embed-fetch") as pool:
-        items = iter(plan.items)
-        pending: deque[Future[Prepared | Failure]] = deque()
-        for item in islice(items, workers):
-            pending.append(pool.submit(_prepare, item, plan.job))
+    workers = max(job.request.knobs.fetch_workers for job in jobs)
+    batch_size = max(batch_size_of(job.embedder) for job in jobs)
+    # Twice the workers: while the next in order is awaited, the others must not run dry.
+    ahead = max(1, min(2 * workers + batch_size, _affordable(places)))
+    pool = ThreadPoolExecutor(min(workers, ahead), thread_name_prefix="rs-embed-fetch")
+    try:
+        upcoming = iter(places)
+        pending: deque[Future[Outcome]] = deque(
+            pool.submit(prepare_together, items, jobs) for items in islice(upcoming, ahead)
+        )
         while pending:
             outcome = pending.popleft().result()
-            for item in islice(items, 1):
-                pending.append(pool.submit(_prepare, item, plan.job))
+            pending.extend(pool.submit(prepare_together, items, jobs) for items in islice(upcoming, 1))
             yield outcome
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _prepare(item: Item, job: Job) -> Prepared | Failure:
-    """The per-item boundary: whatever goes wrong with one item must not stop the others."""
-    stage: Stage = "fetch"
-    try:
-        chips = {query.modality: job.provider.fetch(query) for query in item.queries}
-        stage = "prepare"
-        shape_px = _shared_shape(chips, job.request)
-        _check_pixels(chips, job.request.knobs.min_valid_fraction)
-        frame = frame_chip(shape_px, job.prep, job.embedder.geometry())
-        inputs = job.embedder.prepare(chips, frame)
-        geobox = _shared_geobox(chips, shape_px, job.request)
-        gsd_m = _input_gsd_m(geobox, frame, job.request)
-        return Prepared(item, chips, frame, tuple(inputs), gsd_m, geobox)
-    except Exception as error:  # noqa: BLE001  (kept whole in the Failure, raised by single calls)
-        return Failure(item.index, stage, error)
+def _affordable(places: Sequence[Sequence[Item]]) -> int:
+    """How many items may be on their way at once, judged by the largest of them."""
+    budget = LibrarySettings.read().memory_gb * 1e9
+    largest = max(sum(query.nbytes for item in items for query in item.queries) for items in places)
+    return int(budget // max(1, COPIES * largest))
 
 
-def _shared_shape(chips: Mapping[str, Chip], request: ModelRequest) -> tuple[int, int]:
-    """Height and width of the grid that all chips lie on, or subdivide."""
-    found = set()
-    for modality, _ in request.inputs:
-        (rows, no_row), (cols, no_col) = (divmod(px, modality.grid_px) for px in chips[modality.name].shape_px)
-        found.add((rows, cols) if no_row == no_col == 0 < min(rows, cols) else None)
-    shape_px = found.pop()
-    if found or shape_px is None:
-        raise InputError(
-            "Wanted all modalities to cover the same ground in whole pixels of the coarsest, found other sizes.",
-            **{name: "{} x {} px".format(*chip.shape_px) for name, chip in chips.items()},
-            **{f"{m.name} per {request.scale_m:g} m": f"{m.grid_px} px" for m, _ in request.inputs if m.grid_px > 1},
-            fix="cut them to the same square on the ground",
-        )
-    return shape_px
+def _encode_all(waiting: Sequence[Outcome], plans: Sequence[Plan]) -> Iterator[tuple[int, tuple[Result, ...]]]:
+    by_plan = [_encode(list(outcomes), plan) for outcomes, plan in zip(zip(*waiting, strict=True), plans, strict=False)]
+    for results in zip(*by_plan, strict=True):
+        yield results[0][0], tuple(result for _, result in results)
 
 
-def _check_pixels(chips: Mapping[str, Chip], floor: float) -> None:
-    for name, chip in chips.items():
-        valid = chip.valid_fraction
-        if valid == 0 or valid < floor:
-            raise NoValidPixels(
-                f"Wanted valid pixels in {name}, found {valid:.1%}" + (f" (floor {floor:.0%})." if floor else "."),
-                chip=chip.describe(),
-                fix="check the place and the window, widen the window or raise cloudy_pct",
-            )
-        if valid < 0.5:
-            warn(f"Only {valid:.0%} of the pixels of {name} are valid.", PixelWarning)
-
-
-def _shared_geobox(chips: Mapping[str, Chip], shape_px: tuple[int, int], request: ModelRequest) -> GeoBox | None:
-    modality, _ = request.inputs[0]
-    geobox = chips[modality.name].geobox
-    if geobox is None or modality.grid_px == 1:
-        return geobox
-    return subgrid(geobox, (0, 0), modality.grid_px, shape_px)
-
-
-def _input_gsd_m(geobox: GeoBox | None, frame: Frame, request: ModelRequest) -> float:
-    """True ground size of an input pixel; warns where the model is told something else."""
-    told_m = request.scale_m
-    gsd_m = (told_m if geobox is None else pixel_size_m(geobox)) * frame.zoom
-    if abs(gsd_m / told_m - 1) > SCALE_TOLERANCE:
-        warn(
-            f"{request.card.id} expects pixels of {told_m:g} m, but after the resize they are {gsd_m:.3g} m; "
-            'input_prep="crop" or "tile" keeps the native pixel size (meta["gsd_m"] holds the truth).',
-            ScaleWarning,
-        )
-    return gsd_m
-
-
-def _encode_all(waiting: list[Prepared | Failure], plan: Plan, batch_size: int) -> Iterator[tuple[int, Result]]:
+def _encode(waiting: Sequence[Prepared | Failure], plan: Plan) -> Iterator[tuple[int, Result]]:
     prepared = [one for one in waiting if isinstance(one, Prepared)]
-    tokens = _encode_windows([w for one in prepared for w in one.inputs], plan.job.embedder, batch_size)
+    tokens = _encode_windows([w for one in prepared for w in one.inputs], plan.job.embedder)
     for one in waiting:
         if isinstance(one, Failure):
             yield one.index, one
@@ -162,11 +114,12 @@ def _encode_all(waiting: list[Prepared | Failure], plan: Plan, batch_size: int) 
 
 
 def _encode_windows(
-    inputs: list[ModelInput], embedder: Embedder, batch_size: int
+    inputs: list[ModelInput], embedder: Embedder
 ) -> Iterator[tuple[torch.Tensor, TokenLayout] | Exception]:
     """Tokens `[N, D]` and layout of every input, in order; equal signatures are encoded together."""
     results: dict[int, tuple[torch.Tensor, TokenLayout] | Exception] = {}
     groups: dict[object, list[int]] = {}
+    batch_size = batch_size_of(embedder)
     for index, one in enumerate(inputs):
         groups.setdefault(one.signature, []).append(index)
     for members in groups.values():

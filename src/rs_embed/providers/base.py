@@ -23,6 +23,15 @@ class Query:
     series: Series | None = None
     """`None`: one frame, as `sensor.composite` says. Else several, each dated."""
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the chip's pixels at most; 0 where the grid is not known."""
+        if self.geobox is None:
+            return 0
+        frames = 1 if self.series is None else self.series.frames
+        height, width = int(self.geobox.shape[0]), int(self.geobox.shape[1])
+        return 4 * frames * len(self.sensor.bands) * height * width
+
 
 class Provider(Protocol):
     """Brings chips. Implementations must be safe to call from several threads."""

@@ -83,6 +83,7 @@ def _modality(
         {band: BandStats(band, unit, mean, std) for band, unit, (mean, std) in numbers},
         image_px=128 * grid_px,
         patch_px=4 * grid_px,
+        fixed=True,
         is_series=is_series,
         grid_px=grid_px,
     )

@@ -59,6 +59,7 @@ CARDS = (
                 stats=_STATS,
                 image_px=256,
                 patch_px=8,
+                fixed=True,
             ),
         ),
         input_prep="tile",

@@ -6,9 +6,10 @@ statistics). The commits and hashes of the published weights could not be looked
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import SettingsConfigDict
 
 from rs_embed.bands import Unit
@@ -20,20 +21,44 @@ TerraMindKey = Literal[
     "terramind_v1_tiny", "terramind_v1_small", "terramind_v1_base", "terramind_v1_large", "terramind_v01_base"
 ]
 Normalize = Literal["terramind_stats", "none"]
-MergeMethod = Literal["mean", "max", "concat"]
+MergeMethod = Literal["mean", "max", "concat", "dict", "none"]
+
+
+def _several(value: object) -> object:
+    """3, "3,7,11" and [3, 7, 11] alike."""
+    if isinstance(value, str):
+        return value.split(",")
+    return (value,) if isinstance(value, int) else value
+
+
+def _each_once(numbers: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    if numbers is not None and (not numbers or len(set(numbers)) < len(numbers)):
+        raise ValueError("one or more blocks, each once")
+    return numbers
+
+
+Layers = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=23)], ...] | None, BeforeValidator(_several), AfterValidator(_each_once)
+]
 
 
 class TerraMindKnobs(WeightsKnobs):
     """Knobs of the TerraMind family."""
 
     model_config = SettingsConfigDict(env_prefix="RS_EMBED_TERRAMIND_", frozen=True, extra="forbid")
+    SYNONYMS: ClassVar[Mapping[str, str]] = {"layer": "layers"}
 
     model_key: Annotated[TerraMindKey | None, Field(description="backbone to run instead of the card's own")] = None
     img: Annotated[int, Field(ge=16, le=2304, description="side of the network input or window, px")] = 224
     normalize: Annotated[Normalize, Field(description="terramind_stats or none")] = "terramind_stats"
-    merge_method: Annotated[MergeMethod, Field(description="how modalities become one: mean, max, concat")] = "mean"
-    layer: Annotated[
-        int | None, Field(ge=0, le=23, description="block whose tokens are taken, from 0; only the last is normed")
+    merge_method: Annotated[
+        MergeMethod, Field(description="how modalities become one: mean, max, concat, dict (kept apart), none")
+    ] = "mean"
+    coords_tokenizer: Annotated[
+        Path | None, Field(description="tokenizer file for Coordinates; unset: beside the checkpoint, else the hub's")
+    ] = None
+    layers: Annotated[
+        Layers, Field(description="blocks whose tokens are taken, from 0, such as 3,7,11; only the last is normed")
     ] = None
 
 
@@ -104,6 +129,8 @@ V1 = (
     _modality("DEM", "COPERNICUS/DEM/GLO30", Unit.METRE, ("DEM",), ((670.665, 951.272),)),
 )
 V01 = (_modality("S2L2A", _S2, Unit.DN, L2A, _L2A_V01),)
+COORDS_TOKENIZER = Weights("ibm-esa-geospatial/TerraMind-1.0-Tokenizer-Coords", "config.json", licence="Apache-2.0")
+"""Source: terratorch 1.2.11, tokenizer_register.py. The file could not be looked at when this card was written."""
 
 
 def _card(size: str, parameters_m: float, **arch: int) -> ModelCard:
@@ -123,6 +150,7 @@ def _card(size: str, parameters_m: float, **arch: int) -> ModelCard:
         licence="Apache-2.0",
         citation="arXiv:2504.11171",
         model_key=f"terramind_v1_{size}",
+        place_modalities=("Coordinates",),
         pooled_is_grid_mean=True,
         aliases=("terramind",) if size == "base" else (),
     )

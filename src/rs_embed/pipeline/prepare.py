@@ -1,0 +1,109 @@
+"""One item up to the network: fetch its chips, check them, make the network's inputs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from odc.geo.geobox import GeoBox
+
+from rs_embed.chip import Chip
+from rs_embed.embedders._framing import Frame, frame_chip
+from rs_embed.embedders.base import ModelRequest
+from rs_embed.errors import InputError, NoValidPixels, PixelWarning, ScaleWarning, warn
+from rs_embed.geo import pixel_size_m, subgrid
+from rs_embed.pipeline.plan import Item, Job
+from rs_embed.pipeline.readout import Prepared, input_meta
+from rs_embed.providers.base import Provider, Query
+from rs_embed.results import Failure, Stage
+
+SCALE_TOLERANCE = 0.1
+"""How far the true pixel size may be from the one that the model is told before it is worth a warning."""
+Fetched = dict[Query, Chip | Exception]
+
+
+def prepare_together(items: Sequence[Item], jobs: Sequence[Job]) -> tuple[Prepared | Failure, ...]:
+    """The same place for several models; imagery that more than one of them wants is fetched once."""
+    fetched: Fetched = {}
+    return tuple(_prepare(item, job, fetched) for item, job in zip(items, jobs, strict=True))
+
+
+def _prepare(item: Item, job: Job, fetched: Fetched) -> Prepared | Failure:
+    """The per-item boundary: whatever goes wrong with one item must not stop the others."""
+    stage: Stage = "fetch"
+    try:
+        chips = {query.modality: _fetch(query, job.provider, fetched) for query in item.queries}
+        stage = "prepare"
+        shape_px = _shared_shape(chips, job.request)
+        _check_pixels(chips, job.request.knobs.min_valid_fraction)
+        frame = frame_chip(shape_px, job.prep, job.embedder.geometry())
+        inputs = job.embedder.prepare(chips, frame)
+        geobox = _shared_geobox(chips, shape_px, job.request)
+        gsd_m = _input_gsd_m(geobox, frame, job.request)
+        metas = tuple(input_meta(chips[m.name], m.name, sensor) for m, sensor in job.request.inputs)
+        return Prepared(item, metas, frame, tuple(inputs), gsd_m, geobox)
+    except Exception as error:  # noqa: BLE001  (kept whole in the Failure, raised by single calls)
+        return Failure(item.index, stage, error)
+
+
+def _fetch(query: Query, provider: Provider, fetched: Fetched) -> Chip:
+    """The chip; what a model calls it, and what nodata becomes later, are nothing to the provider."""
+    key = replace(query, modality="", sensor=replace(query.sensor, fill_value=0.0))
+    if key not in fetched:
+        try:
+            fetched[key] = provider.fetch(query)
+        except Exception as error:  # noqa: BLE001  (raised below, for every model that wants the chip)
+            fetched[key] = error
+    found = fetched[key]
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _shared_shape(chips: Mapping[str, Chip], request: ModelRequest) -> tuple[int, int]:
+    """Height and width of the grid that all chips lie on, or subdivide."""
+    found = set()
+    for modality, _ in request.inputs:
+        (rows, no_row), (cols, no_col) = (divmod(px, modality.grid_px) for px in chips[modality.name].shape_px)
+        found.add((rows, cols) if no_row == no_col == 0 < min(rows, cols) else None)
+    shape_px = found.pop()
+    if found or shape_px is None:
+        raise InputError(
+            "Wanted all modalities to cover the same ground in whole pixels of the coarsest, found other sizes.",
+            **{name: "{} x {} px".format(*chip.shape_px) for name, chip in chips.items()},
+            **{f"{m.name} per {request.scale_m:g} m": f"{m.grid_px} px" for m, _ in request.inputs if m.grid_px > 1},
+            fix="cut them to the same square on the ground",
+        )
+    return shape_px
+
+
+def _check_pixels(chips: Mapping[str, Chip], floor: float) -> None:
+    for name, chip in chips.items():
+        valid = chip.valid_fraction
+        if valid == 0 or valid < floor:
+            raise NoValidPixels(
+                f"Wanted valid pixels in {name}, found {valid:.1%}" + (f" (floor {floor:.0%})." if floor else "."),
+                chip=chip.describe(),
+                fix="check the place and the window, widen the window or raise cloudy_pct",
+            )
+        if valid < 0.5:
+            warn(f"Only {valid:.0%} of the pixels of {name} are valid.", PixelWarning)
+
+
+def _shared_geobox(chips: Mapping[str, Chip], shape_px: tuple[int, int], request: ModelRequest) -> GeoBox | None:
+    modality, _ = request.inputs[0]
+    geobox = chips[modality.name].geobox
+    if geobox is None or modality.grid_px == 1:
+        return geobox
+    return subgrid(geobox, (0, 0), modality.grid_px, shape_px)
+
+
+def _input_gsd_m(geobox: GeoBox | None, frame: Frame, request: ModelRequest) -> float:
+    """True ground size of an input pixel; warns where the model is told something else."""
+    told_m = request.scale_m
+    gsd_m = (told_m if geobox is None else pixel_size_m(geobox)) * frame.zoom
+    if abs(gsd_m / told_m - 1) > SCALE_TOLERANCE:
+        warn(
+            f"{request.card.id} expects pixels of {told_m:g} m, but after the resize they are {gsd_m:.3g} m; "
+            'input_prep="crop" or "tile" keeps the native pixel size (meta["gsd_m"] holds the truth).',
+            ScaleWarning,
+        )
+    return gsd_m

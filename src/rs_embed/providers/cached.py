@@ -1,0 +1,163 @@
+"""Chips kept on disk, so that a second model, or a second run, does not fetch them again."""
+
+import hashlib
+import json
+import os
+import tempfile
+import threading
+import zipfile
+from dataclasses import asdict, replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from rs_embed.bands import bands_of
+from rs_embed.chip import Chip, Source
+from rs_embed.errors import StorageError
+from rs_embed.providers.base import Provider, Query
+from rs_embed.specs import SensorSpec
+
+FORMAT = 1
+SWEEP_EVERY = 50
+"""Chips written between two looks at the size of the folder."""
+SWEEP_TO = 0.9
+"""Share of the limit that a sweep leaves."""
+
+
+class CachedProvider:
+    """A provider whose chips are kept in a folder; safe for several threads and processes at once.
+
+    A chip is found again by everything that decides its pixels: the provider's identity, sensor, grid, days, series.
+    The oldest ones unused go first when the folder outgrows its limit.
+
+    Args:
+        provider: What to ask when a chip is not there.
+        folder: Made if it is not there.
+        limit_gb: Size that the folder is kept under.
+
+    Raises:
+        StorageError: The folder cannot be made.
+    """
+
+    def __init__(self, provider: Provider, folder: Path, limit_gb: float) -> None:
+        self._provider, self._folder, self._limit = provider, folder, limit_gb * 1e9
+        self.name = provider.name
+        self._written = 0
+        self._lock = threading.Lock()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"Wanted a folder for chips at {str(folder)!r}, found: {error}.", fix="change or unset the chip cache"
+            ) from error
+
+    def identity(self) -> str:
+        """That of the provider."""
+        return self._provider.identity()
+
+    def require(self, modality: str, sensor: SensorSpec) -> None:
+        """See `Provider`."""
+        self._provider.require(modality, sensor)
+
+    def native_geobox(self, query: Query) -> GeoBox | None:
+        """See `Provider`."""
+        return self._provider.native_geobox(query)
+
+    def fetch(self, query: Query) -> Chip:
+        """The chip kept, else the provider's.
+
+        Raises:
+            StorageError: The chip cannot be kept (the disk is full, or may not be written).
+        """
+        path = self._path(query)
+        chip = _read(path, query)
+        if chip is None:
+            chip = self._provider.fetch(query)
+            self._keep(chip, path)
+        return chip
+
+    def _path(self, query: Query) -> Path:
+        box = query.geobox
+        facts = {
+            "format": FORMAT,
+            "provider": self._provider.identity(),
+            "sensor": asdict(replace(query.sensor, fill_value=0.0)),
+            "grid": None if box is None else [str(box.crs), tuple(box.affine)[:6], tuple(box.shape)],
+            "window": None if query.window is None else repr(query.window),
+            "series": None if query.series is None else asdict(query.series),
+        }
+        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return self._folder / key[:2] / f"{key}.npz"
+
+    def _keep(self, chip: Chip, path: Path) -> None:
+        """Written aside and renamed: nobody ever sees half a chip."""
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+                aside = Path(file.name)
+                try:
+                    np.savez(file, values=chip.values, facts=np.frombuffer(_facts(chip), np.uint8))
+                    file.close()
+                    aside.replace(path)
+                except BaseException:
+                    aside.unlink(missing_ok=True)
+                    raise
+        except OSError as error:
+            raise StorageError(
+                f"Wanted to keep a chip in {str(self._folder)!r}, found: {error}.",
+                fix="free some space, or unset the chip cache",
+            ) from error
+        with self._lock:
+            self._written += 1
+            due = self._written % SWEEP_EVERY == 1
+        if due:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what was longest unused, if there is too much; others may be doing the same."""
+        found = []
+        for path in self._folder.glob("*/*"):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                continue
+            found.append((status.st_mtime, status.st_size, path))
+        total = sum(size for _, size, _ in found)
+        if total <= self._limit:
+            return
+        for _, size, path in sorted(found):
+            path.unlink(missing_ok=True)
+            total -= size
+            if total <= SWEEP_TO * self._limit:
+                return
+
+
+def _facts(chip: Chip) -> bytes:
+    box, source = chip.geobox, asdict(chip.source)
+    source["scene_times"] = [time.isoformat() for time in chip.source.scene_times]
+    facts = {
+        "grid": None if box is None else [str(box.crs), tuple(box.affine)[:6], tuple(box.shape)],
+        "times": [None if time is None else time.isoformat() for time in chip.times],
+        "source": source,
+    }
+    return json.dumps(facts).encode()
+
+
+def _read(path: Path, query: Query) -> Chip | None:
+    """The chip of that file; `None` where there is none, or half of one (that is fetched again)."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            values, facts = kept["values"], json.loads(kept["facts"].tobytes())
+        os.utime(path)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    grid, source = facts["grid"], facts["source"]
+    lists = {name: tuple(value) for name, value in source.items() if isinstance(value, list)}
+    lists["scene_times"] = tuple(datetime.fromisoformat(time) for time in source["scene_times"])
+    geobox = None if grid is None else GeoBox(tuple(grid[2]), Affine(*grid[1]), grid[0])
+    times = tuple(None if time is None else datetime.fromisoformat(time) for time in facts["times"])
+    bands = bands_of(query.sensor.collection, query.sensor.bands)
+    return Chip(values, bands, geobox, times, Source(**(source | lists)))

@@ -1,0 +1,132 @@
+"""The one path that every call takes: order, sharing, failures, memory, stopping."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from echo import echo
+
+from rs_embed import OutputSpec, PointBuffer, TemporalSpec
+from rs_embed.embedding import Embedding
+from rs_embed.errors import NoImagery
+from rs_embed.pipeline.plan import Job, Plan, plan_items
+from rs_embed.pipeline.run import run, run_together
+from rs_embed.results import Embeddings, Failure
+from rs_embed.testing import FieldProvider
+
+YEAR = TemporalSpec.year(2022)
+
+
+class Slow(FieldProvider):
+    """Takes its time, and knows how many are with it at once."""
+
+    def __init__(self, seconds: float = 0.0, fails=lambda query: False):
+        super().__init__()
+        self.seconds, self.fails = seconds, fails
+        self.lock, self.inside, self.most = threading.Lock(), 0, 0
+
+    def fetch(self, query):
+        with self.lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        try:
+            time.sleep(self.seconds)
+            if self.fails(query):
+                raise NoImagery("Wanted imagery, found none.", fix="ask again")
+            return super().fetch(query)
+        finally:
+            with self.lock:
+                self.inside -= 1
+
+
+def places(count: int) -> list[PointBuffer]:
+    return [PointBuffer(lon=12.0 + i / 100, lat=47.0, buffer_m=480) for i in range(count)]
+
+
+def plan_of(provider, count: int, output: OutputSpec = OutputSpec.pooled()) -> Plan:
+    return plan_items(Job(echo(), provider, output, "crop"), places(count), [YEAR] * count)
+
+
+def test_results_come_in_the_order_of_the_items_whichever_is_fetched_first():
+    class Backwards(FieldProvider):
+        def fetch(self, query):
+            time.sleep(0.03 * (7 - len(self.queries) % 8))
+            return super().fetch(query)
+
+    results = list(run(plan_of(Backwards(), 20)))
+    assert [index for index, _ in results] == list(range(20))
+    assert [one.meta.spatial for _, one in results] == [repr(place) for place in places(20)]
+
+
+def test_two_models_on_the_same_imagery_fetch_it_once():
+    provider = FieldProvider()
+    both = list(run_together([plan_of(provider, 6), plan_of(provider, 6, OutputSpec.grid())]))
+    assert len(provider.queries) == 6
+    for index, (vector, grid) in both:
+        np.testing.assert_allclose(vector.data, grid.data.mean(axis=(1, 2)), rtol=1e-6)
+        assert vector.meta.spatial == repr(places(6)[index])
+
+
+def test_imagery_that_cannot_be_had_is_asked_for_once_and_fails_for_every_model():
+    provider = Slow(fails=lambda query: True)
+    ((_, results),) = run_together([plan_of(provider, 1), plan_of(provider, 1, OutputSpec.grid())])
+    assert all(isinstance(one, Failure) and one.stage == "fetch" for one in results)
+    assert provider.queries == []
+
+
+def test_a_failed_item_stands_among_the_others():
+    provider = Slow(fails=lambda query: query.geobox == plan_of(FieldProvider(), 5).items[3].queries[0].geobox)
+    results = [result for _, result in run(plan_of(provider, 5))]
+    assert [isinstance(one, Failure) for one in results] == [False, False, False, True, False]
+    assert str(results[3]) == "fetch: NoImagery: Wanted imagery, found none.\n  fix: ask again"
+
+
+def test_fetches_run_at_the_same_time():
+    provider = Slow(0.05)
+    assert len(list(run(plan_of(provider, 32)))) == 32
+    assert provider.most == 8
+
+
+def test_little_memory_means_few_on_their_way_but_always_one(monkeypatch):
+    chip_bytes = plan_of(FieldProvider(), 1).items[0].queries[0].nbytes
+    assert chip_bytes == 4 * 2 * 96 * 96
+    for budget, most in ((1, 1), (9.5 * chip_bytes, 3)):
+        monkeypatch.setenv("RS_EMBED_MEMORY_GB", str(budget / 1e9))
+        provider = Slow(0.02)
+        assert len(list(run(plan_of(provider, 10)))) == 10
+        assert provider.most == most
+
+
+def test_stopping_early_leaves_no_thread_and_fetches_no_more():
+    provider = Slow(0.02)
+    results = run(plan_of(provider, 200))
+    next(results)
+    results.close()
+    asked = len(provider.queries)
+    assert asked < 60
+    assert not [one for one in threading.enumerate() if one.name.startswith("rs-embed-fetch")]
+    time.sleep(0.1)
+    assert len(provider.queries) == asked
+
+
+def test_results_stack_and_make_a_table_with_holes_where_items_failed():
+    done = [result for _, result in run(plan_of(FieldProvider(), 2))]
+    results = Embeddings([done[0], Failure(1, "fetch", NoImagery("none")), done[1]], ids=["a", "b", "ü/../c"])
+    stacked = results.stack()
+    assert stacked.shape == (3, *done[0].data.shape)
+    assert np.isnan(stacked[1]).all()
+    frame = results.to_frame()
+    assert list(frame.index) == ["a", "b", "ü/../c"]
+    assert list(frame["status"]) == ["ok", "failed", "ok"]
+    assert frame.loc["b", "error"] == "fetch: NoImagery: none"
+    np.testing.assert_array_equal(frame.loc["a", "embedding"], done[0].data)
+    assert [failure.index for failure in results.failures] == [1]
+
+
+def test_what_has_no_common_shape_is_not_stacked():
+    done = [result for _, result in run(plan_of(FieldProvider(), 1))]
+    grid = [result for _, result in run(plan_of(FieldProvider(), 1, OutputSpec.grid()))]
+    assert isinstance(done[0], Embedding)
+    with pytest.raises(Exception, match="one shape"):
+        Embeddings(done + grid, ids=["a", "b"]).stack()
