@@ -3,14 +3,13 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Self, get_args
+from typing import Literal, get_args
 
-from pydantic import ConfigDict, JsonValue, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from rs_embed._checks import require_choice
 from rs_embed.embedding import Embedding
-from rs_embed.errors import StorageError
+from rs_embed.errors import SpecError, StorageError
 from rs_embed.specs import SpatialSpec, TemporalSpec
 
 Dtype = Literal["float32", "float16", "int8"]
@@ -43,7 +42,7 @@ class Row:
         return "failed" if self.embedding is None else "ok"
 
 
-@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True)
 class RunHeader:
     """What all files of one model in one run say about themselves. Goes into every file, so a file can travel alone.
 
@@ -88,16 +87,15 @@ class RunHeader:
         return json.dumps(_ADAPTER.dump_python(self, mode="json"), sort_keys=True, ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
-        """What `to_json` wrote.
+    def from_json(cls, text: str) -> "RunHeader":
+        """What `to_json` wrote; fields that a later version added are left out.
 
         Raises:
             StorageError: It is not such a text.
         """
         try:
-            fields = json.loads(text)
-            return cls(**fields)
-        except (ValueError, TypeError, ValidationError) as error:
+            return _ADAPTER.validate_json(text)
+        except (ValidationError, SpecError) as error:
             raise StorageError(
                 f"Wanted the header of an export of rs_embed, found another text ({error}).",
                 fix="give a file that export_embeddings wrote",
