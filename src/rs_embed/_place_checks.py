@@ -173,17 +173,17 @@ def _check_polygons(
 def _shapes(column: "pd.Series", problems: PlaceProblems) -> NDArray[np.object_]:
     import shapely
 
-    values = column.to_numpy(object, copy=True)
+    values: NDArray[np.object_] = column.to_numpy(object, copy=True)
     values[column.isna().to_numpy(bool)] = None
     filled = [value for value in values if value is not None]
     if filled and isinstance(filled[0], str | bytes):
         read = shapely.from_wkt if isinstance(filled[0], str) else shapely.from_wkb
-        shapes = read(values, on_invalid="ignore")
+        shapes: NDArray[np.object_] = read(values, on_invalid="ignore")
         problems.add(
             shapely.is_missing(shapes) & (values != None),  # noqa: E711  (element by element)
             lambda row: f"Wanted a geometry, found {values[row][:60]!r}",
         )
-        return np.asarray(shapes, object)
+        return shapes
     return values
 
 

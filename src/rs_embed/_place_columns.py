@@ -124,7 +124,7 @@ class Places:
         total = hashlib.sha256(f"places 1, {len(self)} rows, ids {self.ids is not None}".encode())
         for name, column in self._columns().items():
             total.update(f"{name} {column.dtype} {column.shape}".encode())
-            total.update(np.ascontiguousarray(column).view(np.uint8))
+            total.update(np.ascontiguousarray(column).tobytes())
         return total.hexdigest()
 
     def _columns(self) -> dict[str, NDArray[np.generic]]:
@@ -139,7 +139,7 @@ class Places:
     def save(self, path: Path) -> None:
         """Write all columns to an `.npz` file."""
         with path.open("wb") as file:
-            np.savez_compressed(file, **self._columns())
+            np.savez_compressed(file, allow_pickle=False, **self._columns())
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -151,18 +151,18 @@ class Places:
         try:
             with np.load(path, allow_pickle=False) as columns:
                 found = dict(columns)
-            texts = {
-                name: Strings(found[name], found[f"{name}_offsets"]) if name in found else None
+            ids, outlines = (
+                Strings(found[name], found[f"{name}_offsets"]) if name in found else None
                 for name in ("ids", "outlines")
-            }
-            days = {name: found[name].astype("datetime64[D]") for name in ("start", "end")}
-            numbers = {name: found[name] for name in ("rows", "lon", "lat", "buffer_m")}
+            )
+            rows, lon, lat, buffer_m = (found[name] for name in ("rows", "lon", "lat", "buffer_m"))
+            start, end = (found[name].astype("datetime64[D]") for name in ("start", "end"))
         except (OSError, EOFError, BadZipFile, KeyError, ValueError) as error:
             raise StorageError(
                 f"Wanted the places of a run at {str(path)!r}, found: {type(error).__name__}: {error}.",
                 fix="export to a new folder",
             ) from error
-        return cls(**numbers, **texts, **days)
+        return cls(rows, ids, lon, lat, buffer_m, outlines, start, end)
 
 
 def outline_text(spatial: BBox | Region) -> str:
@@ -177,7 +177,10 @@ def outline_spec(text: str) -> BBox | Region:
     """The box or polygon that a text of `outline_text` describes."""
     crs, _, geometry = text.rpartition(";")
     shape = json.loads(geometry)
-    return BBox(*shape, crs=crs) if isinstance(shape, list) else Region(shape, crs=crs)
+    if isinstance(shape, list):
+        minlon, minlat, maxlon, maxlat = shape
+        return BBox(minlon, minlat, maxlon, maxlat, crs)
+    return Region(shape, crs)
 
 
 def _middle(spatial: SpatialSpec) -> tuple[float, float]:

@@ -95,10 +95,9 @@ def _read_parquet(path: Path, wanted: Wanted) -> "pd.DataFrame":
 def _read_vector(path: Path) -> "pd.DataFrame":
     require("geopandas", EXTRA)
     import geopandas
-    import pyogrio
 
     try:
-        layers = [str(name) for name, _ in pyogrio.list_layers(path)]
+        layers = [str(name) for name in geopandas.list_layers(path)["name"]]
         if len(layers) > 1:
             raise SpecError(
                 f"Wanted one layer in {str(path)!r}, found {len(layers)}.",
@@ -106,7 +105,7 @@ def _read_vector(path: Path) -> "pd.DataFrame":
                 fix="pass geopandas.read_file(path, layer=...) instead",
             )
         return geopandas.read_file(path)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, OSError) as error:
+    except (RuntimeError, OSError) as error:  # pyogrio's own errors are RuntimeErrors
         raise _unreadable(path, error) from error
 
 

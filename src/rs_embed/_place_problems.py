@@ -51,7 +51,7 @@ def numbers(column: "pd.Series") -> NDArray[np.float64]:
     """A column as numbers; NaN where there is none."""
     import pandas as pd
 
-    found = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan, copy=True)
+    found: NDArray[np.float64] = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan, copy=True)
     found[~np.isfinite(found)] = np.nan
     return found
 
