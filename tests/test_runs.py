@@ -171,3 +171,16 @@ def test_what_is_not_a_run_says_so(tmp_path, run):
     table.unlink()
     with pytest.raises(StorageError, match="does not exist"):
         run.to_frame()
+
+
+def test_a_unit_that_failed_whole_may_know_less_than_the_others(tmp_path):
+    run = open_run(pooled_run(tmp_path / "run", [[failed(0)], [row(1), failed(3)], [row(2)]]))
+    units = run.path / "mosaiks_rcf" / "units"
+    write_table(units / "u000000.parquet", [failed(0)], replace(HEADER, dim=3, weights=None))
+    frame, matrix = run.to_frame(), run.matrix()
+    assert matrix.shape == (4, DIM) and np.isnan(matrix[[0, 3]]).all()
+    np.testing.assert_array_equal(frame["embedding"][2], row(2).embedding.data)
+    assert frame["weights_id"].tolist()[1:] == ["bundled:abc"] * 3
+    assert run.similar("plot 1")["id"].tolist() == ["plot 2"]
+    with pytest.raises(StorageError, match="Wanted the columns nothing"):
+        run.to_frame(columns=["nothing"])

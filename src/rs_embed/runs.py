@@ -10,23 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from rs_embed._optional import require
 from rs_embed.embedding import Embedding
 from rs_embed.errors import SpecError, StorageError
 from rs_embed.similarity import cosine
 from rs_embed.writers.base import RunHeader
 from rs_embed.writers.grids import read_grid
 from rs_embed.writers.reading import TableFile, frame_of
+from rs_embed.writers.stack import Stack
 
 if TYPE_CHECKING:
     import geopandas
     import pandas as pd
-    import pyarrow as pa
     import xarray as xr
 
 MANIFEST = "run.json"
 UNITS = "units"
-_ALWAYS = ("row", "status")
 _PLACE = ("id", "row", "center_lon", "center_lat", "start_datetime", "end_datetime")
 
 
@@ -90,8 +88,7 @@ class Run:
         Args:
             columns: Only these; leaving out `embedding` and `meta` saves most of the memory.
         """
-        tables = self.tables(model)
-        return frame_of(self._joined(tables, columns))
+        return frame_of(self._stack(model).joined(columns))
 
     def failures(self, model: str | None = None) -> "geopandas.GeoDataFrame":
         """The rows that failed: where, at which stage, and why."""
@@ -104,11 +101,11 @@ class Run:
         Raises:
             StorageError: The run holds grids.
         """
-        tables = self.tables(model)
-        if not tables:
+        stack = self._stack(model)
+        if not stack.tables:
             return np.empty((0, 0), np.float32)
-        vectors = np.empty((len(_order(tables)[0]), tables[0].meta.dim), np.float32)
-        for places, part in _parts(tables):
+        vectors = np.empty((len(stack.order), stack.dim), np.float32)
+        for places, part in stack.vectors():
             vectors[places] = part
         return vectors
 
@@ -154,10 +151,10 @@ class Run:
                 f"Wanted a row with the id {id!r} and an embedding, found none among {len(frame)} rows.",
                 fix="look at Run.to_frame()['id'] and Run.failures()",
             )
-        tables = self.tables(model)
-        vector = next(part[places == mine[0]][0] for places, part in _parts(tables) if mine[0] in places)
+        stack = self._stack(model)
+        vector = next(part[places == mine[0]][0] for places, part in stack.vectors() if mine[0] in places)
         likeness = np.full(len(frame), np.nan, np.float32)
-        for places, part in _parts(tables):
+        for places, part in stack.vectors():
             likeness[places] = cosine(part, vector)
         likeness[mine[0]] = np.nan
         best = np.argsort(-np.nan_to_num(likeness, nan=-np.inf), kind="stable")[:top]
@@ -165,6 +162,9 @@ class Run:
         found: pd.DataFrame = frame.iloc[best][list(_PLACE)].reset_index(drop=True)
         found.insert(2, "similarity", likeness[best])
         return found
+
+    def _stack(self, model: str | None) -> Stack:
+        return Stack(self.tables(model))
 
     def _only(self, model: str | None) -> str:
         if model is None and len(self.models) == 1:
@@ -175,24 +175,6 @@ class Run:
                 fix=f"for example model={self.models[0]!r}" if self.models else "run the export first",
             )
         return model
-
-    def _joined(self, tables: Sequence[TableFile], columns: Sequence[str] | None) -> "pa.Table":
-        """All rows in the user's order."""
-        require("pyarrow", "export")
-        import pyarrow as pa
-
-        if not tables:
-            return pa.table({name: pa.array([], pa.string()) for name in columns or ("id", *_ALWAYS)})
-        missing = set(columns or ()) - set(tables[0].columns)
-        if missing:
-            raise StorageError(
-                f"Wanted the columns {', '.join(sorted(missing))}, found none in {str(self.path)!r}.",
-                known=", ".join(tables[0].columns),
-                fix="pooled runs have `embedding`, runs of grids have `href`",
-            )
-        order, _ = _order(tables)
-        whole = pa.concat_tables([table.table(columns).unify_dictionaries() for table in tables])
-        return whole.take(pa.array(order))
 
 
 class Grids(Mapping[str, "xr.DataArray"]):
@@ -229,31 +211,6 @@ class Grids(Mapping[str, "xr.DataArray"]):
                 files=", ".join(hrefs),
             )
         return read_grid(self._folder / hrefs[0])
-
-
-def _order(tables: Sequence[TableFile]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Which of all rows to keep, in the user's order, and the row number of each.
-
-    A row that was tried again stands in a later table: the last one counts, but never a failure over a success.
-    """
-    parts = [table.table(_ALWAYS) for table in tables]
-    rows = np.concatenate([part["row"].to_numpy() for part in parts])
-    done = np.concatenate([np.array(part["status"].to_pylist(), object) == "ok" for part in parts])
-    order = np.lexsort((np.arange(len(rows)), done, rows))
-    last = np.append(np.diff(rows[order]) != 0, True)[: len(rows)]
-    return order[last], rows
-
-
-def _parts(tables: Sequence[TableFile]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
-    """Places in the user's order and their vectors, a unit at a time."""
-    order, rows = _order(tables)
-    place = np.full(len(rows), -1)
-    place[order] = np.arange(len(order))
-    start = 0
-    for table in tables:
-        places = place[start : start + len(table)]
-        yield places[places >= 0], table.matrix()[places >= 0]
-        start += len(table)
 
 
 def _plain(column: "pd.Series") -> NDArray[np.generic]:
