@@ -11,7 +11,7 @@ import numpy as np
 from rs_embed._place_columns import Place, Places
 from rs_embed.embedding import Embedding
 from rs_embed.errors import RSEmbedError, SpecError, StorageError
-from rs_embed.pipeline.durable import is_about_space, make_folder, part_of, publish, remove, remove_parts, storing
+from rs_embed.pipeline.durable import is_about_space, make_folder, part_of, publish, remove, remove_parts, require_room, storing
 from rs_embed.pipeline.journal import Record, UnitStore
 from rs_embed.pipeline.plan import Job, Plan, plan_items
 from rs_embed.pipeline.unit_tables import merge_units
@@ -177,6 +177,7 @@ class _UnitSink:
     def _write_grid(self, place: Place, embedding: Embedding, grid_format: GridFormat) -> str:
         folder = self._model.store.grids(self._unit)
         make_folder(folder)
+        require_room(folder, 2 * embedding.data.nbytes)
         path = folder / f"{place.index:09d}{slug(place.id)}{SUFFIX[grid_format]}"
         part = part_of(path)
         remove(part)
