@@ -67,7 +67,8 @@ def export(out: Path, log: Path, rows: int = 60, unit_rows: int = 10, latency_s:
     from rs_embed.exports import export_embeddings
 
     backend = options.pop("backend", None) or LoggedField(log, latency_s)
-    places = options.pop("places", None) or pairs(rows)
+    places = options.pop("places", None)
+    places = pairs(rows) if places is None else places
     if grid_format := options.pop("grid_format", None):
         from rs_embed import OutputSpec
 
