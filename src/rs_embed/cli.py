@@ -236,9 +236,7 @@ def embed(
 ) -> None:
     """Embed one place: a vector, or a map that opens in QGIS."""
     if dry_run:
-        from rs_embed.api import plan_embedding
-
-        typer.echo(str(_call(plan_embedding, request, options)))
+        typer.echo(str(_call(rs_embed.plan_embedding, request, options)))
         return
     from rs_embed.embedding_files import check_path
     from rs_embed.tables import embedding_row, source_line
@@ -296,3 +294,6 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for the results.")] = Pa
     from rs_embed.demo import run_demo
 
     raise typer.Exit(run_demo(out, OUT))
+
+
+import rs_embed.cli_export  # noqa: E402  (last: its commands are made of what stands above)

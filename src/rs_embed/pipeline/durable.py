@@ -133,6 +133,19 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def used_by(folder: Path) -> str | None:
+    """The process that has the lock of a run folder; `None` if nobody has."""
+    try:
+        with (folder / LOCK).open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "a process that has not said its name"
+    except OSError:  # no lock file, or one that we may not read
+        return None
+    return None
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep other processes out of a run folder; the lock goes with the process, however it ends.

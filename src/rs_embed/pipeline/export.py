@@ -1,5 +1,6 @@
 """The long job: unit after unit is fetched, encoded, written and recorded, and what is finished is never done again."""
 
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,18 +12,32 @@ import numpy as np
 from rs_embed._place_columns import Place, Places
 from rs_embed.embedding import Embedding
 from rs_embed.errors import RSEmbedError, SpecError, StorageError
-from rs_embed.pipeline.durable import is_about_space, make_folder, part_of, publish, remove, remove_parts, require_room, storing
+from rs_embed.pipeline.durable import (
+    is_about_space,
+    make_folder,
+    part_of,
+    publish,
+    remove,
+    remove_parts,
+    require_room,
+    storing,
+)
 from rs_embed.pipeline.journal import Record, UnitStore
 from rs_embed.pipeline.plan import Job, Plan, plan_items
 from rs_embed.pipeline.unit_tables import merge_units
 from rs_embed.pipeline.units import Unit, Units
 from rs_embed.writers.base import SUFFIX, GridFormat, Row, RunHeader
 from rs_embed.writers.grids import write_grid
+from rs_embed.writers.reading import TableFile
+from rs_embed.writers.stac import items_of, write_stac
 from rs_embed.writers.table import write_index, write_table
 
 OnError = Literal["keep", "raise"]
 Advance = Callable[[int, int], None]
 """Told after each row: how many were done, and how many of them failed."""
+COLLECTION = "collection.json"
+MAX_ITEMS = 100_000
+"""More grids than this get no catalog: a file for each of a million helps nobody, and the tables list them."""
 _SLUG_CHARS = 40
 """Of an id in a file's name; the row number before it is what makes the name unique."""
 
@@ -77,12 +92,41 @@ def run_export(export: Export, advance: Advance) -> None:
         StorageError: The disk refuses; at once, not once a row.
         RSEmbedError: That of the first failed row, with `on_error="raise"`.
     """
+    changed = {model.store.folder: False for model in export.models}
     for unit in export.units:
-        run_unit(export, unit, advance)
+        for model in run_unit(export, unit, advance):
+            changed[model.store.folder] = True
+    with storing(export.folder):
+        for model in export.models:
+            too_many = export.grid_format is not None and len(export.places) > MAX_ITEMS
+            if not too_many and (changed[model.store.folder] or not _has_catalog(model.store.folder)):
+                _write_catalog(model, export.units)
 
 
-def run_unit(export: Export, unit: Unit, advance: Advance) -> None:
-    """Do what is missing of one unit: a function of the export and the unit, whatever was done before."""
+def _has_catalog(folder: Path) -> bool:
+    """Whether the collection, which is written last, is whole."""
+    try:
+        json.loads((folder / COLLECTION).read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
+def _write_catalog(model: ModelExport, units: Units) -> None:
+    """STAC beside the data: an item for each table of vectors, or for each grid."""
+    folder = model.store.folder
+    remove(folder / COLLECTION)
+    tables = [model.store.table(unit) for unit in units]
+    write_stac(folder, TableFile(tables[0]).meta, [item for table in tables for item in items_of(table, folder)])
+
+
+def run_unit(export: Export, unit: Unit, advance: Advance) -> list[ModelExport]:
+    """Do what is missing of one unit: a function of the export and the unit, whatever was done before.
+
+    Returns:
+        The models of which a file was written.
+    """
+    written = []
     groups: dict[tuple[int, ...], list[ModelExport]] = {}
     with storing(export.folder):
         for model in export.models:
@@ -103,8 +147,8 @@ def run_unit(export: Export, unit: Unit, advance: Advance) -> None:
                 sinks[which].put(places[position], outcome)
             advance(1, int(not isinstance(outcome, Embedding)))
         with storing(export.folder):
-            for sink in sinks:
-                sink.close()
+            written += [model for model, sink in zip(models, sinks, strict=True) if sink.close() is not None]
+    return written
 
 
 def _outcomes(jobs: Sequence[Job], places: Places) -> Iterator[tuple[int, int, Outcome]]:

@@ -1,14 +1,13 @@
 """The table of a work unit, read back: to see what is in it, and to put rows into it that were retried."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rs_embed.errors import StorageError
 from rs_embed.writers.base import RunHeader
 from rs_embed.writers.fields import HEADER_FIELD
-from rs_embed.writers.table import VECTORS
+from rs_embed.writers.table import parquet_options
 
 RUN = "run_fingerprint"
 """Under this name a file's header says to which run it belongs."""
@@ -58,19 +57,5 @@ def merge_units(old: Path, retried: Path, into: Path) -> None:
         order[at[row]] = len(before) + index
     both = pa.concat_tables([before, again.cast(before.schema)]).unify_dictionaries()
     merged = both.take(pa.array(order, pa.int64())).replace_schema_metadata(before.schema.metadata)
-    pq.write_table(merged.combine_chunks(), into, **_like(old))
-
-
-def _like(path: Path) -> Mapping[str, object]:
-    """Options that write a file as this one was written."""
-    import pyarrow.parquet as pq
-
-    group = pq.ParquetFile(path).metadata.row_group(0)
-    columns = [group.column(index) for index in range(group.num_columns)]
-    split = [one.path_in_schema for one in columns if "BYTE_STREAM_SPLIT" in one.encodings]
-    return {
-        "compression": "zstd",
-        "use_dictionary": [one.path_in_schema for one in columns if one.has_dictionary_page],
-        "use_byte_stream_split": split if VECTORS in split else False,
-        "write_statistics": [one.path_in_schema for one in columns if one.is_stats_set],
-    }
+    header = RunHeader.from_json(json.loads(before.schema.metadata[b"emb"])[HEADER_FIELD])
+    pq.write_table(merged.combine_chunks(), into, **parquet_options(header))
