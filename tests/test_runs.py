@@ -6,10 +6,13 @@ from dataclasses import replace
 import geopandas
 import numpy as np
 import pytest
-from made_rows import DIM, HEADER, embedding, failed, row
+from made_rows import DIM, HEADER, YEAR, embedding, failed, row
 
+from rs_embed import OutputSpec, PointBuffer, get_embedding
 from rs_embed.errors import SpecError, StorageError
+from rs_embed.exports import export_embeddings
 from rs_embed.runs import open_run, read
+from rs_embed.testing import FieldProvider
 from rs_embed.writers.grids import write_grid
 from rs_embed.writers.table import write_index, write_table
 
@@ -184,3 +187,20 @@ def test_a_unit_that_failed_whole_may_know_less_than_the_others(tmp_path):
     assert run.similar("plot 1")["id"].tolist() == ["plot 2"]
     with pytest.raises(StorageError, match="Wanted the columns nothing"):
         run.to_frame(columns=["nothing"])
+
+
+@pytest.mark.parametrize("kind", ["pooled", "grid"])
+def test_what_an_export_wrote_is_what_a_single_call_gives(tmp_path, kind):
+    places = [PointBuffer(12 + i / 10, 47, 320) for i in (3, 0, 2)]
+    output = OutputSpec.pooled() if kind == "pooled" else OutputSpec.grid()
+    options = {"output": output, "backend": FieldProvider()}
+    report = export_embeddings(
+        "mosaiks_rcf", places, tmp_path / "run", temporal=YEAR, unit_rows=2, progress=False, **options
+    )
+    run, single = report.open(), get_embedding("mosaiks_rcf", places[1], YEAR, **options)
+    frame = run.to_frame()
+    assert len(frame) == 3 and run.failures().empty
+    found = run.matrix()[1] if kind == "pooled" else run.grids()[frame["id"][1]]
+    np.testing.assert_allclose(found, single.data, rtol=1e-5, atol=1e-5)
+    again = next(one for one in run.embeddings() if one.meta.fingerprint == single.meta.fingerprint)
+    assert again.geobox == single.geobox

@@ -1,6 +1,7 @@
 """Write one embedding to a file and read it back, with its metadata and its place."""
 
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from rs_embed.geo import with_coordinates
 META_TAG = "RS_EMBED_META"
 """Name of the metadata (JSON) in every format."""
 COG_BLOCK_PX = 128
-"""Blocks hold all channels (GDAL before 3.11 knows no other layout), so they are small: 50 MB for 768 channels."""
+"""At most. Blocks hold all channels (GDAL before 3.11 knows no other layout), so they are small: 50 MB for 768."""
 GDAL_WITH_TILES = (3, 11)
 """From this version on a block can hold one channel after the other, which compresses better than pixel by pixel."""
 
@@ -140,7 +141,7 @@ def _write_geotiff(embedding: Embedding, path: Path) -> None:
         nodata=np.nan,
         compress="ZSTD",
         predictor="YES",
-        blocksize=COG_BLOCK_PX,
+        blocksize=min(COG_BLOCK_PX, 16 * math.ceil(max(height, width) / 16)),  # TIFF wants multiples of 16
         overview_resampling="average",
         **tiled,
     ) as file:
