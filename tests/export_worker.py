@@ -80,7 +80,7 @@ def export(out: Path, log: Path, rows: int = 60, unit_rows: int = 10, latency_s:
 def _die_at(point: str, count: int) -> None:
     """Have this process killed, for real, at its `count`th visit to a point."""
     from rs_embed.pipeline import durable, journal
-    from rs_embed.pipeline import export as pipeline
+    from rs_embed.pipeline import unit_sink as pipeline
     from rs_embed.testing import FieldProvider as Field
 
     left = [count]

@@ -15,8 +15,10 @@ from rs_embed._call import Backend, Bands, Call, KnobValue, Modalities, Sensors,
 from rs_embed._checks import require_choice
 from rs_embed.embedders.card import ModelCard
 from rs_embed.errors import SpecError
-from rs_embed.pipeline.export import OnError, slug
+from rs_embed.pipeline.export import OnError
+from rs_embed.pipeline.inputs import InputKeeper
 from rs_embed.pipeline.plan import _NOT_NUMBERS as NOT_NUMBERS
+from rs_embed.pipeline.unit_sink import slug
 from rs_embed.pipeline.units import Units
 from rs_embed.places import Places
 from rs_embed.specs import InputPrep, OutputSpec, Precision
@@ -71,14 +73,20 @@ class Asked:
         require_choice("the format of grids", name, tuple(SUFFIX))
         return next(fmt for fmt in SUFFIX if fmt == name)
 
-    def jobs(self) -> "dict[str, Job]":
-        """What is run for each model, by the name of its folder. Everything is checked that concerns no place."""
+    def jobs(self, inputs: Path | None = None) -> "dict[str, Job]":
+        """What is run for each model, by the name of its folder. Everything is checked that concerns no place.
+
+        Args:
+            inputs: Folder for the chips that are fetched; `None` if they are not kept.
+        """
         imagery = self.sensor, self.modality, self.bands
         jobs: dict[str, Job] = {}
         provider = None
         for model, knobs in _with_knobs(self.models, self.knobs):
             call = Call(model, self.output, *imagery, self.input_prep, self.device, self.precision, knobs)
-            provider = provider or provider_of(self.backend, None, call)
+            if provider is None:
+                provider = provider_of(self.backend, None, call)
+                provider = provider if inputs is None else InputKeeper(provider, inputs)
             job = call.plan(provider, [], []).job
             name = slug(job.request.card.id).removeprefix("-")
             if name in jobs:

@@ -20,8 +20,11 @@ from rs_embed._optional import require
 from rs_embed._progress import progress_bar
 from rs_embed.errors import SpecError
 from rs_embed.pipeline.durable import locked, make_folder, part_of, publish, remove_parts, storing
-from rs_embed.pipeline.export import Export, ModelExport, OnError, run_export
+from rs_embed.pipeline.export import Export, OnError, run_export
+from rs_embed.pipeline.inputs import FOLDER as INPUTS
+from rs_embed.pipeline.inputs import InputKeeper
 from rs_embed.pipeline.journal import PLACES, Manifest, UnitStore, digest_of
+from rs_embed.pipeline.unit_sink import ModelExport
 from rs_embed.pipeline.unit_tables import RUN
 from rs_embed.pipeline.units import UNIT_ROWS, Units, cut_units
 from rs_embed.places import Places, read_places
@@ -79,6 +82,7 @@ def export_embeddings(
     input_prep: InputPrep = "auto",
     device: str = "auto",
     precision: Precision = "fp32",
+    save_inputs: bool = False,
     progress: bool = True,
     dry_run: bool = False,
     **knobs: KnobValue,
@@ -95,6 +99,7 @@ def export_embeddings(
         dtype: How vectors are stored; "float16" and "int8" are smaller and lose a little.
         unit_rows: Rows a file, and at most what is lost when the process is killed.
         on_error: "keep" stores a failed row with its error and goes on; "raise" stops at the first.
+        save_inputs: Also keep each chip: `inputs/<unit>/<row>-<id>-<modality>.npz`.
         progress: Show a bar on a terminal.
         dry_run: Only say what would be done: `print` the answer.
 
@@ -112,8 +117,8 @@ def export_embeddings(
         models, output, backend, format, dtype, unit_rows, on_error, *imagery, input_prep, device, precision, knobs
     )
     table = read_places(places, temporal=temporal, buffer_m=buffer_m)
-    jobs, units = asked.jobs(), cut_units(table, unit_rows)
     folder = Path(out).expanduser()
+    jobs, units = asked.jobs(folder / INPUTS if save_inputs else None), cut_units(table, unit_rows)
     plan = estimate(jobs, table, units, dtype=dtype, output=asked.grid_format or VECTORS, finished=_finished(folder))
     if dry_run:
         return ExportReport(folder, plan, 0, 0, 0.0, dry=True)
@@ -139,7 +144,9 @@ def _open(folder: Path, asked: Asked, jobs: "Mapping[str, Job]", places: Places,
             manifest = _begin(folder, asked, request, places)
     manifest.refuse_change(request, folder)
     models = tuple(_model(folder / name, job, asked, manifest) for name, job in jobs.items())
-    return Export(folder, places, units, models, asked.grid_format, asked.on_error)
+    provider = models[0].job.provider
+    keeper = provider if isinstance(provider, InputKeeper) else None
+    return Export(folder, places, units, models, asked.grid_format, asked.on_error, keeper)
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Exports: what is in the folder, what a second call does, and what is refused."""
 
+import errno
 import hashlib
 import json
 import os
@@ -15,12 +16,12 @@ import pytest
 import torch
 from export_worker import MODEL, LoggedField, asked, export, pairs
 
-from rs_embed import OutputSpec, PointBuffer, TemporalSpec, export_embeddings, get_embedding, open_run
+from rs_embed import OutputSpec, PointBuffer, TemporalSpec, export_embeddings, geobox_for, get_embedding, open_run
 from rs_embed.embedders.catalog import get_card
 from rs_embed.errors import KnobError, NotConfigured, SpecError, StorageError
 from rs_embed.exports import ExportReport
 from rs_embed.pipeline.durable import locked
-from rs_embed.pipeline.export import slug
+from rs_embed.pipeline.unit_sink import slug
 from rs_embed.pipeline.units import cut_units
 from rs_embed.places import read_places
 from rs_embed.testing import FieldProvider
@@ -395,3 +396,27 @@ def test_what_cannot_be_meant_is_refused_before_a_folder_is_made(run, log, optio
 def test_the_run_is_opened_by_the_public_name_too(run, log):
     export(run, log, rows=5)
     assert open_run(run).matrix().shape == (5, 1024)
+
+
+def test_inputs_are_kept_only_if_asked_for_and_lie_where_the_chip_was(run, log):
+    export(run, log, rows=3)
+    assert not (run / "inputs").exists()
+    whole = run.parent / "whole"
+    places = pd.DataFrame({"id": ["a/b"], "lon": [12.5], "lat": [47.0]})
+    export(whole, log, places=places, save_inputs=True)
+    (kept,) = whole.glob("inputs/u000000/*.npz")
+    assert kept.name == "000000000-a-b-s2_12.npz"
+    chip = np.load(kept)
+    box = geobox_for(PointBuffer(12.5, 47.0, 120))
+    assert chip["values"].shape == (1, 12, *box.shape)
+    assert str(chip["crs"]) == str(box.crs)
+    np.testing.assert_allclose(chip["transform"], tuple(box.affine)[:6])
+    assert list(chip["units"]) == ["dn"] * 12
+
+
+def test_a_full_disk_while_a_chip_is_kept_stops_the_export(run, log, monkeypatch):
+    def full(chip, path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("rs_embed.pipeline.inputs.write_chip", full)
+    refused(StorageError, "No space left", "make room", out=run, log=log, rows=5, save_inputs=True)
