@@ -37,7 +37,7 @@ def test_both_names_of_bands_mean_the_sensor_with_those_bands(model_id):
         assert embedding.meta.inputs[0].bands == HLS
         assert embedding.meta.fingerprint == expected.meta.fingerprint
     call.pop("spatial")
-    (batch,) = get_embeddings(**call, spatials=[PLACE], bands=HLS)
+    (batch,) = get_embeddings(**call, places=[PLACE], bands=HLS)
     np.testing.assert_array_equal(batch.data, expected.data)
     assert np.abs(get_embedding(**call, spatial=PLACE).data - expected.data).max() > 1e-4
 

@@ -35,11 +35,13 @@ if TYPE_CHECKING:
     from rs_embed.embedders.statistics import save_statistics as save_statistics
     from rs_embed.embedding import Embedding as Embedding
     from rs_embed.embedding import Meta as Meta
+    from rs_embed.exports import export_embeddings as export_embeddings
     from rs_embed.geo import geobox_for as geobox_for
     from rs_embed.providers.earthengine import EarthEngine as EarthEngine
     from rs_embed.providers.local import LocalRasters as LocalRasters
     from rs_embed.providers.local import Raster as Raster
     from rs_embed.report import ChipReport as ChipReport
+    from rs_embed.runs import open_run as open_run
     from rs_embed.specs import (
         BBox as BBox,
     )
@@ -72,6 +74,8 @@ _HOME = {
     "Chip": "chip",
     "ModelCard": "embedders.card",
     "save_statistics": "embedders.statistics",
+    "export_embeddings": "exports",
+    "open_run": "runs",
     "Embedding": "embedding",
     "Meta": "embedding",
     "geobox_for": "geo",

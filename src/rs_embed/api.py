@@ -3,9 +3,7 @@
 Torch and imagery libraries load when a model runs, not when this module is imported.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 from rs_embed._call import (
     Backend,
@@ -19,6 +17,8 @@ from rs_embed._call import (
     named,
     provider_of,
 )
+from rs_embed._checks import require_choice
+from rs_embed._progress import progress_bar
 from rs_embed.embedders.catalog import get_card, list_cards
 from rs_embed.embedders.describe import ModelDescription, describe
 from rs_embed.errors import BatchError, SpecError
@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from rs_embed.embedders.card import ModelCard
     from rs_embed.embedding import Embedding
     from rs_embed.pipeline.plan import Plan
+    from rs_embed.places import Given, Temporal
     from rs_embed.report import ChipReport
+    from rs_embed.results import Embeddings, Result
+
+OnError = Literal["raise", "keep"]
 
 
 def get_embedding(
@@ -124,13 +128,33 @@ def plan_embedding(
     return call.plan(provider_of(backend, input_chw, call, dates), [spatial], [temporal])
 
 
+@overload
 def get_embeddings(
     model_id: "str | ModelCard",
-    spatials: Sequence[SpatialSpec],
-    temporal: TemporalSpec | Sequence[TemporalSpec | None] | None = None,
+    places: "Given",
+    temporal: "Temporal" = None,
+    output: OutputSpec = OutputSpec.pooled(),
+    backend: Backend = "auto",
+    **options: Any,  # noqa: ANN401  (as below)
+) -> "Embeddings": ...
+@overload
+def get_embeddings(
+    model_id: "list[str | ModelCard] | tuple[str | ModelCard, ...]",
+    places: "Given",
+    temporal: "Temporal" = None,
+    output: OutputSpec = OutputSpec.pooled(),
+    backend: Backend = "auto",
+    **options: Any,  # noqa: ANN401  (as below)
+) -> "dict[str, Embeddings]": ...
+def get_embeddings(
+    model_id: "str | ModelCard | list[str | ModelCard] | tuple[str | ModelCard, ...]",
+    places: "Given",
+    temporal: "Temporal" = None,
     output: OutputSpec = OutputSpec.pooled(),
     backend: Backend = "auto",
     *,
+    buffer_m: float | str | None = None,
+    on_error: OnError = "raise",
     sensor: Sensors = None,
     modality: Modalities = None,
     bands: Bands = None,
@@ -139,42 +163,53 @@ def get_embeddings(
     precision: Precision = "fp32",
     progress: bool = True,
     **knobs: KnobValue,
-) -> "list[Embedding]":
+) -> "Embeddings | dict[str, Embeddings]":
     """The embeddings of many places, in their order. Fetching runs ahead of the network.
 
     Args:
-        spatials: Where, one per item.
-        temporal: One window for all, or one per item.
-        progress: Show a bar when the output is a terminal.
+        model_id: One model, or a list of them: then the answer is a dictionary by id, and imagery that several
+            models want is fetched once.
+        places: A list of specs or of (lon, lat), a DataFrame, or the path of a table. `read_places` says which
+            columns are known, and reads tables that call them otherwise.
+        temporal: One window for all, or one per place; a table may have its own.
+        buffer_m: Half of the side of the square around a point, metres, or the column that holds it.
+        on_error: What becomes of failed places. "raise": one error at the end, which holds the others, too.
+            "keep": a `Failure` stands where the embedding would.
+        progress: Show a bar on a terminal or in a notebook.
 
     The other arguments are those of `get_embedding`.
 
     Raises:
-        BatchError: Some items failed. Nothing is lost: `error.embeddings` holds the others (`None` where failed),
+        BatchError: Some places failed. Nothing is lost: `error.embeddings` holds the others (`None` where failed),
             `error.failures` says what happened to each.
     """
-    from rs_embed.pipeline.run import run
-    from rs_embed.results import Failure
+    from rs_embed.pipeline.run import run_together  # loads torch
+    from rs_embed.places import read_places
+    from rs_embed.results import Embeddings, Failure
 
-    places = list(spatials)
-    windows = [temporal] * len(places) if temporal is None or isinstance(temporal, TemporalSpec) else list(temporal)
-    if len(windows) != len(places):
-        raise SpecError(
-            f"Wanted one window for all or one per place ({len(places)}), found {len(windows)}.",
-            fix="pass a single TemporalSpec, or a list as long as `spatials`",
+    require_choice("on_error", on_error, get_args(OnError))
+    models = model_id if isinstance(model_id, list | tuple) else [model_id]
+    calls = [Call(model, output, sensor, modality, bands, input_prep, device, precision, knobs) for model in models]
+    if not calls:
+        raise SpecError("Wanted at least one model, found none.", fix='for example "mosaiks_rcf"')
+    table = read_places(places, temporal=temporal, buffer_m=buffer_m)
+    specs, windows = [place.spatial for place in table], [place.window for place in table]
+    plans = [call.plan(provider_of(backend, None, call), specs, windows) for call in calls]
+    columns: list[list[Result]] = [[] for _ in plans]
+    with progress_bar(len(table), shown=progress) as advance:
+        for _, results in run_together(plans):
+            for column, result in zip(columns, results, strict=True):
+                column.append(result)
+            advance(1, sum(isinstance(result, Failure) for result in results))
+    ids = [place.id for place in table]
+    found = {call.request.card.id: Embeddings(column, ids) for call, column in zip(calls, columns, strict=True)}
+    failures = [failure for one in found.values() for failure in one.failures]
+    if failures and on_error == "raise":
+        done = {name: [None if isinstance(x, Failure) else x for x in column] for name, column in found.items()}
+        raise BatchError.of(
+            done if models is model_id else next(iter(done.values())), failures, len(table) * len(found)
         )
-    call = Call(model_id, output, sensor, modality, bands, input_prep, device, precision, knobs)
-    plan = call.plan(provider_of(backend, None, call), places, windows)
-    with _bar(len(places), shown=progress) as advance:
-        results = []
-        for _, result in run(plan):
-            results.append(result)
-            advance()
-    failures = [result for result in results if isinstance(result, Failure)]
-    done = [None if isinstance(result, Failure) else result for result in results]
-    if failures:
-        raise BatchError.of(done, failures)
-    return [embedding for embedding in done if embedding is not None]
+    return found if models is model_id else next(iter(found.values()))
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -209,15 +244,3 @@ def inspect_chip(
     from rs_embed.report import inspect
 
     return inspect(call.request, provider, spatial, temporal)
-
-
-@contextmanager
-def _bar(total: int, *, shown: bool) -> "Iterator[Callable[[], None]]":
-    """A progress bar on a terminal; nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not (shown and console.is_terminal), transient=True) as bar:
-        task = bar.add_task("embedding", total=total)
-        yield lambda: bar.advance(task)

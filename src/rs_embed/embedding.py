@@ -213,6 +213,19 @@ class Embedding:
 
         return load(Path(path))
 
+    def similarity(self, other: "Embedding") -> "float | xr.DataArray":
+        """Cosine similarity, from -1 to 1 (NaN where a vector is zero or has no value).
+
+        Two vectors give a number; a vector and a grid a map `[y, x]` with coordinates and CRS; two grids of the same
+        shape a map of how alike they are cell by cell.
+
+        Raises:
+            SpecError: The two are not of the same model and weights, or are grids of other shapes.
+        """
+        from rs_embed.similarity import similarity
+
+        return similarity(self, other)
+
     def plot(self, path: str | Path | None = None) -> "Figure":
         """A picture: the first three principal components of a grid as RGB, or the bars of a vector.
 

@@ -1,6 +1,7 @@
 """Write one embedding to a file and read it back, with its metadata and its place."""
 
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,9 @@ from rs_embed.geo import with_coordinates
 META_TAG = "RS_EMBED_META"
 """Name of the metadata (JSON) in every format."""
 COG_BLOCK_PX = 128
-"""Blocks hold all channels (GDAL before 3.11 knows no other layout), so they are small: 50 MB for 768 channels."""
+"""At most. Blocks hold all channels (GDAL before 3.11 knows no other layout), so they are small: 50 MB for 768."""
+GDAL_WITH_TILES = (3, 11)
+"""From this version on a block can hold one channel after the other, which compresses better than pixel by pixel."""
 
 _UNREADABLE = (OSError, EOFError, BadZipFile, KeyError, ValueError, ValidationError)
 """What numpy, h5netcdf, rasterio and pydantic raise for a file that is not ours or is damaged."""
@@ -29,10 +32,9 @@ _UNREADABLE = (OSError, EOFError, BadZipFile, KeyError, ValueError, ValidationEr
 def save(embedding: Embedding, path: Path) -> Path:
     """Write under a temporary name, then rename: a file is whole or not there."""
     check_path(path, embedding.meta.output)
-    write, _ = _FORMATS[path.suffix]
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
-        write(embedding, part)
+        write_to(embedding, part)
         os.replace(part, path)
     except OSError as error:
         raise StorageError(
@@ -42,6 +44,12 @@ def save(embedding: Embedding, path: Path) -> Path:
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def write_to(embedding: Embedding, path: Path) -> None:
+    """Write to exactly this path, whose suffix says how; what happens to a half-written file is the caller's affair."""
+    write, _ = _FORMATS[path.suffix]
+    write(embedding, path)
 
 
 def check_path(path: Path, output: Literal["pooled", "grid"]) -> None:
@@ -97,7 +105,7 @@ def _write_npz(embedding: Embedding, path: Path) -> None:
 
 def _read_npz(path: Path) -> Embedding:
     with np.load(path, allow_pickle=False) as arrays:
-        return _placed(arrays["embedding"], str(arrays["meta"]))
+        return from_parts(arrays["embedding"], str(arrays["meta"]))
 
 
 def _write_netcdf(embedding: Embedding, path: Path) -> None:
@@ -107,7 +115,7 @@ def _write_netcdf(embedding: Embedding, path: Path) -> None:
 def _read_netcdf(path: Path) -> Embedding:
     with xr.open_dataset(path, engine="h5netcdf") as dataset:
         array = dataset["embedding"].load()
-    return _placed(array.to_numpy(), array.attrs[META_TAG])
+    return from_parts(array.to_numpy(), array.attrs[META_TAG])
 
 
 def _write_geotiff(embedding: Embedding, path: Path) -> None:
@@ -119,6 +127,7 @@ def _write_geotiff(embedding: Embedding, path: Path) -> None:
             "Wanted a georeferenced grid for a GeoTIFF, found an array without a place.", fix="save it as .npz or .nc"
         )
     channels, height, width = embedding.data.shape
+    tiled = {"INTERLEAVE": "TILE"} if _gdal_version() >= GDAL_WITH_TILES else {}
     with rasterio.open(
         path,
         "w",
@@ -132,22 +141,30 @@ def _write_geotiff(embedding: Embedding, path: Path) -> None:
         nodata=np.nan,
         compress="ZSTD",
         predictor="YES",
-        blocksize=COG_BLOCK_PX,
+        blocksize=min(COG_BLOCK_PX, 16 * math.ceil(max(height, width) / 16)),  # TIFF wants multiples of 16
         overview_resampling="average",
+        **tiled,
     ) as file:
         file.write(embedding.data)
+        file.descriptions = [f"{embedding.meta.model_id} {band}" for band in range(channels)]
         file.update_tags(**{META_TAG: embedding.meta.model_dump_json()})
+
+
+def _gdal_version() -> tuple[int, ...]:
+    import rasterio
+
+    return tuple(int(part) for part in rasterio.__gdal_version__.split(".")[:2])
 
 
 def _read_geotiff(path: Path) -> Embedding:
     import rasterio
 
     with rasterio.open(path) as file:
-        return _placed(file.read(), file.tags()[META_TAG])
+        return from_parts(file.read(), file.tags()[META_TAG])
 
 
-def _placed(data: np.ndarray, meta_json: str) -> Embedding:
-    """Put the place back from the metadata."""
+def from_parts(data: np.ndarray, meta_json: str) -> Embedding:
+    """An embedding from its array and its metadata (JSON); the place is in the metadata."""
     meta = Meta.model_validate(json.loads(meta_json))
     if meta.crs is None or meta.transform is None:
         return Embedding(data, meta, None)

@@ -40,7 +40,7 @@ RSEmbedWarning           (UserWarning)
 import sys
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -214,19 +214,21 @@ class BatchError(RSEmbedError):
     """Some items of a batch failed; the others are here.
 
     Attributes:
-        embeddings: In the caller's order, `None` where an item failed.
+        embeddings: In the caller's order, `None` where an item failed; of several models, by id.
         failures: Index, stage and error of each failed item.
     """
 
-    embeddings: Sequence[object] = ()
+    embeddings: Sequence[object] | Mapping[str, Sequence[object]] = ()
     failures: Sequence[ItemFailure] = ()
 
     @classmethod
-    def of(cls, embeddings: Sequence[object], failures: Sequence[ItemFailure]) -> "BatchError":
-        """The error of a batch."""
+    def of(
+        cls, embeddings: Sequence[object] | Mapping[str, Sequence[object]], failures: Sequence[ItemFailure], count: int
+    ) -> "BatchError":
+        """The error of a batch of `count` items."""
         first = failures[0]
         error = cls(
-            f"{len(failures)} of {len(embeddings)} items failed; the others are in `error.embeddings`.",
+            f"{len(failures)} of {count} items failed; the others are in `error.embeddings`.",
             fix="mend or drop the items in `error.failures` and run those again",
             first=f"item {first.index} at {first.stage}: {type(first.error).__name__}: {first.error}",
             items=", ".join(str(failure.index) for failure in failures[:20]),

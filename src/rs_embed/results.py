@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,13 +29,12 @@ class Failure:
 
 
 Result = Embedding | Failure
-R = TypeVar("R", bound=Result)
 
 
-class Embeddings(list[R], Generic[R]):
-    """Embeddings of many places, in their order; `Failure`s among them if they were to be kept."""
+class Embeddings(list[Result]):
+    """Embeddings of many places, in their order; `Failure`s among them only if they were to be kept."""
 
-    def __init__(self, results: Iterable[R], ids: Sequence[str]) -> None:
+    def __init__(self, results: Iterable[Result], ids: Sequence[str]) -> None:
         super().__init__(results)
         self.ids = tuple(ids)
         """What each place is called: as the table says, or its number."""

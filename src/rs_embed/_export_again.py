@@ -1,0 +1,160 @@
+"""A run folder by itself: how far it has come, and the same call again from what its manifest says."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, JsonValue, ValidationError
+
+from rs_embed.errors import SpecError, StorageError
+from rs_embed.exports import ExportReport, export_embeddings
+from rs_embed.pipeline.durable import used_by
+from rs_embed.pipeline.export import OnError
+from rs_embed.pipeline.journal import MANIFEST, PLACES, Manifest, Record
+from rs_embed.places import Places
+from rs_embed.specs import InputPrep, OutputSpec, Precision, SensorSpec
+from rs_embed.writers.base import Dtype
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Count(BaseModel):
+    rows: int
+
+
+class _Facts(BaseModel):
+    """What a status needs of a manifest's request."""
+
+    models: dict[str, JsonValue]
+    places: _Count
+    units: _Count
+
+
+class _Command(BaseModel):
+    """The arguments of a call, as its manifest keeps them."""
+
+    models: dict[str, dict[str, str | int | float | bool | list[int] | None]] | None
+    backend: str | None
+    sensor: dict[str, SensorSpec]
+    output: OutputSpec
+    format: str | None
+    dtype: Dtype
+    unit_rows: int
+    on_error: OnError
+    modality: str | list[str] | None
+    bands: list[str] | dict[str, list[str]] | None
+    input_prep: InputPrep
+    device: str
+    precision: Precision
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """How far an export has come with one model."""
+
+    model: str
+    rows: int
+    ok: int
+    failed: int
+    units: int
+    finished: int
+    """Units with a record."""
+
+    @property
+    def missing(self) -> int:
+        """Rows of units that are not finished."""
+        return self.rows - self.ok - self.failed
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How far an export has come."""
+
+    folder: Path
+    created: str
+    in_use_by: str | None
+    """Who is exporting to it at this moment."""
+    models: tuple[ModelStatus, ...]
+
+
+def run_status(folder: str | Path) -> RunStatus:
+    """How far an export has come; may be asked while it runs.
+
+    Raises:
+        StorageError: There is no run, or it cannot be read.
+    """
+    path = Path(folder).expanduser()
+    manifest = _manifest(path)
+    facts = _read(_Facts, manifest.request, path)
+    units = (facts.places.rows + facts.units.rows - 1) // facts.units.rows
+    models = []
+    for name in facts.models:
+        records = [_record(file) for file in sorted((path / name / "units").glob("u*.json"))]
+        ok, failed = sum(one.ok for one in records), sum(len(one.failed) for one in records)
+        models.append(ModelStatus(name, facts.places.rows, ok, failed, units, len(records)))
+    return RunStatus(path, manifest.created, used_by(path), tuple(models))
+
+
+def retry_export(folder: str | Path, *, progress: bool = True) -> ExportReport:
+    """The call that made this folder again: what failed or was not finished is done, nothing else.
+
+    Raises:
+        SpecError: A model, or the backend, was given as an object, which no file can hold.
+        StorageError: There is no run, or what it was asked for has changed since.
+    """
+    path = Path(folder).expanduser()
+    command = _read(_Command, _manifest(path).command, path)
+    if command.models is None or command.backend is None:
+        what = "its backend" if command.backend is None else "a model"
+        raise SpecError(
+            f"Wanted to repeat the export in {str(path)!r}, but {what} was given as an object, which is not kept.",
+            fix="call export_embeddings again with the same arguments: it retries what failed",
+        )
+    return export_embeddings(
+        command.models,
+        Places.load(path / PLACES),
+        path,
+        output=command.output,
+        backend=command.backend,
+        format=command.format,
+        dtype=command.dtype,
+        unit_rows=command.unit_rows,
+        on_error=command.on_error,
+        sensor=command.sensor.get("", command.sensor or None),
+        modality=command.modality,
+        bands=command.bands,
+        input_prep=command.input_prep,
+        device=command.device,
+        precision=command.precision,
+        progress=progress,
+    )
+
+
+def _manifest(folder: Path) -> Manifest:
+    found = Manifest.read(folder)
+    if found is None:
+        raise StorageError(
+            f"Wanted the folder of an export, found no {MANIFEST} in {str(folder)!r}.",
+            fix="give the folder that was its `out`",
+        )
+    return found
+
+
+def _read(kind: type[M], content: dict[str, JsonValue], folder: Path) -> M:
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise StorageError(
+            f"Wanted the manifest of an export in {str(folder)!r}, found: {str(error).splitlines()[0]}.",
+            fix="export to a new folder",
+        ) from error
+
+
+def _record(path: Path) -> Record:
+    try:
+        return Record.model_validate_json(path.read_text("utf-8"))
+    except (OSError, ValidationError, UnicodeDecodeError) as error:
+        raise StorageError(
+            f"Wanted the record of a unit at {str(path)!r}, found: {str(error).splitlines()[0]}.",
+            fix="run the export again: it makes the record anew",
+        ) from error

@@ -1,0 +1,181 @@
+"""What an export is asked for: as models that can run, as the request that names a run, as arguments to repeat."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+from typing import TYPE_CHECKING, get_args
+
+from pydantic import JsonValue
+
+from rs_embed._call import Backend, Bands, Call, KnobValue, Modalities, Sensors, provider_of
+from rs_embed._checks import require_choice
+from rs_embed.embedders.card import ModelCard
+from rs_embed.errors import SpecError
+from rs_embed.pipeline.export import OnError
+from rs_embed.pipeline.inputs import InputKeeper
+from rs_embed.pipeline.plan import _NOT_NUMBERS as NOT_NUMBERS
+from rs_embed.pipeline.unit_sink import slug
+from rs_embed.pipeline.units import Units
+from rs_embed.places import Places
+from rs_embed.specs import InputPrep, OutputSpec, Precision
+from rs_embed.writers.base import SUFFIX, Dtype, GridFormat
+
+if TYPE_CHECKING:
+    from rs_embed.pipeline.plan import Job
+
+Models = str | ModelCard | Sequence[str | ModelCard] | Mapping[str, Mapping[str, KnobValue]]
+"""One model, several, or several with the knobs of each."""
+NUMBERS = ("torch", "numpy", "rasterio", "odc-geo", "pyproj")
+"""Packages another version of which may change a digit. (Changes of ours raise the revision of a card.)"""
+VECTORS = "geoparquet"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The arguments of an export, checked as far as they can be without the places."""
+
+    models: Models
+    output: OutputSpec
+    backend: Backend
+    format: str | None
+    dtype: Dtype
+    unit_rows: int
+    on_error: OnError
+    sensor: Sensors
+    modality: Modalities
+    bands: Bands
+    input_prep: InputPrep
+    device: str
+    precision: Precision
+    knobs: Mapping[str, KnobValue]
+
+    def __post_init__(self) -> None:
+        require_choice("dtype", self.dtype, get_args(Dtype))
+        require_choice("on_error", self.on_error, get_args(OnError))
+        if isinstance(self.unit_rows, bool) or not isinstance(self.unit_rows, int) or self.unit_rows < 1:
+            raise SpecError(f"Wanted unit_rows of 1 or more, found {self.unit_rows!r}.", fix="leave it out")
+        if not isinstance(self.output, OutputSpec):
+            raise SpecError(f"Wanted an OutputSpec, found {self.output!r}.", fix="OutputSpec.pooled() or .grid()")
+        if self.grid_format is not None and self.dtype != "float32":
+            raise SpecError(f"Wanted float32 for grids, found dtype={self.dtype!r}.", fix="leave out dtype")
+
+    @property
+    def grid_format(self) -> GridFormat | None:
+        """How grids are written; `None` for vectors."""
+        if self.output.kind == "pooled":
+            require_choice("the format of vectors", self.format or VECTORS, (VECTORS,))
+            return None
+        name = self.format or "cog"
+        require_choice("the format of grids", name, tuple(SUFFIX))
+        return next(fmt for fmt in SUFFIX if fmt == name)
+
+    def jobs(self, inputs: Path | None = None) -> "dict[str, Job]":
+        """What is run for each model, by the name of its folder. Everything is checked that concerns no place.
+
+        Args:
+            inputs: Folder for the chips that are fetched; `None` if they are not kept.
+        """
+        imagery = self.sensor, self.modality, self.bands
+        jobs: dict[str, Job] = {}
+        provider = None
+        for model, knobs in _with_knobs(self.models, self.knobs):
+            call = Call(model, self.output, *imagery, self.input_prep, self.device, self.precision, knobs)
+            if provider is None:
+                provider = provider_of(self.backend, None, call)
+                provider = provider if inputs is None else InputKeeper(provider, inputs)
+            job = call.plan(provider, [], []).job
+            name = slug(job.request.card.id).removeprefix("-")
+            if name in jobs:
+                raise SpecError(f"Wanted every model once, found {name!r} twice.", fix="export it to another folder")
+            jobs[name] = job
+        if not jobs:
+            raise SpecError("Wanted at least one model, found none.", fix='for example "mosaiks_rcf"')
+        return jobs
+
+    def request(self, jobs: "Mapping[str, Job]", places: Places, units: Units) -> dict[str, JsonValue]:
+        """All that decides the numbers and the files; loads the networks to know their weights."""
+        provider = next(iter(jobs.values())).provider
+        return plain(
+            {
+                "models": {name: _model_facts(job) for name, job in jobs.items()},
+                "output": asdict(self.output),
+                "format": self.grid_format or VECTORS,
+                "dtype": self.dtype,
+                "places": {"rows": len(places), "digest": places.digest()},
+                "units": {"rows": self.unit_rows, "digest": units.digest()},
+                "provider": provider.identity(),
+                "versions": {name: version(name) for name in NUMBERS},
+            }
+        )
+
+    def command(self) -> dict[str, JsonValue]:
+        """The arguments again as JSON; `None` for what only the caller has: a card or a provider of its own."""
+        pairs = [(model, dict(knobs)) for model, knobs in _with_knobs(self.models, self.knobs)]
+        sensors = self.sensor if isinstance(self.sensor, Mapping) else {"": self.sensor}
+        return plain(
+            {
+                "models": dict(pairs) if all(isinstance(model, str) for model, _ in pairs) else None,
+                "backend": _backend_text(self.backend),
+                "sensor": {name: asdict(sensor) for name, sensor in sensors.items() if sensor is not None},
+                "output": asdict(self.output),
+                **{name: vars(self)[name] for name in _REPEATED},
+            }
+        )
+
+
+def _backend_text(backend: Backend) -> str | None:
+    if isinstance(backend, Path) or (isinstance(backend, str) and Path(backend).exists()):
+        return str(Path(backend).resolve())
+    return backend if isinstance(backend, str) else None
+
+
+_REPEATED = ("format", "dtype", "unit_rows", "on_error", "modality", "bands", "input_prep", "device", "precision")
+
+
+def versions() -> dict[str, str]:
+    """Packages that take part in an export."""
+    ours = {"python": python_version(), "rs_embed": version("eo-rs-embed")}
+    return ours | {name: version(name) for name in (*NUMBERS, "pyarrow", "geopandas")}
+
+
+def _with_knobs(
+    models: Models, shared: Mapping[str, KnobValue]
+) -> list[tuple[str | ModelCard, Mapping[str, KnobValue]]]:
+    if isinstance(models, str | ModelCard):
+        return [(models, shared)]
+    if isinstance(models, Mapping):
+        return [(model, {**shared, **knobs}) for model, knobs in models.items()]
+    return [(model, shared) for model in models]
+
+
+def _model_facts(job: "Job") -> dict[str, object]:
+    request = job.request
+    return {
+        "card_revision": request.card.revision,
+        "weights": job.embedder.network.weights_id,
+        "knobs": {name: value for name, value in job.embedder.knobs_in_force().items() if name not in NOT_NUMBERS},
+        "inputs": {modality.name: asdict(sensor) for modality, sensor in request.inputs},
+        "input_prep": job.prep,
+        "precision": request.precision,
+        "device": job.embedder.device.type,
+    }
+
+
+def plain(value: Mapping[str, object]) -> dict[str, JsonValue]:
+    """The same as JSON values."""
+    found: dict[str, JsonValue] = json.loads(json.dumps(value, default=_plain))
+    return found
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Iterable):
+        return list(value)
+    raise TypeError(f"{value!r} has no stable text form")

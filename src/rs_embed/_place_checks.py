@@ -1,0 +1,213 @@
+"""Columns of a table of places, checked all rows at once; what is wrong with a row names the row and its id."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rs_embed._checks import require_number
+from rs_embed._place_columns import Strings
+from rs_embed._place_problems import SHOWN, PlaceProblems, cell, numbers
+from rs_embed.errors import SpecError
+from rs_embed.geo import project
+from rs_embed.specs import MAX_BUFFER_M
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Points = tuple[NDArray[np.float64], NDArray[np.float64]]
+_WGS84 = "EPSG:4326"
+
+
+def read_ids(column: "pd.Series") -> list[str]:
+    """The ids as text.
+
+    Raises:
+        SpecError: One is missing, or given to several rows.
+    """
+    empty = np.flatnonzero((column.isna() | (column.astype(str).str.strip() == "")).to_numpy(bool))
+    if len(empty):
+        raise SpecError(
+            f"Wanted an id in every row, found {len(empty)} without one.",
+            rows=", ".join(map(str, empty[:SHOWN])),
+            fix="fill them in, or number the rows instead: id=False",
+        )
+    texts = column.astype(str)
+    repeated = texts[texts.duplicated(keep=False).to_numpy(bool)]
+    if len(repeated):
+        at = {name: np.flatnonzero((texts == name).to_numpy(bool)) for name in repeated.unique()[:SHOWN]}
+        raise SpecError(
+            f"Wanted every id once, found {repeated.nunique()} of them more than once.",
+            ids="\n".join(f"{name!r} in rows {', '.join(map(str, rows[:SHOWN]))}" for name, rows in at.items()),
+            fix="make them unique, or number the rows instead: id=False",
+        )
+    found: list[str] = texts.to_numpy(object).tolist()
+    return found
+
+
+def read_buffer(
+    column: "pd.Series | None", buffer_m: float | None, count: int, problems: PlaceProblems
+) -> NDArray[np.float64]:
+    """Half of the side of each square, metres; NaN where it is not said."""
+    if column is None:
+        if buffer_m is not None and not 0 < require_number("buffer_m", buffer_m, -math.inf, math.inf) <= MAX_BUFFER_M:
+            raise SpecError(f"Wanted buffer_m above 0 and up to {MAX_BUFFER_M:g}, found {buffer_m!r}.", fix="metres")
+        return np.full(count, np.nan if buffer_m is None else buffer_m, np.float64)
+    if buffer_m is not None:
+        raise SpecError(
+            f"Wanted buffer_m once, found the argument and the column {str(column.name)!r}.", fix="leave out one"
+        )
+    sides = numbers(column)
+    problems.add(
+        ~((sides > 0) & (sides <= MAX_BUFFER_M)) & ~column.isna().to_numpy(bool),
+        lambda row: f"Wanted buffer_m above 0 and up to {MAX_BUFFER_M:g}, found {cell(column, row)}",
+    )
+    return sides
+
+
+def read_points(
+    lon: "pd.Series", lat: "pd.Series", crs: str | None, sides: NDArray[np.float64], problems: PlaceProblems
+) -> Points:
+    """Longitudes and latitudes of points."""
+    xs, ys = numbers(lon), numbers(lat)
+    missing = np.isnan(xs) | np.isnan(ys)
+    problems.add(missing, lambda row: f"Wanted two numbers, found {cell(lon, row)} and {cell(lat, row)}")
+    if crs is None and (np.abs(xs[~missing]) > 360).sum() > len(xs) / 2:
+        raise SpecError(
+            f"Wanted longitudes and latitudes, found numbers such as {xs[~missing][0]:g} and {ys[~missing][0]:g}.",
+            fix='they look like metres: say of which crs, as in crs="EPSG:32633"',
+        )
+    points = _degrees(xs, ys, _short_crs(crs or _WGS84), missing, problems)
+    _check_buffers(sides, np.ones(len(xs), bool), problems)
+    return points
+
+
+def _check_buffers(sides: NDArray[np.float64], points: NDArray[np.bool_], problems: PlaceProblems) -> None:
+    if points.any() and np.isnan(sides[points]).all():
+        raise SpecError(
+            "Wanted a buffer around each point, found none.",
+            fix="buffer_m=<half of the side of the square, metres>, or a column of that name",
+        )
+    problems.add(points & np.isnan(sides), lambda row: "Wanted a buffer_m around the point, found none")
+
+
+def _degrees(
+    xs: NDArray[np.float64], ys: NDArray[np.float64], crs: str, known_bad: NDArray[np.bool_], problems: PlaceProblems
+) -> Points:
+    lons, lats = (xs, ys) if crs == _WGS84 else project(xs, ys, crs, _WGS84)
+    outside = ~((np.abs(lons) <= 180) & (np.abs(lats) <= 90)) & ~known_bad
+    swapped = outside & (np.abs(lats) <= 180) & (np.abs(lons) <= 90)
+    hint = "; lon and lat look swapped" if swapped.any() and crs == _WGS84 else ""
+    problems.add(
+        outside,
+        lambda row: (
+            f"Wanted lon between -180 and 180 and lat between -90 and 90, found {xs[row]:g} and {ys[row]:g}"
+            + (f" of {crs}" if crs != _WGS84 else hint)
+        ),
+    )
+    return lons, lats
+
+
+def read_outlines(
+    column: "pd.Series", crs: str | None, sides: NDArray[np.float64], problems: PlaceProblems
+) -> tuple[Points, Strings | None]:
+    """Points as degrees and polygons as text; the buffer of a polygon becomes NaN."""
+    import shapely
+
+    shapes, crs = _shapes(column, problems), _crs_text(column, crs)
+    kinds = shapely.get_type_id(shapes)
+    empty = (kinds == -1) | shapely.is_empty(shapes)
+    problems.add(empty, lambda row: f"Wanted a geometry, found {'none' if kinds[row] == -1 else 'an empty one'}")
+    lone = (kinds == _MULTIPOLYGON) & (shapely.get_num_geometries(shapes) == 1)
+    shapes[lone] = shapely.get_geometry(shapes[lone], 0)
+    is_polygon, is_point = (kinds == _POLYGON) | lone, kinds == _POINT
+    problems.add(
+        ~(is_polygon | is_point),
+        lambda row: (
+            f"Wanted a point or a polygon, found a {shapes[row].geom_type}"
+            + (f" of {len(shapes[row].geoms)} parts (table.explode() makes rows of them)" if kinds[row] > 3 else "")
+        ),
+    )
+    good_points, good_polygons = is_point & ~empty, is_polygon & ~empty
+    _check_buffers(sides, good_points, problems)
+    xs, ys = np.full(len(shapes), np.nan), np.full(len(shapes), np.nan)
+    xs[good_points], ys[good_points] = shapely.get_x(shapes[good_points]), shapely.get_y(shapes[good_points])
+    points = _degrees(xs, ys, crs, ~good_points, problems)
+    sides[~is_point] = np.nan
+    if not good_polygons.any():
+        return points, None
+    _check_polygons(shapes, good_polygons, crs, problems)
+    texts = np.full(len(shapes), "", object)
+    geojson = shapely.to_geojson(shapely.force_2d(shapes[good_polygons]))
+    texts[good_polygons] = [f"{crs};{text}" for text in geojson]
+    return points, Strings.of(list(texts))
+
+
+_POINT, _POLYGON, _MULTIPOLYGON = 0, 3, 6
+"""Type numbers of shapely."""
+
+
+def _check_polygons(
+    shapes: NDArray[np.object_], polygons: NDArray[np.bool_], crs: str, problems: PlaceProblems
+) -> None:
+    import shapely
+
+    left, bottom, right, top = shapely.bounds(shapes).T
+    (west, east), (south, north) = ((left, right), (bottom, top))
+    if crs != _WGS84:
+        west, south = project(left, bottom, crs, _WGS84)
+        east, north = project(right, top, crs, _WGS84)
+    inside = (np.abs([west, east]) <= 180).all(axis=0) & (np.abs([south, north]) <= 90).all(axis=0)
+    problems.add(
+        polygons & ~inside,
+        lambda row: (
+            f"Wanted a polygon on the Earth in {crs}, found one from {left[row]:g} {bottom[row]:g} "
+            f"to {right[row]:g} {top[row]:g}"
+        ),
+    )
+    flat = shapely.area(shapes) == 0
+    problems.add(polygons & flat, lambda row: "Wanted a polygon with an area, found none")
+
+
+def _shapes(column: "pd.Series", problems: PlaceProblems) -> NDArray[np.object_]:
+    import shapely
+
+    values: NDArray[np.object_] = column.to_numpy(object, copy=True)
+    values[column.isna().to_numpy(bool)] = None
+    filled = [value for value in values if value is not None]
+    if filled and isinstance(filled[0], str | bytes):
+        read = shapely.from_wkt if isinstance(filled[0], str) else shapely.from_wkb
+        shapes: NDArray[np.object_] = read(values, on_invalid="ignore")
+        problems.add(
+            shapely.is_missing(shapes) & (values != None),  # noqa: E711  (element by element)
+            lambda row: f"Wanted a geometry, found {values[row][:60]!r}",
+        )
+        return shapes
+    return values
+
+
+def _crs_text(column: "pd.Series", crs: str | None) -> str:
+    """The table's own CRS in short; WGS 84 is always EPSG:4326 here."""
+    from pyproj import CRS
+
+    own = column.array.crs if column.dtype.name == "geometry" else None
+    if own is not None and crs is not None and CRS(own) != CRS(crs):
+        raise SpecError(f"Wanted one CRS, found {own.to_string()} in the table and crs={crs!r}.", fix="leave out crs")
+    if own is None and crs is None and column.dtype.name == "geometry":
+        raise SpecError("Wanted a CRS, found geometries without one.", fix='say it: crs="EPSG:4326", for example')
+    return _short_crs(own if own is not None else crs or _WGS84)
+
+
+def _short_crs(crs: object) -> str:
+    from pyproj import CRS
+    from pyproj.exceptions import CRSError
+
+    try:
+        known = CRS(crs)
+    except CRSError as error:
+        raise SpecError(f"Wanted a CRS that pyproj knows, found {crs!r}.", fix='for example "EPSG:32633"') from error
+    if known.equals(CRS(_WGS84), ignore_axis_order=True):
+        return _WGS84
+    epsg = known.to_epsg()
+    return f"EPSG:{epsg}" if epsg else known.to_wkt()

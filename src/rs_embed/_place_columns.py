@@ -1,0 +1,191 @@
+"""Many places as columns: a million rows are a few arrays, and become a `Place` one at a time."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rs_embed.errors import StorageError
+from rs_embed.geo import outline, project
+from rs_embed.specs import BBox, PointBuffer, Region, SpatialSpec, TemporalSpec
+
+Days = NDArray[np.datetime64]
+
+
+@dataclass(frozen=True, eq=False)
+class Strings:
+    """A column of text as one buffer: neither an object a row, nor the width of the longest."""
+
+    data: NDArray[np.uint8]
+    """UTF-8 of all rows, one after the other."""
+    offsets: NDArray[np.int64]
+    """Where each row starts, and where the last one ends: `[N + 1]`."""
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Self:
+        """A column of these texts."""
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+        offsets = np.zeros(len(encoded) + 1, np.int64)
+        np.cumsum([len(one) for one in encoded], out=offsets[1:])
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> str:
+        start, end = self.offsets[index], self.offsets[index + 1]
+        return self.data[start:end].tobytes().decode("utf-8", "surrogatepass")
+
+    def take(self, indices: NDArray[np.int64]) -> "Strings":
+        """These rows, in this order."""
+        return Strings.of([self[index] for index in indices.tolist()])
+
+
+@dataclass(frozen=True)
+class Place:
+    """One row of the user's table."""
+
+    index: int
+    """Its number in the table, from 0."""
+    id: str
+    spatial: SpatialSpec
+    window: TemporalSpec | None
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """A table of places, checked when it was read."""
+
+    rows: NDArray[np.int64]
+    """Number of each row in the user's table."""
+    ids: Strings | None
+    """`None`: the row numbers are the ids."""
+    lon: NDArray[np.float64]
+    """Of a point, degrees east; NaN for a box or polygon."""
+    lat: NDArray[np.float64]
+    buffer_m: NDArray[np.float64]
+    outlines: Strings | None
+    """Boxes and polygons as text (`outline_text`), empty for points; `None`: all are points."""
+    start: Days
+    """First day; NaT where no days are asked for."""
+    end: Days
+    """The day after the last."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Place:
+        row = int(self.rows[index])
+        return Place(row, str(row) if self.ids is None else self.ids[index], self._spatial(index), self._window(index))
+
+    def __iter__(self) -> Iterator[Place]:
+        return (self[index] for index in range(len(self)))
+
+    def _spatial(self, index: int) -> SpatialSpec:
+        text = "" if self.outlines is None else self.outlines[index]
+        if text:
+            return outline_spec(text)
+        return PointBuffer(float(self.lon[index]), float(self.lat[index]), float(self.buffer_m[index]))
+
+    def _window(self, index: int) -> TemporalSpec | None:
+        if np.isnat(self.start[index]):
+            return None
+        return TemporalSpec(self.start[index].astype(object), self.end[index].astype(object))
+
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> "Places":
+        """These rows, in this order; they keep their numbers of the user's table."""
+        at = np.asarray(indices, np.int64)
+        return Places(
+            self.rows[at],
+            None if self.ids is None else self.ids.take(at),
+            self.lon[at],
+            self.lat[at],
+            self.buffer_m[at],
+            None if self.outlines is None else self.outlines.take(at),
+            self.start[at],
+            self.end[at],
+        )
+
+    def centres(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Longitude and latitude of the middle of every place, degrees."""
+        lon, lat = self.lon.copy(), self.lat.copy()
+        for index in np.flatnonzero(np.isnan(lon)):
+            lon[index], lat[index] = _middle(self._spatial(int(index)))
+        return lon, lat
+
+    def digest(self) -> str:
+        """sha256 of the content: ids, places and days of every row, in order."""
+        total = hashlib.sha256(f"places 1, {len(self)} rows, ids {self.ids is not None}".encode())
+        for name, column in self._columns().items():
+            total.update(f"{name} {column.dtype} {column.shape}".encode())
+            total.update(np.ascontiguousarray(column).tobytes())
+        return total.hexdigest()
+
+    def _columns(self) -> dict[str, NDArray[np.generic]]:
+        columns: dict[str, NDArray[np.generic]] = {"rows": self.rows}
+        columns |= {"lon": self.lon, "lat": self.lat, "buffer_m": self.buffer_m}
+        columns |= {"start": self.start.astype(np.int64), "end": self.end.astype(np.int64)}
+        for name, texts in (("ids", self.ids), ("outlines", self.outlines)):
+            if texts is not None:
+                columns |= {name: texts.data, f"{name}_offsets": texts.offsets}
+        return columns
+
+    def save(self, path: Path) -> None:
+        """Write all columns to an `.npz` file."""
+        with path.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **self._columns())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read back what `save` wrote.
+
+        Raises:
+            StorageError: It is not such a file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as columns:
+                found = dict(columns)
+            ids, outlines = (
+                Strings(found[name], found[f"{name}_offsets"]) if name in found else None
+                for name in ("ids", "outlines")
+            )
+            rows, lon, lat, buffer_m = (found[name] for name in ("rows", "lon", "lat", "buffer_m"))
+            start, end = (found[name].astype("datetime64[D]") for name in ("start", "end"))
+        except (OSError, EOFError, BadZipFile, KeyError, ValueError) as error:
+            raise StorageError(
+                f"Wanted the places of a run at {str(path)!r}, found: {type(error).__name__}: {error}.",
+                fix="export to a new folder",
+            ) from error
+        return cls(rows, ids, lon, lat, buffer_m, outlines, start, end)
+
+
+def outline_text(spatial: BBox | Region) -> str:
+    """A box or polygon as text, from which `outline_spec` makes the same one."""
+    if isinstance(spatial, BBox):
+        corners = [spatial.minlon, spatial.minlat, spatial.maxlon, spatial.maxlat]
+        return f"{spatial.crs};{json.dumps(corners)}"
+    return f"{spatial.crs};{json.dumps({'type': 'Polygon', 'coordinates': spatial.polygon})}"
+
+
+def outline_spec(text: str) -> BBox | Region:
+    """The box or polygon that a text of `outline_text` describes."""
+    crs, _, geometry = text.rpartition(";")
+    shape = json.loads(geometry)
+    if isinstance(shape, list):
+        minlon, minlat, maxlon, maxlat = shape
+        return BBox(minlon, minlat, maxlon, maxlat, crs)
+    return Region(shape, crs)
+
+
+def _middle(spatial: SpatialSpec) -> tuple[float, float]:
+    if isinstance(spatial, PointBuffer):
+        return spatial.lon, spatial.lat
+    lons, lats = project(*outline(spatial), spatial.crs, "EPSG:4326")
+    middle = float(lons.min() + lons.max()) / 2
+    return (middle + 180) % 360 - 180, float(lats.min() + lats.max()) / 2

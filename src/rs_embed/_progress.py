@@ -1,0 +1,36 @@
+"""A progress bar for long jobs: rate, failures, time left. Nothing where nobody looks at it."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Advance = Callable[[int, int], None]
+"""Rows done, and how many of them failed."""
+
+
+@contextmanager
+def progress_bar(total: int, *, shown: bool) -> Iterator[Advance]:
+    """A bar on a terminal or in a notebook."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    visible = shown and (console.is_terminal or console.is_jupyter)
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}, {task.fields[failed]} failed"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not visible, transient=False) as bar:
+        task = bar.add_task("rows", total=total, rate="", failed=0)
+        failed = 0
+
+        def advance(done: int, of_them_failed: int) -> None:
+            nonlocal failed
+            failed += of_them_failed
+            speed = bar.tasks[0].speed
+            bar.update(task, advance=done, failed=failed, rate=f"{speed:.1f} rows/s" if speed else "")
+
+        yield advance
+    sys.stderr.flush()

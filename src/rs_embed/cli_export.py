@@ -1,0 +1,172 @@
+"""The commands around long jobs: export, status, retry, similar."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from rs_embed.cli_base import ERR, OUT, Json, ModelOptions, command, either, together
+from rs_embed.specs import TemporalSpec
+from rs_embed.tables import table
+
+if TYPE_CHECKING:
+    from rs_embed.exports import ExportReport
+    from rs_embed.places import Places
+
+_TABLE = "The table (names are guessed if left out)"
+_Models = Annotated[str, typer.Argument(metavar="MODEL[,MODEL...]", help="Ids or aliases, joined by commas.")]
+_Places = Annotated[
+    Path, typer.Argument(metavar="TABLE", help="CSV, Parquet, GeoJSON, GeoPackage or shapefile of points or polygons.")
+]
+_Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder that `export` filled.")]
+_Column = str | None
+
+
+def _column(text: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(metavar="COLUMN", help=text, rich_help_panel=_TABLE)
+    return option
+
+
+@command(
+    "rs-embed export mosaiks_rcf plots.csv run --buffer 640 --backend sample --dry-run",
+    "rs-embed export thor,mosaiks_rcf fields.gpkg run --backend sample --year 2017 --output grid --format zarr",
+)
+def export(
+    models: _Models,
+    places: _Places,
+    out: Annotated[Path, typer.Argument(metavar="RUN", help="Folder for the results; new, or to go on with.")],
+    options: ModelOptions,
+    *,
+    buffer: Annotated[str | None, typer.Option(help="Half of the side around points, metres; or its column.")] = None,
+    start: Annotated[str | None, typer.Option(help="First day for all rows, YYYY-MM-DD.")] = None,
+    end: Annotated[str | None, typer.Option(help="The day after the last.")] = None,
+    year: Annotated[int | None, typer.Option(help="A whole year instead.")] = None,
+    id_column: Annotated[_Column, _column("Of the ids.")] = None,
+    lon_column: Annotated[_Column, _column("Of the longitude, or x of --crs.")] = None,
+    lat_column: Annotated[_Column, _column("Of the latitude, or y of --crs.")] = None,
+    year_column: Annotated[_Column, _column("Of calendar years.")] = None,
+    crs: Annotated[str | None, typer.Option(help="Of the coordinates.", rich_help_panel=_TABLE)] = None,
+    backend: Annotated[str, typer.Option(help="sample, gee, or the path of a raster.")] = "auto",
+    modality: Annotated[str | None, typer.Option(help="One that `describe` lists, or several: s2+s1.")] = None,
+    file_format: Annotated[
+        Literal["geoparquet", "cog", "zarr", "netcdf", "npz"] | None,
+        typer.Option("--format", help="geoparquet for vectors; the others for grids, cog if left out."),
+    ] = None,
+    dtype: Annotated[Literal["float32", "float16", "int8"], typer.Option(help="Of stored vectors.")] = "float32",
+    unit_rows: Annotated[int, typer.Option(min=1, help="Rows a file, and at most what a crash costs.")] = 4096,
+    on_error: Annotated[Literal["keep", "raise"], typer.Option(help="Keep failed rows, or stop at one.")] = "keep",
+    as_json: Json = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")] = False,
+) -> None:
+    """Embed a table of places into a folder. The same command goes on after a crash and retries what failed."""
+    from rs_embed.exports import export_embeddings
+
+    days = together("--start and --end", start, end)
+    either("--year", year, "--start and --end", days)
+    window = TemporalSpec.year(year) if year is not None else TemporalSpec.range(*days) if days else None
+    columns = {"id": id_column, "lon": lon_column, "lat": lat_column, "year": year_column}
+    run: Callable[..., ExportReport] = export_embeddings  # knobs are words here, whatever they mean
+    report = run(
+        models.split(","),
+        _read(places, columns, window, buffer, crs),
+        out,
+        output=options.output_spec(),
+        backend=backend,
+        format=file_format,
+        dtype=dtype,
+        unit_rows=unit_rows,
+        on_error=on_error,
+        modality=modality,
+        input_prep=options.input_prep,
+        device=options.device,
+        precision=options.precision,
+        dry_run=dry_run,
+        **options.keywords(),
+    )
+    _tell(report, as_json=as_json)
+
+
+def _read(
+    path: Path, columns: dict[str, str | None], window: TemporalSpec | None, buffer: str | None, crs: str | None
+) -> "Places":
+    from rs_embed.places import read_places
+
+    named = {what: name for what, name in columns.items() if name is not None}
+    return read_places(path, temporal=window, buffer_m=_number_or_name(buffer), crs=crs, **named)
+
+
+def _number_or_name(text: str | None) -> float | str | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+def _tell(report: "ExportReport", *, as_json: bool) -> None:
+    if as_json:
+        facts = {"folder": str(report.folder), "ok": report.ok, "failed": report.failed, "dry_run": report.dry}
+        typer.echo(json.dumps(facts | {"plan": asdict(report.plan)}, indent=2))
+    else:
+        typer.echo(str(report))
+
+
+@command("rs-embed status run", "rs-embed status run --json")
+def status(run: _Run, as_json: Json = False) -> None:
+    """Show how far an export has come, also while it runs."""
+    from rs_embed._export_again import run_status
+
+    found = run_status(run)
+    if as_json:
+        typer.echo(json.dumps(asdict(found) | {"folder": str(found.folder)}, indent=2))
+        return
+    rows = [
+        {
+            "model": one.model,
+            "rows": one.rows,
+            "ok": one.ok,
+            "failed": one.failed,
+            "missing": one.missing,
+            "units": f"{one.finished} of {one.units}",
+        }
+        for one in found.models
+    ]
+    OUT.print(f"{found.folder}, started {found.created}", table(rows), sep="\n")
+    if found.in_use_by is not None:
+        ERR.print(f"being written by {found.in_use_by}")
+    elif any(one.failed or one.missing for one in found.models):
+        ERR.print(f"rs-embed retry {found.folder} goes on with it", soft_wrap=True)
+
+
+@command("rs-embed retry run")
+def retry(run: _Run, as_json: Json = False) -> None:
+    """Do what failed or was not finished, with the arguments that the run folder has kept."""
+    from rs_embed._export_again import retry_export
+
+    _tell(retry_export(run), as_json=as_json)
+
+
+@command("rs-embed similar run --id 17 --top 5", "rs-embed similar run --id 'plot a' --model mosaiks_rcf --json")
+def similar(
+    run: _Run,
+    *,
+    row_id: Annotated[str, typer.Option("--id", help="Of the row to compare with.")],
+    top: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
+    model: Annotated[str | None, typer.Option(help="Which one, if the run has several.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the rows whose vectors are most like that of one row (cosine)."""
+    import rs_embed
+
+    found = rs_embed.open_run(run).similar(row_id, top, model)
+    if as_json:
+        typer.echo(found.to_json(orient="records", date_format="iso", indent=2))
+        return
+    shown = found[["id", "similarity", "center_lon", "center_lat"]].to_dict("records")
+    rows = [{**row, "similarity": f"{row['similarity']:.4f}"} for row in shown]
+    if rows:
+        OUT.print(table(rows))
+    else:
+        ERR.print("There is no other row with a vector.")

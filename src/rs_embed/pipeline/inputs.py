@@ -1,0 +1,82 @@
+"""Chips kept beside the results, for who wants to see what a model was given."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+
+from rs_embed.chip import Chip
+from rs_embed.pipeline.durable import make_folder, part_of, publish, remove_parts
+from rs_embed.pipeline.plan import Plan
+from rs_embed.providers.base import Provider, Query
+from rs_embed.specs import SensorSpec
+
+FOLDER = "inputs"
+
+
+class InputKeeper:
+    """A provider that writes each chip it brings to `inputs/<unit>/<row>-<id>-<modality>.npz`.
+
+    A file holds `values` (`[T, C, H, W]`, NaN is nodata), `bands`, `units`, `times` (ISO 8601, UTC; empty where not
+    known), `crs` and `transform` (a, b, c, d, e, f).
+    """
+
+    def __init__(self, provider: Provider, folder: Path) -> None:
+        self._provider, self._folder = provider, folder
+        self.name = provider.name
+        self._paths: dict[Query, Path] = {}
+
+    def expect(self, unit: str, stems: Sequence[str], plans: Sequence[Plan]) -> None:
+        """Say how the files of these items are to be called; those of other items are forgotten.
+
+        Args:
+            stems: What the names of an item's files begin with, in the order of the items.
+            plans: Of the same items, one per model.
+        """
+        folder = self._folder / unit
+        make_folder(folder)
+        remove_parts(folder)
+        self._paths = {
+            query: folder / f"{stem}-{query.modality}.npz"
+            for plan in plans
+            for stem, item in zip(stems, plan.items, strict=True)
+            for query in item.queries
+        }
+
+    def identity(self) -> str:
+        """That of the provider."""
+        return self._provider.identity()
+
+    def require(self, modality: str, sensor: SensorSpec) -> None:
+        """See `Provider`."""
+        self._provider.require(modality, sensor)
+
+    def native_geobox(self, query: Query) -> GeoBox | None:
+        """See `Provider`."""
+        return self._provider.native_geobox(query)
+
+    def fetch(self, query: Query) -> Chip:
+        """The provider's chip, once it is kept."""
+        chip = self._provider.fetch(query)
+        path = self._paths.get(query)
+        if path is not None:
+            part = part_of(path)
+            write_chip(chip, part)
+            publish(part, path)
+        return chip
+
+
+def write_chip(chip: Chip, path: Path) -> None:
+    """Write a chip to exactly this path."""
+    place = chip.geobox
+    with path.open("wb") as file:
+        np.savez(
+            file,
+            values=chip.values,
+            bands=np.array(chip.band_names),
+            units=np.array([str(band.unit) for band in chip.bands]),
+            times=np.array(["" if time is None else time.isoformat() for time in chip.times]),
+            crs=np.array("" if place is None else str(place.crs)),
+            transform=np.array([] if place is None else tuple(place.affine)[:6]),
+        )

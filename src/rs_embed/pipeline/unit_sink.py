@@ -1,0 +1,133 @@
+"""Where the outcomes of a unit go: grids to files at once, everything else to one table at the end."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from rs_embed._place_columns import Place
+from rs_embed.embedding import Embedding
+from rs_embed.errors import RSEmbedError
+from rs_embed.pipeline.durable import make_folder, part_of, publish, remove, remove_parts, require_room
+from rs_embed.pipeline.journal import Record, UnitStore
+from rs_embed.pipeline.plan import Job
+from rs_embed.pipeline.unit_tables import merge_units
+from rs_embed.pipeline.units import Unit
+from rs_embed.writers.base import SUFFIX, GridFormat, Row, RunHeader
+from rs_embed.writers.grids import write_grid
+from rs_embed.writers.table import write_index, write_table
+
+_SLUG_CHARS = 40
+"""Of an id in a file's name; the row number before it is what makes the name unique."""
+
+
+class Failed(Protocol):
+    """What the pipeline says of a row that could not be done."""
+
+    @property
+    def stage(self) -> str: ...  # noqa: D102
+
+    @property
+    def error(self) -> Exception: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Unplanned:
+    """A row that cannot be meant for this model: too small for a pixel, too wide for a zone."""
+
+    error: Exception
+    stage: str = "plan"
+
+
+Outcome = Embedding | Failed
+
+
+@dataclass(frozen=True)
+class ModelExport:
+    """One model of an export."""
+
+    job: Job
+    header: RunHeader
+    store: UnitStore
+
+
+class UnitSink:
+    """Takes the outcomes of one unit of one model."""
+
+    def __init__(self, model: ModelExport, unit: Unit, grid_format: GridFormat | None) -> None:
+        self._model, self._unit, self._format = model, unit, grid_format
+        self._rows: dict[int, Row] = {}
+        self._hrefs: dict[int, str] = {}
+        make_folder(model.store.table(unit).parent)
+        remove_parts(model.store.table(unit).parent)
+
+    def put(self, place: Place, outcome: Outcome) -> None:
+        """Take one outcome; of a grid only the metadata are kept in memory."""
+        embedding, error, stage = None, None, None
+        if not isinstance(outcome, Embedding):
+            error, stage = _said(outcome.error), outcome.stage
+        elif self._format is None:
+            embedding = outcome
+        else:
+            self._hrefs[place.index] = self._write_grid(place, outcome, self._format)
+            embedding = replace(outcome, data=np.zeros((outcome.data.shape[0], 0, 0), np.float32))
+        self._rows[place.index] = Row(place.index, place.id, place.spatial, place.window, embedding, error, stage)
+
+    def _write_grid(self, place: Place, embedding: Embedding, grid_format: GridFormat) -> str:
+        folder = self._model.store.grids(self._unit)
+        make_folder(folder)
+        require_room(folder, 2 * embedding.data.nbytes)
+        path = folder / f"{stem_of(place)}{SUFFIX[grid_format]}"
+        part = part_of(path)
+        remove(part)
+        written = write_grid(part.with_name(part.name.removesuffix(SUFFIX[grid_format])), embedding, grid_format)
+        publish(written, path)
+        return os.path.relpath(path, self._model.store.table(self._unit).parent)
+
+    def close(self) -> Record | None:
+        """Put the table and the record in place; `None` if nothing that was retried could be done."""
+        before = self._model.store.read(self._unit)
+        rows = [self._rows[row] for row in self._unit.rows.tolist() if row in self._rows]
+        if before is not None and all(row.embedding is None for row in rows):
+            return None
+        table = self._model.store.table(self._unit)
+        part = part_of(table)
+        self._write_table(part, rows)
+        failed = [row.index for row in rows if row.embedding is None]
+        grids = [table.parent / href for href in self._hrefs.values()]
+        if before is not None and before.ok:
+            merged = part_of(table.with_name(f"merged-{table.name}"))
+            merge_units(table, part, merged)
+            os.replace(merged, part)
+            grids += [self._model.store.folder / name for name in before.files if name.startswith("grids/")]
+        publish(part, table)
+        return self._model.store.finish(self._unit, failed, sorted(grids))
+
+    def _write_table(self, path: Path, rows: Sequence[Row]) -> None:
+        dims = (row.embedding.data.shape[0] for row in rows if row.embedding is not None)
+        header = replace(self._model.header, dim=next(dims, self._model.header.dim))
+        if self._format is None:
+            write_table(path, rows, header)
+        else:
+            write_index(path, rows, header, [self._hrefs.get(row.index) for row in rows])
+
+
+def _said(error: Exception) -> str:
+    """What went wrong, in one line."""
+    text = error.headline if isinstance(error, RSEmbedError) else str(error)
+    return f"{type(error).__name__}: {' '.join(text.split())}"
+
+
+def stem_of(place: Place) -> str:
+    """What the names of a row's own files begin with: unique by the row number."""
+    return f"{place.index:09d}{slug(place.id)}"
+
+
+def slug(name: str) -> str:
+    """An id as a part of a file's name: ASCII letters, digits, dot and dash; `-` before it, nothing if none is left."""
+    kept = "".join(char if char.isascii() and (char.isalnum() or char in "-_") else "-" for char in name)
+    short = "-".join(part for part in kept.split("-") if part)[:_SLUG_CHARS]
+    return f"-{short}" if short else ""

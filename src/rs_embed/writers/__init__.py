@@ -1,0 +1,1 @@
+"""Embeddings on disk: tables (GeoParquet, CSV), grids (COG, Zarr, netCDF, npz) and STAC beside them."""

@@ -1,0 +1,202 @@
+"""Exports in processes of their own, to be killed: a server that has torch loaded and forks one child a job.
+
+Not a test itself. `Exports` is what tests use; run as a script this is the server.
+"""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+if __name__ == "__main__":
+    import torch
+
+    torch.set_num_threads(1)
+
+import numpy as np
+
+from rs_embed.providers.base import Query
+from rs_embed.testing import FieldProvider
+
+MODEL = "mosaiks_rcf"
+ERROR_CODE = 3
+
+
+class LoggedField(FieldProvider):
+    """Writes down every chip it is asked for, in a file that outlives its process; some fail."""
+
+    def __init__(self, log: Path, latency_s: float = 0.0, fails: Callable[[str, int], bool] = lambda key, times: False):
+        super().__init__()
+        self._log, self._latency_s, self._fails = log, latency_s, fails
+
+    def identity(self) -> str:
+        return "logged field"
+
+    def fetch(self, query: Query):
+        key = "{} {:.0f} {:.0f}".format(query.geobox.crs, *query.geobox.affine @ (0, 0))
+        handle = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.write(handle, f"{key}\n".encode())
+        os.close(handle)
+        time.sleep(self._latency_s)
+        if self._fails(key, asked(self._log).count(key)):
+            raise ConnectionError(f"no answer for {key}")
+        return super().fetch(query)
+
+
+def asked(log: Path) -> list[str]:
+    """Every chip that was asked for, in order."""
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def pairs(rows: int) -> list[tuple[float, float]]:
+    """Places in a spiral around the corner of two UTM zones."""
+    angle = np.arange(rows) * 2.4
+    return [
+        (12 + r * np.cos(a), 47 + r * np.sin(a)) for a, r in zip(angle, 0.02 * np.sqrt(np.arange(rows)), strict=True)
+    ]
+
+
+def export(out: Path, log: Path, rows: int = 60, unit_rows: int = 10, latency_s: float = 0.0, **options):
+    """A small export."""
+    from rs_embed.exports import export_embeddings
+
+    backend = options.pop("backend", None) or LoggedField(log, latency_s)
+    places = options.pop("places", None)
+    places = pairs(rows) if places is None else places
+    if grid_format := options.pop("grid_format", None):
+        from rs_embed import OutputSpec
+
+        options |= {"output": OutputSpec.grid(), "format": grid_format}
+    options = {"buffer_m": 120, "unit_rows": unit_rows, "progress": False, "device": "cpu"} | options
+    return export_embeddings(options.pop("models", MODEL), places, out, backend=backend, **options)
+
+
+def _die_at(point: str, count: int) -> None:
+    """Have this process killed, for real, at its `count`th visit to a point."""
+    from rs_embed.pipeline import durable, journal
+    from rs_embed.pipeline import unit_sink as pipeline
+    from rs_embed.testing import FieldProvider as Field
+
+    left = [count]
+
+    def visit() -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def before(function):
+        return lambda *given, **named: (visit(), function(*given, **named))[1]
+
+    def half(path, value):
+        durable.part_of(path).write_text(json.dumps(value)[:20])
+        visit()
+        return durable.write_json(path, value)
+
+    if point == "fetch":
+        Field.fetch = before(Field.fetch)
+    elif point == "write":
+        pipeline.publish = before(pipeline.publish)
+    elif point == "record":
+        journal.write_json = half
+    elif point == "rename":
+        durable.os = _Os(visit)
+
+
+class _Os:
+    """`os`, whose `replace` does not come back."""
+
+    def __init__(self, visit: Callable[[], None]) -> None:
+        self._visit = visit
+
+    def __getattr__(self, name: str):
+        return getattr(os, name)
+
+    def replace(self, source, target) -> None:
+        os.replace(source, target)
+        if str(target).endswith(".parquet"):
+            self._visit()
+
+
+class Exports:
+    """Starts exports, each in a process of its own."""
+
+    def __init__(self) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        self._server = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        assert self._server.stdout.readline() == "ready\n"
+
+    def start(self, out: Path, log: Path, die: tuple[str, int] | None = None, **options) -> int:
+        """The process id of a new export."""
+        job = {"out": str(out), "log": str(log), "die": die, "options": options}
+        self._server.stdin.write(json.dumps(job) + "\n")
+        self._server.stdin.flush()
+        return int(self._server.stdout.readline())
+
+    def wait(self) -> tuple[int, str]:
+        """Exit code (negative: the signal) of the export that ends next, and what it said."""
+        code, said = json.loads(self._server.stdout.readline())
+        return code, said
+
+    def close(self) -> None:
+        self._server.stdin.close()
+        self._server.wait(30)
+        self._server.stdout.close()
+
+
+def _serve() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # everything is loaded once, before the forks
+        export(Path(folder) / "run", Path(folder) / "log", rows=2)
+    print("ready", flush=True)
+    running: dict[int, Path] = {}
+    while True:
+        ready, _, _ = select.select([sys.stdin], [], [], 0.01)
+        if ready:
+            line = sys.stdin.readline()
+            if not line:
+                break
+            job = json.loads(line)
+            said = Path(f"{job['log']}.said")
+            child = os.fork()
+            if child == 0:
+                _child(job, said)
+            running[child] = said
+            print(child, flush=True)
+        if running:
+            child, status = os.waitpid(-1, os.WNOHANG)
+            if child:
+                said = running.pop(child)
+                text = said.read_text() if said.exists() else ""
+                print(json.dumps([os.waitstatus_to_exitcode(status), text]), flush=True)
+
+
+def _child(job: dict, said: Path) -> None:
+    said.unlink(missing_ok=True)
+    code = 0
+    try:
+        if job["die"]:
+            _die_at(*job["die"])
+        if limit := job["options"].pop("file_limit", None):
+            import resource
+
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        said_text = str(export(Path(job["out"]), Path(job["log"]), **job["options"]))
+    except KeyboardInterrupt:
+        code, said_text = 130, "interrupted"
+    except Exception as error:  # noqa: BLE001  (told to the test)
+        code, said_text = ERROR_CODE, f"{type(error).__name__}: {error}"
+    said.write_text(said_text)
+    sys.stdout.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,219 @@
+"""Exports that are killed, starved of disk, or run twice: nothing is lost, nothing is done twice, nothing is mixed."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from export_worker import ERROR_CODE, MODEL, Exports, asked
+
+from rs_embed.runs import open_run
+
+ROWS, UNIT_ROWS = 120, 10
+ROUNDS = 12
+
+
+@pytest.fixture(scope="module")
+def exports():
+    server = Exports()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def whole(exports, tmp_path_factory) -> Path:
+    """The folder of a run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    exports.start(folder / "run", folder / "log", rows=ROWS, unit_rows=UNIT_ROWS)
+    code, said = exports.wait()
+    assert code == 0, said
+    return folder / "run"
+
+
+def finished(run: Path) -> dict[str, tuple[int, bytes]]:
+    """Files of all units that have a record: their time and content."""
+    found = {}
+    for record in run.glob(f"{MODEL}/units/u*.json"):
+        for path in (record, record.with_suffix(".parquet")):
+            found[path.name] = (path.stat().st_mtime_ns, path.read_bytes())
+    return found
+
+
+def vectors(run: Path) -> dict[int, bytes]:
+    """The bytes of every vector, by row; fails if a row is there twice."""
+    found = {}
+    for path in sorted(run.glob(f"{MODEL}/units/*.parquet")):
+        table = pq.read_table(path)
+        for row, vector in zip(table["row"].to_pylist(), table["embedding"].combine_chunks(), strict=True):
+            assert row not in found
+            found[row] = np.asarray(vector.values, np.float32).tobytes()
+    return found
+
+
+def same_as(whole: Path, run: Path) -> None:
+    assert vectors(run) == vectors(whole)
+    assert sorted(vectors(run)) == list(range(ROWS))
+    assert not list(run.rglob(".part-*"))
+
+
+def test_a_run_killed_at_random_a_dozen_times_ends_as_if_nothing_had_happened(exports, whole, tmp_path):
+    chance = random.Random(5)
+    kills, folder = 0, 0
+    while kills < ROUNDS:
+        folder += 1
+        run, log = tmp_path / f"run{folder}", tmp_path / f"log{folder}"
+        killed_here = 0
+        for _ in range(60):
+            before, asked_before = finished(run), len(asked(log))
+            process = exports.start(run, log, rows=ROWS, unit_rows=UNIT_ROWS, latency_s=0.01)
+            time.sleep(chance.uniform(0.05, 0.9))
+            with suppress(ProcessLookupError):  # it had ended by itself
+                os.kill(process, signal.SIGKILL)
+            code, said = exports.wait()
+            after = finished(run)
+            assert before.items() <= after.items()
+            done_now = (len(after) - len(before)) // 2
+            assert len(asked(log)) - asked_before <= (done_now + 1) * UNIT_ROWS
+            if code == 0:
+                break
+            assert code == -signal.SIGKILL, said
+            killed_here += 1
+        kills += killed_here
+        assert code == 0
+        same_as(whole, run)
+        assert len(asked(log)) <= ROWS + killed_here * UNIT_ROWS
+
+
+@pytest.mark.parametrize("point", ["fetch", "write", "rename", "record"])
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_run_killed_at_the_worst_moments_goes_on_where_it_was(exports, whole, tmp_path, point, count):
+    run, log = tmp_path / "run", tmp_path / "log"
+    count = count * UNIT_ROWS + 3 if point == "fetch" else count
+    exports.start(run, log, die=(point, count), rows=ROWS, unit_rows=UNIT_ROWS)
+    assert exports.wait()[0] == -signal.SIGKILL
+    before, fetched = finished(run), len(asked(log))
+    exports.start(run, log, rows=ROWS, unit_rows=UNIT_ROWS)
+    code, said = exports.wait()
+    assert code == 0, said
+    same_as(whole, run)
+    assert before.items() <= finished(run).items()
+    in_flight = fetched - len(before) // 2 * UNIT_ROWS
+    again = {key: times for key, times in Counter(asked(log)).items() if times > 1}
+    assert len(again) <= min(in_flight, UNIT_ROWS)
+    assert not again or point not in ("rename", "record")  # its table was whole already
+
+
+def test_a_second_process_on_the_same_folder_is_refused_and_harms_nothing(exports, whole, tmp_path):
+    run, log = tmp_path / "run", tmp_path / "log"
+    first = exports.start(run, log, rows=ROWS, unit_rows=UNIT_ROWS, latency_s=0.05)
+    while len(asked(log)) < 5:
+        time.sleep(0.01)
+    exports.start(run, tmp_path / "other", rows=ROWS, unit_rows=UNIT_ROWS)
+    code, said = exports.wait()
+    assert code == ERROR_CODE
+    assert said.startswith("StorageError: Wanted")
+    assert f"process {first} on " in said
+    assert not asked(tmp_path / "other")
+    assert exports.wait()[0] == 0
+    same_as(whole, run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_by_signal_is_clean_and_the_run_goes_on_later(exports, whole, tmp_path, number):
+    run, log = tmp_path / "run", tmp_path / "log"
+    process = exports.start(run, log, rows=ROWS, unit_rows=UNIT_ROWS, latency_s=0.02)
+    while len(asked(log)) < 3 * UNIT_ROWS:
+        time.sleep(0.01)
+    os.kill(process, number)
+    assert exports.wait()[0] == 130
+    before = finished(run)
+    assert before
+    exports.start(run, log, rows=ROWS, unit_rows=UNIT_ROWS)
+    assert exports.wait()[0] == 0
+    assert before.items() <= finished(run).items()
+    same_as(whole, run)
+
+
+def mounted(folder: Path, options: str) -> bool:
+    """A tmpfs of its own, where the system lets us have one."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 250 kB: a few units."""
+    disk = tmp_path / "disk"
+    if not mounted(disk, "size=250k"):
+        pytest.skip("no right to mount a tmpfs; the limit on files below stands in for it")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_stops_the_run_at_once_and_room_lets_it_go_on(exports, whole, small_disk, tmp_path):
+    run, log = small_disk / "run", tmp_path / "log"
+    exports.start(run, log, rows=ROWS, unit_rows=UNIT_ROWS)
+    code, said = exports.wait()
+    assert code == ERROR_CODE
+    assert said.startswith("StorageError: Wanted to write to")
+    assert "No space left" in said
+    assert "make room" in said
+    before = finished(run)
+    assert 0 < len(before) < 2 * ROWS / UNIT_ROWS
+    assert len(asked(log)) <= (len(before) // 2 + 1) * UNIT_ROWS
+    subprocess.run(["mount", "-o", "remount,size=50m", str(small_disk)], check=True)
+    exports.start(run, log, rows=ROWS, unit_rows=UNIT_ROWS)
+    assert exports.wait()[0] == 0
+    assert before.items() <= finished(run).items()
+    same_as(whole, run)
+
+
+def test_a_disk_that_becomes_read_only_is_said_at_once_and_nothing_is_fetched(exports, whole, small_disk, tmp_path):
+    run, log = small_disk / "run", tmp_path / "log"
+    exports.start(run, log, rows=ROWS, unit_rows=UNIT_ROWS)
+    exports.wait()
+    fetched = len(asked(log))
+    subprocess.run(["mount", "-o", "remount,ro,size=50m", str(small_disk)], check=True)
+    exports.start(run, log, rows=ROWS, unit_rows=UNIT_ROWS)
+    code, said = exports.wait()
+    assert code == ERROR_CODE
+    assert "Read-only file system" in said
+    assert "that you may write to" in said
+    assert len(asked(log)) == fetched
+
+
+@pytest.mark.parametrize("grid_format", ["cog", "zarr", "netcdf", "npz"])
+def test_grids_on_a_full_disk_stop_the_run_and_are_whole_afterwards(exports, small_disk, tmp_path, grid_format):
+    run, log = small_disk / "run", tmp_path / "log"
+    grid = {"rows": 30, "grid_format": grid_format}
+    exports.start(run, log, **grid)
+    code, said = exports.wait()
+    assert code == ERROR_CODE, said
+    assert said.startswith("StorageError: ")
+    subprocess.run(["mount", "-o", "remount,size=50m", str(small_disk)], check=True)
+    exports.start(run, log, **grid)
+    code, said = exports.wait()
+    assert code == 0, said
+    grids = open_run(run).grids()
+    assert len(grids) == 30
+    assert all(np.isfinite(grids[name]).all() for name in grids)
+    assert not list(run.rglob(".part-*"))
+
+
+def test_a_limit_on_the_size_of_files_is_a_clear_error_too(exports, tmp_path):
+    exports.start(tmp_path / "run", tmp_path / "log", rows=20, unit_rows=20, file_limit=20_000)
+    code, said = exports.wait()
+    assert code == ERROR_CODE
+    assert said.startswith("StorageError: ")
+    assert not list((tmp_path / "run").glob(f"{MODEL}/units/*.parquet"))

@@ -1,0 +1,156 @@
+"""The commands around long jobs, with the bundled scene."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from test_cli import SCENE, invoke, misused, refused
+
+from rs_embed.pipeline.durable import locked
+from rs_embed.testing import FieldProvider
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def plots(tmp_path) -> Path:
+    """Six places on the sample scene, and one far from it."""
+    path = tmp_path / "plots.csv"
+    lon = [12.930, 12.935, 12.940, 12.945, 12.950, 12.955, 20.0]
+    pd.DataFrame({"id": list("abcdefg"), "lon": lon, "lat": 47.77, "side": 100}).to_csv(path, index=False)
+    return path
+
+
+def export(plots: Path, *words: str | Path):
+    return invoke(
+        "export", "mosaiks_rcf", plots, plots.parent / "run", "--backend", "sample", "--buffer", "100", *words
+    )
+
+
+@pytest.mark.parametrize("command", ["export", "status", "retry", "similar"])
+def test_help_says_how_and_gives_examples(command):
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    assert f"rs-embed {command} " in result.stdout
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(plots):
+    result = export(plots, "--dry-run")
+    assert result.exit_code == 0
+    assert "7 rows in 1 units" in result.stdout
+    assert "7 chips via sample" in result.stdout
+    assert not (plots.parent / "run").exists()
+
+
+def test_export_status_retry_and_similar_work_on_one_folder(plots):
+    run = plots.parent / "run"
+    result = export(plots, "--year", "2017", "--unit-rows", "3")
+    assert result.exit_code == 0, result.stderr
+    assert "6 embeddings in" in result.stdout
+    assert "1 failed" in result.stdout
+
+    result = invoke("status", run)
+    assert "mosaiks_rcf" in result.stdout
+    assert "3 of 3" in result.stdout
+    assert f"rs-embed retry {run}" in result.stderr
+    (facts,) = json.loads(invoke("status", run, "--json").stdout)["models"]
+    assert (facts["rows"], facts["ok"], facts["failed"], facts["finished"]) == (7, 6, 1, 3)
+
+    again = json.loads(invoke("retry", run, "--json").stdout)
+    assert (again["ok"], again["failed"]) == (6, 1)
+
+    result = invoke("similar", run, "--id", "b", "--top", "2")
+    assert result.exit_code == 0
+    assert len(result.stdout.strip().splitlines()) == 4
+    found = json.loads(invoke("similar", run, "--id", "b", "--json").stdout)
+    assert sorted(one["id"] for one in found) == ["a", "c", "d", "e", "f"]
+    refused(invoke("similar", run, "--id", "g"), "SpecError", "'g'")
+
+
+def test_retry_finishes_what_was_not_finished(plots):
+    run = plots.parent / "run"
+    export(plots, "--unit-rows", "3")
+    (run / "mosaiks_rcf/units/u000001.json").unlink()
+    (run / "mosaiks_rcf/units/u000001.parquet").unlink()
+    (facts,) = json.loads(invoke("status", run, "--json").stdout)["models"]
+    assert facts["finished"] == 2
+    plots.unlink()  # the places are in the folder
+    result = invoke("retry", run)
+    assert "6 embeddings in" in result.stdout
+
+
+def test_retry_rebuilds_sensors_outputs_and_paths(plots):
+    from rs_embed import OutputSpec, export_embeddings
+    from rs_embed.embedders.catalog import get_card
+
+    run = plots.parent / "run"
+    sensor = get_card("mosaiks_rcf").modalities[0].sensor
+    given = {"sensor": {"s2_12": sensor}, "output": OutputSpec.grid(), "format": "npz", "patch_size": 4}
+    export_embeddings({"mosaiks": {}}, plots, run, backend=SCENE, buffer_m=100, progress=False, **given)
+    result = invoke("retry", run)
+    assert result.exit_code == 0, result.stderr
+    assert "6 embeddings in" in result.stdout
+
+
+def test_retry_of_a_run_over_an_object_says_that_it_cannot_be_rebuilt(plots):
+    from rs_embed import export_embeddings
+
+    run = plots.parent / "run"
+    export_embeddings("mosaiks_rcf", plots, run, backend=FieldProvider(), buffer_m=100, progress=False)
+    refused(invoke("retry", run), "SpecError", "its backend was given as an object", "call export_embeddings again")
+
+
+def test_status_tells_who_is_writing(plots):
+    run = plots.parent / "run"
+    export(plots)
+    with locked(run):
+        assert "being written by process" in invoke("status", run).stderr
+        refused(export(plots), "StorageError", "in use")
+
+
+def test_grids_columns_and_knobs_can_be_chosen(plots):
+    words = ("--buffer", "side", "--output", "grid", "--format", "npz", "--set", "patch_size=4", "--id-column", "id")
+    result = export(plots, *words, "--json")
+    assert json.loads(result.stdout)["ok"] == 6
+    assert len(list((plots.parent / "run").rglob("*.npz"))) == 7  # and the places
+
+
+def test_a_changed_knob_is_refused_with_both_values(plots):
+    export(plots)
+    refused(export(plots, "--set", "patch_size=4"), "StorageError", "patch_size: 8 -> 4")
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    for words in (("status",), ("retry",), ("similar", "--id", "a")):
+        refused(invoke(words[0], tmp_path, *words[1:]), "StorageError", str(tmp_path))
+
+
+def test_options_that_make_no_sense_are_usage_errors(plots):
+    misused(export(plots, "--year", "2020", "--start", "2020-01-01", "--end", "2020-02-01"), "give either --year or")
+    misused(export(plots, "--format", "csv"), "csv")
+
+
+def test_a_table_that_cannot_be_read_names_its_rows(plots):
+    plots.write_text("id,lon,lat\na,12.9,47.7\nb,12.9,97.7\n")
+    refused(export(plots), "SpecError", "row 1 (id 'b')", "97.7")
+
+
+def test_help_of_all_commands_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom rs_embed.cli import app\n"
+        "try: app(['export', '--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'rasterio', 'pandas', 'geopandas', 'pyarrow'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
