@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rs_embed.encoders.anysat import AnySatEncoder
-from rs_embed.encoders.anysat_linear import Linear, prepared
+from rs_embed.encoders.linear import Linear, prepared
 
 PATCH_M, PATCH_PX = 40, 4
 SIDE = 103  # patches along 4120 m: 410 px, padded to whole patches
@@ -63,7 +63,7 @@ def matmul_rate(dtype: torch.dtype) -> float:
     rates = []
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         parent = torch.nn.Sequential(linear)
-        with prepared(parent, rows=1024, device_type="cpu"):
+        with prepared(parent, device_type="cpu"):
             for _ in range(50):
                 start = time.thread_time()
                 linear(x)

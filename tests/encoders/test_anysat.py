@@ -12,10 +12,10 @@ from torch import Tensor
 
 from rs_embed.encoders.anysat import AnySatEncoder
 from rs_embed.encoders.anysat_attention import positions, relative_index
-from rs_embed.encoders.anysat_linear import FEWEST_ROWS, Linear, prepared, quicken
 from rs_embed.encoders.anysat_modalities import MODALITIES
 from rs_embed.encoders.anysat_projectors import SeriesNorm, VectorNorm, even_sizes, raster_order
 from rs_embed.encoders.layers import MANY_TOKENS, attend
+from rs_embed.encoders.linear import Linear, prepared
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout
 from rs_embed.errors import BandMismatch, InputError, ReadoutError, RSEmbedError, SpecError
 
@@ -350,15 +350,16 @@ def test_weights_changed_in_place_or_loaded_are_seen_at_once() -> None:
             assert torch.equal(compute(encoder, inputs, 20, "all", None), before)
 
 
-@pytest.mark.parametrize("rows", [1, FEWEST_ROWS - 1, FEWEST_ROWS, FEWEST_ROWS + 5])
+@pytest.mark.parametrize("rows", [1, 7, 200])
 @pytest.mark.parametrize("bf16", [False, True])
 def test_prepared_linear_maps_equal_those_of_torch(rows: int, bf16: bool) -> None:
+    quick = torch.nn.Sequential(Linear(96, 40))
     plain = torch.nn.Linear(96, 40)
-    quick = torch.nn.Sequential(Linear.like(plain))
+    plain.load_state_dict(quick[0].state_dict())
     x = torch.randn(rows, 96, generator=torch.Generator().manual_seed(rows))
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         expected = plain(x)
-        with prepared(quick, rows=rows, device_type="cpu"):
+        with prepared(quick, device_type="cpu"):
             for shaped in (x, x[None, :, None], x.T.contiguous().T):
                 actual = quick(shaped)
                 assert actual.shape == (*shaped.shape[:-1], 40)
@@ -369,20 +370,38 @@ def test_prepared_linear_maps_equal_those_of_torch(rows: int, bf16: bool) -> Non
 
 @pytest.mark.parametrize("bf16", [False, True])
 def test_linear_maps_are_prepared_without_gradients_alone_and_only_as_long_as_they_work(bf16: bool) -> None:
-    module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Sequential(torch.nn.Linear(4, 4)))
-    before = dict(module.named_parameters())
-    quicken(module)
-    assert all(parameter is before[name] for name, parameter in module.named_parameters())
-    first = module.get_submodule("0")
-    assert isinstance(first, Linear) and isinstance(module.get_submodule("1.0"), Linear)
+    first = Linear(4, 4)
+    module = torch.nn.Sequential(torch.nn.Sequential(first), Linear(4, 4, bias=False))
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-        with prepared(module, rows=FEWEST_ROWS, device_type="cpu"):
+        with prepared(module, device_type="cpu"):
             assert first._ready is None
-        with torch.no_grad(), prepared(module, rows=FEWEST_ROWS, device_type="cpu"):
+        with torch.no_grad(), prepared(module, device_type="cpu"):
             assert first._ready is not None and first._ready[0].is_mkldnn
-        with torch.no_grad(), prepared(module, rows=1, device_type="cpu"):
-            assert (first._ready is not None) == bf16
     assert first._ready is None
+
+
+def test_packed_weights_are_kept_until_the_weights_change() -> None:
+    linear = Linear(64, 32)
+    x = torch.randn(200, 64)
+
+    def mapped(dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype != torch.float32)
+        with torch.no_grad(), autocast, prepared(linear, device_type="cpu"):
+            return linear(x)
+
+    first, kept = mapped(), linear._kept
+    mapped()
+    assert linear._kept is kept
+    with torch.no_grad():
+        linear.weight.mul_(2)
+    torch.testing.assert_close(mapped() - linear.bias, 2 * (first - linear.bias))
+    linear.load_state_dict({"weight": torch.zeros(32, 64), "bias": torch.ones(32)}, assign=True)
+    assert torch.equal(mapped(), torch.ones(200, 32))
+    assert mapped(torch.bfloat16).dtype == torch.bfloat16
+    again = copy.deepcopy(linear)
+    assert again._kept is None
+    assert torch.equal(again(x), linear(x))
+    assert linear.double()._kept is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -7,7 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -86,6 +86,8 @@ class Network:
     """Identity of the numbers: hub or file with sha256, `random:<seed>`, `bundled:...`."""
     note: str | None = None
     """A warning that must travel with every embedding it makes."""
+    lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
+    """One batch at a time: an encoder may hold its weights in the precision of the batch that it works on."""
 
 
 class Embedder(ABC):
@@ -179,6 +181,7 @@ class Embedder(ABC):
     def run(self, batch: ModelInput) -> Tokens:
         """`encode` with device, precision and gradients taken care of; tokens come back in float32 on the CPU."""
         with (
+            self.network.lock,
             torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.request.precision == "bf16"),
         ):

@@ -30,8 +30,6 @@ from rs_embed.specs import OutputSpec, SensorSpec
 WINDOW_PATCHES, WINDOW_M = 32, 1280
 """Largest side of what the patches of a place see of each other: the README advises at most 1024 patches; the tiles
 of the pre-training sets are up to 1280 m wide."""
-WINDOWS_AT_ONCE = 16
-"""How many of these are mixed together: weights are packed once for them; 16 of 1024 patches take 0.3 GB."""
 DATES, VALID = " dates", " valid"
 """What a name of a tensor ends in (the second stands alone)."""
 
@@ -129,14 +127,10 @@ class AnySatEmbedder(Embedder):
         side = min(self._window_patches, rows, cols)
         frame = frame_chip((rows, cols), "tile", InputGeometry(side, lattice_px=1, square=True, patch_px=1))
         there = [(slice(None), slice(w.row, w.row + side), slice(w.col, w.col + side)) for w in frame.windows]
-        parts = []
-        for start in range(0, len(there), WINDOWS_AT_ONCE):
-            some = there[start : start + WINDOWS_AT_ONCE]
-            cuts = {name: torch.cat([values[at] for at in some]) for name, values in patches.values.items()}
-            mixed = encoder.mix(cuts, patch_m)
-            parts.append(mixed.values.float().unflatten(0, (len(some), -1)))
+        mixed = [encoder.mix({name: values[at] for name, values in patches.values.items()}, patch_m) for at in there]
         shares = torch.stack([batch.tensors[VALID][at].sum(dim=(1, 2)) for at in there], dim=1)
-        whole = _joined(torch.cat(parts).transpose(0, 1), mixed.layout, frame, shares)
+        tokens = torch.stack([one.values.float() for one in mixed], dim=1)
+        whole = _joined(tokens, mixed[0].layout, frame, shares)
         if not self.request.dense:
             return whole
         grid = whole.values[:, 1:].unflatten(1, (rows, cols))

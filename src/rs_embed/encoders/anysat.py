@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rs_embed.encoders.anysat_attention import TOKENS_AT_ONCE, CrossBlock, SpatialEncoder, positions
-from rs_embed.encoders.anysat_linear import prepared, quicken
 from rs_embed.encoders.anysat_modalities import CELL_M, MODALITIES, plan_patches
 from rs_embed.encoders.anysat_projectors import ImageProjector, SeriesProjector, even_sizes, raster_order
 from rs_embed.encoders.layers import Block, Encoder
+from rs_embed.encoders.linear import prepared
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.errors import InputError, ReadoutError, SpecError
 
@@ -93,7 +93,6 @@ class AnySatEncoder(Encoder):
         self.spatial_encoder = SpatialEncoder(dim=dim, depth=depth, heads=heads)
         blocks = [Block(dim=dim, heads=heads) for _ in range(depth)]
         self.blocks = nn.ModuleList([*blocks, CrossBlock(dim=dim, heads=heads)])
-        quicken(self)
 
     def forward(
         self,
@@ -201,7 +200,7 @@ class AnySatEncoder(Encoder):
         placed = [tokens.flatten(1, 2) + codes for tokens in patches.values()]
         x = torch.cat([self.cls_token.expand(len(first), -1, -1), *placed], dim=1)
         sizes = even_sizes(len(x), self.tokens_at_once // x.shape[1])
-        with prepared(self.blocks, rows=len(x) * x.shape[1], device_type=x.device.type):
+        with prepared(self.blocks, device_type=x.device.type):
             mixed = torch.cat([self._mix(part, F.pad(codes, (0, 0, 1, 0)), side) for part in x.split(sizes)])
         return Tokens(mixed, TokenLayout((TokenGrid("patch", side, side),), prefix=1))
 
@@ -229,7 +228,7 @@ class AnySatEncoder(Encoder):
         projector, spacing_m = self._projector(name), MODALITIES[name].spacing_m
         patches, tokens = len(pieces[0]), sub_side**2 + 1
         sizes = even_sizes(patches, self.tokens_at_once // tokens)
-        with prepared(projector, self.spatial_encoder, rows=patches * tokens, device_type=pieces[0].device.type):
+        with prepared(projector, self.spatial_encoder, device_type=pieces[0].device.type):
             parts = [
                 self.spatial_encoder(projector(*part), spacing_m, with_sub=with_sub)
                 for part in zip(*(piece.split(sizes) for piece in pieces), strict=True)

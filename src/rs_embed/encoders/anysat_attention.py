@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rs_embed.encoders.anysat_linear import Linear
 from rs_embed.encoders.layers import NORM_EPS, Mlp, add, attend, sincos_1d
+from rs_embed.encoders.linear import Linear
 
 BUCKETS = 8
 """Columns of the relative table: 3 to 6 by distance, 7 for pairs with cls, 0 to 2 never used."""
@@ -104,7 +104,7 @@ class RelativeAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.qkv = Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.proj = Linear(dim, dim)
         self.rpe_k = RelativeTable(head_dim=dim // heads)
 
     def forward(
@@ -213,10 +213,10 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.q_learned = nn.Parameter(torch.zeros(1, 1, dim))
-        self.wk = nn.Linear(dim, dim)
-        self.wv = nn.Linear(dim, dim)
+        self.wk = Linear(dim, dim)
+        self.wv = Linear(dim, dim)
         self.rpe_k = RelativeTable(head_dim=dim // heads)
-        self.proj = nn.Linear(dim, dim)
+        self.proj = Linear(dim, dim)
 
     def forward(
         self, x: Float[Tensor, "batch token dim"], places: Float[Tensor, "query dim"], side: int

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rs_embed.encoders.anysat_modalities import Modality
+from rs_embed.encoders.linear import Linear
 
 TIME_HEADS = 16
 """Heads of the temporal attention; each reads one sixteenth of the channels."""
@@ -88,7 +89,7 @@ class DateKeys(nn.Module):
     def __init__(self, *, dim: int) -> None:
         super().__init__()
         self.Q = nn.Parameter(torch.zeros(TIME_HEADS, KEY_DIM))
-        self.fc1_k = nn.Linear(dim, TIME_HEADS * KEY_DIM)
+        self.fc1_k = Linear(dim, TIME_HEADS * KEY_DIM)
 
     def forward(self, x: Float[Tensor, "pixel time dim"]) -> Float[Tensor, "pixel time head"]:
         """Weigh the dates: softmax over the dates of q . k / sqrt(8), with a learned query per head.
@@ -118,11 +119,11 @@ class Ltae(nn.Module):
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
             # The published keys count four modules per layer; one of them has no effect on inference.
-            layers += [nn.Linear(before, after), VectorNorm(4, after), nn.Identity(), nn.ReLU(inplace=True)]
+            layers += [Linear(before, after), VectorNorm(4, after), nn.Identity(), nn.ReLU(inplace=True)]
         self.inconv = nn.Sequential(*layers)
         self.in_norm = SeriesNorm(TIME_HEADS, dim) if across_dates else None
         self.attention_heads = DateKeys(dim=dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, dim), VectorNorm(4, dim), nn.ReLU(inplace=True))
+        self.mlp = nn.Sequential(Linear(dim, dim), VectorNorm(4, dim), nn.ReLU(inplace=True))
         self.out_norm = VectorNorm(TIME_HEADS, dim)
         self.period = period
         self.code_length = dim // TIME_HEADS
@@ -214,7 +215,7 @@ class ImageProjector(nn.Module):
         kernel_px = modality.kernel_px
         self.patch_embed = nn.Conv2d(modality.channels, dim, kernel_px, stride=kernel_px, bias=False)
         outer, inner = nn.LayerNorm(2 * dim), nn.LayerNorm(dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), outer, nn.ReLU(), nn.Linear(2 * dim, dim), inner, nn.ReLU())
+        self.mlp = nn.Sequential(Linear(dim, 2 * dim), outer, nn.ReLU(), Linear(2 * dim, dim), inner, nn.ReLU())
         self.cell_tokens = modality.cell_tokens
 
     def cut(

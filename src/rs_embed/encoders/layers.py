@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rs_embed.encoders.linear import PACKED, Linear
+
 NORM_EPS = 1e-6
 """LayerNorm epsilon of the ViT family (torch's own default is 1e-5)."""
 
@@ -25,8 +27,6 @@ INIT_STD = 0.02
 WITHIN_TWO_STD = math.erf(math.sqrt(2))
 """Share of a normal within two standard deviations of its mean."""
 
-PACKED = (torch.float32, torch.bfloat16)
-"""What oneDNN multiplies quickly on the CPU."""
 
 MANY_TOKENS = 256
 """From here on attention is quicker head by head."""
@@ -168,8 +168,8 @@ class Attention(nn.Module):
     def __init__(self, *, dim: int, heads: int, bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
-        self.proj = nn.Linear(dim, dim, bias=bias)
+        self.qkv = Linear(dim, 3 * dim, bias=bias)
+        self.proj = Linear(dim, dim, bias=bias)
 
     def forward(
         self, x: Float[Tensor, "batch token dim"], bias: Float[Tensor, "1 head token token"] | None = None
@@ -198,13 +198,12 @@ class Mlp(nn.Module):
 
     def __init__(self, *, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.act: nn.Module = nn.GELU()
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc1 = Linear(dim, hidden, gelu=True)
+        self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
         """Transform each token by itself."""
-        out: Tensor = self.fc2(self.act(self.fc1(x)))
+        out: Tensor = self.fc2(self.fc1(x))
         return out
 
 
@@ -220,9 +219,9 @@ class GatedMlp(nn.Module):
 
     def __init__(self, *, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden, bias=False)
-        self.fc2 = nn.Linear(hidden, dim, bias=False)
-        self.fc3 = nn.Linear(dim, hidden, bias=False)
+        self.fc1 = Linear(dim, hidden, bias=False)
+        self.fc2 = Linear(hidden, dim, bias=False)
+        self.fc3 = Linear(dim, hidden, bias=False)
 
     def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
         """Transform each token by itself."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rs_embed.encoders.layers import NORM_EPS, Block, Encoder
+from rs_embed.encoders.linear import prepared
 from rs_embed.encoders.terramind_embeddings import (
     MODALITIES,
     PATCH_PX,
@@ -132,10 +133,12 @@ class TerraMindEncoder(Encoder):
         wanted = list(range(depth)) if layers is None else _resolve(layers, depth)
         tokens = self.embed(inputs, bands)
         x, kept = tokens.values, {}
-        for number, block in enumerate(self.encoder[: max(wanted) + 1]):
-            x = block(x)
-            if number in wanted:
-                kept[number] = self.encoder_norm(x) if number == depth - 1 else x
+        blocks = self.encoder[: max(wanted) + 1]
+        with prepared(blocks, device_type=x.device.type):
+            for number, block in enumerate(blocks):
+                x = block(x)
+                if number in wanted:
+                    kept[number] = self.encoder_norm(x) if number == depth - 1 else x
         return [Tokens(kept[number], tokens.layout) for number in wanted]
 
     def embed(self, inputs: Mapping[str, Tensor], bands: Mapping[str, Sequence[str]] | None = None) -> Tokens:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rs_embed.encoders.layers import NORM_EPS, Block, Encoder, Forgetful, Recent, sincos_1d
+from rs_embed.encoders.linear import prepared
 from rs_embed.encoders.thor_bands import GROUPS
 from rs_embed.encoders.thor_patchify import GroupGeometry, PatchEmbed, PatchKernel, ThorGeometry
 from rs_embed.encoders.tokens import Tokens
@@ -66,8 +67,9 @@ class ThorEncoder(Forgetful, Encoder):
         """
         x = self.embed(images, geometry)
         bias = self._bias(geometry, _matmul_dtype(x))
-        for block in self.blocks:
-            x = block(x, bias)
+        with prepared(self.blocks, device_type=x.device.type):
+            for block in self.blocks:
+                x = block(x, bias)
         return Tokens(self.norm(x) if final_norm else x, geometry.layout)
 
     def intermediates(
@@ -77,9 +79,10 @@ class ThorEncoder(Forgetful, Encoder):
         x = self.embed(images, geometry)
         bias = self._bias(geometry, _matmul_dtype(x))
         outputs = []
-        for block in self.blocks:
-            x = block(x, bias)
-            outputs.append(x)
+        with prepared(self.blocks, device_type=x.device.type):
+            for block in self.blocks:
+                x = block(x, bias)
+                outputs.append(x)
         return outputs
 
     def embed(
