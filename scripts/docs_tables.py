@@ -23,12 +23,14 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
         "terramind_0_1_base",
     ),
     "docs/models/anysat_1_0_base.md": ("anysat_1_0_base",),
+    "docs/models/alphaearth_v1.md": ("alphaearth_v1",),
     "docs/models/mosaiks_rcf.md": ("mosaiks_rcf",),
 }
 """Page -> the cards that it covers; sizes of one family share a page."""
 BLOCK = re.compile(r"(?P<begin><!-- begin (?P<name>[\w-]+) -->\n).*?(?P<end><!-- end (?P=name) -->)", re.DOTALL)
 LONGEST_LIST = 12
 """Bands named one by one; of more, the first and the last stand for all."""
+WITHOUT_DOWNLOAD = {"bundled": "in the package", "precomputed": "none: embeddings are fetched"}
 Blocks = Mapping[str, Callable[[], str]]
 
 
@@ -58,7 +60,7 @@ def models_table() -> str:
     for card in map(describe_model, list_models()):
         name = f"[`{card['id']}`]({page_of[card['id']]})" if card["id"] in page_of else f"`{card['id']}`"
         inputs = ", ".join(f"`{modality['name']}`" for modality in card["modalities"])
-        weights = "in the package" if card["weights"] == "bundled" else "downloaded on first use"
+        weights = WITHOUT_DOWNLOAD.get(card["weights"], "downloaded on first use")
         rows.append([name, card["kind"], _size(card), str(card["dim"]), inputs, f"{weights}, {card['licence']}"])
     return _table(["Model", "Kind", "Values", "Dimensions", "Inputs", "Weights and their licence"], rows)
 
@@ -157,11 +159,13 @@ def layers() -> str:
 
 def _size(card: ModelDescription) -> str:
     millions = card["parameters_m"]
+    if millions == 0:
+        return "none"
     return f"{millions:g} M" if millions >= 1 else f"{millions * 1000:g} k"
 
 
 def _weights(card: ModelDescription) -> str:
-    return "in the package" if card["weights"] == "bundled" else card["weights"].partition(" (")[0]
+    return WITHOUT_DOWNLOAD.get(card["weights"], card["weights"].partition(" (")[0])
 
 
 def _bands(names: Sequence[str]) -> str:

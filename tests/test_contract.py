@@ -31,13 +31,16 @@ from rs_embed.errors import (
     UnitMismatch,
 )
 from rs_embed.settings import SeriesKnobs, WeightsKnobs
-from rs_embed.testing import FieldProvider, hills, pixel_centres
+from rs_embed.testing import FieldProvider, directions, hills, pixel_centres
 
 PLACE = PointBuffer(lon=12.94, lat=47.77, buffer_m=1440)
 YEAR = TemporalSpec.year(2022)
 IDS = [card.id for card in CARDS]
 SMALL = ["thor_1_0_tiny", "terramind_1_0_tiny", "anysat_tiny", "mosaiks_rcf"]
-"""One of each family for what costs several forward passes."""
+"""One of each family for what costs several forward passes. Not AlphaEarth, which has no network and fills nothing:
+what holds for it stands in test_alphaearth_adapter.py."""
+FIELDS = {"alphaearth_v1": directions}
+"""What the ground is where a model takes no reflectances."""
 AREA = {"anysat_1_0_base": PointBuffer(lon=12.94, lat=47.77, buffer_m=320)}
 """Where to ask for a model that is slow at full size."""
 LOCAL = {"anysat_tiny": OutputSpec.grid("dense")}
@@ -67,7 +70,8 @@ def knobs(model_id: str, output: OutputSpec = OutputSpec.pooled()) -> dict[str, 
 
 
 def embed(model_id: str, **options) -> Embedding:
-    call = {"spatial": AREA.get(model_id, PLACE), "temporal": YEAR, "backend": FieldProvider()} | options
+    ground = FieldProvider(FIELDS.get(model_id, hills))
+    call = {"spatial": AREA.get(model_id, PLACE), "temporal": YEAR, "backend": ground} | options
     if "input_chw" in options:
         call.pop("backend")
         if is_series(model_id):

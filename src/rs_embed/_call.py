@@ -67,7 +67,7 @@ class Call:
         embedder = _adapter(request.card.adapter)(request, pick_device(self.device), _networks())
         if embedder.geometry().native_only and prep == "resize":
             raise SpecError(
-                f"{request.card.id} reads distances off its pixels, so they must keep their size.",
+                f"{request.card.id} takes pixels at their own size only, found input_prep='resize'.",
                 fix='input_prep="tile" or "crop"',
             )
         embedder.check(self.output)

@@ -35,6 +35,8 @@ class Unit(StrEnum):
     """0 to 255, as aerial photographs are delivered: no physical quantity."""
     CLASS = "class"
     """Code of a class: neither averaged nor interpolated."""
+    COMPONENT = "component"
+    """One of the numbers of a vector of unit length, -1 to 1: neither averaged nor interpolated band by band."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ _S1 = {"VV": 10, "VH": 10, "HH": 10, "HV": 10}
 _LANDSAT_TOA = {f"B{i}": 30 for i in (1, 2, 3, 4, 5, 6, 7, 9)} | {"B8": 15}
 _OLCI = {f"Oa{i:02d}_reflectance": 300 for i in range(1, 22)}
 _LANDSAT = {f"SR_B{i}": 30 for i in range(1, 8)}
+_ALPHAEARTH = {f"A{i:02d}": 10 for i in range(64)}
 _SLSTR_OPTICAL = {f"S{i}_reflectance_an": 500 for i in range(1, 7)}
 _SLSTR_THERMAL = {f"S{i}_BT_in": 1000 for i in range(7, 10)}
 
@@ -110,12 +113,16 @@ COLLECTIONS: Mapping[str, Mapping[str, Band]] = MappingProxyType(
         "USDA/NAIP/DOQQ": _bands(Unit.BYTE, R=1, G=1, B=1, N=1),
         "ESA/WorldCover/v100": _bands(Unit.CLASS, Map=10),
         "ESA/WorldCover/v200": _bands(Unit.CLASS, Map=10),
+        "GOOGLE/SATELLITE_EMBEDDING/V1/ANNUAL": _bands(Unit.COMPONENT, **_ALPHAEARTH),
         "COPERNICUS/S3/SLSTR": _bands(Unit.REFLECTANCE, **_SLSTR_OPTICAL) | _bands(Unit.KELVIN, **_SLSTR_THERMAL),
     }
 )
 """Collection id -> band name -> `Band`. Earth Engine has no `COPERNICUS/S3/SLSTR`, `COPERNICUS/S1_RTC`
 (terrain-corrected gamma0), `IGN/BD_ORTHO` (French aerial photographs; ELEVATION as FLAIR stores it) and
 `AIRBUS/SPOT67`; the names are ours."""
+
+KEPT_WHOLE = (Unit.CLASS, Unit.COMPONENT)
+"""Units of which a pixel is taken as it is or not at all."""
 
 _UNHARMONISED = {
     "COPERNICUS/S2_SR": "COPERNICUS/S2_SR_HARMONIZED",

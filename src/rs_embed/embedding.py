@@ -72,7 +72,7 @@ class Meta(BaseModel):
     """The authors' own name of the variant."""
     card_revision: int
     kind: str
-    """"foundation model" or "baseline"."""
+    """"foundation model", "baseline" or "precomputed"."""
     output: Literal["pooled", "grid"]
     pooling: str | None
     """How tokens became a vector; `None` for a grid."""
@@ -106,7 +106,7 @@ class Meta(BaseModel):
     device: str
     precision: str
     weights: str
-    """Identity of the weights: hub or file and sha256, `random:<seed>`, or `bundled:...`."""
+    """Identity of the weights: hub or file and sha256, `random:<seed>`, `bundled:...` or `precomputed:...`."""
     weights_note: str | None
     """A warning that must travel with the numbers."""
     knobs: dict[str, JsonValue]

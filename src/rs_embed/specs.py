@@ -275,8 +275,9 @@ class SensorSpec:
     """Scenes with more cloud than this, percent, are left out."""
     composite: Composite = "median"
     """How the scenes of the window become one frame."""
-    fill_value: float | Literal["mean"] = 0.0
-    """What nodata becomes before the model: a value in the collection's unit, or "mean" (0 after standardising)."""
+    fill_value: float | Literal["mean", "nan"] = 0.0
+    """What nodata becomes before the model: a value in the collection's unit, "mean" (0 after standardising), or "nan"
+    where the model keeps it as it is."""
     instrument_mode: InstrumentMode = "IW"
     """Sentinel-1 only."""
     orbit_pass: OrbitPass | None = None
@@ -298,7 +299,7 @@ class SensorSpec:
             require_choice("orbit_pass", self.orbit_pass, get_args(OrbitPass))
         require_choice("cloud_mask", self.cloud_mask, cloud_masks_of(self.collection))
         fill_value = self.fill_value
-        if fill_value != "mean":
+        if fill_value not in ("mean", "nan"):
             fill_value = require_number("fill_value", fill_value, -1e6, 1e6)
         _set(
             self,

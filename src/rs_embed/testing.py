@@ -25,6 +25,14 @@ def hills(lon: NDArray[np.float64], lat: NDArray[np.float64], band: str) -> NDAr
     return values
 
 
+def directions(lon: NDArray[np.float64], lat: NDArray[np.float64], band: str) -> NDArray[np.float64]:
+    """Unit vectors that turn with the place: the 64 numbers A00 to A63 of an embedding of AlphaEarth."""
+    pair, is_sine = divmod(int(band[1:]), 2)
+    angle = 700 * lon + 900 * lat + pair
+    values: NDArray[np.float64] = (np.sin(angle) if is_sine else np.cos(angle)) / np.sqrt(32)
+    return values
+
+
 class FieldProvider:
     """A provider whose pixels are `field(lon, lat, band)`; wrong grids and orders show at once.
 

@@ -68,7 +68,7 @@ def _to_model_unit(sensor: SensorSpec, stats: Sequence[BandStats]) -> NDArray[np
 
 
 def _fill(sensor: SensorSpec, mean: NDArray[np.float32]) -> NDArray[np.float32]:
-    return mean if sensor.fill_value == "mean" else np.full_like(mean, sensor.fill_value)
+    return mean if sensor.fill_value == "mean" else np.full_like(mean, float(sensor.fill_value))
 
 
 def to_image(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scaling) -> Tensor:
@@ -93,7 +93,7 @@ def to_frames(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scali
         chip: One frame, bands in the order of `sensor.bands`.
 
     Returns:
-        `[C, H, W]` float32 without NaN.
+        `[C, H, W]` float32, without NaN unless the sensor keeps it.
 
     Raises:
         BandMismatch: The chip has other bands than the request.

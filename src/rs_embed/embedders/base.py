@@ -83,7 +83,7 @@ class Network:
 
     module: nn.Module
     weights_id: str
-    """Identity of the numbers: hub or file with sha256, `random:<seed>`, `bundled:...`."""
+    """Identity of the numbers: hub or file with sha256, `random:<seed>`, `bundled:...`, `precomputed:...`."""
     note: str | None = None
     """A warning that must travel with every embedding it makes."""
     lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
@@ -168,6 +168,16 @@ class Embedder(ABC):
     @property
     def pools_prefix(self) -> bool:
         """Whether tokens that lie on no grid count in a pooled vector."""
+        return False
+
+    @property
+    def keeps_nodata(self) -> bool:
+        """Whether a token of NaN is nodata: it stays in a grid and does not count in a vector."""
+        return False
+
+    @property
+    def unit_length(self) -> bool:
+        """Whether a pooled vector is brought to length 1."""
         return False
 
     def knobs_in_force(self) -> dict[str, JsonValue]:

@@ -57,11 +57,14 @@ class Modality:
     """Whether the model takes exactly the bands of `sensor`, in their order, at its pixel size."""
     is_series: bool = False
     """Whether the model takes several dated frames."""
+    first_year: int | None = None
+    """Of a product of calendar years: the first one there is, and a window must be one of them, whole."""
     grid_px: int = 1
     """How many of its pixels lie along a pixel of the grid that all modalities of a request share."""
 
 
-Kind = Literal["foundation model", "baseline"]
+Kind = Literal["foundation model", "baseline", "precomputed"]
+"""Precomputed: its authors ran it, and what is fetched are embeddings already."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class ModelCard:
     parameters_m: float
     """Values in the encoder, millions."""
     weights: Weights | None
-    """`None`: nothing is downloaded."""
+    """`None`: in the package, or there are none (`kind="precomputed"`)."""
     modalities: tuple[Modality, ...]
     """The first is the default."""
     input_prep: Literal["resize", "crop", "tile"]

@@ -4,10 +4,16 @@ from fnmatch import fnmatchcase
 
 from rs_embed.bands import did_you_mean
 from rs_embed.embedders.card import ModelCard
-from rs_embed.embedders.cards import anysat, mosaiks, terramind, thor
+from rs_embed.embedders.cards import alphaearth, anysat, mosaiks, terramind, thor
 from rs_embed.errors import UnknownModelError
 
-CARDS: tuple[ModelCard, ...] = (*thor.CARDS, *terramind.CARDS, *anysat.CARDS, *mosaiks.CARDS)
+CARDS: tuple[ModelCard, ...] = (
+    *thor.CARDS,
+    *terramind.CARDS,
+    *anysat.CARDS,
+    *alphaearth.CARDS,
+    *mosaiks.CARDS,
+)
 
 
 def list_cards(pattern: str = "*") -> tuple[ModelCard, ...]:

@@ -72,10 +72,14 @@ def describe(card: ModelCard) -> ModelDescription:
             {"variable": variable, "keyword": keyword, "default": default, "effect": effect}
             for variable, keyword, default, effect in describe_knobs(card.knobs)
         ],
-        "weights": "bundled" if weights is None else f"{weights.hub} / {weights.file} ({weights.licence})",
+        "weights": f"{weights.hub} / {weights.file} ({weights.licence})" if weights else _without_weights(card),
         "licence": card.licence,
         "citation": card.citation,
     }
+
+
+def _without_weights(card: ModelCard) -> str:
+    return "precomputed" if card.kind == "precomputed" else "bundled"
 
 
 def _modality(modality: Modality) -> ModalityDescription:

@@ -4,12 +4,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 
 from odc.geo.geobox import GeoBox
 
 from rs_embed.embedders._framing import Prep
 from rs_embed.embedders.base import Embedder, ModelRequest
+from rs_embed.embedders.card import Modality
 from rs_embed.errors import SpecError
 from rs_embed.geo import geobox_for, refined, subgrid
 from rs_embed.providers.base import Provider, Query
@@ -110,7 +111,12 @@ def queries_for(
     """One query per modality, all on the ground of the place, or on everything that the provider holds.
 
     They share one grid, or subdivide its pixels (`Modality.grid_px`).
+
+    Raises:
+        SpecError: The window is none of those that a modality has.
     """
+    for modality, _ in request.inputs:
+        _require_year(request, modality, window)
     knobs = request.knobs
     series = Series(knobs.frames, knobs.temporal_sampling) if isinstance(knobs, SeriesKnobs) else None
     shared = _whole(request, provider, window) if spatial is None else geobox_for(spatial, request.scale_m)
@@ -123,6 +129,25 @@ def queries_for(
             series if modality.is_series else None,
         )
         for modality, sensor in request.inputs
+    )
+
+
+def _require_year(request: ModelRequest, modality: Modality, window: TemporalSpec | None) -> None:
+    """Refuse a window that is no year of a product of calendar years; without one, files are taken as they are."""
+    first = modality.first_year
+    if first is None or window is None:
+        return
+    year = window.start.year
+    whole = TemporalSpec.year(year)
+    today = datetime.now(UTC).date()
+    if window == whole and year >= first and whole.end <= today:
+        return
+    why = f": it ends on {whole.end - timedelta(days=1)}" if window == whole and year >= first else ""
+    near = min(max(year, first), today.year - 1)
+    raise SpecError(
+        f"Wanted one calendar year from {first} on that is over, found {window.start} up to {window.end}{why}.",
+        why=f"{request.card.id} has one embedding per pixel and year",
+        fix=f"temporal=TemporalSpec.year({near})",
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from rs_embed.chip import Chip
 from rs_embed.embedders._framing import Frame, kept_shape, kept_tokens, stitch
@@ -18,6 +19,7 @@ from rs_embed.embedders._vit_mae_utils import pool, to_grid
 from rs_embed.embedders.base import Embedder, ModelInput
 from rs_embed.embedding import Embedding, InputMeta, Meta
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
+from rs_embed.errors import NoValidPixels
 from rs_embed.geo import densified, project, subgrid
 from rs_embed.pipeline.plan import Item, Job, fingerprint
 from rs_embed.specs import Region, SensorSpec
@@ -79,10 +81,23 @@ def _pooled(one: Prepared, whole: Tokens, job: Job) -> NDArray[np.float32]:
     if isinstance(one.item.spatial, Region):
         keep &= _region_tokens(one, one.item.spatial, whole.layout)
     keep[: whole.layout.prefix] = job.embedder.pools_prefix
+    if job.embedder.keeps_nodata:
+        keep &= whole.values[0].isfinite().all(dim=-1)
+        _require_tokens(keep, one)
     if whole.layout.prefix or not bool(keep.all()):
         values = whole.values[:, keep]
         whole = Tokens(values, TokenLayout((TokenGrid("kept", 1, values.shape[1]),)))
-    return pool(whole.values, whole.layout, job.output.pooling)[0].numpy()
+    vector = pool(whole.values, whole.layout, job.output.pooling)[0]
+    return (normalize(vector, dim=0) if job.embedder.unit_length else vector).numpy()
+
+
+def _require_tokens(keep: Tensor, one: Prepared) -> None:
+    if not bool(keep.any()):
+        raise NoValidPixels(
+            f"Wanted valid pixels to pool, found none in {one.item.spatial!r}.",
+            in_chip=f"{min(meta.valid_fraction for meta in one.metas):.0%} of the pixels around it are valid",
+            fix="ask for another place, or for a larger one",
+        )
 
 
 def _token_geobox(one: Prepared, cells: tuple[int, int], shape: tuple[int, int]) -> GeoBox | None:
@@ -114,7 +129,8 @@ def _touches(region: Region, geobox: GeoBox) -> NDArray[np.bool_]:
 
 def _pooling(job: Job) -> str:
     embedder = job.embedder
-    return embedder.own_vector or f"{'token' if embedder.pools_prefix else 'patch'}_{job.output.pooling}"
+    unit = "unit_" if embedder.unit_length else ""
+    return embedder.own_vector or f"{unit}{'token' if embedder.pools_prefix else 'patch'}_{job.output.pooling}"
 
 
 def _meta(one: Prepared, geobox: GeoBox | None, layout: TokenLayout, job: Job) -> Meta:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from rs_embed.bands import bands_of, did_you_mean
+from rs_embed.bands import KEPT_WHOLE, bands_of, did_you_mean
 from rs_embed.embedders.base import ModelRequest
 from rs_embed.embedders.card import Modality, ModelCard
 from rs_embed.errors import BandMismatch, SpecError
@@ -177,8 +177,25 @@ def _check_sensor(card: ModelCard, modality: Modality, sensor: SensorSpec) -> No
             found=", ".join(sensor.bands),
             fix="leave `bands` out, or give a sensor with these bands",
         )
+    _check_whole(card, modality, sensor)
     if modality.fixed and sensor.scale_m != modality.sensor.scale_m:
         raise SpecError(
             f"{card.id} takes {modality.name!r} at {modality.sensor.scale_m:g} m per pixel, found {sensor.scale_m:g}.",
             fix=f"scale_m={modality.sensor.scale_m:g}",
+        )
+
+
+def _check_whole(card: ModelCard, modality: Modality, sensor: SensorSpec) -> None:
+    """Pixels that are codes or vectors are never averaged, and nodata is kept where the model keeps it, only there."""
+    kept = modality.sensor.fill_value == "nan"
+    if kept != (sensor.fill_value == "nan"):
+        raise SpecError(
+            f"{card.id} {'keeps nodata' if kept else 'wants numbers'}, found fill_value={sensor.fill_value!r}.",
+            fix=f"fill_value={modality.sensor.fill_value!r}",
+        )
+    whole = any(band.unit in KEPT_WHOLE for band in bands_of(sensor.collection, sensor.bands))
+    if whole and sensor.composite in ("median", "mean"):
+        raise SpecError(
+            f"Wanted whole pixels of {sensor.collection}, found composite={sensor.composite!r}, which mixes them.",
+            fix='composite="mosaic"',
         )

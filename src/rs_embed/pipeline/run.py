@@ -10,7 +10,8 @@ import torch
 
 from rs_embed.embedders.base import Embedder, ModelInput
 from rs_embed.encoders.tokens import TokenLayout
-from rs_embed.pipeline.plan import Item, Plan
+from rs_embed.errors import RSEmbedError
+from rs_embed.pipeline.plan import Item, Job, Plan
 from rs_embed.pipeline.prepare import prepare_together
 from rs_embed.pipeline.readout import Prepared, read_out
 from rs_embed.results import Failure, Result
@@ -110,7 +111,14 @@ def _encode(waiting: Sequence[Prepared | Failure], plan: Plan) -> Iterator[tuple
             continue
         done = cast("list[tuple[torch.Tensor, TokenLayout]]", parts)
         values = torch.stack([value for value, _ in done])
-        yield one.item.index, read_out(one, values, done[0][1], plan.job)
+        yield one.item.index, _read_out(one, values, done[0][1], plan.job)
+
+
+def _read_out(one: Prepared, tokens: torch.Tensor, layout: TokenLayout, job: Job) -> Result:
+    try:
+        return read_out(one, tokens, layout, job)
+    except RSEmbedError as error:  # such as a polygon without a valid pixel in a chip that has some
+        return Failure(one.item.index, "encode", error)
 
 
 def _encode_windows(

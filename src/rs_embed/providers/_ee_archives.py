@@ -72,6 +72,9 @@ class Archive:
     """Whether values are radiances that become reflectances by the sun's height."""
     resampling: Resampling = "nearest"
     """Of pixels coarser than the grid."""
+    annual: bool = False
+    """One image per UTM zone and calendar year, and pixels that must stay whole: the image of the chip's own zone lies
+    on top, those of its neighbours fill what it lacks, and nothing is averaged."""
 
     def name(self, band: str) -> str:
         """What a band is called there."""
@@ -97,6 +100,8 @@ def _landsat(collection: str) -> Archive:
     return Archive(collection, _same(collection), "uint16", scale=scale, cloud_property="CLOUD_COVER")
 
 
+ALPHAEARTH = "GOOGLE/SATELLITE_EMBEDDING/V1/ANNUAL"
+UTM_ZONE, MODEL_VERSION = "UTM_ZONE", "MODEL_VERSION"
 _S1 = ("instrumentMode", "transmitterReceiverPolarisation", "orbitProperties_pass")
 _ALL = (
     _sentinel_2("COPERNICUS/S2_SR_HARMONIZED"),
@@ -117,6 +122,7 @@ _ALL = (
     Archive("USDA/NAIP/DOQQ", _same("USDA/NAIP/DOQQ"), "uint16"),
     Archive("ESA/WorldCover/v100", {"Map": "Map"}, "uint16", dated=False),
     Archive("ESA/WorldCover/v200", {"Map": "Map"}, "uint16", dated=False),
+    Archive(ALPHAEARTH, _same(ALPHAEARTH), "float", properties=(UTM_ZONE, MODEL_VERSION), annual=True),
 )
 ARCHIVES: Mapping[str, Archive] = MappingProxyType({archive.asset: archive for archive in _ALL})
 """Collection -> how Earth Engine holds it."""

@@ -12,7 +12,7 @@ from datetime import datetime
 import ee
 from odc.geo.geobox import GeoBox
 
-from rs_embed.bands import Unit, bands_of
+from rs_embed.bands import KEPT_WHOLE, bands_of
 from rs_embed.geo import subgrid
 from rs_embed.providers._ee_archives import (
     CLEAR_SCL,
@@ -21,6 +21,7 @@ from rs_embed.providers._ee_archives import (
     LOWEST_COS_SUN,
     OLCI_SOLAR_FLUX,
     SENTINEL,
+    UTM_ZONE,
     Archive,
     Condition,
     Resampling,
@@ -28,7 +29,7 @@ from rs_embed.providers._ee_archives import (
     conditions_of,
 )
 from rs_embed.providers._ee_scenes import FramePlan, Scene
-from rs_embed.providers._grids import bounds_deg, lonlat_border
+from rs_embed.providers._grids import bounds_deg, lonlat_border, utm_zone
 from rs_embed.specs import Composite, SensorSpec, TemporalSpec
 
 LOOK_PX = 64
@@ -159,6 +160,10 @@ def _frame(recipe: Recipe, frame: FramePlan, prefix: str) -> ee.Image:
         collection = collection.filter(ee.Filter.inList("system:index", ids))
         collection = collection.map(lambda image: image.set("rank", ids.indexOf(image.get("system:index"))))
         collection = collection.sort("rank")
+    if recipe.archive.annual:
+        zone = utm_zone(recipe.geobox) or "none"
+        own = ee.List([zone, zone.zfill(3)])  # how zones 1 to 9 are written is not documented
+        collection = collection.map(lambda image: image.set("own", own.indexOf(image.get(UTM_ZONE)))).sort("own")
     averaged = frame.how in ("median", "mean")
     sun = _sun_factors(recipe, frame.scenes) if recipe.archive.radiance else None
     prepared = recipe.masks(collection).map(lambda image: _prepared(image, recipe, sun, averaged=averaged))
@@ -198,7 +203,7 @@ def _masked(image: ee.Image, recipe: Recipe) -> ee.Image:
 
 
 def _resampling(recipe: Recipe) -> Resampling:
-    if any(band.unit is Unit.CLASS for band in bands_of(recipe.sensor.collection, recipe.sensor.bands)):
+    if any(band.unit in KEPT_WHOLE for band in bands_of(recipe.sensor.collection, recipe.sensor.bands)):
         return "nearest"
     return recipe.options.resampling or recipe.archive.resampling
 

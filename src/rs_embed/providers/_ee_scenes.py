@@ -91,8 +91,8 @@ def clearest_first(passes: Iterable[tuple[Scene, ...]]) -> list[tuple[Scene, ...
 
 def plan_frames(query: Query, archive: Archive, scenes: Sequence[Scene]) -> list[FramePlan]:
     """The frames of a query, in order of time, from the scenes that pass the filters (one or more)."""
-    if not archive.dated:
-        return [FramePlan("mosaic", None, None, tuple(scenes))]
+    if not archive.dated or archive.annual:
+        return [FramePlan("mosaic", query.window if archive.dated else None, None, tuple(scenes))]
     if query.series is None:
         return [_frame(query.sensor.composite, query.window, passes_of(scenes))]
     passes = passes_of(scenes)

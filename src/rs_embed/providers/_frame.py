@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from rs_embed.bands import DN_PER_REFLECTANCE, Unit, bands_of, convert
+from rs_embed.bands import DN_PER_REFLECTANCE, KEPT_WHOLE, Unit, bands_of, convert
 from rs_embed.errors import UnitMismatch
 from rs_embed.providers._raster import Zero, read_stored
 from rs_embed.providers._scene import Layer, Scene
@@ -86,7 +86,8 @@ def read_frame(scene: Scene, sensor: SensorSpec, geobox: GeoBox) -> Frame | None
         if all(bands[i].unit is Unit.DN for i in here):
             zero = "nodata" if any(codings[i].offset for i in here) else "nodata_if_all"
         indexes = [held[sensor.bands[i]][1] for i in here]
-        stored = read_stored(layer.header, indexes, geobox, nodata=layer.raster.nodata, zero=zero)
+        whole = any(bands[i].unit in KEPT_WHOLE for i in here)
+        stored = read_stored(layer.header, indexes, geobox, nodata=layer.raster.nodata, zero=zero, whole=whole)
         if stored is None:
             continue
         covered = True
@@ -122,6 +123,9 @@ def _converted(values: Pixels, codings: list[_Coding], wanted: Unit, where: str)
     harmonised = all(coding.offset_known for coding in codings)
     values, lost = mask_nodata(values, wanted, where, zero_is_nodata=not shifted)
     notes = list(lost)
+    if wanted is Unit.COMPONENT and dtype == np.int8:
+        values = _from_8_bits(values)
+        notes.append(f"{where}: 8-bit vectors de-quantised.")
     unit = stated.pop()
     if unit is None:
         unit = recognise_unit(values, dtype, wanted, where)
@@ -136,3 +140,13 @@ def _converted(values: Pixels, codings: list[_Coding], wanted: Unit, where: str)
         notes.append(f"{where}: offset of processing baseline 04.00 not stated, DN taken as 0-based.")
     converted = convert(values, unit, wanted)
     return converted, notes + list(warn_of_oddities(converted, wanted, where, harmonised=harmonised))
+
+
+def _from_8_bits(stored: Pixels) -> Pixels:
+    """Components of unit vectors from AlphaEarth's 8-bit copies; -128 is nodata.
+
+    Source of -128 and 8 bits: Google (developers.google.com/earth-engine/guides/aef_on_gcs_readme). The mapping was not
+    checked against a pair of files; lengths near 1 confirm it chip by chip.
+    """
+    values = np.sign(stored) * np.square(stored / np.float32(127.5))
+    return np.where(stored == -128, np.float32(np.nan), values)

@@ -34,6 +34,13 @@ def in_degrees(grid: GeoBox) -> str:
     return f"lon {west:.4f} to {east:.4f}, lat {south:.4f} to {north:.4f} ({name})"
 
 
+def utm_zone(grid: GeoBox) -> str | None:
+    """UTM zone and hemisphere of a grid, as in "32N"; `None` for another CRS."""
+    epsg = None if grid.crs is None else grid.crs.epsg
+    hemisphere, zone = divmod(epsg or 0, 100)
+    return f"{zone}{'N' if hemisphere == 326 else 'S'}" if hemisphere in (326, 327) and 1 <= zone <= 60 else None
+
+
 def whole_pixel_shift(source: GeoBox, wanted: GeoBox) -> tuple[int, int] | None:
     """Row and column of `source` at which `wanted` starts, or `None` where the two are different grids."""
     if source.crs != wanted.crs:

@@ -147,7 +147,7 @@ def _header(path: str, dataset: rasterio.DatasetReader) -> Header:
 
 
 def read_stored(
-    header: Header, indexes: Sequence[int], geobox: GeoBox, *, nodata: float | None, zero: Zero
+    header: Header, indexes: Sequence[int], geobox: GeoBox, *, nodata: float | None, zero: Zero, whole: bool = False
 ) -> NDArray[np.float32] | None:
     """The stored numbers on exactly `geobox`.
 
@@ -160,6 +160,7 @@ def read_stored(
         geobox: The grid wanted.
         nodata: Replaces what the file says.
         zero: Counts only where neither the file nor `nodata` says otherwise (but "nodata" always does).
+        whole: Take each pixel as it is, the nearest one, whatever its size: classes and vectors do not mix.
 
     Returns:
         `[C, H, W]`, before scale and offset, NaN for nodata and outside of the raster; `None` if wholly outside.
@@ -176,7 +177,7 @@ def read_stored(
         if shift is not None:
             values = _read_window(dataset, indexes, geobox, shift, nodata)
         else:
-            resampling = _resampling(finer_by(header.grid, geobox))
+            resampling = Resampling.nearest if whole else _resampling(finer_by(header.grid, geobox))
             with _warped(dataset, geobox, resampling, nodata, zero) as warped:
                 values = warped.read(list(indexes))
     if zero == "nodata":

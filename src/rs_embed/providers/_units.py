@@ -18,6 +18,7 @@ LOWEST_DB = -90.0
 HIGHEST_POWER = 10.0
 """As a median: only corner reflectors and city centres are above 10 dB."""
 HIGHEST_BYTE = 255
+HIGHEST_COMPONENT = 1.001
 LOWEST_DN = -1500.0
 """Removing the offset of baseline 04.00 from the smallest DN gives -999."""
 LARGEST_VALUE = 1e9
@@ -169,6 +170,12 @@ _RULES = (
         "calibrate to sigma0 or gamma0 first",
     ),
     _Rule(
+        Unit.COMPONENT,
+        lambda seen: bool(np.abs(seen).max() > HIGHEST_COMPONENT),
+        "values beyond -1 to 1",
+        "divide each vector by its length; what is stored in 8 bits must be de-quantised first",
+    ),
+    _Rule(
         Unit.BYTE,
         lambda seen: bool(seen.min() < 0 or seen.max() > HIGHEST_BYTE or seen.max() <= 1),
         "values that are not from 0 to 255",
@@ -223,8 +230,8 @@ def mask_nodata(
         values: `[C, H, W]`, in `unit`.
         unit: Of the values.
         where: For the messages.
-        zero_is_nodata: Whether optical pixels with exactly 0 in every band are nodata, as ESA defines. False once
-            an offset was added.
+        zero_is_nodata: Whether optical pixels with exactly 0 in every band are nodata, as ESA defines (and vectors of
+            length 0). False once an offset was added.
 
     Returns:
         The values, and notes on infinities and on values that look like nodata (those are warned of, too).
@@ -242,7 +249,7 @@ def mask_nodata(
         text = f"{where}: {lookalike.sum()} values ({which}) look like nodata and are taken as such."
         notes.extend(_warned([text]))
         values = np.where(lookalike, np.float32(np.nan), values)
-    if zero_is_nodata and unit in OPTICAL and low <= 0:
+    if zero_is_nodata and unit in (*OPTICAL, Unit.COMPONENT) and low <= 0:
         values = np.where((values == 0).all(axis=0), np.float32(np.nan), values)
     return values, tuple(notes)
 

@@ -177,7 +177,7 @@ class EarthEngine:
                 f"Wanted at least one valid pixel of {query.sensor.collection}, found only nodata.",
                 where=in_degrees(place.geobox),
                 scenes=len(scenes) or None,
-                fix=_WIDEN + ("" if query.sensor.cloud_mask == "none" else ', or use cloud_mask="none"'),
+                fix=_elsewhen(place) + ("" if query.sensor.cloud_mask == "none" else ', or use cloud_mask="none"'),
             )
         frames = [frames[i] for i in valid]
         source = _source(query, place, frames, float(stored[valid, -1].mean()))
@@ -191,7 +191,7 @@ class EarthEngine:
         if place.archive.dated and query.window is None:
             raise SpecError(
                 f"Wanted days for {query.sensor.collection}, found none: Earth Engine holds years of it.",
-                fix='for example temporal=TemporalSpec.range("2022-06-01", "2022-09-01")',
+                fix=f"for example temporal=TemporalSpec.{_DAYS[place.archive.annual]}",
             )
         return place
 
@@ -255,11 +255,15 @@ class EarthEngine:
             f"Wanted {place.sensor.collection} {_days(window)}, found no scene to make pixels of.",
             where=in_degrees(place.geobox),
             scenes=", of these ".join(scenes),
-            fix=_WIDEN,
+            fix=_elsewhen(place),
         )
 
 
-_WIDEN = "widen the window or raise cloudy_pct"
+def _elsewhen(place: Place) -> str:
+    return "ask for another year or place" if place.archive.annual else "widen the window or raise cloudy_pct"
+
+
+_DAYS = {False: 'range("2022-06-01", "2022-09-01")', True: "year(2022)"}
 
 
 def _no_place() -> SpecError:
@@ -275,6 +279,8 @@ def _days(window: TemporalSpec | None) -> str:
 
 def _picks_scenes(query: Query) -> bool:
     """Whether single scenes are chosen, for which they must be measured."""
+    if archive_of(query.sensor).annual:
+        return False
     by_scene = query.series is not None and query.series.sampling == "scenes"
     return by_scene or query.sensor.composite in ("first", "mosaic")
 
