@@ -13,8 +13,9 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError
 
 from rs_embed._checks import require_number
+from rs_embed._polygon import Ring
 from rs_embed.errors import SpecError
-from rs_embed.specs import BBox, PointBuffer, Region, Ring, SpatialSpec
+from rs_embed.specs import BBox, PointBuffer, Region, SpatialSpec
 
 if TYPE_CHECKING:
     import xarray as xr

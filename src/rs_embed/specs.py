@@ -1,13 +1,13 @@
 """What a user asks for: a place, a time, a sensor, an output. Frozen, and valid once built."""
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import pairwise
-from typing import Literal, Protocol, Self, get_args, runtime_checkable
+from typing import Literal, Self, get_args
 
 from rs_embed._checks import require_choice, require_lon_lat, require_number
+from rs_embed._polygon import Ring, rings_of
 from rs_embed.bands import bands_of, cloud_masks_of
 from rs_embed.errors import SpecError
 
@@ -20,7 +20,6 @@ OrbitPass = Literal["ASCENDING", "DESCENDING"]
 Sampling = Literal["composite", "scenes"]
 GridDetail = Literal["patch", "dense"]
 CloudMask = Literal["none", "scl", "cs+"]
-Ring = tuple[tuple[float, float], ...]
 
 MAX_BUFFER_M = 500_000.0
 """Half of the widest square for which one UTM zone keeps distances within half a percent."""
@@ -96,14 +95,6 @@ class BBox:
         return f"the order is minlon, minlat, maxlon, maxlat: BBox({xs[0]:g}, {ys[0]:g}, {xs[1]:g}, {ys[1]:g})"
 
 
-@runtime_checkable
-class GeoInterface(Protocol):
-    """Anything with a GeoJSON view of itself (shapely, geopandas rows, ...)."""
-
-    @property
-    def __geo_interface__(self) -> Mapping[str, object]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Region:
     """A polygon. The chip is its bounding box; tokens outside the polygon are left out of the result."""
@@ -114,52 +105,8 @@ class Region:
     """Of the coordinates."""
 
     def __post_init__(self) -> None:
-        rings = tuple(_ring(ring, self.crs) for ring in _rings(self.polygon))
+        rings = rings_of(self.polygon, self.crs)
         _set(self, polygon=rings)
-
-
-def _rings(geometry: object) -> Sequence[object]:
-    if isinstance(geometry, GeoInterface):
-        geometry = geometry.__geo_interface__
-    if isinstance(geometry, Mapping) and geometry.get("type") == "Feature":
-        geometry = geometry.get("geometry")
-    if isinstance(geometry, Mapping):
-        if geometry.get("type") != "Polygon":
-            raise SpecError(
-                f"Wanted a GeoJSON Polygon, found type {geometry.get('type')!r}.",
-                fix="pass one polygon per request; call get_embeddings for several",
-            )
-        geometry = geometry.get("coordinates")
-    if not isinstance(geometry, Sequence) or isinstance(geometry, str) or len(geometry) == 0:
-        raise SpecError(
-            f"Wanted a polygon, found {geometry!r}.",
-            fix="pass a GeoJSON Polygon, a shapely polygon, or a list of (x, y) corners",
-        )
-    first = geometry[0]
-    if isinstance(first, Sequence) and len(first) > 0 and isinstance(first[0], Sequence):
-        return geometry
-    return [geometry]
-
-
-def _ring(corners: object, crs: str) -> Ring:
-    if not isinstance(corners, Sequence) or isinstance(corners, str):
-        raise SpecError(f"Wanted a list of corners, found {corners!r}.", fix="corners are (x, y) pairs")
-    points: list[tuple[float, float]] = []
-    for corner in corners:
-        if not isinstance(corner, Sequence) or len(corner) < 2:
-            raise SpecError(f"Wanted an (x, y) corner, found {corner!r}.", fix="corners are (x, y) pairs")
-        if crs.upper() == "EPSG:4326":
-            points.append(require_lon_lat(corner[0], corner[1]))
-        else:
-            points.append((require_number("x", corner[0], -1e8, 1e8), require_number("y", corner[1], -1e8, 1e8)))
-    if points and points[0] != points[-1]:
-        points.append(points[0])
-    if len(set(points)) < 3:
-        raise SpecError(
-            f"Wanted at least 3 different corners in a ring, found {len(set(points))}.",
-            fix="list the corners of the polygon in order",
-        )
-    return tuple(points)
 
 
 SpatialSpec = PointBuffer | BBox | Region

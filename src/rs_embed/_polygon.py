@@ -1,0 +1,75 @@
+"""Polygons as users have them, read into rings of corners."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from rs_embed._checks import require_lon_lat, require_number
+from rs_embed.errors import SpecError
+
+Ring = tuple[tuple[float, float], ...]
+"""Corners of a ring, the first again at the end."""
+
+
+@runtime_checkable
+class GeoInterface(Protocol):
+    """Anything with a GeoJSON view of itself (shapely, geopandas rows, ...)."""
+
+    @property
+    def __geo_interface__(self) -> Mapping[str, object]: ...
+
+
+def rings_of(geometry: object, crs: str) -> tuple[Ring, ...]:
+    """Exterior ring, then holes, each closed.
+
+    Args:
+        geometry: A GeoJSON Polygon or Feature, anything with a GeoJSON view of itself, or a list of corners.
+        crs: Of the coordinates; those of EPSG:4326 must be on Earth.
+
+    Raises:
+        SpecError: It is no single polygon, or has too few corners.
+    """
+    return tuple(_ring(ring, crs) for ring in _rings(geometry))
+
+
+def _rings(geometry: object) -> Sequence[object]:
+    if isinstance(geometry, GeoInterface):
+        geometry = geometry.__geo_interface__
+    if isinstance(geometry, Mapping) and geometry.get("type") == "Feature":
+        geometry = geometry.get("geometry")
+    if isinstance(geometry, Mapping):
+        if geometry.get("type") != "Polygon":
+            raise SpecError(
+                f"Wanted a GeoJSON Polygon, found type {geometry.get('type')!r}.",
+                fix="pass one polygon per request; call get_embeddings for several",
+            )
+        geometry = geometry.get("coordinates")
+    if not isinstance(geometry, Sequence) or isinstance(geometry, str) or len(geometry) == 0:
+        raise SpecError(
+            f"Wanted a polygon, found {geometry!r}.",
+            fix="pass a GeoJSON Polygon, a shapely polygon, or a list of (x, y) corners",
+        )
+    first = geometry[0]
+    if isinstance(first, Sequence) and len(first) > 0 and isinstance(first[0], Sequence):
+        return geometry
+    return [geometry]
+
+
+def _ring(corners: object, crs: str) -> Ring:
+    if not isinstance(corners, Sequence) or isinstance(corners, str):
+        raise SpecError(f"Wanted a list of corners, found {corners!r}.", fix="corners are (x, y) pairs")
+    points: list[tuple[float, float]] = []
+    for corner in corners:
+        if not isinstance(corner, Sequence) or len(corner) < 2:
+            raise SpecError(f"Wanted an (x, y) corner, found {corner!r}.", fix="corners are (x, y) pairs")
+        if crs.upper() == "EPSG:4326":
+            points.append(require_lon_lat(corner[0], corner[1]))
+        else:
+            points.append((require_number("x", corner[0], -1e8, 1e8), require_number("y", corner[1], -1e8, 1e8)))
+    if points and points[0] != points[-1]:
+        points.append(points[0])
+    if len(set(points)) < 3:
+        raise SpecError(
+            f"Wanted at least 3 different corners in a ring, found {len(set(points))}.",
+            fix="list the corners of the polygon in order",
+        )
+    return tuple(points)
