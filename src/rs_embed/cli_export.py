@@ -116,7 +116,7 @@ def _tell(report: "ExportReport", *, as_json: bool) -> None:
 @command("rs-embed status run", "rs-embed status run --json")
 def status(run: _Run, as_json: Json = False) -> None:
     """Show how far an export has come, also while it runs."""
-    from rs_embed._export_again import run_status
+    from rs_embed.exports import run_status
 
     found = run_status(run)
     if as_json:
@@ -143,7 +143,7 @@ def status(run: _Run, as_json: Json = False) -> None:
 @command("rs-embed retry run")
 def retry(run: _Run, as_json: Json = False) -> None:
     """Do what failed or was not finished, with the arguments that the run folder has kept."""
-    from rs_embed._export_again import retry_export
+    from rs_embed.exports import retry_export
 
     _tell(retry_export(run), as_json=as_json)
 

@@ -8,7 +8,6 @@ from typing import Protocol
 
 import numpy as np
 
-from rs_embed._place_columns import Place
 from rs_embed.embedding import Embedding
 from rs_embed.errors import RSEmbedError
 from rs_embed.pipeline.durable import make_folder, part_of, publish, remove, remove_parts, require_room
@@ -16,6 +15,7 @@ from rs_embed.pipeline.journal import Record, UnitStore
 from rs_embed.pipeline.plan import Job
 from rs_embed.pipeline.unit_tables import merge_units
 from rs_embed.pipeline.units import Unit
+from rs_embed.places.columns import Place
 from rs_embed.writers.base import SUFFIX, GridFormat, Row, RunHeader
 from rs_embed.writers.grids import write_grid
 from rs_embed.writers.table import write_index, write_table

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rs_embed._optional import require
-from rs_embed._place_columns import Places
 from rs_embed.geo import utm_epsg
+from rs_embed.places.columns import Places
 
 UNIT_ROWS = 4096
 """One file, and at most what a crash costs: 12.6 MB of 768 float32."""

@@ -7,7 +7,7 @@ from typing import TypeVar
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from rs_embed.errors import SpecError, StorageError
-from rs_embed.exports import ExportReport, export_embeddings
+from rs_embed.exports.exporting import ExportReport, export_embeddings
 from rs_embed.pipeline.durable import used_by
 from rs_embed.pipeline.export import OnError
 from rs_embed.pipeline.journal import MANIFEST, PLACES, Manifest, Record

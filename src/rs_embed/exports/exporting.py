@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from rs_embed._call import Backend, Bands, KnobValue, Modalities, Sensors
-from rs_embed._export_estimate import ExportPlan, estimate
-from rs_embed._export_request import VECTORS, Asked, Models, versions
 from rs_embed._optional import require
 from rs_embed._progress import progress_bar
 from rs_embed.errors import SpecError
+from rs_embed.exports.estimate import ExportPlan, estimate
+from rs_embed.exports.request import VECTORS, Asked, Models, versions
 from rs_embed.pipeline.durable import locked, make_folder, part_of, publish, remove_parts, storing
 from rs_embed.pipeline.export import Export, OnError, run_export
 from rs_embed.pipeline.inputs import FOLDER as INPUTS
