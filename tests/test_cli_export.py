@@ -80,7 +80,7 @@ def test_export_status_retry_and_similar_work_on_one_folder(plots):
 def test_retry_finishes_what_was_not_finished(plots):
     run = plots.parent / "run"
     export(plots, "--unit-rows", "3")
-    (run / "mosaiks_rcf/units/u000001.json").unlink()
+    (run / "mosaiks_rcf/records/u000001.json").unlink()
     (run / "mosaiks_rcf/units/u000001.parquet").unlink()
     (facts,) = json.loads(invoke("status", run, "--json").stdout)["models"]
     assert facts["finished"] == 2

@@ -26,7 +26,7 @@ from rs_embed.pipeline.inputs import InputKeeper
 from rs_embed.pipeline.journal import PLACES, Manifest, UnitStore, digest_of
 from rs_embed.pipeline.unit_sink import ModelExport
 from rs_embed.pipeline.unit_tables import RUN
-from rs_embed.pipeline.units import UNIT_ROWS, Units, cut_units
+from rs_embed.pipeline.units import RECORDS, UNIT_ROWS, Units, cut_units
 from rs_embed.places import Places, read_places
 from rs_embed.specs import InputPrep, OutputSpec, Precision
 from rs_embed.writers.base import Dtype, RunHeader
@@ -212,7 +212,7 @@ def counts(export: Export) -> tuple[int, int]:
 
 
 def _finished(folder: Path) -> int:
-    return sum(1 for _ in folder.glob("*/units/u*.json"))
+    return sum(1 for _ in folder.glob(f"*/{RECORDS}/u*.json"))
 
 
 @contextmanager

@@ -61,8 +61,9 @@ class UnitSink:
         self._model, self._unit, self._format = model, unit, grid_format
         self._rows: dict[int, Row] = {}
         self._hrefs: dict[int, str] = {}
-        make_folder(model.store.table(unit).parent)
-        remove_parts(model.store.table(unit).parent)
+        for folder in (model.store.table(unit).parent, model.store.record(unit).parent):
+            make_folder(folder)
+            remove_parts(folder)
 
     def put(self, place: Place, outcome: Outcome) -> None:
         """Take one outcome; of a grid only the metadata are kept in memory."""
