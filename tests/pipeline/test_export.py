@@ -221,8 +221,11 @@ def test_failed_grids_are_tried_again_and_the_others_stay_as_they_are(run, log):
         ({"temporal": TemporalSpec.year(2022)}, "places.digest: "),
         ({"unit_rows": 9}, "units.rows: 10 -> 9"),
         ({"backend": FieldProvider()}, 'provider: "logged field" -> "field:rs_embed.testing.hills"'),
-        ({"models": replace(get_card(MODEL), revision=7)}, "models.mosaiks_rcf.card_revision: 1 -> 7"),
-        ({"models": replace(get_card(MODEL), id="mine")}, "models.mine.card_revision: not there -> 1"),
+        (
+            {"models": replace(get_card(MODEL), revision=7)},
+            'models.mosaiks_rcf.model: ["mosaiks_rcf", 1] -> ["mosaiks_rcf", 7]',
+        ),
+        ({"models": replace(get_card(MODEL), id="mine")}, 'models.mine.model: not there -> ["mine", 1]'),
     ],
 )
 def test_another_request_for_the_same_folder_is_refused_with_what_changed(run, log, change, said):
