@@ -1,6 +1,7 @@
 """An embedding on disk is the same a year later, and other tools open it in the right place."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,16 @@ def test_errors_travel_between_processes_whole():
     again: RSEmbedError = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error) == "Wanted a, found b.\n  place: there\n  fix:   do c"
     assert type(again) is OutsideCoverage
+
+
+def test_the_number_of_clear_observations_travels_with_the_embedding(grid, tmp_path):
+    class Counted(FieldProvider):
+        def fetch(self, query):
+            chip = super().fetch(query)
+            return replace(chip, source=replace(chip.source, clear_observations=3.5))
+
+    (unknown,) = grid.meta.inputs
+    assert unknown.clear_observations is None
+    counted = get_embedding("mosaiks_rcf", PLACE, TemporalSpec.year(2020), backend=Counted())
+    (known,) = Embedding.load(counted.save(tmp_path / "v.npz")).meta.inputs
+    assert known.clear_observations == 3.5
