@@ -47,6 +47,7 @@ class _Command(BaseModel):
     input_prep: InputPrep
     device: str
     precision: Precision
+    save_inputs: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ def retry_export(folder: str | Path, *, progress: bool = True) -> ExportReport:
         input_prep=command.input_prep,
         device=command.device,
         precision=command.precision,
+        save_inputs=command.save_inputs,
         progress=progress,
     )
 

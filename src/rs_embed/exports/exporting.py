@@ -113,9 +113,8 @@ def export_embeddings(
     for package in ("pyarrow", "geopandas"):
         require(package, "export")
     imagery = sensor, modality, bands
-    asked = Asked(
-        models, output, backend, format, dtype, unit_rows, on_error, *imagery, input_prep, device, precision, knobs
-    )
+    given = models, output, backend, format, dtype, unit_rows, on_error
+    asked = Asked(*given, *imagery, input_prep, device, precision, knobs, save_inputs)
     table = read_places(places, temporal=temporal, buffer_m=buffer_m)
     folder = Path(out).expanduser()
     jobs, units = asked.jobs(folder / INPUTS if save_inputs else None), cut_units(table, unit_rows)

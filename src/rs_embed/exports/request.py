@@ -52,6 +52,7 @@ class Asked:
     device: str
     precision: Precision
     knobs: Mapping[str, KnobValue]
+    save_inputs: bool = False
 
     def __post_init__(self) -> None:
         require_choice("dtype", self.dtype, get_args(Dtype))
@@ -130,7 +131,10 @@ def _backend_text(backend: Backend) -> str | None:
     return backend if isinstance(backend, str) else None
 
 
-_REPEATED = ("format", "dtype", "unit_rows", "on_error", "modality", "bands", "input_prep", "device", "precision")
+_REPEATED = (
+    *("format", "dtype", "unit_rows", "on_error", "modality", "bands", "input_prep", "device", "precision"),
+    "save_inputs",
+)
 
 
 def versions() -> dict[str, str]:

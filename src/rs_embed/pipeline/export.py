@@ -7,14 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from rs_embed._room import is_about_space
 from rs_embed.embedding import Embedding
 from rs_embed.errors import SpecError, StorageError
-from rs_embed.pipeline.durable import (
-    is_about_space,
-    remove,
-    storage_error,
-    storing,
-)
+from rs_embed.pipeline.durable import remove, storage_error, storing
 from rs_embed.pipeline.inputs import InputKeeper
 from rs_embed.pipeline.plan import Job, Plan, plan_items
 from rs_embed.pipeline.unit_sink import ModelExport, Outcome, UnitSink, Unplanned, stem_of

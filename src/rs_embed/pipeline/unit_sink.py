@@ -8,9 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
+from rs_embed._room import require_room
 from rs_embed.embedding import Embedding
 from rs_embed.errors import RSEmbedError
-from rs_embed.pipeline.durable import make_folder, part_of, publish, remove, remove_parts, require_room
+from rs_embed.pipeline.durable import make_folder, part_of, publish, remove, remove_parts
 from rs_embed.pipeline.journal import Record, UnitStore
 from rs_embed.pipeline.plan import Job
 from rs_embed.pipeline.unit_tables import merge_units
