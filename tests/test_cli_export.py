@@ -80,13 +80,25 @@ def test_export_status_retry_and_similar_work_on_one_folder(plots):
 def test_retry_finishes_what_was_not_finished(plots):
     run = plots.parent / "run"
     export(plots, "--unit-rows", "3")
-    (run / "mosaiks_rcf/units/u000001.json").unlink()
+    (run / "mosaiks_rcf/records/u000001.json").unlink()
     (run / "mosaiks_rcf/units/u000001.parquet").unlink()
     (facts,) = json.loads(invoke("status", run, "--json").stdout)["models"]
     assert facts["finished"] == 2
     plots.unlink()  # the places are in the folder
     result = invoke("retry", run)
     assert "6 embeddings in" in result.stdout
+
+
+def test_chips_are_kept_where_asked_also_by_a_retry(plots):
+    inputs = plots.parent / "run" / "inputs"
+    assert export(plots, "--save-inputs").exit_code == 0
+    kept = list(inputs.rglob("*.npz"))
+    assert len(kept) == 6
+    kept[0].unlink()
+    (plots.parent / "run/mosaiks_rcf/records/u000000.json").unlink()
+    (plots.parent / "run/mosaiks_rcf/units/u000000.parquet").unlink()
+    assert invoke("retry", plots.parent / "run").exit_code == 0
+    assert sorted(inputs.rglob("*.npz")) == sorted(kept)
 
 
 def test_retry_rebuilds_sensors_outputs_and_paths(plots):

@@ -1,6 +1,10 @@
 """An embedding on disk is the same a year later, and other tools open it in the right place."""
 
 import json
+import resource
+import shutil
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +120,49 @@ def test_a_write_that_fails_at_the_end_leaves_no_part(vector, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["taken.npz"]
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 400 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a tmpfs")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".nc", ".tif"])
+def test_a_full_disk_is_one_error_that_says_how_much_is_needed(grid, small_disk, suffix):
+    (small_disk / "taken").write_bytes(bytes(300_000))
+    with pytest.raises(StorageError, match=r"No space left on device[^$]*make room: [\d.]+ MB"):
+        grid.save(small_disk / f"grid{suffix}")
+    assert [file.name for file in small_disk.iterdir()] == ["taken"]
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    again = Embedding.load(grid.save(small_disk / f"grid{suffix}"))
+    np.testing.assert_array_equal(again.data, grid.data)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".nc", ".tif"])
+def test_a_limit_on_the_size_of_files_is_the_same_error(grid, tmp_path, suffix):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match=r"File too large[^$]*make room"):
+            grid.save(tmp_path / f"grid{suffix}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_gdal_says_of_a_disk_that_fills_up_meanwhile_is_that_error_too(grid, small_disk, monkeypatch):
+    monkeypatch.setattr("rs_embed.embedding_files.require_room", lambda folder, size: None)
+    (small_disk / "taken").write_bytes(bytes(300_000))
+    with pytest.raises(StorageError, match=r"grid\.tif"):
+        grid.save(small_disk / "grid.tif")
+    assert [file.name for file in small_disk.iterdir()] == ["taken"]
+
+
 def test_pictures_are_written_and_say_what_they_show(grid, vector, tmp_path: Path):
     for embedding, name in ((grid, "grid.png"), (vector, "vector.png")):
         figure = embedding.plot(tmp_path / name)
@@ -154,3 +201,16 @@ def test_errors_travel_between_processes_whole():
     again: RSEmbedError = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error) == "Wanted a, found b.\n  place: there\n  fix:   do c"
     assert type(again) is OutsideCoverage
+
+
+def test_the_number_of_clear_observations_travels_with_the_embedding(grid, tmp_path):
+    class Counted(FieldProvider):
+        def fetch(self, query):
+            chip = super().fetch(query)
+            return replace(chip, source=replace(chip.source, clear_observations=3.5))
+
+    (unknown,) = grid.meta.inputs
+    assert unknown.clear_observations is None
+    counted = get_embedding("mosaiks_rcf", PLACE, TemporalSpec.year(2020), backend=Counted())
+    (known,) = Embedding.load(counted.save(tmp_path / "v.npz")).meta.inputs
+    assert known.clear_observations == 3.5

@@ -18,7 +18,10 @@ from rs_embed.writers.table import write_index, write_table
 
 
 def record(units, name, files, **more):
-    (units / f"{name}.json").write_text(json.dumps({"unit": name, "files": dict.fromkeys(files, "hash"), **more}))
+    folder = units.parent / "records"
+    folder.mkdir(exist_ok=True)
+    files = {f"units/{file}": "hash" for file in files}
+    (folder / f"{name}.json").write_text(json.dumps({"unit": name, "files": files, **more}))
 
 
 def pooled_run(folder, units, model="mosaiks_rcf", dtype="float32"):
@@ -76,7 +79,7 @@ def test_embeddings_come_back_whole(run):
 
 
 def test_a_unit_without_its_record_does_not_count(run):
-    (run.path / "mosaiks_rcf" / "units" / "u000001.json").unlink()
+    (run.path / "mosaiks_rcf" / "records" / "u000001.json").unlink()
     assert run.to_frame(columns=["row"])["row"].tolist() == [0, 3, 5]
 
 

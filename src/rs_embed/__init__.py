@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from rs_embed.embedding import Meta as Meta
     from rs_embed.exports import export_embeddings as export_embeddings
     from rs_embed.geo import geobox_for as geobox_for
+    from rs_embed.places import read_places as read_places
     from rs_embed.providers.earthengine import EarthEngine as EarthEngine
     from rs_embed.providers.local import LocalRasters as LocalRasters
     from rs_embed.providers.local import Raster as Raster
@@ -79,6 +80,7 @@ _HOME = {
     "Embedding": "embedding",
     "Meta": "embedding",
     "geobox_for": "geo",
+    "read_places": "places",
     "EarthEngine": "providers.earthengine",
     "LocalRasters": "providers.local",
     "Raster": "providers.local",

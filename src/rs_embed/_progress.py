@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 Advance = Callable[[int, int], None]
 """Rows done, and how many of them failed."""
@@ -15,7 +16,8 @@ def progress_bar(total: int, *, shown: bool) -> Iterator[Advance]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    visible = shown and (console.is_terminal or console.is_jupyter)
+    in_notebook = console.is_jupyter and find_spec("ipywidgets") is not None  # without it, rich only warns
+    visible = shown and (in_notebook or (console.is_terminal and not console.is_jupyter))
     columns = (
         BarColumn(),
         MofNCompleteColumn(),

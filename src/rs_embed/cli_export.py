@@ -58,6 +58,7 @@ def export(
     dtype: Annotated[Literal["float32", "float16", "int8"], typer.Option(help="Of stored vectors.")] = "float32",
     unit_rows: Annotated[int, typer.Option(min=1, help="Rows a file, and at most what a crash costs.")] = 4096,
     on_error: Annotated[Literal["keep", "raise"], typer.Option(help="Keep failed rows, or stop at one.")] = "keep",
+    save_inputs: Annotated[bool, typer.Option("--save-inputs", help="Also keep each chip, as .npz.")] = False,
     as_json: Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")] = False,
 ) -> None:
@@ -83,6 +84,7 @@ def export(
         input_prep=options.input_prep,
         device=options.device,
         precision=options.precision,
+        save_inputs=save_inputs,
         dry_run=dry_run,
         **options.keywords(),
     )
@@ -116,7 +118,7 @@ def _tell(report: "ExportReport", *, as_json: bool) -> None:
 @command("rs-embed status run", "rs-embed status run --json")
 def status(run: _Run, as_json: Json = False) -> None:
     """Show how far an export has come, also while it runs."""
-    from rs_embed._export_again import run_status
+    from rs_embed.exports import run_status
 
     found = run_status(run)
     if as_json:
@@ -143,7 +145,7 @@ def status(run: _Run, as_json: Json = False) -> None:
 @command("rs-embed retry run")
 def retry(run: _Run, as_json: Json = False) -> None:
     """Do what failed or was not finished, with the arguments that the run folder has kept."""
-    from rs_embed._export_again import retry_export
+    from rs_embed.exports import retry_export
 
     _tell(retry_export(run), as_json=as_json)
 

@@ -44,6 +44,8 @@ class InputMeta(BaseModel):
     fill_value: float | str
     cloudy_pct: float
     notes: tuple[str, ...]
+    clear_observations: float | None = None
+    """Mean number of valid, unmasked observations per pixel and frame; `None` where that is not known."""
 
 
 class Channels(BaseModel):

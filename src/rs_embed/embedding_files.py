@@ -14,6 +14,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from pydantic import ValidationError
 
+from rs_embed._room import SPARE_BYTES, is_about_space, require_room
 from rs_embed.embedding import Embedding, Meta
 from rs_embed.errors import StorageError
 from rs_embed.geo import with_coordinates
@@ -25,6 +26,8 @@ COG_BLOCK_PX = 128
 GDAL_WITH_TILES = (3, 11)
 """From this version on a block can hold one channel after the other, which compresses better than pixel by pixel."""
 
+ROOM = {".npz": 1, ".nc": 1, ".tif": 2}
+"""Bytes that writing may take for each byte of values: a GeoTIFF has overviews, first in a file of their own."""
 _UNREADABLE = (OSError, EOFError, BadZipFile, KeyError, ValueError, ValidationError)
 """What numpy, h5netcdf, rasterio and pydantic raise for a file that is not ours or is damaged."""
 
@@ -33,13 +36,17 @@ def save(embedding: Embedding, path: Path) -> Path:
     """Write under a temporary name, then rename: a file is whole or not there."""
     check_path(path, embedding.meta.output)
     part = path.with_name(f".{path.stem}.part{path.suffix}")
+    size = ROOM[path.suffix] * embedding.data.nbytes
     try:
+        require_room(path.parent, size)
         write_to(embedding, part)
         os.replace(part, path)
     except OSError as error:
         raise StorageError(
             f"Wanted to write {str(path)!r}, found: {error}.",
-            fix="check that the folder exists and has space",
+            fix=f"make room: {(size + SPARE_BYTES) / 1e6:.1f} MB at most are needed"
+            if is_about_space(error)
+            else "check that the folder exists and may be written to",
         ) from error
     finally:
         part.unlink(missing_ok=True)
@@ -119,13 +126,23 @@ def _read_netcdf(path: Path) -> Embedding:
 
 
 def _write_geotiff(embedding: Embedding, path: Path) -> None:
-    import rasterio  # 0.2 s, and the other formats do without
+    from rasterio._err import CPLE_BaseError  # rasterio takes 0.2 s, and the other formats do without it
+    from rasterio.errors import RasterioError
 
     geobox = embedding.geobox
     if geobox is None:
         raise StorageError(
             "Wanted a georeferenced grid for a GeoTIFF, found an array without a place.", fix="save it as .npz or .nc"
         )
+    try:
+        _write_cog(embedding, geobox, path)
+    except (RasterioError, CPLE_BaseError) as error:  # of which only some are an OSError
+        raise error if isinstance(error, OSError) else OSError(str(error)) from error
+
+
+def _write_cog(embedding: Embedding, geobox: GeoBox, path: Path) -> None:
+    import rasterio
+
     channels, height, width = embedding.data.shape
     tiled = {"INTERLEAVE": "TILE"} if _gdal_version() >= GDAL_WITH_TILES else {}
     with rasterio.open(

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from rs_embed.embedding import Embedding
 from rs_embed.errors import SpecError, StorageError
+from rs_embed.pipeline.units import RECORDS, TABLES
 from rs_embed.similarity import cosine
 from rs_embed.writers.base import RunHeader
 from rs_embed.writers.grids import read_grid
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 MANIFEST = "run.json"
-UNITS = "units"
 _PLACE = ("id", "row", "center_lon", "center_lat", "start_datetime", "end_datetime")
 
 
@@ -61,7 +61,7 @@ class Run:
     @cached_property
     def models(self) -> tuple[str, ...]:
         """Ids of the models that have a folder here."""
-        return tuple(sorted(folder.parent.name for folder in self.path.glob(f"*/{UNITS}") if folder.is_dir()))
+        return tuple(sorted(folder.parent.name for folder in self.path.glob(f"*/{TABLES}") if folder.is_dir()))
 
     def header(self, model: str | None = None) -> RunHeader | None:
         """What the files of a model say of themselves; `None` where none is finished.
@@ -79,8 +79,8 @@ class Run:
             StorageError: A finished unit's file is gone or damaged.
         """
         folder = self.path / self._only(model)
-        names = [name for record in sorted((folder / UNITS).glob("u*.json")) for name in _tables_in(record)]
-        return [TableFile(_found(folder, name)) for name in names]
+        names = [name for record in sorted((folder / RECORDS).glob("u*.json")) for name in _tables_in(record)]
+        return [TableFile(folder / name) for name in names]
 
     def to_frame(self, model: str | None = None, columns: Sequence[str] | None = None) -> "geopandas.GeoDataFrame":
         """One row for each row of the user's table that has been tried, in its order; failed ones have no embedding.
@@ -118,7 +118,7 @@ class Run:
         """The grids by id; each is read when it is asked for."""
         frame = self.to_frame(model, ["id", "row", "status", "href"])
         done = frame[frame["status"] == "ok"]
-        return Grids(self.path / self._only(model) / UNITS, list(zip(done["id"], done["href"], strict=True)))
+        return Grids(self.path / self._only(model) / TABLES, list(zip(done["id"], done["href"], strict=True)))
 
     def to_xarray(self, model: str | None = None) -> "xr.Dataset":
         """Vectors as `embedding[row, band]`, with id, place, time and status of each row beside them."""
@@ -226,11 +226,6 @@ def _plain(column: "pd.Series") -> NDArray[np.generic]:
 def _tables_in(record: Path) -> list[str]:
     files = _json(record).get("files")
     return sorted(name for name in (files if isinstance(files, dict) else {}) if name.endswith(".parquet"))
-
-
-def _found(folder: Path, name: str) -> Path:
-    beside = folder / UNITS / name
-    return beside if beside.exists() else folder / name
 
 
 def _json(path: Path) -> dict[str, JsonValue]:

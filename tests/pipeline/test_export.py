@@ -8,9 +8,11 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import geopandas
 import numpy as np
 import pandas as pd
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -164,6 +166,22 @@ def test_failed_rows_are_kept_with_their_error_and_only_they_are_tried_again(run
     assert len(geopandas.read_parquet(run / MODEL / "units/u000000.parquet")) == 20
 
 
+@pytest.mark.parametrize("grid_format", [None, "npz"])
+def test_the_folder_of_a_model_s_tables_is_one_table_to_any_reader(run, log, grid_format):
+    first_fails = LoggedField(log, fails=lambda key, times: len(asked(log)) <= 10)  # a unit without a vector
+    report = export(run, log, rows=25, backend=first_fails, grid_format=grid_format)
+    assert report.failed >= 10
+    folder = run / MODEL / "units"
+    assert [path.suffix for path in folder.iterdir()] == [".parquet"] * 3
+    frame = geopandas.read_parquet(folder)
+    assert frame.crs.to_epsg() == 4326
+    table = pyarrow.dataset.dataset(folder).to_table(columns=["row", "status"])
+    query = f"SELECT row, status FROM read_parquet('{folder}/*.parquet')"
+    for found in (frame, pd.read_parquet(folder), table.to_pandas(), duckdb.sql(query).df()):
+        assert sorted(found["row"]) == list(range(25))
+        assert (found["status"] == "failed").sum() == report.failed
+
+
 def vectors(run: Path) -> dict[int, bytes]:
     """Bytes of the vectors that there are, by row."""
     found = {}
@@ -203,8 +221,11 @@ def test_failed_grids_are_tried_again_and_the_others_stay_as_they_are(run, log):
         ({"temporal": TemporalSpec.year(2022)}, "places.digest: "),
         ({"unit_rows": 9}, "units.rows: 10 -> 9"),
         ({"backend": FieldProvider()}, 'provider: "logged field" -> "field:rs_embed.testing.hills"'),
-        ({"models": replace(get_card(MODEL), revision=7)}, "models.mosaiks_rcf.card_revision: 1 -> 7"),
-        ({"models": replace(get_card(MODEL), id="mine")}, "models.mine.card_revision: not there -> 1"),
+        (
+            {"models": replace(get_card(MODEL), revision=7)},
+            'models.mosaiks_rcf.model: ["mosaiks_rcf", 1] -> ["mosaiks_rcf", 7]',
+        ),
+        ({"models": replace(get_card(MODEL), id="mine")}, 'models.mine.model: not there -> ["mine", 1]'),
     ],
 )
 def test_another_request_for_the_same_folder_is_refused_with_what_changed(run, log, change, said):
@@ -293,7 +314,7 @@ def test_a_row_that_cannot_be_planned_fails_alone(run, log):
 def test_the_first_error_stops_an_export_that_is_told_so(run, log):
     flaky = LoggedField(log, fails=lambda key, times: len(asked(log)) > 12)
     refused(ConnectionError, "no answer", out=run, log=log, rows=40, backend=flaky, on_error="raise", fetch_workers=1)
-    assert len(list(run.glob(f"{MODEL}/units/*.json"))) == 1
+    assert len(list(run.glob(f"{MODEL}/records/*.json"))) == 1
     assert export(run, log, rows=40).ok == 40
 
 
@@ -338,9 +359,14 @@ def test_a_damaged_or_newer_manifest_is_refused(run, log):
 def test_leftovers_of_a_killed_process_are_removed(run, log):
     export(run, log, rows=25, grid_format="cog")
     units = run / MODEL / "units"
-    (units / "u000002.json").unlink()
+    (run / MODEL / "records/u000002.json").unlink()
     (units / "u000002.parquet").unlink()
-    for name in ("units/.part-u000002.parquet", "grids/u000002/.part-x.tif", "grids/u000002/000000099-stray.tif"):
+    for name in (
+        "units/.part-u000002.parquet",
+        "records/.part-u000002.json",
+        "grids/u000002/.part-x.tif",
+        "grids/u000002/000000099-stray.tif",
+    ):
         (run / MODEL / name).write_text("half")
     (run / ".part-run.json").write_text("half")
     assert export(run, log, rows=25, grid_format="cog").ok == 25
@@ -353,7 +379,7 @@ def test_a_damaged_or_missing_unit_is_made_again_and_the_others_are_not(run, log
     units = run / MODEL / "units"
     (units / "u000000.parquet").unlink()
     (units / "u000001.parquet").write_bytes((units / "u000001.parquet").read_bytes()[:100])
-    (units / "u000002.json").write_text("{")
+    (run / MODEL / "records/u000002.json").write_text("{")
     kept = (units / "u000002.parquet").stat().st_mtime_ns
     assert export(run, log, rows=30).ok == 30
     assert len(asked(log)) == 50

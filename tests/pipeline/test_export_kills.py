@@ -40,8 +40,8 @@ def whole(exports, tmp_path_factory) -> Path:
 def finished(run: Path) -> dict[str, tuple[int, bytes]]:
     """Files of all units that have a record: their time and content."""
     found = {}
-    for record in run.glob(f"{MODEL}/units/u*.json"):
-        for path in (record, record.with_suffix(".parquet")):
+    for record in run.glob(f"{MODEL}/records/u*.json"):
+        for path in (record, run / MODEL / "units" / f"{record.stem}.parquet"):
             found[path.name] = (path.stat().st_mtime_ns, path.read_bytes())
     return found
 

@@ -13,15 +13,12 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from rs_embed._room import is_about_space
 from rs_embed.errors import StorageError
 
 PART = ".part-"
 """Before the name of a file that is still being written."""
 LOCK = ".lock"
-SPARE_BYTES = 100_000
-"""Room for metadata beside the values of a grid."""
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FULL_TEXTS = ("No space left", "File too large", "Disk quota exceeded")
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -45,20 +42,6 @@ def storage_error(folder: Path, error: OSError) -> StorageError:
         f"Wanted to write to {str(folder)!r}, found: {error}.",
         fix=f"{fix}, then run the same command again: what is finished is kept",
     )
-
-
-def is_about_space(error: OSError) -> bool:
-    """Whether a disk or quota is full, or a file as large as it may be (libraries may tell in words alone)."""
-    return error.errno in _FULL or any(text in str(error) for text in _FULL_TEXTS)
-
-
-def require_room(folder: Path, size: int) -> None:
-    """Raise what the disk would, before a library writes that much.
-
-    GDAL tells of a full disk in an error of its own, and HDF5 takes the process with it (h5py 3.16, signal 11).
-    """
-    if shutil.disk_usage(folder).free < size + SPARE_BYTES:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def part_of(path: Path) -> Path:

@@ -7,19 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from rs_embed._place_columns import Place, Places
+from rs_embed._room import is_about_space
 from rs_embed.embedding import Embedding
 from rs_embed.errors import SpecError, StorageError
-from rs_embed.pipeline.durable import (
-    is_about_space,
-    remove,
-    storage_error,
-    storing,
-)
+from rs_embed.pipeline.durable import remove, storage_error, storing
 from rs_embed.pipeline.inputs import InputKeeper
 from rs_embed.pipeline.plan import Job, Plan, plan_items
 from rs_embed.pipeline.unit_sink import ModelExport, Outcome, UnitSink, Unplanned, stem_of
 from rs_embed.pipeline.units import Unit, Units
+from rs_embed.places.columns import Place, Places
 from rs_embed.writers.base import GridFormat
 from rs_embed.writers.reading import TableFile
 from rs_embed.writers.stac import items_of, write_stac

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from rs_embed.errors import StorageError
 from rs_embed.pipeline.durable import remove, remove_parts, sha256_of, size_of, write_json
 from rs_embed.pipeline.unit_tables import read_unit
-from rs_embed.pipeline.units import Unit
+from rs_embed.pipeline.units import RECORDS, TABLES, Unit
 
 MANIFEST = "run.json"
 PLACES = "places.npz"
@@ -146,7 +146,7 @@ class UnitStore:
 
     def table(self, unit: Unit) -> Path:
         """The rows of a unit: vectors, or where the grids are."""
-        return self.folder / "units" / f"{unit.name}.parquet"
+        return self.folder / TABLES / f"{unit.name}.parquet"
 
     def grids(self, unit: Unit) -> Path:
         """The folder of a unit's grids."""
@@ -154,7 +154,7 @@ class UnitStore:
 
     def record(self, unit: Unit) -> Path:
         """What says that the unit is finished."""
-        return self.folder / "units" / f"{unit.name}.json"
+        return self.folder / RECORDS / f"{unit.name}.json"
 
     @staticmethod
     def missing(unit: Unit, record: Record | None) -> tuple[int, ...]:

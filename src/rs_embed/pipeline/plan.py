@@ -5,8 +5,10 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import TypedDict
 
 from odc.geo.geobox import GeoBox
+from pydantic import JsonValue
 
 from rs_embed.embedders._framing import Prep
 from rs_embed.embedders.base import Embedder, ModelRequest
@@ -15,7 +17,7 @@ from rs_embed.errors import SpecError
 from rs_embed.geo import geobox_for, refined, subgrid
 from rs_embed.providers.base import Provider, Query
 from rs_embed.settings import SeriesKnobs
-from rs_embed.specs import OutputSpec, Region, Series, SpatialSpec, TemporalSpec
+from rs_embed.specs import OutputSpec, Precision, Region, Series, SpatialSpec, TemporalSpec
 
 FINGERPRINT_VERSION = 1
 _NOT_NUMBERS = {"fetch_workers", "ckpt", "min_valid_fraction"}
@@ -161,25 +163,48 @@ def _whole(request: ModelRequest, provider: Provider, window: TemporalSpec | Non
     return subgrid(geobox, (0, 0), modality.grid_px, (rows, cols))
 
 
+class JobFacts(TypedDict):
+    """What a job is."""
+
+    model: list[str | int]
+    """Id and revision of the card."""
+    knobs: dict[str, JsonValue]
+    """Those that change numbers, in force."""
+    weights: str
+    inputs: dict[str, dict[str, object]]
+    """Modality -> sensor."""
+    output: dict[str, object]
+    prep: Prep
+    precision: Precision
+    provider: str
+
+
+def job_facts(job: Job) -> JobFacts:
+    """All that decides the numbers of a job, but for the places and days; loads the network to know its weights."""
+    card, knobs = job.request.card, job.embedder.knobs_in_force()
+    return JobFacts(
+        model=[card.id, card.revision],
+        knobs={name: value for name, value in knobs.items() if name not in _NOT_NUMBERS},
+        weights=job.embedder.network.weights_id,
+        inputs={modality.name: asdict(sensor) for modality, sensor in job.request.inputs},
+        output=asdict(job.output),
+        prep=job.prep,
+        precision=job.request.precision,
+        provider=job.provider.identity(),
+    )
+
+
 def fingerprint(job: Job, item: Item) -> str:
     """sha256 of the canonical JSON of everything that decides the numbers of an item."""
-    spatial, window = item.spatial, item.window
-    card = job.request.card
-    knobs = {name: value for name, value in job.embedder.knobs_in_force().items() if name not in _NOT_NUMBERS}
-    facts = {
+    spatial, window, facts = item.spatial, item.window, job_facts(job)
+    whole = {
+        **facts,
         "version": FINGERPRINT_VERSION,
-        "model": [card.id, card.revision],
-        "knobs": knobs,
-        "weights": job.embedder.network.weights_id,
-        "inputs": [[modality.name, asdict(sensor)] for modality, sensor in job.request.inputs],
+        "inputs": [[name, sensor] for name, sensor in facts["inputs"].items()],  # their order counts
         "spatial": None if spatial is None else [type(spatial).__name__, asdict(spatial)],
         "temporal": None if window is None else asdict(window),
-        "output": asdict(job.output),
-        "prep": job.prep,
-        "precision": job.request.precision,
-        "provider": job.provider.identity(),
     }
-    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), default=_plain)
+    text = json.dumps(whole, sort_keys=True, separators=(",", ":"), default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

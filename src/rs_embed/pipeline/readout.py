@@ -192,6 +192,7 @@ def input_meta(chip: Chip, name: str, sensor: SensorSpec) -> InputMeta:
         fill_value=sensor.fill_value,
         cloudy_pct=sensor.cloudy_pct,
         notes=chip.source.notes,
+        clear_observations=chip.source.clear_observations,
     )
 
 

@@ -8,14 +8,15 @@ from typing import Protocol
 
 import numpy as np
 
-from rs_embed._place_columns import Place
+from rs_embed._room import require_room
 from rs_embed.embedding import Embedding
 from rs_embed.errors import RSEmbedError
-from rs_embed.pipeline.durable import make_folder, part_of, publish, remove, remove_parts, require_room
+from rs_embed.pipeline.durable import make_folder, part_of, publish, remove, remove_parts
 from rs_embed.pipeline.journal import Record, UnitStore
 from rs_embed.pipeline.plan import Job
 from rs_embed.pipeline.unit_tables import merge_units
 from rs_embed.pipeline.units import Unit
+from rs_embed.places.columns import Place
 from rs_embed.writers.base import SUFFIX, GridFormat, Row, RunHeader
 from rs_embed.writers.grids import write_grid
 from rs_embed.writers.table import write_index, write_table
@@ -61,8 +62,9 @@ class UnitSink:
         self._model, self._unit, self._format = model, unit, grid_format
         self._rows: dict[int, Row] = {}
         self._hrefs: dict[int, str] = {}
-        make_folder(model.store.table(unit).parent)
-        remove_parts(model.store.table(unit).parent)
+        for folder in (model.store.table(unit).parent, model.store.record(unit).parent):
+            make_folder(folder)
+            remove_parts(folder)
 
     def put(self, place: Place, outcome: Outcome) -> None:
         """Take one outcome; of a grid only the metadata are kept in memory."""

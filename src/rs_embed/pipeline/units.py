@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rs_embed._optional import require
-from rs_embed._place_columns import Places
 from rs_embed.geo import utm_epsg
+from rs_embed.places.columns import Places
 
 UNIT_ROWS = 4096
 """One file, and at most what a crash costs: 12.6 MB of 768 float32."""
+TABLES, RECORDS = "units", "records"
+"""Folders of a model: nothing but tables in the one, so that any reader takes it whole."""
 _HILBERT_LEVEL = 16
 """The Earth in 65,536 x 65,536 cells, 600 m and less; always the same, so that a row's cell depends on it alone."""
 

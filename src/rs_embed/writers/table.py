@@ -125,7 +125,7 @@ def _other_columns(rows: Sequence[Row], header: RunHeader) -> "dict[str, pa.Arra
         "proj_code": each(pa.string(), lambda one: one.meta.crs),
         "transform": each(pa.list_(pa.float64()), lambda one: one.meta.transform),
         "valid_fraction": each(pa.float32(), lambda one: one.meta.valid_fraction),
-        "cloud_fraction": pa.nulls(len(rows), pa.float32()),  # no provider tells it yet
+        "cloud_fraction": pa.nulls(len(rows), pa.float32()),  # unknown: providers tell cloud from nodata nowhere
         "status": pa.array([row.status for row in rows], pa.string()),
         "stage": pa.array([row.stage for row in rows], pa.string()),
         "error": pa.array([row.error for row in rows], pa.string()),

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from rs_embed._call import Backend, Bands, KnobValue, Modalities, Sensors
-from rs_embed._export_estimate import ExportPlan, estimate
-from rs_embed._export_request import VECTORS, Asked, Models, versions
 from rs_embed._optional import require
 from rs_embed._progress import progress_bar
 from rs_embed.errors import SpecError
+from rs_embed.exports.estimate import ExportPlan, estimate
+from rs_embed.exports.request import VECTORS, Asked, Models, versions
 from rs_embed.pipeline.durable import locked, make_folder, part_of, publish, remove_parts, storing
 from rs_embed.pipeline.export import Export, OnError, run_export
 from rs_embed.pipeline.inputs import FOLDER as INPUTS
@@ -26,7 +26,7 @@ from rs_embed.pipeline.inputs import InputKeeper
 from rs_embed.pipeline.journal import PLACES, Manifest, UnitStore, digest_of
 from rs_embed.pipeline.unit_sink import ModelExport
 from rs_embed.pipeline.unit_tables import RUN
-from rs_embed.pipeline.units import UNIT_ROWS, Units, cut_units
+from rs_embed.pipeline.units import RECORDS, UNIT_ROWS, Units, cut_units
 from rs_embed.places import Places, read_places
 from rs_embed.specs import InputPrep, OutputSpec, Precision
 from rs_embed.writers.base import Dtype, RunHeader
@@ -113,9 +113,8 @@ def export_embeddings(
     for package in ("pyarrow", "geopandas"):
         require(package, "export")
     imagery = sensor, modality, bands
-    asked = Asked(
-        models, output, backend, format, dtype, unit_rows, on_error, *imagery, input_prep, device, precision, knobs
-    )
+    given = models, output, backend, format, dtype, unit_rows, on_error
+    asked = Asked(*given, *imagery, input_prep, device, precision, knobs, save_inputs)
     table = read_places(places, temporal=temporal, buffer_m=buffer_m)
     folder = Path(out).expanduser()
     jobs, units = asked.jobs(folder / INPUTS if save_inputs else None), cut_units(table, unit_rows)
@@ -212,7 +211,7 @@ def counts(export: Export) -> tuple[int, int]:
 
 
 def _finished(folder: Path) -> int:
-    return sum(1 for _ in folder.glob("*/units/u*.json"))
+    return sum(1 for _ in folder.glob(f"*/{RECORDS}/u*.json"))
 
 
 @contextmanager

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rs_embed._checks import require_number
-from rs_embed._place_columns import Strings
-from rs_embed._place_problems import SHOWN, PlaceProblems, cell, numbers
 from rs_embed.errors import SpecError
 from rs_embed.geo import project
+from rs_embed.places.columns import Strings
+from rs_embed.places.problems import SHOWN, PlaceProblems, cell, numbers
 from rs_embed.specs import MAX_BUFFER_M
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ from typing import TypeVar
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from rs_embed.errors import SpecError, StorageError
-from rs_embed.exports import ExportReport, export_embeddings
+from rs_embed.exports.exporting import ExportReport, export_embeddings
 from rs_embed.pipeline.durable import used_by
 from rs_embed.pipeline.export import OnError
 from rs_embed.pipeline.journal import MANIFEST, PLACES, Manifest, Record
+from rs_embed.pipeline.units import RECORDS
 from rs_embed.places import Places
 from rs_embed.specs import InputPrep, OutputSpec, Precision, SensorSpec
 from rs_embed.writers.base import Dtype
@@ -46,6 +47,7 @@ class _Command(BaseModel):
     input_prep: InputPrep
     device: str
     precision: Precision
+    save_inputs: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def run_status(folder: str | Path) -> RunStatus:
     units = (facts.places.rows + facts.units.rows - 1) // facts.units.rows
     models = []
     for name in facts.models:
-        records = [_record(file) for file in sorted((path / name / "units").glob("u*.json"))]
+        records = [_record(file) for file in sorted((path / name / RECORDS).glob("u*.json"))]
         ok, failed = sum(one.ok for one in records), sum(len(one.failed) for one in records)
         models.append(ModelStatus(name, facts.places.rows, ok, failed, units, len(records)))
     return RunStatus(path, manifest.created, used_by(path), tuple(models))
@@ -126,6 +128,7 @@ def retry_export(folder: str | Path, *, progress: bool = True) -> ExportReport:
         input_prep=command.input_prep,
         device=command.device,
         precision=command.precision,
+        save_inputs=command.save_inputs,
         progress=progress,
     )
 

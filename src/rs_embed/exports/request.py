@@ -17,7 +17,7 @@ from rs_embed.embedders.card import ModelCard
 from rs_embed.errors import SpecError
 from rs_embed.pipeline.export import OnError
 from rs_embed.pipeline.inputs import InputKeeper
-from rs_embed.pipeline.plan import _NOT_NUMBERS as NOT_NUMBERS
+from rs_embed.pipeline.plan import job_facts
 from rs_embed.pipeline.unit_sink import slug
 from rs_embed.pipeline.units import Units
 from rs_embed.places import Places
@@ -52,6 +52,7 @@ class Asked:
     device: str
     precision: Precision
     knobs: Mapping[str, KnobValue]
+    save_inputs: bool = False
 
     def __post_init__(self) -> None:
         require_choice("dtype", self.dtype, get_args(Dtype))
@@ -98,16 +99,13 @@ class Asked:
 
     def request(self, jobs: "Mapping[str, Job]", places: Places, units: Units) -> dict[str, JsonValue]:
         """All that decides the numbers and the files; loads the networks to know their weights."""
-        provider = next(iter(jobs.values())).provider
         return plain(
             {
-                "models": {name: _model_facts(job) for name, job in jobs.items()},
-                "output": asdict(self.output),
+                "models": {name: {**job_facts(job), "device": job.embedder.device.type} for name, job in jobs.items()},
                 "format": self.grid_format or VECTORS,
                 "dtype": self.dtype,
                 "places": {"rows": len(places), "digest": places.digest()},
                 "units": {"rows": self.unit_rows, "digest": units.digest()},
-                "provider": provider.identity(),
                 "versions": {name: version(name) for name in NUMBERS},
             }
         )
@@ -133,7 +131,10 @@ def _backend_text(backend: Backend) -> str | None:
     return backend if isinstance(backend, str) else None
 
 
-_REPEATED = ("format", "dtype", "unit_rows", "on_error", "modality", "bands", "input_prep", "device", "precision")
+_REPEATED = (
+    *("format", "dtype", "unit_rows", "on_error", "modality", "bands", "input_prep", "device", "precision"),
+    "save_inputs",
+)
 
 
 def versions() -> dict[str, str]:
@@ -150,19 +151,6 @@ def _with_knobs(
     if isinstance(models, Mapping):
         return [(model, {**shared, **knobs}) for model, knobs in models.items()]
     return [(model, shared) for model in models]
-
-
-def _model_facts(job: "Job") -> dict[str, object]:
-    request = job.request
-    return {
-        "card_revision": request.card.revision,
-        "weights": job.embedder.network.weights_id,
-        "knobs": {name: value for name, value in job.embedder.knobs_in_force().items() if name not in NOT_NUMBERS},
-        "inputs": {modality.name: asdict(sensor) for modality, sensor in request.inputs},
-        "input_prep": job.prep,
-        "precision": request.precision,
-        "device": job.embedder.device.type,
-    }
 
 
 def plain(value: Mapping[str, object]) -> dict[str, JsonValue]:

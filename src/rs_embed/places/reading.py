@@ -7,30 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rs_embed._place_checks import read_buffer, read_ids, read_outlines, read_points
-from rs_embed._place_columns import Days, Place, Places, Strings, outline_text
-from rs_embed._place_days import Temporal, read_windows
-from rs_embed._place_files import read_table
-from rs_embed._place_problems import PlaceProblems
 from rs_embed.errors import SpecError
+from rs_embed.places.checks import read_buffer, read_ids, read_outlines, read_points
+from rs_embed.places.columns import Days, Places, Strings, outline_text
+from rs_embed.places.days import Temporal, read_windows
+from rs_embed.places.files import read_table
+from rs_embed.places.problems import PlaceProblems
 from rs_embed.specs import BBox, PointBuffer, Region, SpatialSpec
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
 
-    Given: TypeAlias = (
-        Sequence[SpatialSpec]
-        | Sequence[tuple[float, float]]
-        | NDArray[np.floating]
-        | pd.DataFrame
-        | Places
-        | str
-        | Path
-    )
-
-__all__ = ["Column", "Place", "Places", "Temporal", "read_places"]
+Given: TypeAlias = (
+    "Sequence[SpatialSpec] | Sequence[tuple[float, float]] | NDArray[np.floating] | pd.DataFrame | Places | str | Path"
+)
+"""What can be read as places."""
 
 Column = str | Literal[False] | None
 """A column's name; `None`: the usual names are looked for; `False`: there is none, whatever the names say."""

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rs_embed._place_columns import Days
-from rs_embed._place_problems import PlaceProblems, cell, numbers
 from rs_embed.errors import SpecError
+from rs_embed.places.columns import Days
+from rs_embed.places.problems import PlaceProblems, cell, numbers
 from rs_embed.specs import TemporalSpec
 
 if TYPE_CHECKING:
