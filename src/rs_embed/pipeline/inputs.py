@@ -4,18 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from odc.geo.geobox import GeoBox
 
 from rs_embed.chip import Chip
 from rs_embed.pipeline.durable import make_folder, part_of, publish, remove_parts
 from rs_embed.pipeline.plan import Plan
-from rs_embed.providers.base import Provider, Query
-from rs_embed.specs import SensorSpec
+from rs_embed.providers.base import Provider, Query, Wrapped
 
 FOLDER = "inputs"
 
 
-class InputKeeper:
+class InputKeeper(Wrapped):
     """A provider that writes each chip it brings to `inputs/<unit>/<row>-<id>-<modality>.npz`.
 
     A file holds `values` (`[T, C, H, W]`, NaN is nodata), `bands`, `units`, `times` (ISO 8601, UTC; empty where not
@@ -23,8 +21,8 @@ class InputKeeper:
     """
 
     def __init__(self, provider: Provider, folder: Path) -> None:
-        self._provider, self._folder = provider, folder
-        self.name = provider.name
+        super().__init__(provider)
+        self._folder = folder
         self._paths: dict[Query, Path] = {}
 
     def expect(self, unit: str, stems: Sequence[str], plans: Sequence[Plan]) -> None:
@@ -43,18 +41,6 @@ class InputKeeper:
             for stem, item in zip(stems, plan.items, strict=True)
             for query in item.queries
         }
-
-    def identity(self) -> str:
-        """That of the provider."""
-        return self._provider.identity()
-
-    def require(self, modality: str, sensor: SensorSpec) -> None:
-        """See `Provider`."""
-        self._provider.require(modality, sensor)
-
-    def native_geobox(self, query: Query) -> GeoBox | None:
-        """See `Provider`."""
-        return self._provider.native_geobox(query)
 
     def fetch(self, query: Query) -> Chip:
         """The provider's chip, once it is kept."""

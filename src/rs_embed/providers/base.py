@@ -1,5 +1,6 @@
 """The seam between the pipeline and imagery: a query goes in, a chip comes out."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,3 +76,27 @@ class Provider(Protocol):
             ReadError: A file or answer could not be read.
         """
         ...
+
+
+class Wrapped(ABC):
+    """A provider around another, which it asks for everything but chips."""
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        self.name = provider.name
+
+    def identity(self) -> str:
+        """That of the provider."""
+        return self._provider.identity()
+
+    def require(self, modality: str, sensor: SensorSpec) -> None:
+        """See `Provider`."""
+        self._provider.require(modality, sensor)
+
+    def native_geobox(self, query: Query) -> GeoBox | None:
+        """See `Provider`."""
+        return self._provider.native_geobox(query)
+
+    @abstractmethod
+    def fetch(self, query: Query) -> Chip:
+        """See `Provider`."""

@@ -17,8 +17,7 @@ from odc.geo.geobox import GeoBox
 from rs_embed.bands import bands_of
 from rs_embed.chip import Chip, Source
 from rs_embed.errors import StorageError
-from rs_embed.providers.base import Provider, Query
-from rs_embed.specs import SensorSpec
+from rs_embed.providers.base import Provider, Query, Wrapped
 
 FORMAT = 1
 SWEEP_EVERY = 50
@@ -27,7 +26,7 @@ SWEEP_TO = 0.9
 """Share of the limit that a sweep leaves."""
 
 
-class CachedProvider:
+class CachedProvider(Wrapped):
     """A provider whose chips are kept in a folder; safe for several threads and processes at once.
 
     A chip is found again by everything that decides its pixels: the provider's identity, sensor, grid, days, series.
@@ -43,8 +42,8 @@ class CachedProvider:
     """
 
     def __init__(self, provider: Provider, folder: Path, limit_gb: float) -> None:
-        self._provider, self._folder, self._limit = provider, folder, limit_gb * 1e9
-        self.name = provider.name
+        super().__init__(provider)
+        self._folder, self._limit = folder, limit_gb * 1e9
         self._written = 0
         self._lock = threading.Lock()
         try:
@@ -53,18 +52,6 @@ class CachedProvider:
             raise StorageError(
                 f"Wanted a folder for chips at {str(folder)!r}, found: {error}.", fix="change or unset the chip cache"
             ) from error
-
-    def identity(self) -> str:
-        """That of the provider."""
-        return self._provider.identity()
-
-    def require(self, modality: str, sensor: SensorSpec) -> None:
-        """See `Provider`."""
-        self._provider.require(modality, sensor)
-
-    def native_geobox(self, query: Query) -> GeoBox | None:
-        """See `Provider`."""
-        return self._provider.native_geobox(query)
 
     def fetch(self, query: Query) -> Chip:
         """The chip kept, else the provider's.
