@@ -57,7 +57,7 @@ def import_torch() -> dict[str, float]:
     start = time.perf_counter()
     import torch  # noqa: F401
 
-    return {"seconds": time.perf_counter() - start, "peak_mb": _peak_mb()}
+    return {"seconds": time.perf_counter() - start, "peak_mb": peak_mb()}
 
 
 def cold(model: str, checkpoint: str) -> dict[str, float]:
@@ -67,7 +67,7 @@ def cold(model: str, checkpoint: str) -> dict[str, float]:
 
     place = PointBuffer(lon=12.9394, lat=47.7682, buffer_m=CASES[model].buffer_m)
     get_embedding(model, place, backend="sample", ckpt=checkpoint, input_prep="crop")
-    return {"seconds": time.perf_counter() - start, "peak_mb": _peak_mb()}
+    return {"seconds": time.perf_counter() - start, "peak_mb": peak_mb()}
 
 
 def warm(model: str, checkpoint: str, turns: str) -> dict[str, float]:
@@ -75,10 +75,10 @@ def warm(model: str, checkpoint: str, turns: str) -> dict[str, float]:
     from rs_embed import get_embedding
 
     arrays, batch, embedder = _ready(model, checkpoint, "fp32")
-    figures = _in_turns(
+    figures = in_turns(
         lambda: get_embedding(model, **arrays, ckpt=checkpoint, device="cpu"), lambda: embedder.run(batch), int(turns)
     )
-    return figures | {"peak_mb": _peak_mb()}
+    return figures | {"peak_mb": peak_mb()}
 
 
 def bf16(model: str, checkpoint: str, turns: str) -> dict[str, float]:
@@ -91,7 +91,7 @@ def bf16(model: str, checkpoint: str, turns: str) -> dict[str, float]:
     cosine = cosine_similarity(tokens.values, fast.run(batch).values, dim=-1)
     whole, patches = cosine[:, : tokens.layout.prefix], cosine[:, tokens.layout.prefix :]
     figures = {"cosine": float(patches.min())} | ({"cosine_whole": float(whole.min())} if whole.numel() else {})
-    return _in_turns(lambda: fast.run(batch), lambda: exact.run(batch), int(turns)) | figures
+    return in_turns(lambda: fast.run(batch), lambda: exact.run(batch), int(turns)) | figures
 
 
 def _ready(model: str, checkpoint: str, precision: str):
@@ -115,7 +115,7 @@ def _ready(model: str, checkpoint: str, precision: str):
     return arrays, ModelInput.stack(inputs), job.embedder
 
 
-def _in_turns(one: Callable[[], None], other: Callable[[], None], turns: int) -> dict[str, float]:
+def in_turns(one: Callable[[], None], other: Callable[[], None], turns: int) -> dict[str, float]:
     one(), other()
     pairs = []
     for turn in range(turns):
@@ -136,13 +136,13 @@ def _in_turns(one: Callable[[], None], other: Callable[[], None], turns: int) ->
     }
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _child(task: str, threads: int, *arguments: str) -> dict[str, float]:
+def child(task: str, threads: int, *arguments: str, script: str = __file__) -> dict[str, float]:
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, __file__, task, *arguments]
+    command = [sys.executable, script, task, *arguments]
     start = time.perf_counter()
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     whole = time.perf_counter() - start
@@ -151,7 +151,7 @@ def _child(task: str, threads: int, *arguments: str) -> dict[str, float]:
 
 def _best(task: str, runs: int, *arguments: str, threads: int = 2) -> dict[str, float]:
     """The fastest of several processes: the one that neighbours disturbed least."""
-    return min((_child(task, threads, *arguments) for _ in range(runs)), key=lambda figures: figures["seconds"])
+    return min((child(task, threads, *arguments) for _ in range(runs)), key=lambda figures: figures["seconds"])
 
 
 def _save_checkpoint(model: str, path: Path) -> None:
@@ -167,6 +167,8 @@ def _save_checkpoint(model: str, path: Path) -> None:
 
 
 def main(models: list[str], *, quick: bool) -> None:
+    import many  # takes what it measures with from here
+
     lines = [f"# Results\n\n{date.today()}, {_chip()}, {_versions()}. Made by `make bench`; ratios are of one run.\n"]
     row = "| {} | {} | {} |".format
     own, torch_ = _best("import_time", 1 if quick else 7), _best("import_torch", 1 if quick else 5)
@@ -178,7 +180,7 @@ def main(models: list[str], *, quick: bool) -> None:
             checkpoint = Path(folder) / f"{model}.pt"
             _save_checkpoint(model, checkpoint)
             lines += [row(*cells) for cells in _rows(model, str(checkpoint), torch_, quick=quick)]
-    text = "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n" + many.section(quick=quick)
     if not quick:
         RESULTS.write_text(text)
     print(text)
@@ -200,7 +202,7 @@ def _rows(model: str, checkpoint: str, torch_: dict[str, float], *, quick: bool)
         ("its peak memory", f"{first['peak_mb']:.0f} MB ({above_mb:.0f} MB above torch)", ""),
     ]
     for threads in (1, 2):
-        run = _child("warm", threads, model, checkpoint, turns)
+        run = child("warm", threads, model, checkpoint, turns)
         rows.append(
             (
                 f"{model}: warm public call / bare encoder, {case.label}, {threads} thread(s)",
@@ -210,7 +212,7 @@ def _rows(model: str, checkpoint: str, torch_: dict[str, float], *, quick: bool)
             )
         )
     rows.append(("peak memory of that process", f"{run['peak_mb']:.0f} MB", ""))
-    run = _child("bf16", 1, model, checkpoint, turns)
+    run = child("bf16", 1, model, checkpoint, turns)
     whole = f"; {run['cosine_whole']:.5f} of the token for the whole" if "cosine_whole" in run else ""
     rows.append(
         (
