@@ -13,6 +13,7 @@ import ee
 from odc.geo.geobox import GeoBox
 
 from rs_embed.bands import Unit, bands_of
+from rs_embed.providers._conditions import CLEAR_SCL, Condition
 from rs_embed.providers._ee_archives import (
     CLOUD_SCORE,
     HIGHEST_OLCI_REFLECTANCE,
@@ -24,7 +25,6 @@ from rs_embed.providers._ee_archives import (
     Transport,
     conditions_of,
 )
-from rs_embed.providers._conditions import CLEAR_SCL, Condition
 from rs_embed.providers._ee_scenes import FramePlan, Scene
 from rs_embed.providers._grids import bounds_deg, lonlat_border
 from rs_embed.providers._passes import LOOK_PX, look_at

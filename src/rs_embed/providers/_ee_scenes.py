@@ -69,7 +69,6 @@ class FramePlan:
 
 def clearest_first(passes: Iterable[tuple[Scene, ...]]) -> list[tuple[Scene, ...]]:
     """Passes by the share of the chip that they show, to a tenth of a percent; then by cloud; then the latest."""
-
     return sorted(passes, key=lambda one: rank(one, math.fsum(scene.clear for scene in one)))
 
 
