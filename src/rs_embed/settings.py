@@ -156,6 +156,11 @@ def _families(root: type[Knobs] = Knobs) -> Iterator[type[Knobs]]:
         yield from _families(family)
 
 
+def google_key_named() -> bool:
+    """Whether google-auth is told of a key file."""
+    return bool(os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"))
+
+
 def set_variables() -> dict[str, str]:
     """The variables of this library that are set, with their values."""
     return {name.upper(): value for name, value in sorted(os.environ.items()) if name.upper().startswith(PREFIX)}

@@ -15,7 +15,7 @@ from rasterio.windows import Window
 
 from stac_server.flavours import HELD, S2, Quirks, baseline_of, scenes, stored_offset
 
-REACH_M = 1100
+REACH_M = 800
 BLOCK_PX = 512
 OVERVIEW_VALUE = 60_000
 _LOCKS: dict[tuple, threading.Lock] = {}
@@ -81,7 +81,7 @@ def _windows(scene: Scene, step: float, width: int, height: int) -> list[Window]
         if not np.isfinite([x, y]).all():
             continue
         metres = 111_000.0 if scene.crs == "EPSG:4326" else 1.0
-        across = max(2, int(REACH_M / metres / step) + 1)
+        across = min(400, max(2, int(REACH_M / metres / step) + 1))
         wider = int(across / max(0.1, np.cos(np.radians(lat)))) if metres > 1 else across
         col, row = int((x - scene.left) // step), int((scene.top - y) // step)
         first_col, last_col = max(0, col - wider), min(width, col + wider)

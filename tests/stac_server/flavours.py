@@ -99,8 +99,8 @@ def baseline_of(quirks: Quirks, scene: Scene) -> str:
 def item(quirks: Quirks, collection: str, scene: Scene, base: str, files: str) -> dict:
     """One item, as the catalogue has it."""
     when = scene.when if scene.when.tzinfo else scene.when.replace(tzinfo=UTC)
-    told = {"datetime": f"{when:%Y-%m-%dT%H:%M:%S}.024000Z", "created": "2024-01-01T00:00:00Z", **quirks.extra}
-    told |= _properties(quirks, collection, scene)
+    told = {"datetime": f"{when:%Y-%m-%dT%H:%M:%S}.024000Z", "created": "2024-01-01T00:00:00Z"}
+    told |= _properties(quirks, collection, scene) | quirks.extra
     names = HELD[quirks.flavour][collection][1]
     bands = [spec.name for spec in scene.specs if spec.name in names] or list(names)
     assets = {names[b]: _asset(quirks, collection, scene, b, files) for b in bands if names[b] not in quirks.missing}

@@ -63,7 +63,7 @@ class Handler(BaseHTTPRequestHandler):
     def _name(self, method: str, rest: list[str]) -> str:
         if rest[0] == "files":
             return {"HEAD": "head", "GET": "range" if self.headers.get("Range") else "whole"}[method]
-        return {"search": "search", "token": "token"}.get(rest[-1], "landing")
+        return "token" if rest[0] == "sas" else {"search": "search", "token": "token"}.get(rest[-1], "landing")
 
     def _fail(self, fault: dict) -> None:
         self.close_connection = True

@@ -21,6 +21,9 @@ BASELINE = "s2:processing_baseline"
 MANY_TOO_LOW = 0.05
 """Share of DN under 1000 that says that the offset is not in them: with it, only a negative reflectance is so low."""
 
+ENOUGH_TO_BE_DARK_PX = 4096
+"""In a smaller chip nothing need be dark (640 m at 10 m)."""
+
 
 @dataclass(frozen=True)
 class Offset:
@@ -87,6 +90,7 @@ def doubts(stored: Pixels, offset: Offset, told: Mapping[str, object], scene: st
                 f"them, though metadata say so ({offset.reason}). If so, use Stac(offset=0)."
             )
     if offset.dn == 0 and offset.doubtful and len(bands) >= FEWEST_BANDS_TO_JUDGE and _newer(told):
+        bands = [plane for plane in bands if plane.size >= ENOUGH_TO_BE_DARK_PX] or [np.zeros(1, np.float32)]
         darkest, brightest = UNHARMONISED_DN
         start = min(float(np.percentile(plane, 1)) for plane in bands)
         if darkest <= start <= brightest:

@@ -41,7 +41,7 @@ class SearchJudge:
 
     def verdict(self, error: Exception, doing: str) -> Verdict:
         """See `Judge`."""
-        status = error.status_code if isinstance(error, APIError) else None
+        status = vars(error).get("status_code")  # not set where there was no answer
         said = re.sub(r"<[^>]+>|\s+", " ", str(error)).strip()[:300] or None
         if status == 429:
             return Verdict("throttled", _told(QuotaExceeded, "too many requests", doing, said, _LATER))
@@ -64,7 +64,7 @@ class _PatientIO(StacApiIO):
     """The client's own way to ask, with our retries and limits around every request."""
 
     def __init__(self, retry: Retry, timeout_s: float) -> None:
-        super().__init__(timeout=timeout_s)
+        super().__init__(timeout=timeout_s, max_retries=None)  # by default it would retry itself, five times
         self._patience = retry
 
     def request(
@@ -94,7 +94,7 @@ class Search:
     """Finds the items of a catalogue. Safe to call from several threads."""
 
     def __init__(self, url: str, retry: Retry, timeout_s: float, max_items: int) -> None:
-        self._url, self._max_items = url, max_items
+        self._url, self._timeout_s, self._max_items = url, timeout_s, max_items
         self._io = _PatientIO(retry, timeout_s)
         self._client: Client | None = None
         self._opening = threading.Lock()
@@ -121,7 +121,7 @@ class Search:
         with kept.lock:
             if kept.items is None or time.monotonic() - kept.since > KEPT_S:
                 found = (item for box in boxes for item in self._ask(held, box, window))
-                kept.items, kept.since = tuple(without_duplicates({item.id: item for item in found}.values())), _now()
+                kept.items, kept.since = tuple(without_duplicates(found)), time.monotonic()
             return kept.items
 
     def _ask(self, held: StacCollection, box: Box, window: TemporalSpec | None) -> Iterator[Item]:
@@ -146,12 +146,8 @@ class Search:
     def _opened(self) -> Client:
         with self._opening:
             if self._client is None:
-                self._client = Client.open(self._url, stac_io=self._io)
+                self._client = Client.open(self._url, stac_io=self._io, timeout=self._timeout_s)  # else it unsets it
             return self._client
-
-
-def _now() -> float:
-    return time.monotonic()
 
 
 def _interval(window: TemporalSpec) -> str:
