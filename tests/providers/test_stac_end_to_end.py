@@ -137,7 +137,9 @@ signer = PlanetaryComputerSigner()
 href = "https://acct.blob.core.windows.net/box/a.tif"
 first = signer.sign(href)
 assert first == signer.sign(href) and first.startswith(href + "?sig="), first
-signer.renew(href)
+signer.renew("/vsicurl/" + href + "?sig=of another")
+assert signer.sign(href) == first
+signer.renew("/vsicurl/" + first)
 assert not sas.TOKEN_CACHE and signer.sign(href) != first
 assert signer.sign("https://elsewhere.example/a.tif") == "https://elsewhere.example/a.tif"
 """

@@ -121,7 +121,7 @@ def test_signed_links_are_signed_late_and_anew_when_they_have_run_out(stac_serve
     equal(provider.fetch(moved), expected(WORLD, moved))
     later = ask("toulouse", ("B2",), TemporalSpec.range("2022-07-01", "2022-07-20"))
     equal(provider.fetch(later), expected(WORLD, later))
-    assert site.count("token") <= 2 + 24  # one more, or one per thread that was refused at the same moment
+    assert site.count("token") == 2  # though many threads were refused together
 
 
 def test_a_link_that_is_refused_though_signed_anew_is_an_error(stac_server):

@@ -33,9 +33,9 @@ class LoopbackSigner:
             self._token = self._token or _ask(self._url)["token"]
             return f"{href}?{self._token}"
 
-    def renew(self, href: str) -> None:
+    def renew(self, signed: str) -> None:
         with self._lock:
-            self._token = ""
+            self._token = "" if signed.endswith(self._token) else self._token
 
 
 class Site:

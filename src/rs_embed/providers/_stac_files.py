@@ -97,6 +97,8 @@ class _File:
     lock: threading.Lock = field(default_factory=threading.Lock)
     dataset: rasterio.DatasetReader | None = None
     header: Header | None = None
+    url: str = ""
+    """As it was opened last, signed."""
     failed: bool = False
     """GDAL remembers a failure, and would not ask again unless told to."""
 
@@ -175,15 +177,15 @@ class Files:
             file.close()
             file.failed = True
             if _status(_words(error)) in (401, 403):
-                self._signer.renew(href)
+                self._signer.renew(file.url)
             raise
 
     def _opened(self, file: _File, href: str) -> tuple[rasterio.DatasetReader, Header]:
         if file.dataset is None or file.header is None:
-            url = "/vsicurl/" + self._signer.sign(href)  # late: a token lives for less than an hour
-            afresh = {"CPL_VSIL_CURL_NON_CACHED": url.partition("?")[0]} if file.failed else {}
+            file.url = "/vsicurl/" + self._signer.sign(href)  # late: a token may live for less than an hour
+            afresh = {"CPL_VSIL_CURL_NON_CACHED": file.url.partition("?")[0]} if file.failed else {}
             with rasterio.Env(**afresh):
                 # Without its overviews, a file cannot be read at another size than asked by accident.
-                file.dataset = rasterio.open(url, sharing=False, OVERVIEW_LEVEL="NONE")
+                file.dataset = rasterio.open(file.url, sharing=False, OVERVIEW_LEVEL="NONE")
             file.header = header_of(href, file.dataset)
         return file.dataset, file.header

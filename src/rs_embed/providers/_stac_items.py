@@ -60,7 +60,7 @@ class Item:
         if grids and all(is_outside(grid, geobox) for grid in grids):
             return False
         west, south, east, north = bounds_deg(geobox)
-        if self.footprint is None or east > 180:
+        if self.footprint is None or west < -180 or east > 180:
             return True
         around = shapely.box(west, south, east, north).buffer(_MARGIN_DEG / max(0.05, _cos(south, north)))
         return bool(self.footprint.intersects(around))
@@ -116,7 +116,9 @@ def _tile(properties: Mapping[str, object]) -> str | None:
 
 def _asset(asset: Mapping[str, object], properties: Mapping[str, object]) -> Asset:
     both = {**properties, **asset}
-    return Asset(_readable(str(asset["href"])), _grid(both), _scale(asset.get("raster:bands")))
+    bands = asset.get("raster:bands") or asset.get("bands")
+    first = bands[0] if isinstance(bands, Sequence) and bands else {}
+    return Asset(_readable(str(asset["href"])), _grid(both), _scale(asset) or _scale(first))
 
 
 def _readable(href: str) -> str:
@@ -134,11 +136,12 @@ def _grid(told: Mapping[str, object]) -> GeoBox | None:
     return GeoBox((int(shape[0]), int(shape[1])), Affine(*(float(one) for one in transform[:6])), code)
 
 
-def _scale(bands: object) -> tuple[float, float] | None:
-    first = bands[0] if isinstance(bands, Sequence) and bands else None
-    if not isinstance(first, Mapping) or "offset" not in first:
-        return None
-    return float(first.get("scale", 1.0)), float(first["offset"])
+def _scale(told: Mapping[str, object]) -> tuple[float, float] | None:
+    """As STAC 1.0 has it in `raster:bands`, and STAC 1.1 in `bands` or beside them."""
+    for scale, offset in (("scale", "offset"), ("raster:scale", "raster:offset")):
+        if offset in told:
+            return float(str(told.get(scale, 1.0))), float(str(told[offset]))
+    return None
 
 
 def _footprint(geometry: object) -> shapely.Geometry | None:

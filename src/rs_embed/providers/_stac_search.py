@@ -161,8 +161,8 @@ def areas(geobox: GeoBox) -> list[Box]:
     west, south, east, north = bounds_deg(geobox)
     west, south = math.floor(west / AREA_DEG) * AREA_DEG, max(-90.0, math.floor(south / AREA_DEG) * AREA_DEG)
     east, north = math.ceil(east / AREA_DEG) * AREA_DEG, min(90.0, math.ceil(north / AREA_DEG) * AREA_DEG)
-    if west >= 180:
-        west, east = west - 360, east - 360
+    turns = 360 * math.floor((west + 180) / 360)
+    west, east = west - turns, east - turns
     if east <= 180:
         return [(west, south, east, north)]
     return [(west, south, 180.0, north), (-180.0, south, east - 360, north)]

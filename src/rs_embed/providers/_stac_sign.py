@@ -2,11 +2,8 @@
 
 import threading
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from rs_embed._optional import require
-
-_AZURE = ".blob.core.windows.net"
 
 
 class Signer(Protocol):
@@ -21,8 +18,8 @@ class Signer(Protocol):
         """The link, readable for a while."""
         ...
 
-    def renew(self, href: str) -> None:
-        """The service refused the link as signed last: what it was signed with is not to be used again."""
+    def renew(self, signed: str) -> None:
+        """The service refused this signed link: what it was signed with is not to be used again."""
         ...
 
 
@@ -35,7 +32,7 @@ class Unsigned:
         """The link as it is."""
         return href
 
-    def renew(self, href: str) -> None:
+    def renew(self, signed: str) -> None:
         """Nothing to renew."""
 
 
@@ -61,13 +58,11 @@ class PlanetaryComputerSigner:
             signed: str = planetary_computer.sign(href)
         return signed
 
-    def renew(self, href: str) -> None:
-        """See `Signer`."""
+    def renew(self, signed: str) -> None:
+        """See `Signer`. Of many threads that are refused together, the first forgets the token."""
         from planetary_computer import sas
 
-        parts = urlsplit(href)
-        if (parts.hostname or "").endswith(_AZURE):
-            place = f"/{parts.hostname.removesuffix(_AZURE)}/{parts.path.split('/')[1]}"  # type: ignore[union-attr]
-            with self._asking:
-                for key in [key for key in sas.TOKEN_CACHE if key.endswith(place)]:
+        with self._asking:
+            for key, token in list(sas.TOKEN_CACHE.items()):
+                if token.token in signed:
                     del sas.TOKEN_CACHE[key]
