@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from rs_embed.providers.earthengine import EarthEngine as EarthEngine
     from rs_embed.providers.local import LocalRasters as LocalRasters
     from rs_embed.providers.local import Raster as Raster
+    from rs_embed.providers.stac import Stac as Stac
+    from rs_embed.providers.stac import StacCatalog as StacCatalog
+    from rs_embed.providers.stac import StacCollection as StacCollection
     from rs_embed.report import ChipReport as ChipReport
     from rs_embed.runs import open_run as open_run
     from rs_embed.specs import (
@@ -84,6 +87,9 @@ _HOME = {
     "EarthEngine": "providers.earthengine",
     "LocalRasters": "providers.local",
     "Raster": "providers.local",
+    "Stac": "providers.stac",
+    "StacCatalog": "providers.stac",
+    "StacCollection": "providers.stac",
     "BBox": "specs",
     "OutputSpec": "specs",
     "PointBuffer": "specs",

@@ -1,4 +1,4 @@
-"""What works on this machine and what does not, in words. Asks one tiny request of Earth Engine."""
+"""What works on this machine and what does not, in words. Asks Earth Engine and the STAC catalogue one request each."""
 
 import json
 import os
@@ -11,9 +11,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rs_embed.errors import RSEmbedError
+from rs_embed.errors import MissingDependency, RSEmbedError
+from rs_embed.providers._retry import Backoff, Waits
 from rs_embed.providers.earthengine import EarthEngine
-from rs_embed.settings import EarthEngineSettings, LibrarySettings, describe_knobs, set_variables
+from rs_embed.providers.stac import Stac
+from rs_embed.settings import EarthEngineSettings, LibrarySettings, StacSettings, describe_knobs, set_variables
 from rs_embed.tables import table
 
 PATIENCE_S = 30.0
@@ -30,12 +32,19 @@ class Check:
     fix: str | None = None
 
 
-def examine(earth_engine: Callable[[], EarthEngine]) -> Iterator[Check]:
-    """One check after the other; those of Earth Engine end at the first that fails."""
+def _impatient() -> Stac:
+    waits = Waits(Backoff(first_s=0.5, tries=2))
+    return Stac(timeout_s=PATIENCE_S / 2, total_s=PATIENCE_S, waits=waits)
+
+
+def examine(earth_engine: Callable[[], EarthEngine], stac: Callable[[], Stac] | None = _impatient) -> Iterator[Check]:
+    """One check after the other; those of Earth Engine end at the first that fails. `stac=None` leaves STAC out."""
     yield _python()
     yield _tried("torch and device", _torch)
     yield _tried("folder for weights", _cache)
     yield _package("earthengine-api")
+    if stac is not None:
+        yield from _stac(stac)
     settings, provider = _built(earth_engine)
     yield settings
     if provider is None:
@@ -44,6 +53,19 @@ def examine(earth_engine: Callable[[], EarthEngine]) -> Iterator[Check]:
     yield account
     if account.ok:
         yield _tried("Earth Engine request, one pixel", provider.check)
+
+
+def _stac(make: Callable[[], Stac]) -> Iterator[Check]:
+    try:
+        provider = make()
+    except MissingDependency as error:  # not every user needs it
+        yield Check("STAC", True, f"not installed ({error.fix})")
+        return
+    except RSEmbedError as error:
+        yield _failed("STAC settings", error)
+        return
+    yield Check("STAC settings", True, provider.described())
+    yield _tried("STAC catalogue", provider.check)
 
 
 def _built(earth_engine: Callable[[], EarthEngine]) -> tuple[Check, EarthEngine | None]:
@@ -104,11 +126,12 @@ def run_doctor(
     *,
     as_json: bool = False,
     earth_engine: Callable[[], EarthEngine] = lambda: EarthEngine(timeout_s=PATIENCE_S, total_s=PATIENCE_S),
+    stac: Callable[[], Stac] | None = _impatient,
 ) -> int:
-    """Print what was found, and the settings of Earth Engine; 1 if anything is wrong, else 0."""
-    checks = list(examine(earth_engine))
+    """Print what was found, and the settings of both backends; 1 if anything is wrong, else 0."""
+    checks = list(examine(earth_engine, stac))
     healthy = all(check.ok for check in checks)
-    knobs, values = describe_knobs(EarthEngineSettings), set_variables()
+    knobs, values = [*describe_knobs(EarthEngineSettings), *describe_knobs(StacSettings)], set_variables()
     settings = [
         {"variable": variable, "default": default, "now": values.get(variable, ""), "meaning": text}
         for variable, _, default, text in knobs

@@ -132,10 +132,33 @@ class EarthEngineSettings(Knobs):
     ] = "auto"
 
 
+class StacSettings(Knobs):
+    """Settings of the STAC backend."""
+
+    model_config = SettingsConfigDict(env_prefix="RS_EMBED_STAC_", frozen=True, extra="forbid")
+    checked: ClassVar[str] = "RS_EMBED_STAC_"
+
+    catalog: Annotated[str, Field(description="earth-search, earth-search-c1 or planetary-computer")] = "earth-search"
+    max_scenes: Annotated[int, Field(ge=1, description="clear views after which a median or mean reads no more")] = 12
+    offset: Annotated[
+        float | None, Field(ge=-10_000, le=10_000, description="Sentinel-2 DN added, whatever is told")
+    ] = None
+    concurrency: Annotated[int, Field(ge=1, le=256, description="files read at the same time, at most")] = 24
+    timeout_s: Annotated[float, Field(gt=0, le=3600, description="seconds that one request may take")] = 30.0
+    total_s: Annotated[float, Field(gt=0, description="seconds after which a request is not tried again")] = 300.0
+    max_items: Annotated[int, Field(ge=1, le=100_000, description="items of one window, at most")] = 2000
+    cache_mb: Annotated[int, Field(ge=16, description="memory for what was read, megabytes, per process")] = 256
+
+
 def _families(root: type[Knobs] = Knobs) -> Iterator[type[Knobs]]:
     for family in root.__subclasses__():
         yield family
         yield from _families(family)
+
+
+def google_key_named() -> bool:
+    """Whether google-auth is told of a key file."""
+    return bool(os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"))
 
 
 def set_variables() -> dict[str, str]:

@@ -48,3 +48,12 @@ def make_raster(tmp_path: Path) -> MakeRaster:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20170613)
+
+
+@pytest.fixture(scope="session")
+def stac_server():
+    """A STAC API and its files, in a process of its own: GDAL may hold the interpreter while it waits for an answer."""
+    from stac_server import serving
+
+    with serving() as server:
+        yield server

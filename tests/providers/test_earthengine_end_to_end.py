@@ -71,7 +71,7 @@ def test_the_identity_tells_what_decides_the_pixels_and_not_who_asks():
 def examined(make) -> tuple[int, dict]:
     console = Console(record=True, width=200)
     with console.capture() as captured:
-        code = run_doctor(console, as_json=True, earth_engine=make)
+        code = run_doctor(console, as_json=True, earth_engine=make, stac=None)
     return code, json.loads(captured.get())
 
 
@@ -107,9 +107,11 @@ def test_the_command_lists_the_knobs_in_force(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RS_EMBED_GEE_HOST", "ftp://nowhere")
     monkeypatch.setenv("RS_EMBED_GEE_QPS", "12.5")
+    monkeypatch.setenv("RS_EMBED_STAC_CATALOG", "nowhere")
     answer = CliRunner().invoke(app, ["doctor"])
     assert answer.exit_code == 1
     assert "Wanted an Earth Engine host, found 'ftp://nowhere'." in answer.output
+    assert "Wanted a STAC catalogue, found 'nowhere'." in answer.output
     assert "RS_EMBED_GEE_QPS" in answer.output and "12.5" in answer.output
 
 

@@ -6,13 +6,13 @@ from typing import Protocol, runtime_checkable
 
 from rs_embed.bands import nearest
 from rs_embed.chip import Chip
-from rs_embed.errors import NotConfigured, SpecError
+from rs_embed.errors import SpecError
 from rs_embed.providers.base import Provider, Query
 
 __all__ = ["Provider", "Query", "open_provider"]
 
 _RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".zarr", ".jp2", ".img", ".nc")
-_CHOICES = 'use backend="gee", backend="sample", the path of a raster, or a LocalRasters(...)'
+_CHOICES = 'use backend="gee", backend="stac", backend="sample", the path of a raster, or a LocalRasters(...)'
 
 
 def _sample() -> Provider:
@@ -27,21 +27,22 @@ def _earth_engine() -> Provider:
     return EarthEngine()
 
 
-def _not_yet(name: str) -> Callable[[], Provider]:
-    def refuse() -> Provider:
-        raise NotConfigured(f"Wanted imagery from {name}, which this version cannot fetch yet.", fix=_CHOICES)
+def _stac() -> Provider:
+    from rs_embed.providers.stac import Stac  # not above: it needs the extra `stac`
 
-    return refuse
+    return Stac()
 
 
 def _auto() -> Provider:
-    raise NotConfigured("Wanted a backend to fetch imagery from, found none chosen.", fix=_CHOICES)
+    from rs_embed.providers._auto import chosen  # not above: it needs google-auth
+
+    return chosen(_CHOICES)
 
 
 _BACKENDS: Mapping[str, Callable[[], Provider]] = {
     "sample": _sample,
     "gee": _earth_engine,
-    "stac": _not_yet("STAC"),
+    "stac": _stac,
     "auto": _auto,
 }
 """Name -> factory: a new backend is one line."""

@@ -12,6 +12,7 @@ from odc.geo.geobox import GeoBox
 
 from rs_embed.bands import COLLECTIONS
 from rs_embed.errors import SensorNotOffered
+from rs_embed.providers._conditions import Condition
 from rs_embed.specs import SensorSpec
 
 Transport = Literal["uint16", "float"]
@@ -23,28 +24,6 @@ BYTES_PER_PIXEL: Mapping[Transport, int] = MappingProxyType({"uint16": 3, "float
 """As Earth Engine counts: the value, and one byte for its mask."""
 
 CLOUD_SCORE = "GOOGLE/CLOUD_SCORE_PLUS/V1/S2_HARMONIZED"
-CLEAR_SCL = (2, 4, 5, 6, 7, 11)
-"""Dark, vegetation, bare, water, unclassified, snow. Out are 0 no data, 1 saturated, 3 shadow, 8 to 10 cloud."""
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What a scene must have to count."""
-
-    name: str
-    """For people: "cloud of at most 30 %"."""
-    property: str
-    relation: Literal["is", "holds", "at most"]
-    value: str | float
-
-    def met_by(self, told: Mapping[str, object]) -> bool:
-        """Whether a scene of these properties counts; one that lacks the property does not."""
-        found = told.get(self.property)
-        if self.relation == "at most":
-            return isinstance(found, int | float) and isinstance(self.value, int | float) and found <= self.value
-        if self.relation == "holds":
-            return isinstance(found, list) and self.value in found
-        return found == self.value
 
 
 @dataclass(frozen=True)

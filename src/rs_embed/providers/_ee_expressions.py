@@ -13,9 +13,8 @@ import ee
 from odc.geo.geobox import GeoBox
 
 from rs_embed.bands import KEPT_WHOLE, bands_of
-from rs_embed.geo import subgrid
+from rs_embed.providers._conditions import CLEAR_SCL, Condition
 from rs_embed.providers._ee_archives import (
-    CLEAR_SCL,
     CLOUD_SCORE,
     HIGHEST_OLCI_REFLECTANCE,
     LOWEST_COS_SUN,
@@ -23,17 +22,14 @@ from rs_embed.providers._ee_archives import (
     SENTINEL,
     UTM_ZONE,
     Archive,
-    Condition,
     Resampling,
     Transport,
     conditions_of,
 )
 from rs_embed.providers._ee_scenes import FramePlan, Scene
 from rs_embed.providers._grids import bounds_deg, lonlat_border, utm_zone
+from rs_embed.providers._passes import LOOK_PX, look_at
 from rs_embed.specs import Composite, SensorSpec, TemporalSpec
-
-LOOK_PX = 64
-"""Side of the grid on which the clear share of a scene is measured: larger chips are looked at more coarsely."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ def scene_list(recipe: Recipe, window: TemporalSpec | None, *, measured: bool) -
     archive = recipe.archive
     names = ["system:time_start", *archive.properties]
     names += [archive.cloud_property] if archive.cloud_property else []
-    look, region = _look(recipe.geobox), recipe.region
+    look, region = look_at(recipe.geobox), recipe.region
 
     def told(image: ee.Image) -> ee.Feature:
         scene = ee.Feature(None).copyProperties(image, names).set("scene", image.get("system:index"))
@@ -123,13 +119,6 @@ def scene_list(recipe: Recipe, window: TemporalSpec | None, *, measured: bool) -
     else:
         found = recipe.collection(window, ())
     return ee.FeatureCollection(found.map(told))
-
-
-def _look(geobox: GeoBox) -> GeoBox:
-    """The same ground in pixels coarse enough to be looked at quickly."""
-    height, width = geobox.shape
-    step = math.ceil(max(height, width) / LOOK_PX)
-    return subgrid(geobox, (0, 0), step, (math.ceil(height / step), math.ceil(width / step)))
 
 
 def pixel_grid(geobox: GeoBox) -> dict[str, object]:

@@ -4,17 +4,16 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from threading import Lock
 
 from rs_embed.errors import ReadError
 from rs_embed.providers._ee_archives import Archive
+from rs_embed.providers._passes import passes_of, rank
 from rs_embed.providers._series import frame_slots
 from rs_embed.providers.base import Query
 from rs_embed.specs import Composite, TemporalSpec
 
-ONE_PASS = timedelta(minutes=15)
-"""Granules of one pass are seconds to minutes apart, the same place is seen again after 100 minutes at the earliest."""
 KEPT = 256
 """Lists of scenes kept in memory, about 50 kB each for a year of Sentinel-2."""
 
@@ -68,25 +67,9 @@ class FramePlan:
     """The same, as far as they are known."""
 
 
-def passes_of(scenes: Sequence[Scene]) -> list[tuple[Scene, ...]]:
-    """Scenes of one pass of the satellite together: granules of the same minutes, side by side or overlapping."""
-    passes: list[list[Scene]] = []
-    for scene in sorted(scenes, key=lambda s: (s.time, s.id)):
-        if passes and scene.time - passes[-1][-1].time <= ONE_PASS:
-            passes[-1].append(scene)
-        else:
-            passes.append([scene])
-    return [tuple(one) for one in passes]
-
-
 def clearest_first(passes: Iterable[tuple[Scene, ...]]) -> list[tuple[Scene, ...]]:
     """Passes by the share of the chip that they show, to a tenth of a percent; then by cloud; then the latest."""
-
-    def rank(one: tuple[Scene, ...]) -> tuple[float, float, float]:
-        shown = min(1.0, math.fsum(scene.clear for scene in one))
-        return -round(shown, 3), max(scene.cloud for scene in one), -one[0].time.timestamp()
-
-    return sorted(passes, key=rank)
+    return sorted(passes, key=lambda one: rank(one, math.fsum(scene.clear for scene in one)))
 
 
 def plan_frames(query: Query, archive: Archive, scenes: Sequence[Scene]) -> list[FramePlan]:

@@ -79,7 +79,7 @@ def completed(account: Account) -> Account:
         NotConfigured: There are no credentials, or no project; the message says what to run.
     """
     if account.credentials == "auto" and account.service_account is None:
-        credentials, project = _users_own()
+        credentials, project = users_own()
         if credentials is not None:
             account = replace(account, project=account.project or project, credentials=credentials)
     return _completed(account)
@@ -184,7 +184,7 @@ class _Client:
 _CLIENT = _Client()
 
 
-def _users_own() -> tuple[Credentials | None, str | None]:
+def users_own() -> tuple[Credentials | None, str | None]:
     """What the user initialised the client with, if they did; remembered, as we initialise it anew."""
     if _CLIENT.account is None and "ee" in sys.modules:
         from ee import _state

@@ -1,9 +1,9 @@
-"""One raster file: what its header says, and its pixels on a wanted grid. The only module that imports rasterio."""
+"""One raster: what its header says, and its pixels on a wanted grid. For files on disk, the only user of rasterio."""
 
 import math
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +105,7 @@ def _headers(path: str) -> Iterator[Header]:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a missing CRS is an error below
         with rasterio.open(path) as dataset:
             arrays = list(dataset.subdatasets) if dataset.count == 0 else []
-            header = _header(path, dataset) if not arrays else None
+            header = header_of(path, dataset) if not arrays else None
     if header is not None:
         yield header
     for array in arrays:
@@ -118,7 +118,12 @@ def array_name(path: str) -> str:
     return path.rsplit(":", 1)[-1].strip('/"')
 
 
-def _header(path: str, dataset: rasterio.DatasetReader) -> Header:
+def header_of(path: str, dataset: rasterio.DatasetReader) -> Header:
+    """What an open raster says of itself.
+
+    Raises:
+        ReadError: It has no place on Earth.
+    """
     if dataset.crs is None or dataset.transform.is_identity:
         missing = "CRS" if dataset.crs is None else "geotransform"
         raise ReadError(
@@ -146,6 +151,26 @@ def _header(path: str, dataset: rasterio.DatasetReader) -> Header:
     )
 
 
+def usual_resampling(finer_by: float) -> Resampling:
+    """Averaged where pixels are finer, repeated where they are much coarser, else bilinear."""
+    if finer_by >= AVERAGE_FROM:
+        return Resampling.average
+    return Resampling.nearest if finer_by <= 1 / NEAREST_FROM else Resampling.bilinear
+
+
+@dataclass(frozen=True)
+class Take:
+    """What to read of a raster."""
+
+    indexes: tuple[int, ...]
+    """Bands, counted from 1."""
+    nodata: float | None = None
+    """Replaces what the file says."""
+    zero: Zero = "value"
+    resampling: Callable[[float], Resampling] = usual_resampling
+    """From how many pixels of the file stand side by side in one of the grid."""
+
+
 def read_stored(
     header: Header, indexes: Sequence[int], geobox: GeoBox, *, nodata: float | None, zero: Zero, whole: bool = False
 ) -> NDArray[np.float32] | None:
@@ -170,17 +195,36 @@ def read_stored(
     """
     if is_outside(header.grid, geobox):
         return None
-    if nodata is not None and not _can_hold(("float32", *header.dtypes), nodata):
-        nodata = math.nan  # stated, but no pixel can have it
     with _reading(header.path), rasterio.open(header.path) as dataset:
-        shift = whole_pixel_shift(header.grid, geobox)
-        if shift is not None:
-            values = _read_window(dataset, indexes, geobox, shift, nodata)
-        else:
-            resampling = Resampling.nearest if whole else _resampling(finer_by(header.grid, geobox))
-            with _warped(dataset, geobox, resampling, nodata, zero) as warped:
-                values = warped.read(list(indexes))
-    if zero == "nodata":
+        resampling = whole_or_usual(whole=whole)
+        return read_open(dataset, header.grid, geobox, Take(tuple(indexes), nodata, zero, resampling))
+
+
+def whole_or_usual(*, whole: bool) -> Callable[[float], Resampling]:
+    """How pixels are brought to another grid: never mixed if they must stay whole."""
+    return (lambda finer_by: Resampling.nearest) if whole else usual_resampling
+
+
+def read_open(dataset: rasterio.DatasetReader, grid: GeoBox, geobox: GeoBox, take: Take) -> NDArray[np.float32]:
+    """The stored numbers of an open raster on a grid that it touches; see `read_stored`.
+
+    Args:
+        dataset: Used by nobody else meanwhile.
+        grid: Of the raster.
+        geobox: The grid wanted.
+        take: Which bands, and how.
+    """
+    nodata, indexes = take.nodata, list(take.indexes)
+    if nodata is not None and not _can_hold(("float32", *dataset.dtypes), nodata):
+        nodata = math.nan  # stated, but no pixel can have it
+    shift = whole_pixel_shift(grid, geobox)
+    if shift is not None:
+        values = _read_window(dataset, indexes, geobox, shift, nodata)
+    else:
+        resampling = take.resampling(finer_by(grid, geobox))
+        with _warped(dataset, geobox, resampling, nodata, take.zero) as warped:
+            values = warped.read(indexes)
+    if take.zero == "nodata":
         values[values == 0] = np.nan
     return values
 
@@ -237,9 +281,3 @@ def _can_hold(dtypes: Sequence[str], number: float) -> bool:
     """Whether pixels of every type can have that value; files declare -9999 for unsigned integers and worse."""
     limits = [np.iinfo(dtype) if np.dtype(dtype).kind in "iu" else np.finfo(dtype) for dtype in dtypes]
     return all(float(limit.min) <= number <= float(limit.max) for limit in limits)
-
-
-def _resampling(finer_by: float) -> Resampling:
-    if finer_by >= AVERAGE_FROM:
-        return Resampling.average
-    return Resampling.nearest if finer_by <= 1 / NEAREST_FROM else Resampling.bilinear

@@ -1,0 +1,121 @@
+"""Single scenes on a grid: their files read at the same time, made 0-based, clouds masked."""
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from threading import Lock
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+
+from rs_embed.bands import Unit, bands_of
+from rs_embed.providers._conditions import CLEAR_SCL
+from rs_embed.providers._raster import Take
+from rs_embed.providers._stac_catalogs import StacCollection
+from rs_embed.providers._stac_files import Files, Resampler, bilinear, nearest, sampled
+from rs_embed.providers._stac_items import Item
+from rs_embed.providers._stac_offset import Offset, decide, doubts
+from rs_embed.providers._units import Pixels
+from rs_embed.specs import SensorSpec
+
+Waiting = Callable[[], Pixels]
+"""Waits for pixels that are being read, `[C, H, W]`, NaN where nodata or masked."""
+
+
+@dataclass
+class Findings:
+    """What is learned of scenes while they are read."""
+
+    offsets: dict[str, Offset] = field(default_factory=dict)
+    """Item id -> the offset of its bands."""
+    doubts: dict[str, str] = field(default_factory=dict)
+    """Item id -> what speaks against it."""
+    unread: int = 0
+    """Passes left out because enough were clear."""
+    lock: Lock = field(default_factory=Lock)
+
+
+class SceneReader:
+    """Reads the items of one collection for one sensor.
+
+    Args:
+        files: Reads windows.
+        threads: So many at the same time.
+        sensor: Which bands, and which mask.
+        held: Where the catalogue has them.
+        offset: Added to stored Sentinel-2 DN whatever the metadata say; `None`: they decide.
+    """
+
+    def __init__(
+        self, files: Files, threads: Executor, sensor: SensorSpec, held: StacCollection, offset: float | None
+    ) -> None:
+        self._files, self._threads = files, threads
+        self._sensor, self._held, self._offset = sensor, held, offset
+        self._bands = bands_of(sensor.collection, sensor.bands)
+        self.findings = Findings()
+
+    def start(self, item: Item, geobox: GeoBox) -> Waiting:
+        """Have all bands of an item read."""
+        classes = any(band.unit is Unit.CLASS for band in self._bands)
+        resampling = sampled if classes else bilinear if self._held.smooth else nearest
+        return self._start(item, geobox, len(self._bands), resampling, check=True)
+
+    def look(self, item: Item, geobox: GeoBox) -> Waiting:
+        """Have only the first band read, to see where there is something clear."""
+        return self._start(item, geobox, 1, sampled, check=False)
+
+    def _start(self, item: Item, geobox: GeoBox, count: int, resampling: Resampler, *, check: bool) -> Waiting:
+        by_asset: dict[str, list[tuple[int, int]]] = {}
+        for place, band in enumerate(self._bands[:count]):
+            asset, _, index = self._held.assets[band.name].partition(":")
+            by_asset.setdefault(asset, []).append((place, int(index or 1)))
+        zero = self._held.nodata == 0
+        reading: list[tuple[list[int], Future[Pixels | None]]] = []
+        for asset, wanted in by_asset.items():
+            indexes = tuple(index for _, index in wanted)
+            take = Take(indexes, self._held.nodata, "nodata" if zero else "value", resampling)
+            reading.append(([place for place, _ in wanted], self._submit(item, asset, geobox, take)))
+        mask = None
+        if self._sensor.cloud_mask == "scl" and self._held.mask is not None:
+            mask = self._submit(item, self._held.mask, geobox, Take((1,), resampling=sampled))
+
+        def waiting() -> Pixels:
+            values = np.full((count, *geobox.shape), np.nan, np.float32)
+            for places, future in reading:
+                found = future.result()
+                if found is not None:
+                    values[places] = found
+            self._calibrate(values, item, check=check)
+            if mask is not None:
+                classes = mask.result()
+                clear = np.zeros(geobox.shape, bool) if classes is None else np.isin(classes[0], CLEAR_SCL)
+                values[:, ~clear] = np.nan
+            return values
+
+        return waiting
+
+    def _submit(self, item: Item, asset: str, geobox: GeoBox, take: Take) -> "Future[Pixels | None]":
+        return self._threads.submit(self._files.read, item.assets[asset].href, geobox, take)
+
+    def _calibrate(self, values: Pixels, item: Item, *, check: bool) -> None:
+        """Stored numbers become those that are composited, in place."""
+        if self._held.offset != "none":
+            offset = self._decided(item)
+            doubt = doubts(values, offset, item.told, item.id) if check else None
+            with self.findings.lock:
+                self.findings.offsets[item.id] = offset
+                if doubt is not None:
+                    self.findings.doubts.setdefault(item.id, doubt)
+            values += np.float32(offset.dn)
+        for plane, band in zip(values, self._bands, strict=False):
+            if band.name in self._held.scale:
+                factor, constant = self._held.scale[band.name]
+                np.multiply(plane, np.float32(factor), out=plane)
+                np.add(plane, np.float32(constant), out=plane)
+
+    def _decided(self, item: Item) -> Offset:
+        """All bands of an item have one offset: ESA's does not differ between them."""
+        if self._offset is not None:
+            return Offset(self._offset, "as said by Stac(offset=...)")
+        asset = item.assets[self._held.assets[self._bands[0].name].partition(":")[0]]
+        return decide(self._held.offset, item.told, asset.scale, item.id)

@@ -1,0 +1,60 @@
+"""How many requests it takes: headers and blocks are read once per process, searches once per area."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from gee_server import default_world
+from stac_asking import ask, equal, expected, stac
+
+from rs_embed.geo import subgrid
+from rs_embed.specs import TemporalSpec
+
+WORLD = default_world()
+BANDS = ("B2", "B3", "B4", "B8", "B11", "B12")
+DAY = TemporalSpec.range("2022-06-12", "2022-06-13")
+
+
+def moved(query, cols, rows):
+    return replace(query, geobox=subgrid(query.geobox, (rows, cols), 1, tuple(query.geobox.shape)))
+
+
+def test_a_cold_chip_takes_at_most_three_requests_a_file_and_one_search(stac_server):
+    site = stac_server.site("earth-search", applied=True)
+    query = ask("toulouse", BANDS, DAY, side_m=320)
+    equal(stac(site).fetch(query), expected(WORLD, query))
+    assert site.count("search") == 1 and site.count("landing") == 1
+    assert site.count("head", "range") <= 3 * len(BANDS)
+    assert site.count("whole") == 0
+
+
+def test_a_hundred_points_of_one_scene_read_its_headers_and_blocks_once(stac_server):
+    site = stac_server.site("earth-search", applied=True)
+    centre = ask("toulouse", BANDS, DAY, side_m=320)
+    queries = [moved(centre, 6 * i, 6 * j) for i in range(-5, 5) for j in range(-5, 5)]
+    provider = stac(site)
+    with ThreadPoolExecutor(8) as threads:
+        chips = list(threads.map(provider.fetch, queries))
+    for query, chip in zip(queries[::9], chips[::9], strict=True):
+        equal(chip, expected(WORLD, query))
+    assert site.count("search") == 1
+    files = {one["path"] for one in site.log if one["route"] == "head"}
+    assert len(files) == len(BANDS) == site.count("head")
+    assert site.count("head", "range") <= 6 * len(BANDS)  # apart they would take 3 x 6 x 100
+
+
+def test_another_provider_of_the_process_shares_what_was_read(stac_server):
+    site = stac_server.site("earth-search", applied=True)
+    query = ask("toulouse", ("B4",), DAY)
+    stac(site).fetch(query)
+    site.reset()
+    stac(site).fetch(moved(query, 2, 2))
+    assert site.count("search", "head", "range") == 0
+
+
+def test_neighbours_that_ask_at_the_same_time_search_once(stac_server):
+    site = stac_server.site("earth-search", applied=True)
+    provider = stac(site)
+    query = ask("toulouse", ("B4",), DAY)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(provider.fetch, [query] * 8))
+    assert site.count("search") == 1 and site.count("head") == 1

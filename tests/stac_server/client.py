@@ -1,0 +1,104 @@
+"""The test's end of the server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from rs_embed.providers._stac_catalogs import EARTH_SEARCH, EARTH_SEARCH_C1, PLANETARY_COMPUTER, StacCatalog
+from rs_embed.providers._stac_sign import Unsigned
+
+_PRESETS = {"earth-search": EARTH_SEARCH, "c1": EARTH_SEARCH_C1, "planetary-computer": PLANETARY_COMPUTER}
+
+
+class LoopbackSigner:
+    """Tokens as the Planetary Computer gives them, from the loopback, for the loopback."""
+
+    signs = True
+
+    def __init__(self, url: str) -> None:
+        self._url, self._token = url, ""
+        self._lock = threading.Lock()
+
+    def sign(self, href: str) -> str:
+        with self._lock:
+            self._token = self._token or _ask(self._url)["token"]
+            return f"{href}?{self._token}"
+
+    def renew(self, signed: str) -> None:
+        with self._lock:
+            self._token = "" if signed.endswith(self._token) else self._token
+
+
+class Site:
+    """One catalogue with its files."""
+
+    def __init__(self, url: str, preset: StacCatalog, control: str, signed: bool) -> None:
+        self.url, self._control = url, control
+        signer = LoopbackSigner(f"{url}/token") if signed else Unsigned()
+        self.catalog = replace(preset, url=f"{url}/api", signer=signer, name="")
+
+    def fail(self, kind: str = "status", routes: tuple[str, ...] = ("head", "range"), **more) -> None:
+        """From now on requests of these routes fail: kind "status", "hang", "reset" or "truncate"."""
+        _ask(self._control, {"fault": {"kind": kind, "routes": routes, **more}})
+
+    def expire(self) -> None:
+        """No token is good any longer."""
+        _ask(self._control, {"expire": True})
+
+    def reset(self) -> None:
+        """Forget requests and faults."""
+        _ask(self._control, {"reset": True})
+
+    @property
+    def log(self) -> list[dict]:
+        """What it was asked: route, path, range."""
+        return _ask(self._control, {"fault": None})["log"]
+
+    def count(self, *routes: str) -> int:
+        """How many requests of some routes, or of all."""
+        return sum(one["route"] in routes or not routes for one in self.log)
+
+
+class StacServer:
+    """The process, as the tests see it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def site(self, preset: str = "earth-search", **quirks) -> Site:
+        """A new site, like one of the presets."""
+        flavour = "earth-search" if preset == "c1" else preset
+        place = _ask(f"{self._url}/_new", {"flavour": flavour, **quirks})["place"]
+        url, control = f"{self._url}/{place}", f"{self._url}/_control/{place}"
+        return Site(url, _PRESETS[preset], control, quirks.get("signed", False))
+
+
+def _ask(url: str, body: dict | None = None) -> dict:
+    data = None if body is None else json.dumps(body).encode()
+    with urllib.request.urlopen(urllib.request.Request(url, data=data), timeout=30) as answer:
+        return json.load(answer)
+
+
+@contextmanager
+def serving() -> Iterator[StacServer]:
+    """The server, until the block ends."""
+    tests = Path(__file__).parents[1]
+    command = [sys.executable, "-m", "stac_server"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with subprocess.Popen(
+        command, cwd=tests, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield StacServer(f"http://127.0.0.1:{int(process.stdout.readline())}")
+        finally:
+            process.stdin.close()
+            process.wait(timeout=10)
