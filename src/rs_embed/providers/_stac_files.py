@@ -12,7 +12,14 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from requests import RequestException
 
-from rs_embed.errors import AccessRefused, ProviderError, QuotaExceeded, ReadError, ServiceUnavailable
+from rs_embed.errors import (
+    AccessRefused,
+    ProviderError,
+    QuotaExceeded,
+    ReadError,
+    SensorNotOffered,
+    ServiceUnavailable,
+)
 from rs_embed.providers._grids import is_outside
 from rs_embed.providers._raster import AVERAGE_FROM, Header, Take, header_of, read_open
 from rs_embed.providers._retry import Retry, Verdict
@@ -172,6 +179,11 @@ class Files:
                 dataset, header = self._opened(file, href)
                 if is_outside(header.grid, geobox):
                     return None
+                if max(take.indexes) > header.count:
+                    raise SensorNotOffered(
+                        f"Wanted band {max(take.indexes)} of {href.rsplit('/', 1)[-1]}, found {header.count} in it.",
+                        fix="leave that band out, or choose other days: older photographs lack the near infrared",
+                    )
                 return read_open(dataset, header.grid, geobox, take)
         except (RasterioError, OSError) as error:
             file.close()
