@@ -3,10 +3,16 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import numpy as np
 from gee_server import default_world
-from stac_asking import ask, equal, expected, stac
+from stac_asking import QUICK, ask, equal, expected, pixels_of, scenes_of, stac
 
 from rs_embed.geo import subgrid
+from rs_embed.providers._limiter import Limiter
+from rs_embed.providers._raster import Take
+from rs_embed.providers._retry import Retry
+from rs_embed.providers._stac_files import FileJudge, Files, Pool, nearest
+from rs_embed.providers._stac_sign import Unsigned
 from rs_embed.specs import TemporalSpec
 
 WORLD = default_world()
@@ -58,3 +64,17 @@ def test_neighbours_that_ask_at_the_same_time_search_once(stac_server):
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(provider.fetch, [query] * 8))
     assert site.count("search") == 1 and site.count("head") == 1
+
+
+def test_no_more_files_stay_open_than_agreed(stac_server):
+    site = stac_server.site("earth-search", applied=True)
+    query = ask("toulouse", BANDS, DAY)
+    (scene,) = scenes_of(WORLD, query)
+    pool, signer = Pool(2), Unsigned()
+    files = Files(signer, Retry(FileJudge(signer), Limiter(4), QUICK), 5, 64, pool)
+    for band in BANDS * 2:  # closed files are opened again, from memory
+        href = f"{site.url}/files/sentinel-2-l2a/{scene.index}/{band}.tif"
+        found = files.read(href, query.geobox, Take((1,), 0, "nodata", nearest))
+        np.testing.assert_array_equal(found, pixels_of(scene, [band], query.geobox))
+    assert len(pool) == 2
+    assert site.count("head") == len(BANDS)

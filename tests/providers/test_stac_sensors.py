@@ -78,6 +78,17 @@ def test_photographs_have_their_bands_in_one_file(stac_server):
     assert len({one["path"] for one in site.log if one["route"] == "range"}) == 1
 
 
+def test_a_band_that_a_file_lacks_is_named(stac_server):
+    from dataclasses import replace
+
+    site = stac_server.site("planetary-computer")
+    held = StacCollection("naip", {"R": "image:1", "N": "image:7"})
+    site.catalog = replace(site.catalog, mapping={"USDA/NAIP/DOQQ": held})
+    query = ask("iowa", ("N",), TemporalSpec.year(2021), collection="USDA/NAIP/DOQQ", scale_m=1, side_m=60)
+    with pytest.raises(SensorNotOffered, match="Wanted band 7 .* found 4"):
+        stac(site).fetch(query)
+
+
 @pytest.mark.parametrize("version", ["v100", "v200"])
 def test_classes_are_never_mixed_and_versions_not_confused(stac_server, version):
     collection = f"ESA/WorldCover/{version}"

@@ -12,7 +12,14 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from requests import RequestException
 
-from rs_embed.errors import AccessRefused, ProviderError, QuotaExceeded, ReadError, ServiceUnavailable
+from rs_embed.errors import (
+    AccessRefused,
+    ProviderError,
+    QuotaExceeded,
+    ReadError,
+    SensorNotOffered,
+    ServiceUnavailable,
+)
 from rs_embed.providers._grids import is_outside
 from rs_embed.providers._raster import AVERAGE_FROM, Header, Take, header_of, read_open
 from rs_embed.providers._retry import Retry, Verdict
@@ -108,7 +115,7 @@ class _File:
             dataset.close()
 
 
-class _Pool:
+class Pool:
     """The files of this process, those unused for longest closed. Safe to use from several threads."""
 
     def __init__(self, size: int) -> None:
@@ -116,7 +123,11 @@ class _Pool:
         self._files: OrderedDict[str, _File] = OrderedDict()
         self._lock = threading.Lock()
 
+    def __len__(self) -> int:
+        return len(self._files)
+
     def file(self, href: str) -> _File:
+        """The file of that link, open or not."""
         with self._lock:
             file = self._files.setdefault(href, _File())
             self._files.move_to_end(href)
@@ -127,7 +138,7 @@ class _Pool:
         return file
 
 
-_POOL = _Pool(OPEN_FILES)
+_POOL = Pool(OPEN_FILES)
 
 
 Resampler = Callable[[float], Resampling]
@@ -152,8 +163,8 @@ def sampled(finer_by: float) -> Resampling:
 class Files:
     """Reads windows of files on the web. Safe to call from several threads."""
 
-    def __init__(self, signer: Signer, retry: Retry, timeout_s: float, cache_mb: int) -> None:
-        self._signer, self._retry = signer, retry
+    def __init__(self, signer: Signer, retry: Retry, timeout_s: float, cache_mb: int, pool: Pool = _POOL) -> None:
+        self._signer, self._retry, self._pool = signer, retry, pool
         self._options = gdal_options(timeout_s, cache_mb)
 
     def read(self, href: str, geobox: GeoBox, take: Take) -> Pixels | None:
@@ -162,7 +173,7 @@ class Files:
         Raises:
             ProviderError: The file could not be read, and why.
         """
-        file = _POOL.file(href)
+        file = self._pool.file(href)
         with file.lock:  # neighbours wait, then find header and blocks read
             return self._retry.call(lambda: self._read(file, href, geobox, take), f"reading {href.rsplit('/', 1)[-1]}")
 
@@ -172,6 +183,11 @@ class Files:
                 dataset, header = self._opened(file, href)
                 if is_outside(header.grid, geobox):
                     return None
+                if max(take.indexes) > header.count:
+                    raise SensorNotOffered(
+                        f"Wanted band {max(take.indexes)} of {href.rsplit('/', 1)[-1]}, found {header.count} in it.",
+                        fix="leave that band out, or choose other days: older photographs lack the near infrared",
+                    )
                 return read_open(dataset, header.grid, geobox, take)
         except (RasterioError, OSError) as error:
             file.close()
