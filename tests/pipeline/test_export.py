@@ -20,7 +20,7 @@ from export_worker import MODEL, LoggedField, asked, export, pairs
 
 from rs_embed import OutputSpec, PointBuffer, TemporalSpec, export_embeddings, geobox_for, get_embedding, open_run
 from rs_embed.embedders.catalog import get_card
-from rs_embed.errors import KnobError, NotConfigured, SpecError, StorageError
+from rs_embed.errors import KnobError, SpecError, StorageError
 from rs_embed.exports import ExportReport
 from rs_embed.pipeline.durable import locked
 from rs_embed.pipeline.unit_sink import slug
@@ -410,7 +410,7 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(log, tmp_path):
         ({"on_error": "ignore"}, SpecError, "on_error"),
         ({"output": "pooled"}, SpecError, "OutputSpec"),
         ({"models": []}, SpecError, "at least one model"),
-        ({"backend": "auto"}, NotConfigured, "backend"),
+        ({"backend": "nowhere"}, SpecError, "backend"),
         ({"places": [PointBuffer(1, 2, 3)] * 3, "buffer_m": None}, SpecError, "at least one pixel"),
     ],
 )
