@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -137,7 +136,9 @@ def in_turns(one: Callable[[], None], other: Callable[[], None], turns: int) -> 
 
 
 def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not `ru_maxrss`: a child starts with that of the process that began it.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def child(task: str, threads: int, *arguments: str, script: str = __file__) -> dict[str, float]:
