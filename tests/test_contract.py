@@ -97,6 +97,29 @@ def test_pooled_and_grid_have_the_size_that_the_card_says(model_id):
         np.testing.assert_allclose(vector.data, grid.data.mean(axis=(1, 2)), atol=2e-5)
 
 
+@pytest.mark.parametrize(
+    ("model_id", "options"),
+    [
+        ("thor_1_0_tiny", {"group_merge": "concat", "output": OutputSpec.grid()}),
+        ("thor_1_0_tiny", {"group_merge": "concat"}),
+        ("terramind_1_0_tiny", {"layers": [3, 11], "output": OutputSpec.grid()}),
+        ("terramind_1_0_tiny", {"layers": [3, 11]}),
+        ("terramind_1_0_tiny", {"modality": "S2L2A+DEM", "merge_method": "concat"}),
+        ("terramind_1_0_tiny", {"modality": "S2L2A+DEM", "merge_method": "dict", "output": OutputSpec.grid()}),
+        ("terramind_1_0_tiny", {"modality": "S2L2A+DEM", "merge_method": "none", "layers": [3, 11]}),
+        ("anysat_tiny", {"output": OutputSpec.grid("dense")}),
+        ("anysat_tiny", {}),
+        ("mosaiks_rcf", {}),
+    ],
+)
+def test_a_model_knows_how_wide_its_answer_will_be(model_id, options):
+    place = PointBuffer(lon=12.94, lat=47.77, buffer_m=320)
+    call = {"spatial": place, "temporal": YEAR, "backend": FieldProvider()} | knobs(model_id) | options
+    plan = plan_embedding(card_of(model_id), **call)
+    wide = plan.job.embedder.width(plan.job.output)
+    assert get_embedding(card_of(model_id), **call).data.shape[0] == wide
+
+
 @pytest.mark.parametrize("model_id", SMALL)
 @pytest.mark.parametrize("output", [OutputSpec.pooled(), OutputSpec.pooled("max"), OutputSpec.grid()])
 def test_single_and_batch_give_the_same_numbers_in_order(model_id, output):

@@ -140,6 +140,10 @@ class Embedder(ABC):
         """Name of the normalisation in force."""
         return "card_stats"
 
+    def width(self, output: OutputSpec) -> int:
+        """How many numbers a vector, or a cell of a grid, has with these knobs."""
+        return self.request.card.dim
+
     @property
     def grid_kind(self) -> str:
         """Name of the token grid in the metadata."""

@@ -155,6 +155,10 @@ class AnySatEmbedder(Embedder):
         """The trained summary of a tile, unless the knob asks for patches."""
         return "tile_token" if self._knobs.pooled == "tile" else None
 
+    def width(self, output: OutputSpec) -> int:
+        """Twice that of the card where parts of patches have their own half."""
+        return self.request.card.dim * (2 if self.request.dense else 1)
+
     @property
     def grid_kind(self) -> str:
         """Which of its two grids."""

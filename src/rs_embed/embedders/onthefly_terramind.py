@@ -163,6 +163,11 @@ class TerraMindEmbedder(Embedder):
         tokenizer = self._coordinates.id if self.request.places else None
         return {**super().knobs_in_force(), "coords_tokenizer": tokenizer}
 
+    def width(self, output: OutputSpec) -> int:
+        """That of the layers asked for, of each modality that is kept apart."""
+        apart = len(self.request.inputs) if self.grid_merge == "concat" else 1
+        return self.request.card.dim * len(self._layers) * apart
+
     def facts(self) -> dict[str, JsonValue]:
         """How modalities were merged, which layers were taken, and which channels are whose."""
         names = [modality.name for modality, _ in self.request.inputs]

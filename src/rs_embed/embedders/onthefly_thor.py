@@ -22,7 +22,7 @@ from rs_embed.encoders.thor_patchify import TRAINED_PATCH_SIZES_PX, plan_geometr
 from rs_embed.encoders.tokens import Tokens
 from rs_embed.errors import SpecError
 from rs_embed.settings import LibrarySettings
-from rs_embed.specs import SensorSpec
+from rs_embed.specs import OutputSpec, SensorSpec
 
 CLAMP_SIGMA = 5.0
 """Pre-training clamped standardised pixels to this range. Source: FM4CS/THOR, thor/data/thor_dataset_base.py."""
@@ -159,8 +159,16 @@ class ThorEmbedder(Embedder):
     @property
     def grid_kind(self) -> str:
         """Several band groups make a group grid; a single one is a plain square of patch tokens."""
-        groups = {GROUP_OF_BAND[band] for band in self._bands}
-        return "thor_group_grid" if len(groups) > 1 else "patch_tokens"
+        return "thor_group_grid" if len(self._groups) > 1 else "patch_tokens"
+
+    @property
+    def _groups(self) -> set[str]:
+        return {GROUP_OF_BAND[band] for band in self._bands}
+
+    def width(self, output: OutputSpec) -> int:
+        """That of every band group, in a grid that keeps them apart."""
+        apart = output.kind == "grid" and self.grid_merge == "concat"
+        return self.request.card.dim * (len(self._groups) if apart else 1)
 
     def knobs_in_force(self) -> dict[str, JsonValue]:
         """Sizes differ between modalities unless the user turns them."""

@@ -81,7 +81,7 @@ def estimate(
         own = _first_queries(job, places)
         queries += [query for query in own if query not in queries]
         shape = (0, 0) if own[0].geobox is None else (own[0].geobox.shape[0], own[0].geobox.shape[1])
-        output_bytes += len(places) * (ROW_BYTES + BYTES[dtype] * job.request.card.dim * _cells(job, shape))
+        output_bytes += len(places) * (ROW_BYTES + BYTES[dtype] * job.embedder.width(job.output) * _cells(job, shape))
     pixels = sum(_values(query) for query in queries)
     return ExportPlan(
         models=tuple(jobs),

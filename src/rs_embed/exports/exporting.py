@@ -179,7 +179,7 @@ def _model(folder: Path, job: "Job", asked: Asked, manifest: Manifest) -> ModelE
     header = RunHeader(
         model_id=card.id,
         card_revision=card.revision,
-        dim=card.dim,
+        dim=job.embedder.width(asked.output),
         output=asked.output.kind,
         created=manifest.created,
         weights=network.weights_id,

@@ -109,8 +109,7 @@ class UnitSink:
         return self._model.store.finish(self._unit, failed, sorted(grids))
 
     def _write_table(self, path: Path, rows: Sequence[Row]) -> None:
-        dims = (row.embedding.data.shape[0] for row in rows if row.embedding is not None)
-        header = replace(self._model.header, dim=next(dims, self._model.header.dim))
+        header = self._model.header
         if self._format is None:
             write_table(path, rows, header)
         else:
