@@ -39,8 +39,10 @@ def read_scenes(answer: object, archive: Archive) -> list[Scene]:
     Raises:
         ReadError: It is not a list of scenes.
     """
+    if not isinstance(answer, Mapping):
+        raise ReadError(f"Wanted a list of scenes, found {type(answer).__name__}.", fix="try again")
     try:
-        features = answer["features"]  # type: ignore[index]
+        features = answer["features"]
         return sorted((_scene(feature["properties"], archive) for feature in features), key=lambda s: (s.time, s.id))
     except (KeyError, TypeError, ValueError) as error:
         raise ReadError(f"Wanted a list of scenes, found an answer without: {error!r}", fix="try again") from error
