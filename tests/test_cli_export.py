@@ -137,6 +137,13 @@ def test_grids_columns_and_knobs_can_be_chosen(plots):
     assert len(list((plots.parent / "run").rglob("*.npz"))) == 7  # and the places
 
 
+def test_an_engine_that_cannot_be_meant_is_refused(plots):
+    misused(export(plots, "--engine", "dask"), "dask")
+    refused(export(plots, "--address", "auto"), "SpecError", "Wanted no address", "engine=")
+    export(plots)
+    refused(invoke("retry", plots.parent / "run", "--address", "auto"), "SpecError", "Wanted no address")
+
+
 def test_a_changed_knob_is_refused_with_both_values(plots):
     export(plots)
     refused(export(plots, "--set", "patch_size=4"), "StorageError", "patch_size: 8 -> 4")

@@ -17,12 +17,23 @@ if TYPE_CHECKING:
     from rs_embed.places import Places
 
 _TABLE = "The table (names are guessed if left out)"
+_CLUSTER = "Where it runs"
 _Models = Annotated[str, typer.Argument(metavar="MODEL[,MODEL...]", help="Ids or aliases, joined by commas.")]
 _Places = Annotated[
     Path, typer.Argument(metavar="TABLE", help="CSV, Parquet, GeoJSON, GeoPackage or shapefile of points or polygons.")
 ]
 _Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder that `export` filled.")]
 _Column = str | None
+_Engine = Annotated[
+    Literal["local", "ray"], typer.Option(help="This machine alone, or a Ray cluster.", rich_help_panel=_CLUSTER)
+]
+_Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the cluster: host:port, or auto for the one that runs here; left out, one is started for the command.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
 
 
 def _column(text: str) -> typer.models.OptionInfo:
@@ -33,6 +44,7 @@ def _column(text: str) -> typer.models.OptionInfo:
 @command(
     "rs-embed export mosaiks_rcf plots.csv run --buffer 640 --backend sample --dry-run",
     "rs-embed export thor,mosaiks_rcf fields.gpkg run --backend sample --year 2017 --output grid --format zarr",
+    "rs-embed export thor plots.csv run --backend stac --engine ray --address auto",
 )
 def export(
     models: _Models,
@@ -59,6 +71,8 @@ def export(
     unit_rows: Annotated[int, typer.Option(min=1, help="Rows a file, and at most what a crash costs.")] = 4096,
     on_error: Annotated[Literal["keep", "raise"], typer.Option(help="Keep failed rows, or stop at one.")] = "keep",
     save_inputs: Annotated[bool, typer.Option("--save-inputs", help="Also keep each chip, as .npz.")] = False,
+    engine: _Engine = "local",
+    address: _Address = None,
     as_json: Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")] = False,
 ) -> None:
@@ -85,6 +99,8 @@ def export(
         device=options.device,
         precision=options.precision,
         save_inputs=save_inputs,
+        engine=engine,
+        address=address,
         dry_run=dry_run,
         **options.keywords(),
     )
@@ -143,11 +159,11 @@ def status(run: _Run, as_json: Json = False) -> None:
 
 
 @command("rs-embed retry run")
-def retry(run: _Run, as_json: Json = False) -> None:
+def retry(run: _Run, engine: _Engine = "local", address: _Address = None, as_json: Json = False) -> None:
     """Do what failed or was not finished, with the arguments that the run folder has kept."""
     from rs_embed.exports import retry_export
 
-    _tell(retry_export(run), as_json=as_json)
+    _tell(retry_export(run, engine=engine, address=address), as_json=as_json)
 
 
 @command("rs-embed similar run --id 17 --top 5", "rs-embed similar run --id 'plot a' --model mosaiks_rcf --json")

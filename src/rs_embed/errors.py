@@ -28,6 +28,7 @@ RSEmbedError
 ├── ReadoutError         tokens that cannot be laid out as asked
 ├── DeviceError          no such device here
 ├── StorageError         an embedding that cannot be written or read back
+├── EngineError          a cluster that cannot be used, or workers that died over their work
 ├── BatchError           some items of a batch failed; holds the others
 └── MissingDependency    an optional package is not installed                   (also ImportError)
 
@@ -189,6 +190,10 @@ class DeviceError(RSEmbedError):
 
 class StorageError(RSEmbedError):
     """An embedding that cannot be written or read back."""
+
+
+class EngineError(RSEmbedError):
+    """A cluster that cannot be used, or workers that died over their work."""
 
 
 class ItemFailure(Protocol):

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
+from rs_embed.engines import EngineName
 from rs_embed.errors import SpecError, StorageError
 from rs_embed.exports.exporting import ExportReport, export_embeddings
 from rs_embed.pipeline.durable import used_by
@@ -97,8 +98,15 @@ def run_status(folder: str | Path) -> RunStatus:
     return RunStatus(path, manifest.created, used_by(path), tuple(models))
 
 
-def retry_export(folder: str | Path, *, progress: bool = True) -> ExportReport:
+def retry_export(
+    folder: str | Path, *, engine: EngineName = "local", address: str | None = None, progress: bool = True
+) -> ExportReport:
     """The call that made this folder again: what failed or was not finished is done, nothing else.
+
+    Args:
+        folder: The `out` of that call.
+        engine: Where it runs this time, and `address`: as in `export_embeddings`.
+        progress: Show a bar on a terminal.
 
     Raises:
         SpecError: A model, or the backend, was given as an object, which no file can hold.
@@ -129,6 +137,8 @@ def retry_export(folder: str | Path, *, progress: bool = True) -> ExportReport:
         device=command.device,
         precision=command.precision,
         save_inputs=command.save_inputs,
+        engine=engine,
+        address=address,
         progress=progress,
     )
 
