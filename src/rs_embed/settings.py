@@ -163,6 +163,7 @@ class RaySettings(Knobs):
     batch_mb: Annotated[float, Field(gt=0, le=128, description="pixels of a batch, MB, at most")] = 64.0
     tries: Annotated[int, Field(ge=1, le=10, description="workers that may die over a unit before it fails")] = 3
     start_s: Annotated[float, Field(gt=0, description="seconds to wait for a first worker")] = 300.0
+    lease_s: Annotated[float, Field(gt=0, description="seconds after which a dead process's requests are over")] = 15.0
 
 
 def _families(root: type[Knobs] = Knobs) -> Iterator[type[Knobs]]:

@@ -8,8 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import until
-from engines_help import vectors
+from engines_help import until, vectors
 from export_worker import MODEL, Exports, asked
 
 ROWS, UNIT_ROWS = 120, 10

@@ -19,6 +19,7 @@ from ray.actor import ActorHandle
 from rs_embed.engines.base import Order, Stamp
 from rs_embed.engines.ray_cluster import Room, connected
 from rs_embed.engines.ray_fetch import Origin
+from rs_embed.engines.ray_limiter import gate
 from rs_embed.engines.ray_worker import Done, Terms, Worker
 from rs_embed.errors import EngineError, SpecError
 from rs_embed.pipeline.export import Advance, Task
@@ -115,6 +116,7 @@ class RayCrew:
         self._cpus = cpus
         origin = Origin(secrets.token_hex(8), order.backend, set_variables(), order.fetch_workers)
         self._origin = [ray.put(origin)]
+        self._gate = gate()  # kept: it lives as long as somebody who made it does
         self._facts: dict[str, JsonValue] | None = None
         self._members = [self._hire() for _ in range(count)]
         self._again: list[_Try] = []

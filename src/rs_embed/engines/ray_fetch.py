@@ -11,6 +11,7 @@ import ray
 
 from rs_embed._call import Backend, opened
 from rs_embed.chip import Chip
+from rs_embed.engines.ray_limiter import limit_by_cluster
 from rs_embed.errors import EngineError, ProviderError
 from rs_embed.pipeline.ahead import Bring, Brought
 from rs_embed.providers.base import Provider, Query
@@ -44,6 +45,7 @@ class _Opened:
         with self._lock:
             if origin.run not in self._by_run:
                 take_over(origin.variables)
+                limit_by_cluster()
                 self._by_run = {origin.run: opened(origin.backend)}
             return self._by_run[origin.run]
 

@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from rs_embed.engines.base import Order, Setup, Stamp
 from rs_embed.engines.ray_fetch import Origin, bring_by_tasks
+from rs_embed.engines.ray_limiter import limit_by_cluster
 from rs_embed.errors import RSEmbedError
 from rs_embed.pipeline.ahead import Ahead
 from rs_embed.pipeline.export import Advance, Task, Work, give_up, run_unit
@@ -56,6 +57,7 @@ class Worker:
 
         torch.set_num_threads(terms.threads)
         take_over(terms.variables)
+        limit_by_cluster()
         self._terms, self._origin = terms, origin[0]
         self._setup: Setup | None = None
 
