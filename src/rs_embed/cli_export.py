@@ -1,4 +1,4 @@
-"""The commands around long jobs: export, status, retry, similar."""
+"""The commands around long jobs: export, status, retry, compact, similar."""
 
 import json
 from collections.abc import Callable
@@ -164,6 +164,24 @@ def retry(run: _Run, engine: _Engine = "local", address: _Address = None, as_jso
     from rs_embed.exports import retry_export
 
     _tell(retry_export(run, engine=engine, address=address), as_json=as_json)
+
+
+@command("rs-embed compact run", "rs-embed compact run --out vectors --row-group-mb 64")
+def compact(
+    run: _Run,
+    *,
+    out: Annotated[Path | None, typer.Option(help="Folder for the files; RUN/compact if left out.")] = None,
+    row_group_mb: Annotated[float, typer.Option(help="Vectors of a file, MB, at most.")] = 150.0,
+    as_json: Json = False,
+) -> None:
+    """Merge the files of a finished run into few large ones. The same command goes on after a crash."""
+    import rs_embed
+
+    report = rs_embed.compact_run(run, out, row_group_mb=row_group_mb)
+    if as_json:
+        typer.echo(json.dumps(asdict(report) | {"folder": str(report.folder)}, indent=2))
+    else:
+        typer.echo(str(report))
 
 
 @command("rs-embed similar run --id 17 --top 5", "rs-embed similar run --id 'plot a' --model mosaiks_rcf --json")
