@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from doomed import CARD as DOOMED
 from engines_help import table_without_times, vectors
-from export_worker import MODEL, asked, export, pairs
+from export_worker import MODEL, LoggedField, asked, export, pairs
 
 from rs_embed import PointBuffer, export_embeddings, open_run
 from rs_embed.errors import EngineError, NoImagery, SpecError, StorageError
@@ -67,6 +67,20 @@ def test_failed_rows_and_several_models_and_kept_inputs_come_out_alike(nodes, tm
     assert found[0][1] > 2
     assert {"fetch", "plan"} < {row["stage"] for row in found[0][2]}
     assert found[0] == found[1]
+
+
+def test_shared_reads_come_out_alike(nodes, tmp_path):
+    runs = [tmp_path / engine for engine in ("local", "ray")]
+    places = [PointBuffer(15 + 0.001 * (i % 8), 47 + 0.001 * (i // 8), 120) for i in range(40)]
+    for run in runs:
+        backend = LoggedField(tmp_path / f"{run.name}.log")
+        report = export(run, tmp_path / "log", places=places, buffer_m=None, share_reads=True, backend=backend,
+                        engine=run.name)  # fmt: skip
+        assert report.ok == 40
+    assert vectors(runs[0]) == vectors(runs[1])
+    asked_for = [sorted(asked(tmp_path / f"{run.name}.log")) for run in runs]
+    assert asked_for[0] == asked_for[1]
+    assert len(asked_for[0]) < 40
 
 
 def test_grids_come_out_alike(nodes, tmp_path):

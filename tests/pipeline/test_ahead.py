@@ -14,6 +14,7 @@ from rs_embed import OutputSpec, PointBuffer
 from rs_embed.embedders.base import ModelRequest, NetworkCache, pick_device
 from rs_embed.pipeline.ahead import BATCH_CHIPS, Ahead
 from rs_embed.pipeline.plan import Job, plan_items
+from rs_embed.pipeline.reading import wishes_of
 from rs_embed.pipeline.run import run
 from rs_embed.results import Failure
 from rs_embed.settings import ModelKnobs
@@ -74,7 +75,7 @@ def run_ahead(spots, depot, batch_bytes, batches, workers=3):
     direct = FieldProvider()
     ahead = Ahead(direct, depot, batch_bytes, batches)
     plan = plan_items(job(ahead, workers), spots, [None] * len(spots))
-    ahead.expect("u000000", [str(i) for i in range(len(spots))], [plan])
+    ahead.expect("u000000", wishes_of([str(i) for i in range(len(spots))], [plan]))
     return [result for _, result in run(plan)], direct
 
 
@@ -124,7 +125,7 @@ def test_what_was_not_expected_is_fetched_directly():
     direct, depot = FieldProvider(), Depot(FieldProvider())
     ahead = Ahead(direct, depot, 10**9, 2)
     plan = plan_items(job(ahead), places(2), [None] * 2)
-    ahead.expect("u000000", ["0"], [plan_items(job(ahead), places(1), [None])])
+    ahead.expect("u000000", wishes_of(["0"], [plan_items(job(ahead), places(1), [None])]))
     for item in plan.items:
         chip = ahead.fetch(item.queries[0])
         assert chip.geobox == item.queries[0].geobox

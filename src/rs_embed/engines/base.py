@@ -50,6 +50,11 @@ class Order(Protocol):
         """Chips fetched at the same time by one process."""
         ...
 
+    @property
+    def share_reads(self) -> bool:
+        """Whether chips of neighbours are cut from one read."""
+        ...
+
     def set_up(self, device: str) -> Setup:
         """The models on a device of this process."""
         ...

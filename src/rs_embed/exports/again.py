@@ -49,6 +49,7 @@ class _Command(BaseModel):
     device: str
     precision: Precision
     save_inputs: bool = False
+    share_reads: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def retry_export(
         device=command.device,
         precision=command.precision,
         save_inputs=command.save_inputs,
+        share_reads=command.share_reads,
         engine=engine,
         address=address,
         progress=progress,

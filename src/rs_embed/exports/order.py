@@ -1,6 +1,6 @@
 """An export as an order: every process that is given it makes the same models of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,11 @@ from rs_embed.pipeline.export import Work
 from rs_embed.pipeline.inputs import FOLDER as INPUTS
 from rs_embed.pipeline.inputs import InputKeeper
 from rs_embed.pipeline.journal import UnitStore
+from rs_embed.pipeline.reading import Reader
 from rs_embed.pipeline.unit_sink import ModelExport
 from rs_embed.pipeline.unit_tables import RUN
+from rs_embed.pipeline.windows import SharedReads
+from rs_embed.providers.base import Provider
 from rs_embed.settings import ModelKnobs
 from rs_embed.writers.base import RunHeader
 
@@ -43,6 +46,11 @@ class ExportOrder:
         """As asked."""
         return self.asked.backend
 
+    @property
+    def share_reads(self) -> bool:
+        """As asked."""
+        return self.asked.share_reads
+
     def set_up(self, device: str) -> "ExportSetup":
         """See `Order`."""
         asked = replace(self.asked, device=device)
@@ -60,13 +68,16 @@ class ExportSetup:
 
     def facts(self) -> dict[str, JsonValue]:
         """See `Setup`."""
-        return models_facts(self.jobs)
+        if not self.asked.share_reads:
+            return models_facts(self.jobs)
+        return models_facts({name: replace(job, provider=SharedReads(job.provider)) for name, job in self.jobs.items()})
 
     def work(self, stamp: Stamp) -> Work:
         """See `Setup`."""
         models = tuple(self._model(name, job, stamp) for name, job in self.jobs.items())
-        readers = (partial(InputKeeper, folder=self.folder / INPUTS),) if self.asked.save_inputs else ()
-        return Work(self.folder, models, self.asked.grid_format, self.asked.on_error, readers)
+        readers: list[Callable[[Provider], Reader]] = [SharedReads] if self.asked.share_reads else []
+        readers += [partial(InputKeeper, folder=self.folder / INPUTS)] if self.asked.save_inputs else []
+        return Work(self.folder, models, self.asked.grid_format, self.asked.on_error, tuple(readers))
 
     def _model(self, name: str, job: "Job", stamp: Stamp) -> ModelExport:
         card, network = job.request.card, job.embedder.network

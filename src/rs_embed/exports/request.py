@@ -52,6 +52,7 @@ class Asked:
     precision: Precision
     knobs: Mapping[str, KnobValue]
     save_inputs: bool = False
+    share_reads: bool = False
 
     def __post_init__(self) -> None:
         require_choice("dtype", self.dtype, get_args(Dtype))
@@ -138,7 +139,7 @@ def _backend_text(backend: Backend) -> str | None:
 
 _REPEATED = (
     *("format", "dtype", "unit_rows", "on_error", "modality", "bands", "input_prep", "device", "precision"),
-    "save_inputs",
+    *("save_inputs", "share_reads"),
 )
 
 

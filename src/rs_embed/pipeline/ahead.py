@@ -2,16 +2,13 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from rs_embed.chip import Chip
-from rs_embed.pipeline.reading import Reader, pixels_of
+from rs_embed.pipeline.reading import Reader, Wish, pixels_of
 from rs_embed.providers.base import Provider, Query
-
-if TYPE_CHECKING:
-    from rs_embed.pipeline.plan import Plan  # loads torch, which who only fetches must not
 
 BATCH_CHIPS = 64
 """Chips a batch at most: the first of many small ones must not wait for thousands."""
@@ -19,6 +16,23 @@ Brought = Sequence[Chip | Exception]
 """One for each query of a batch, in order."""
 Bring = Callable[[Sequence[Query]], Callable[[], Brought]]
 """Begins to bring a batch; what it returns waits for it, and may be called from several threads."""
+
+
+def bring_by_threads(provider: Provider, threads: int) -> Bring:
+    """Fetch batches in threads of this process, which end when nobody holds this any more."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="rs-embed-ahead")
+
+    def fetch(query: Query) -> Chip | Exception:
+        try:
+            return provider.fetch(query)
+        except Exception as error:  # noqa: BLE001  (raised where the chip is asked for)
+            return error.with_traceback(None)
+
+    def bring(queries: Sequence[Query]) -> Callable[[], Brought]:
+        coming = [pool.submit(fetch, query) for query in queries]
+        return lambda: [one.result() for one in coming]
+
+    return bring
 
 
 @dataclass
@@ -79,13 +93,14 @@ class Ahead(Reader):
         self._by_place: dict[int, list[_Ask]] = {}
         self._held = 0
 
-    def expect(self, unit: str, stems: Sequence[str], plans: Sequence["Plan"]) -> None:
+    def expect(self, unit: str, wishes: Sequence[Wish]) -> None:
         """See `Reader`; the first batches are begun."""
+        super().expect(unit, wishes)
         with self._lock:
             self._upcoming.clear()
             self._asks, self._by_place, self._held = {}, {}, 0
             batch = _Batch()
-            for place, query in _expected(plans):
+            for place, query in ((place, query) for place, wish in enumerate(wishes) for query in wish.queries):
                 if not batch.has_room(query, self._batch_bytes):
                     self._upcoming.append(batch)
                     batch = _Batch()
@@ -153,13 +168,3 @@ class Ahead(Reader):
                     ask.batch.wait, ask.batch.over = None, True
                     self._held -= 1
             self._top_up()
-
-
-def _expected(plans: Sequence["Plan"]) -> Iterator[tuple[int, Query]]:
-    """(place, query) in the order in which chips are asked for; models that share one ask once."""
-    for place, items in enumerate(zip(*(plan.items for plan in plans), strict=True)):
-        seen: dict[Query, Query] = {}
-        for item in items:
-            for query in item.queries:
-                seen.setdefault(pixels_of(query), query)
-        yield from ((place, query) for query in seen.values())

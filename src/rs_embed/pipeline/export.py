@@ -11,7 +11,7 @@ from rs_embed.embedding import Embedding
 from rs_embed.errors import RSEmbedError, SpecError, StorageError
 from rs_embed.pipeline.durable import storage_error, storing
 from rs_embed.pipeline.plan import Job, Plan, plan_items
-from rs_embed.pipeline.reading import Reader
+from rs_embed.pipeline.reading import Reader, wishes_of
 from rs_embed.pipeline.unit_sink import ModelExport, Outcome, Undone, UnitSink, stem_of
 from rs_embed.pipeline.units import Unit
 from rs_embed.places.columns import Place, Places
@@ -112,16 +112,15 @@ def _with_readers(work: Work, unit: Unit, jobs: Sequence[Job]) -> tuple[list[Job
     """The jobs with all that stands between them and the provider, and who is to be told what will be asked."""
     if not work.readers:
         return list(jobs), None
-    provider, readers = jobs[0].provider, []
-    for reader in work.readers:
-        readers.append(reader(provider))
-        provider = readers[-1]
+    first, *others = work.readers
+    outermost = first(jobs[0].provider)
+    for reader in others:
+        outermost = reader(outermost)
 
     def keep(stems: Sequence[str], plans: Sequence[Plan]) -> None:
-        for reader in readers:
-            reader.expect(unit.name, stems, plans)
+        outermost.expect(unit.name, wishes_of(stems, plans))
 
-    return [replace(job, provider=provider) for job in jobs], keep
+    return [replace(job, provider=outermost) for job in jobs], keep
 
 
 def _close(work: Work, models: Sequence[ModelExport], sinks: Sequence[UnitSink]) -> list[str]:
