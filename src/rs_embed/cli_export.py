@@ -76,6 +76,12 @@ def export(
     address: _Address = None,
     as_json: Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")] = False,
+    plan_rows: Annotated[
+        int | None, typer.Option(min=1, help="With --dry-run: for so many rows, of which the table is a part.")
+    ] = None,
+    rate: Annotated[
+        str | None, typer.Option(help="With --dry-run: rows that a worker encodes a second, or: measure.")
+    ] = None,
 ) -> None:
     """Embed a table of places into a folder. The same command goes on after a crash and retries what failed."""
     from rs_embed.exports import export_embeddings
@@ -104,6 +110,8 @@ def export(
         engine=engine,
         address=address,
         dry_run=dry_run,
+        plan_rows=plan_rows,
+        rate=_rate(rate),
         **options.keywords(),
     )
     _tell(report, as_json=as_json)
@@ -123,6 +131,13 @@ def _number_or_name(text: str | None) -> float | str | None:
         return None if text is None else float(text)
     except ValueError:
         return text
+
+
+def _rate(text: str | None) -> float | Literal["measure"] | None:
+    try:
+        return None if text is None else "measure" if text == "measure" else float(text)
+    except ValueError:
+        raise typer.BadParameter(f"--rate is a number or: measure; found {text!r}") from None
 
 
 def _tell(report: "ExportReport", *, as_json: bool) -> None:

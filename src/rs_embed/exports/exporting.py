@@ -3,23 +3,24 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import JsonValue
 
 from rs_embed._call import Backend, Bands, KnobValue, Modalities, Sensors
+from rs_embed._checks import require_number
 from rs_embed._optional import require
 from rs_embed._progress import progress_bar
 from rs_embed.engines import EngineName, check_engine, open_crew
 from rs_embed.engines.base import Crew, Stamp
 from rs_embed.errors import SpecError
-from rs_embed.exports.estimate import ExportPlan, estimate
+from rs_embed.exports.estimate import ExportPlan, Rate, Scale, estimate
 from rs_embed.exports.order import ExportOrder
 from rs_embed.exports.request import VECTORS, Asked, Models, versions
 from rs_embed.pipeline.catalog import write_catalogs
@@ -32,6 +33,7 @@ from rs_embed.specs import InputPrep, OutputSpec, Precision
 from rs_embed.writers.base import Dtype
 
 if TYPE_CHECKING:
+    from rs_embed.pipeline.plan import Job
     from rs_embed.places import Given, Temporal
     from rs_embed.runs import Run
 
@@ -87,6 +89,8 @@ def export_embeddings(
     address: str | None = None,
     progress: bool = True,
     dry_run: bool = False,
+    plan_rows: int | None = None,
+    rate: float | Literal["measure"] | None = None,
     **knobs: KnobValue,
 ) -> ExportReport:
     """Embed a table of places into a folder. Call it again to go on after a crash, or to retry what failed.
@@ -108,6 +112,8 @@ def export_embeddings(
             call, unless Ray is connected already.
         progress: Show a bar on a terminal.
         dry_run: Only say what would be done: `print` the answer.
+        plan_rows: Of a dry run: plan for so many rows, of which the table is a part as dense as the whole.
+        rate: Of a dry run: rows that one worker encodes a second; "measure" runs the models here, for some seconds.
 
     The other arguments are those of `get_embedding`.
 
@@ -127,7 +133,9 @@ def export_embeddings(
     folder = Path(out).expanduser()
     # A machine that only sends units to a cluster needs no GPU of its own to plan them.
     jobs, units = replace(asked, device="cpu").jobs() if engine == "ray" else asked.jobs(), cut_units(table, unit_rows)
-    plan = estimate(jobs, table, units, dtype=dtype, output=asked.grid_format or VECTORS, finished=_finished(folder))
+    told = Scale(plan_rows, share_reads, _rate(rate, jobs, table)) if dry_run else Scale(share_reads=share_reads)
+    stored = asked.grid_format or VECTORS
+    plan = estimate(jobs, table, units, dtype=dtype, output=stored, finished=_finished(folder), scale=told)
     if dry_run:
         return ExportReport(folder, plan, 0, 0, 0.0, dry=True)
     started = time.perf_counter()
@@ -143,6 +151,16 @@ def export_embeddings(
         write_catalogs(stores, units, changed, grids=asked.grid_format is not None)
         ok, failed = counts(stores, units)
     return ExportReport(folder, plan, ok, failed, time.perf_counter() - started)
+
+
+def _rate(rate: float | Literal["measure"] | None, jobs: "Mapping[str, Job]", places: Places) -> Rate | None:
+    if rate is None:
+        return None
+    if rate == "measure":
+        from rs_embed.exports.rate import measure_rate  # loads torch
+
+        return measure_rate(jobs, places)
+    return Rate(require_number("rate", rate, 1e-6, 1e9), "declared")
 
 
 def _open(folder: Path, asked: Asked, crew: Crew, places: Places, units: Units) -> Manifest:
