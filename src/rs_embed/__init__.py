@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from rs_embed.providers.stac import StacCatalog as StacCatalog
     from rs_embed.providers.stac import StacCollection as StacCollection
     from rs_embed.report import ChipReport as ChipReport
+    from rs_embed.runs import download_run as download_run
     from rs_embed.runs import open_run as open_run
     from rs_embed.specs import (
         BBox as BBox,
@@ -81,6 +82,7 @@ _HOME = {
     "ModelCard": "embedders.card",
     "save_statistics": "embedders.statistics",
     "export_embeddings": "exports",
+    "download_run": "runs",
     "open_run": "runs",
     "Embedding": "embedding",
     "Meta": "embedding",
