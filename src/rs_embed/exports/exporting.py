@@ -21,7 +21,7 @@ from rs_embed.engines import EngineName, check_engine, open_crew
 from rs_embed.engines.base import Crew, Stamp
 from rs_embed.exports.estimate import ExportPlan, Rate, Scale, estimate
 from rs_embed.exports.order import ExportOrder
-from rs_embed.exports.place import Tally, finished, keep_manifest, refuse_foreign, run_folder
+from rs_embed.exports.place import Tally, finished, keep_manifest, refuse_foreign, run_folder, swept
 from rs_embed.exports.request import VECTORS, Asked, Models, versions
 from rs_embed.pipeline.catalog import write_catalogs
 from rs_embed.pipeline.durable import part_of, publish, remove_parts, storing
@@ -152,7 +152,7 @@ def export_embeddings(
         remote = where if isinstance(where, Remote) else None
         keep_manifest(remote, folder)
         stores = [UnitStore(folder / name, manifest.fingerprint, versions()) for name in jobs]
-        with progress_bar(len(table) * len(jobs), shown=progress) as advance:
+        with progress_bar(len(table) * len(jobs), shown=progress) as advance, swept(folder, stores):
             tally = Tally(advance)
             tasks = (Task(unit, table.take(unit.rows)) for unit in units)
             changed = crew.run(Stamp(manifest.created, manifest.fingerprint), tasks, tally)

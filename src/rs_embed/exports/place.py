@@ -1,6 +1,6 @@
 """Where a run lies: a folder that this process has for itself, or one of an object store."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from rs_embed.errors import SpecError
 from rs_embed.pipeline.durable import locked, make_folder, storing
 from rs_embed.pipeline.export import Advance
-from rs_embed.pipeline.journal import MANIFEST, PLACES
+from rs_embed.pipeline.journal import MANIFEST, PLACES, UnitStore
 from rs_embed.pipeline.remote import Remote
 from rs_embed.pipeline.units import RECORDS
 
@@ -52,6 +52,20 @@ def run_folder(where: Path | Remote) -> Iterator[Path]:
         else:
             refuse_foreign(where, {name.partition("/")[0] for name in where.sizes()})
         yield folder
+
+
+@contextmanager
+def swept(folder: Path, stores: Sequence[UnitStore]) -> Iterator[None]:
+    """What killed processes left half-written is removed: before, and after workers may have died on the way."""
+    _sweep(folder, stores)
+    yield
+    _sweep(folder, stores)
+
+
+def _sweep(folder: Path, stores: Sequence[UnitStore]) -> None:
+    with storing(folder):
+        for store in stores:
+            store.sweep()
 
 
 def keep_manifest(remote: Remote | None, folder: Path) -> None:

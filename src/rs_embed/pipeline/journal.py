@@ -208,6 +208,11 @@ class UnitStore:
         write_json(self.record(unit), record.model_dump(mode="json"))
         return record
 
+    def sweep(self) -> None:
+        """Remove the half-written tables and records of killed processes; only while nobody writes any."""
+        for folder in (TABLES, RECORDS):
+            remove_parts(self.folder / folder)
+
     def clean(self, unit: Unit, record: Record | None) -> None:
         """Remove what a killed process left of a unit: half-written files, and grids that no table names."""
         folder = self.grids(unit)
