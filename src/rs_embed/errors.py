@@ -27,6 +27,7 @@ RSEmbedError
 │   └── WeightsMismatch      keys or shapes of another model
 ├── ReadoutError         tokens that cannot be laid out as asked
 ├── DeviceError          no such device here
+│   └── OutOfMemory          the device cannot hold one input of the network
 ├── StorageError         an embedding that cannot be written or read back
 ├── BatchError           some items of a batch failed; holds the others
 └── MissingDependency    an optional package is not installed                   (also ImportError)
@@ -185,6 +186,10 @@ class ReadoutError(RSEmbedError):
 
 class DeviceError(RSEmbedError):
     """No such device here."""
+
+
+class OutOfMemory(DeviceError):
+    """The device cannot hold what one input of the network takes."""
 
 
 class StorageError(RSEmbedError):
