@@ -109,6 +109,9 @@ class LibrarySettings(Knobs):
     chip_cache: Annotated[Path | None, Field(description="folder that chips are kept in; unset: they are not")] = None
     chip_cache_gb: Annotated[float, Field(gt=0, description="size that this folder is kept under, GB")] = 20.0
     memory_gb: Annotated[float, Field(gt=0, description="imagery on its way to the network, GB, at most")] = 4.0
+    keep_converted: Annotated[
+        bool, Field(description="0: keep no converted copy of weights, which the next start maps")
+    ] = True
     batch: Annotated[
         int | None, Field(ge=1, le=4096, description="network inputs encoded at once; unset: as memory allows")
     ] = None

@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Kind = Literal["refused", "repository", "revision", "file", "not a hub", "disk", "network"]
 SHA256 = re.compile(r"[0-9a-f]{64}")
+NOTES = ".rs_embed"
+"""Name of the folders in which we note hashes and keep converted weights."""
+SETTLED_S = 2.0
+"""A file changed more recently may change once more without its time telling: clocks of file systems are coarse."""
 ELSEWHERE = "download it on a machine that reaches the hub, then name the file by RS_EMBED_<MODEL>_CKPT or `ckpt=`"
 
 
@@ -45,6 +49,8 @@ class HubFile:
     path: Path
     commit: str
     sha256: str
+    notes: Path
+    """A folder of ours beside it, which is removed with the repository; the hub's client ignores it."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +131,12 @@ class Hub:
         snapshot = path.parents[len(PurePosixPath(self.weights.file).parts) - 1]
         stored_as = _blob_sha256(path) or announced
         wanted = self.weights.sha256 or stored_as
-        digest = _remembered_sha256(path, snapshot.parents[1] / ".rs_embed", wanted)
+        notes = snapshot.parents[1] / NOTES
+        digest = remembered_sha256(path, notes, wanted)
         if digest == stored_as:
             self._compare_with_card(digest)
         whole = wanted is not None or self.weights.size_bytes in (None, path.stat().st_size)
-        return HubFile(path, snapshot.name, digest) if wanted in (None, digest) and whole else None
+        return HubFile(path, snapshot.name, digest, notes) if wanted in (None, digest) and whole else None
 
     def _compare_with_card(self, announced: str | None) -> None:
         if announced and self.weights.sha256 and announced != self.weights.sha256:
@@ -201,10 +208,18 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _remembered_sha256(path: Path, notes: Path, wanted: str | None) -> str:
-    """The file's hash, from a note of an earlier run if the file is unchanged and the note is as wanted."""
+def remembered_sha256(path: Path, notes: Path, wanted: str | None) -> str:
+    """The file's hash, from a note of an earlier run if the file is unchanged and the note is as wanted.
+
+    Unchanged means the same size, time of change of content, and time of change of the entry, which no tool sets.
+
+    Args:
+        path: The file.
+        notes: Folder of the notes; made if need be.
+        wanted: The hash that it should have, if somebody says so.
+    """
     state = path.stat()
-    key = f"{path.absolute()}|{state.st_size}|{state.st_mtime_ns}"
+    key = f"{path.absolute()}|{state.st_size}|{state.st_mtime_ns}|{state.st_ctime_ns}"
     note = notes / hashlib.sha256(key.encode()).hexdigest()[:32]
     try:
         noted = note.read_text("ascii")
@@ -213,8 +228,10 @@ def _remembered_sha256(path: Path, notes: Path, wanted: str | None) -> str:
     if SHA256.fullmatch(noted) and wanted in (None, noted):
         return noted
     digest = sha256_of(path)
+    if wanted is None and time.time() - state.st_ctime < SETTLED_S:
+        return digest
     try:
-        notes.mkdir(exist_ok=True)
+        notes.mkdir(parents=True, exist_ok=True)
         note.write_text(digest, "ascii")
     except OSError as error:  # a cache that cannot be written is still a cache
         log.debug("no note of the sha256 of %s: %s", path, error)
