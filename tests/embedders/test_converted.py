@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rs_embed import plan_embedding
 from rs_embed.embedders._converted import ABANDONED_S, Converted, digest_of
-from rs_embed.embedders._hub import SETTLED_S, sha256_of
+from rs_embed.embedders._hashes import SETTLED_S, sha256_of
 from rs_embed.embedders._weights import is_pickled, load_strict, locate
 from rs_embed.embedders.base import Network
 from rs_embed.embedders.card import Weights

@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rs_embed.embedders._hub import NOTES, Retry, obtain, remembered_sha256, sha256_of
+from rs_embed.embedders._hashes import NOTES, remembered_sha256, sha256_of
+from rs_embed.embedders._hub import Retry, obtain
 from rs_embed.embedders.card import Weights
 from rs_embed.errors import WeightsCorrupt, WeightsMismatch, WeightsNotFound
 

@@ -13,7 +13,7 @@ from torch.nn.functional import avg_pool2d
 
 from rs_embed.chip import Chip
 from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows, frame_chip, stitch
-from rs_embed.embedders._hub import sha256_of
+from rs_embed.embedders._hashes import sha256_of
 from rs_embed.embedders._networks import build_network
 from rs_embed.embedders._normalize import Scaling, to_frames, unscaled, z_score
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from rs_embed.chip import Chip
 from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows
-from rs_embed.embedders._hub import sha256_of
+from rs_embed.embedders._hashes import sha256_of
 from rs_embed.embedders._normalize import to_image, z_score
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
 from rs_embed.embedders.cards.mosaiks import MosaiksKnobs
