@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from torch import Tensor, nn
 
 from rs_embed.chip import Chip
+from rs_embed.embedders._device import brought_back
 from rs_embed.embedders._framing import Frame, InputGeometry
 from rs_embed.embedders.card import Modality, ModelCard
 from rs_embed.encoders.tokens import Tokens
@@ -65,14 +66,17 @@ class ModelInput:
 
     @classmethod
     def stack(cls, inputs: Sequence["ModelInput"]) -> "ModelInput":
-        """A batch of inputs of one signature."""
+        """A batch of inputs of one signature, where the first of them is."""
         first = inputs[0]
-        tensors = {name: torch.stack([one.tensors[name] for one in inputs]) for name in first.tensors}
+        tensors = {
+            name: torch.stack([one.tensors[name].to(like.device) for one in inputs])
+            for name, like in first.tensors.items()
+        }
         return cls(tensors, first.ground_cover_m)
 
     def to(self, device: torch.device) -> "ModelInput":
         """The same input on another device."""
-        if device.type == "cpu":
+        if all(t.device == device for t in self.tensors.values()):
             return self
         return ModelInput({name: t.to(device) for name, t in self.tensors.items()}, self.ground_cover_m)
 
@@ -129,7 +133,10 @@ class Embedder(ABC):
 
     @abstractmethod
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
-        """Chips of one place to network inputs, one per window of the frame."""
+        """Chips of one place to network inputs, one per window of the frame.
+
+        Pixels come to the device in force by `placed`; small tensors may stay on the CPU until the batch is run.
+        """
 
     @abstractmethod
     def encode(self, batch: ModelInput) -> Tokens:
@@ -200,7 +207,7 @@ class Embedder(ABC):
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.request.precision == "bf16"),
         ):
             tokens = self.encode(batch.to(self.device))
-        return Tokens(tokens.values.float().cpu(), tokens.layout)
+        return Tokens(brought_back(tokens.values), tokens.layout)
 
 
 class NetworkCache:
