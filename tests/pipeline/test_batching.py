@@ -6,8 +6,9 @@ import torch
 from echo import CARD, SENSOR, EchoEmbedder
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import card_of
 
-from rs_embed import PointBuffer, TemporalSpec, get_embeddings
+from rs_embed import PointBuffer, TemporalSpec, get_embeddings, plan_embedding
 from rs_embed.embedders.base import ModelInput, ModelRequest, NetworkCache
 from rs_embed.errors import OutOfMemory
 from rs_embed.pipeline.batching import BATCH_CPU, FIRST_BATCH, LARGEST_BATCH, BatchSizes, CudaMemory, memory_of
@@ -202,3 +203,27 @@ def test_cuda_tells_what_is_free_and_what_was_taken():
     del block
     memory.release()
     assert memory.free_bytes() >= before - (2 << 20)
+
+
+@pytest.mark.parametrize("model_id", ["thor_1_0_tiny", "terramind_1_0_tiny", "anysat_tiny", "mosaiks_rcf"])
+def test_every_model_takes_several_chips_at_once_and_gives_each_what_it_gives_it_alone(model_id, monkeypatch):
+    class Counting(Model):
+        batches = 0
+
+        def begin(self) -> None:
+            self.batches += 1
+
+    random = {} if model_id == "mosaiks_rcf" else {"pretrained": False}
+    frames = {"frames": 2} if model_id == "anysat_tiny" else {}
+    places = [PointBuffer(lon=12.94 + i / 50, lat=47.77, buffer_m=320) for i in range(FIRST_BATCH)]
+    options = {"input_prep": "crop", "output": OutputSpec.grid()} | random | frames
+    job = plan_embedding(card_of(model_id), places[0], YEAR, backend=FieldProvider(), **options).job
+    plan = plan_items(job, places, [YEAR] * len(places))
+    memory = Counting(1e9, 1)
+    together = [result for _, (result,) in run_together([plan], lambda device: memory)]
+    assert memory.batches == 1
+    monkeypatch.setenv("RS_EMBED_BATCH", "1")
+    alone = [result for _, (result,) in run_together([plan], lambda device: memory)]
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose(one.data, other.data, atol=2e-5)
+    assert np.abs(together[0].data - together[1].data).max() > 1e-4
