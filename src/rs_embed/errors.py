@@ -28,6 +28,7 @@ RSEmbedError
 ├── ReadoutError         tokens that cannot be laid out as asked
 ├── DeviceError          no such device here
 │   └── OutOfMemory          the device cannot hold one input of the network
+├── CompileError         torch.compile does not work here
 ├── StorageError         an embedding that cannot be written or read back
 ├── BatchError           some items of a batch failed; holds the others
 └── MissingDependency    an optional package is not installed                   (also ImportError)
@@ -190,6 +191,10 @@ class DeviceError(RSEmbedError):
 
 class OutOfMemory(DeviceError):
     """The device cannot hold what one input of the network takes."""
+
+
+class CompileError(RSEmbedError):
+    """torch.compile was asked for, and does not work here."""
 
 
 class StorageError(RSEmbedError):

@@ -89,6 +89,7 @@ class WeightsKnobs(ModelKnobs):
     model_key: Annotated[str | None, Field(description="backbone to run instead of the card's own")] = None
     ckpt: Annotated[Path | None, Field(description="checkpoint file (.pt, .pth, .safetensors) to use")] = None
     pretrained: Annotated[bool, Field(description="0: seeded random weights, and the result says so")] = True
+    compile: Annotated[bool, Field(description="1: run blocks through torch.compile; slower on a CPU")] = False
 
 
 class SeriesKnobs(WeightsKnobs):

@@ -7,7 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from torch import Tensor, nn
 
 from rs_embed.chip import Chip
+from rs_embed.embedders._compiled import as_compiled, compile_blocks
 from rs_embed.embedders._device import brought_back
 from rs_embed.embedders._framing import Frame, InputGeometry
 from rs_embed.embedders.card import Modality, ModelCard
@@ -90,6 +91,8 @@ class Network:
     """Identity of the numbers: hub or file with sha256, `random:<seed>`, `bundled:...`, `precomputed:...`."""
     note: str | None = None
     """A warning that must travel with every embedding it makes."""
+    compiled: bool = False
+    """Whether its blocks are run through torch.compile."""
     lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
     """One batch at a time: an encoder may hold its weights in the precision of the batch that it works on."""
 
@@ -203,7 +206,7 @@ class Embedder(ABC):
         """`encode` with device, precision and gradients taken care of; tokens come back in float32 on the CPU."""
         with (
             self.network.lock,
-            torch.inference_mode(),
+            as_compiled(self.device) if self.network.compiled else torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.request.precision == "bf16"),
         ):
             tokens = self.encode(batch.to(self.device))
@@ -227,6 +230,9 @@ class NetworkCache:
             if key not in self._networks:
                 network = embedder.build(request, settings)
                 network.module.to(device)
+                if isinstance(request.knobs, WeightsKnobs) and request.knobs.compile:
+                    compile_blocks(network.module, device)
+                    network = replace(network, compiled=True)
                 self._networks[key] = network
             self._networks.move_to_end(key)
             while len(self._networks) > self._size:

@@ -20,8 +20,8 @@ from rs_embed.settings import SeriesKnobs
 from rs_embed.specs import OutputSpec, Precision, Region, Series, SpatialSpec, TemporalSpec
 
 FINGERPRINT_VERSION = 1
-_NOT_NUMBERS = {"fetch_workers", "ckpt", "min_valid_fraction"}
-"""Knobs that do not change what comes out (a checkpoint counts by its content, not by its path)."""
+_NOT_NUMBERS = {"fetch_workers", "ckpt", "min_valid_fraction", "compile"}
+"""Knobs that do not change what comes out, but for rounding (a checkpoint counts by its content, not by its path)."""
 
 
 @dataclass(frozen=True)
