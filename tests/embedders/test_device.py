@@ -12,7 +12,7 @@ from echo import CARD, SENSOR, EchoEmbedder
 from tiny import card_of
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from rs_embed import OutputSpec, PointBuffer, TemporalSpec, get_embedding, plan_embedding
+from rs_embed import OutputSpec, PointBuffer, TemporalSpec, get_embedding, get_embeddings, plan_embedding
 from rs_embed.embedders._device import beside_the_network, brought_back, placed
 from rs_embed.embedders._framing import frame_chip
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, NetworkCache
@@ -172,3 +172,15 @@ def test_a_gpu_gives_the_numbers_of_the_cpu(model_id, options):
     np.testing.assert_allclose(there.data, here.data, atol=2e-3)
     assert there.meta.device.startswith("cuda")
     assert there.meta.fingerprint == here.meta.fingerprint
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("prep", ["resize", "tile"])
+@pytest.mark.filterwarnings("ignore::rs_embed.errors.ScaleWarning")
+def test_many_threads_that_prepare_beside_the_network_mix_nothing_up(prep):
+    places = [PointBuffer(lon=12.94 + i / 50, lat=47.77, buffer_m=640 + 160 * (i % 3)) for i in range(60)]
+    call = {"temporal": YEAR, "backend": FieldProvider(), "pretrained": False, "input_prep": prep, "fetch_workers": 16}
+    here, there = (get_embeddings("terramind_1_0_tiny", places, device=device, **call) for device in ("cpu", "cuda"))
+    for one, other in zip(here, there, strict=True):
+        np.testing.assert_allclose(other.data, one.data, atol=2e-3)

@@ -1,5 +1,10 @@
 """How many inputs go through the network at once: memory decides, and what comes out does not depend on it."""
 
+import logging
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -175,6 +180,60 @@ def test_the_allocator_of_the_cpu_is_understood_too():
     ((_, (result,)),) = run_together([plan_of(Greedy(Model(1, 1)), 1)])
     assert isinstance(result.error, OutOfMemory)
     assert "DefaultCPUAllocator" in str(result.error)
+
+
+SHORT_OF_MEMORY = """
+import logging, os, resource, warnings
+import torch
+from rs_embed import PointBuffer, TemporalSpec, get_embeddings
+from rs_embed.testing import FieldProvider
+
+logging.basicConfig(format="%(message)s")
+warnings.simplefilter("ignore")
+torch.set_num_threads(1)
+
+def vectors(count):
+    places = [PointBuffer(lon=12.94 + i / 50, lat=47.77, buffer_m=640) for i in range(count)]
+    year = TemporalSpec.year(2022)
+    options = {"pretrained": False, "fetch_workers": 1, "device": "cpu"}
+    options |= {"input_prep": "crop", "img": 96, "patch_size": 4}
+    return get_embeddings("thor_1_0_tiny", places, year, backend=FieldProvider(), **options)
+
+(alone,) = vectors(1)
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * os.sysconf("SC_PAGE_SIZE") + 300_000_000
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+many = vectors(64)
+print(len(many), float(abs(many[0].data - alone.data).max()))
+"""
+
+
+def test_a_process_that_may_take_no_more_memory_goes_on_with_smaller_batches():
+    environment = os.environ | {"RS_EMBED_BATCH": "64", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SHORT_OF_MEMORY]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "inputs at once did not fit into memory; going on with" in done.stderr
+    count, apart = done.stdout.split()
+    assert int(count) == 64
+    assert float(apart) < 2e-5
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_gpu_of_which_little_may_be_used_goes_on_with_smaller_batches(monkeypatch, caplog):
+    monkeypatch.setenv("RS_EMBED_BATCH", "256")
+    places = [PointBuffer(lon=12.94 + i / 50, lat=47.77, buffer_m=640) for i in range(256)]
+    torch.cuda.set_per_process_memory_fraction(1e9 / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        with caplog.at_level(logging.WARNING):
+            many = get_embeddings(
+                "thor_1_0_base", places, YEAR, backend=FieldProvider(), pretrained=False, device="cuda"
+            )
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "256 inputs at once did not fit" in caplog.text
+    assert len(many) == 256
 
 
 @given(total=st.integers(1, 10**12), each=st.integers(1, 10**9), fixed=st.integers(0, 10**9))

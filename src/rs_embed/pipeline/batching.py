@@ -1,5 +1,6 @@
 """How many inputs go through the network at once: as many as the memory of the device holds."""
 
+import logging
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -8,6 +9,7 @@ import torch
 
 from rs_embed.errors import OutOfMemory
 
+log = logging.getLogger(__name__)
 BATCH_CPU = 4
 """On a CPU a larger batch buys nothing (MODELS.md, section 6)."""
 FIRST_BATCH = 8
@@ -16,8 +18,11 @@ LARGEST_BATCH = 256
 """Beyond it the products of a small network fill a GPU; their results would only wait for each other on the host."""
 MARGIN = 0.8
 """Share of the free memory that a batch may take: it lies in pieces, and kernels choose other workspaces."""
-_WORDS = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-"""What torch and its libraries say where they raise a plain RuntimeError."""
+_WORDS = (
+    *("can't allocate memory", "out of memory", "bad_alloc", "could not create a primitive"),
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
+)
+"""What torch and its libraries (oneDNN: a primitive) say where they raise a plain RuntimeError."""
 
 
 class Memory(Protocol):
@@ -120,8 +125,9 @@ class BatchSizes:
         self.of(signature)
 
     def ran_out(self, signature: Hashable, count: int) -> None:
-        """A batch of `count` inputs did not fit."""
-        self._most[signature] = max(1, count // 2)
+        """A batch of `count` inputs, two or more, did not fit."""
+        self._most[signature] = count // 2
+        log.warning("%d inputs at once did not fit into memory; going on with %d at most", count, count // 2)
         if self._memory is not None:
             self._memory.release()
         self.of(signature)
