@@ -75,7 +75,7 @@ def rows(folder: Path, quick: bool) -> list[Row]:
     table, curves = [], {}
     for model, shape in SIZES.items():
         fast = [
-           child(__file__, "size", 1, model, precision, QUICK_TURNS if quick else 5)
+            child(__file__, "size", 1, model, precision, QUICK_TURNS if quick else 5)
             for precision in ("fp32", "bf16")[: 1 if model == "mosaiks_rcf" else 2]
         ]
         figure = " and ".join(f"{figures['per_s']:.2f}" for figures in fast)
