@@ -7,13 +7,20 @@
 import time
 from pathlib import Path
 
-from harness import MONTHS, QUICK_TURNS, Figures, Row, child, run_script
+from harness import MONTHS, QUICK_TURNS, Case, Figures, Row, child, in_turns, ready, run_script
 
 SIDES_KM = (1, 2, 4, 8)
 ANYSAT_SIDES_KM = (0.64, 1.28, 2.56)
 ANYSAT_DATES = 2
 PICTURE = Path(__file__).with_name("cost.png")
 MODELS = {"thor_1_0_base": "THOR base", "terramind_1_0_base": "TerraMind base", "anysat_1_0_base": "AnySat, 2 dates"}
+SIZES = {
+    **{f"thor_1_0_{size}": (10, 288, 288) for size in ("tiny", "small", "base", "large")},
+    **{f"terramind_1_0_{size}": (12, 224, 224) for size in ("tiny", "small", "base", "large")},
+    "anysat_1_0_base": (8, 10, 32, 32),
+    "mosaiks_rcf": (12, 256, 256),
+}
+"""What each model is fed at once: eight dates for AnySat."""
 PATCHES = (
     ("thor_1_0_base", 2.88, {"patch_size": 16}, "THOR, patches of 160 and 320 m"),
     ("thor_1_0_base", 2.88, {"patch_size": 8}, "THOR, patches of 80 and 160 m"),
@@ -51,8 +58,29 @@ def call(model: str, side_km: str, precision: str, turns: str, *knobs: str) -> F
     return {"seconds": min(times)}
 
 
+def size(model: str, precision: str, turns: str) -> Figures:
+    """Network inputs per second, from a ready batch of four, and the width of a vector."""
+    from rs_embed.embedders.base import ModelInput
+
+    shape = SIZES[model]
+    case = Case(model, shape, "", MONTHS if len(shape) == 4 else None)
+    _, batch, embedder = ready(case, precision, **({} if model == "mosaiks_rcf" else {"pretrained": False}))
+    one = ModelInput({name: tensor[0] for name, tensor in batch.tensors.items()}, batch.ground_cover_m)
+    four = ModelInput.stack([one] * 4)
+    times = in_turns({"run": lambda: embedder.run(four)}, int(turns))
+    return {"per_s": 4 / min(times["run"]), "dim": embedder.request.card.dim}
+
+
 def rows(folder: Path, quick: bool) -> list[Row]:
     table, curves = [], {}
+    for model, shape in SIZES.items():
+        fast = [
+            child(__file__, "size", 1, model, precision, QUICK_TURNS if quick else 5)
+            for precision in ("fp32", "bf16")[: 1 if model == "mosaiks_rcf" else 2]
+        ]
+        figure = " and ".join(f"{figures['per_s']:.2f}" for figures in fast)
+        what = f"{model}, D = {fast[0]['dim']:.0f}, {' x '.join(map(str, shape))}: network inputs per second"
+        table.append((what, f"{figure} in bf16" if len(fast) > 1 else figure, ""))
     for model, label in MODELS.items():
         for precision in ("fp32", "bf16"):
             sides = ANYSAT_SIDES_KM if model.startswith("anysat") else SIDES_KM
@@ -96,5 +124,5 @@ if __name__ == "__main__":
         "Cost of a region",
         "Warm public calls on arrays, pixels at their own size, 1 thread, random weights. ![seconds](cost.png)",
         rows,
-        {"call": call},
+        {"call": call, "size": size},
     )

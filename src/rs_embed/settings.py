@@ -109,6 +109,10 @@ class LibrarySettings(Knobs):
     cache_dir: Annotated[Path | None, Field(description="where weights are kept; unset: the hub's own cache")] = None
     chip_cache: Annotated[Path | None, Field(description="folder that chips are kept in; unset: they are not")] = None
     chip_cache_gb: Annotated[float, Field(gt=0, description="size that this folder is kept under, GB")] = 20.0
+    kernels: Annotated[
+        Literal["auto", "packed", "torch"],
+        Field(description="matrix products on the CPU: packed (oneDNN), torch, or auto by processor"),
+    ] = "auto"
     memory_gb: Annotated[float, Field(gt=0, description="imagery on its way to the network, GB, at most")] = 4.0
     keep_converted: Annotated[
         bool, Field(description="0: keep no converted copy of weights, which the next start maps")

@@ -26,7 +26,7 @@ try:
     fast = get_embedding("thor_1_0_tiny", **call, compile=True)
     print(json.dumps({
         "apart": float(np.abs(fast.data - plain.data).max()),
-        "told": [plain.meta.knobs["compile"], fast.meta.knobs["compile"]],
+        "told": [plain.meta.knobs["compile"], fast.meta.knobs["compile"], fast.meta.kernels],
         "same_fingerprint": plain.meta.fingerprint == fast.meta.fingerprint,
         "compiled": "torch._inductor" in sys.modules,
     }))
@@ -47,7 +47,7 @@ def run(folder: Path, **variables: str) -> dict:
 def test_a_compiled_network_gives_the_same_numbers_and_metadata_tell_of_it(tmp_path):
     found = run(tmp_path)
     assert found.pop("apart") < 2e-5
-    assert found == {"told": [False, True], "same_fingerprint": True, "compiled": True}
+    assert found == {"told": [False, True, "torch"], "same_fingerprint": True, "compiled": True}
     assert list(tmp_path.rglob("*.so"))  # something was compiled
 
 

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from rs_embed.encoders.layers import Block
-from rs_embed.encoders.linear import using
 from rs_embed.errors import CompileError
 
 
@@ -28,7 +27,7 @@ def compile_blocks(module: nn.Module, device: torch.device) -> None:
 
 @contextmanager
 def as_compiled(device: torch.device) -> Iterator[None]:
-    """What compiled blocks are called in: no gradients, and torch's own products.
+    """What compiled blocks are called in; inference mode is not for them.
 
     Raises:
         CompileError: torch.compile does not work here.
@@ -38,7 +37,7 @@ def as_compiled(device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.compiler.cudagraph_mark_step_begin()
     try:
-        with torch.no_grad(), using("torch"):
+        with torch.no_grad():
             yield
     except TorchDynamoException as error:
         said = next((line for line in str(error).splitlines() if line.strip()), "")

@@ -39,10 +39,10 @@ def build_network(
         module.to_empty(device="cpu")
         module.init_random(RANDOM_SEED)
         module.eval().requires_grad_(False)
-        return Network(module, f"random:{RANDOM_SEED}", RANDOM_NOTE)
+        return Network(module, f"random:{RANDOM_SEED}", RANDOM_NOTE, settings.kernels)
     file = locate(card.weights, ckpt=knobs.ckpt, offline=settings.offline, cache_dir=settings.cache_dir)
     _load(module, file, keys, keep=settings.keep_converted)
-    return Network(module, file.id)
+    return Network(module, file.id, kernels=settings.kernels)
 
 
 def _load(module: nn.Module, file: WeightsFile, keys: KeyFilter, *, keep: bool) -> None:

@@ -29,8 +29,8 @@ _AFTER: dict[Activation, tuple[str, str]] = {"none": ("none", ""), "gelu": ("gel
 
 @contextmanager
 def using(kernels: Kernels) -> Iterator[None]:
-    """Choose whose products are used in here, in this thread."""
-    token = _KERNELS.set(kernels)
+    """Choose whose products are used in here, in this thread; "auto" leaves it as it is around."""
+    token = _KERNELS.set(_KERNELS.get() if kernels == "auto" else kernels)
     try:
         yield
     finally:

@@ -17,7 +17,7 @@ from rs_embed.errors import SpecError
 from rs_embed.geo import geobox_for, refined, subgrid
 from rs_embed.providers.base import Provider, Query
 from rs_embed.settings import SeriesKnobs
-from rs_embed.specs import OutputSpec, Precision, Region, Series, SpatialSpec, TemporalSpec
+from rs_embed.specs import OutputSpec, Region, Series, SpatialSpec, TemporalSpec, WorkingPrecision
 
 FINGERPRINT_VERSION = 1
 _NOT_NUMBERS = {"fetch_workers", "ckpt", "min_valid_fraction", "compile"}
@@ -175,7 +175,7 @@ class JobFacts(TypedDict):
     """Modality -> sensor."""
     output: dict[str, object]
     prep: Prep
-    precision: Precision
+    precision: WorkingPrecision
     provider: str
 
 
