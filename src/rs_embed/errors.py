@@ -30,6 +30,7 @@ RSEmbedError
 │   └── OutOfMemory          the device cannot hold one input of the network
 ├── CompileError         torch.compile does not work here
 ├── StorageError         an embedding that cannot be written or read back
+├── EngineError          a cluster that cannot be used, or workers that died over their work
 ├── BatchError           some items of a batch failed; holds the others
 └── MissingDependency    an optional package is not installed                   (also ImportError)
 
@@ -199,6 +200,10 @@ class CompileError(RSEmbedError):
 
 class StorageError(RSEmbedError):
     """An embedding that cannot be written or read back."""
+
+
+class EngineError(RSEmbedError):
+    """A cluster that cannot be used, or workers that died over their work."""
 
 
 class ItemFailure(Protocol):

@@ -161,6 +161,22 @@ class StacSettings(Knobs):
     cache_mb: Annotated[int, Field(ge=16, description="memory for what was read, megabytes, per process")] = 256
 
 
+class RaySettings(Knobs):
+    """Settings of the Ray engine."""
+
+    model_config = SettingsConfigDict(env_prefix="RS_EMBED_RAY_", frozen=True, extra="forbid")
+    checked: ClassVar[str] = "RS_EMBED_RAY_"
+
+    workers: Annotated[int | None, Field(ge=1, description="that run models; unset: a GPU, or 2 cores, each")] = None
+    worker_cpus: Annotated[float, Field(gt=0, le=256, description="cores, and threads of torch, of each")] = 1.0
+    fetch_cpus: Annotated[float, Field(gt=0, le=16, description="cores of a task that fetches a batch")] = 0.25
+    ahead: Annotated[int, Field(ge=1, le=64, description="batches of chips on their way to a unit")] = 4
+    batch_mb: Annotated[float, Field(gt=0, le=128, description="pixels of a batch, MB, at most")] = 64.0
+    tries: Annotated[int, Field(ge=1, le=10, description="workers that may die over a unit before it fails")] = 3
+    start_s: Annotated[float, Field(gt=0, description="seconds to wait for a first worker")] = 300.0
+    lease_s: Annotated[float, Field(gt=0, description="seconds after which a dead process's requests are over")] = 15.0
+
+
 def _families(root: type[Knobs] = Knobs) -> Iterator[type[Knobs]]:
     for family in root.__subclasses__():
         yield family
@@ -175,6 +191,13 @@ def google_key_named() -> bool:
 def set_variables() -> dict[str, str]:
     """The variables of this library that are set, with their values."""
     return {name.upper(): value for name, value in sorted(os.environ.items()) if name.upper().startswith(PREFIX)}
+
+
+def take_over(variables: Mapping[str, str]) -> None:
+    """Make the variables of this library those of another process, which has sent us work."""
+    for name in set_variables():
+        os.environ.pop(name, None)
+    os.environ.update(variables)
 
 
 def check_environment(prefix: str = PREFIX) -> None:
