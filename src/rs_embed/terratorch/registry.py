@@ -21,20 +21,27 @@ def register() -> tuple[str, ...]:
     Raises:
         MissingDependency: TerraTorch is not installed.
     """
-    registry = load_terratorch().own_backbones
-    builders = [_named(card, build_thor) for card in thor.CARDS]
-    builders += [_named(card, build_anysat) for card in anysat.CARDS]
-    for builder in builders:
-        registry.register(builder)
-    return tuple(builder.__name__ for builder in builders)
+    for card in thor.CARDS:
+        register_card(card, build_thor)
+    for card in anysat.CARDS:
+        register_card(card, build_anysat)
+    return tuple(card.model_key for card in (*thor.CARDS, *anysat.CARDS))
 
 
-def _named(card: ModelCard, build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """The registry goes by the name of the function."""
+def register_card(card: ModelCard, build: Callable[..., nn.Module]) -> None:
+    """Add one card under its authors' name (the registry goes by the name of the function).
+
+    Args:
+        card: Such as a variant of your own.
+        build: `build_thor` or `build_anysat`.
+
+    Raises:
+        MissingDependency: TerraTorch is not installed.
+    """
 
     @wraps(build)
     def named(**options: object) -> nn.Module:
         return build(card, **options)
 
     named.__name__ = card.model_key
-    return named
+    load_terratorch().own_backbones.register(named)
