@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rs_embed import describe_model, errors, list_models
 from rs_embed.embedders.describe import ModelDescription
-from rs_embed.settings import EarthEngineSettings, Knobs, LibrarySettings, StacSettings, describe_knobs
+from rs_embed.settings import EarthEngineSettings, Knobs, LibrarySettings, RaySettings, StacSettings, describe_knobs
 
 ROOT = Path(__file__).parents[1]
 MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
@@ -49,6 +49,7 @@ def pages() -> dict[str, Blocks]:
         "docs/concepts.md": {"settings": settings_table},
         "docs/providers/earthengine.md": {"gee": gee_table},
         "docs/providers/stac.md": {"stac": stac_table},
+        "docs/scale.md": {"ray": ray_table},
     }
     for page, ids in MODEL_PAGES.items():
         cards = [describe_model(model_id) for model_id in ids]
@@ -152,6 +153,11 @@ def gee_table() -> str:
 def stac_table() -> str:
     """The variables of the STAC backend."""
     return _variables(StacSettings)
+
+
+def ray_table() -> str:
+    """The variables of the Ray engine."""
+    return _variables(RaySettings)
 
 
 def _variables(family: type[Knobs]) -> str:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         plan_embedding as plan_embedding,
     )
     from rs_embed.chip import Chip as Chip
+    from rs_embed.compaction import compact_run as compact_run
     from rs_embed.embedders.card import ModelCard as ModelCard
     from rs_embed.embedders.statistics import save_statistics as save_statistics
     from rs_embed.embedding import Embedding as Embedding
@@ -77,6 +78,7 @@ _HOME = {
     "list_models": "api",
     "plan_embedding": "api",
     "Chip": "chip",
+    "compact_run": "compaction",
     "ModelCard": "embedders.card",
     "save_statistics": "embedders.statistics",
     "export_embeddings": "exports",

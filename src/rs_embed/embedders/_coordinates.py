@@ -16,7 +16,8 @@ from torch import Tensor
 
 from rs_embed._optional import require
 from rs_embed.embedders._framing import Window
-from rs_embed.embedders._hub import obtain, sha256_of
+from rs_embed.embedders._hashes import sha256_of
+from rs_embed.embedders._hub import obtain
 from rs_embed.embedders._weights import PATIENT, WeightsFile
 from rs_embed.embedders.card import Weights
 from rs_embed.errors import InputError, WeightsCorrupt, WeightsError, WeightsMismatch, WeightsNotFound
