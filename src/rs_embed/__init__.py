@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from rs_embed.embedding import Embedding as Embedding
     from rs_embed.embedding import Meta as Meta
     from rs_embed.exports import export_embeddings as export_embeddings
+    from rs_embed.exports import raster_places as raster_places
     from rs_embed.geo import geobox_for as geobox_for
     from rs_embed.places import read_places as read_places
     from rs_embed.providers.earthengine import EarthEngine as EarthEngine
@@ -81,6 +82,7 @@ _HOME = {
     "ModelCard": "embedders.card",
     "save_statistics": "embedders.statistics",
     "export_embeddings": "exports",
+    "raster_places": "exports",
     "open_run": "runs",
     "Embedding": "embedding",
     "Meta": "embedding",
