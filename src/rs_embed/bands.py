@@ -35,6 +35,8 @@ class Unit(StrEnum):
     """0 to 255, as aerial photographs are delivered: no physical quantity."""
     CLASS = "class"
     """Code of a class: neither averaged nor interpolated."""
+    INDEX = "index"
+    """A normalised difference such as NDVI, -1 to 1."""
     COMPONENT = "component"
     """One of the numbers of a vector of unit length, -1 to 1: neither averaged nor interpolated band by band."""
 
