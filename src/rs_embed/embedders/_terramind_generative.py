@@ -8,7 +8,7 @@ how the parts go together; model/generate.py is the sampler, tokenizer/vqvae.py 
 """
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -58,18 +58,17 @@ class Imagination(nn.Module):
     Args:
         card: A TerraMind 1.0.
         inputs: Modalities that may be given, by their names in the encoder.
-        outputs: Modalities that are imagined, in this order.
-        chained: Whether what is imagined first is seen by what comes after.
+        outputs: Modalities that are imagined, in this order: what comes first is seen by what comes after.
     """
 
-    def __init__(self, card: ModelCard, inputs: Sequence[str], outputs: Sequence[str], *, chained: bool = True) -> None:
+    def __init__(self, card: ModelCard, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         super().__init__()
         load_terratorch()
         from terratorch.models.backbones.terramind.model.generate import GenerationSampler
 
         self.outputs = tuple(outputs)
         with leaving_no_trace():
-            self.model: nn.Module = _encoder_decoder(card, inputs, outputs, chained=chained)
+            self.model: nn.Module = _encoder_decoder(card, inputs, outputs)
             self.sampler: nn.Module = GenerationSampler(self.model)
 
     def imagine(self, given: Mapping[str, Tensor], sampling: Sampling) -> dict[str, Tensor]:
@@ -111,16 +110,15 @@ class Imagination(nn.Module):
         return {name: done[TOKENS[name].key]["tensor"].reshape(side, side) for name in self.outputs}
 
 
-def _encoder_decoder(card: ModelCard, inputs: Sequence[str], outputs: Sequence[str], *, chained: bool) -> nn.Module:
+def _encoder_decoder(card: ModelCard, inputs: Sequence[str], outputs: Sequence[str]) -> nn.Module:
     from terratorch.models.backbones.terramind.model.modality_info import MODALITY_INFO
     from terratorch.models.backbones.terramind.model.terramind import TerraMind
     from terratorch.models.backbones.terramind.model.tm_utils import LayerNorm
 
     arch, targets = card.arch, [TOKENS[name].key for name in outputs]
-    sources = [MODALITIES[name].key for name in inputs]
-    sources += [key for key in targets if chained and key not in sources]
+    sources = dict.fromkeys([*(MODALITIES[name].key for name in inputs), *targets])
 
-    def embeddings(keys: Sequence[str], kind: str) -> dict[str, nn.Module]:
+    def embeddings(keys: Iterable[str], kind: str) -> dict[str, nn.Module]:
         sizes = {"image_size": 224, "dim_tokens": arch["dim"]}
         return {key: MODALITY_INFO[key][kind](**{**MODALITY_INFO[key], **sizes}) for key in keys}
 

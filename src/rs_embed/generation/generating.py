@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 from rs_embed._call import Backend, Call, Dates, InputArrays, KnobValue, Modalities, Sensors, named, provider_of
-from rs_embed._checks import require_choice, require_number
-from rs_embed.embedders.cards.terramind_tokens import TokenModality
+from rs_embed._checks import require_choice, require_number, require_whole
+from rs_embed.embedders.cards.terramind import TokenModality
 from rs_embed.errors import BandMismatch, SpecError
 from rs_embed.generation.result import Generated
 from rs_embed.specs import OutputSpec, SpatialSpec, TemporalSpec
@@ -77,14 +77,16 @@ def generate(
     require_generative(call.request.card, "generation")
     _require_all_bands(call)
     sampling = Sampling(
-        int(require_number("seed", seed, 0, 2**31)),
-        int(require_number("decoding_steps", decoding_steps, 1, 196)),
+        require_whole("seed", seed, 0, 2**31),
+        require_whole("decoding_steps", decoding_steps, 1, 196),
         require_number("temperature", temperature, 0, 100),
         require_number("top_p", top_p, 0, 1),
-        int(require_number("top_k", top_k, 0, 15360)),
+        require_whole("top_k", top_k, 0, 15360),
     )
-    options = Options(outputs, sampling, int(require_number("steps", steps, 1, 1000)), dict(tokenizer_ckpts or {}))
-    return work(call.plan(provider_of(backend, input_chw, call, dates), [spatial], [temporal]), options, progress)
+    options = Options(outputs, sampling, require_whole("steps", steps, 1, 1000), dict(tokenizer_ckpts or {}))
+    return work(
+        call.plan(provider_of(backend, input_chw, call, dates), [spatial], [temporal]), options, progress=progress
+    )
 
 
 def _outputs(names: str | Sequence[str]) -> tuple[TokenModality, ...]:

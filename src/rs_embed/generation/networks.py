@@ -21,8 +21,8 @@ from rs_embed.embedders._terramind_generative import (
 )
 from rs_embed.embedders._weights import load_strict, locate, read_state_dict
 from rs_embed.embedders.base import ModelRequest, Network
-from rs_embed.embedders.cards.terramind import TerraMindKnobs
-from rs_embed.embedders.cards.terramind_tokens import TOKENS, TokenModality
+from rs_embed.embedders.cards.terramind import TerraMindKnobs, TokenModality
+from rs_embed.embedders.cards.terramind_tokens import TOKENS
 from rs_embed.encoders.layers import Recent
 from rs_embed.errors import WeightsNotFound
 from rs_embed.settings import LibrarySettings
@@ -56,7 +56,9 @@ class Networks:
     @property
     def note(self) -> str | None:
         """A warning that must travel with the pixels."""
-        return self.sampler.note or next((one.network.note for one in self.tokenizers.values() if one.network.note), None)
+        return self.sampler.note or next(
+            (one.network.note for one in self.tokenizers.values() if one.network.note), None
+        )
 
 
 def networks_for(
@@ -80,9 +82,7 @@ def networks_for(
     return Networks(sampler, tokenizers)
 
 
-def tokenizer_for(
-    name: TokenModality, ckpt: str | Path | None, *, pretrained: bool, device: torch.device
-) -> Tokenizer:
+def tokenizer_for(name: TokenModality, ckpt: str | Path | None, *, pretrained: bool, device: torch.device) -> Tokenizer:
     """The tokenizer of a modality; see `load_tokenizer`."""
     path = None if ckpt is None else Path(ckpt).expanduser()
     return _TOKENIZERS.get(

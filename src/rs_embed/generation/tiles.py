@@ -7,6 +7,7 @@ pixels are blended with weights that fall off towards the edge of a window.
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -46,8 +47,17 @@ def stitch_ids(ids: Sequence[Tensor], frame: Frame) -> Tensor:
     return whole
 
 
+@dataclass(frozen=True)
+class Diffusion:
+    """How tokens become pixels; classes need none of it."""
+
+    seed: int = 0
+    """Of the noise that it begins with."""
+    steps: int = 10
+
+
 def decode_tiles(
-    tokenizer: Tokenizer, ids: Tensor, frame: Frame, seed: int, steps: int, advance: Callable[[], None] = lambda: None
+    tokenizer: Tokenizer, ids: Tensor, frame: Frame, diffusion: Diffusion, advance: Callable[[], None] = lambda: None
 ) -> Tensor:
     """Pixels `[band, height, width]` of the tokens of a frame, standardised; or class codes `[1, height, width]`.
 
@@ -62,8 +72,8 @@ def decode_tiles(
     layers = classes if facts.is_classes else len(facts.bands)
     total, weights = torch.zeros(layers, height, width), torch.zeros(height, width)
     for window in frame.windows:
-        noise = None if facts.is_classes else region_noise(facts, window, seed)
-        pixels = tokenizer.decode(ids[_cells(window)], noise, steps)
+        noise = None if facts.is_classes else region_noise(facts, window, diffusion.seed)
+        pixels = tokenizer.decode(ids[_cells(window)], noise, diffusion.steps)
         if facts.is_classes:
             pixels = torch.nn.functional.one_hot(pixels[0].long(), classes).permute(2, 0, 1).float()
         weight = _tent(window.height)[:, None] * _tent(window.width)

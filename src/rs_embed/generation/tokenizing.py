@@ -1,19 +1,19 @@
 """`tokenize` and `detokenize`: pixels of a modality as one of some thousand words per 16 x 16 px, and back."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rs_embed._checks import require_choice, require_number
+from rs_embed._checks import require_choice, require_whole
 from rs_embed._optional import require
 from rs_embed.chip import Chip
-from rs_embed.embedders.cards.terramind_tokens import PATCH_PX, TOKENS, TokenFacts, TokenModality
+from rs_embed.embedders.cards.terramind import TokenModality
+from rs_embed.embedders.cards.terramind_tokens import PATCH_PX, TOKENS, TokenFacts
 from rs_embed.errors import BandMismatch, InputError, UnitMismatch
 from rs_embed.generation.raster import GeneratedRaster, RoundTripError
 from rs_embed.providers.arrays import SupportsArray
@@ -114,15 +114,15 @@ def detokenize(
         InputError: Ids that do not exist, or not as many as the shape wants.
         WeightsError: The tokenizer's weights could not be had.
     """
-    from rs_embed.generation.tiles import decode_tiles, to_pixels  # loads torch
+    from rs_embed.generation.tiles import Diffusion, decode_tiles, to_pixels  # loads torch
 
-    seed, steps = int(require_number("seed", seed, 0, 2**31)), int(require_number("steps", steps, 1, 1000))
+    seed, steps = require_whole("seed", seed, 0, 2**31), require_whole("steps", steps, 1, 1000)
     require("terratorch", extra="terratorch")
     facts = TOKENS[tokens.modality]
     _check_ids(tokens, facts)
     tokenizer = _tokenizer(tokens.modality, ckpt, pretrained=pretrained, device=device)
     frame = _frame(facts, tokens.shape_px)
-    found = decode_tiles(tokenizer, _padded_ids(tokens.ids, frame), frame, seed, steps)
+    found = decode_tiles(tokenizer, _padded_ids(tokens.ids, frame), frame, Diffusion(seed, steps))
     height, width = tokens.shape_px
     pixels = to_pixels(facts, found[:, :height, :width])
     network = tokenizer.network

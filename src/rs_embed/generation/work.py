@@ -18,13 +18,13 @@ from rs_embed.chip import Chip
 from rs_embed.embedders._framing import Frame, InputGeometry, frame_chip
 from rs_embed.embedders._terramind_generative import Sampling
 from rs_embed.embedders.base import ModelInput
-from rs_embed.embedders.cards.terramind import TerraMindKnobs
-from rs_embed.embedders.cards.terramind_tokens import PATCH_PX, TOKENS, TokenModality
+from rs_embed.embedders.cards.terramind import TerraMindKnobs, TokenModality
+from rs_embed.embedders.cards.terramind_tokens import PATCH_PX, TOKENS
 from rs_embed.errors import SpecError
 from rs_embed.generation.networks import Networks, networks_for
 from rs_embed.generation.raster import GeneratedRaster
 from rs_embed.generation.result import Generated, GenerationMeta, fingerprint_of
-from rs_embed.generation.tiles import at_limit, decode_tiles, stitch_ids, tile_seed, to_pixels
+from rs_embed.generation.tiles import Diffusion, at_limit, decode_tiles, stitch_ids, tile_seed, to_pixels
 from rs_embed.geo import densified, project
 from rs_embed.pipeline.plan import Plan
 from rs_embed.pipeline.prepare import fetch_checked
@@ -56,33 +56,31 @@ class Ground:
     windows: list[ModelInput]
 
 
-def work(plan: Plan, options: Options, progress: bool) -> Generated:  # noqa: FBT001
+def work(plan: Plan, options: Options, *, progress: bool) -> Generated:
     """Do what the plan and the options say; networks are loaded before anything is fetched."""
     request = plan.job.request
     geometry = _geometry(cast("TerraMindKnobs", request.knobs).img, options)
     networks = networks_for(request, options.outputs, options.tokenizer_ckpts, plan.job.embedder.device)
     ground = _fetch(plan, geometry)
+    diffusion = Diffusion(options.sampling.seed, options.steps)
     with progress_bar(len(ground.windows) * (1 + len(options.outputs)), shown=progress) as advance:
         ids = _imagine(networks, ground, options, lambda: advance(1, 0))
         found = {
-            name: decode_tiles(
-                networks.tokenizers[name],
-                ids[name],
-                ground.frame,
-                options.sampling.seed,
-                options.steps,
-                lambda: advance(1, 0),
-            )[:, : ground.shape_px[0], : ground.shape_px[1]]
+            name: decode_tiles(networks.tokenizers[name], ids[name], ground.frame, diffusion, lambda: advance(1, 0))[
+                :, : ground.shape_px[0], : ground.shape_px[1]
+            ]
             for name in options.outputs
         }
     meta = _describe(plan, options, ground, networks, found)
     text, spatial = meta.model_dump_json(), plan.items[0].spatial
-    rasters = {}
+    rasters: dict[str, GeneratedRaster] = {}
     for name, values in found.items():
         pixels = _inside(to_pixels(TOKENS[name], values), spatial, ground.geobox)
         rasters[name] = GeneratedRaster(name, pixels, TOKENS[name].bands, ground.geobox, text, networks.note)
     rows, cols = (-(-side // PATCH_PX) for side in ground.shape_px)
-    tokens = {name: values[:rows, :cols].numpy().astype(np.int32) for name, values in ids.items()}
+    tokens: dict[str, NDArray[np.int32]] = {
+        name: values[:rows, :cols].numpy().astype(np.int32) for name, values in ids.items()
+    }
     return Generated(rasters, tokens, meta, ground.geobox)
 
 

@@ -11,9 +11,8 @@ from typing import Literal
 
 from rs_embed.bands import Band, Unit, bands_of
 from rs_embed.embedders.card import Weights
-from rs_embed.embedders.cards.terramind import L2A, V1
+from rs_embed.embedders.cards.terramind import L2A, V1, TokenModality
 
-TokenModality = Literal["S2L2A", "S1GRD", "S1RTC", "DEM", "LULC", "NDVI"]
 PATCH_PX = 16
 """Pixels under one token, a side."""
 
