@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 @command(
-    "rs-embed generate terramind LULC,DEM maps --backend sample --steps 10 --seed 1",
-    "rs-embed generate terramind_1_0_tiny NDVI maps --raster scene.tif --unit dn --picture maps.png",
+    "rs-embed generate terramind --outputs LULC,DEM --out maps --backend sample --steps 10 --seed 1",
+    "rs-embed generate terramind_1_0_tiny --outputs NDVI --out maps --raster scene.tif --unit dn --picture maps.png",
 )
 def generate(
     request: Request,
-    outputs: Annotated[
-        str, typer.Argument(metavar="MODALITY[,MODALITY...]", help="S2L2A, S1GRD, S1RTC, DEM, LULC, NDVI, in order.")
-    ],
-    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="For <modality>.tif, one each.")],
     *,
+    outputs: Annotated[
+        str, typer.Option(metavar="MODALITY[,MODALITY...]", help="S2L2A, S1GRD, S1RTC, DEM, LULC, NDVI, in order.")
+    ] = "LULC",
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For <modality>.tif, one each.")] = Path("generated"),
     seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal pixels.")] = 0,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Of the diffusion; more is slower.")] = 10,
     decoding_steps: Annotated[int, typer.Option(min=1, max=196, help="In how many steps tokens are drawn.")] = 1,

@@ -94,7 +94,7 @@ def _outputs(names: str | Sequence[str]) -> tuple[TokenModality, ...]:
     if not chosen or len(set(chosen)) < len(chosen):
         raise SpecError(f"Wanted each output modality once, found {chosen}.", fix='for example ["LULC", "DEM"]')
     for name in chosen:
-        require_choice("output modality", name, get_args(TokenModality))
+        require_choice("output_modalities", name, get_args(TokenModality))
     return cast("tuple[TokenModality, ...]", chosen)
 
 

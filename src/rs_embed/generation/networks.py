@@ -74,7 +74,7 @@ def networks_for(
     """
     knobs = cast("TerraMindKnobs", request.knobs)
     key = (request.card.id, request.modality_names, tuple(outputs), knobs.pretrained, stamp(knobs.ckpt), device)
-    sampler = _SAMPLERS.get(key, lambda: _load_sampler(request, outputs, device))
+    sampler = _SAMPLERS.get(key, lambda: load_sampler(request, outputs, device))
     tokenizers = {
         name: tokenizer_for(name, tokenizer_ckpts.get(name), pretrained=knobs.pretrained, device=device)
         for name in outputs
@@ -101,7 +101,12 @@ def stamp(ckpt: Path | None) -> tuple[str, int, int] | None:
     return str(ckpt), status.st_size, status.st_mtime_ns
 
 
-def _load_sampler(request: ModelRequest, outputs: Sequence[TokenModality], device: torch.device) -> Network:
+def load_sampler(request: ModelRequest, outputs: Sequence[TokenModality], device: torch.device) -> Network:
+    """Encoder and decoder as a sampler of these outputs, with the weights that the request names.
+
+    Raises:
+        WeightsError: They are missing, unreachable, corrupt, or those of another model.
+    """
     card, knobs, settings = request.card, cast("TerraMindKnobs", request.knobs), LibrarySettings.read()
     if card.weights is None:
         raise WeightsNotFound(f"The card of {card.id} names no weights.", fix="add `weights` to the card")
