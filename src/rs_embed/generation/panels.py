@@ -39,7 +39,7 @@ def panel_of(raster: GeneratedRaster) -> Panel:
         return Panel(title, colours[raster.values[0].astype(np.intp)], raster.geobox)
     band = raster.values[0].astype(np.float32)
     low, high = np.nanpercentile(band, STRETCH_PERCENT)
-    title += f"\n{raster.bands[0].name}, {low:.3g} to {high:.3g} {raster.unit}"
+    title += f"\n{raster.bands[0].name}, {low:.4g} to {high:.4g} {raster.unit}"
     return Panel(title, _grey(band, low, high), raster.geobox)
 
 
