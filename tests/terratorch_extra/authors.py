@@ -65,7 +65,8 @@ def standardised(name: str, values: np.ndarray) -> torch.Tensor:
     """`[1, C, H, W]` with the authors' table."""
     from terratorch.models.backbones.terramind.model import terramind_register as register
 
-    key = f"untok_{name.lower().replace('s2', 'sen2').replace('s1', 'sen1')}@224"
+    kind = "tok" if name in ("LULC", "NDVI") else "untok"
+    key = f"{kind}_{name.lower().replace('s2', 'sen2').replace('s1', 'sen1')}@224"
     mean, std = (
         torch.tensor(table[key])[:, None, None] for table in (register.v1_pretraining_mean, register.v1_pretraining_std)
     )
@@ -98,3 +99,14 @@ def a_seed_that_is_positive() -> int:
         return next(seed for seed in range(100) if their_seed(seed) >= 0)
     finally:
         random.setstate(state)
+
+
+def places_tokenizer(path: Path) -> object:
+    """A stand-in for the authors' file, which could not be reached: words for the places of the tests."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = ["[PAD]", "[UNK]", "[SOS]", "[EOS]", "lat=0.00", "lon=0.00", "lat=-34.00", "lon=-121.25"]
+    made = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.save(str(path))
+    return made

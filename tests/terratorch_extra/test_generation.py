@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -12,7 +13,15 @@ from torch import nn
 if find_spec("terratorch") is None:
     pytest.skip("terratorch is not installed here: `make parity` runs this with it", allow_module_level=True)
 
-from authors import a_seed_that_is_positive, build, checkpoint, load_as_the_authors_do, pixels, standardised
+from authors import (
+    a_seed_that_is_positive,
+    build,
+    checkpoint,
+    load_as_the_authors_do,
+    pixels,
+    places_tokenizer,
+    standardised,
+)
 from authors import their_seed as seed_of
 from typer.testing import CliRunner
 
@@ -22,16 +31,18 @@ from rs_embed.cli import app
 from rs_embed.embedders._framing import InputGeometry, frame_chip
 from rs_embed.embedders._terramind_generative import Sampling, Tokenizer
 from rs_embed.embedders.base import Network
+from rs_embed.embedders.cards import terramind_tokens as tokens
 from rs_embed.embedders.cards.terramind_tokens import TOKENS
 from rs_embed.embedders.catalog import get_card
 from rs_embed.errors import BandMismatch, SensorNotOffered, SpecError, StorageError, WeightsError, WeightsMismatch
-from rs_embed.generation.networks import load_sampler, tokenizer_for
+from rs_embed.generation.networks import Networks, load_sampler, tokenizer_for
 from rs_embed.generation.tiles import Diffusion, decode_tiles, region_noise, stitch_ids
 from rs_embed.pipeline.request import Asked, resolve_request
 from rs_embed.specs import SensorSpec
 from rs_embed.testing import FieldProvider
 
 TINY = "terramind_1_0_tiny"
+MAPS = {"LULC", "NDVI"}
 PLACE = PointBuffer(lon=12.94, lat=47.77, buffer_m=320)
 QUICK = {"backend": "sample", "pretrained": False, "steps": 1}
 CPU = torch.device("cpu")
@@ -66,11 +77,12 @@ class Noted(nn.Module):
 
 
 def of_the_authors(ckpt, held, outputs, seed):
-    """Ids `[row, col]` of each output, from the authors' model."""
+    """Ids `[row, col]` of each output, from the authors' model; maps are read by random tokenizers."""
     model = build("terramind_v1_tiny_generate", modalities=list(held), output_modalities=list(outputs))
     load_as_the_authors_do(model, ckpt)
     notes = {name: Noted() for name in outputs}
-    model.tokenizer = nn.ModuleDict({TOKENS[name].key: note for name, note in notes.items()})
+    maps = {name: tokenizer_for(name, None, pretrained=False, device=CPU).network.module for name in MAPS & set(held)}
+    model.tokenizer = nn.ModuleDict({TOKENS[name].key: one for name, one in (notes | maps).items()})
     state = random.getstate()
     random.seed(seed)
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
@@ -82,15 +94,23 @@ def of_the_authors(ckpt, held, outputs, seed):
 def of_ours(ckpt, held, outputs, seed):
     """The same of one window, without decoding it."""
     card = get_card(TINY)
+    card = replace(card, modalities=(*card.modalities, *tokens.MAPS))
     request = resolve_request(card, card.knobs.read({"ckpt": ckpt}), Asked(tuple(held), None, None), "fp32")
-    sampler = load_sampler(request, outputs, CPU).module
+    readers = {name: tokenizer_for(name, None, pretrained=False, device=CPU) for name in MAPS & set(held)}
+    networks = Networks(load_sampler(request, outputs, CPU), readers)
     given = {name: standardised(name, values)[0] for name, values in held.items()}
-    return sampler.imagine(given, Sampling(seed))
+    return networks.imagine(given, Sampling(), seed)
 
 
 @pytest.mark.parametrize(
     ("given", "outputs"),
-    [(("S2L2A",), ("LULC",)), (("S1GRD", "S2L2A"), ("NDVI", "LULC")), (("DEM",), ("LULC", "S1RTC"))],
+    [
+        (("S2L2A",), ("LULC",)),
+        (("S1GRD", "S2L2A"), ("NDVI", "LULC")),
+        (("DEM",), ("LULC", "S1RTC")),
+        (("LULC",), ("S2L2A",)),
+        (("NDVI", "S1GRD", "LULC"), ("DEM",)),
+    ],
 )
 def test_tokens_are_those_of_the_authors_model(ckpt, given, outputs):
     held, seed = {name: pixels(name, 64, 64) for name in given}, a_seed_that_is_positive()
@@ -270,6 +290,7 @@ def test_the_command_writes_a_geotiff_for_each_modality(tmp_path):
         ({"output_modalities": ["RGB"]}, SpecError, "output_modalities to be one of S2L2A"),
         ({"output_modalities": ["LULC", "LULC"]}, SpecError, "each output modality once"),
         ({"output_modalities": "NDVI", "img": 48}, SpecError, "img as a multiple of 32 px to generate NDVI, found 48"),
+        ({"modality": "LULC"}, SpecError, "Wanted LULC given or generated, found both"),
         ({"steps": 0}, SpecError, "from 1 to 1000 for steps, found 0"),
         ({"seed": -1}, SpecError, "for seed, found -1"),
         ({"seed": 1.5}, SpecError, "for seed, found 1.5"),
@@ -294,6 +315,32 @@ def test_a_tokenizer_of_another_modality_is_refused_by_name(ckpt, lulc):
         generate(
             TINY, PLACE, output_modalities="NDVI", backend="sample", ckpt=ckpt, tokenizer_ckpts={"NDVI": lulc}, steps=1
         )
+
+
+def test_a_generated_map_can_be_given_again_from_its_file(tmp_path):
+    made = generate(TINY, PLACE, output_modalities="LULC+NDVI", **QUICK)
+    made.to_geotiff(tmp_path)
+    for name in ("LULC", "NDVI"):
+        path = tmp_path / f"{name}.tif"
+        call = {"modality": name, "output_modalities": "S1GRD", "pretrained": False, "steps": 1}
+        back = generate(TINY, backend=LocalRasters(path), **call)
+        assert back.geobox == made.geobox
+        assert back.meta.inputs[0].collection == f"TERRAMESH/{name}"
+        given = np.where(made[name].values == 0, np.nan, made[name].values) if name == "LULC" else made[name].values
+        same = generate(TINY, input_chw={name: given}, **{**call, "modality": None})
+        assert np.array_equal(same["S1GRD"].values, back["S1GRD"].values)
+    assert set(back.meta.weights) == {"model", "S1GRD", "NDVI"}
+
+
+def test_coordinates_stand_beside_imagery(ckpt, lulc, tmp_path):
+    places_tokenizer(tmp_path / "coords.json")
+    place = PointBuffer(lon=-121.13, lat=-33.88, buffer_m=320)
+    call = {"output_modalities": "LULC", "ckpt": ckpt, "tokenizer_ckpts": {"LULC": lulc}, "temperature": 0}
+    told = {"modality": "S2L2A+Coordinates", "coords_tokenizer": tmp_path / "coords.json"}
+    without, beside = (generate(TINY, place, backend=FieldProvider(), **call, **more) for more in ({}, told))
+    assert beside.meta.modality == ("S2L2A", "Coordinates")
+    assert beside.meta.knobs["coords_tokenizer"].startswith("ckpt:coords.json#sha256:")
+    assert not np.array_equal(without.tokens["LULC"], beside.tokens["LULC"])
 
 
 def test_rasters_of_ones_own_go_in(tmp_path):

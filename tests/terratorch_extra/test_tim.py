@@ -10,10 +10,18 @@ import torch
 if find_spec("terratorch") is None:
     pytest.skip("terratorch is not installed here: `make parity` runs this with it", allow_module_level=True)
 
-from authors import a_seed_that_is_positive, build, checkpoint, load_as_the_authors_do, pixels, standardised
+from authors import (
+    a_seed_that_is_positive,
+    build,
+    checkpoint,
+    load_as_the_authors_do,
+    pixels,
+    places_tokenizer,
+    standardised,
+)
 from authors import their_seed as seed_of
 
-from rs_embed import OutputSpec, PointBuffer, get_embedding, get_embeddings
+from rs_embed import OutputSpec, PointBuffer, get_embedding, get_embeddings, plan_embedding
 from rs_embed.errors import BandMismatch, SpecError, WeightsMismatch
 from rs_embed.testing import FieldProvider
 
@@ -61,6 +69,27 @@ def test_raw_and_imagined_tokens_become_what_terratorch_makes_of_them(ckpt, give
         maps = both.reshape(len(given) + len(tim), 6, 6, 2, 192).permute(3, 0, 4, 1, 2)
         assert_close(grid.data, maps.reshape(-1, 6, 6))
         assert [one["modality"] for one in grid.meta["channels"][: len(given)]] == list(given)
+
+
+def test_what_is_imagined_knows_the_place_where_its_coordinates_are_told(ckpt, tmp_path):
+    made, seed = places_tokenizer(tmp_path / "coords.json"), a_seed_that_is_positive()
+    place = PointBuffer(lon=-121.13, lat=-33.88, buffer_m=320)
+    call = {"backend": FieldProvider(), "ckpt": ckpt, "tim_modalities": ["LULC"], "tim_seed": seed_of(seed)}
+    query = plan_embedding(TINY, place, backend=FieldProvider()).items[0].queries[0]
+    told = {"S2L2A": standardised("S2L2A", FieldProvider().fetch(query).values[0]),
+            "coords": torch.tensor([[place.lon, place.lat]])}  # fmt: skip
+    model = build("terramind_v1_tiny_tim", modalities=["S2L2A", "coords"], tim_modalities=["LULC"], merge_method="mean")
+    load_as_the_authors_do(model, ckpt).tokenizer["coords"].text_tokenizer = made
+    state = random.getstate()
+    random.seed(seed)
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        expected = model(told)[-1][0].mean(dim=0)
+    random.setstate(state)
+    found = get_embedding(
+        TINY, place, **call, modality=["S2L2A", "Coordinates"], coords_tokenizer=tmp_path / "coords.json"
+    )
+    assert_close(found.data, expected)
+    assert np.abs(found.data - get_embedding(TINY, place, **call).data).max() > 1e-4
 
 
 def test_another_seed_imagines_other_tokens_and_the_same_seed_the_same(ckpt):

@@ -1,12 +1,15 @@
 """`generate`: from the modalities of a place to others of the same place."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 from rs_embed._call import Backend, Call, Dates, InputArrays, KnobValue, Modalities, Sensors, named, provider_of
 from rs_embed._checks import require_choice, require_number, require_whole
 from rs_embed.embedders.cards.terramind import TokenModality
+from rs_embed.embedders.cards.terramind_tokens import DECODER_DEPTHS, MAPS
+from rs_embed.embedders.catalog import get_card
 from rs_embed.errors import BandMismatch, SpecError
 from rs_embed.generation.result import Generated
 from rs_embed.specs import OutputSpec, SpatialSpec, TemporalSpec
@@ -48,7 +51,7 @@ def generate(
         output_modalities: S2L2A, S1GRD, S1RTC, DEM, LULC, NDVI, in the order in which they are made: each sees those
             before it. A list, or names joined by "+".
         backend: As of `get_embedding`.
-        modality: What the model is given, such as "S2L2A+S1GRD"; any of the card's.
+        modality: What the model is given, such as "S2L2A+S1GRD"; any of the card's, LULC and NDVI.
         sensor: Other imagery than the card's default, with the same bands.
         input_chw: Your own pixels instead of a backend.
         dates: When the frames of `input_chw` were acquired.
@@ -68,14 +71,13 @@ def generate(
         RSEmbedError: One typed error per thing that can be wrong; see `rs_embed.errors`.
     """
     outputs = _outputs(output_modalities)
-    call = Call(
-        model_id, OutputSpec.grid(), sensor, named(modality, input_chw), None, "tile", device, "fp32", dict(knobs)
-    )
+    card, given = _with_maps(get_card(model_id)), named(modality, input_chw)
+    call = Call(card, OutputSpec.grid(), sensor, given, None, "tile", device, "fp32", dict(knobs))
     from rs_embed.embedders._terramind_generative import Sampling, require_generative  # loads torch
     from rs_embed.generation.work import Options, work
 
     require_generative(call.request.card, "generation")
-    _require_all_bands(call)
+    _require_all_bands(call, outputs)
     sampling = Sampling(
         require_whole("seed", seed, 0, 2**31),
         require_whole("decoding_steps", decoding_steps, 1, 196),
@@ -98,7 +100,14 @@ def _outputs(names: str | Sequence[str]) -> tuple[TokenModality, ...]:
     return cast("tuple[TokenModality, ...]", chosen)
 
 
-def _require_all_bands(call: Call) -> None:
+def _with_maps(card: "ModelCard") -> "ModelCard":
+    return replace(card, modalities=(*card.modalities, *MAPS)) if card.model_key in DECODER_DEPTHS else card
+
+
+def _require_all_bands(call: Call, outputs: Sequence[str]) -> None:
+    both = [modality.name for modality, _ in call.request.inputs if modality in MAPS and modality.name in outputs]
+    if both:
+        raise SpecError(f"Wanted {both[0]} given or generated, found both.", fix="leave it out of one of them")
     for modality, sensor in call.request.inputs:
         if sensor.bands != modality.sensor.bands:
             raise BandMismatch(

@@ -22,7 +22,7 @@ from rs_embed.embedders._terramind_generative import (
 from rs_embed.embedders._weights import load_strict, locate, read_state_dict
 from rs_embed.embedders.base import ModelRequest, Network
 from rs_embed.embedders.cards.terramind import TerraMindKnobs, TokenModality
-from rs_embed.embedders.cards.terramind_tokens import TOKENS
+from rs_embed.embedders.cards.terramind_tokens import MAPS, TOKENS
 from rs_embed.encoders.layers import Recent
 from rs_embed.errors import WeightsNotFound
 from rs_embed.settings import LibrarySettings
@@ -37,13 +37,18 @@ class Networks:
     """What one generation runs."""
 
     sampler: Network
-    tokenizers: Mapping[TokenModality, Tokenizer]
+    tokenizers: Mapping[str, Tokenizer]
+    """Of the outputs, and of what is given as a map."""
 
     def imagine(self, given: Mapping[str, Tensor], sampling: Sampling, seed: int) -> dict[str, Tensor]:
         """Token ids `[row, col]` of each output, of one window."""
+        read = {
+            name: self.tokenizers[name].encode(values) if name in ("LULC", "NDVI") else values
+            for name, values in given.items()
+        }
         with self.sampler.lock:
             module = cast("Imagination", self.sampler.module)
-            ids = module.imagine(given, replace(sampling, seed=seed))
+            ids = module.imagine(read, replace(sampling, seed=seed))
         return {name: values.cpu() for name, values in ids.items()}
 
     @property
@@ -75,14 +80,15 @@ def networks_for(
     knobs = cast("TerraMindKnobs", request.knobs)
     key = (request.card.id, request.modality_names, tuple(outputs), knobs.pretrained, stamp(knobs.ckpt), device)
     sampler = _SAMPLERS.get(key, lambda: load_sampler(request, outputs, device))
+    read = [name for name in TOKENS if name in request.modality_names and name in (modality.name for modality in MAPS)]
     tokenizers = {
         name: tokenizer_for(name, tokenizer_ckpts.get(name), pretrained=knobs.pretrained, device=device)
-        for name in outputs
+        for name in (*outputs, *read)
     }
     return Networks(sampler, tokenizers)
 
 
-def tokenizer_for(name: TokenModality, ckpt: str | Path | None, *, pretrained: bool, device: torch.device) -> Tokenizer:
+def tokenizer_for(name: str, ckpt: str | Path | None, *, pretrained: bool, device: torch.device) -> Tokenizer:
     """The tokenizer of a modality; see `load_tokenizer`."""
     path = None if ckpt is None else Path(ckpt).expanduser()
     return _TOKENIZERS.get(

@@ -9,6 +9,7 @@ from platform import python_version
 from typing import cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from torch import Tensor
@@ -98,7 +99,19 @@ def _geometry(image_px: int, options: Options) -> InputGeometry:
 def _fetch(plan: Plan, geometry: InputGeometry) -> Ground:
     chips, shape_px, geobox = fetch_checked(plan.items[0], plan.job)
     frame = frame_chip(shape_px, "tile", geometry)
-    return Ground(chips, shape_px, geobox, frame, plan.job.embedder.prepare(chips, frame))
+    windows = plan.job.embedder.prepare(chips, frame)
+    if "LULC" in chips:  # class codes have no mean to pad with
+        cut = _cut_classes(chips["LULC"], frame)
+        windows = [ModelInput({**one.tensors, "LULC": codes}) for one, codes in zip(windows, cut, strict=True)]
+    return Ground(chips, shape_px, geobox, frame, windows)
+
+
+def _cut_classes(chip: Chip, frame: Frame) -> list[Tensor]:
+    """The windows `[1, height, width]` of a map of classes; beyond the map and where it has nodata stands 0."""
+    codes = np.nan_to_num(chip.values[0], nan=0.0)
+    bottom, right = (extent - side for extent, side in zip(frame.extent_px, chip.shape_px, strict=True))
+    whole = torch.from_numpy(np.pad(codes, ((0, 0), (0, bottom), (0, right))))
+    return [whole[:, w.row : w.row + w.height, w.col : w.col + w.width] for w in frame.windows]
 
 
 def _imagine(networks: Networks, ground: Ground, options: Options, advance: Callable[[], None]) -> dict[str, Tensor]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rs_embed.bands import Band, Unit, bands_of
-from rs_embed.embedders.card import Weights
+from rs_embed.embedders.card import BandStats, Modality, Weights
 from rs_embed.embedders.cards.terramind import L2A, V1, TokenModality
+from rs_embed.specs import SensorSpec
 
 PATCH_PX = 16
 """Pixels under one token, a side."""
@@ -94,8 +95,20 @@ TOKENS: Mapping[str, TokenFacts] = {
         _of_card("S1GRD", "COPERNICUS/S1_GRD", ("VV", "VH")),
         _of_card("S1RTC", "COPERNICUS/S1_RTC", ("VV", "VH")),
         _of_card("DEM", "COPERNICUS/DEM/GLO30", ("DEM",)),
-        _facts("LULC", (Band("LULC", Unit.CLASS, 10),), ((0, 1),), vocabulary=4375, lattice_px=PATCH_PX),
-        _facts("NDVI", (Band("NDVI", Unit.INDEX, 10),), ((0.327, 0.322),)),
+        _facts("LULC", bands_of("TERRAMESH/LULC", ["LULC"]), ((0, 1),), vocabulary=4375, lattice_px=PATCH_PX),
+        _facts("NDVI", bands_of("TERRAMESH/NDVI", ["NDVI"]), ((0.327, 0.322),)),
     )
 }
 """By the name that users know."""
+
+
+def _map(name: Literal["LULC", "NDVI"]) -> Modality:
+    facts = TOKENS[name]
+    sensor = SensorSpec(f"TERRAMESH/{name}", (name,), composite="mosaic", fill_value="mean")
+    stats: dict[str, BandStats] = {name: BandStats(name, facts.bands[0].unit, facts.mean[0], facts.std[0])}
+    return Modality(name, sensor, stats, image_px=224, patch_px=PATCH_PX)
+
+
+MAPS = (_map("LULC"), _map("NDVI"))
+"""What generation takes beside the modalities of the card: the model knows these as tokens only, so their tokenizers
+read them. Of land cover, "mean" is 0, no data."""
