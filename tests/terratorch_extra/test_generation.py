@@ -25,7 +25,7 @@ from authors import (
 from authors import their_seed as seed_of
 from typer.testing import CliRunner
 
-from rs_embed import BBox, LocalRasters, PointBuffer, Region, generate
+from rs_embed import BBox, LocalRasters, PointBuffer, Region, generate, tokenize
 from rs_embed.bands import Unit
 from rs_embed.cli import app
 from rs_embed.embedders._framing import InputGeometry, frame_chip
@@ -34,7 +34,15 @@ from rs_embed.embedders.base import Network
 from rs_embed.embedders.cards import terramind_tokens as tokens
 from rs_embed.embedders.cards.terramind_tokens import TOKENS
 from rs_embed.embedders.catalog import get_card
-from rs_embed.errors import BandMismatch, SensorNotOffered, SpecError, StorageError, WeightsError, WeightsMismatch
+from rs_embed.errors import (
+    BandMismatch,
+    SensorNotOffered,
+    SpecError,
+    StorageError,
+    WeightsError,
+    WeightsMismatch,
+    WeightsUnreachable,
+)
 from rs_embed.generation.networks import Networks, load_sampler, tokenizer_for
 from rs_embed.generation.tiles import Diffusion, decode_tiles, region_noise, stitch_ids
 from rs_embed.pipeline.request import Asked, resolve_request
@@ -307,6 +315,17 @@ def test_what_cannot_be_generated_is_said_before_anything_is_fetched(options, er
     call = {"pretrained": False} | call
     with pytest.raises(error, match=says):
         generate(**call)
+    assert provider.queries == []
+
+
+def test_without_weights_and_offline_nothing_is_fetched_and_nothing_random_stands_in(tmp_path, monkeypatch):
+    monkeypatch.setenv("RS_EMBED_OFFLINE", "1")
+    monkeypatch.setenv("RS_EMBED_CACHE_DIR", str(tmp_path))
+    provider = FieldProvider()
+    with pytest.raises(WeightsUnreachable, match="TerraMind-1.0-tiny"):
+        generate(TINY, PLACE, output_modalities="LULC", backend=provider)
+    with pytest.raises(WeightsUnreachable, match="TerraMind-1.0-Tokenizer-DEM"):
+        tokenize("DEM", pixels("DEM", 32, 32))
     assert provider.queries == []
 
 

@@ -21,7 +21,7 @@ from authors import (
 )
 from authors import their_seed as seed_of
 
-from rs_embed import OutputSpec, PointBuffer, get_embedding, get_embeddings, plan_embedding
+from rs_embed import OutputSpec, PointBuffer, export_embeddings, get_embedding, get_embeddings, open_run, plan_embedding
 from rs_embed.errors import BandMismatch, SpecError, WeightsMismatch
 from rs_embed.testing import FieldProvider
 
@@ -146,6 +146,15 @@ def test_bfloat16_imagines_the_same_tokens(ckpt):
     call = {"input_chw": {"S2L2A": pixels("S2L2A", 64, 64)}, "ckpt": ckpt, "tim_modalities": ["LULC"]}
     exact, fast = (get_embedding(TINY, **call, precision=precision).data for precision in ("fp32", "bf16"))
     assert exact @ fast / np.linalg.norm(exact) / np.linalg.norm(fast) > 0.999
+
+
+def test_an_export_thinks_as_a_single_call_does(ckpt, tmp_path):
+    places = [PointBuffer(lon=12.94 + 0.02 * i, lat=47.77, buffer_m=160) for i in range(3)]
+    call = {"ckpt": str(ckpt), "tim_modalities": ["LULC"], "tim_seed": 2, "backend": FieldProvider()}
+    report = export_embeddings(TINY, places, tmp_path / "run", progress=False, **call)
+    assert report.failed == 0
+    vectors = open_run(tmp_path / "run").matrix()
+    np.testing.assert_allclose(vectors[1], get_embedding(TINY, places[1], **call).data, rtol=0, atol=2e-6)
 
 
 def test_variables_are_knobs(ckpt, monkeypatch):

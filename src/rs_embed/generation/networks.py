@@ -1,5 +1,6 @@
 """The networks of a generation, loaded at most once."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,8 @@ from rs_embed.settings import LibrarySettings
 
 _SAMPLERS: Recent[Network] = Recent(1)
 _TOKENIZERS: Recent[Tokenizer] = Recent(6)
-"""At most one of each modality; 1.2 GB each on the disk and in memory."""
+"""At most as many as there are modalities; 0.7 to 1.2 GB each in memory."""
+_LOADING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def networks_for(
     """
     knobs = cast("TerraMindKnobs", request.knobs)
     key = (request.card.id, request.modality_names, tuple(outputs), knobs.pretrained, stamp(knobs.ckpt), device)
-    sampler = _SAMPLERS.get(key, lambda: load_sampler(request, outputs, device))
+    with _LOADING:
+        sampler = _SAMPLERS.get(key, lambda: load_sampler(request, outputs, device))
     read = [name for name in TOKENS if name in request.modality_names and name in (modality.name for modality in MAPS)]
     tokenizers = {
         name: tokenizer_for(name, tokenizer_ckpts.get(name), pretrained=knobs.pretrained, device=device)
@@ -91,10 +94,11 @@ def networks_for(
 def tokenizer_for(name: str, ckpt: str | Path | None, *, pretrained: bool, device: torch.device) -> Tokenizer:
     """The tokenizer of a modality; see `load_tokenizer`."""
     path = None if ckpt is None else Path(ckpt).expanduser()
-    return _TOKENIZERS.get(
-        (name, stamp(path), pretrained, device),
-        lambda: load_tokenizer(TOKENS[name], ckpt=path, pretrained=pretrained, device=device),
-    )
+    with _LOADING:
+        return _TOKENIZERS.get(
+            (name, stamp(path), pretrained, device),
+            lambda: load_tokenizer(TOKENS[name], ckpt=path, pretrained=pretrained, device=device),
+        )
 
 
 def stamp(ckpt: Path | None) -> tuple[str, int, int] | None:
