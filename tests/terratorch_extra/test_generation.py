@@ -21,6 +21,7 @@ from authors import (
     pixels,
     places_tokenizer,
     standardised,
+    stir,
 )
 from authors import their_seed as seed_of
 from typer.testing import CliRunner
@@ -29,7 +30,7 @@ from rs_embed import BBox, LocalRasters, PointBuffer, Region, generate, tokenize
 from rs_embed.bands import Unit
 from rs_embed.cli import app
 from rs_embed.embedders._framing import InputGeometry, frame_chip
-from rs_embed.embedders._terramind_generative import Sampling, Tokenizer
+from rs_embed.embedders._terramind_generative import Imagination, Sampling, Tokenizer
 from rs_embed.embedders.base import Network
 from rs_embed.embedders.cards import terramind_tokens as tokens
 from rs_embed.embedders.cards.terramind_tokens import TOKENS
@@ -367,3 +368,27 @@ def test_rasters_of_ones_own_go_in(tmp_path):
     path = first.to_geotiff(tmp_path / "s2.tif")
     again = generate(TINY, backend=LocalRasters(path, unit="dn", offset=0), output_modalities="LULC", pretrained=False)
     assert again.geobox == first.geobox
+
+
+@pytest.mark.parametrize("size", ["small", "base", "large"])
+def test_encoder_and_decoder_of_every_size_are_those_of_the_authors_builder(size):
+    theirs = build(f"terramind_v1_{size}_generate", modalities=["S2L2A"], output_modalities=["LULC"])
+    ours = Imagination(get_card(f"terramind_1_0_{size}"), ["S2L2A"], ["LULC"])
+    state = theirs.sampler.model.state_dict()
+    shapes = {name: values.shape for name, values in ours.model.state_dict().items()}
+    beside = {name for name in shapes if name.startswith("encoder_embeddings.tok_lulc@224.")}
+    assert {name: shape for name, shape in shapes.items() if name not in beside} == {
+        name: values.shape for name, values in state.items()
+    }, "ours embeds its last output, too, so that later steps see earlier ones"
+    stir(state)
+    ours.model.load_state_dict(state, strict=False)
+    seed, note = a_seed_that_is_positive(), Noted()
+    given = standardised("S2L2A", pixels("S2L2A", 48, 48))
+    theirs.tokenizer = nn.ModuleDict({TOKENS["LULC"].key: note})
+    before = random.getstate()
+    drawn = seed_of(seed)
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        theirs.eval()({"S2L2A": given})
+    random.setstate(before)
+    found = ours.eval().imagine({"S2L2A": given[0]}, Sampling(drawn))["LULC"]
+    assert torch.equal(found, note.seen[0])
