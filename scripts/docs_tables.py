@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rs_embed import describe_model, errors, list_models
 from rs_embed.embedders.describe import ModelDescription
-from rs_embed.settings import EarthEngineSettings, Knobs, LibrarySettings, StacSettings, describe_knobs
+from rs_embed.settings import EarthEngineSettings, Knobs, LibrarySettings, RaySettings, StacSettings, describe_knobs
 
 ROOT = Path(__file__).parents[1]
 MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
@@ -23,6 +23,12 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
         "terramind_0_1_base",
     ),
     "docs/models/anysat_1_0_base.md": ("anysat_1_0_base",),
+    "docs/models/prithvi_eo_2_0.md": tuple(
+        f"prithvi_eo_2_0_{size}" for size in ("tiny_tl", "100_tl", "300", "300_tl", "600", "600_tl")
+    ),
+    "docs/models/clay_1_0_base.md": ("clay_1_0_base",),
+    "docs/models/dofa_1_0_base.md": ("dofa_1_0_base", "dofa_1_0_large"),
+    "docs/models/ssl4eo_s12.md": ("ssl4eo_s12_vits16_dino", "ssl4eo_s12_vits16_moco"),
     "docs/models/alphaearth_v1.md": ("alphaearth_v1",),
     "docs/models/mosaiks_rcf.md": ("mosaiks_rcf",),
 }
@@ -43,6 +49,7 @@ def pages() -> dict[str, Blocks]:
         "docs/concepts.md": {"settings": settings_table},
         "docs/providers/earthengine.md": {"gee": gee_table},
         "docs/providers/stac.md": {"stac": stac_table},
+        "docs/scale.md": {"ray": ray_table},
     }
     for page, ids in MODEL_PAGES.items():
         cards = [describe_model(model_id) for model_id in ids]
@@ -62,7 +69,9 @@ def models_table() -> str:
         name = f"[`{card['id']}`]({page_of[card['id']]})" if card["id"] in page_of else f"`{card['id']}`"
         inputs = ", ".join(f"`{modality['name']}`" for modality in card["modalities"])
         weights = WITHOUT_DOWNLOAD.get(card["weights"], "downloaded on first use")
-        rows.append([name, card["kind"], _size(card), str(card["dim"]), inputs, f"{weights}, {card['licence']}"])
+        extra = f"; extra `{card['extra']}`" if card["extra"] else ""
+        told = f"{weights}, {card['licence']}{extra}"
+        rows.append([name, card["kind"], _size(card), str(card["dim"]), inputs, told])
     return _table(["Model", "Kind", "Values", "Dimensions", "Inputs", "Weights and their licence"], rows)
 
 
@@ -81,6 +90,8 @@ def facts_table(cards: Sequence[ModelDescription]) -> str:
         "Citation": [card["citation"] for card in cards],
         "Card revision": [str(card["revision"]) for card in cards],
     }
+    if any(card["extra"] for card in cards):
+        rows["Extra"] = [f"`eo-rs-embed[{card['extra']}]`" if card["extra"] else "none" for card in cards]
     return _table(["", *(f"`{card['id']}`" for card in cards)], [[name, *values] for name, values in rows.items()])
 
 
@@ -142,6 +153,11 @@ def gee_table() -> str:
 def stac_table() -> str:
     """The variables of the STAC backend."""
     return _variables(StacSettings)
+
+
+def ray_table() -> str:
+    """The variables of the Ray engine."""
+    return _variables(RaySettings)
 
 
 def _variables(family: type[Knobs]) -> str:

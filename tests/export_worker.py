@@ -179,10 +179,13 @@ def _serve() -> None:
 
 def _child(job: dict, said: Path) -> None:
     said.unlink(missing_ok=True)
+    os.dup2(2, 1)  # what others print, such as Ray, is no part of what the server answers
     code = 0
     try:
         if job["die"]:
             _die_at(*job["die"])
+        variables = job["options"].pop("variables", {})
+        os.environ.update({f"RS_EMBED_{name}": value for name, value in variables.items()})
         if limit := job["options"].pop("file_limit", None):
             import resource
 

@@ -37,7 +37,7 @@ def export(plots: Path, *words: str | Path):
     )
 
 
-@pytest.mark.parametrize("command", ["export", "status", "retry", "similar"])
+@pytest.mark.parametrize("command", ["export", "status", "retry", "compact", "similar"])
 def test_help_says_how_and_gives_examples(command):
     result = invoke(command, "--help")
     assert result.exit_code == 0
@@ -135,6 +135,22 @@ def test_grids_columns_and_knobs_can_be_chosen(plots):
     result = export(plots, *words, "--json")
     assert json.loads(result.stdout)["ok"] == 6
     assert len(list((plots.parent / "run").rglob("*.npz"))) == 7  # and the places
+
+
+def test_a_finished_run_is_compacted(plots):
+    export(plots, "--unit-rows", "2")
+    run = plots.parent / "run"
+    assert "7 rows in 1 files" in invoke("compact", run).stdout
+    facts = json.loads(invoke("compact", run, "--json").stdout)
+    assert (facts["rows"], facts["partitions"], facts["written"]) == (7, 1, 0)
+    refused(invoke("compact", plots.parent / "nothing"), "StorageError", "no run.json")
+
+
+def test_an_engine_that_cannot_be_meant_is_refused(plots):
+    misused(export(plots, "--engine", "dask"), "dask")
+    refused(export(plots, "--address", "auto"), "SpecError", "Wanted no address", "engine=")
+    export(plots)
+    refused(invoke("retry", plots.parent / "run", "--address", "auto"), "SpecError", "Wanted no address")
 
 
 def test_a_changed_knob_is_refused_with_both_values(plots):

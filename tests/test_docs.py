@@ -21,7 +21,7 @@ from rs_embed import describe_model, list_models
 from rs_embed.cli import app
 from rs_embed.embedding_files import META_TAG
 from rs_embed.errors import RSEmbedError, RSEmbedWarning
-from rs_embed.settings import EarthEngineSettings, LibrarySettings, StacSettings
+from rs_embed.settings import EarthEngineSettings, LibrarySettings, RaySettings, StacSettings
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/**/*.md")])
@@ -129,7 +129,8 @@ def headings_of(page: Path) -> set[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_variable_that_a_page_names_exists(name):
     known = {knob["variable"] for model_id in list_models() for knob in describe_model(model_id)["knobs"]}
-    known |= {*LibrarySettings.variables(), *EarthEngineSettings.variables(), *StacSettings.variables(), META_TAG}
+    families = (LibrarySettings, EarthEngineSettings, StacSettings, RaySettings)
+    known |= {META_TAG, *(variable for family in families for variable in family.variables())}
     named = set(re.findall(r"RS_EMBED_\w*[A-Z0-9]\b", (ROOT / name).read_text(encoding="utf-8")))
     assert named <= known
 

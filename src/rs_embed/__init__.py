@@ -31,11 +31,13 @@ if TYPE_CHECKING:
         plan_embedding as plan_embedding,
     )
     from rs_embed.chip import Chip as Chip
+    from rs_embed.compaction import compact_run as compact_run
     from rs_embed.embedders.card import ModelCard as ModelCard
     from rs_embed.embedders.statistics import save_statistics as save_statistics
     from rs_embed.embedding import Embedding as Embedding
     from rs_embed.embedding import Meta as Meta
     from rs_embed.exports import export_embeddings as export_embeddings
+    from rs_embed.exports import raster_places as raster_places
     from rs_embed.generation import Generated as Generated
     from rs_embed.generation import GeneratedRaster as GeneratedRaster
     from rs_embed.generation import Tokenized as Tokenized
@@ -82,9 +84,11 @@ _HOME = {
     "list_models": "api",
     "plan_embedding": "api",
     "Chip": "chip",
+    "compact_run": "compaction",
     "ModelCard": "embedders.card",
     "save_statistics": "embedders.statistics",
     "export_embeddings": "exports",
+    "raster_places": "exports",
     "open_run": "runs",
     "Embedding": "embedding",
     "Meta": "embedding",

@@ -84,6 +84,7 @@ class Call:
     @cached_property
     def request(self) -> "ModelRequest":
         """Model, knobs and inputs of the call."""
+        from rs_embed.embedders.base import pick_device, pick_precision
         from rs_embed.pipeline.request import Asked, resolve_request
 
         require_choice("precision", self.precision, get_args(Precision))
@@ -91,7 +92,8 @@ class Call:
         knobs = card.knobs.read(self.knobs)
         dense = self.output.kind == "grid" and self.output.detail == "dense"
         asked = Asked(self.modality, self.sensor, self.bands, dense=dense)
-        return resolve_request(_variant(card, knobs), knobs, asked, self.precision)
+        precision = pick_precision(self.precision, pick_device(self.device))
+        return resolve_request(_variant(card, knobs), knobs, asked, precision)
 
 
 def _variant(card: ModelCard, knobs: ModelKnobs) -> ModelCard:
@@ -111,18 +113,22 @@ def named(modality: Modalities, input_chw: InputArrays | None) -> Modalities:
     return tuple(input_chw) if modality is None and isinstance(input_chw, Mapping) else modality
 
 
+def opened(backend: Backend) -> Provider:
+    """The provider of that name, path or object; with the cache of chips, where there is one."""
+    provider, settings = open_provider(backend), LibrarySettings.read()
+    if settings.chip_cache is None:
+        return provider
+    from rs_embed.providers.cached import CachedProvider
+
+    return CachedProvider(provider, settings.chip_cache, settings.chip_cache_gb)
+
+
 def provider_of(backend: Backend, input_chw: InputArrays | None, call: Call, dates: Dates | None = None) -> Provider:
     """Where the pixels come from: the user's arrays, else the backend."""
     if input_chw is None:
-        settings = LibrarySettings.read()
         if dates is not None:
             raise SpecError("Wanted dates only with input_chw, found them alone.", fix="temporal=TemporalSpec.range()")
-        provider = open_provider(backend)
-        if settings.chip_cache is None:
-            return provider
-        from rs_embed.providers.cached import CachedProvider
-
-        return CachedProvider(provider, settings.chip_cache, settings.chip_cache_gb)
+        return opened(backend)
     if backend != "auto":
         raise SpecError(
             f"Wanted either input_chw or a backend, found both (backend={backend!r}).",

@@ -1,4 +1,4 @@
-"""The commands around long jobs: export, status, retry, similar."""
+"""The commands around long jobs: export, status, retry, compact, similar."""
 
 import json
 from collections.abc import Callable
@@ -17,12 +17,23 @@ if TYPE_CHECKING:
     from rs_embed.places import Places
 
 _TABLE = "The table (names are guessed if left out)"
+_CLUSTER = "Where it runs"
 _Models = Annotated[str, typer.Argument(metavar="MODEL[,MODEL...]", help="Ids or aliases, joined by commas.")]
 _Places = Annotated[
     Path, typer.Argument(metavar="TABLE", help="CSV, Parquet, GeoJSON, GeoPackage or shapefile of points or polygons.")
 ]
 _Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder that `export` filled.")]
 _Column = str | None
+_Engine = Annotated[
+    Literal["local", "ray"], typer.Option(help="This machine alone, or a Ray cluster.", rich_help_panel=_CLUSTER)
+]
+_Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the cluster: host:port, or auto for the one that runs here; left out, one is started for the command.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
 
 
 def _column(text: str) -> typer.models.OptionInfo:
@@ -33,6 +44,7 @@ def _column(text: str) -> typer.models.OptionInfo:
 @command(
     "rs-embed export mosaiks_rcf plots.csv run --buffer 640 --backend sample --dry-run",
     "rs-embed export thor,mosaiks_rcf fields.gpkg run --backend sample --year 2017 --output grid --format zarr",
+    "rs-embed export thor plots.csv run --backend stac --engine ray --address auto",
 )
 def export(
     models: _Models,
@@ -59,8 +71,17 @@ def export(
     unit_rows: Annotated[int, typer.Option(min=1, help="Rows a file, and at most what a crash costs.")] = 4096,
     on_error: Annotated[Literal["keep", "raise"], typer.Option(help="Keep failed rows, or stop at one.")] = "keep",
     save_inputs: Annotated[bool, typer.Option("--save-inputs", help="Also keep each chip, as .npz.")] = False,
+    share_reads: Annotated[bool, typer.Option("--share-reads", help="Cut chips of neighbours from one read.")] = False,
+    engine: _Engine = "local",
+    address: _Address = None,
     as_json: Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")] = False,
+    plan_rows: Annotated[
+        int | None, typer.Option(min=1, help="With --dry-run: for so many rows, of which the table is a part.")
+    ] = None,
+    rate: Annotated[
+        str | None, typer.Option(help="With --dry-run: rows that a worker encodes a second, or: measure.")
+    ] = None,
 ) -> None:
     """Embed a table of places into a folder. The same command goes on after a crash and retries what failed."""
     from rs_embed.exports import export_embeddings
@@ -85,7 +106,12 @@ def export(
         device=options.device,
         precision=options.precision,
         save_inputs=save_inputs,
+        share_reads=share_reads,
+        engine=engine,
+        address=address,
         dry_run=dry_run,
+        plan_rows=plan_rows,
+        rate=_rate(rate),
         **options.keywords(),
     )
     _tell(report, as_json=as_json)
@@ -105,6 +131,13 @@ def _number_or_name(text: str | None) -> float | str | None:
         return None if text is None else float(text)
     except ValueError:
         return text
+
+
+def _rate(text: str | None) -> float | Literal["measure"] | None:
+    try:
+        return None if text is None else "measure" if text == "measure" else float(text)
+    except ValueError:
+        raise typer.BadParameter(f"--rate is a number or: measure; found {text!r}") from None
 
 
 def _tell(report: "ExportReport", *, as_json: bool) -> None:
@@ -143,11 +176,29 @@ def status(run: _Run, as_json: Json = False) -> None:
 
 
 @command("rs-embed retry run")
-def retry(run: _Run, as_json: Json = False) -> None:
+def retry(run: _Run, engine: _Engine = "local", address: _Address = None, as_json: Json = False) -> None:
     """Do what failed or was not finished, with the arguments that the run folder has kept."""
     from rs_embed.exports import retry_export
 
-    _tell(retry_export(run), as_json=as_json)
+    _tell(retry_export(run, engine=engine, address=address), as_json=as_json)
+
+
+@command("rs-embed compact run", "rs-embed compact run --out vectors --row-group-mb 64")
+def compact(
+    run: _Run,
+    *,
+    out: Annotated[Path | None, typer.Option(help="Folder for the files; RUN/compact if left out.")] = None,
+    row_group_mb: Annotated[float, typer.Option(help="Vectors of a file, MB, at most.")] = 150.0,
+    as_json: Json = False,
+) -> None:
+    """Merge the files of a finished run into few large ones. The same command goes on after a crash."""
+    import rs_embed
+
+    report = rs_embed.compact_run(run, out, row_group_mb=row_group_mb)
+    if as_json:
+        typer.echo(json.dumps(asdict(report) | {"folder": str(report.folder)}, indent=2))
+    else:
+        typer.echo(str(report))
 
 
 @command("rs-embed similar run --id 17 --top 5", "rs-embed similar run --id 'plot a' --model mosaiks_rcf --json")

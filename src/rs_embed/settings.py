@@ -89,6 +89,7 @@ class WeightsKnobs(ModelKnobs):
     model_key: Annotated[str | None, Field(description="backbone to run instead of the card's own")] = None
     ckpt: Annotated[Path | None, Field(description="checkpoint file (.pt, .pth, .safetensors) to use")] = None
     pretrained: Annotated[bool, Field(description="0: seeded random weights, and the result says so")] = True
+    compile: Annotated[bool, Field(description="1: run blocks through torch.compile; slower on a CPU")] = False
 
 
 class SeriesKnobs(WeightsKnobs):
@@ -108,7 +109,17 @@ class LibrarySettings(Knobs):
     cache_dir: Annotated[Path | None, Field(description="where weights are kept; unset: the hub's own cache")] = None
     chip_cache: Annotated[Path | None, Field(description="folder that chips are kept in; unset: they are not")] = None
     chip_cache_gb: Annotated[float, Field(gt=0, description="size that this folder is kept under, GB")] = 20.0
+    kernels: Annotated[
+        Literal["auto", "packed", "torch"],
+        Field(description="matrix products on the CPU: packed (oneDNN), torch, or auto by processor"),
+    ] = "auto"
     memory_gb: Annotated[float, Field(gt=0, description="imagery on its way to the network, GB, at most")] = 4.0
+    keep_converted: Annotated[
+        bool, Field(description="0: keep no converted copy of weights, which the next start maps")
+    ] = True
+    batch: Annotated[
+        int | None, Field(ge=1, le=4096, description="network inputs encoded at once; unset: as memory allows")
+    ] = None
     offline: Annotated[bool, Field(description="1: never contact the hub; use the cache or fail")] = False
 
 
@@ -150,6 +161,22 @@ class StacSettings(Knobs):
     cache_mb: Annotated[int, Field(ge=16, description="memory for what was read, megabytes, per process")] = 256
 
 
+class RaySettings(Knobs):
+    """Settings of the Ray engine."""
+
+    model_config = SettingsConfigDict(env_prefix="RS_EMBED_RAY_", frozen=True, extra="forbid")
+    checked: ClassVar[str] = "RS_EMBED_RAY_"
+
+    workers: Annotated[int | None, Field(ge=1, description="that run models; unset: a GPU, or 2 cores, each")] = None
+    worker_cpus: Annotated[float, Field(gt=0, le=256, description="cores, and threads of torch, of each")] = 1.0
+    fetch_cpus: Annotated[float, Field(gt=0, le=16, description="cores of a task that fetches a batch")] = 0.25
+    ahead: Annotated[int, Field(ge=1, le=64, description="batches of chips on their way to a unit")] = 4
+    batch_mb: Annotated[float, Field(gt=0, le=128, description="pixels of a batch, MB, at most")] = 64.0
+    tries: Annotated[int, Field(ge=1, le=10, description="workers that may die over a unit before it fails")] = 3
+    start_s: Annotated[float, Field(gt=0, description="seconds to wait for a first worker")] = 300.0
+    lease_s: Annotated[float, Field(gt=0, description="seconds after which a dead process's requests are over")] = 15.0
+
+
 def _families(root: type[Knobs] = Knobs) -> Iterator[type[Knobs]]:
     for family in root.__subclasses__():
         yield family
@@ -164,6 +191,13 @@ def google_key_named() -> bool:
 def set_variables() -> dict[str, str]:
     """The variables of this library that are set, with their values."""
     return {name.upper(): value for name, value in sorted(os.environ.items()) if name.upper().startswith(PREFIX)}
+
+
+def take_over(variables: Mapping[str, str]) -> None:
+    """Make the variables of this library those of another process, which has sent us work."""
+    for name in set_variables():
+        os.environ.pop(name, None)
+    os.environ.update(variables)
 
 
 def check_environment(prefix: str = PREFIX) -> None:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -338,6 +339,36 @@ def test_a_dry_run_over_earth_engine_tells_an_estimate_of_its_cost(run):
     said = str(export_embeddings(MODEL, pairs(3600), run, buffer_m=120, backend=provider, dry_run=True))
     assert "about 1.0 EECU-hours (estimate: 1 EECU-second a chip, not measured" in said
     assert "Community 150, Contributor 1,000, Partner 100,000" in said
+
+
+def test_a_dry_run_is_scaled_from_a_part_to_the_whole_with_a_rate_that_is_told_or_measured(run):
+    options = {"buffer_m": 1120, "backend": FieldProvider(name="gee"), "dry_run": True, "device": "cpu"}
+    report = export_embeddings(MODEL, pairs(100), run, plan_rows=100_000_000, rate=75, **options)
+    said = str(report)
+    for text in (
+        "100,000,000 rows in 24,415 units of up to 4,096",
+        "from a part of 100 rows",
+        "100,000,000 chips via gee, about 120 TB",
+        "output:    geoparquet, about 480 GB",
+        "370.4 hours of one worker at 75 rows/s (declared), 46.3 of 8",
+        "57.87 days at 40 requests",
+    ):
+        assert text in said, said
+    measured = export_embeddings(MODEL, pairs(8), run, rate="measure", **options | {"buffer_m": 120}).plan
+    assert measured.rate.how == "measured here"
+    assert 1 < measured.rate.rows_per_s < 1e6
+    for change, wanted in ({"plan_rows": 5}, "rows of the whole"), ({"rate": 0}, "rate between"):
+        with pytest.raises(SpecError, match=wanted):
+            export_embeddings(MODEL, pairs(100), run, **options | change)
+    assert not run.exists()
+
+
+def test_a_dry_run_counts_the_requests_of_shared_reads(run, log):
+    places = [PointBuffer(15 + 0.001 * (i % 10), 47 + 0.001 * (i // 10), 120) for i in range(100)]
+    said = str(export(run, log, places=places, buffer_m=None, unit_rows=50, share_reads=True, dry_run=True))
+    assert re.search(r"100 chips via field, about \d+ kB, in about \d requests", said), said
+    export(run, log, places=places, buffer_m=None, unit_rows=50, share_reads=True)
+    assert f"in about {len(asked(log))} requests" in said
 
 
 def test_a_folder_with_other_things_in_it_is_left_alone(run, log):

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
+from rs_embed.engines import EngineName
 from rs_embed.errors import SpecError, StorageError
 from rs_embed.exports.exporting import ExportReport, export_embeddings
 from rs_embed.pipeline.durable import used_by
@@ -48,6 +49,7 @@ class _Command(BaseModel):
     device: str
     precision: Precision
     save_inputs: bool = False
+    share_reads: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,15 @@ def run_status(folder: str | Path) -> RunStatus:
     return RunStatus(path, manifest.created, used_by(path), tuple(models))
 
 
-def retry_export(folder: str | Path, *, progress: bool = True) -> ExportReport:
+def retry_export(
+    folder: str | Path, *, engine: EngineName = "local", address: str | None = None, progress: bool = True
+) -> ExportReport:
     """The call that made this folder again: what failed or was not finished is done, nothing else.
+
+    Args:
+        folder: The `out` of that call.
+        engine: Where it runs this time, and `address`: as in `export_embeddings`.
+        progress: Show a bar on a terminal.
 
     Raises:
         SpecError: A model, or the backend, was given as an object, which no file can hold.
@@ -129,6 +138,9 @@ def retry_export(folder: str | Path, *, progress: bool = True) -> ExportReport:
         device=command.device,
         precision=command.precision,
         save_inputs=command.save_inputs,
+        share_reads=command.share_reads,
+        engine=engine,
+        address=address,
         progress=progress,
     )
 

@@ -1,12 +1,15 @@
 """What an export will cost, before it starts: fetches, bytes, and Earth Engine's own currency."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rs_embed.errors import SpecError
 from rs_embed.pipeline.plan import plan_items
+from rs_embed.pipeline.reading import pixels_of
 from rs_embed.pipeline.units import Units
+from rs_embed.pipeline.windows import count_reads
 from rs_embed.places import Places
 from rs_embed.writers.base import Dtype
 
@@ -23,8 +26,18 @@ CALL_S, CONCURRENT = 2.0, 40
 """Seconds a request to Earth Engine takes (assumed), and how many it allows at a time."""
 EECU_HOURS = {"Community": 150, "Contributor": 1_000, "Partner": 100_000}
 """A month's allowance without a fee. Source: Earth Engine noncommercial tiers."""
+_UNITS_LOOKED_AT = 4
+"""To see how far reads can be shared."""
 _TRIED = 100
 """Places looked at to find one that can be asked for."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast one worker encodes."""
+
+    rows_per_s: float
+    how: Literal["declared", "measured here"]
 
 
 @dataclass(frozen=True)
@@ -39,27 +52,41 @@ class ExportPlan:
     """Units that are finished already, of all models."""
     fetches: int
     """Chips, if nothing is finished yet."""
+    requests: int
+    """Reads that bring them: fewer than chips where reads are shared."""
     fetched_bytes: int
     output_bytes: int
     output: str
     provider: str
+    rate: Rate | None = None
+    """Of all models together; `None` where nobody has told or measured it."""
+    part_of: int | None = None
+    """Rows of the whole of which the table is a part."""
 
     def __str__(self) -> str:
         lines = [
             f"{', '.join(self.models)}: {self.rows:,} rows in {self.units:,} units of up to {self.unit_rows:,}",
             f"  finished:  {self.finished:,} of {self.units * len(self.models):,} unit files",
-            f"  fetches:   {self.fetches:,} chips via {self.provider}, about {_size(self.fetched_bytes)}",
+            f"  fetches:   {self.fetches:,} chips via {self.provider}, about {_size(self.fetched_bytes)}"
+            + (f", in about {self.requests:,} requests" if self.requests != self.fetches else ""),
             f"  output:    {self.output}, about {_size(self.output_bytes)} (estimate, before compression)",
         ]
+        if self.part_of is not None:
+            lines.insert(1, f"  scaled:    from a part of {self.part_of:,} rows, taken to be as dense as the whole")
+        if self.rate is not None:
+            hours, speed = self.rows / self.rate.rows_per_s / 3600, f"{self.rate.rows_per_s:,.3g} rows/s"
+            lines.append(
+                f"  encoding:  {hours:,.1f} hours of one worker at {speed} ({self.rate.how}), {hours / 8:,.1f} of 8"
+            )
         if self.provider == "gee":
-            lines.append(f"  cost:      {earth_engine_cost(self.fetches)}")
+            lines.append(f"  cost:      {earth_engine_cost(self.fetches, self.requests)}")
         return "\n".join(lines)
 
 
-def earth_engine_cost(fetches: int) -> str:
+def earth_engine_cost(fetches: int, requests: int) -> str:
     """Compute and time that Earth Engine would take: an estimate, with what it assumes."""
     hours = fetches * EECU_S_PER_CHIP / 3600
-    days = fetches * CALL_S / CONCURRENT / 86_400
+    days = requests * CALL_S / CONCURRENT / 86_400
     tiers = ", ".join(f"{name} {limit:,}" for name, limit in EECU_HOURS.items())
     return (
         f"about {hours:,.1f} EECU-hours (estimate: {EECU_S_PER_CHIP:g} EECU-second a chip, not measured; "
@@ -67,34 +94,78 @@ def earth_engine_cost(fetches: int) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Scale:
+    """What a plan is made for, beside the table itself."""
+
+    rows: int | None = None
+    """Of the whole, where the table is only a part."""
+    share_reads: bool = False
+    rate: Rate | None = None
+
+
 def estimate(
-    jobs: "Mapping[str, Job]", places: Places, units: Units, *, dtype: Dtype, output: str, finished: int
+    jobs: "Mapping[str, Job]",
+    places: Places,
+    units: Units,
+    *,
+    dtype: Dtype,
+    output: str,
+    finished: int,
+    scale: Scale = Scale(),
 ) -> ExportPlan:
     """The plan of an export, by what its first place needs.
 
     Raises:
-        SpecError: None of the first places can be asked for.
+        SpecError: None of the first places can be asked for, or the whole is smaller than its part.
     """
     queries: list[Query] = []
+    rows = len(places) if scale.rows is None else scale.rows
+    if rows < len(places):
+        raise SpecError(
+            f"Wanted the rows of the whole, found {rows:,} of a part of {len(places):,}.", fix="leave it out"
+        )
     output_bytes = 0
     for job in jobs.values():
         own = _first_queries(job, places)
-        queries += [query for query in own if query not in queries]
+        queries += [query for query in own if pixels_of(query) not in map(pixels_of, queries)]
         shape = (0, 0) if own[0].geobox is None else (own[0].geobox.shape[0], own[0].geobox.shape[1])
-        output_bytes += len(places) * (ROW_BYTES + BYTES[dtype] * job.embedder.width(job.output) * _cells(job, shape))
-    pixels = sum(_values(query) for query in queries)
+        output_bytes += rows * (ROW_BYTES + BYTES[dtype] * job.embedder.width(job.output) * _cells(job, shape))
+    chips, pixels = rows * len(queries), rows * sum(_values(query) for query in queries)
+    reads, read_pixels = _shared(jobs, places, units) if scale.share_reads else (1.0, 1.0)
     return ExportPlan(
         models=tuple(jobs),
-        rows=len(places),
-        units=len(units),
+        rows=rows,
+        units=-(-rows // units.unit_rows),
         unit_rows=units.unit_rows,
         finished=finished,
-        fetches=len(places) * len(queries),
-        fetched_bytes=len(places) * pixels * 2,  # 16 bits a value, as archives store it
+        fetches=chips,
+        requests=round(chips * reads),
+        fetched_bytes=round(pixels * read_pixels) * 2,  # 16 bits a value, as archives store it
         output_bytes=output_bytes,
         output=output,
         provider=next(iter(jobs.values())).provider.name,
+        rate=scale.rate,
+        part_of=None if scale.rows is None else len(places),
     )
+
+
+def _shared(jobs: "Mapping[str, Job]", places: Places, units: Units) -> tuple[float, float]:
+    """Reads a chip, and pixels read for a pixel of a chip, over some units of the table."""
+    chips = reads = chip_px = read_px = 0
+    for number in range(0, len(units), max(1, len(units) // _UNITS_LOOKED_AT)):
+        asked = list(places.take(units[number].rows))
+        found: dict[Query, Query] = {}
+        for job in jobs.values():
+            for place in asked:
+                with suppress(SpecError):  # it will be a failed row
+                    (item,) = plan_items(job, [place.spatial], [place.window]).items
+                    found |= {pixels_of(query): query for query in item.queries}
+        boxes = [query.geobox for query in found.values() if query.geobox is not None]
+        windows, pixels = count_reads(list(found.values()))
+        chips, reads, read_px = chips + len(boxes), reads + windows, read_px + pixels
+        chip_px += sum(box.shape[0] * box.shape[1] for box in boxes)
+    return reads / max(1, chips), read_px / max(1, chip_px)
 
 
 def _first_queries(job: "Job", places: Places) -> "tuple[Query, ...]":

@@ -3,33 +3,34 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import JsonValue
 
 from rs_embed._call import Backend, Bands, KnobValue, Modalities, Sensors
+from rs_embed._checks import require_number
 from rs_embed._optional import require
 from rs_embed._progress import progress_bar
+from rs_embed.engines import EngineName, check_engine, open_crew
+from rs_embed.engines.base import Crew, Stamp
 from rs_embed.errors import SpecError
-from rs_embed.exports.estimate import ExportPlan, estimate
+from rs_embed.exports.estimate import ExportPlan, Rate, Scale, estimate
+from rs_embed.exports.order import ExportOrder
 from rs_embed.exports.request import VECTORS, Asked, Models, versions
+from rs_embed.pipeline.catalog import write_catalogs
 from rs_embed.pipeline.durable import locked, make_folder, part_of, publish, remove_parts, storing
-from rs_embed.pipeline.export import Export, OnError, run_export
-from rs_embed.pipeline.inputs import FOLDER as INPUTS
-from rs_embed.pipeline.inputs import InputKeeper
+from rs_embed.pipeline.export import OnError, Task
 from rs_embed.pipeline.journal import PLACES, Manifest, UnitStore, digest_of
-from rs_embed.pipeline.unit_sink import ModelExport
-from rs_embed.pipeline.unit_tables import RUN
 from rs_embed.pipeline.units import RECORDS, UNIT_ROWS, Units, cut_units
 from rs_embed.places import Places, read_places
 from rs_embed.specs import InputPrep, OutputSpec, Precision
-from rs_embed.writers.base import Dtype, RunHeader
+from rs_embed.writers.base import Dtype
 
 if TYPE_CHECKING:
     from rs_embed.pipeline.plan import Job
@@ -83,8 +84,13 @@ def export_embeddings(
     device: str = "auto",
     precision: Precision = "fp32",
     save_inputs: bool = False,
+    share_reads: bool = False,
+    engine: EngineName = "local",
+    address: str | None = None,
     progress: bool = True,
     dry_run: bool = False,
+    plan_rows: int | None = None,
+    rate: float | Literal["measure"] | None = None,
     **knobs: KnobValue,
 ) -> ExportReport:
     """Embed a table of places into a folder. Call it again to go on after a crash, or to retry what failed.
@@ -100,41 +106,66 @@ def export_embeddings(
         unit_rows: Rows a file, and at most what is lost when the process is killed.
         on_error: "keep" stores a failed row with its error and goes on; "raise" stops at the first.
         save_inputs: Also keep each chip: `inputs/<unit>/<row>-<id>-<modality>.npz`.
+        share_reads: Cut chips of neighbours from one read of up to 48 MiB: fewer requests where places lie close.
+        engine: "local": this process. "ray": a cluster; a run begun by one engine may be finished by the other.
+        address: Of the Ray cluster: "auto" for the one of this machine, "host:port"; `None` starts one here, for this
+            call, unless Ray is connected already.
         progress: Show a bar on a terminal.
         dry_run: Only say what would be done: `print` the answer.
+        plan_rows: Of a dry run: plan for so many rows, of which the table is a part as dense as the whole.
+        rate: Of a dry run: rows that one worker encodes a second; "measure" runs the models here, for some seconds.
 
     The other arguments are those of `get_embedding`.
 
     Raises:
         SpecError: Places or options that cannot be meant.
         StorageError: The folder belongs to another request or process, or the disk refuses.
-        MissingDependency: The extra `export` is not installed.
+        EngineError: The cluster cannot be reached, or has nobody left who works.
+        MissingDependency: The extra `export`, or `ray`, is not installed.
     """
     for package in ("pyarrow", "geopandas"):
         require(package, "export")
+    check_engine(engine, address)
     imagery = sensor, modality, bands
     given = models, output, backend, format, dtype, unit_rows, on_error
-    asked = Asked(*given, *imagery, input_prep, device, precision, knobs, save_inputs)
+    asked = Asked(*given, *imagery, input_prep, device, precision, knobs, save_inputs, share_reads)
     table = read_places(places, temporal=temporal, buffer_m=buffer_m)
     folder = Path(out).expanduser()
-    jobs, units = asked.jobs(folder / INPUTS if save_inputs else None), cut_units(table, unit_rows)
-    plan = estimate(jobs, table, units, dtype=dtype, output=asked.grid_format or VECTORS, finished=_finished(folder))
+    # A machine that only sends units to a cluster needs no GPU of its own to plan them.
+    jobs, units = replace(asked, device="cpu").jobs() if engine == "ray" else asked.jobs(), cut_units(table, unit_rows)
+    told = Scale(plan_rows, share_reads, _rate(rate, jobs, table)) if dry_run else Scale(share_reads=share_reads)
+    stored = asked.grid_format or VECTORS
+    plan = estimate(jobs, table, units, dtype=dtype, output=stored, finished=_finished(folder), scale=told)
     if dry_run:
         return ExportReport(folder, plan, 0, 0, 0.0, dry=True)
     started = time.perf_counter()
     with storing(folder):
         make_folder(folder)
-    with locked(folder), _sigterm_as_interrupt():
-        export = _open(folder, asked, jobs, table, units)
+    order = ExportOrder(asked, folder.resolve(), max(job.request.knobs.fetch_workers for job in jobs.values()))
+    with locked(folder), open_crew(engine, address, order) as crew, _sigterm_as_interrupt():
+        manifest = _open(folder, asked, crew, table, units)
+        stores = [UnitStore(folder / name, manifest.fingerprint, versions()) for name in jobs]
         with progress_bar(len(table) * len(jobs), shown=progress) as advance:
-            run_export(export, advance)
-        ok, failed = counts(export)
+            tasks = (Task(unit, table.take(unit.rows)) for unit in units)
+            changed = crew.run(Stamp(manifest.created, manifest.fingerprint), tasks, advance)
+        write_catalogs(stores, units, changed, grids=asked.grid_format is not None)
+        ok, failed = counts(stores, units)
     return ExportReport(folder, plan, ok, failed, time.perf_counter() - started)
 
 
-def _open(folder: Path, asked: Asked, jobs: "Mapping[str, Job]", places: Places, units: Units) -> Export:
-    """The export, in a folder that is new or was made for the same request."""
-    request = asked.request(jobs, places, units)
+def _rate(rate: float | Literal["measure"] | None, jobs: "Mapping[str, Job]", places: Places) -> Rate | None:
+    if rate is None:
+        return None
+    if rate == "measure":
+        from rs_embed.exports.rate import measure_rate  # loads torch
+
+        return measure_rate(jobs, places)
+    return Rate(require_number("rate", rate, 1e-6, 1e9), "declared")
+
+
+def _open(folder: Path, asked: Asked, crew: Crew, places: Places, units: Units) -> Manifest:
+    """The manifest of the folder, which is new or was made for the same request."""
+    request = asked.request(crew.facts(), places, units)
     manifest = Manifest.read(folder)
     with storing(folder):
         remove_parts(folder)
@@ -142,10 +173,7 @@ def _open(folder: Path, asked: Asked, jobs: "Mapping[str, Job]", places: Places,
             _refuse_foreign(folder)
             manifest = _begin(folder, asked, request, places)
     manifest.refuse_change(request, folder)
-    models = tuple(_model(folder / name, job, asked, manifest) for name, job in jobs.items())
-    provider = models[0].job.provider
-    keeper = provider if isinstance(provider, InputKeeper) else None
-    return Export(folder, places, units, models, asked.grid_format, asked.on_error, keeper)
+    return manifest
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -174,38 +202,9 @@ def _begin(folder: Path, asked: Asked, request: dict[str, JsonValue], places: Pl
     return manifest
 
 
-def _model(folder: Path, job: "Job", asked: Asked, manifest: Manifest) -> ModelExport:
-    card, network = job.request.card, job.embedder.network
-    header = RunHeader(
-        model_id=card.id,
-        card_revision=card.revision,
-        dim=job.embedder.width(asked.output),
-        output=asked.output.kind,
-        created=manifest.created,
-        weights=network.weights_id,
-        weights_note=network.note,
-        title=card.title,
-        model_url=f"https://huggingface.co/{card.weights.hub}" if card.weights else "",
-        licence=card.weights.licence if card.weights else card.licence,
-        publications=(card.citation,),
-        dtype=asked.dtype,
-        source_data=tuple(dict.fromkeys(sensor.collection for _, sensor in job.request.inputs)),
-        gsd_m=job.request.scale_m,
-        versions=versions(),
-        extra={
-            "knobs": job.embedder.knobs_in_force(),
-            "device": str(job.embedder.device),
-            "precision": job.request.precision,
-            "input_prep": job.prep,
-            RUN: manifest.fingerprint,
-        },
-    )
-    return ModelExport(job, header, UnitStore(folder, manifest.fingerprint, versions()))
-
-
-def counts(export: Export) -> tuple[int, int]:
+def counts(stores: Sequence[UnitStore], units: Units) -> tuple[int, int]:
     """Embeddings and failed rows of all models, by the records."""
-    records = [model.store.read(unit) for model in export.models for unit in export.units]
+    records = [store.read(unit) for store in stores for unit in units]
     found = [record for record in records if record is not None]
     return sum(record.ok for record in found), sum(len(record.failed) for record in found)
 

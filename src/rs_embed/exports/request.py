@@ -16,7 +16,6 @@ from rs_embed._checks import require_choice
 from rs_embed.embedders.card import ModelCard
 from rs_embed.errors import SpecError
 from rs_embed.pipeline.export import OnError
-from rs_embed.pipeline.inputs import InputKeeper
 from rs_embed.pipeline.plan import job_facts
 from rs_embed.pipeline.unit_sink import slug
 from rs_embed.pipeline.units import Units
@@ -53,6 +52,7 @@ class Asked:
     precision: Precision
     knobs: Mapping[str, KnobValue]
     save_inputs: bool = False
+    share_reads: bool = False
 
     def __post_init__(self) -> None:
         require_choice("dtype", self.dtype, get_args(Dtype))
@@ -74,12 +74,8 @@ class Asked:
         require_choice("the format of grids", name, tuple(SUFFIX))
         return next(fmt for fmt in SUFFIX if fmt == name)
 
-    def jobs(self, inputs: Path | None = None) -> "dict[str, Job]":
-        """What is run for each model, by the name of its folder. Everything is checked that concerns no place.
-
-        Args:
-            inputs: Folder for the chips that are fetched; `None` if they are not kept.
-        """
+    def jobs(self) -> "dict[str, Job]":
+        """What is run for each model, by the name of its folder. Everything is checked that concerns no place."""
         imagery = self.sensor, self.modality, self.bands
         jobs: dict[str, Job] = {}
         provider = None
@@ -87,7 +83,6 @@ class Asked:
             call = Call(model, self.output, *imagery, self.input_prep, self.device, self.precision, knobs)
             if provider is None:
                 provider = provider_of(self.backend, None, call)
-                provider = provider if inputs is None else InputKeeper(provider, inputs)
             job = call.plan(provider, [], []).job
             name = slug(job.request.card.id).removeprefix("-")
             if name in jobs:
@@ -97,18 +92,19 @@ class Asked:
             raise SpecError("Wanted at least one model, found none.", fix='for example "mosaiks_rcf"')
         return jobs
 
-    def request(self, jobs: "Mapping[str, Job]", places: Places, units: Units) -> dict[str, JsonValue]:
-        """All that decides the numbers and the files; loads the networks to know their weights."""
-        return plain(
-            {
-                "models": {name: {**job_facts(job), "device": job.embedder.device.type} for name, job in jobs.items()},
-                "format": self.grid_format or VECTORS,
-                "dtype": self.dtype,
-                "places": {"rows": len(places), "digest": places.digest()},
-                "units": {"rows": self.unit_rows, "digest": units.digest()},
-                "versions": {name: version(name) for name in NUMBERS},
-            }
-        )
+    def request(self, facts: Mapping[str, JsonValue], places: Places, units: Units) -> dict[str, JsonValue]:
+        """All that decides the numbers and the files.
+
+        Args:
+            facts: What `models_facts` says where the models run.
+        """
+        return {
+            **facts,
+            "format": self.grid_format or VECTORS,
+            "dtype": self.dtype,
+            "places": {"rows": len(places), "digest": places.digest()},
+            "units": {"rows": self.unit_rows, "digest": units.digest()},
+        }
 
     def command(self) -> dict[str, JsonValue]:
         """The arguments again as JSON; `None` for what only the caller has: a card or a provider of its own."""
@@ -125,6 +121,16 @@ class Asked:
         )
 
 
+def models_facts(jobs: "Mapping[str, Job]") -> dict[str, JsonValue]:
+    """All that decides the numbers, but for places and units; loads the networks to know their weights."""
+    return plain(
+        {
+            "models": {name: {**job_facts(job), "device": job.embedder.device.type} for name, job in jobs.items()},
+            "versions": {name: version(name) for name in NUMBERS},
+        }
+    )
+
+
 def _backend_text(backend: Backend) -> str | None:
     if isinstance(backend, Path) or (isinstance(backend, str) and Path(backend).exists()):
         return str(Path(backend).resolve())
@@ -133,7 +139,7 @@ def _backend_text(backend: Backend) -> str | None:
 
 _REPEATED = (
     *("format", "dtype", "unit_rows", "on_error", "modality", "bands", "input_prep", "device", "precision"),
-    "save_inputs",
+    *("save_inputs", "share_reads"),
 )
 
 

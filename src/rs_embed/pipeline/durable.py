@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import socket
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from rs_embed.errors import StorageError
 PART = ".part-"
 """Before the name of a file that is still being written."""
 LOCK = ".lock"
+_WRITER = secrets.token_hex(3)
+"""With the process id, in the names of unfinished files: two processes, on two machines, never share one."""
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -46,7 +49,7 @@ def storage_error(folder: Path, error: OSError) -> StorageError:
 
 def part_of(path: Path) -> Path:
     """Where a file is written before it gets its name: the same folder, so that renaming it is one step."""
-    return path.with_name(PART + path.name)
+    return path.with_name(f"{PART}{_WRITER}{os.getpid():x}-{path.name}")
 
 
 def publish(part: Path, path: Path) -> None:
@@ -80,9 +83,9 @@ def make_folder(path: Path) -> None:
     _sync(path.parent)
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove what a killed process left half-written in this folder."""
-    for part in folder.glob(f"{PART}*"):
+def remove_parts(folder: Path, name: str = "") -> None:
+    """Remove what a killed process left half-written in this folder, of files with `name` in theirs."""
+    for part in folder.glob(f"{PART}*{name}*" if name else f"{PART}*"):
         remove(part)
 
 

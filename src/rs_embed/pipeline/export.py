@@ -1,115 +1,132 @@
 """The long job: unit after unit is fetched, encoded, written and recorded, and what is finished is never done again."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from rs_embed._room import is_about_space
 from rs_embed.embedding import Embedding
-from rs_embed.errors import SpecError, StorageError
-from rs_embed.pipeline.durable import remove, storage_error, storing
-from rs_embed.pipeline.inputs import InputKeeper
+from rs_embed.errors import RSEmbedError, SpecError, StorageError
+from rs_embed.pipeline.durable import storage_error, storing
 from rs_embed.pipeline.plan import Job, Plan, plan_items
-from rs_embed.pipeline.unit_sink import ModelExport, Outcome, UnitSink, Unplanned, stem_of
-from rs_embed.pipeline.units import Unit, Units
+from rs_embed.pipeline.reading import Reader, wishes_of
+from rs_embed.pipeline.unit_sink import ModelExport, Outcome, Undone, UnitSink, stem_of
+from rs_embed.pipeline.units import Unit
 from rs_embed.places.columns import Place, Places
+from rs_embed.providers.base import Provider
 from rs_embed.writers.base import GridFormat
-from rs_embed.writers.reading import TableFile
-from rs_embed.writers.stac import items_of, write_stac
 
 OnError = Literal["keep", "raise"]
 Advance = Callable[[int, int], None]
 """Told after each row: how many were done, and how many of them failed."""
 Keep = Callable[[Sequence[str], Sequence[Plan]], None]
 """Told before plans are run what the names of each item's files begin with."""
-COLLECTION = "collection.json"
-MAX_ITEMS = 100_000
-"""More grids than this get no catalog: a file for each of a million helps nobody, and the tables list them."""
 
 
 @dataclass(frozen=True)
-class Export:
-    """Everything that decides what an export does."""
+class Work:
+    """What decides how units are done, but for their rows. Made anew in every process that does some."""
 
     folder: Path
-    places: Places
-    units: Units
     models: tuple[ModelExport, ...]
+    """All with the same provider."""
     grid_format: GridFormat | None
     """`None` for vectors."""
     on_error: OnError = "keep"
-    inputs: InputKeeper | None = None
-    """The provider of all models, where chips are to be kept."""
+    readers: tuple[Callable[[Provider], Reader], ...] = ()
+    """What stands between the models and their provider, the innermost first; made anew for each unit."""
 
 
-def run_export(export: Export, advance: Advance) -> None:
-    """Do what is missing of every unit.
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One unit with its rows: all that has to travel."""
+
+    unit: Unit
+    places: Places
+    """The rows of the unit, in its order."""
+
+
+def run_unit(work: Work, task: Task, advance: Advance) -> list[str]:
+    """Do what is missing of one unit: a function of the work and the task, whatever was done before.
+
+    Returns:
+        The models (names of their folders) of which a file was written.
 
     Raises:
         StorageError: The disk refuses; at once, not once a row.
         RSEmbedError: That of the first failed row, with `on_error="raise"`.
     """
-    changed = {model.store.folder: False for model in export.models}
-    for unit in export.units:
-        for model in run_unit(export, unit, advance):
-            changed[model.store.folder] = True
-    with storing(export.folder):
-        for model in export.models:
-            too_many = export.grid_format is not None and len(export.places) > MAX_ITEMS
-            if not too_many and (changed[model.store.folder] or not _has_catalog(model.store.folder)):
-                _write_catalog(model, export.units)
+    written: list[str] = []
+    for rows, models in _missing(work, task.unit, advance).items():
+        with storing(work.folder):
+            sinks = [UnitSink(model, task.unit, work.grid_format) for model in models]
+        places = _rows_of(task, rows)
+        jobs, keep = _with_readers(work, task.unit, [model.job for model in models])
+        for which, position, outcome in _outcomes(jobs, places, keep):
+            if not isinstance(outcome, Embedding):
+                _stop_at(outcome.error, work)
+            with storing(work.folder):
+                sinks[which].put(places[position], outcome)
+            advance(1, int(not isinstance(outcome, Embedding)))
+        written += _close(work, models, sinks)
+    return written
 
 
-def _has_catalog(folder: Path) -> bool:
-    """Whether the collection, which is written last, is whole."""
-    try:
-        json.loads((folder / COLLECTION).read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
-        return False
-    return True
+def give_up(work: Work, task: Task, error: RSEmbedError, advance: Advance) -> list[str]:
+    """Record rows that no worker could do as failed, with that error; rows that are done stay as they are."""
+    written: list[str] = []
+    for rows, models in _missing(work, task.unit, advance).items():
+        _stop_at(error, work)
+        with storing(work.folder):
+            sinks = [UnitSink(model, task.unit, work.grid_format) for model in models]
+            for sink in sinks:
+                for place in _rows_of(task, rows):
+                    sink.put(place, Undone(error, "worker"))
+                    advance(1, 1)
+        written += _close(work, models, sinks)
+    return written
 
 
-def _write_catalog(model: ModelExport, units: Units) -> None:
-    """STAC beside the data: an item for each table of vectors, or for each grid."""
-    folder = model.store.folder
-    remove(folder / COLLECTION)
-    tables = [model.store.table(unit) for unit in units]
-    write_stac(folder, TableFile(tables[0]).meta, [item for table in tables for item in items_of(table, folder)])
-
-
-def run_unit(export: Export, unit: Unit, advance: Advance) -> list[ModelExport]:
-    """Do what is missing of one unit: a function of the export and the unit, whatever was done before.
-
-    Returns:
-        The models of which a file was written.
-    """
-    written = []
+def _missing(work: Work, unit: Unit, advance: Advance) -> dict[tuple[int, ...], list[ModelExport]]:
+    """Row numbers that are still to be done, and the models that lack just these."""
     groups: dict[tuple[int, ...], list[ModelExport]] = {}
-    with storing(export.folder):
-        for model in export.models:
+    with storing(work.folder):
+        for model in work.models:
             record = model.store.read(unit)
             model.store.clean(unit, record)
             missing = model.store.missing(unit, record)
             advance(len(unit.rows) - len(missing), 0)
             if missing:
                 groups.setdefault(missing, []).append(model)
-    for rows, models in groups.items():
-        with storing(export.folder):
-            sinks = [UnitSink(model, unit, export.grid_format) for model in models]
-        places = export.places.take(rows)
-        keep = None if export.inputs is None else partial(export.inputs.expect, unit.name)
-        for which, position, outcome in _outcomes([model.job for model in models], places, keep):
-            if not isinstance(outcome, Embedding):
-                _stop_at(outcome.error, export)
-            with storing(export.folder):
-                sinks[which].put(places[position], outcome)
-            advance(1, int(not isinstance(outcome, Embedding)))
-        with storing(export.folder):
-            written += [model for model, sink in zip(models, sinks, strict=True) if sink.close() is not None]
-    return written
+    return groups
+
+
+def _rows_of(task: Task, rows: Sequence[int]) -> Places:
+    at = {row: position for position, row in enumerate(task.unit.rows.tolist())}
+    return task.places.take([at[row] for row in rows])
+
+
+def _with_readers(work: Work, unit: Unit, jobs: Sequence[Job]) -> tuple[list[Job], Keep | None]:
+    """The jobs with all that stands between them and the provider, and who is to be told what will be asked."""
+    if not work.readers:
+        return list(jobs), None
+    first, *others = work.readers
+    outermost = first(jobs[0].provider)
+    for reader in others:
+        outermost = reader(outermost)
+
+    def keep(stems: Sequence[str], plans: Sequence[Plan]) -> None:
+        outermost.expect(unit.name, wishes_of(stems, plans))
+
+    return [replace(job, provider=outermost) for job in jobs], keep
+
+
+def _close(work: Work, models: Sequence[ModelExport], sinks: Sequence[UnitSink]) -> list[str]:
+    with storing(work.folder):
+        closed = [(model, sink.close()) for model, sink in zip(models, sinks, strict=True)]
+    return [model.store.folder.name for model, record in closed if record is not None]
 
 
 def _outcomes(jobs: Sequence[Job], places: Places, keep: Keep | None) -> Iterator[tuple[int, int, Outcome]]:
@@ -145,7 +162,7 @@ def _plan(job: Job, asked: Sequence[Place]) -> Plan:
     return plan_items(job, [place.spatial for place in asked], [place.window for place in asked])
 
 
-def _unplanned(job: Job, asked: Sequence[Place]) -> dict[int, Unplanned]:
+def _unplanned(job: Job, asked: Sequence[Place]) -> dict[int, Undone]:
     """Places that have no plan; found one by one only where there are any."""
     try:
         _plan(job, asked)
@@ -155,14 +172,14 @@ def _unplanned(job: Job, asked: Sequence[Place]) -> dict[int, Unplanned]:
             try:
                 _plan(job, [place])
             except SpecError as error:
-                failures[position] = Unplanned(error)
+                failures[position] = Undone(error, "plan")
         return failures
     return {}
 
 
-def _stop_at(error: Exception, export: Export) -> None:
+def _stop_at(error: Exception, work: Work) -> None:
     """Raise what ends an export: any error if so asked, and a full disk always, as the next row would fail alike."""
-    if export.on_error == "raise" or isinstance(error, StorageError):
+    if work.on_error == "raise" or isinstance(error, StorageError):
         raise error
     if isinstance(error, OSError) and is_about_space(error):
-        raise storage_error(export.folder, error) from error
+        raise storage_error(work.folder, error) from error

@@ -7,13 +7,13 @@ import numpy as np
 
 from rs_embed.chip import Chip
 from rs_embed.pipeline.durable import make_folder, part_of, publish, remove_parts
-from rs_embed.pipeline.plan import Plan
-from rs_embed.providers.base import Provider, Query, Wrapped
+from rs_embed.pipeline.reading import Reader, Wish
+from rs_embed.providers.base import Provider, Query
 
 FOLDER = "inputs"
 
 
-class InputKeeper(Wrapped):
+class InputKeeper(Reader):
     """A provider that writes each chip it brings to `inputs/<unit>/<row>-<id>-<modality>.npz`.
 
     A file holds `values` (`[T, C, H, W]`, NaN is nodata), `bands`, `units`, `times` (ISO 8601, UTC; empty where not
@@ -25,22 +25,13 @@ class InputKeeper(Wrapped):
         self._folder = folder
         self._paths: dict[Query, Path] = {}
 
-    def expect(self, unit: str, stems: Sequence[str], plans: Sequence[Plan]) -> None:
-        """Say how the files of these items are to be called; those of other items are forgotten.
-
-        Args:
-            stems: What the names of an item's files begin with, in the order of the items.
-            plans: Of the same items, one per model.
-        """
+    def expect(self, unit: str, wishes: Sequence[Wish]) -> None:
+        """See `Reader`; a chip that is not expected is not kept."""
+        super().expect(unit, wishes)
         folder = self._folder / unit
         make_folder(folder)
         remove_parts(folder)
-        self._paths = {
-            query: folder / f"{stem}-{query.modality}.npz"
-            for plan in plans
-            for stem, item in zip(stems, plan.items, strict=True)
-            for query in item.queries
-        }
+        self._paths = {query: folder / f"{wish.stem}-{query.modality}.npz" for wish in wishes for query in wish.queries}
 
     def fetch(self, query: Query) -> Chip:
         """The provider's chip, once it is kept."""

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -36,11 +36,13 @@ class Failed(Protocol):
 
 
 @dataclass(frozen=True)
-class Unplanned:
-    """A row that cannot be meant for this model: too small for a pixel, too wide for a zone."""
+class Undone:
+    """A row that never came to be fetched."""
 
     error: Exception
-    stage: str = "plan"
+    stage: Literal["plan", "worker"]
+    """"plan": it cannot be meant for this model, as it is too small for a pixel or too wide for a zone.
+    "worker": all who tried died."""
 
 
 Outcome = Embedding | Failed
@@ -64,7 +66,7 @@ class UnitSink:
         self._hrefs: dict[int, str] = {}
         for folder in (model.store.table(unit).parent, model.store.record(unit).parent):
             make_folder(folder)
-            remove_parts(folder)
+            remove_parts(folder, unit.name)
 
     def put(self, place: Place, outcome: Outcome) -> None:
         """Take one outcome; of a grid only the metadata are kept in memory."""

@@ -13,7 +13,7 @@ from rs_embed.providers._ee_expressions import Options, Recipe, band_names, fram
 from rs_embed.providers._ee_pixels import Piece, decode, pieces
 from rs_embed.providers._ee_scenes import FramePlan, Scene, read_scenes
 from rs_embed.providers._ee_session import Account, client_of
-from rs_embed.providers._limiter import Limiter
+from rs_embed.providers._limiter import Limits
 from rs_embed.providers._retry import Retry, Waits
 from rs_embed.specs import TemporalSpec
 
@@ -21,7 +21,7 @@ from rs_embed.specs import TemporalSpec
 class Service:
     """Earth Engine for one account. Safe to call from several threads."""
 
-    def __init__(self, account: Account, limiter: Limiter, waits: Waits, options: Options) -> None:
+    def __init__(self, account: Account, limiter: Limits, waits: Waits, options: Options) -> None:
         """Ask nothing yet; the client is initialised with the first question."""
         self._account, self._options = account, options
         self._retry = Retry(EarthEngineJudge(), limiter, waits)

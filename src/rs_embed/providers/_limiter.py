@@ -1,38 +1,51 @@
-"""How many requests a service gets at once from this process: as many as it bears, and no more than agreed."""
+"""Requests within what a service bears, and no more than agreed: for the threads of this process, or of many."""
 
+import itertools
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+from rs_embed.providers._policy import Leave, Policy, Slot
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], None]
 
 
-@dataclass
-class Slot:
-    """Leave to make one request. Its owner says how the service took it."""
+class Limits(ABC):
+    """Gives leave to make requests, by a `Policy`."""
 
-    limiter: "Limiter"
-    epoch: int
-    """How often the limit had been halved when this request was let go."""
+    def __init__(self, sleep: Sleep = time.sleep) -> None:
+        """Take what waits for so many seconds."""
+        self._sleep = sleep
 
-    def throttled(self, pause_s: float = 0.0) -> None:
-        """The service said "too many": all slow down, and none starts before `pause_s` is over."""
-        self.limiter.slow_down(self.epoch, pause_s)
+    @abstractmethod
+    def configure(self, ceiling: int, qps: float | None) -> None:
+        """Change what was agreed; the newest word counts."""
 
-    def succeeded(self) -> None:
-        """The service took it well."""
-        self.limiter.speed_up()
+    @abstractmethod
+    def take(self) -> Leave:
+        """Wait for room."""
+
+    @abstractmethod
+    def give_back(self, slot: Slot) -> None:
+        """The request is over."""
+
+    @contextmanager
+    def slot(self) -> Iterator[Slot]:
+        """Wait for leave to make a request, and give it back afterwards."""
+        slot = Slot(self.take())
+        try:
+            if slot.leave.wait_s > 0:
+                self._sleep(slot.leave.wait_s)
+            yield slot
+        finally:
+            self.give_back(slot)
 
 
-class Limiter:
-    """Requests at the same time and per second, shared by all threads.
-
-    Additive increase, multiplicative decrease: the limit halves when the service throttles (once for all requests
-    that were under way together), and grows by one for every `limit` successes, up to the ceiling.
-    """
+class Limiter(Limits):
+    """Requests at the same time and per second, shared by all threads of this process."""
 
     def __init__(
         self, ceiling: int, qps: float | None = None, *, clock: Clock = time.monotonic, sleep: Sleep = time.sleep
@@ -45,78 +58,59 @@ class Limiter:
             clock: Seconds that never go back.
             sleep: Waits for so many seconds.
         """
+        super().__init__(sleep)
         self._free = threading.Condition()
-        self._clock, self._sleep = clock, sleep
-        self._ceiling, self._qps = ceiling, qps
-        self._limit = float(ceiling)
-        self._epoch = self._in_flight = self._most_in_flight = 0
-        self._next_start = clock()
+        self._clock, self._names = clock, itertools.count()
+        self._policy = Policy(ceiling, qps, clock())
 
     @property
     def limit(self) -> int:
         """Requests allowed at the same time just now."""
-        return max(1, int(self._limit))
+        return self._policy.limit
 
     @property
     def most_in_flight(self) -> int:
         """Most requests that ever were under way together."""
-        return self._most_in_flight
+        return self._policy.most_in_flight
 
     def configure(self, ceiling: int, qps: float | None) -> None:
-        """Change what was agreed; the newest word counts for all threads."""
+        """See `Limits`."""
         with self._free:
-            if (ceiling, qps) != (self._ceiling, self._qps):
-                self._ceiling, self._qps, self._limit = ceiling, qps, float(ceiling)
-                self._free.notify_all()
+            self._policy.configure(ceiling, qps)
+            self._free.notify_all()
 
-    @contextmanager
-    def slot(self) -> Iterator[Slot]:
-        """Wait for leave to make a request, and give it back afterwards."""
+    def take(self) -> Leave:
+        """See `Limits`."""
         with self._free:
-            while self._in_flight >= self.limit:
+            name = str(next(self._names))
+            while (leave := self._policy.take(name, self._clock())) is None:
                 self._free.wait()
-            self._in_flight += 1
-            self._most_in_flight = max(self._most_in_flight, self._in_flight)
-            slot, wait_s = Slot(self, self._epoch), self._book_start()
-        try:
-            if wait_s > 0:
-                self._sleep(wait_s)
-            yield slot
-        finally:
-            with self._free:
-                self._in_flight -= 1
-                self._free.notify()
+            return leave
 
-    def _book_start(self) -> float:
-        """Seconds until this request may start."""
-        now = self._clock()
-        start = max(now, self._next_start)
-        self._next_start = start + (1 / self._qps if self._qps else 0.0)
-        return start - now
-
-    def slow_down(self, epoch: int, pause_s: float) -> None:
-        """Halve the limit, unless a request of the same epoch already did."""
+    def give_back(self, slot: Slot) -> None:
+        """See `Limits`."""
         with self._free:
-            self._next_start = max(self._next_start, self._clock() + pause_s)
-            if epoch == self._epoch:
-                self._epoch += 1
-                self._limit = max(1.0, self._limit / 2)
-
-    def speed_up(self) -> None:
-        """One success of the many that it takes to raise the limit by one."""
-        with self._free:
-            if self._limit < self._ceiling:
-                self._limit = min(float(self._ceiling), self._limit + 1 / self._limit)
-                self._free.notify()
+            self._policy.give_back(slot, self._clock())
+            self._free.notify(2)  # room for one more, and for another where the limit has grown
 
 
-_SHARED: dict[str, Limiter] = {}
+Make = Callable[[str, int, float | None], Limits]
+"""(account, ceiling, qps) -> what limits it."""
+_SHARED: dict[str, Limits] = {}
 _SHARING = threading.Lock()
+_MAKE: list[Make] = [lambda account, ceiling, qps: Limiter(ceiling, qps)]
 
 
-def shared_limiter(account: str, ceiling: int, qps: float | None) -> Limiter:
+def limit_by(make: Make) -> None:
+    """From now on, accounts are limited by what this makes: for a process that shares them with others."""
+    with _SHARING:
+        _MAKE[:] = [make]
+        _SHARED.clear()
+
+
+def shared_limiter(account: str, ceiling: int, qps: float | None) -> Limits:
     """The one limiter of this process for an account (a service and who pays), set to what is asked now."""
     with _SHARING:
-        limiter = _SHARED.setdefault(account, Limiter(ceiling, qps))
+        limiter = _SHARED.get(account) or _SHARED.setdefault(account, _MAKE[0](account, ceiling, qps))
     limiter.configure(ceiling, qps)
     return limiter

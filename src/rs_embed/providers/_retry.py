@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
 from rs_embed.errors import ProviderError
-from rs_embed.providers._limiter import Clock, Limiter, Sleep
+from rs_embed.providers._limiter import Clock, Limits, Sleep
 
 T = TypeVar("T")
 LOG = logging.getLogger("rs_embed.providers")
@@ -70,7 +70,7 @@ class Waits:
 class Retry:
     """Makes requests of one service, through its limiter. Safe to call from several threads."""
 
-    def __init__(self, judge: Judge, limiter: Limiter, waits: Waits) -> None:
+    def __init__(self, judge: Judge, limiter: Limits, waits: Waits) -> None:
         """Take what decides: who judges this service's failures, who limits all who ask it, how long to wait."""
         self._judge, self._limiter, self._waits = judge, limiter, waits
 

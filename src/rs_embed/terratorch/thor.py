@@ -104,6 +104,9 @@ def build_thor(
     ckpt: str | Path | None = None,
     model_bands: Bands = DEFAULT_BANDS,
     input_params: Mapping[str, object] | None = None,
+    ground_cover: int | Sequence[int] | None = None,
+    patch_sizes: int | Sequence[int] | None = None,
+    select_patch_strategy: Strategy | None = None,
     merge_method: Merge | None = None,
     out_indices: Sequence[int] | None = None,
 ) -> ThorBackbone:
@@ -117,6 +120,9 @@ def build_thor(
             if the data module gives several tensors. By default all of Sentinel-2 and VV, VH.
         input_params: `ground_covers` (one: metres along a side of the image, by default 2880),
             `flexivit_patch_size_seqs` (pixels of a band, by default 8) and `select_patch_strategy`.
+        ground_cover: The same as in `input_params`, as the authors have it since, and before it; so the next two.
+        patch_sizes: See `ground_cover`.
+        select_patch_strategy: See `ground_cover`.
         merge_method: How band groups become one map; `None` leaves tokens.
         out_indices: Which blocks' outputs, by default all.
 
@@ -127,7 +133,9 @@ def build_thor(
     """
     merge = one_of("merge_method", merge_method, (None, *MERGES))
     by_modality = model_bands if isinstance(model_bands, Mapping) else {"": model_bands}
-    geometry = _geometry([band for bands in by_modality.values() for band in bands], input_params or {})
+    newer = dict(zip(INPUT_PARAMS, (ground_cover, patch_sizes, select_patch_strategy), strict=True))
+    params = {**(input_params or {}), **{name: value for name, value in newer.items() if value is not None}}
+    geometry = _geometry([band for bands in by_modality.values() for band in bands], params)
     layers = _layers(card.arch["depth"], out_indices)
     encoder = trainable(lambda: ThorEncoder(**card.arch), card, KEYS, pretrained=pretrained, ckpt=ckpt)
     modalities = tuple(by_modality) if isinstance(model_bands, Mapping) else ()

@@ -1,0 +1,201 @@
+"""The many unit files of a finished run as few large ones, for who reads all of it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rs_embed._optional import require
+from rs_embed._progress import progress_bar
+from rs_embed.errors import SpecError, StorageError
+from rs_embed.pipeline.durable import locked, make_folder, part_of, publish, remove, remove_parts, storing, write_json
+from rs_embed.pipeline.journal import MANIFEST, Manifest, Record, Stamp
+from rs_embed.pipeline.units import RECORDS, TABLES
+from rs_embed.writers.base import RunHeader
+from rs_embed.writers.merge import merge_tables
+from rs_embed.writers.reading import TableFile
+from rs_embed.writers.stac import ITEMS, items_of, write_stac
+
+FOLDER = "compact"
+PARTS = "parts"
+"""Folder of a model's files: nothing but tables in it, so that any reader takes it whole."""
+ROW_GROUP_MB = 150.0
+"""Source: best practices of geoembeddings.org, about 128 MB; 49,152 vectors of 768 float32 are 151 MB."""
+ROW_BYTES = 700
+"""Of a row of an index of grids; see `exports.estimate`."""
+_SIZES = {"float32": 4, "float16": 2, "int8": 1}
+
+
+class _Partition(BaseModel):
+    """What was merged into a file; its own file is written last."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: int
+    sources: dict[str, Stamp]
+    """Tables of units, by name."""
+    file: Stamp
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        try:
+            return cls.model_validate_json(path.read_text("utf-8"))
+        except (OSError, ValidationError, UnicodeDecodeError):
+            return None
+
+
+@dataclass(frozen=True)
+class CompactReport:
+    """What was merged. Printing it gives the summary."""
+
+    folder: Path
+    rows: int
+    """Of all models, failed ones included."""
+    partitions: int
+    written: int
+    """Partitions that were not there yet, or whose units have changed."""
+
+    def __str__(self) -> str:
+        return f"{self.rows:,} rows in {self.partitions:,} files in {str(self.folder)!r}, {self.written:,} of them new"
+
+
+def compact_run(
+    run: str | Path, out: str | Path | None = None, *, row_group_mb: float = ROW_GROUP_MB, progress: bool = True
+) -> CompactReport:
+    """Merge the unit files of a finished run into files of one row group each. Call it again to go on after a crash.
+
+    Rows stay in the order of the units, by UTM zone and along a Hilbert curve within each, and keep their bytes; so
+    do failed rows. The unit files stay as well: they are what the export goes by.
+
+    Args:
+        run: The folder that `export_embeddings` filled.
+        out: Where the files go: `<out>/<model>/parts/part-000000.parquet`; `None`: `<run>/compact`.
+        row_group_mb: Of a file's vectors before compression, at most (but always one unit).
+        progress: Show a bar on a terminal.
+
+    Raises:
+        SpecError: `row_group_mb` is not above 0.
+        StorageError: There is no run, units are missing or damaged, it is in use, or the disk refuses.
+        MissingDependency: The extra `export` is not installed.
+    """
+    require("pyarrow", "export")
+    if not row_group_mb > 0:
+        raise SpecError(f"Wanted row groups above 0 MB, found {row_group_mb!r}.", fix="leave it out")
+    folder = Path(run).expanduser()
+    manifest = Manifest.read(folder)
+    if manifest is None:
+        raise StorageError(f"Wanted a run, found no {MANIFEST} in {str(folder)!r}.", fix="give the `out` of an export")
+    target = folder / FOLDER if out is None else Path(out).expanduser()
+    rows = partitions = written = 0
+    with locked(folder):
+        models = sorted(path.parent for path in folder.glob(f"*/{TABLES}"))
+        units = [_units_of(model, manifest) for model in models]
+        with progress_bar(sum(map(len, units)), shown=progress) as advance:
+            for model, records in zip(models, units, strict=True):
+                for found, new, merged in _compact(model, records, target / model.name, row_group_mb * 1e6):
+                    rows, partitions, written = rows + found.rows, partitions + 1, written + int(new)
+                    advance(merged, 0)
+    return CompactReport(target, rows, partitions, written)
+
+
+def _units_of(model: Path, manifest: Manifest) -> list[Record]:
+    """The records of all units, in order.
+
+    Raises:
+        StorageError: One is missing, or of another run.
+    """
+    wanted = _rows_wanted(manifest)
+    with storing(model):
+        texts = [path.read_text("utf-8") for path in sorted((model / RECORDS).glob("u*.json"))]
+    try:
+        records = [Record.model_validate_json(text) for text in texts]
+    except ValidationError as error:
+        raise StorageError(
+            f"Wanted the records of {model.name}, found one that is damaged.",
+            error=str(error).splitlines()[0],
+            fix="run the export again: it mends its files",
+        ) from error
+    there = sum(record.rows for record in records if record.fingerprint == manifest.fingerprint)
+    if there != wanted or [record.unit for record in records] != list(range(len(records))):
+        raise StorageError(
+            f"Wanted all {wanted:,} rows of {model.name}, found {there:,} in finished units.",
+            fix="run the export to its end first",
+        )
+    return records
+
+
+def _rows_wanted(manifest: Manifest) -> int:
+    places = manifest.request.get("places")
+    rows = places.get("rows") if isinstance(places, dict) else None
+    if not isinstance(rows, int):
+        raise StorageError("Wanted the number of rows in the manifest of the run, found none.", fix="export it again")
+    return rows
+
+
+def _compact(
+    model: Path, records: Sequence[Record], target: Path, group_bytes: float
+) -> Iterator[tuple[_Partition, bool, int]]:
+    """Each partition, whether it is new, and how many units are in it; the catalog at the end."""
+    header = TableFile(model / _table_of(records[0])).meta
+    each = max(1, int(group_bytes // (_row_bytes(header) * max(record.rows for record in records))))
+    with storing(target):
+        for folder in (target / PARTS, target / RECORDS):
+            make_folder(folder)
+            remove_parts(folder)
+    names, any_new = [], False
+    for start in range(0, len(records), each):
+        group = records[start : start + each]
+        names.append(f"part-{start // each:06d}")
+        with storing(target):
+            found, new = _partition(model, group, target, names[-1])
+        any_new |= new
+        yield found, new, len(group)
+    with storing(target):
+        stale = _remove_others(target, names)
+        if header.output == "pooled" and (any_new or stale or not (target / "collection.json").exists()):
+            items = [item for name in names for item in items_of(target / PARTS / f"{name}.parquet", target)]
+            write_stac(target, header, items)
+
+
+def _partition(model: Path, group: Sequence[Record], target: Path, name: str) -> tuple[_Partition, bool]:
+    sources = {_table_of(record): record.files[_table_of(record)] for record in group}
+    path, record_path = target / PARTS / f"{name}.parquet", target / RECORDS / f"{name}.json"
+    found = _Partition.read(record_path)
+    if found is not None and found.sources == sources and path.is_file() and path.stat().st_size == found.file.bytes:
+        return found, False
+    for source, stamp in sources.items():
+        if Stamp.of(model / source) != stamp:
+            raise StorageError(
+                f"Wanted {str(model / source)!r} as its record says, found another content.",
+                fix="run the export again: it mends its files",
+            )
+    remove(record_path)  # first: a record must never be of another file
+    part = part_of(path)
+    rows = merge_tables([TableFile(model / source) for source in sources], part, path.parent)
+    publish(part, path)
+    made = _Partition(rows=rows, sources=sources, file=Stamp.of(path))
+    write_json(record_path, made.model_dump(mode="json"))
+    return made, True
+
+
+def _remove_others(target: Path, names: Sequence[str]) -> bool:
+    """Remove partitions of an earlier cut, of other sizes."""
+    stale = [
+        path
+        for pattern in (f"{PARTS}/part-*.parquet", f"{RECORDS}/part-*.json", f"{ITEMS}/part-*.json")
+        for path in target.glob(pattern)
+        if path.stem not in names
+    ]
+    for path in stale:
+        remove(path)
+    return bool(stale)
+
+
+def _table_of(record: Record) -> str:
+    return next(name for name in record.files if name.startswith(f"{TABLES}/"))
+
+
+def _row_bytes(header: RunHeader) -> int:
+    return header.dim * _SIZES[header.dtype] if header.output == "pooled" else ROW_BYTES

@@ -1,0 +1,34 @@
+"""This process: one unit after the other."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from pydantic import JsonValue
+
+from rs_embed.engines.base import Order, Stamp
+from rs_embed.pipeline.ahead import Ahead, bring_by_threads
+from rs_embed.pipeline.export import Advance, Task, run_unit
+from rs_embed.pipeline.windows import WINDOW_BYTES
+from rs_embed.providers.base import Provider
+
+
+class LocalCrew:
+    """See `Crew`."""
+
+    def __init__(self, order: Order) -> None:
+        self._order, self._setup = order, order.set_up(order.device)
+
+    def facts(self) -> dict[str, JsonValue]:
+        """See `Crew`."""
+        return self._setup.facts()
+
+    def run(self, stamp: Stamp, tasks: Iterable[Task], advance: Advance) -> set[str]:
+        """See `Crew`."""
+        work = self._setup.work(stamp)
+        if self._order.share_reads:  # else one window would be read after the other
+            work = replace(work, readers=(self._ahead, *work.readers))
+        return {name for task in tasks for name in run_unit(work, task, advance)}
+
+    def _ahead(self, provider: Provider) -> Ahead:
+        windows = max(1, self._order.fetch_workers // 2)
+        return Ahead(provider, bring_by_threads(provider, windows), WINDOW_BYTES, windows)

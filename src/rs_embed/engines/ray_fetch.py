@@ -1,0 +1,117 @@
+"""Fetching on a cluster: tasks that bring a batch of chips. The processes that run them never load torch."""
+
+import pickle
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import ray
+
+from rs_embed._call import Backend, opened
+from rs_embed.chip import Chip
+from rs_embed.engines.ray_limiter import limit_by_cluster
+from rs_embed.errors import EngineError, ProviderError
+from rs_embed.pipeline.ahead import Bring, Brought
+from rs_embed.providers.base import Provider, Query
+from rs_embed.settings import take_over
+
+RETRIES = 3
+"""How often a batch is fetched again, elsewhere, when the process or machine that had it is gone."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where chips come from, for processes on other machines."""
+
+    run: str
+    """Unlike that of any other call: a process opens its provider once a call."""
+    backend: Backend
+    variables: dict[str, str]
+    """`RS_EMBED_*` of the process that asks."""
+    threads: int
+    """Chips fetched at the same time by one task."""
+
+
+class _Opened:
+    """The provider of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_run: dict[str, Provider] = {}
+
+    def provider(self, origin: Origin) -> Provider:
+        with self._lock:
+            if origin.run not in self._by_run:
+                take_over(origin.variables)
+                limit_by_cluster()
+                self._by_run = {origin.run: opened(origin.backend)}
+            return self._by_run[origin.run]
+
+
+_OPENED = _Opened()
+
+
+def fetch_batch(origin: Origin, queries: Sequence[Query]) -> list[Chip | Exception]:
+    """The chips, or why one could not be had."""
+    provider = _OPENED.provider(origin)
+    with ThreadPoolExecutor(min(origin.threads, len(queries)), thread_name_prefix="rs-embed-fetch") as pool:
+        return list(pool.map(partial(_fetch, provider), queries))
+
+
+def _fetch(provider: Provider, query: Query) -> Chip | Exception:
+    try:
+        return provider.fetch(query)
+    except Exception as error:  # noqa: BLE001  (kept whole, and raised where the chip was asked for)
+        return _that_travels(error)
+
+
+def _that_travels(error: Exception) -> Exception:
+    """The error, if it comes through pickle; else its words."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  (our own, of this moment)
+    except Exception:  # noqa: BLE001  (whatever its own code raises)
+        return ProviderError(f"{type(error).__name__}: {error}")
+    return error
+
+
+class _Coming:
+    """A batch on its way; once it has come, all threads share it."""
+
+    def __init__(self, reference: "ray.ObjectRef[list[Chip | Exception]]") -> None:
+        self._reference, self._lock = reference, threading.Lock()
+        self._brought: Brought | None = None
+
+    def __call__(self) -> Brought:
+        with self._lock:
+            if self._brought is None:
+                self._brought = self._wait()
+            return self._brought
+
+    def _wait(self) -> Brought:
+        try:
+            return ray.get(self._reference)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except ray.exceptions.RayError as error:
+            raise EngineError(
+                f"Wanted a batch of chips, found that who fetched it is gone: {' '.join(str(error).split())[:300]}",
+                tried=f"{RETRIES + 1} times",
+                fix="look at the memory of the nodes; run the same again to retry",
+            ) from error
+
+
+def bring_by_tasks(origin: "ray.ObjectRef[Origin]", cpus: float) -> Bring:
+    """Fetch batches in tasks of the cluster.
+
+    Args:
+        origin: In the object store, so that it travels once.
+        cpus: Cores that a task counts as; they wait more than they work.
+    """
+    task = ray.remote(fetch_batch).options(num_cpus=cpus, max_retries=RETRIES, name="rs_embed fetch")
+
+    def bring(queries: Sequence[Query]) -> Callable[[], Brought]:
+        return _Coming(task.remote(origin, list(queries)))
+
+    return bring

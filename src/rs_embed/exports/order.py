@@ -1,0 +1,108 @@
+"""An export as an order: every process that is given it makes the same models of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from rs_embed._call import Backend
+from rs_embed.engines.base import Stamp
+from rs_embed.exports.request import Asked, models_facts, versions
+from rs_embed.pipeline.export import Work
+from rs_embed.pipeline.inputs import FOLDER as INPUTS
+from rs_embed.pipeline.inputs import InputKeeper
+from rs_embed.pipeline.journal import UnitStore
+from rs_embed.pipeline.reading import Reader
+from rs_embed.pipeline.unit_sink import ModelExport
+from rs_embed.pipeline.unit_tables import RUN
+from rs_embed.pipeline.windows import SharedReads
+from rs_embed.providers.base import Provider
+from rs_embed.settings import ModelKnobs
+from rs_embed.writers.base import RunHeader
+
+if TYPE_CHECKING:
+    from rs_embed.pipeline.plan import Job
+
+
+@dataclass(frozen=True)
+class ExportOrder:
+    """See `rs_embed.engines.base.Order`."""
+
+    asked: Asked
+    folder: Path
+    fetch_workers: int = ModelKnobs.model_fields["fetch_workers"].default
+    """As the models' knobs say."""
+
+    @property
+    def device(self) -> str:
+        """As asked."""
+        return self.asked.device
+
+    @property
+    def backend(self) -> Backend:
+        """As asked."""
+        return self.asked.backend
+
+    @property
+    def share_reads(self) -> bool:
+        """As asked."""
+        return self.asked.share_reads
+
+    def set_up(self, device: str) -> "ExportSetup":
+        """See `Order`."""
+        asked = replace(self.asked, device=device)
+        return ExportSetup(asked, self.folder, asked.jobs())
+
+
+@dataclass(frozen=True)
+class ExportSetup:
+    """See `rs_embed.engines.base.Setup`."""
+
+    asked: Asked
+    folder: Path
+    jobs: "Mapping[str, Job]"
+    """By the name of the model's folder."""
+
+    def facts(self) -> dict[str, JsonValue]:
+        """See `Setup`."""
+        if not self.asked.share_reads:
+            return models_facts(self.jobs)
+        return models_facts({name: replace(job, provider=SharedReads(job.provider)) for name, job in self.jobs.items()})
+
+    def work(self, stamp: Stamp) -> Work:
+        """See `Setup`."""
+        models = tuple(self._model(name, job, stamp) for name, job in self.jobs.items())
+        readers: list[Callable[[Provider], Reader]] = [SharedReads] if self.asked.share_reads else []
+        readers += [partial(InputKeeper, folder=self.folder / INPUTS)] if self.asked.save_inputs else []
+        return Work(self.folder, models, self.asked.grid_format, self.asked.on_error, tuple(readers))
+
+    def _model(self, name: str, job: "Job", stamp: Stamp) -> ModelExport:
+        card, network = job.request.card, job.embedder.network
+        header = RunHeader(
+            model_id=card.id,
+            card_revision=card.revision,
+            dim=job.embedder.width(self.asked.output),
+            output=self.asked.output.kind,
+            created=stamp.created,
+            weights=network.weights_id,
+            weights_note=network.note,
+            title=card.title,
+            model_url=f"https://huggingface.co/{card.weights.hub}" if card.weights else "",
+            licence=card.weights.licence if card.weights else card.licence,
+            publications=(card.citation,),
+            dtype=self.asked.dtype,
+            source_data=tuple(dict.fromkeys(sensor.collection for _, sensor in job.request.inputs)),
+            gsd_m=job.request.scale_m,
+            versions=versions(),
+            extra={
+                "knobs": job.embedder.knobs_in_force(),
+                "device": str(job.embedder.device),
+                "precision": job.request.precision,
+                "input_prep": job.prep,
+                RUN: stamp.fingerprint,
+            },
+        )
+        return ModelExport(job, header, UnitStore(self.folder / name, stamp.fingerprint, versions()))

@@ -1,0 +1,74 @@
+"""How fast the models of an export run here, measured on made-up pixels."""
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rs_embed.chip import Chip
+from rs_embed.errors import RSEmbedWarning, SpecError
+from rs_embed.exports.estimate import Rate
+from rs_embed.pipeline.plan import plan_items
+from rs_embed.places import Places
+from rs_embed.places.columns import Place
+from rs_embed.providers.base import Provider, Query, Wrapped
+from rs_embed.testing import FieldProvider
+
+if TYPE_CHECKING:
+    from rs_embed.pipeline.plan import Job, Plan
+
+SECONDS = 5.0
+"""Of measuring, about, after a first batch that does not count."""
+_CHIPS = 64
+"""A round."""
+
+
+class _MadeUp(Wrapped):
+    """Pixels of no archive; each chip is made once."""
+
+    def __init__(self, provider: Provider) -> None:
+        super().__init__(provider)
+        self._field = FieldProvider()
+        self._made: dict[Query, Chip] = {}
+
+    def fetch(self, query: Query) -> Chip:
+        if query not in self._made:
+            self._made[query] = self._field.fetch(query)
+        return self._made[query]
+
+
+def measure_rate(jobs: "Mapping[str, Job]", places: Places) -> Rate:
+    """Rows a second of all models together, everything but fetching; loads the networks, and fetches nothing.
+
+    Places are those of the table; their pixels are made up, and made before the clock starts.
+
+    Raises:
+        SpecError: None of the first places can be asked for.
+    """
+    from rs_embed.pipeline.run import run_together  # loads torch
+
+    first = [places[index] for index in range(min(_CHIPS, len(places)))]
+    good = [place for place in first if all(_plans(job, [place]) is not None for job in jobs.values())]
+    plans = [plan for job in jobs.values() if (plan := _plans(job, good)) is not None]
+    if not good:
+        raise SpecError(
+            "Wanted a place that can be asked for, to measure a rate on, found none.", fix="check the table"
+        )
+    done = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RSEmbedWarning)
+        for _ in run_together(plans):
+            pass
+        started = time.perf_counter()
+        while time.perf_counter() < started + SECONDS:
+            done += sum(1 for _ in run_together(plans))
+    return Rate(done / (time.perf_counter() - started), "measured here")
+
+
+def _plans(job: "Job", places: Sequence[Place]) -> "Plan | None":
+    with suppress(SpecError):
+        job = replace(job, provider=_MadeUp(job.provider))
+        return plan_items(job, [place.spatial for place in places], [place.window for place in places])
+    return None

@@ -1,0 +1,46 @@
+"""Providers that are told beforehand what they will be asked for: they stand between a unit and its provider."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rs_embed.providers.base import Query, Wrapped
+
+if TYPE_CHECKING:
+    from rs_embed.pipeline.plan import Plan  # loads torch, which who only fetches must not
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What one place will ask for."""
+
+    stem: str
+    """What the names of its files begin with."""
+    queries: tuple[Query, ...]
+    """In order, each once; after one that fails, the others may not be asked for."""
+
+
+class Reader(Wrapped):
+    """A provider around another, made for one unit."""
+
+    def expect(self, unit: str, wishes: Sequence[Wish]) -> None:
+        """Say what will be asked for from now on, place after place; what was expected before is forgotten."""
+        if isinstance(self._provider, Reader):
+            self._provider.expect(unit, wishes)
+
+
+def pixels_of(query: Query) -> Query:
+    """The query as far as a provider sees it: equal for all models that share a chip."""
+    return replace(query, modality="", sensor=replace(query.sensor, fill_value=0.0))
+
+
+def wishes_of(stems: Sequence[str], plans: "Sequence[Plan]") -> list[Wish]:
+    """What the plans of the same places will ask for; models that share a chip ask for it once."""
+    found = []
+    for stem, *items in zip(stems, *(plan.items for plan in plans), strict=True):
+        seen: dict[Query, Query] = {}
+        for item in items:
+            for query in item.queries:
+                seen.setdefault(pixels_of(query), query)
+        found.append(Wish(stem, tuple(seen.values())))
+    return found

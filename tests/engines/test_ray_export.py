@@ -1,0 +1,175 @@
+"""Exports on a cluster: the same files as here, bounded memory, and clear words for what cannot be."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from doomed import CARD as DOOMED
+from engines_help import table_without_times, vectors
+from export_worker import MODEL, LoggedField, asked, export, pairs
+
+from rs_embed import PointBuffer, export_embeddings, open_run
+from rs_embed.errors import EngineError, NoImagery, SpecError, StorageError
+from rs_embed.testing import FieldProvider
+
+ROWS, UNIT_ROWS = 60, 10
+
+
+class Picky(FieldProvider):
+    """Has nothing for some places, and says so in an error of the library."""
+
+    def fetch(self, query):
+        x, _ = query.geobox.affine @ (0, 0)
+        if int(x) % 7 == 0:
+            raise NoImagery("Wanted scenes, found none.", fix="widen the window", where=f"{x:.0f}")
+        return super().fetch(query)
+
+
+def flat(lon, lat, band):
+    """Made in no time."""
+    return np.full(lon.shape, 1000.0 + len(band))
+
+
+def test_a_cluster_writes_what_this_process_writes_and_either_goes_on_with_the_other_s_run(nodes, tmp_path):
+    here, there, log = tmp_path / "here", tmp_path / "there", tmp_path / "log"
+    local = export(here, log, rows=ROWS, unit_rows=UNIT_ROWS)
+    far = export(there, log, rows=ROWS, unit_rows=UNIT_ROWS, engine="ray")
+    assert (far.ok, far.failed) == (local.ok, local.failed) == (ROWS, 0)
+    assert vectors(there) == vectors(here)
+    names = [{str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()} for run in (here, there)]
+    assert names[0] == names[1]
+    for unit in sorted(here.glob(f"{MODEL}/units/*.parquet")):
+        assert table_without_times(unit) == table_without_times(there / unit.relative_to(here))
+    before = len(asked(log))
+    for run, engine in ((here, "ray"), (there, "local")):
+        for name in ("units/u000002.parquet", "records/u000002.json"):
+            (run / MODEL / name).unlink()
+        kept = (run / MODEL / "units/u000000.parquet").stat().st_mtime_ns
+        assert export(run, log, rows=ROWS, unit_rows=UNIT_ROWS, engine=engine).ok == ROWS
+        assert (run / MODEL / "units/u000000.parquet").stat().st_mtime_ns == kept
+    assert len(asked(log)) == before + 2 * UNIT_ROWS
+    assert vectors(there) == vectors(here)
+
+
+def test_failed_rows_and_several_models_and_kept_inputs_come_out_alike(nodes, tmp_path):
+    places = [*(PointBuffer(lon, lat, 120) for lon, lat in pairs(20)), PointBuffer(12.6, 47, 2)]
+    models = {MODEL: {"patch_size": 4}, "thor_1_0_tiny": {"pretrained": False}}
+    found = []
+    for engine in ("local", "ray"):
+        run = tmp_path / engine
+        report = export_embeddings(models, places, run, backend=Picky(), unit_rows=8, input_prep="tile",
+                                   device="cpu", save_inputs=True, engine=engine, progress=False)  # fmt: skip
+        frame = open_run(run).to_frame(MODEL, columns=["id", "row", "status", "stage", "error"]).fillna("")
+        inputs = {path.name: path.read_bytes() for path in run.glob("inputs/*/*.npz")}
+        found.append((report.ok, report.failed, frame.to_dict("records"), inputs, vectors(run, "thor_1_0_tiny")))
+    assert found[0][1] > 2
+    assert {"fetch", "plan"} < {row["stage"] for row in found[0][2]}
+    assert found[0] == found[1]
+
+
+def test_shared_reads_come_out_alike(nodes, tmp_path):
+    runs = [tmp_path / engine for engine in ("local", "ray")]
+    places = [PointBuffer(15 + 0.001 * (i % 8), 47 + 0.001 * (i // 8), 120) for i in range(40)]
+    for run in runs:
+        backend = LoggedField(tmp_path / f"{run.name}.log")
+        report = export(run, tmp_path / "log", places=places, buffer_m=None, share_reads=True, backend=backend,
+                        engine=run.name)  # fmt: skip
+        assert report.ok == 40
+    assert vectors(runs[0]) == vectors(runs[1])
+    asked_for = [sorted(asked(tmp_path / f"{run.name}.log")) for run in runs]
+    assert asked_for[0] == asked_for[1]
+    assert len(asked_for[0]) < 40
+
+
+def test_grids_come_out_alike(nodes, tmp_path):
+    runs = [tmp_path / engine for engine in ("local", "ray")]
+    for run in runs:
+        assert export(run, tmp_path / "log", rows=12, unit_rows=5, grid_format="npz", engine=run.name).ok == 12
+    here, there = (open_run(run).grids() for run in runs)
+    assert set(here) == set(there)
+    for name in here:
+        np.testing.assert_array_equal(here[name].values, there[name].values)
+    assert (runs[1] / MODEL / "collection.json").is_file()
+
+
+def test_the_first_error_stops_a_run_on_a_cluster_that_is_told_so(nodes, tmp_path):
+    with pytest.raises(NoImagery, match="found none") as caught:
+        export(tmp_path / "run", tmp_path / "log", backend=Picky(), engine="ray", on_error="raise")
+    assert "widen the window" in str(caught.value)
+
+
+def test_a_disk_that_refuses_is_one_storage_error_also_from_a_cluster(nodes, tmp_path):
+    run = tmp_path / "run"
+    export(run, tmp_path / "log", rows=20)
+    for folder in ("units", "records"):
+        shutil.rmtree(run / MODEL / folder)
+    (run / MODEL / "units").write_text("in the way")
+    with pytest.raises(StorageError, match="Wanted to write to"):
+        export(run, tmp_path / "log", rows=20, engine="ray")
+
+
+def test_a_unit_over_which_all_workers_die_is_kept_as_failed_rows_and_the_others_are_done(nodes, tmp_path, monkeypatch):
+    monkeypatch.setenv("RS_EMBED_RAY_TRIES", "2")
+    report = export(tmp_path / "run", tmp_path / "log", rows=40, models=DOOMED, engine="ray", backend=FieldProvider())
+    assert (report.ok, report.failed) == (30, 10)
+    frame = report.open().to_frame()
+    assert sorted(frame["row"]) == list(range(40))
+    failed = frame[frame["status"] == "failed"]
+    assert set(failed["stage"]) == {"worker"}
+    assert failed["error"].str.contains("2 workers died over it").all()
+
+
+def test_chips_on_their_way_never_fill_the_object_stores(nodes, tmp_path):
+    report = export(tmp_path / "run", tmp_path / "log", rows=96, unit_rows=48, buffer_m=1000, engine="ray",
+                    backend=FieldProvider(flat))  # fmt: skip
+    assert report.ok == 96  # 190 MB of chips through two stores of 80 MB
+    assert not nodes.spilled()
+
+
+def test_a_cluster_that_does_not_answer_is_said_so(nodes, tmp_path):
+    with pytest.raises(EngineError, match="found this process connected to the one at"):
+        export(tmp_path / "run", tmp_path / "log", engine="ray", address="192.0.2.1:6379")
+
+
+def test_a_backend_that_cannot_travel_is_refused_before_anything_starts(tmp_path):
+    import threading
+
+    backend = FieldProvider()
+    backend.lock = threading.Lock()
+    with pytest.raises(SpecError, match="can be sent to other machines"):
+        export(tmp_path / "run", tmp_path / "log", engine="ray", backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"engine": "dask"}, "Wanted engine"), ({"address": "auto"}, "Wanted no address")],
+)
+def test_engines_that_cannot_be_meant_are_refused(tmp_path, options, said):
+    with pytest.raises(SpecError, match=said):
+        export(tmp_path / "run", tmp_path / "log", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_ray_the_extra_is_named(tmp_path):
+    code = """
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "ray" else find(name, *rest)
+from rs_embed.engines import check_engine
+from rs_embed.errors import MissingDependency
+check_engine("local", None)
+try:
+    check_engine("ray", None)
+except MissingDependency as error:
+    print(error.fix)
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "pip install 'eo-rs-embed[ray]'"
+
+
+def test_processes_that_only_fetch_load_neither_torch_nor_tables():
+    code = "import sys, rs_embed.engines.ray_fetch; print(sorted({'torch', 'pyarrow', 'geopandas'} & set(sys.modules)))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
