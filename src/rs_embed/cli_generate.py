@@ -30,7 +30,7 @@ def generate(
     temperature: Annotated[float, typer.Option(min=0, help="Of the draw; 0 takes the likeliest.")] = 1.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0.")] = "auto",
     knobs: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help="One that `describe` lists; repeatable.")
+        list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help="img, pretrained, ckpt; repeatable.")
     ] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw them: .png.")] = None,
     as_json: Json = False,

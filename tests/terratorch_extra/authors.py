@@ -20,6 +20,7 @@ def build(name: str, **options: object) -> nn.Module:
     registry = load_terratorch().full_models if "generate" in name else load_terratorch().own_backbones
     with leaving_no_trace(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        torch.manual_seed(6)
         return registry.build(name, pretrained=False, **options).eval()
 
 
@@ -37,14 +38,14 @@ def stir(state: dict[str, torch.Tensor], seed: int = 11) -> None:
 
 def checkpoint(folder: Path, key: str, outputs: Sequence[str] = TOKENS) -> Path:
     """A file as the authors publish it: encoder, decoder and all embeddings, under the names of both."""
-    from terratorch.models.backbones.terramind.model.generate import GenerationSampler  # noqa: F401
-
-    from rs_embed.embedders._terramind_generative import Imagination
+    from rs_embed.embedders._terramind_generative import Imagination, own_random_numbers
     from rs_embed.embedders.catalog import card_of_key
 
     path = folder / f"{key}.pt"
     if not path.exists():
-        state = Imagination(card_of_key(key), (*PIXELS, "Coordinates"), outputs).model.state_dict()
+        load_terratorch()
+        with own_random_numbers(5):
+            state = Imagination(card_of_key(key), (*PIXELS, "Coordinates"), outputs).model.state_dict()
         stir(state)
         torch.save(state, path)
     return path

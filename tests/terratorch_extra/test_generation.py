@@ -37,6 +37,7 @@ from rs_embed.embedders.cards.terramind_tokens import TOKENS
 from rs_embed.embedders.catalog import get_card
 from rs_embed.errors import (
     BandMismatch,
+    KnobError,
     SensorNotOffered,
     SpecError,
     StorageError,
@@ -180,6 +181,16 @@ def test_the_same_seed_gives_the_same_pixels_and_another_seed_others():
     assert np.abs(first["NDVI"].values - other["NDVI"].values).max() > 1e-3
 
 
+def test_variables_meant_for_embeddings_change_nothing(monkeypatch):
+    call = {**QUICK, "output_modalities": "LULC", "modality": "S2L2A+S1GRD"}
+    before = generate(TINY, PLACE, **call)
+    for name, value in {"NORMALIZE": "none", "MERGE_METHOD": "none", "LAYERS": "3", "TIM_MODALITIES": "NDVI"}.items():
+        monkeypatch.setenv(f"RS_EMBED_TERRAMIND_{name}", value)
+    after = generate(TINY, PLACE, **call)
+    assert np.array_equal(before["LULC"].values, after["LULC"].values)
+    assert before.meta.fingerprint == after.meta.fingerprint
+
+
 def test_random_numbers_of_the_process_go_on_undisturbed():
     state = torch.get_rng_state()
     generate(TINY, PLACE, output_modalities="LULC", seed=8, **QUICK)
@@ -300,6 +311,7 @@ def test_the_command_writes_a_geotiff_for_each_modality(tmp_path):
         ({"output_modalities": ["LULC", "LULC"]}, SpecError, "each output modality once"),
         ({"output_modalities": "NDVI", "img": 48}, SpecError, "img as a multiple of 32 px to generate NDVI, found 48"),
         ({"modality": "LULC"}, SpecError, "Wanted LULC given or generated, found both"),
+        ({"merge_method": "mean"}, KnobError, "Wanted a knob that generation has, found 'merge_method'"),
         ({"steps": 0}, SpecError, "from 1 to 1000 for steps, found 0"),
         ({"seed": -1}, SpecError, "for seed, found -1"),
         ({"seed": 1.5}, SpecError, "for seed, found 1.5"),
@@ -355,7 +367,7 @@ def test_a_generated_map_can_be_given_again_from_its_file(tmp_path):
 def test_coordinates_stand_beside_imagery(ckpt, lulc, tmp_path):
     places_tokenizer(tmp_path / "coords.json")
     place = PointBuffer(lon=-121.13, lat=-33.88, buffer_m=320)
-    call = {"output_modalities": "LULC", "ckpt": ckpt, "tokenizer_ckpts": {"LULC": lulc}, "temperature": 0}
+    call = {"output_modalities": "LULC", "ckpt": ckpt, "tokenizer_ckpts": {"LULC": lulc}, "seed": 1}
     told = {"modality": "S2L2A+Coordinates", "coords_tokenizer": tmp_path / "coords.json"}
     without, beside = (generate(TINY, place, backend=FieldProvider(), **call, **more) for more in ({}, told))
     assert beside.meta.modality == ("S2L2A", "Coordinates")

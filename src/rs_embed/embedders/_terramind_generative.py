@@ -105,7 +105,7 @@ class Imagination(nn.Module):
         )
         # `num_tokens` is left out: with it, as the authors call it, the number of decoding steps has no effect.
         options = {"seed": sampling.seed, "top_p": float(sampling.top_p), "top_k": sampling.top_k}
-        with own_random_numbers(), torch.autocast(device.type, enabled=False), torch.inference_mode():
+        with own_random_numbers(), torch.autocast(device.type, enabled=False), torch.no_grad():
             done = cast("_Sampler", self.sampler).generate(state, schedule, **options)
         return {name: done[TOKENS[name].key]["tensor"].reshape(side, side) for name in self.outputs}
 

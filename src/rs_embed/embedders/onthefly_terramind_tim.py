@@ -119,8 +119,8 @@ def build_thinking(
         state = {**imagination.model.state_dict(), **encoder.state_dict()}
         load_strict(imagination.model, {name: state[name] for name in imagination.model.state_dict()}, source="random")
         encoder.eval().requires_grad_(False)
-        return Network(module, f"random:{RANDOM_SEED}", RANDOM_NOTE)
+        return Network(module, f"random:{RANDOM_SEED}", RANDOM_NOTE, settings.kernels)
     state = read_state_dict(file.path)
     load_strict(encoder, keys(state), source=str(file.path))
     load_strict(imagination.model, pick_state(state, imagination.model), source=str(file.path))
-    return Network(module.requires_grad_(False).eval(), file.id)
+    return Network(module.requires_grad_(False).eval(), file.id, kernels=settings.kernels)

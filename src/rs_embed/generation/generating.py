@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, cast, get_args
 
 from rs_embed._call import Backend, Call, Dates, InputArrays, KnobValue, Modalities, Sensors, named, provider_of
 from rs_embed._checks import require_choice, require_number, require_whole
+from rs_embed.bands import did_you_mean
 from rs_embed.embedders.cards.terramind import TokenModality
 from rs_embed.embedders.cards.terramind_tokens import DECODER_DEPTHS, MAPS
 from rs_embed.embedders.catalog import get_card
-from rs_embed.errors import BandMismatch, SpecError
+from rs_embed.errors import BandMismatch, KnobError, SpecError
 from rs_embed.generation.result import Generated
 from rs_embed.specs import OutputSpec, SpatialSpec, TemporalSpec
 
 if TYPE_CHECKING:
     from rs_embed.embedders.card import ModelCard
+
+KNOBS = ("img", "pretrained", "ckpt", "model_key", "coords_tokenizer", "min_valid_fraction")
+"""Of the model's, those that generation has; values are always standardised as in the training."""
 
 
 def generate(
@@ -64,19 +68,22 @@ def generate(
         tokenizer_ckpts: Modality -> file of its tokenizer, instead of the hub's.
         device: "auto", "cpu", "cuda" or "cuda:0".
         progress: Show a bar on a terminal or in a notebook.
-        **knobs: Of the model; `img` is the side of a tile, `pretrained=False` takes random weights and says so.
+        **knobs: Of the model: `img` is the side of a tile, `pretrained=False` takes random weights and says so; `ckpt`,
+            `model_key`, `coords_tokenizer`, `min_valid_fraction` as for embeddings.
 
     Raises:
         MissingDependency: The extra `terratorch` is not installed.
         RSEmbedError: One typed error per thing that can be wrong; see `rs_embed.errors`.
     """
-    outputs = _outputs(output_modalities)
-    card, given = _with_maps(get_card(model_id)), named(modality, input_chw)
-    call = Call(card, OutputSpec.grid(), sensor, given, None, "tile", device, "fp32", dict(knobs))
     from rs_embed.embedders._terramind_generative import Sampling, require_generative  # loads torch
     from rs_embed.generation.work import Options, work
 
-    require_generative(call.request.card, "generation")
+    outputs = _outputs(output_modalities)
+    card, given = _with_maps(get_card(model_id)), named(modality, input_chw)
+    require_generative(card, "generation")
+    own = {**_knobs_of_generation(knobs), "normalize": "terramind_stats"}
+    call = Call(card, OutputSpec.pooled(), sensor, given, None, "tile", device, "fp32", own)
+    require_generative(call.request.card, "generation")  # another one, where model_key names it
     _require_all_bands(call, outputs)
     sampling = Sampling(
         require_whole("seed", seed, 0, 2**31),
@@ -98,6 +105,17 @@ def _outputs(names: str | Sequence[str]) -> tuple[TokenModality, ...]:
     for name in chosen:
         require_choice("output_modalities", name, get_args(TokenModality))
     return cast("tuple[TokenModality, ...]", chosen)
+
+
+def _knobs_of_generation(knobs: Mapping[str, KnobValue]) -> Mapping[str, KnobValue]:
+    for name in knobs:
+        if name not in KNOBS:
+            raise KnobError(
+                f"Wanted a knob that generation has, found {name!r}.",
+                known=", ".join(KNOBS),
+                fix=did_you_mean(name, KNOBS),
+            )
+    return knobs
 
 
 def _with_maps(card: "ModelCard") -> "ModelCard":

@@ -155,7 +155,7 @@ def _describe(
         device=str(job.embedder.device),
         weights=networks.weights,
         weights_note=networks.note,
-        knobs={name: knobs[name] for name in ("img", "normalize", "coords_tokenizer", "min_valid_fraction")},
+        knobs={name: knobs[name] for name in ("img", "coords_tokenizer", "min_valid_fraction")},
         versions={"python": python_version()} | {name: version(package) for name, package in PACKAGES.items()},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         fingerprint="",
