@@ -32,7 +32,7 @@ Bands = Sequence[str] | Mapping[str, Sequence[str]] | None
 Dates = Sequence[str | date | datetime] | Mapping[str, Sequence[str | date | datetime]]
 """When each frame of the arrays was acquired, `[T]`; or a mapping modality -> dates."""
 _DATES = 'dates=["2022-06-01", ...]'
-KnobValue = str | int | float | bool | Path | Sequence[int] | None
+KnobValue = str | int | float | bool | Path | Sequence[int] | Sequence[str] | None
 
 
 @dataclass(frozen=True)

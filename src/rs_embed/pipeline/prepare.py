@@ -28,6 +28,18 @@ def prepare_together(items: Sequence[Item], jobs: Sequence[Job]) -> tuple[Prepar
     return tuple(_prepare(item, job, fetched) for item, job in zip(items, jobs, strict=True))
 
 
+def fetch_checked(item: Item, job: Job) -> tuple[dict[str, Chip], tuple[int, int], GeoBox | None]:
+    """The chips of an item, with the shape and the grid that they share, for who does not want an embedding of them.
+
+    Raises:
+        RSEmbedError: They could not be had, do not lie on one ground, or hold too little.
+    """
+    chips = {query.modality: _fetch(query, job.provider, {}) for query in item.queries}
+    shape_px = _shared_shape(chips, job.request)
+    _check_pixels(chips, job.request.knobs.min_valid_fraction)
+    return chips, shape_px, _shared_geobox(chips, shape_px, job.request)
+
+
 def _prepare(item: Item, job: Job, fetched: Fetched) -> Prepared | Failure:
     """The per-item boundary: whatever goes wrong with one item must not stop the others."""
     stage: Stage = "fetch"
