@@ -1,24 +1,23 @@
-"""Measure runs of many items: fetching beside inference, memory, and what an export costs above the bare generator.
+"""Runs of many items: fetching beside inference, memory, what batches and exports cost above their parts.
 
-A part of `make bench`. Alone, `python benchmarks/many.py` replaces its section of `RESULTS.md`; minutes. `--quick`
-prints only. All of it is `mosaiks_rcf` on small chips, one thread, imagery from memory: what is left is the pipeline.
+`make bench`, or alone: `python benchmarks/many.py [--quick]`. Small chips of `mosaiks_rcf` leave the
+pipeline to be seen.
 """
 
-import argparse
-import json
+import statistics
 import tempfile
 import time
 from collections import deque
-from datetime import date
 from pathlib import Path
 
-from run import RESULTS, child, in_turns, peak_mb
+from harness import QUICK_TURNS, Case, Figures, Row, child, in_turns, peak_mb, ratio, ready, run_script, shown
 
-HEADING = "## Many items"
 MODEL, BUFFER_M = "mosaiks_rcf", 80.0
 ITEMS, LATENCY_S, WORKERS = 64, 0.3, 8
 BIG_BUFFER_M = 700.0
 """A chip of 140 px: there inference takes longer than eight fetches at a time."""
+NETWORK_M = 2880
+"""Side of a chip of 288 px: the size that THOR takes."""
 FEW, MANY, UNIT_ROWS = 1_000, 10_000, 500
 
 
@@ -38,7 +37,11 @@ def _provider(latency_s: float = 0.0):
             height, width = query.geobox.shape
             bands = bands_of(query.sensor.collection, query.sensor.bands)
             return Chip(
-                pixels[:, :, :height, :width], bands, query.geobox, (None,), Source(self.name, query.sensor.collection)
+                pixels[:, : len(bands), :height, :width],
+                bands,
+                query.geobox,
+                (None,),
+                Source(self.name, query.sensor.collection),
             )
 
     return Archive()
@@ -72,73 +75,89 @@ def _export(count: int) -> None:
     assert (report.ok, report.failed) == (count, 0)
 
 
-def overlap(buffer_m: str, turns: str) -> dict[str, float]:
+def overlap(buffer_m: str, turns: str) -> Figures:
     """64 items from a provider of 300 ms, against the longer of fetching alone and computing alone."""
     size_m, fetch_s = float(buffer_m), ITEMS * LATENCY_S / WORKERS
-    figures = in_turns(
-        lambda: _generator(ITEMS, size_m, LATENCY_S), lambda: _generator(ITEMS, size_m), int(turns)
-    )  # in turns: of a noisy machine both see the same
-    ideal_s = max(fetch_s, figures["other_s"])
-    return {"one_s": figures["one_s"], "fetch_s": fetch_s, "compute_s": figures["other_s"], "ideal_s": ideal_s}
+    tasks = {
+        "run": lambda: _generator(ITEMS, size_m, LATENCY_S),
+        "compute": lambda: _generator(ITEMS, size_m),
+    }  # in turns: of a noisy machine both see the same
+    times = in_turns(tasks, int(turns))
+    wall_s, compute_s = (statistics.median(times[name]) for name in tasks)
+    return {"wall_s": wall_s, "fetch_s": fetch_s, "compute_s": compute_s, "ideal_s": max(fetch_s, compute_s)}
 
 
-def memory(kind: str, count: str) -> dict[str, float]:
+def memory(kind: str, count: str) -> Figures:
     """Peak of a process."""
     {"export": _export, "generator": _generator}[kind](int(count))
     return {"peak_mb": peak_mb()}
 
 
-def overhead(turns: str) -> dict[str, float]:
+def overhead(turns: str) -> Figures:
     """An export of 1,000 rows against the generator that it runs on."""
-    return in_turns(lambda: _export(FEW), lambda: _generator(FEW), int(turns))
+    times = in_turns({"export": lambda: _export(FEW), "generator": lambda: _generator(FEW)}, int(turns))
+    return ratio(times["export"], times["generator"])
 
 
-def _rows(*, quick: bool) -> list[tuple[str, str, str]]:
-    turns, many = ("2", 2 * FEW) if quick else ("5", MANY)
-    rows = []
+def batches(model: str, items: str, turns: str) -> Figures:
+    """`get_embeddings` of many chips, and an export of them, against the bare encoder on a ready batch of four."""
+    from rs_embed import export_embeddings, get_embeddings
+    from rs_embed.embedders.base import ModelInput
+
+    options = {"buffer_m": NETWORK_M / 2, "backend": _provider(), "device": "cpu", "pretrained": False}
+    places = _places(int(items))
+    _, batch, embedder = ready(Case(model, (10, NETWORK_M // 10, NETWORK_M // 10), ""), "fp32", pretrained=False)
+    one = ModelInput({name: tensor[0] for name, tensor in batch.tensors.items()}, batch.ground_cover_m)
+    four = ModelInput.stack([one] * 4)
+
+    def encoder() -> None:
+        for _ in range(len(places) // 4):
+            embedder.run(four)
+
+    def export() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            report = export_embeddings(model, places, Path(folder) / "run", progress=False, **options)
+        assert report.ok == len(places)
+
+    tasks = {"many": lambda: get_embeddings(model, places, **options), "export": export, "encoder": encoder}
+    times = in_turns(tasks, int(turns))
+    figures = ratio(times["many"], times["encoder"])
+    return figures | {f"export_{name}": value for name, value in ratio(times["export"], times["encoder"]).items()}
+
+
+def rows(folder: Path, quick: bool) -> list[Row]:
+    turns, many = (QUICK_TURNS, 2 * FEW) if quick else (5, MANY)
+    table = []
     for buffer_m, label in ((BUFFER_M, "16 px chips"), (BIG_BUFFER_M, "140 px chips")):
-        run = child("overlap", 1, str(buffer_m), turns, script=__file__)
-        rows.append(
+        run = child(__file__, "overlap", 1, buffer_m, turns)
+        table.append(
             (
                 f"{ITEMS} items of {LATENCY_S * 1000:.0f} ms, {WORKERS} workers, {label}: wall / ideal",
-                f"{run['one_s'] / run['ideal_s']:.2f}; {run['one_s']:.2f} s, fetching alone {run['fetch_s']:.2f} s, "
+                f"{run['wall_s'] / run['ideal_s']:.2f}; {run['wall_s']:.2f} s, fetching alone {run['fetch_s']:.2f} s, "
                 f"computing alone {run['compute_s']:.2f} s",
                 "under 1.2",
             )
         )
     for kind in ("generator", "export"):
-        peaks = [child("memory", 1, kind, str(count), script=__file__)["peak_mb"] for count in (FEW, many)]
+        peaks = [child(__file__, "memory", 1, kind, count)["peak_mb"] for count in (FEW, many)]
         figure = f"{peaks[1] / peaks[0]:.3f}; {peaks[1]:.0f} MB against {peaks[0]:.0f} MB"
-        rows.append((f"{kind}: peak memory of {many:,} items / of {FEW:,}", figure, "under 1.1"))
-    run = child("overhead", 1, turns, script=__file__)
-    figure = f"{run['ratio']:.2f} (quartiles {run['ratio_low']:.2f} to {run['ratio_high']:.2f}); "
-    figure += f"{run['one_s'] / FEW * 1000:.1f} ms a row against {run['other_s'] / FEW * 1000:.1f} ms"
-    rows.append((f"export of {FEW:,} rows / the bare generator", figure, ""))
-    return rows
-
-
-def section(*, quick: bool) -> str:
-    """This part of the results."""
-    lines = [f"\n{HEADING}\n", f"{date.today()}. `mosaiks_rcf`, 1 thread, imagery from memory.\n"]
-    lines += ["| what | figure | goal |", "| --- | --- | --- |"]
-    return "\n".join([*lines, *(f"| {what} | {figure} | {goal} |" for what, figure, goal in _rows(quick=quick))]) + "\n"
-
-
-def main(*, quick: bool) -> None:
-    text = section(quick=quick)
-    print(text)
-    if not quick:
-        before = RESULTS.read_text().partition(f"\n{HEADING}")[0]
-        RESULTS.write_text(before + text)
+        table.append((f"{kind}: peak memory of {many:,} items / of {FEW:,}", figure, "under 1.1"))
+    run = child(__file__, "overhead", 1, turns)
+    figure = f"{shown(run)}; {run['over_s'] / FEW * 1000:.1f} ms a row against {run['under_s'] / FEW * 1000:.1f} ms"
+    table.append((f"export of {FEW:,} rows / the bare generator", figure, ""))
+    for model, items in (("thor_1_0_base", ITEMS), ("thor_1_0_tiny", FEW)):
+        run = child(__file__, "batches", 1, model, ITEMS if quick else items, QUICK_TURNS if quick else 3)
+        for what, prefix in (("`get_embeddings`", ""), ("export", "export_")):
+            figures = {name: run[f"{prefix}{name}"] for name in ("ratio", "low", "high")}
+            figure = f"{shown(figures, 3)}; {run[f'{prefix}over_s']:.1f} s against {run['under_s']:.1f} s"
+            table.append((f"{model}, {items:,} chips of 288 px: {what} / bare encoder", figure, ""))
+    return table
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", nargs="?", choices=["overlap", "memory", "overhead"])
-    parser.add_argument("arguments", nargs="*")
-    parser.add_argument("--quick", action="store_true")
-    given = parser.parse_args()
-    if given.task is None:
-        main(quick=given.quick)
-    else:
-        print(json.dumps(globals()[given.task](*given.arguments)))
+    run_script(
+        "Many items",
+        f"`{MODEL}` where no other is named, 1 thread, imagery from memory.",
+        rows,
+        {"overlap": overlap, "memory": memory, "overhead": overhead, "batches": batches},
+    )

@@ -23,6 +23,12 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
         "terramind_0_1_base",
     ),
     "docs/models/anysat_1_0_base.md": ("anysat_1_0_base",),
+    "docs/models/prithvi_eo_2_0.md": tuple(
+        f"prithvi_eo_2_0_{size}" for size in ("tiny_tl", "100_tl", "300", "300_tl", "600", "600_tl")
+    ),
+    "docs/models/clay_1_0_base.md": ("clay_1_0_base",),
+    "docs/models/dofa_1_0_base.md": ("dofa_1_0_base", "dofa_1_0_large"),
+    "docs/models/ssl4eo_s12.md": ("ssl4eo_s12_vits16_dino", "ssl4eo_s12_vits16_moco"),
     "docs/models/alphaearth_v1.md": ("alphaearth_v1",),
     "docs/models/mosaiks_rcf.md": ("mosaiks_rcf",),
 }
@@ -63,7 +69,9 @@ def models_table() -> str:
         name = f"[`{card['id']}`]({page_of[card['id']]})" if card["id"] in page_of else f"`{card['id']}`"
         inputs = ", ".join(f"`{modality['name']}`" for modality in card["modalities"])
         weights = WITHOUT_DOWNLOAD.get(card["weights"], "downloaded on first use")
-        rows.append([name, card["kind"], _size(card), str(card["dim"]), inputs, f"{weights}, {card['licence']}"])
+        extra = f"; extra `{card['extra']}`" if card["extra"] else ""
+        told = f"{weights}, {card['licence']}{extra}"
+        rows.append([name, card["kind"], _size(card), str(card["dim"]), inputs, told])
     return _table(["Model", "Kind", "Values", "Dimensions", "Inputs", "Weights and their licence"], rows)
 
 
@@ -82,6 +90,8 @@ def facts_table(cards: Sequence[ModelDescription]) -> str:
         "Citation": [card["citation"] for card in cards],
         "Card revision": [str(card["revision"]) for card in cards],
     }
+    if any(card["extra"] for card in cards):
+        rows["Extra"] = [f"`eo-rs-embed[{card['extra']}]`" if card["extra"] else "none" for card in cards]
     return _table(["", *(f"`{card['id']}`" for card in cards)], [[name, *values] for name, values in rows.items()])
 
 

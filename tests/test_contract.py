@@ -1,6 +1,8 @@
 """What every model of the catalog promises, whatever it is. A card is tested because it is listed."""
 
 import json
+import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from rs_embed import (
     get_embeddings,
     plan_embedding,
 )
+from rs_embed._call import _networks
 from rs_embed.embedders.catalog import CARDS, get_card
 from rs_embed.embedding import Embedding
 from rs_embed.errors import (
@@ -35,7 +38,8 @@ from rs_embed.testing import FieldProvider, directions, hills, pixel_centres
 
 PLACE = PointBuffer(lon=12.94, lat=47.77, buffer_m=1440)
 YEAR = TemporalSpec.year(2022)
-IDS = [card.id for card in CARDS]
+IDS = [card.id for card in CARDS if card.extra is None]
+"""What needs an extra is tested where that is installed, by a contract of its own."""
 SMALL = ["thor_1_0_tiny", "terramind_1_0_tiny", "anysat_tiny", "mosaiks_rcf"]
 """One of each family for what costs several forward passes. Not AlphaEarth, which has no network and fills nothing:
 what holds for it stands in test_alphaearth_adapter.py."""
@@ -276,6 +280,57 @@ def test_the_fill_value_of_the_sensor_is_what_nodata_becomes(model_id):
     # AnySat's windows weigh as much as was seen in them, so its vectors differ a little.
     np.testing.assert_allclose(by_spec.data, embed(model_id, input_chw=filled).data, atol=1e-5)
     assert by_spec.meta.inputs[0].fill_value == 1234
+
+
+@pytest.mark.parametrize("model_id", ["thor_1_0_tiny", "terramind_1_0_tiny", "anysat_tiny"])
+def test_bf16_keeps_every_token_of_a_real_chip(model_id):
+    place = PointBuffer(lon=12.9394, lat=47.7682, buffer_m=640)
+    call = knobs(model_id) | {"backend": "sample", "input_prep": "tile"}
+    for output, lowest in ((OutputSpec.grid(), 0.9995), (OutputSpec.pooled(), 0.9999)):
+        exact, fast = (
+            get_embedding(card_of(model_id), place, output=output, precision=precision, **call)
+            for precision in ("fp32", "bf16")
+        )
+        cosine = torch.cosine_similarity(torch.from_numpy(exact.data), torch.from_numpy(fast.data), dim=0)
+        assert lowest < float(cosine.min()) < 1
+        assert fast.meta.precision == "bf16"
+
+
+def test_auto_takes_the_precision_that_the_processor_is_built_for(monkeypatch):
+    for quick, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda quick=quick: quick)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        assert embed("thor_1_0_tiny", precision="auto", device="cpu").meta.precision == expected
+    assert embed("thor_1_0_tiny").meta.precision == "fp32"
+
+
+def test_products_are_those_that_were_chosen_and_the_result_says_so(monkeypatch):
+    found = {}
+    for kernels in ("packed", "torch"):
+        monkeypatch.setenv("RS_EMBED_KERNELS", kernels)
+        _networks.cache_clear()  # read when a network is loaded
+        found[kernels] = embed("thor_1_0_tiny", device="cpu")
+        assert found[kernels].meta["kernels"] == kernels
+    _networks.cache_clear()
+    assert not np.array_equal(found["packed"].data, found["torch"].data)
+    np.testing.assert_allclose(found["packed"].data, found["torch"].data, atol=1e-5)
+    assert embed("mosaiks_rcf").meta["kernels"] == "torch"
+
+
+def test_no_setting_of_the_process_is_changed():
+    def settings():
+        return (
+            *(torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.get_default_dtype()),
+            *(torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_rng_state().tolist()),
+            *(torch.backends.mkldnn.flags, torch.are_deterministic_algorithms_enabled(), torch.get_default_device()),
+            *(torch.backends.quantized.engine, dict(os.environ), list(warnings.filters)),
+        )
+
+    before = settings()
+    for model_id in SMALL:
+        embed(model_id)
+        embed(model_id, precision="bf16")
+    assert settings() == before
 
 
 @pytest.mark.parametrize("model_id", IDS)

@@ -37,6 +37,13 @@ if TYPE_CHECKING:
     from rs_embed.embedding import Embedding as Embedding
     from rs_embed.embedding import Meta as Meta
     from rs_embed.exports import export_embeddings as export_embeddings
+    from rs_embed.exports import raster_places as raster_places
+    from rs_embed.generation import Generated as Generated
+    from rs_embed.generation import GeneratedRaster as GeneratedRaster
+    from rs_embed.generation import Tokenized as Tokenized
+    from rs_embed.generation import detokenize as detokenize
+    from rs_embed.generation import generate as generate
+    from rs_embed.generation import tokenize as tokenize
     from rs_embed.geo import geobox_for as geobox_for
     from rs_embed.places import read_places as read_places
     from rs_embed.providers.earthengine import EarthEngine as EarthEngine
@@ -82,10 +89,17 @@ _HOME = {
     "ModelCard": "embedders.card",
     "save_statistics": "embedders.statistics",
     "export_embeddings": "exports",
+    "raster_places": "exports",
     "download_run": "runs",
     "open_run": "runs",
     "Embedding": "embedding",
     "Meta": "embedding",
+    "Generated": "generation",
+    "GeneratedRaster": "generation",
+    "Tokenized": "generation",
+    "detokenize": "generation",
+    "generate": "generation",
+    "tokenize": "generation",
     "geobox_for": "geo",
     "read_places": "places",
     "EarthEngine": "providers.earthengine",

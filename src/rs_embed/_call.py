@@ -32,7 +32,7 @@ Bands = Sequence[str] | Mapping[str, Sequence[str]] | None
 Dates = Sequence[str | date | datetime] | Mapping[str, Sequence[str | date | datetime]]
 """When each frame of the arrays was acquired, `[T]`; or a mapping modality -> dates."""
 _DATES = 'dates=["2022-06-01", ...]'
-KnobValue = str | int | float | bool | Path | Sequence[int] | None
+KnobValue = str | int | float | bool | Path | Sequence[int] | Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ class Call:
     @cached_property
     def request(self) -> "ModelRequest":
         """Model, knobs and inputs of the call."""
+        from rs_embed.embedders.base import pick_device, pick_precision
         from rs_embed.pipeline.request import Asked, resolve_request
 
         require_choice("precision", self.precision, get_args(Precision))
@@ -91,7 +92,8 @@ class Call:
         knobs = card.knobs.read(self.knobs)
         dense = self.output.kind == "grid" and self.output.detail == "dense"
         asked = Asked(self.modality, self.sensor, self.bands, dense=dense)
-        return resolve_request(_variant(card, knobs), knobs, asked, self.precision)
+        precision = pick_precision(self.precision, pick_device(self.device))
+        return resolve_request(_variant(card, knobs), knobs, asked, precision)
 
 
 def _variant(card: ModelCard, knobs: ModelKnobs) -> ModelCard:

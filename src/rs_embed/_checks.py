@@ -25,6 +25,19 @@ def require_number(name: str, value: object, low: float, high: float) -> float:
     return number
 
 
+def require_whole(name: str, value: object, low: int, high: int) -> int:
+    """A whole number within `[low, high]`.
+
+    Raises:
+        SpecError: It is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
+        raise SpecError(
+            f"Wanted a whole number from {low} to {high} for {name}, found {value!r}.", fix=f"for example {name}={low}"
+        )
+    return int(value)
+
+
 def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise `SpecError` unless `value` is one of `choices`."""
     if value not in choices:

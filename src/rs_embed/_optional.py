@@ -11,7 +11,8 @@ def require(package: str, extra: str) -> None:
     Raises:
         MissingDependency: It is not installed.
     """
-    if find_spec(package) is None:
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:  # a folder of that name on the path is no package
         raise MissingDependency(
             f"Wanted the package {package!r}, found none.", fix=f"pip install 'eo-rs-embed[{extra}]'"
         )

@@ -70,7 +70,8 @@ def get_embedding(
         input_prep: "resize" to the network's size, "crop" the centre or "tile" at native pixel size;
             "auto" is the card's choice.
         device: "auto", "cpu", "cuda" or "cuda:0".
-        precision: "fp32", or "bf16" (faster, cosine to fp32 above 0.999).
+        precision: "fp32", "bf16" (faster, cosine to fp32 above 0.9995), or "auto": bf16 where the device is built
+            for it.
         **knobs: Keyword forms of the model's `RS_EMBED_*` variables (`describe_model(model_id)`).
 
     Raises:

@@ -35,6 +35,8 @@ class Unit(StrEnum):
     """0 to 255, as aerial photographs are delivered: no physical quantity."""
     CLASS = "class"
     """Code of a class: neither averaged nor interpolated."""
+    INDEX = "index"
+    """A normalised difference such as NDVI, -1 to 1."""
     COMPONENT = "component"
     """One of the numbers of a vector of unit length, -1 to 1: neither averaged nor interpolated band by band."""
 
@@ -113,13 +115,15 @@ COLLECTIONS: Mapping[str, Mapping[str, Band]] = MappingProxyType(
         "USDA/NAIP/DOQQ": _bands(Unit.BYTE, R=1, G=1, B=1, N=1),
         "ESA/WorldCover/v100": _bands(Unit.CLASS, Map=10),
         "ESA/WorldCover/v200": _bands(Unit.CLASS, Map=10),
+        "TERRAMESH/LULC": _bands(Unit.CLASS, LULC=10),
+        "TERRAMESH/NDVI": _bands(Unit.INDEX, NDVI=10),
         "GOOGLE/SATELLITE_EMBEDDING/V1/ANNUAL": _bands(Unit.COMPONENT, **_ALPHAEARTH),
         "COPERNICUS/S3/SLSTR": _bands(Unit.REFLECTANCE, **_SLSTR_OPTICAL) | _bands(Unit.KELVIN, **_SLSTR_THERMAL),
     }
 )
 """Collection id -> band name -> `Band`. Earth Engine has no `COPERNICUS/S3/SLSTR`, `COPERNICUS/S1_RTC`
-(terrain-corrected gamma0), `IGN/BD_ORTHO` (French aerial photographs; ELEVATION as FLAIR stores it) and
-`AIRBUS/SPOT67`; the names are ours."""
+(terrain-corrected gamma0), `IGN/BD_ORTHO` (French aerial photographs; ELEVATION as FLAIR stores it), `AIRBUS/SPOT67`
+and `TERRAMESH/...` (land cover and NDVI as TerraMind takes and makes them); the names are ours."""
 
 KEPT_WHOLE = (Unit.CLASS, Unit.COMPONENT)
 """Units of which a pixel is taken as it is or not at all."""

@@ -119,7 +119,9 @@ class ModelOptions:
     pooling: Annotated[Pooling, typer.Option(help="Of a pooled vector.")] = "mean"
     input_prep: Annotated[InputPrep, typer.Option(help="How the chip fits the network.")] = "auto"
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0.")] = "auto"
-    precision: Annotated[Precision, typer.Option(help="bf16 is faster and a little coarser.")] = "fp32"
+    precision: Annotated[
+        Precision, typer.Option(help="bf16 is faster and a little coarser; auto takes it where it is.")
+    ] = "fp32"
     knobs: Annotated[
         list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help="One that `describe` lists; repeatable.")
     ] = None

@@ -107,6 +107,8 @@ class Meta(BaseModel):
     """The smallest over the inputs."""
     device: str
     precision: str
+    kernels: str = "torch"
+    """Whose matrix products: "packed" (oneDNN, on the CPU) or "torch"; numbers differ by rounding alone."""
     weights: str
     """Identity of the weights: hub or file and sha256, `random:<seed>`, `bundled:...` or `precomputed:...`."""
     weights_note: str | None

@@ -27,6 +27,8 @@ RSEmbedError
 │   └── WeightsMismatch      keys or shapes of another model
 ├── ReadoutError         tokens that cannot be laid out as asked
 ├── DeviceError          no such device here
+│   └── OutOfMemory          the device cannot hold one input of the network
+├── CompileError         torch.compile does not work here
 ├── StorageError         an embedding that cannot be written or read back
 ├── EngineError          a cluster that cannot be used, or workers that died over their work
 ├── BatchError           some items of a batch failed; holds the others
@@ -186,6 +188,14 @@ class ReadoutError(RSEmbedError):
 
 class DeviceError(RSEmbedError):
     """No such device here."""
+
+
+class OutOfMemory(DeviceError):
+    """The device cannot hold what one input of the network takes."""
+
+
+class CompileError(RSEmbedError):
+    """torch.compile was asked for, and does not work here."""
 
 
 class StorageError(RSEmbedError):

@@ -89,6 +89,7 @@ class WeightsKnobs(ModelKnobs):
     model_key: Annotated[str | None, Field(description="backbone to run instead of the card's own")] = None
     ckpt: Annotated[Path | None, Field(description="checkpoint file (.pt, .pth, .safetensors) to use")] = None
     pretrained: Annotated[bool, Field(description="0: seeded random weights, and the result says so")] = True
+    compile: Annotated[bool, Field(description="1: run blocks through torch.compile; slower on a CPU")] = False
 
 
 class SeriesKnobs(WeightsKnobs):
@@ -108,7 +109,17 @@ class LibrarySettings(Knobs):
     cache_dir: Annotated[Path | None, Field(description="where weights are kept; unset: the hub's own cache")] = None
     chip_cache: Annotated[Path | None, Field(description="folder that chips are kept in; unset: they are not")] = None
     chip_cache_gb: Annotated[float, Field(gt=0, description="size that this folder is kept under, GB")] = 20.0
+    kernels: Annotated[
+        Literal["auto", "packed", "torch"],
+        Field(description="matrix products on the CPU: packed (oneDNN), torch, or auto by processor"),
+    ] = "auto"
     memory_gb: Annotated[float, Field(gt=0, description="imagery on its way to the network, GB, at most")] = 4.0
+    keep_converted: Annotated[
+        bool, Field(description="0: keep no converted copy of weights, which the next start maps")
+    ] = True
+    batch: Annotated[
+        int | None, Field(ge=1, le=4096, description="network inputs encoded at once; unset: as memory allows")
+    ] = None
     offline: Annotated[bool, Field(description="1: never contact the hub; use the cache or fail")] = False
 
 

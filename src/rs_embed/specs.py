@@ -13,7 +13,8 @@ from rs_embed.errors import SpecError
 
 Composite = Literal["median", "mean", "mosaic", "first"]
 InputPrep = Literal["auto", "resize", "crop", "tile"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "auto"]
+WorkingPrecision = Literal["fp32", "bf16"]
 Pooling = Literal["mean", "max"]
 InstrumentMode = Literal["IW", "EW"]
 OrbitPass = Literal["ASCENDING", "DESCENDING"]

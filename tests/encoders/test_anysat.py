@@ -14,8 +14,7 @@ from rs_embed.encoders.anysat import AnySatEncoder
 from rs_embed.encoders.anysat_attention import positions, relative_index
 from rs_embed.encoders.anysat_modalities import MODALITIES
 from rs_embed.encoders.anysat_projectors import SeriesNorm, VectorNorm, even_sizes, raster_order
-from rs_embed.encoders.layers import MANY_TOKENS, attend
-from rs_embed.encoders.linear import Linear, prepared
+from rs_embed.encoders.linear import Linear
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout
 from rs_embed.errors import BandMismatch, InputError, ReadoutError, RSEmbedError, SpecError
 
@@ -348,80 +347,6 @@ def test_weights_changed_in_place_or_loaded_are_seen_at_once() -> None:
             twin.load_state_dict({key: value * 1.25 for key, value in encoder.state_dict().items()})
             assert not torch.equal(compute(twin, inputs, 20, "all", None), before)
             assert torch.equal(compute(encoder, inputs, 20, "all", None), before)
-
-
-@pytest.mark.parametrize("rows", [1, 7, 200])
-@pytest.mark.parametrize("bf16", [False, True])
-def test_prepared_linear_maps_equal_those_of_torch(rows: int, bf16: bool) -> None:
-    quick = torch.nn.Sequential(Linear(96, 40))
-    plain = torch.nn.Linear(96, 40)
-    plain.load_state_dict(quick[0].state_dict())
-    x = torch.randn(rows, 96, generator=torch.Generator().manual_seed(rows))
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-        expected = plain(x)
-        with prepared(quick, device_type="cpu"):
-            for shaped in (x, x[None, :, None], x.T.contiguous().T):
-                actual = quick(shaped)
-                assert actual.shape == (*shaped.shape[:-1], 40)
-                torch.testing.assert_close(actual.view(rows, 40), expected, rtol=2**-7 if bf16 else 1e-5, atol=1e-5)
-        assert torch.equal(quick(x), expected)
-    assert quick(x).requires_grad
-
-
-@pytest.mark.parametrize("bf16", [False, True])
-def test_linear_maps_are_prepared_without_gradients_alone_and_only_as_long_as_they_work(bf16: bool) -> None:
-    first = Linear(4, 4)
-    module = torch.nn.Sequential(torch.nn.Sequential(first), Linear(4, 4, bias=False))
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-        with prepared(module, device_type="cpu"):
-            assert first._ready is None
-        with torch.no_grad(), prepared(module, device_type="cpu"):
-            assert first._ready is not None and first._ready[0].is_mkldnn
-    assert first._ready is None
-
-
-def test_packed_weights_are_kept_until_the_weights_change() -> None:
-    linear = Linear(64, 32)
-    x = torch.randn(200, 64)
-
-    def mapped(dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype != torch.float32)
-        with torch.no_grad(), autocast, prepared(linear, device_type="cpu"):
-            return linear(x)
-
-    first, kept = mapped(), linear._kept
-    mapped()
-    assert linear._kept is kept
-    with torch.no_grad():
-        linear.weight.mul_(2)
-    torch.testing.assert_close(mapped() - linear.bias, 2 * (first - linear.bias))
-    linear.load_state_dict({"weight": torch.zeros(32, 64), "bias": torch.ones(32)}, assign=True)
-    assert torch.equal(mapped(), torch.ones(200, 32))
-    assert mapped(torch.bfloat16).dtype == torch.bfloat16
-    again = copy.deepcopy(linear)
-    assert again._kept is None
-    assert torch.equal(again(x), linear(x))
-    assert linear.double()._kept is None
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("queries", "tokens"), [(17, 17), (MANY_TOKENS, MANY_TOKENS), (MANY_TOKENS, MANY_TOKENS + 9)])
-@pytest.mark.parametrize("biased", [False, True])
-def test_attention_without_gradients_equals_that_of_torch(
-    dtype: torch.dtype, queries: int, tokens: int, biased: bool
-) -> None:
-    generator = torch.Generator().manual_seed(tokens)
-    q = torch.randn(2, queries, 3, 16, generator=generator).transpose(1, 2)
-    k, v = torch.randn(2, 2, tokens, 3, 16, generator=generator).transpose(2, 3)
-    bias = torch.randn(2, 1, queries, tokens, generator=generator) if biased else None
-    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    with torch.no_grad():
-        actual = attend(q.to(dtype), k.to(dtype), v.to(dtype), bias).float()
-    assert actual.shape == expected.shape
-    atol = 1e-6 if dtype == torch.float32 else 0.02
-    torch.testing.assert_close(actual, expected, rtol=atol, atol=atol)
-    with torch.enable_grad():
-        assert_close(attend(q.requires_grad_(), k, v, bias).detach(), expected)
 
 
 def test_norms_of_vectors_and_series_equal_group_norm() -> None:

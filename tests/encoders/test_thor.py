@@ -43,7 +43,7 @@ def test_every_stage_equals_the_official_code(name: str, encoder: ThorEncoder, c
         actual = {
             "embed": encoder.embed(images, geometry),
             "last_norm": encoder(images, geometry, final_norm=True).values,
-            "alibi": encoder.alibi(geometry)[0],
+            "alibi": encoder.distances(geometry).dense(torch.float32)[0],
             "merge_mean": to_grid(tokens.values, tokens.layout, "mean"),
             "merge_sum": to_grid(tokens.values, tokens.layout, "sum"),
             "merge_concat": to_grid(tokens.values, tokens.layout, "concat"),
@@ -103,7 +103,7 @@ def test_a_geometry_in_use_is_not_computed_again(monkeypatch: pytest.MonkeyPatch
     encoder = golden_encoder()
     with torch.no_grad():
         first = encoder(s2_images(), S2_GEOMETRY).values
-        monkeypatch.setattr(ThorEncoder, "alibi", None)
+        monkeypatch.setattr(ThorEncoder, "distances", None)
         monkeypatch.setattr(type(encoder.ind_patch_embed), "merge", None)
         assert torch.equal(encoder(s2_images(), S2_GEOMETRY).values, first)
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from rs_embed._optional import require
 from rs_embed.embedders._framing import Window
-from rs_embed.embedders._hub import obtain, sha256_of
+from rs_embed.embedders._hashes import sha256_of
+from rs_embed.embedders._hub import obtain
 from rs_embed.embedders._weights import PATIENT, WeightsFile
 from rs_embed.embedders.card import Weights
 from rs_embed.errors import InputError, WeightsCorrupt, WeightsError, WeightsMismatch, WeightsNotFound
@@ -47,7 +48,7 @@ class Coordinates:
         Raises:
             InputError: Windows of one chip have texts of other lengths, so that their tokens do not stack.
         """
-        texts = [text_of(*_centre(geobox, window)) for window in windows]
+        texts = [text_of(*centre_of(geobox, window)) for window in windows]
         ids = [torch.tensor(self.tokenizer.encode(text).ids) for text in texts]
         if len({len(one) for one in ids}) > 1:
             raise InputError(
@@ -64,7 +65,8 @@ def text_of(lon: float, lat: float) -> str:
     return f"lat={lat:.2f} lon={lon:.2f} [EOS]"
 
 
-def _centre(geobox: GeoBox, window: Window) -> tuple[float, float]:
+def centre_of(geobox: GeoBox, window: Window) -> tuple[float, float]:
+    """Longitude and latitude of the centre of what a window sees of a chip, degrees."""
     height, width = geobox.shape
     row = (window.row + min(height, window.row + window.height)) / 2
     col = (window.col + min(width, window.col + window.width)) / 2

@@ -6,22 +6,20 @@ library through. So here one HEAD comes first, which fails fast and is retried, 
 `huggingface_hub` is imported inside functions: it takes 0.15 s, and a local checkpoint needs none of it.
 """
 
-import hashlib
 import logging
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
 
+from rs_embed.embedders._hashes import NOTES, SHA256, remembered_sha256
 from rs_embed.embedders.card import Weights
 from rs_embed.errors import WeightsCorrupt, WeightsError, WeightsNotFound, WeightsUnreachable
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Kind = Literal["refused", "repository", "revision", "file", "not a hub", "disk", "network"]
-SHA256 = re.compile(r"[0-9a-f]{64}")
 ELSEWHERE = "download it on a machine that reaches the hub, then name the file by RS_EMBED_<MODEL>_CKPT or `ckpt=`"
 
 
@@ -45,6 +43,8 @@ class HubFile:
     path: Path
     commit: str
     sha256: str
+    notes: Path
+    """A folder of ours beside it, which is removed with the repository; the hub's client ignores it."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,12 @@ class Hub:
         snapshot = path.parents[len(PurePosixPath(self.weights.file).parts) - 1]
         stored_as = _blob_sha256(path) or announced
         wanted = self.weights.sha256 or stored_as
-        digest = _remembered_sha256(path, snapshot.parents[1] / ".rs_embed", wanted)
+        notes = snapshot.parents[1] / NOTES
+        digest = remembered_sha256(path, notes, wanted)
         if digest == stored_as:
             self._compare_with_card(digest)
         whole = wanted is not None or self.weights.size_bytes in (None, path.stat().st_size)
-        return HubFile(path, snapshot.name, digest) if wanted in (None, digest) and whole else None
+        return HubFile(path, snapshot.name, digest, notes) if wanted in (None, digest) and whole else None
 
     def _compare_with_card(self, announced: str | None) -> None:
         if announced and self.weights.sha256 and announced != self.weights.sha256:
@@ -193,32 +194,6 @@ def obtain(weights: Weights, *, offline: bool, cache_dir: Path | None, endpoint:
     except OSError as error:
         fix = "free some space, mend its permissions, or name another cache folder (HF_HOME)"
         raise WeightsError(f"Cannot use the cache {str(folder)!r}.", found=error, fix=fix) from error
-
-
-def sha256_of(path: Path) -> str:
-    """Hash a file (0.2 s for 376 MB, 1.8 GB/s on one core)."""
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _remembered_sha256(path: Path, notes: Path, wanted: str | None) -> str:
-    """The file's hash, from a note of an earlier run if the file is unchanged and the note is as wanted."""
-    state = path.stat()
-    key = f"{path.absolute()}|{state.st_size}|{state.st_mtime_ns}"
-    note = notes / hashlib.sha256(key.encode()).hexdigest()[:32]
-    try:
-        noted = note.read_text("ascii")
-    except (OSError, UnicodeDecodeError):
-        noted = ""
-    if SHA256.fullmatch(noted) and wanted in (None, noted):
-        return noted
-    digest = sha256_of(path)
-    try:
-        notes.mkdir(exist_ok=True)
-        note.write_text(digest, "ascii")
-    except OSError as error:  # a cache that cannot be written is still a cache
-        log.debug("no note of the sha256 of %s: %s", path, error)
-    return digest
 
 
 def _blob_sha256(path: Path) -> str | None:

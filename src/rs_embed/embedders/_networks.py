@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rs_embed.embedders._weights import load_strict, locate, read_state_dict
+from rs_embed.embedders._converted import Converted
+from rs_embed.embedders._weights import WeightsFile, is_pickled, load_strict, locate, read_state_dict
 from rs_embed.embedders.base import ModelRequest, Network
 from rs_embed.encoders.layers import Encoder
 from rs_embed.errors import WeightsNotFound
@@ -38,8 +39,21 @@ def build_network(
         module.to_empty(device="cpu")
         module.init_random(RANDOM_SEED)
         module.eval().requires_grad_(False)
-        return Network(module, f"random:{RANDOM_SEED}", RANDOM_NOTE)
+        return Network(module, f"random:{RANDOM_SEED}", RANDOM_NOTE, settings.kernels)
     file = locate(card.weights, ckpt=knobs.ckpt, offline=settings.offline, cache_dir=settings.cache_dir)
-    state = keys(read_state_dict(file.path))
-    load_strict(module, state, source=str(file.path))
-    return Network(module, file.id)
+    _load(module, file, keys, keep=settings.keep_converted)
+    return Network(module, file.id, kernels=settings.kernels)
+
+
+def _load(module: nn.Module, file: WeightsFile, keys: KeyFilter, *, keep: bool) -> None:
+    """From the converted tensors of an earlier start, else from the file itself, which is then converted."""
+    converted = None
+    if keep and file.notes is not None and is_pickled(file.path):
+        converted = Converted.of(module, file.sha256, file.notes)
+    state = None if converted is None else converted.read()
+    if state is not None:
+        load_strict(module, state, source=f"{file.path}, converted", copy=False)
+        return
+    load_strict(module, keys(read_state_dict(file.path)), source=str(file.path))
+    if converted is not None:
+        converted.write(module.state_dict())

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rs_embed.bands import bands_of, convert
 from rs_embed.chip import Chip
+from rs_embed.embedders._device import placed
 from rs_embed.embedders.card import BandStats, Modality
 from rs_embed.errors import BandMismatch, InputError, UnitMismatch
 from rs_embed.specs import SensorSpec
@@ -87,7 +88,7 @@ def to_image(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scalin
 
 
 def to_frames(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scaling) -> Tensor:
-    """Pixels as the network takes them.
+    """Pixels as the network takes them, made on the device in force.
 
     Args:
         chip: One frame, bands in the order of `sensor.bands`.
@@ -100,7 +101,7 @@ def to_frames(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scali
         UnitMismatch: The chip is not in the unit of its collection.
     """
     _check(chip, sensor)
-    pixels = torch.from_numpy(chip.values)
+    pixels = placed(chip.values)
     if chip.valid_fraction < 1:
         pixels = torch.where(torch.isnan(pixels), _column(scaling.fill), pixels)
     if modality.clip is not None:
@@ -112,7 +113,7 @@ def to_frames(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scali
 
 
 def _column(values: NDArray[np.float32]) -> Tensor:
-    return torch.from_numpy(values)[:, None, None]
+    return placed(values)[:, None, None]
 
 
 def _check(chip: Chip, sensor: SensorSpec) -> None:

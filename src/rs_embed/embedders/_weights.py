@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rs_embed.embedders._hub import Retry, obtain, sha256_of
+from rs_embed.embedders._hashes import NOTES, remembered_sha256, sha256_of
+from rs_embed.embedders._hub import Retry, obtain
 from rs_embed.embedders.card import Weights
 from rs_embed.errors import WeightsCorrupt, WeightsMismatch, WeightsNotFound
 
@@ -45,6 +46,8 @@ class WeightsFile:
     """Commit, where it came from the hub."""
     file: str = ""
     """Path inside the repository, or the file's own name."""
+    notes: Path | None = None
+    """Where we may keep what was found out about it."""
 
     @property
     def id(self) -> str:
@@ -64,14 +67,14 @@ def locate(
 ) -> WeightsFile:
     """The checkpoint: the file named by `ckpt`, else the hub's cache, else the hub.
 
-    A cached file is used without asking anybody. Whatever is used has been hashed; a file from the hub is
-    compared with the card's sha256, or with the hub's own where the card has none.
+    A cached file is used without asking anybody. Whatever is used has been hashed, at the latest when it was last
+    changed; a file from the hub is compared with the card's sha256, or with the hub's own where the card has none.
 
     Args:
         weights: What the card says.
         ckpt: A file to use instead; its hash is recorded, not compared.
         offline: Never ask the hub; HF_HUB_OFFLINE says the same.
-        cache_dir: None is the hub client's own cache (HF_HOME, HF_HUB_CACHE).
+        cache_dir: None is the hub client's own cache (HF_HOME, HF_HUB_CACHE); then nothing is noted of `ckpt`.
         endpoint: None is the hub client's own (HF_ENDPOINT).
         retry: How patiently the hub is asked.
 
@@ -83,9 +86,11 @@ def locate(
     if ckpt is not None:
         path = Path(ckpt).expanduser()
         _sniff(path)
-        return WeightsFile(path, "ckpt", sha256_of(path), file=path.name)
+        notes = None if cache_dir is None else Path(cache_dir).expanduser() / NOTES
+        digest = sha256_of(path) if notes is None else remembered_sha256(path, notes, wanted=None)
+        return WeightsFile(path, "ckpt", digest, file=path.name, notes=notes)
     found = obtain(weights, offline=offline, cache_dir=cache_dir, endpoint=endpoint, retry=retry)
-    return WeightsFile(found.path, "hub", found.sha256, weights.hub, found.commit, weights.file)
+    return WeightsFile(found.path, "hub", found.sha256, weights.hub, found.commit, weights.file, found.notes)
 
 
 def read_state_dict(file: Path) -> dict[str, Tensor]:
@@ -135,20 +140,22 @@ def strip_prefix(state: Mapping[str, Tensor], prefix: str, ignored: Sequence[str
     }
 
 
-def load_strict(module: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
+def load_strict(module: nn.Module, state: Mapping[str, Tensor], *, source: str, copy: bool = True) -> None:
     """Give `module` these tensors, as frozen float32 copies, and put it into eval mode.
 
     Args:
         module: Built on the meta device; nothing may be left there.
         state: Exactly the names and shapes of `module`, every value finite.
         source: For the message: which checkpoint this is.
+        copy: False takes float32 tensors as they are: mapped from a file that nobody writes to.
 
     Raises:
         WeightsMismatch: Another name, shape or kind of number, or a tensor that no checkpoint holds.
         WeightsCorrupt: A value that is not finite.
     """
     _match(module.state_dict(), state, source)
-    module.load_state_dict({name: _own_copy(name, state[name], source) for name in state}, assign=True)
+    checked = {name: _checked(name, state[name], source, copy=copy) for name in state}
+    module.load_state_dict(checked, assign=True)
     stranded = [
         name
         for tensors in (module.named_parameters(), module.named_buffers())
@@ -163,6 +170,11 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], *, source: str) 
             fix="a buffer that is computed, not stored, must be computed outside of the meta device",
         )
     module.requires_grad_(False).eval()
+
+
+def is_pickled(file: Path) -> bool:
+    """Whether torch.save wrote it; safetensors are mapped as they are."""
+    return _sniff(file) != "safetensors"
 
 
 def _sniff(file: Path) -> Literal["zip", "pickle", "safetensors"]:
@@ -231,11 +243,11 @@ def _described(tensor: Tensor) -> str:
     return f"{list(tensor.shape)}{kind}"
 
 
-def _own_copy(name: str, tensor: Tensor, source: str) -> Tensor:
-    """A copy, since a mapped tensor would change, or crash the process, when somebody saves over its file."""
+def _checked(name: str, tensor: Tensor, source: str, *, copy: bool) -> Tensor:
+    """Finite float32; a copy, since a mapped tensor would change, or crash the process, when its file is saved over."""
     if not tensor.is_floating_point():
-        return tensor.clone()
-    copied = tensor.to(torch.float32, copy=True)
+        return tensor.clone() if copy else tensor
+    copied = tensor.to(torch.float32, copy=copy)
     # A sum is finite only if all its terms are, and takes one pass and no memory (isfinite: 5 times slower).
     if not copied.sum().isfinite() and not copied.isfinite().all():
         raise WeightsCorrupt(

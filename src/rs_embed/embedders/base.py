@@ -7,7 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -16,12 +16,15 @@ from pydantic import JsonValue
 from torch import Tensor, nn
 
 from rs_embed.chip import Chip
+from rs_embed.embedders._compiled import as_compiled, compile_blocks
+from rs_embed.embedders._device import brought_back
 from rs_embed.embedders._framing import Frame, InputGeometry
 from rs_embed.embedders.card import Modality, ModelCard
+from rs_embed.encoders.linear import Kernels, Linear, packs, using
 from rs_embed.encoders.tokens import Tokens
 from rs_embed.errors import DeviceError
 from rs_embed.settings import LibrarySettings, ModelKnobs, WeightsKnobs
-from rs_embed.specs import OutputSpec, Precision, SensorSpec
+from rs_embed.specs import OutputSpec, Precision, SensorSpec, WorkingPrecision
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class ModelRequest:
     knobs: ModelKnobs
     inputs: tuple[tuple[Modality, SensorSpec], ...]
     """What is fed to the model, in order, and what is fetched for it."""
-    precision: Precision = "fp32"
+    precision: WorkingPrecision = "fp32"
     places: tuple[str, ...] = ()
     """What the model is told of the place beside imagery: some of the card's `place_modalities`."""
     dense: bool = False
@@ -65,14 +68,17 @@ class ModelInput:
 
     @classmethod
     def stack(cls, inputs: Sequence["ModelInput"]) -> "ModelInput":
-        """A batch of inputs of one signature."""
+        """A batch of inputs of one signature, where the first of them is."""
         first = inputs[0]
-        tensors = {name: torch.stack([one.tensors[name] for one in inputs]) for name in first.tensors}
+        tensors = {
+            name: torch.stack([one.tensors[name].to(like.device) for one in inputs])
+            for name, like in first.tensors.items()
+        }
         return cls(tensors, first.ground_cover_m)
 
     def to(self, device: torch.device) -> "ModelInput":
         """The same input on another device."""
-        if device.type == "cpu":
+        if all(t.device == device for t in self.tensors.values()):
             return self
         return ModelInput({name: t.to(device) for name, t in self.tensors.items()}, self.ground_cover_m)
 
@@ -86,6 +92,10 @@ class Network:
     """Identity of the numbers: hub or file with sha256, `random:<seed>`, `bundled:...`, `precomputed:...`."""
     note: str | None = None
     """A warning that must travel with every embedding it makes."""
+    kernels: Kernels = "auto"
+    """Whose matrix products it computes with, as `RS_EMBED_KERNELS` said when it was loaded."""
+    compiled: bool = False
+    """Whether its blocks are run through torch.compile, which knows torch's products only."""
     lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
     """One batch at a time: an encoder may hold its weights in the precision of the batch that it works on."""
 
@@ -129,7 +139,10 @@ class Embedder(ABC):
 
     @abstractmethod
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
-        """Chips of one place to network inputs, one per window of the frame."""
+        """Chips of one place to network inputs, one per window of the frame.
+
+        Pixels come to the device in force by `placed`; small tensors may stay on the CPU until the batch is run.
+        """
 
     @abstractmethod
     def encode(self, batch: ModelInput) -> Tokens:
@@ -188,6 +201,16 @@ class Embedder(ABC):
         """Every knob with the value that it has for this request."""
         return {**self.request.knobs.model_dump(mode="json"), "modality": "+".join(self.request.modality_names)}
 
+    @property
+    def kernels(self) -> Literal["packed", "torch"]:
+        """Whose matrix products the network computes with: oneDNN's with packed weights, or torch's own choice."""
+        dtype = torch.bfloat16 if self.request.precision == "bf16" else torch.float32
+        with torch.no_grad(), using(self.network.kernels):
+            quick = packs(dtype, self.device.type)
+        return (
+            "packed" if quick and any(isinstance(part, Linear) for part in self.network.module.modules()) else "torch"
+        )
+
     def facts(self) -> dict[str, JsonValue]:
         """What only this family tells in the metadata."""
         return {}
@@ -196,11 +219,12 @@ class Embedder(ABC):
         """`encode` with device, precision and gradients taken care of; tokens come back in float32 on the CPU."""
         with (
             self.network.lock,
-            torch.inference_mode(),
+            using(self.network.kernels),
+            as_compiled(self.device) if self.network.compiled else torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.request.precision == "bf16"),
         ):
             tokens = self.encode(batch.to(self.device))
-        return Tokens(tokens.values.float().cpu(), tokens.layout)
+        return Tokens(brought_back(tokens.values), tokens.layout)
 
 
 class NetworkCache:
@@ -215,11 +239,13 @@ class NetworkCache:
         """The network of a request, loaded at most once for equal knobs about weights."""
         weights_knobs = request.knobs.model_dump(include=set(WeightsKnobs.model_fields) - set(ModelKnobs.model_fields))
         key = (request.card.id, request.places, tuple(weights_knobs.items()), _stamp(request.knobs), device)
-        settings = LibrarySettings.read()
         with self._lock:
             if key not in self._networks:
-                network = embedder.build(request, settings)
+                network = embedder.build(request, LibrarySettings.read())
                 network.module.to(device)
+                if isinstance(request.knobs, WeightsKnobs) and request.knobs.compile:
+                    compile_blocks(network.module, device)
+                    network = replace(network, compiled=True, kernels="torch")
                 self._networks[key] = network
             self._networks.move_to_end(key)
             while len(self._networks) > self._size:
@@ -233,6 +259,18 @@ def _stamp(knobs: ModelKnobs) -> tuple[int, int] | None:
         return None
     status = knobs.ckpt.stat()
     return status.st_size, status.st_mtime_ns
+
+
+def pick_precision(precision: Precision, device: torch.device) -> WorkingPrecision:
+    """The precision itself; for "auto", bf16 where the device multiplies it faster than float32, else fp32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        quick = torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere has matrix units for it
+    else:
+        # Not what oneDNN supports: it also computes bf16 where the processor cannot, slowly.
+        quick = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if quick else "fp32"
 
 
 def pick_device(device: str) -> torch.device:

@@ -102,6 +102,8 @@ class ModelCard:
     pooled_is_grid_mean: bool = False
     """Whether the pooled mean equals the mean of the grid."""
     aliases: tuple[str, ...] = ()
+    extra: str | None = None
+    """Extra of this package that the model needs."""
 
     def modality(self, name: str) -> Modality:
         """The modality of that name (the caller has checked that it exists)."""

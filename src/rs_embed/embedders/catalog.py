@@ -4,13 +4,17 @@ from fnmatch import fnmatchcase
 
 from rs_embed.bands import did_you_mean
 from rs_embed.embedders.card import ModelCard
-from rs_embed.embedders.cards import alphaearth, anysat, mosaiks, terramind, thor
+from rs_embed.embedders.cards import alphaearth, anysat, clay, dofa, mosaiks, prithvi, ssl4eo, terramind, thor
 from rs_embed.errors import UnknownModelError
 
 CARDS: tuple[ModelCard, ...] = (
     *thor.CARDS,
     *terramind.CARDS,
     *anysat.CARDS,
+    *prithvi.CARDS,
+    *clay.CARDS,
+    *dofa.CARDS,
+    *ssl4eo.CARDS,
     *alphaearth.CARDS,
     *mosaiks.CARDS,
 )

@@ -50,6 +50,7 @@ class ModelDescription(TypedDict):
     weights: str
     licence: str
     citation: str
+    extra: str | None
 
 
 def describe(card: ModelCard) -> ModelDescription:
@@ -75,6 +76,7 @@ def describe(card: ModelCard) -> ModelDescription:
         "weights": f"{weights.hub} / {weights.file} ({weights.licence})" if weights else _without_weights(card),
         "licence": card.licence,
         "citation": card.citation,
+        "extra": card.extra,
     }
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from rs_embed.chip import Chip
+from rs_embed.embedders._device import placed
 from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows, frame_chip, stitch
-from rs_embed.embedders._hub import sha256_of
+from rs_embed.embedders._hashes import sha256_of
 from rs_embed.embedders._networks import build_network
 from rs_embed.embedders._normalize import Scaling, to_frames, unscaled, z_score
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
@@ -96,7 +97,7 @@ class AnySatEmbedder(Embedder):
         pixels = to_frames(chip, modality, sensor, self._scaling(modality, sensor))
         if S1_RATIO not in modality.stats:
             return pixels
-        ratio = torch.from_numpy(backscatter_ratio(chip.values[:, 0], chip.values[:, 1]))[:, None]
+        ratio = placed(backscatter_ratio(chip.values[:, 0], chip.values[:, 1]))[:, None]
         if self._knobs.normalize != "none":
             stats = statistics_of(modality, self._knobs.normalize, PUBLISHED)[S1_RATIO]
             ratio = (ratio - stats.mean) / stats.std

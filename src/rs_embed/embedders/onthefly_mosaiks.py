@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from importlib.resources import as_file, files
 from typing import cast, final
 
+import torch
 from safetensors.torch import load_file
 
 from rs_embed.chip import Chip
 from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows
-from rs_embed.embedders._hub import sha256_of
+from rs_embed.embedders._hashes import sha256_of
 from rs_embed.embedders._normalize import to_image, z_score
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
 from rs_embed.embedders.cards.mosaiks import MosaiksKnobs
@@ -29,8 +30,9 @@ class MosaiksEmbedder(Embedder):
         with as_file(files("rs_embed") / "data" / BANK) as path:
             bank = load_file(path)
             weights_id = f"bundled:{BANK}#sha256:{sha256_of(path)}"
-        encoder = RcfEncoder(**request.card.arch)
-        encoder.load_state_dict({name: bank[name].float() for name in ("weight", "bias")})
+        with torch.device("meta"):  # nor does the caller's random generator move
+            encoder = RcfEncoder(**request.card.arch)
+        encoder.load_state_dict({name: bank[name].float() for name in ("weight", "bias")}, assign=True)
         return Network(encoder.eval(), weights_id)
 
     @property

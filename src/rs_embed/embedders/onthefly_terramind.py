@@ -1,6 +1,7 @@
 """TerraMind: several modalities of one place in one sequence, at their native pixel size."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import product
 from typing import Literal, cast, final
@@ -15,6 +16,13 @@ from rs_embed.embedders._normalize import Scaling, to_image, unscaled, z_score
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
 from rs_embed.embedders.card import Modality
 from rs_embed.embedders.cards.terramind import COORDS_TOKENIZER, TerraMindKnobs
+from rs_embed.embedders.onthefly_terramind_tim import (
+    Thinking,
+    build_thinking,
+    check_thinking,
+    imagined_names,
+    sampling_of,
+)
 from rs_embed.encoders.terramind import TerraMindEncoder, filter_state
 from rs_embed.encoders.tokens import Tokens
 from rs_embed.errors import SpecError
@@ -30,7 +38,7 @@ class TerraMindEmbedder(Embedder):
     def build(request: ModelRequest, settings: LibrarySettings) -> Network:
         """The encoder of every kind of imagery that the card lists, and of the places asked for, with its weights."""
         names = (*request.card.modality_names, *request.places)
-        arch = request.card.arch
+        arch, imagined = request.card.arch, imagined_names(request)
         make = partial(
             TerraMindEncoder,
             dim=arch["dim"],
@@ -39,11 +47,25 @@ class TerraMindEmbedder(Embedder):
             family="A" if arch["gated"] else "B",
             modalities=names,
         )
-        return build_network(make, request, settings, partial(filter_state, modalities=names))
+        keys = partial(filter_state, modalities=names)
+        if imagined:
+            return build_thinking(make, request, settings, keys)
+        return build_network(make, request, settings, keys)
+
+    @cached_property
+    def network(self) -> Network:
+        """The encoder; of a model that thinks in modalities, with the embeddings of what it imagines."""
+        places = (*self.request.places, *imagined_names(self.request))
+        return self._cache.get(type(self), replace(self.request, places=places), self.device)
 
     @property
     def _knobs(self) -> TerraMindKnobs:
         return cast("TerraMindKnobs", self.request.knobs)
+
+    @property
+    def _maps(self) -> list[str]:
+        """Everything that lies on a grid: the input, then what is imagined."""
+        return [*(modality.name for modality, _ in self.request.inputs), *imagined_names(self.request)]
 
     @property
     def _layers(self) -> tuple[int, ...]:
@@ -51,7 +73,7 @@ class TerraMindEmbedder(Embedder):
         return self._knobs.layers or (self.request.card.arch["depth"] - 1,)
 
     def geometry(self) -> InputGeometry:
-        """Windows of whole patches, of any shape.
+        """Windows of whole patches, of any shape; square ones where something is to be imagined.
 
         Raises:
             SpecError: An image that is no multiple of a patch, or a layer that the network does not have.
@@ -68,19 +90,21 @@ class TerraMindEmbedder(Embedder):
                 f"{self.request.card.id} has layers 0 to {depth - 1}, found {max(self._layers)}.",
                 fix="leave layers out for the last one",
             )
-        return InputGeometry(image_px, lattice_px=patch_px, square=False, patch_px=patch_px)
+        square = self._knobs.tim_modalities is not None
+        return InputGeometry(image_px, lattice_px=patch_px, square=square, patch_px=patch_px)
 
     def check(self, output: OutputSpec) -> None:
         """A grid wants one map, and coordinates a tokenizer.
 
         Raises:
             SpecError: Unmerged modalities as a grid.
-            MissingDependency: The package `tokenizers` is not installed.
+            MissingDependency: A package that these inputs or knobs need is not installed.
             WeightsNotFound: The tokenizer file named is not there.
         """
+        check_thinking(self.request)
         if self.request.places:
             check_tokenizer(self._knobs.coords_tokenizer)
-        names = [modality.name for modality, _ in self.request.inputs]
+        names = self._maps
         if self._knobs.merge_method == "none" and output.kind == "grid" and len(names) > 1:
             raise SpecError(
                 f"Wanted one grid, found {len(names)}: merge_method='none' leaves {', '.join(names)} unmerged.",
@@ -120,12 +144,16 @@ class TerraMindEmbedder(Embedder):
 
     def encode(self, batch: ModelInput) -> Tokens:
         """Tokens of the layers asked for, side by side; the final norm belongs to the last block only."""
-        encoder = cast("TerraMindEncoder", self.network.module)
+        module = self.network.module
+        tensors = batch.tensors
+        if isinstance(module, Thinking):
+            tensors, module = module.think(tensors, sampling_of(self._knobs)), module.encoder
+        encoder = cast("TerraMindEncoder", module)
         bands = {
             modality.name: tuple(modality.stats[band].model_name for band in sensor.bands)
             for modality, sensor in self.request.inputs
         }
-        return encoder.forward(batch.tensors, layers=self._layers, bands=bands)
+        return encoder.forward(tensors, layers=self._layers, bands=bands)
 
     @property
     def normalization(self) -> str:
@@ -159,22 +187,27 @@ class TerraMindEmbedder(Embedder):
         return self._knobs.merge_method == "none"
 
     def knobs_in_force(self) -> dict[str, JsonValue]:
-        """A tokenizer counts by its content, not by its path."""
+        """A tokenizer counts by its content, not by its path; of imagining, only where something is imagined."""
         tokenizer = self._coordinates.id if self.request.places else None
-        return {**super().knobs_in_force(), "coords_tokenizer": tokenizer}
+        knobs = {**super().knobs_in_force(), "coords_tokenizer": tokenizer}
+        thinks = self._knobs.tim_modalities is not None
+        return {name: value for name, value in knobs.items() if thinks or not name.startswith("tim_")}
 
     def width(self, output: OutputSpec) -> int:
         """That of the layers asked for, of each modality that is kept apart."""
-        apart = len(self.request.inputs) if self.grid_merge == "concat" else 1
+        apart = len(self._maps) if self.grid_merge == "concat" else 1
         return self.request.card.dim * len(self._layers) * apart
 
     def facts(self) -> dict[str, JsonValue]:
         """How modalities were merged, which layers were taken, and which channels are whose."""
-        names = [modality.name for modality, _ in self.request.inputs]
+        names = self._maps
         whose = names if self.grid_merge == "concat" else ["+".join(names)]
         dim = self.request.card.arch["dim"]
         channels: list[JsonValue] = [
             {"layer": layer, "modality": name, "start": dim * place, "stop": dim * (place + 1)}
             for place, (layer, name) in enumerate(product(self._layers, whose))
         ]
-        return {"merge_method": self._knobs.merge_method, "layers": list(self._layers), "channels": channels}
+        facts: dict[str, JsonValue] = (
+            {"imagined": list(imagined_names(self.request))} if names[len(self.request.inputs) :] else {}
+        )
+        return {"merge_method": self._knobs.merge_method, "layers": list(self._layers), "channels": channels, **facts}

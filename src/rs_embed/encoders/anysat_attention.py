@@ -12,8 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rs_embed.encoders.layers import NORM_EPS, Mlp, add, attend, sincos_1d
-from rs_embed.encoders.linear import Linear
+from rs_embed.encoders.attention import attend
+from rs_embed.encoders.layers import NORM_EPS, Mlp, add, sincos_1d
+from rs_embed.encoders.linear import Linear, linear
 
 BUCKETS = 8
 """Columns of the relative table: 3 to 6 by distance, 7 for pairs with cls, 0 to 2 never used."""
@@ -134,7 +135,7 @@ class RelativeAttention(nn.Module):
         """
         q_weight, k_weight, v_weight = self.qkv.weight.unflatten(0, (3, self.heads, -1))
         q_bias, _, v_bias = self.qkv.bias.chunk(3)
-        q = F.linear(x[:, 0], q_weight.flatten(0, 1), q_bias).unflatten(-1, (self.heads, -1))
+        q = linear(x[:, 0], q_weight.flatten(0, 1), q_bias).unflatten(-1, (self.heads, -1))
         tokens = x.to(q.dtype)
         asked = torch.einsum("phd,hdc->phc", q * q.shape[-1] ** -0.5, k_weight)
         shares = (asked @ tokens.mT).softmax(dim=-1)

@@ -4,7 +4,6 @@ Attributes are named as in the published checkpoints (`attn.qkv`, `mlp.fc1`, ...
 are.
 """
 
-import itertools
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -14,9 +13,9 @@ from typing import Generic, TypeVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from rs_embed.encoders.linear import PACKED, Linear
+from rs_embed.encoders.attention import Attention, Distances
+from rs_embed.encoders.linear import Linear
 
 NORM_EPS = 1e-6
 """LayerNorm epsilon of the ViT family (torch's own default is 1e-5)."""
@@ -28,10 +27,16 @@ WITHIN_TWO_STD = math.erf(math.sqrt(2))
 """Share of a normal within two standard deviations of its mean."""
 
 
-MANY_TOKENS = 256
-"""From here on attention is quicker head by head."""
-
 Kept = TypeVar("Kept")
+
+
+GPU_FACTOR = 32
+"""How many times as much a GPU works on at once where a CPU takes what fits its cache: it has to be kept busy."""
+
+
+def at_once(count: int, like: Tensor) -> int:
+    """Tell how many of something to work on at once where `like` lies, if a CPU takes `count`."""
+    return count if like.device.type == "cpu" else GPU_FACTOR * count
 
 
 class Recent(Generic[Kept]):
@@ -102,92 +107,6 @@ class Encoder(nn.Module):
                 parameter.mul_(math.sqrt(2) * INIT_STD)
 
 
-def attend(
-    q: Float[Tensor, "batch head query head_dim"],
-    k: Float[Tensor, "batch head token head_dim"],
-    v: Float[Tensor, "batch head token head_dim"],
-    bias: Float[Tensor, "#batch #head query token"] | None = None,
-) -> Float[Tensor, "batch head query head_dim"]:
-    """Mix the values by the softmax of the scaled dot products and `bias`, as `scaled_dot_product_attention` does.
-
-    That is not quick on the CPU. Without gradients, on one core of an EPYC with AVX-512, for 12 heads of 64
-    channels: 1025 tokens take 39 ms in bf16 and 35 in fp32, here 14 and 21; 30 x 17 tokens in bf16 1.2, here 0.7.
-    Logits are rounded to bf16 then, which adds about as much as the rounding of queries and keys did.
-
-    Args:
-        q: Queries.
-        k: Keys.
-        v: Values.
-        bias: Added to the logits; the same number of batch items and heads, or one for all.
-    """
-    quick = q.device.type == "cpu" and q.dtype in PACKED and not torch.is_grad_enabled()
-    if quick and torch.backends.mkldnn.is_available():
-        bias = None if bias is None else bias.to(q.dtype)
-        if min(q.shape[2], k.shape[2]) >= MANY_TOKENS:
-            return _attend_by_head(q, k, v, bias)
-        if q.dtype == torch.bfloat16:
-            return _attend_together(q, k, v, bias)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-
-
-def _attend_by_head(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """Attend with one matrix of logits at a time, which stays in the cache; both products by oneDNN."""
-    multiply = torch.ops.mkldnn._linear_pointwise
-    batch, heads, queries, width = q.shape
-    mixed = q.new_empty(batch, queries, heads, width)
-    bias = None if bias is None else bias.expand(batch, heads, -1, -1)
-    for item, head in itertools.product(range(batch), range(heads)):
-        scaled = q[item, head] * width**-0.5
-        logits = multiply(scaled, k[item, head].contiguous(), None, "none", [], "")
-        if bias is not None:
-            logits += bias[item, head]
-        mixed[item, :, head] = multiply(logits.softmax(-1), v[item, head].mT.contiguous(), None, "none", [], "")
-    return mixed.transpose(1, 2)
-
-
-def _attend_together(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """Attend with the matrices of logits of all heads and items at once, which are small."""
-    many_q, many_k, many_v = (part.flatten(0, 1) for part in (q, k, v))
-    logits = torch.bmm(many_q, many_k.mT).unflatten(0, q.shape[:2])
-    scale = q.shape[-1] ** -0.5
-    logits = logits * scale if bias is None else torch.add(bias, logits, alpha=scale)
-    # Rows of 17 take torch half the time in float32.
-    shares = logits.softmax(-1, dtype=torch.float32).to(v.dtype)
-    return torch.bmm(shares.flatten(0, 1), many_v).view_as(q)
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention with an optional additive bias.
-
-    Args:
-        dim: Token width, a multiple of `heads`.
-        heads: Number of heads.
-        bias: Whether the two linear maps have one.
-    """
-
-    def __init__(self, *, dim: int, heads: int, bias: bool = True) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = Linear(dim, 3 * dim, bias=bias)
-        self.proj = Linear(dim, dim, bias=bias)
-
-    def forward(
-        self, x: Float[Tensor, "batch token dim"], bias: Float[Tensor, "1 head token token"] | None = None
-    ) -> Float[Tensor, "batch token dim"]:
-        """Mix the tokens.
-
-        Args:
-            x: [batch, token, dim].
-            bias: Added to the scaled dot products of every batch item; of the same dtype as they.
-        """
-        batch, token, dim = x.shape
-        qkv: Tensor = self.qkv(x)
-        q, k, v = qkv.view(batch, token, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4).unbind()
-        mixed = attend(q, k, v, bias)
-        out: Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, token, dim))
-        return out
-
-
 class Mlp(nn.Module):
     """Two linear maps with an exact GELU between them.
 
@@ -198,7 +117,7 @@ class Mlp(nn.Module):
 
     def __init__(self, *, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = Linear(dim, hidden, gelu=True)
+        self.fc1 = Linear(dim, hidden, after="gelu")
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
@@ -219,13 +138,13 @@ class GatedMlp(nn.Module):
 
     def __init__(self, *, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = Linear(dim, hidden, bias=False)
+        self.fc1 = Linear(dim, hidden, bias=False, after="silu")
         self.fc2 = Linear(hidden, dim, bias=False)
         self.fc3 = Linear(dim, hidden, bias=False)
 
     def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
         """Transform each token by itself."""
-        out: Tensor = self.fc2(F.silu(self.fc1(x)) * self.fc3(x))
+        out: Tensor = self.fc2(self.fc1(x) * self.fc3(x))
         return out
 
 
@@ -259,10 +178,10 @@ class Block(nn.Module):
         self.mlp = GatedMlp(dim=dim, hidden=8 * dim // 3) if gated else Mlp(dim=dim, hidden=4 * dim)
 
     def forward(
-        self, x: Float[Tensor, "batch token dim"], bias: Float[Tensor, "1 head token token"] | None = None
+        self, x: Float[Tensor, "batch token dim"], distances: Distances | None = None
     ) -> Float[Tensor, "batch token dim"]:
-        """Run the block; `bias` is the attention's."""
-        mixed = add(x, self.attn(self.norm1(x), bias))
+        """Run the block; `distances` are the attention's."""
+        mixed = add(x, self.attn(self.norm1(x), distances))
         return add(mixed, self.mlp(self.norm2(mixed)))
 
 

@@ -2,18 +2,100 @@
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Kernels = Literal["auto", "packed", "torch"]
+"""Whose products of matrices: oneDNN's with packed weights, what torch would take by itself, or as the rule says."""
+Activation = Literal["none", "gelu", "silu"]
+"""What follows a map, in the same pass over memory. GELU is the exact one."""
 PACKED = (torch.float32, torch.bfloat16)
 """What oneDNN multiplies quickly."""
 Ready = tuple[Tensor, Tensor | None]
 """Weight, perhaps packed, and bias."""
 HEAP_BYTES = 31 << 20
 """Just under the largest array that glibc's malloc can be brought to keep."""
+_KERNELS: ContextVar[Kernels] = ContextVar("kernels", default="auto")
+_AFTER: dict[Activation, tuple[str, str]] = {"none": ("none", ""), "gelu": ("gelu", "none"), "silu": ("swish", "")}
+"""As oneDNN's operators call them; its "none" is what exact GELU is called there."""
+
+
+@contextmanager
+def using(kernels: Kernels) -> Iterator[None]:
+    """Choose whose products are used in here, in this thread; "auto" leaves it as it is around."""
+    token = _KERNELS.set(_KERNELS.get() if kernels == "auto" else kernels)
+    try:
+        yield
+    finally:
+        _KERNELS.reset(token)
+
+
+def packs(dtype: torch.dtype, device_type: str) -> bool:
+    """Tell whether maps without gradients use packed weights and oneDNN's products here.
+
+    The rule, unless `using` says otherwise: on a CPU with AVX2 or more, for what oneDNN multiplies quickly; float32
+    not on Intel's processors, where torch's own choice (MKL) reaches the same rate without a second copy of the
+    weights. Measured on an EPYC with AVX-512 only.
+    """
+    choice = _KERNELS.get()
+    if choice == "torch" or device_type != "cpu" or dtype not in PACKED or torch.is_grad_enabled():
+        return False
+    if not _has_operators() or (choice == "auto" and not _pays(dtype)):
+        return False
+    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@lru_cache
+def _has_operators() -> bool:
+    """Whether this build of torch has what is used here: it is no public interface."""
+    try:
+        torch.ops.mkldnn._linear_pointwise, torch.ops.mkldnn._reorder_linear_weight  # noqa: B018
+    except AttributeError:
+        return False
+    return bool(torch.backends.mkldnn.is_available())
+
+
+@lru_cache
+def _pays(dtype: torch.dtype) -> bool:
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        return False
+    return dtype == torch.bfloat16 or "GenuineIntel" not in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+
+
+def multiply(
+    x: Float[Tensor, "*batch inputs"],
+    weight: Float[Tensor, "outputs inputs"],
+    bias: Float[Tensor, " outputs"] | None = None,
+    after: Activation = "none",
+) -> Float[Tensor, "*batch outputs"]:
+    """Compute `after(x @ weight.T + bias)` by oneDNN; `weight` may be packed."""
+    kind, variant = _AFTER[after]
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, kind, [], variant)
+    return product
+
+
+def linear(
+    x: Float[Tensor, "*batch inputs"],
+    weight: Float[Tensor, "outputs inputs"],
+    bias: Float[Tensor, " outputs"] | None = None,
+) -> Float[Tensor, "*batch outputs"]:
+    """Compute `x @ weight.T + bias` for weights that are not kept packed, by the quicker of torch and oneDNN."""
+    dtype = working_dtype(x.device.type)
+    if not packs(dtype, x.device.type) or x.dtype == torch.float64:
+        return F.linear(x, weight, bias)
+    return multiply(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+
+
+def working_dtype(device_type: str) -> torch.dtype:
+    """Tell what products of float32 values are computed in: float32, or what autocast says."""
+    return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else torch.float32
 
 
 class Linear(nn.Linear):
@@ -28,21 +110,20 @@ class Linear(nn.Linear):
     _ready: "Ready | None" = None
     _kept: "tuple[Hashable, Ready] | None" = None
 
-    def __init__(self, inputs: int, outputs: int, *, bias: bool = True, gelu: bool = False) -> None:
-        """Make a map from `inputs` to `outputs` values, with an exact GELU after it or not."""
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True, after: Activation = "none") -> None:
+        """Make a map from `inputs` to `outputs` values, and what follows it."""
         super().__init__(inputs, outputs, bias=bias)
-        self._gelu = gelu
+        self._after = after
 
     def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
         """Map the last axis."""
         weight, bias = self._ready or (self.weight, self.bias)
-        if not weight.is_mkldnn:
-            mapped = F.linear(x, weight, bias)
-            return F.gelu(mapped) if self._gelu else mapped
-        # GELU on the way out of the product: 3 % of the time of an MLP. "none" is what exact GELU is called here.
-        after = ("gelu", "none") if self._gelu else ("none", "")
-        packed: Tensor = torch.ops.mkldnn._linear_pointwise(x.to(weight.dtype), weight, bias, after[0], [], after[1])
-        return packed
+        if weight.is_mkldnn:
+            return multiply(x.to(weight.dtype), weight, bias, self._after)
+        mapped = F.linear(x, weight, bias)
+        if self._after == "none":
+            return mapped
+        return F.gelu(mapped) if self._after == "gelu" else F.silu(mapped)
 
     def prepare(self, dtype: torch.dtype, *, pack: bool) -> None:
         """Cast the weights to `dtype` and pack them, or not; until `release`, changes of the weights go unseen."""
@@ -87,10 +168,9 @@ def prepared(*modules: nn.Module, device_type: str) -> Iterator[None]:
         device_type: Where they will work.
     """
     linears = [part for module in modules for part in module.modules() if isinstance(part, Linear)]
-    autocast = torch.is_autocast_enabled(device_type)
-    dtype = torch.get_autocast_dtype(device_type) if autocast else torch.float32
-    pack = device_type == "cpu" and _can_pack(dtype)
-    if torch.is_grad_enabled() or not (pack or autocast):
+    dtype = working_dtype(device_type)
+    pack = packs(dtype, device_type)
+    if torch.is_grad_enabled() or not (pack or torch.is_autocast_enabled(device_type)):
         linears = []
     if linears and device_type == "cpu":
         _keep_freed_memory()
@@ -101,13 +181,6 @@ def prepared(*modules: nn.Module, device_type: str) -> Iterator[None]:
     finally:
         for linear in linears:
             linear.release()
-
-
-def _can_pack(dtype: torch.dtype) -> bool:
-    """Tell whether this torch, on this processor, has packed maps of `dtype`."""
-    if not torch.backends.mkldnn.is_available() or dtype not in PACKED:
-        return False
-    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _keep_freed_memory() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rs_embed.encoders.layers import Forgetful, Recent, sincos_1d
+from rs_embed.encoders.linear import linear
 from rs_embed.errors import BandMismatch, InputError
 
 PATCH_PX = 16
@@ -160,7 +161,7 @@ class PixelEmbedding(Embedding):
         self._check(images, wanted)
         cut = images.unflatten(3, (-1, PATCH_PX)).unflatten(2, (-1, PATCH_PX))
         patches = cut.permute(0, 2, 4, 3, 5, 1).flatten(3)  # row in the patch, column in it, band
-        tokens = F.linear(patches, kernel)
+        tokens = linear(patches, kernel)
         return tokens + self.code_grid(tokens.shape[1], tokens.shape[2])
 
     def _kernel(self, bands: tuple[str, ...]) -> Float[Tensor, "dim pixel"]:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rs_embed.encoders.attention import Distances
 from rs_embed.encoders.layers import NORM_EPS, Block, Encoder, Forgetful, Recent, sincos_1d
 from rs_embed.encoders.linear import prepared
 from rs_embed.encoders.thor_bands import GROUPS
@@ -18,13 +19,13 @@ REFERENCE_PATCH_M = 40
 """Ground size of a patch at position 1 of the patch-size code: 4 px of 10 m, whatever bands are used."""
 
 GEOMETRIES_KEPT = 2
-"""How many geometries' kernels and biases are kept (large, 1620 tokens: 168 MB of bias each)."""
+"""How many geometries' kernels and distances are kept (1620 tokens: 10 MB of distances each)."""
 
 
 class ThorEncoder(Forgetful, Encoder):
     """The encoder of THOR; one object serves every band selection, extent and patch size.
 
-    Attention biases are kept for the last few geometries, and merged kernels too while no gradient is wanted.
+    Distances between tokens are kept for the last few geometries, and merged kernels too while no gradient is wanted.
     Loading or moving weights drops them, and a forward pass with gradients drops the kernels; after changing
     weights in place by other means, call `forget`.
 
@@ -45,7 +46,7 @@ class ThorEncoder(Forgetful, Encoder):
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.register_buffer("encoder_slopes", torch.tensor(alibi_slopes(heads)))
         self._kernels: Recent[list[PatchKernel]] = Recent(GEOMETRIES_KEPT)
-        self._biases: Recent[Tensor] = Recent(GEOMETRIES_KEPT)
+        self._distances: Recent[Distances] = Recent(GEOMETRIES_KEPT)
 
     def forward(
         self,
@@ -66,10 +67,10 @@ class ThorEncoder(Forgetful, Encoder):
             BandMismatch: They do not have the channels that `geometry` was planned for.
         """
         x = self.embed(images, geometry)
-        bias = self._bias(geometry, _matmul_dtype(x))
+        distances = self._kept_distances(geometry)
         with prepared(self.blocks, device_type=x.device.type):
             for block in self.blocks:
-                x = block(x, bias)
+                x = block(x, distances)
         return Tokens(self.norm(x) if final_norm else x, geometry.layout)
 
     def intermediates(
@@ -77,11 +78,11 @@ class ThorEncoder(Forgetful, Encoder):
     ) -> list[Float[Tensor, "batch token dim"]]:
         """Encode as `forward` does and return the raw output of every block."""
         x = self.embed(images, geometry)
-        bias = self._bias(geometry, _matmul_dtype(x))
+        distances = self._kept_distances(geometry)
         outputs = []
         with prepared(self.blocks, device_type=x.device.type):
             for block in self.blocks:
-                x = block(x, bias)
+                x = block(x, distances)
                 outputs.append(x)
         return outputs
 
@@ -96,18 +97,18 @@ class ThorEncoder(Forgetful, Encoder):
         ]
         return torch.cat(parts, dim=1)
 
-    def alibi(self, geometry: ThorGeometry) -> Float[Tensor, "1 head token token"]:
+    def distances(self, geometry: ThorGeometry) -> Distances:
         """Penalise distance: minus a slope per head, times that between patch centres in largest patches."""
         unit_m = max(group.patch_m for group in geometry.groups)
         centres = torch.cat([_patch_centres(group) for group in geometry.groups]) / unit_m
         row, col = centres.to(self.encoder_slopes.device).unbind(dim=1)
         distance = torch.hypot(row[:, None] - row, col[:, None] - col)
-        return -self.encoder_slopes.float().view(1, -1, 1, 1) * distance
+        return Distances(distance, -self.encoder_slopes.float())
 
     def forget(self) -> None:
-        """Drop the kept kernels and biases."""
+        """Drop the kept kernels and distances."""
         self._kernels.clear()
-        self._biases.clear()
+        self._distances.clear()
 
     @torch.no_grad()
     def init_random(self, seed: int) -> None:
@@ -132,13 +133,13 @@ class ThorEncoder(Forgetful, Encoder):
             return make()
         return self._kernels.get(geometry, make)
 
-    def _bias(self, geometry: ThorGeometry, dtype: torch.dtype) -> Float[Tensor, "1 head token token"]:
-        def make() -> Tensor:
+    def _kept_distances(self, geometry: ThorGeometry) -> Distances:
+        def make() -> Distances:
             # A tensor made in inference mode could not serve training later.
             with torch.inference_mode(False):
-                return self.alibi(geometry).to(dtype)
+                return self.distances(geometry)
 
-        return self._biases.get((geometry, dtype), make)
+        return self._distances.get(geometry, make)
 
 
 def alibi_slopes(heads: int) -> list[float]:
@@ -159,13 +160,6 @@ def _patch_centres(group: GroupGeometry) -> Float[Tensor, "token 2"]:
     """Give row and column of each patch's centre, in metres from the north-west corner."""
     along = (torch.arange(group.side, dtype=torch.float32, device="cpu") + 0.5) * group.patch_m
     return torch.cartesian_prod(along, along)
-
-
-def _matmul_dtype(x: Tensor) -> torch.dtype:
-    """Tell in which dtype attention will multiply, so that the bias is converted once and not per block."""
-    if torch.is_autocast_enabled(x.device.type):
-        return torch.get_autocast_dtype(x.device.type)
-    return x.dtype
 
 
 def _check_images(images: Float[Tensor, "batch channel height width"], geometry: ThorGeometry) -> None:

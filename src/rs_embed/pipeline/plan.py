@@ -17,11 +17,11 @@ from rs_embed.errors import SpecError
 from rs_embed.geo import geobox_for, refined, subgrid
 from rs_embed.providers.base import Provider, Query
 from rs_embed.settings import SeriesKnobs
-from rs_embed.specs import OutputSpec, Precision, Region, Series, SpatialSpec, TemporalSpec
+from rs_embed.specs import OutputSpec, Region, Series, SpatialSpec, TemporalSpec, WorkingPrecision
 
 FINGERPRINT_VERSION = 1
-_NOT_NUMBERS = {"fetch_workers", "ckpt", "min_valid_fraction"}
-"""Knobs that do not change what comes out (a checkpoint counts by its content, not by its path)."""
+_NOT_NUMBERS = {"fetch_workers", "ckpt", "min_valid_fraction", "compile"}
+"""Knobs that do not change what comes out, but for rounding (a checkpoint counts by its content, not by its path)."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class JobFacts(TypedDict):
     """Modality -> sensor."""
     output: dict[str, object]
     prep: Prep
-    precision: Precision
+    precision: WorkingPrecision
     provider: str
 
 

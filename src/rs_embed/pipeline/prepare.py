@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import torch
 from odc.geo.geobox import GeoBox
 
 from rs_embed.chip import Chip
+from rs_embed.embedders._device import beside_the_network
 from rs_embed.embedders._framing import Frame, frame_chip
-from rs_embed.embedders.base import ModelRequest
+from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest
 from rs_embed.errors import InputError, NoValidPixels, PixelWarning, ScaleWarning, warn
 from rs_embed.geo import pixel_size_m, subgrid
 from rs_embed.pipeline.plan import Item, Job
@@ -26,6 +28,18 @@ def prepare_together(items: Sequence[Item], jobs: Sequence[Job]) -> tuple[Prepar
     return tuple(_prepare(item, job, fetched) for item, job in zip(items, jobs, strict=True))
 
 
+def fetch_checked(item: Item, job: Job) -> tuple[dict[str, Chip], tuple[int, int], GeoBox | None]:
+    """The chips of an item, with the shape and the grid that they share, for who does not want an embedding of them.
+
+    Raises:
+        RSEmbedError: They could not be had, do not lie on one ground, or hold too little.
+    """
+    chips = {query.modality: _fetch(query, job.provider, {}) for query in item.queries}
+    shape_px = _shared_shape(chips, job.request)
+    _check_pixels(chips, job.request.knobs.min_valid_fraction)
+    return chips, shape_px, _shared_geobox(chips, shape_px, job.request)
+
+
 def _prepare(item: Item, job: Job, fetched: Fetched) -> Prepared | Failure:
     """The per-item boundary: whatever goes wrong with one item must not stop the others."""
     stage: Stage = "fetch"
@@ -35,13 +49,22 @@ def _prepare(item: Item, job: Job, fetched: Fetched) -> Prepared | Failure:
         shape_px = _shared_shape(chips, job.request)
         _check_pixels(chips, job.request.knobs.min_valid_fraction)
         frame = frame_chip(shape_px, job.prep, job.embedder.geometry())
-        inputs = job.embedder.prepare(chips, frame)
+        inputs = _inputs(job.embedder, chips, frame)
         geobox = _shared_geobox(chips, shape_px, job.request)
         gsd_m = _input_gsd_m(geobox, frame, job.request)
         metas = tuple(input_meta(chips[m.name], m.name, sensor) for m, sensor in job.request.inputs)
         return Prepared(item, metas, frame, tuple(inputs), gsd_m, geobox)
     except Exception as error:  # noqa: BLE001  (kept whole in the Failure, raised by single calls)
         return Failure(item.index, stage, error)
+
+
+def _inputs(embedder: Embedder, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
+    """Made on the device, or here where it has no room: the batch that it works on may fill it."""
+    try:
+        with beside_the_network(embedder.device):
+            return embedder.prepare(chips, frame)
+    except torch.OutOfMemoryError:
+        return embedder.prepare(chips, frame)
 
 
 def _fetch(query: Query, provider: Provider, fetched: Fetched) -> Chip:

@@ -162,6 +162,7 @@ def _meta(one: Prepared, geobox: GeoBox | None, layout: TokenLayout, job: Job) -
         valid_fraction=min(meta.valid_fraction for meta in one.metas),
         device=str(embedder.device),
         precision=request.precision,
+        kernels=embedder.kernels,
         weights=embedder.network.weights_id,
         weights_note=embedder.network.note,
         knobs=embedder.knobs_in_force(),

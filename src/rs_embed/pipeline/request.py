@@ -8,7 +8,7 @@ from rs_embed.embedders.base import ModelRequest
 from rs_embed.embedders.card import Modality, ModelCard
 from rs_embed.errors import BandMismatch, SpecError
 from rs_embed.settings import ModelKnobs
-from rs_embed.specs import Precision, SensorSpec
+from rs_embed.specs import SensorSpec, WorkingPrecision
 
 SensorChoice = SensorSpec | Mapping[str, SensorSpec] | None
 ModalityChoice = str | Sequence[str] | None
@@ -30,7 +30,7 @@ class Asked:
     """Whether tokens finer than a patch are wanted."""
 
 
-def resolve_request(card: ModelCard, knobs: ModelKnobs, asked: Asked, precision: Precision) -> ModelRequest:
+def resolve_request(card: ModelCard, knobs: ModelKnobs, asked: Asked, precision: WorkingPrecision) -> ModelRequest:
     """Which inputs the model gets, and which imagery is fetched for each.
 
     Raises:

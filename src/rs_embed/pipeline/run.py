@@ -1,7 +1,7 @@
 """Run plans: fetch ahead, encode in batches, read out, in the order of the items."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import cast
@@ -9,20 +9,23 @@ from typing import cast
 import torch
 
 from rs_embed.embedders.base import Embedder, ModelInput
-from rs_embed.encoders.tokens import TokenLayout
-from rs_embed.errors import RSEmbedError
+from rs_embed.encoders.tokens import TokenLayout, Tokens
+from rs_embed.errors import OutOfMemory, RSEmbedError
+from rs_embed.pipeline.batching import BatchSizes, MemoryOf, memory_of, out_of_memory
 from rs_embed.pipeline.plan import Item, Job, Plan
 from rs_embed.pipeline.prepare import prepare_together
 from rs_embed.pipeline.readout import Prepared, read_out
 from rs_embed.results import Failure, Result
 from rs_embed.settings import LibrarySettings
 
-BATCH_CPU, BATCH_GPU = 4, 32
-"""Network inputs encoded at once. On a CPU a larger batch buys nothing (MODELS.md, section 6)."""
 COPIES = 3
 """A chip, its standardised pixels and the network's inputs exist at the same time."""
+Place = tuple[Item, ...]
+"""One item for each plan."""
 Outcome = tuple[Prepared | Failure, ...]
 """Of one place, for each plan."""
+OneEncoded = tuple[torch.Tensor, TokenLayout] | Exception
+"""Tokens `[N, D]` of one network input, or why there are none."""
 
 
 def run(plan: Plan) -> Iterator[tuple[int, Result]]:
@@ -31,7 +34,7 @@ def run(plan: Plan) -> Iterator[tuple[int, Result]]:
         yield index, result
 
 
-def run_together(plans: Sequence[Plan]) -> Iterator[tuple[int, tuple[Result, ...]]]:
+def run_together(plans: Sequence[Plan], memory: MemoryOf = memory_of) -> Iterator[tuple[int, tuple[Result, ...]]]:
     """Results for each place, one per plan, in order. Imagery that several plans want is fetched once.
 
     Memory: the items on their way, as far as `RS_EMBED_MEMORY_GB` allows (but always one), and the inputs of one
@@ -39,67 +42,68 @@ def run_together(plans: Sequence[Plan]) -> Iterator[tuple[int, tuple[Result, ...
 
     Args:
         plans: Of the same places in the same order.
+        memory: By which batches are sized.
     """
     for plan in plans:
         plan.job.embedder.load()  # first: missing weights must not cost a fetch
-    batch_size = min(batch_size_of(plan.job.embedder) for plan in plans)
+    settings = LibrarySettings.read()
+    places = list(zip(*(plan.items for plan in plans), strict=True))
+    room = _affordable(places, settings.memory_gb)
+    sizes = [BatchSizes(memory(plan.job.embedder.device), settings.batch) for plan in plans]
     waiting: list[Outcome] = []
     windows = 0
-    for outcome in _prepared(plans):
+    for outcome in _prepared(places, [plan.job for plan in plans], lambda: max(size.goal for size in sizes), room):
         waiting.append(outcome)
         windows += max(0 if isinstance(one, Failure) else len(one.inputs) for one in outcome)
-        if max(windows, len(waiting)) >= batch_size:
-            yield from _encode_all(waiting, plans)
+        if max(windows, len(waiting)) >= min(room, *(size.goal for size in sizes)):
+            yield from _encode_all(waiting, plans, sizes)
             waiting, windows = [], 0
-    yield from _encode_all(waiting, plans)
+    yield from _encode_all(waiting, plans, sizes)
 
 
-def batch_size_of(embedder: Embedder) -> int:
-    """How many network inputs are encoded at once."""
-    return BATCH_CPU if embedder.device.type == "cpu" else BATCH_GPU
-
-
-def _prepared(plans: Sequence[Plan]) -> Iterator[Outcome]:
-    """Fetch and prepare ahead of the encoder, in order."""
-    jobs = [plan.job for plan in plans]
-    places = list(zip(*(plan.items for plan in plans), strict=True))
+def _prepared(
+    places: Sequence[Place], jobs: Sequence[Job], batch_size: Callable[[], int], room: int
+) -> Iterator[Outcome]:
+    """Fetch and prepare ahead of the encoder, in order; at most `room` places at once."""
     if len(places) <= 1:  # a single call pays for no thread
         yield from (prepare_together(items, jobs) for items in places)
         return
-    workers = max(job.request.knobs.fetch_workers for job in jobs)
-    batch_size = max(batch_size_of(job.embedder) for job in jobs)
-    # Twice the workers: while the next in order is awaited, the others must not run dry.
-    ahead = max(1, min(2 * workers + batch_size, _affordable(places)))
-    pool = ThreadPoolExecutor(min(workers, ahead), thread_name_prefix="rs-embed-fetch")
+    workers = min(room, max(job.request.knobs.fetch_workers for job in jobs))
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="rs-embed-fetch")
     try:
         upcoming = iter(places)
-        pending: deque[Future[Outcome]] = deque(
-            pool.submit(prepare_together, items, jobs) for items in islice(upcoming, ahead)
-        )
-        while pending:
-            outcome = pending.popleft().result()
-            pending.extend(pool.submit(prepare_together, items, jobs) for items in islice(upcoming, 1))
-            yield outcome
+        pending: deque[Future[Outcome]] = deque()
+        while True:
+            # Twice the workers: while the next in order is awaited, the others must not run dry.
+            ahead = min(room, 2 * workers + batch_size())
+            more = islice(upcoming, max(0, ahead - len(pending)))
+            pending.extend(pool.submit(prepare_together, items, jobs) for items in more)
+            if not pending:
+                return
+            yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _affordable(places: Sequence[Sequence[Item]]) -> int:
+def _affordable(places: Sequence[Place], memory_gb: float) -> int:
     """How many items may be on their way at once, judged by the largest of them."""
-    budget = LibrarySettings.read().memory_gb * 1e9
-    largest = max(sum(query.nbytes for item in items for query in item.queries) for items in places)
-    return int(budget // max(1, COPIES * largest))
+    largest = max((sum(query.nbytes for item in items for query in item.queries) for items in places), default=0)
+    return max(1, int(memory_gb * 1e9 // max(1, COPIES * largest)))
 
 
-def _encode_all(waiting: Sequence[Outcome], plans: Sequence[Plan]) -> Iterator[tuple[int, tuple[Result, ...]]]:
-    by_plan = [_encode(list(outcomes), plan) for outcomes, plan in zip(zip(*waiting, strict=True), plans, strict=False)]
+def _encode_all(
+    waiting: Sequence[Outcome], plans: Sequence[Plan], sizes: Sequence[BatchSizes]
+) -> Iterator[tuple[int, tuple[Result, ...]]]:
+    if not waiting:
+        return
+    by_plan = [_encode(*column) for column in zip(zip(*waiting, strict=True), plans, sizes, strict=True)]
     for results in zip(*by_plan, strict=True):
         yield results[0][0], tuple(result for _, result in results)
 
 
-def _encode(waiting: Sequence[Prepared | Failure], plan: Plan) -> Iterator[tuple[int, Result]]:
+def _encode(waiting: Sequence[Prepared | Failure], plan: Plan, sizes: BatchSizes) -> Iterator[tuple[int, Result]]:
     prepared = [one for one in waiting if isinstance(one, Prepared)]
-    tokens = _encode_windows([w for one in prepared for w in one.inputs], plan.job.embedder)
+    tokens = _encode_windows([w for one in prepared for w in one.inputs], plan.job.embedder, sizes)
     for one in waiting:
         if isinstance(one, Failure):
             yield one.index, one
@@ -121,22 +125,32 @@ def _read_out(one: Prepared, tokens: torch.Tensor, layout: TokenLayout, job: Job
         return Failure(one.item.index, "encode", error)
 
 
-def _encode_windows(
-    inputs: list[ModelInput], embedder: Embedder
-) -> Iterator[tuple[torch.Tensor, TokenLayout] | Exception]:
-    """Tokens `[N, D]` and layout of every input, in order; equal signatures are encoded together."""
-    results: dict[int, tuple[torch.Tensor, TokenLayout] | Exception] = {}
-    groups: dict[object, list[int]] = {}
-    batch_size = batch_size_of(embedder)
+def _encode_windows(inputs: list[ModelInput], embedder: Embedder, sizes: BatchSizes) -> Iterator[OneEncoded]:
+    """Every input in order; equal signatures are encoded together, as many at once as fit."""
+    results: dict[int, OneEncoded] = {}
+    groups: dict[object, deque[int]] = {}
     for index, one in enumerate(inputs):
-        groups.setdefault(one.signature, []).append(index)
-    for members in groups.values():
-        for start in range(0, len(members), batch_size):
-            batch = members[start : start + batch_size]
-            try:
-                tokens = embedder.run(ModelInput.stack([inputs[i] for i in batch]))
-            except Exception as error:  # noqa: BLE001  (kept whole in the Failure of each item)
-                results.update(dict.fromkeys(batch, error))
+        groups.setdefault(one.signature, deque()).append(index)
+    for signature, left in groups.items():
+        while left:
+            batch = list(islice(left, sizes.of(signature)))
+            encoded = _encode_batch([inputs[i] for i in batch], embedder, sizes)
+            if isinstance(encoded, OutOfMemory) and len(batch) > 1:
+                sizes.ran_out(signature, len(batch))
+                continue
+            for _ in batch:
+                left.popleft()
+            if isinstance(encoded, Exception):
+                results.update(dict.fromkeys(batch, encoded))
             else:
-                results.update(zip(batch, ((value, tokens.layout) for value in tokens.values), strict=True))
+                results.update(zip(batch, ((value, encoded.layout) for value in encoded.values), strict=True))
     return (results[index] for index in range(len(inputs)))
+
+
+def _encode_batch(inputs: Sequence[ModelInput], embedder: Embedder, sizes: BatchSizes) -> Tokens | Exception:
+    try:
+        with sizes.measured(inputs[0].signature, len(inputs)):
+            return embedder.run(ModelInput.stack(inputs))
+    except Exception as error:  # noqa: BLE001  (kept whole in the Failure of each item)
+        what = f"{len(inputs)} input(s) of {embedder.request.card.id}"
+        return out_of_memory(error, what, embedder.device) or error

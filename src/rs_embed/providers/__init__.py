@@ -59,7 +59,8 @@ def open_provider(backend: str | Path | Provider) -> Provider:
     """The provider that a user means.
 
     Args:
-        backend: A name ("sample"), the path of a raster, or a provider, which is returned as it is.
+        backend: A name ("sample"), the path of a raster, a pattern of paths ("tiles/*.tif"), or a provider, which is
+            returned as it is.
 
     Raises:
         SpecError: It is none of these.
@@ -69,9 +70,10 @@ def open_provider(backend: str | Path | Provider) -> Provider:
     if isinstance(backend, str) and backend in _BACKENDS:
         return _BACKENDS[backend]()
     if isinstance(backend, Path) or (isinstance(backend, str) and _is_path(backend)):
-        from rs_embed.providers.local import LocalRasters  # not above: rasterio is slow to import
+        from rs_embed.providers.folder import RasterFolder, is_pattern  # not above: rasterio is slow to import
+        from rs_embed.providers.local import LocalRasters
 
-        return LocalRasters(backend)
+        return RasterFolder(str(backend)) if is_pattern(backend) else LocalRasters(backend)
     if isinstance(backend, _Fetches) and not isinstance(backend, str | type):
         return backend
     guess = nearest(backend, _BACKENDS) if isinstance(backend, str) else None

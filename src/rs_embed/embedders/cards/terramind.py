@@ -22,6 +22,8 @@ TerraMindKey = Literal[
 ]
 Normalize = Literal["terramind_stats", "none"]
 MergeMethod = Literal["mean", "max", "concat", "dict", "none"]
+TokenModality = Literal["S2L2A", "S1GRD", "S1RTC", "DEM", "LULC", "NDVI"]
+"""What TerraMind 1.0 can imagine."""
 
 
 def _several(value: object) -> object:
@@ -37,6 +39,18 @@ def _each_once(numbers: tuple[int, ...] | None) -> tuple[int, ...] | None:
     return numbers
 
 
+def _names(value: object) -> object:
+    """One name, several joined by "," or "+", and a list of them alike."""
+    return value.replace("+", ",").split(",") if isinstance(value, str) else value
+
+
+def _each_name_once(names: tuple[TokenModality, ...] | None) -> tuple[TokenModality, ...] | None:
+    if names is not None and (not names or len(set(names)) < len(names)):
+        raise ValueError("one or more modalities, each once")
+    return names
+
+
+Imagined = Annotated[tuple[TokenModality, ...] | None, BeforeValidator(_names), AfterValidator(_each_name_once)]
 Layers = Annotated[
     tuple[Annotated[int, Field(ge=0, le=23)], ...] | None, BeforeValidator(_several), AfterValidator(_each_once)
 ]
@@ -60,6 +74,19 @@ class TerraMindKnobs(WeightsKnobs):
     layers: Annotated[
         Layers, Field(description="blocks whose tokens are taken, from 0, such as 3,7,11; only the last is normed")
     ] = None
+    tim_modalities: Annotated[
+        Imagined,
+        Field(description="imagined from the input and read beside it, such as LULC,NDVI; needs the extra terratorch"),
+    ] = None
+    tim_seed: Annotated[int, Field(ge=0, le=2**31, description="seed of what is imagined")] = 0
+    tim_decoding_steps: Annotated[
+        int, Field(ge=1, le=196, description="in how many steps the tokens of an imagined modality are drawn")
+    ] = 1
+    tim_temperature: Annotated[float, Field(ge=0, le=100, description="of that draw; 0 takes the likeliest")] = 1.0
+    tim_top_p: Annotated[
+        float, Field(ge=0, le=1, description="draw among the likeliest that together have this probability; 0: all")
+    ] = 0.8
+    tim_top_k: Annotated[int, Field(ge=0, le=15360, description="draw among so many of the likeliest; 0: all")] = 0
 
 
 PUBLIC_NAMES = {

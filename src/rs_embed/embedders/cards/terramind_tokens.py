@@ -1,0 +1,114 @@
+"""What TerraMind 1.0 can imagine: six modalities as tokens, and the tokenizers that turn them into pixels and back.
+
+Source of names, sizes, statistics and repositories: terratorch 1.2.11, models/backbones/terramind
+(tokenizer/tokenizer_register.py, model/modality_info.py and model/terramind_register.py, v1). The commits and hashes
+of the published files could not be looked up when this was written, so `Weights.revision` is open.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from rs_embed.bands import Band, Unit, bands_of
+from rs_embed.embedders.card import BandStats, Modality, Weights
+from rs_embed.embedders.cards.terramind import L2A, V1, TokenModality
+from rs_embed.specs import SensorSpec
+
+PATCH_PX = 16
+"""Pixels under one token, a side."""
+
+LULC_CLASSES = (
+    *("no data", "water", "trees", "flooded vegetation", "crops", "built area"),
+    *("bare ground", "snow or ice", "clouds", "rangeland"),
+)
+"""By code. The package says only that there are ten, from the land cover of Esri; their order is that of the data set
+TerraMesh, as its users write it down, and was not seen in a file of the authors."""
+
+DECODER_DEPTHS: Mapping[str, int] = {
+    "terramind_v1_tiny": 4,
+    "terramind_v1_small": 6,
+    "terramind_v1_base": 12,
+    "terramind_v1_large": 24,
+}
+"""Authors' name of a model that can generate -> blocks of its decoder."""
+
+
+@dataclass(frozen=True)
+class TokenFacts:
+    """One modality as tokens."""
+
+    name: TokenModality
+    key: str
+    """In the checkpoint."""
+    tokenizer: str
+    """Name of the tokenizer in TerraTorch's registry."""
+    weights: Weights
+    bands: tuple[Band, ...]
+    """With the unit of the pixels that come out."""
+    mean: tuple[float, ...]
+    """One per band, in that unit."""
+    std: tuple[float, ...]
+    vocabulary: int = 15360
+    """How many token ids there are."""
+    lattice_px: int = 32
+    """Sides of an image must be a multiple: the diffusion decoder halves patches of 4 px three times."""
+
+    @property
+    def is_classes(self) -> bool:
+        """Whether pixels are codes of classes; then there is no diffusion, and no statistics."""
+        return self.bands[0].unit == Unit.CLASS
+
+    @property
+    def encoder_name(self) -> str:
+        """The name of these tokens as an input of the encoder."""
+        return self.name if self.name in ("LULC", "NDVI") else f"tok_{self.name}"
+
+
+def _facts(
+    name: TokenModality, bands: tuple[Band, ...], stats: tuple[tuple[float, float], ...], **sizes: int
+) -> TokenFacts:
+    return TokenFacts(
+        name,
+        key=f"tok_{name.lower().replace('s2', 'sen2').replace('s1', 'sen1')}@224",
+        tokenizer=f"terramind_v1_tokenizer_{name.lower()}",
+        weights=Weights(
+            f"ibm-esa-geospatial/TerraMind-1.0-Tokenizer-{name}", f"TerraMind_Tokenizer_{name}.pt", licence="Apache-2.0"
+        ),
+        bands=bands,
+        mean=tuple(mean for mean, _ in stats),
+        std=tuple(std for _, std in stats),
+        **sizes,
+    )
+
+
+def _of_card(name: Literal["S2L2A", "S1GRD", "S1RTC", "DEM"], collection: str, bands: tuple[str, ...]) -> TokenFacts:
+    """Pixels and tokens of a modality have the same statistics."""
+    modality = next(modality for modality in V1 if modality.name == name)
+    stats = tuple((modality.stats[band].mean, modality.stats[band].std) for band in bands)
+    return _facts(name, bands_of(collection, bands), stats)
+
+
+TOKENS: Mapping[str, TokenFacts] = {
+    facts.name: facts
+    for facts in (
+        _of_card("S2L2A", "COPERNICUS/S2_SR_HARMONIZED", L2A),
+        _of_card("S1GRD", "COPERNICUS/S1_GRD", ("VV", "VH")),
+        _of_card("S1RTC", "COPERNICUS/S1_RTC", ("VV", "VH")),
+        _of_card("DEM", "COPERNICUS/DEM/GLO30", ("DEM",)),
+        _facts("LULC", bands_of("TERRAMESH/LULC", ["LULC"]), ((0, 1),), vocabulary=4375, lattice_px=PATCH_PX),
+        _facts("NDVI", bands_of("TERRAMESH/NDVI", ["NDVI"]), ((0.327, 0.322),)),
+    )
+}
+"""By the name that users know."""
+
+
+def _map(name: Literal["LULC", "NDVI"]) -> Modality:
+    facts = TOKENS[name]
+    sensor = SensorSpec(f"TERRAMESH/{name}", (name,), composite="mosaic", fill_value="mean")
+    stats: dict[str, BandStats] = {name: BandStats(name, facts.bands[0].unit, facts.mean[0], facts.std[0])}
+    return Modality(name, sensor, stats, image_px=224, patch_px=PATCH_PX)
+
+
+MAPS = (_map("LULC"), _map("NDVI"))
+"""What generation takes beside the modalities of the card: the model knows these as tokens only, so their tokenizers
+read them. Of land cover, "mean" is 0, no data."""

@@ -1,0 +1,196 @@
+"""Any plain vision transformer of TerraTorch that a card describes: no code of its own for a model."""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import cast, final
+
+import torch
+from torch import Tensor, nn
+
+from rs_embed._optional import require
+from rs_embed._terratorch import leaving_no_trace, load_terratorch
+from rs_embed.chip import Chip
+from rs_embed.embedders._coordinates import centre_of
+from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows
+from rs_embed.embedders._networks import RANDOM_NOTE, RANDOM_SEED
+from rs_embed.embedders._normalize import Scaling, to_image, unscaled, z_score
+from rs_embed.embedders._weights import load_strict, locate, read_state_dict, strip_prefix
+from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
+from rs_embed.embedders.card import Modality
+from rs_embed.embedders.cards.terratorch import (
+    EXTRA,
+    Backbone,
+    LocationCode,
+    TerraTorchCard,
+    TerraTorchKnobs,
+    TimeCode,
+)
+from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
+from rs_embed.errors import WeightsNotFound
+from rs_embed.settings import LibrarySettings
+from rs_embed.specs import OutputSpec, SensorSpec
+
+IMAGE, TIME, LOCATION = "image", "time", "location"
+
+
+@final
+class TerraTorchEmbedder(Embedder):
+    """One image, and where the model takes them its date, place and pixel size; tokens of the last block."""
+
+    @staticmethod
+    def build(request: ModelRequest, settings: LibrarySettings) -> Network:
+        """TerraTorch's own module, with the tensors of the card's file loaded strictly.
+
+        Raises:
+            MissingDependency: TerraTorch is not installed.
+            WeightsError: The weights are missing, unreachable, corrupt, or those of another model.
+        """
+        card, knobs = cast("TerraTorchCard", request.card), cast("TerraTorchKnobs", request.knobs)
+        if card.weights is None:
+            raise WeightsNotFound(f"The card of {card.id} names no weights.", fix="add `weights` to the card")
+        if not knobs.pretrained:
+            return Network(make_module(card), f"random:{RANDOM_SEED}", RANDOM_NOTE)
+        file = locate(card.weights, ckpt=knobs.ckpt, offline=settings.offline, cache_dir=settings.cache_dir)
+        state = read_state_dict(file.path)
+        module = make_module(card)
+        load_strict(module, _renamed(state, card.backbone, module), source=str(file.path))
+        return Network(module, file.id)
+
+    @property
+    def _backbone(self) -> Backbone:
+        return cast("TerraTorchCard", self.request.card).backbone
+
+    @property
+    def _knobs(self) -> TerraTorchKnobs:
+        return cast("TerraTorchKnobs", self.request.knobs)
+
+    def geometry(self) -> InputGeometry:
+        """Windows of whole patches where the network takes any number of them, else of one size."""
+        modality = self.request.inputs[0][0]
+        lattice_px = modality.patch_px if self._backbone.any_size else modality.image_px
+        square = not self._backbone.any_size
+        return InputGeometry(modality.image_px, lattice_px, square=square, patch_px=modality.patch_px)
+
+    def check(self, output: OutputSpec) -> None:
+        """The extra must be there.
+
+        Raises:
+            MissingDependency: It is not.
+        """
+        require("terratorch", EXTRA)
+
+    def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
+        """Standardise, cut, and tell date and place as far as they are known."""
+        modality, sensor = self.request.inputs[0]
+        chip = chips[modality.name]
+        image = to_image(chip, modality, sensor, self._scaling(modality, sensor))
+        if self._knobs.normalize != "none":
+            image = image.minimum(self._brightest(modality, sensor))
+        cuts = cut_windows(image, frame)
+        told = self._told(chip, frame)
+        cover_m = self.request.scale_m * frame.zoom * frame.input_px[1]
+        return [
+            ModelInput({IMAGE: cut, **{name: values[number] for name, values in told.items()}}, ground_cover_m=cover_m)
+            for number, cut in enumerate(cuts)
+        ]
+
+    def _scaling(self, modality: Modality, sensor: SensorSpec) -> Scaling:
+        if self._knobs.normalize == "none":
+            return unscaled(modality, sensor)
+        return z_score(modality, sensor, clamp_sigma=None)
+
+    def _brightest(self, modality: Modality, sensor: SensorSpec) -> Tensor:
+        """`[C, 1, 1]`: the highest standardised value that training saw, by band."""
+        stats = [(modality.stats[band], self._backbone.saturation.get(band, math.inf)) for band in sensor.bands]
+        return torch.tensor([(limit - one.mean) / one.std for one, limit in stats])[:, None, None]
+
+    def _told(self, chip: Chip, frame: Frame) -> dict[str, list[Tensor]]:
+        """Date and place of each window. What is not known is left out, as the training did now and then."""
+        told: dict[str, list[Tensor]] = {}
+        backbone, when = self._backbone, chip.times[0]
+        if backbone.time is not None and when is not None and self._knobs.metadata:
+            told[TIME] = [TIME_CODES[backbone.time[1]](when)] * len(frame.windows)
+        if backbone.location is not None and chip.geobox is not None and self._knobs.metadata:
+            code = LOCATION_CODES[backbone.location[1]]
+            told[LOCATION] = [code(*centre_of(chip.geobox, window)) for window in frame.windows]
+        return told
+
+    def encode(self, batch: ModelInput) -> Tokens:
+        """Run the network; a map is laid out as tokens."""
+        backbone, image = self._backbone, batch.tensors[IMAGE]
+        told: dict[str, Tensor | float] = {
+            keyword[0]: batch.tensors[name]
+            for name, keyword in ((TIME, backbone.time), (LOCATION, backbone.location))
+            if keyword is not None and name in batch.tensors
+        }
+        if backbone.gsd is not None:
+            told[backbone.gsd] = batch.ground_cover_m / image.shape[-1]
+        outputs: Sequence[Tensor] = self.network.module(image, **told)
+        last = outputs[-1]
+        patch_px = self.request.inputs[0][0].patch_px
+        grid = TokenGrid("patch", image.shape[-2] // patch_px, image.shape[-1] // patch_px)
+        if last.ndim == 4:
+            return Tokens(last.flatten(2).mT, TokenLayout((grid,)))
+        return Tokens(last, TokenLayout((grid,), prefix=backbone.prefix_tokens))
+
+    @property
+    def normalization(self) -> str:
+        """The knob."""
+        return self._knobs.normalize
+
+
+def make_module(card: TerraTorchCard) -> nn.Module:
+    """The network as TerraTorch builds it, with random values that depend on nothing but the card.
+
+    Raises:
+        MissingDependency: TerraTorch is not installed.
+    """
+    registry = load_terratorch().backbones
+    with leaving_no_trace():
+        torch.manual_seed(RANDOM_SEED)
+        module = registry.build(card.backbone.builder, pretrained=False, **card.backbone.options, **card.arch)
+    return module.requires_grad_(False).eval()
+
+
+def _renamed(state: Mapping[str, Tensor], backbone: Backbone, module: nn.Module) -> dict[str, Tensor]:
+    """Tensors of the published file under the module's names, and those that the module brings itself."""
+    own = {
+        name: tensor
+        for name, tensor in module.state_dict().items()
+        if any(re.fullmatch(pattern, name) for pattern in backbone.own)
+    }
+    stripped = strip_prefix(state, backbone.strip, backbone.ignored)
+    return own | {backbone.prepend + name: tensor for name, tensor in stripped.items()}
+
+
+def _year_day(when: datetime) -> Tensor:
+    """`[1, 2]`: year and day of the year. Source: Prithvi-EO-2.0, inference.py (`tm_yday`)."""
+    return torch.tensor([[when.year, when.timetuple().tm_yday]], dtype=torch.float32)
+
+
+def _week_hour(when: datetime) -> Tensor:
+    """`[4]`. Source: Clay-foundation/model, docs/tutorials/clay-v1-wall-to-wall.ipynb (`normalize_timestamp`)."""
+    return _angles(when.isocalendar().week * 2 * math.pi / 52, when.hour * 2 * math.pi / 24)
+
+
+def _lat_lon(lon: float, lat: float) -> Tensor:
+    """`[2]`. Source: TerraTorch 1.2.11, prithvi_mae.py, LocationEncoder."""
+    return torch.tensor([lat, lon])
+
+
+def _lat_lon_angles(lon: float, lat: float) -> Tensor:
+    """`[4]`. Source: as `_week_hour` (`normalize_latlon`)."""
+    return _angles(math.radians(lat), math.radians(lon))
+
+
+def _angles(first: float, second: float) -> Tensor:
+    return torch.tensor([math.sin(first), math.cos(first), math.sin(second), math.cos(second)])
+
+
+TIME_CODES: Mapping[TimeCode, Callable[[datetime], Tensor]] = {"year_day": _year_day, "week_hour": _week_hour}
+LOCATION_CODES: Mapping[LocationCode, Callable[[float, float], Tensor]] = {
+    "lat_lon": _lat_lon,
+    "angles": _lat_lon_angles,
+}

@@ -1,0 +1,136 @@
+"""`generate`: from the modalities of a place to others of the same place."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast, get_args
+
+from rs_embed._call import Backend, Call, Dates, InputArrays, KnobValue, Modalities, Sensors, named, provider_of
+from rs_embed._checks import require_choice, require_number, require_whole
+from rs_embed.bands import did_you_mean
+from rs_embed.embedders.cards.terramind import TokenModality
+from rs_embed.embedders.cards.terramind_tokens import DECODER_DEPTHS, MAPS
+from rs_embed.embedders.catalog import get_card
+from rs_embed.errors import BandMismatch, KnobError, SpecError
+from rs_embed.generation.result import Generated
+from rs_embed.specs import OutputSpec, SpatialSpec, TemporalSpec
+
+if TYPE_CHECKING:
+    from rs_embed.embedders.card import ModelCard
+
+KNOBS = ("img", "pretrained", "ckpt", "model_key", "coords_tokenizer", "min_valid_fraction")
+"""Of the model's, those that generation has; values are always standardised as in the training."""
+
+
+def generate(
+    model_id: "str | ModelCard",
+    spatial: SpatialSpec | None = None,
+    temporal: TemporalSpec | None = None,
+    output_modalities: str | Sequence[str] = ("LULC",),
+    backend: Backend = "auto",
+    *,
+    modality: Modalities = None,
+    sensor: Sensors = None,
+    input_chw: InputArrays | None = None,
+    dates: Dates | None = None,
+    seed: int = 0,
+    steps: int = 10,
+    decoding_steps: int = 1,
+    temperature: float = 1.0,
+    top_p: float = 0.8,
+    top_k: int = 0,
+    tokenizer_ckpts: Mapping[str, str | Path] | None = None,
+    device: str = "auto",
+    progress: bool = True,
+    **knobs: KnobValue,
+) -> Generated:
+    """Modalities of a place that were not observed, imagined from those that were (TerraMind 1.0).
+
+    A large region is done in tiles; memory holds the whole region once for each output.
+
+    Args:
+        model_id: `terramind_1_0_tiny`, `_small`, `_base` or `_large`.
+        spatial: Where; `None` takes everything that a raster, the sample or `input_chw` holds.
+        temporal: Which days of imagery, half-open.
+        output_modalities: S2L2A, S1GRD, S1RTC, DEM, LULC, NDVI, in the order in which they are made: each sees those
+            before it. A list, or names joined by "+".
+        backend: As of `get_embedding`.
+        modality: What the model is given, such as "S2L2A+S1GRD"; any of the card's, LULC and NDVI.
+        sensor: Other imagery than the card's default, with the same bands.
+        input_chw: Your own pixels instead of a backend.
+        dates: When the frames of `input_chw` were acquired.
+        seed: Equal seeds give equal pixels on one machine.
+        steps: Of the diffusion that turns tokens into pixels, 1 to 1,000; land cover needs none. More is slower.
+        decoding_steps: In how many steps the tokens of a modality are drawn; later ones see earlier ones.
+        temperature: Of the draw; 0 takes the likeliest token.
+        top_p: Draw among the likeliest tokens that together have this probability; 0 draws among all.
+        top_k: Draw among so many of the likeliest; 0 draws among all.
+        tokenizer_ckpts: Modality -> file of its tokenizer, instead of the hub's.
+        device: "auto", "cpu", "cuda" or "cuda:0".
+        progress: Show a bar on a terminal or in a notebook.
+        **knobs: Of the model: `img` is the side of a tile, `pretrained=False` takes random weights and says so; `ckpt`,
+            `model_key`, `coords_tokenizer`, `min_valid_fraction` as for embeddings.
+
+    Raises:
+        MissingDependency: The extra `terratorch` is not installed.
+        RSEmbedError: One typed error per thing that can be wrong; see `rs_embed.errors`.
+    """
+    from rs_embed.embedders._terramind_generative import Sampling, require_generative  # loads torch
+    from rs_embed.generation.work import Options, work
+
+    outputs = _outputs(output_modalities)
+    card, given = _with_maps(get_card(model_id)), named(modality, input_chw)
+    require_generative(card, "generation")
+    own = {**_knobs_of_generation(knobs), "normalize": "terramind_stats"}
+    call = Call(card, OutputSpec.pooled(), sensor, given, None, "tile", device, "fp32", own)
+    require_generative(call.request.card, "generation")  # another one, where model_key names it
+    _require_all_bands(call, outputs)
+    sampling = Sampling(
+        require_whole("seed", seed, 0, 2**31),
+        require_whole("decoding_steps", decoding_steps, 1, 196),
+        require_number("temperature", temperature, 0, 100),
+        require_number("top_p", top_p, 0, 1),
+        require_whole("top_k", top_k, 0, 15360),
+    )
+    options = Options(outputs, sampling, require_whole("steps", steps, 1, 1000), dict(tokenizer_ckpts or {}))
+    return work(
+        call.plan(provider_of(backend, input_chw, call, dates), [spatial], [temporal]), options, progress=progress
+    )
+
+
+def _outputs(names: str | Sequence[str]) -> tuple[TokenModality, ...]:
+    chosen = tuple(names.split("+")) if isinstance(names, str) else tuple(names)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise SpecError(f"Wanted each output modality once, found {chosen}.", fix='for example ["LULC", "DEM"]')
+    for name in chosen:
+        require_choice("output_modalities", name, get_args(TokenModality))
+    return cast("tuple[TokenModality, ...]", chosen)
+
+
+def _knobs_of_generation(knobs: Mapping[str, KnobValue]) -> Mapping[str, KnobValue]:
+    for name in knobs:
+        if name not in KNOBS:
+            raise KnobError(
+                f"Wanted a knob that generation has, found {name!r}.",
+                known=", ".join(KNOBS),
+                fix=did_you_mean(name, KNOBS),
+            )
+    return knobs
+
+
+def _with_maps(card: "ModelCard") -> "ModelCard":
+    return replace(card, modalities=(*card.modalities, *MAPS)) if card.model_key in DECODER_DEPTHS else card
+
+
+def _require_all_bands(call: Call, outputs: Sequence[str]) -> None:
+    both = [modality.name for modality, _ in call.request.inputs if modality in MAPS and modality.name in outputs]
+    if both:
+        raise SpecError(f"Wanted {both[0]} given or generated, found both.", fix="leave it out of one of them")
+    for modality, sensor in call.request.inputs:
+        if sensor.bands != modality.sensor.bands:
+            raise BandMismatch(
+                f"Generation takes all bands of {modality.name}, in the model's order.",
+                wanted=", ".join(modality.sensor.bands),
+                found=", ".join(sensor.bands),
+                fix="leave `sensor` out, or give one with these bands",
+            )

@@ -1,0 +1,133 @@
+"""The networks of a generation, loaded at most once."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from rs_embed.embedders._terramind_generative import (
+    RANDOM_NOTE,
+    RANDOM_SEED,
+    Imagination,
+    Sampling,
+    Tokenizer,
+    load_tokenizer,
+    own_random_numbers,
+    pick_state,
+    random_values,
+)
+from rs_embed.embedders._weights import load_strict, locate, read_state_dict
+from rs_embed.embedders.base import ModelRequest, Network
+from rs_embed.embedders.cards.terramind import TerraMindKnobs, TokenModality
+from rs_embed.embedders.cards.terramind_tokens import MAPS, TOKENS
+from rs_embed.encoders.layers import Recent
+from rs_embed.errors import WeightsNotFound
+from rs_embed.settings import LibrarySettings
+
+_SAMPLERS: Recent[Network] = Recent(1)
+_TOKENIZERS: Recent[Tokenizer] = Recent(6)
+"""At most as many as there are modalities; 0.7 to 1.2 GB each in memory."""
+_LOADING = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What one generation runs."""
+
+    sampler: Network
+    tokenizers: Mapping[str, Tokenizer]
+    """Of the outputs, and of what is given as a map."""
+
+    def imagine(self, given: Mapping[str, Tensor], sampling: Sampling, seed: int) -> dict[str, Tensor]:
+        """Token ids `[row, col]` of each output, of one window."""
+        read = {
+            name: self.tokenizers[name].encode(values) if name in ("LULC", "NDVI") else values
+            for name, values in given.items()
+        }
+        with self.sampler.lock:
+            module = cast("Imagination", self.sampler.module)
+            ids = module.imagine(read, replace(sampling, seed=seed))
+        return {name: values.cpu() for name, values in ids.items()}
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Identity of all weights."""
+        return {"model": self.sampler.weights_id} | {
+            name: tokenizer.network.weights_id for name, tokenizer in self.tokenizers.items()
+        }
+
+    @property
+    def note(self) -> str | None:
+        """A warning that must travel with the pixels."""
+        return self.sampler.note or next(
+            (one.network.note for one in self.tokenizers.values() if one.network.note), None
+        )
+
+
+def networks_for(
+    request: ModelRequest,
+    outputs: Sequence[TokenModality],
+    tokenizer_ckpts: Mapping[str, str | Path],
+    device: torch.device,
+) -> Networks:
+    """Decoder and tokenizers of a request, with the weights that it names.
+
+    Raises:
+        WeightsError: Some are missing, unreachable, corrupt, or those of another model.
+    """
+    knobs = cast("TerraMindKnobs", request.knobs)
+    key = (request.card.id, request.modality_names, tuple(outputs), knobs.pretrained, stamp(knobs.ckpt), device)
+    with _LOADING:
+        sampler = _SAMPLERS.get(key, lambda: load_sampler(request, outputs, device))
+    read = [name for name in TOKENS if name in request.modality_names and name in (modality.name for modality in MAPS)]
+    tokenizers = {
+        name: tokenizer_for(name, tokenizer_ckpts.get(name), pretrained=knobs.pretrained, device=device)
+        for name in (*outputs, *read)
+    }
+    return Networks(sampler, tokenizers)
+
+
+def tokenizer_for(name: str, ckpt: str | Path | None, *, pretrained: bool, device: torch.device) -> Tokenizer:
+    """The tokenizer of a modality; see `load_tokenizer`."""
+    path = None if ckpt is None else Path(ckpt).expanduser()
+    with _LOADING:
+        return _TOKENIZERS.get(
+            (name, stamp(path), pretrained, device),
+            lambda: load_tokenizer(TOKENS[name], ckpt=path, pretrained=pretrained, device=device),
+        )
+
+
+def stamp(ckpt: Path | None) -> tuple[str, int, int] | None:
+    """Path, size and time of a file, so that one that was replaced is read again."""
+    if ckpt is None:
+        return None
+    if not ckpt.is_file():
+        return str(ckpt), 0, 0
+    status = ckpt.stat()
+    return str(ckpt), status.st_size, status.st_mtime_ns
+
+
+def load_sampler(request: ModelRequest, outputs: Sequence[TokenModality], device: torch.device) -> Network:
+    """Encoder and decoder as a sampler of these outputs, with the weights that the request names.
+
+    Raises:
+        WeightsError: They are missing, unreachable, corrupt, or those of another model.
+    """
+    card, knobs, settings = request.card, cast("TerraMindKnobs", request.knobs), LibrarySettings.read()
+    if card.weights is None:
+        raise WeightsNotFound(f"The card of {card.id} names no weights.", fix="add `weights` to the card")
+    file = None
+    if knobs.pretrained:  # before the modules are made: a file that is not there is told at once
+        file = locate(card.weights, ckpt=knobs.ckpt, offline=settings.offline, cache_dir=settings.cache_dir)
+    with own_random_numbers(RANDOM_SEED):
+        module = Imagination(card, request.modality_names, outputs)
+    if file is None:
+        random_values(module)
+        return Network(module.to(device), f"random:{RANDOM_SEED}", RANDOM_NOTE)
+    load_strict(module.model, pick_state(read_state_dict(file.path), module.model), source=str(file.path))
+    module.requires_grad_(False).eval()
+    return Network(module.to(device), file.id)

@@ -1,0 +1,127 @@
+"""A region in tiles: tokens and pixels of overlapping windows become one raster without a seam.
+
+Three things keep seams small. Where windows overlap, a token is taken from the one window that sees it best, and all
+of them are decoded with that one. The noise that a diffusion starts from lies on the region, not on the window. And
+pixels are blended with weights that fall off towards the edge of a window.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rs_embed.embedders._framing import Frame, Window
+from rs_embed.embedders._terramind_generative import Tokenizer
+from rs_embed.embedders.cards.terramind_tokens import LULC_CLASSES, PATCH_PX, TokenFacts
+
+NOISE_PX = 32
+"""Noise is drawn in squares of this side, each with a seed of its own; windows start on multiples of it, but for
+classes, which need no noise."""
+SEED_STRIDE = 1_000_003
+"""Between the seeds of two tiles: each step of the sampler takes the next number."""
+
+
+def tile_seed(seed: int, tile: int) -> int:
+    """The sampler's seed of a tile; the first tile has that of the call."""
+    return seed + SEED_STRIDE * tile
+
+
+def stitch_ids(ids: Sequence[Tensor], frame: Frame) -> Tensor:
+    """Token ids of a whole frame, `[row, col]`: ids are names, so each comes from one window, the nearest.
+
+    Args:
+        ids: `[row, col]` of each window of the frame.
+    """
+    rows, cols = (side // PATCH_PX for side in frame.extent_px)
+    whole, best = torch.zeros(rows, cols, dtype=torch.long), torch.zeros(rows, cols)
+    for window, values in zip(frame.windows, ids, strict=True):
+        there = _cells(window)
+        nearness = _tent(values.shape[0])[:, None] * _tent(values.shape[1])
+        nearer = nearness > best[there]
+        whole[there][nearer] = values[nearer]
+        best[there][nearer] = nearness[nearer]
+    return whole
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """How tokens become pixels; classes need none of it."""
+
+    seed: int = 0
+    """Of the noise that it begins with."""
+    steps: int = 10
+
+
+def decode_tiles(
+    tokenizer: Tokenizer, ids: Tensor, frame: Frame, diffusion: Diffusion, advance: Callable[[], None] = lambda: None
+) -> Tensor:
+    """Pixels `[band, height, width]` of the tokens of a frame, standardised; or class codes `[1, height, width]`.
+
+    Windows are averaged; classes are voted for, each window's vote weighing as its pixels would.
+
+    Args:
+        ids: `[row, col]` of the whole frame.
+        advance: Called after each window.
+    """
+    classes, facts = len(LULC_CLASSES), tokenizer.facts
+    height, width = frame.extent_px
+    layers = classes if facts.is_classes else len(facts.bands)
+    total, weights = torch.zeros(layers, height, width), torch.zeros(height, width)
+    for window in frame.windows:
+        noise = None if facts.is_classes else region_noise(facts, window, diffusion.seed)
+        pixels = tokenizer.decode(ids[_cells(window)], noise, diffusion.steps)
+        if facts.is_classes:
+            pixels = torch.nn.functional.one_hot(pixels[0].long(), classes).permute(2, 0, 1).float()
+        weight = _tent(window.height)[:, None] * _tent(window.width)
+        there = slice(window.row, window.row + window.height), slice(window.col, window.col + window.width)
+        total[:, *there] += pixels * weight
+        weights[there] += weight
+        advance()
+    if facts.is_classes:
+        return total.argmax(dim=0, keepdim=True)
+    return total.div_(weights)
+
+
+def region_noise(facts: TokenFacts, window: Window, seed: int) -> Tensor:
+    """Standard normal noise `[band, height, width]` of a window; where two overlap, both see the same."""
+    squares = [
+        [
+            _square(facts, seed, row, col)
+            for col in range(window.col // NOISE_PX, (window.col + window.width) // NOISE_PX)
+        ]
+        for row in range(window.row // NOISE_PX, (window.row + window.height) // NOISE_PX)
+    ]
+    return torch.cat([torch.cat(line, dim=2) for line in squares], dim=1)
+
+
+def _square(facts: TokenFacts, seed: int, row: int, col: int) -> Tensor:
+    digest = hashlib.blake2b(f"{seed} {facts.name} {row} {col}".encode(), digest_size=7).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest))
+    return torch.randn(len(facts.bands), NOISE_PX, NOISE_PX, generator=generator)
+
+
+def to_pixels(facts: TokenFacts, found: Tensor) -> NDArray[np.float32] | NDArray[np.uint8]:
+    """Standardised values in the modality's unit, float32; or class codes, uint8."""
+    if facts.is_classes:
+        return found.to(torch.uint8).numpy()
+    mean, std = (torch.tensor(values)[:, None, None] for values in (facts.mean, facts.std))
+    return (found * std + mean).numpy()
+
+
+def at_limit(facts: TokenFacts, found: Tensor) -> float:
+    """Share of the values that stand at the decoder's limit: it clamps at one standard deviation from the mean."""
+    return 0.0 if facts.is_classes else float((found.abs() >= 1 - 1e-6).float().mean())
+
+
+def _cells(window: Window) -> tuple[slice, slice]:
+    row, col = window.row // PATCH_PX, window.col // PATCH_PX
+    return slice(row, row + window.height // PATCH_PX), slice(col, col + window.width // PATCH_PX)
+
+
+def _tent(length: int) -> Tensor:
+    ramp = torch.arange(length, dtype=torch.float32)
+    return torch.minimum(ramp + 0.5, length - ramp - 0.5)

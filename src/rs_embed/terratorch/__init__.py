@@ -1,0 +1,14 @@
+"""THOR and AnySat as backbones of TerraTorch: importing this package registers them.
+
+`BACKBONE_REGISTRY.build("thor_v1_base", ...)` then gives our own encoder (`rs_embed.encoders`), trainable. The options
+are those of `build_thor` and `build_anysat`. On the command line, `python -m rs_embed.terratorch` is `terratorch` with
+them, and `--custom_modules_path` takes a folder whose `__init__.py` imports this package.
+"""
+
+from rs_embed.terratorch.anysat import AnySatBackbone, build_anysat
+from rs_embed.terratorch.registry import register
+from rs_embed.terratorch.thor import ThorBackbone, build_thor
+
+__all__ = ["AnySatBackbone", "ThorBackbone", "build_anysat", "build_thor"]
+
+register()

@@ -1,0 +1,174 @@
+"""THOR as a TerraTorch backbone: our encoder behind the options of the authors' extension.
+
+Source of names and meanings: FM4CS/thor_terratorch_ext, README.md and models/backbones/thor_vit.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from rs_embed.embedders._vit_mae_utils import to_grid
+from rs_embed.embedders.card import ModelCard
+from rs_embed.embedders.onthefly_thor import KEYS
+from rs_embed.encoders.thor import ThorEncoder
+from rs_embed.encoders.thor_bands import kernel_name, resolve_bands
+from rs_embed.encoders.thor_patchify import Strategy, ThorGeometry, plan_geometry
+from rs_embed.errors import BandMismatch, SpecError
+from rs_embed.terratorch._encoders import one_of, trainable
+
+Merge = Literal["mean", "sum", "max", "concat"]
+MERGES: tuple[Merge, ...] = get_args(Merge)
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+Bands = Sequence[str] | Mapping[str, Sequence[str]]
+
+S2_BANDS = (
+    *("COASTAL_AEROSOL", "BLUE", "GREEN", "RED", "NIR_BROAD", "RED_EDGE_1", "RED_EDGE_2", "RED_EDGE_3"),
+    *("NIR_NARROW", "WATER_VAPOR", "SWIR_1", "SWIR_2"),
+)
+DEFAULT_BANDS = (*S2_BANDS, "VV", "VH")
+GROUND_COVER_M, PATCH_PX = 2880, 8
+INPUT_PARAMS = ("ground_covers", "flexivit_patch_size_seqs", "select_patch_strategy")
+"""What `input_params` may hold; the reference patch size of the authors' fourth is a constant of the encoder."""
+
+
+class ThorBackbone(nn.Module):
+    """THOR over one selection of bands and one extent of ground.
+
+    Takes `[batch, channel, height, width]`, square, standardised, of any pixel size: channels in the order of
+    `model_bands`; or, where `model_bands` tells them by modality, those tensors by name. Gives one tensor a layer:
+    `[batch, token, dim]`, or with `merge_method` maps `[batch, channel, row, col]`.
+    """
+
+    def __init__(
+        self,
+        encoder: ThorEncoder,
+        *,
+        geometry: ThorGeometry,
+        modalities: tuple[str, ...],
+        layers: tuple[int, ...],
+        merge: Merge | None,
+    ) -> None:
+        """Freeze what these bands do not use, so that every parameter that wants a gradient gets one."""
+        super().__init__()
+        self.encoder = encoder
+        self._geometry, self._modalities, self._layers, self._merge = geometry, modalities, layers, merge
+        dim = encoder.norm.normalized_shape[0]
+        wide = len(geometry.groups) if merge == "concat" else 1
+        self.out_channels = [dim * wide for _ in layers]
+        for name, parameter in encoder.named_parameters():
+            parameter.requires_grad_(self._uses(name))
+
+    def _uses(self, name: str) -> bool:
+        kernels = {kernel_name(band) for group in self._geometry.groups for band in group.bands}
+        match name.split("."):
+            case ["norm", _]:
+                return False
+            case ["ind_patch_embed", "patch_embed", kernel, _]:
+                return kernel in kernels
+            case ["band_embed", group]:
+                return group in {one.name for one in self._geometry.groups}
+            case ["blocks", block, *_]:
+                return int(block) <= max(self._layers)
+        return True
+
+    def forward(self, x: Tensor | Mapping[str, Tensor], **_: object) -> list[Tensor]:
+        """Encode a batch; other keys of TerraTorch's batches are passed over.
+
+        Raises:
+            BandMismatch: Other modalities or channels than `model_bands` tells.
+            InputError: The image is not square.
+        """
+        images = x if isinstance(x, Tensor) else self._joined(x)
+        outputs = self.encoder.intermediates(images, self._geometry)
+        chosen = [outputs[layer] for layer in self._layers]
+        if self._merge is None:
+            return chosen
+        return [to_grid(tokens, self._geometry.layout, self._merge) for tokens in chosen]
+
+    def _joined(self, x: Mapping[str, Tensor]) -> Tensor:
+        if set(x) != set(self._modalities):
+            raise BandMismatch(
+                f"Wanted {', '.join(self._modalities) or 'one tensor of all bands'}, found {', '.join(x)}.",
+                fix="give model_bands by modality, such as {'S2L2A': ['BLUE', ...]}; or concat_bands: true",
+            )
+        return torch.cat([x[name] for name in self._modalities], dim=1)
+
+
+def build_thor(
+    card: ModelCard,
+    *,
+    pretrained: bool = True,
+    ckpt: str | Path | None = None,
+    model_bands: Bands = DEFAULT_BANDS,
+    input_params: Mapping[str, object] | None = None,
+    ground_cover: int | Sequence[int] | None = None,
+    patch_sizes: int | Sequence[int] | None = None,
+    select_patch_strategy: Strategy | None = None,
+    merge_method: Merge | None = None,
+    out_indices: Sequence[int] | None = None,
+) -> ThorBackbone:
+    """The backbone of a THOR card.
+
+    Args:
+        card: Which size.
+        pretrained: Whether to load the authors' weights.
+        ckpt: A file to load in place of the hub's.
+        model_bands: Channels in order, as "BLUE", "NIR_BROAD", "VV", "EW_HH", "VV_60", "OA01_REFLECTANCE"; by modality
+            if the data module gives several tensors. By default all of Sentinel-2 and VV, VH.
+        input_params: `ground_covers` (one: metres along a side of the image, by default 2880),
+            `flexivit_patch_size_seqs` (pixels of a band, by default 8) and `select_patch_strategy`.
+        ground_cover: The same as in `input_params`, as the authors have it since, and before it; so the next two.
+        patch_sizes: See `ground_cover`.
+        select_patch_strategy: See `ground_cover`.
+        merge_method: How band groups become one map; `None` leaves tokens.
+        out_indices: Which blocks' outputs, by default all.
+
+    Raises:
+        BandMismatch: A band that THOR does not know, or one twice.
+        SpecError: An option that is unknown or does not fit the others.
+        WeightsError: The weights could not be had.
+    """
+    merge = one_of("merge_method", merge_method, (None, *MERGES))
+    by_modality = model_bands if isinstance(model_bands, Mapping) else {"": model_bands}
+    newer = dict(zip(INPUT_PARAMS, (ground_cover, patch_sizes, select_patch_strategy), strict=True))
+    params = {**(input_params or {}), **{name: value for name, value in newer.items() if value is not None}}
+    geometry = _geometry([band for bands in by_modality.values() for band in bands], params)
+    layers = _layers(card.arch["depth"], out_indices)
+    encoder = trainable(lambda: ThorEncoder(**card.arch), card, KEYS, pretrained=pretrained, ckpt=ckpt)
+    modalities = tuple(by_modality) if isinstance(model_bands, Mapping) else ()
+    return ThorBackbone(encoder, geometry=geometry, modalities=modalities, layers=layers, merge=merge)
+
+
+def _geometry(names: Sequence[str], params: Mapping[str, object]) -> ThorGeometry:
+    bands, sizes = resolve_bands(names)
+    unknown = [name for name in params if name not in INPUT_PARAMS]
+    if unknown:
+        raise SpecError(
+            f"Wanted {', '.join(INPUT_PARAMS)} in input_params, found {', '.join(unknown)}.", fix="leave the others out"
+        )
+    covers = _whole_numbers("ground_covers", params.get("ground_covers", [GROUND_COVER_M]))
+    if len(covers) != 1:
+        raise SpecError(f"Wanted one ground cover, found {covers}.", fix=f"ground_covers=[{GROUND_COVER_M}]")
+    patches_px = _whole_numbers("flexivit_patch_size_seqs", params.get("flexivit_patch_size_seqs", [PATCH_PX]))
+    strategy = one_of("select_patch_strategy", params.get("select_patch_strategy", "min"), STRATEGIES)
+    return plan_geometry(bands, covers[0], patches_px, strategy, sizes)
+
+
+def _whole_numbers(name: str, value: object) -> list[int]:
+    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if not all(isinstance(one, int) for one in values):
+        raise SpecError(f"Wanted {name} as whole numbers, found {value!r}.", fix=f"{name}=[...]")
+    return list(values)
+
+
+def _layers(depth: int, indices: Sequence[int] | None) -> tuple[int, ...]:
+    layers = tuple(range(depth)) if indices is None else tuple(index % depth for index in indices)
+    if not layers or any(not -depth <= index < depth for index in indices or ()):
+        raise SpecError(
+            f"Wanted out_indices between {-depth} and {depth - 1}, found {list(indices or ())}.",
+            fix="leave it out for all layers, or [-1] for the last",
+        )
+    return layers

@@ -1,0 +1,25 @@
+"""The page on generation says what is true where TerraTorch is installed."""
+
+from importlib.util import find_spec
+
+import pytest
+
+if find_spec("terratorch") is None:
+    pytest.skip("terratorch is not installed here: `make parity` runs this with it", allow_module_level=True)
+
+from test_docs import ROOT, blocks_of, run_python
+
+PAGE = "docs/generation.md"
+
+
+def test_every_block_that_needs_terratorch_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    ran = []
+    for block in blocks_of(ROOT / PAGE):
+        if block.language == "python" and block.how in ("", "terratorch"):
+            run_python(block, PAGE, names)
+            ran.append(block.how)
+    assert ran.count("terratorch") >= 3
+    assert {path.name for path in (tmp_path / "maps").iterdir()} == {"LULC.tif", "DEM.tif", "S1GRD.tif"}
+    assert (tmp_path / "maps.png").exists() and (tmp_path / "radar_again.tif").exists()

@@ -1,0 +1,132 @@
+"""TerraTorch comes late, leaves no trace, and comes even where torchvision was built for another device."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from rs_embed._terratorch import load_terratorch
+from rs_embed.errors import MissingDependency
+
+INSTALLED = find_spec("terratorch") is not None
+with_terratorch = pytest.mark.skipif(not INSTALLED, reason="terratorch is not installed here: `make parity`")
+
+STATE = """
+import json, logging, os, random, signal, sys, threading, warnings
+import numpy as np, torch
+from rs_embed._terratorch import OWN_PACKAGES, load_terratorch
+for name in OWN_PACKAGES: __import__(name)
+for name in ("urllib3", "mine"): logging.getLogger(name).addHandler(logging.NullHandler())
+warnings.simplefilter("error", ResourceWarning)
+torch.set_num_threads(1)
+
+def state():
+    loggers = {
+        name: [one.level, one.propagate, one.disabled, str(one.handlers), str(one.filters)]
+        for name, one in logging.root.manager.loggerDict.items() if isinstance(one, logging.Logger)
+    }
+    return {
+        "environment": dict(os.environ),
+        "warnings": [str(warnings.filters), str(warnings.showwarning), str(warnings.formatwarning)],
+        "root logger": [logging.root.level, str(logging.root.handlers), logging.root.manager.disable],
+        "kind of logger": [str(logging.getLoggerClass()), str(logging.getLogRecordFactory())],
+        **{f"logger {name}": told for name, told in loggers.items() if name in KNOWN},
+        "precision": torch.get_float32_matmul_precision(),
+        "tf32": [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32],
+        "cudnn": [torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic],
+        "torch": [str(torch.get_default_dtype()), torch.is_grad_enabled(), torch.get_num_threads()],
+        "random": [hash(random.getstate()), str(np.random.get_state()), torch.get_rng_state().tolist()],
+        "numpy": [np.geterr(), str(np.get_printoptions())],
+        "signals": str({number: signal.getsignal(number) for number in signal.valid_signals()}),
+        "hooks": [str(hook) for hook in (sys.excepthook, sys.displayhook, threading.excepthook, sys.unraisablehook)],
+        "interpreter": [sys.path[:], sys.getrecursionlimit(), sys.getswitchinterval(), os.getcwd()],
+        "streams": [str(sys.stdout), str(sys.stderr)],
+        "threads": [thread.name for thread in threading.enumerate()],
+    }
+
+KNOWN = {name for name, one in logging.root.manager.loggerDict.items() if isinstance(one, logging.Logger)}
+before = state()
+loaded = load_terratorch()
+after = state()
+assert "terratorch" in sys.modules and "terramind_v1_tiny" in loaded.own_backbones
+print(json.dumps({name: [before[name], after[name]] for name in before if before[name] != after[name]}))
+"""
+
+
+def run(code: str, *options: str, **variables: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, **variables}
+    return subprocess.run(
+        [sys.executable, *options, "-c", code], capture_output=True, text=True, env=environment, timeout=240
+    )
+
+
+@with_terratorch
+def test_loading_terratorch_leaves_the_process_as_it_was_and_says_nothing_by_itself():
+    done = run(STATE)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {}
+    assert done.stderr == ""
+
+
+@pytest.fixture
+def torchvision_that_does_not_load(tmp_path) -> Path:
+    """The real package without its compiled part, as if that were for another device."""
+    folder = tmp_path / "torchvision"
+    folder.mkdir()
+    for path in Path(find_spec("torchvision").origin).parent.iterdir():
+        if not path.name.startswith("_C"):
+            (folder / path.name).symlink_to(path)
+    return tmp_path
+
+
+@with_terratorch
+def test_a_torchvision_of_another_device_is_told_of_in_one_sentence_and_worked_around(torchvision_that_does_not_load):
+    path = os.pathsep.join([str(torchvision_that_does_not_load), os.environ.get("PYTHONPATH", "")])
+    broken = run("import torchvision", PYTHONPATH=path)
+    assert "operator torchvision::nms does not exist" in broken.stderr  # the trap is really there
+    done = run(
+        """
+import logging, warnings, torch
+logging.basicConfig(level="INFO", format="%(message)s")
+from rs_embed._terratorch import load_terratorch
+with warnings.catch_warnings(record=True) as caught:
+    loaded = load_terratorch()
+print(*(f"{one.category.__name__}: {one.message}" for one in caught), sep="\\n")
+import torchvision
+print(torchvision.__file__)
+model = loaded.backbones.build("terramind_v1_tiny", pretrained=False, modalities=["S2L2A"])
+print(*model(torch.zeros(1, 12, 224, 224))[-1].shape)
+""",
+        PYTHONPATH=path,
+    )
+    assert done.returncode == 0, done.stderr
+    warning, place, shape = done.stdout.splitlines()
+    assert warning.startswith("RSEmbedWarning: torchvision ")
+    assert warning.endswith("run: uv pip install --reinstall --torch-backend=auto torch torchvision")
+    assert place.startswith(str(torchvision_that_does_not_load))
+    assert shape == "1 196 192"
+    assert "Loading TerraTorch and some 140 packages" in done.stderr
+
+
+@pytest.mark.skipif(INSTALLED, reason="terratorch is installed here")
+def test_a_folder_of_that_name_is_not_taken_for_the_package(tmp_path, monkeypatch):
+    (tmp_path / "terratorch").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MissingDependency, match=r"eo-rs-embed\[terratorch\]"):
+        load_terratorch()
+
+
+@pytest.mark.skipif(INSTALLED, reason="terratorch is installed here")
+def test_without_the_extra_the_error_says_how_to_get_it():
+    with pytest.raises(MissingDependency, match=r"eo-rs-embed\[terratorch\]"):
+        load_terratorch()
+
+
+@pytest.mark.skipif(INSTALLED, reason="terratorch is installed here")
+def test_without_the_extra_the_backbones_say_how_to_get_it():
+    with pytest.raises(MissingDependency, match=r"eo-rs-embed\[terratorch\]"):
+        import rs_embed.terratorch  # noqa: F401

@@ -1,0 +1,112 @@
+"""A folder of rasters is embedded file by file, in one call."""
+
+from importlib.resources import files
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.windows import Window
+
+from rs_embed import OutputSpec, PointBuffer, export_embeddings, get_embedding, open_run, raster_places
+from rs_embed.errors import OutsideCoverage, ReadError, SpecError
+from rs_embed.exports import retry_export
+from rs_embed.geo import project
+
+SAMPLE = str(files("rs_embed") / "data/sample/s2_l2a_12band_10m.tif")
+MODEL = "mosaiks_rcf"
+
+
+def cut(path, col, row, *, size=(96, 80), day=None, bands=None, plus=0):
+    """A part of the sample scene, in a file of its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(SAMPLE) as scene:
+        window = Window(col, row, *size)
+        indexes = bands or list(scene.indexes)
+        profile = {"driver": "GTiff", "crs": scene.crs, "dtype": scene.dtypes[0], "count": len(indexes)}
+        profile |= {"width": size[0], "height": size[1], "transform": scene.window_transform(window)}
+        with rasterio.open(path, "w", **profile) as tile:
+            tile.write(scene.read(indexes, window=window) + plus)
+            tile.descriptions = [scene.descriptions[index - 1] for index in indexes]
+            if day is not None:
+                tile.update_tags(TIFFTAG_DATETIME=f"{day.replace('-', ':')} 10:10:31")
+
+
+@pytest.fixture
+def tiles(tmp_path):
+    """Four files: two beside each other, one that lies on both, and one of the first ground on another day."""
+    cut(tmp_path / "tiles/a.tif", 0, 0, day="2017-06-13")
+    cut(tmp_path / "tiles/b.tif", 96, 0, day="2017-06-13")
+    cut(tmp_path / "tiles/over.tif", 48, 0, day="2017-06-13", plus=100)
+    cut(tmp_path / "tiles/later.tif", 0, 0, day="2017-07-03", plus=250)
+    return tmp_path / "tiles"
+
+
+def test_every_file_becomes_a_row_with_its_name_and_day(tiles):
+    places = raster_places(tiles / "*.tif")
+    assert [place.id for place in places] == ["a", "b", "later", "over"]
+    assert [str(place.window.start) for place in places] == ["2017-06-13", "2017-06-13", "2017-07-03", "2017-06-13"]
+
+
+def test_each_vector_of_an_export_is_that_of_its_own_file(tiles, tmp_path):
+    pattern = str(tiles / "*.tif")
+    report = export_embeddings(MODEL, raster_places(pattern), tmp_path / "run", backend=pattern)
+    assert (report.ok, report.failed) == (4, 0)
+    run = open_run(tmp_path / "run")
+    vectors = dict(zip(run.to_frame()["id"], run.matrix(), strict=True))
+    for name, vector in vectors.items():
+        np.testing.assert_allclose(vector, get_embedding(MODEL, backend=tiles / f"{name}.tif").data, atol=1e-6)
+    assert not np.allclose(vectors["a"], vectors["later"])
+    assert sorted(one.meta.inputs[0].scene_ids for one in run.embeddings()) == [(name,) for name in sorted(vectors)]
+
+
+def test_each_grid_of_an_export_lies_on_its_own_file(tiles, tmp_path):
+    pattern = str(tiles / "*.tif")
+    export_embeddings(MODEL, raster_places(pattern), tmp_path / "run", backend=pattern, output=OutputSpec.grid())
+    grids = open_run(tmp_path / "run").grids()
+    for name in ("a", "b", "later", "over"):
+        alone, found = (
+            get_embedding(MODEL, backend=tiles / f"{name}.tif", output=OutputSpec.grid()),
+            grids.embedding(name),
+        )
+        assert found.geobox == alone.geobox
+        np.testing.assert_allclose(found.data, alone.data, atol=1e-6)
+
+
+def test_a_file_without_the_bands_fails_alone_and_the_run_can_be_taken_up_again(tiles, tmp_path):
+    cut(tiles / "rgb.tif", 96, 100, bands=[4, 3, 2])
+    pattern = str(tiles / "*.tif")
+    report = export_embeddings(MODEL, raster_places(pattern), tmp_path / "run", backend=pattern)
+    assert (report.ok, report.failed) == (4, 1)
+    again = retry_export(tmp_path / "run")
+    assert (again.ok, again.failed) == (4, 1)
+
+
+def test_points_are_read_from_the_file_that_covers_them(tiles):
+    with rasterio.open(tiles / "b.tif") as tile:
+        x, y = tile.transform @ (70, 40)
+        lon, lat = (values[0] for values in project(np.array([x]), np.array([y]), str(tile.crs), "EPSG:4326"))
+    place = PointBuffer(lon=lon, lat=lat, buffer_m=100)
+    found = get_embedding(MODEL, place, backend=str(tiles / "*.tif"))
+    np.testing.assert_array_equal(found.data, get_embedding(MODEL, place, backend=tiles / "b.tif").data)
+    with pytest.raises(OutsideCoverage, match="in the folder"):
+        get_embedding(MODEL, PointBuffer(lon=lon + 1, lat=lat, buffer_m=100), backend=str(tiles / "*.tif"))
+
+
+def test_two_files_of_one_ground_and_day_and_a_pattern_without_files_are_refused(tiles):
+    cut(tiles / "deep/er/a.tif", 200, 0)
+    assert {place.id for place in raster_places(tiles / "**/*.tif")} > {"b", str(tiles / "deep/er/a.tif")}
+    cut(tiles / "twin.tif", 0, 0, day="2017-06-13")
+    with pytest.raises(SpecError, match=r"a.tif' and '.*twin.tif'"):
+        raster_places(tiles / "*.tif")
+    with pytest.raises(ReadError, match="match .*vrt"):
+        raster_places(tiles / "*.vrt")
+    with pytest.raises(SpecError, match="Wanted a place in one of 5 rasters"):
+        get_embedding(MODEL, backend=str(tiles / "*.tif"))
+
+
+def test_undated_files_are_taken_as_they_are(tmp_path):
+    cut(tmp_path / "one.tif", 0, 0)
+    assert [place.window for place in raster_places(tmp_path / "*.tif")] == [None]
+    export_embeddings(MODEL, raster_places(tmp_path / "*.tif"), tmp_path / "run", backend=str(tmp_path / "*.tif"))
+    alone = get_embedding(MODEL, backend=tmp_path / "one.tif")
+    np.testing.assert_allclose(open_run(tmp_path / "run").matrix()[0], alone.data, atol=1e-6)
