@@ -1,3 +1,4 @@
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 from asking import RGB, ask
 
+from rs_embed import EarthEngine, Stac
 from rs_embed.errors import ReadError, SpecError
 from rs_embed.providers import open_provider
 from rs_embed.providers.arrays import ArrayProvider
@@ -65,3 +67,11 @@ def test_rasterio_is_not_imported_before_a_raster_is_opened():
         "open_provider('sample'); assert 'rasterio' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_providers_with_connections_can_be_sent_to_another_process_and_are_built_anew_there():
+    for provider in (EarthEngine(project="x", concurrency=3, qps=5), Stac("planetary-computer", max_scenes=4)):
+        again = pickle.loads(pickle.dumps(provider))
+        assert type(again) is type(provider)
+        assert again.identity() == provider.identity()
+        assert again._settings == provider._settings

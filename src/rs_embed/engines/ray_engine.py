@@ -14,6 +14,7 @@ from typing import cast
 
 import ray
 from pydantic import JsonValue
+from ray import cloudpickle
 from ray.actor import ActorHandle
 
 from rs_embed.engines.base import Order, Stamp
@@ -72,20 +73,23 @@ def ray_crew(address: str | None, order: Order) -> Iterator["RayCrew"]:
         EngineError: There is no such cluster.
     """
     settings = RaySettings.read()
-    _require_travels(order)
+    packed = _packed(order)
     with connected(address):
-        crew = RayCrew(order, settings, Room.now())
+        crew = RayCrew(order, packed, settings, Room.now())
         try:
             yield crew
         finally:
             crew.dismiss()
 
 
-def _require_travels(order: Order) -> None:
-    from ray import cloudpickle
+def _packed(order: Order) -> tuple[bytes, bytes]:
+    """The order and its backend as bytes.
 
+    Raises:
+        SpecError: The backend is an object that cannot be sent.
+    """
     try:
-        cloudpickle.dumps(order)
+        return cloudpickle.dumps(order), cloudpickle.dumps(order.backend)
     except (TypeError, ValueError, pickle.PicklingError, AttributeError) as error:
         raise SpecError(
             f"Wanted a backend that can be sent to other machines, found {order.backend!r}: {error}.",
@@ -96,7 +100,7 @@ def _require_travels(order: Order) -> None:
 class RayCrew:
     """See `Crew`."""
 
-    def __init__(self, order: Order, settings: RaySettings, room: Room) -> None:
+    def __init__(self, order: Order, packed: tuple[bytes, bytes], settings: RaySettings, room: Room) -> None:
         self._settings = settings
         gpus = room.gpus if order.device.startswith(("cuda", "auto")) else 0
         self._gpus = 1 if gpus else 0
@@ -105,7 +109,7 @@ class RayCrew:
         slots = count * UNITS_EACH * (settings.ahead + order.fetch_workers)
         batch_bytes = max(1, int(min(settings.batch_mb * 1e6, STORE_SHARE * room.store_bytes / slots)))
         self._terms = Terms(
-            order,
+            packed[0],
             "cuda" if self._gpus or order.device.startswith("cuda") else "cpu",
             set_variables(),
             max(1, math.floor(cpus)),
@@ -114,7 +118,7 @@ class RayCrew:
             settings.ahead,
         )
         self._cpus = cpus
-        origin = Origin(secrets.token_hex(8), order.backend, set_variables(), order.fetch_workers)
+        origin = Origin(secrets.token_hex(8), packed[1], set_variables(), order.fetch_workers)
         self._origin = [ray.put(origin)]
         self._gate = gate()  # kept: it lives as long as somebody who made it does
         self._facts: dict[str, JsonValue] | None = None

@@ -27,11 +27,18 @@ class Origin:
 
     run: str
     """Unlike that of any other call: a process opens its provider once a call."""
-    backend: Backend
+    backend: bytes
+    """Pickled: a process unpacks it when its limits and variables are set."""
     variables: dict[str, str]
     """`RS_EMBED_*` of the process that asks."""
     threads: int
     """Chips fetched at the same time by one task."""
+
+
+def unpack(backend: bytes) -> Backend:
+    """A name, a path or a provider."""
+    found: Backend = pickle.loads(backend)  # noqa: S301  (packed by the export that asks)
+    return found
 
 
 class _Opened:
@@ -46,7 +53,7 @@ class _Opened:
             if origin.run not in self._by_run:
                 take_over(origin.variables)
                 limit_by_cluster()
-                self._by_run = {origin.run: opened(origin.backend)}
+                self._by_run = {origin.run: opened(unpack(origin.backend))}
             return self._by_run[origin.run]
 
 

@@ -1,5 +1,6 @@
 """A worker of the cluster: an actor that has the models loaded and does whole units."""
 
+import pickle
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,8 @@ from rs_embed.settings import take_over
 class Terms:
     """How a worker works."""
 
-    order: Order
+    order: bytes
+    """An `Order`, pickled: a process unpacks it when its limits and variables are set."""
     device: str
     """"cpu" or "cuda"; Ray shows a worker its own GPU only."""
     variables: dict[str, str]
@@ -60,12 +62,13 @@ class Worker:
         take_over(terms.variables)
         limit_by_cluster()
         self._terms, self._origin = terms, origin[0]
+        self._order: Order = pickle.loads(terms.order)  # noqa: S301  (packed by the export that asks)
         self._setup: Setup | None = None
 
     @ray.method
     def set_up(self) -> dict[str, JsonValue]:
         """Load the models; their facts."""
-        self._setup = self._terms.order.set_up(self._terms.device)
+        self._setup = self._order.set_up(self._terms.device)
         return self._setup.facts()
 
     @ray.method
@@ -95,5 +98,5 @@ class Worker:
             nonlocal rows, failed
             rows, failed = rows + done, failed + of_them_failed
 
-        changed = do_at(self._terms.order.where, partial(self._work, stamp), task, advance, do)
+        changed = do_at(self._order.where, partial(self._work, stamp), task, advance, do)
         return Done(rows, failed, changed)

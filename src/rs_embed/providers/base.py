@@ -1,8 +1,10 @@
 """The seam between the pipeline and imagery: a query goes in, a chip comes out."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Protocol, Self
 
 from odc.geo.geobox import GeoBox
 
@@ -76,6 +78,26 @@ class Provider(Protocol):
             ReadError: A file or answer could not be read.
         """
         ...
+
+
+class Rebuilt:
+    """A provider with locks and open connections that can be sent to another process: there it is built anew.
+
+    It is built by the same arguments, and so by the variables of the process that it comes to.
+    """
+
+    _built_with: tuple[tuple[object, ...], dict[str, object]]
+
+    def __new__(cls, *given: object, **named: object) -> Self:
+        """Remember what it is built with."""
+        made = super().__new__(cls)
+        made._built_with = given, named
+        return made
+
+    def __reduce__(self) -> "tuple[Callable[..., Rebuilt], tuple[object, ...]]":
+        """How pickle builds it."""
+        given, named = self._built_with
+        return partial(type(self), *given, **named), ()
 
 
 class Wrapped(ABC):

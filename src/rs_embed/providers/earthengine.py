@@ -22,7 +22,7 @@ from rs_embed.providers._grids import in_degrees
 from rs_embed.providers._limiter import shared_limiter
 from rs_embed.providers._retry import Waits
 from rs_embed.providers._series import mean_time
-from rs_embed.providers.base import Query
+from rs_embed.providers.base import Query, Rebuilt
 from rs_embed.settings import EarthEngineSettings
 from rs_embed.specs import SensorSpec, TemporalSpec
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["EarthEngine"]
 
 
-class EarthEngine:
+class EarthEngine(Rebuilt):
     """Imagery from Google Earth Engine. Safe to call from several threads.
 
     Building one asks nothing of anybody. Limits, retries and the client itself are shared by all of the process.

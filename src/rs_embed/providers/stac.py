@@ -24,14 +24,14 @@ from rs_embed.providers._stac_frames import Frame, Frames, Pass
 from rs_embed.providers._stac_items import Item
 from rs_embed.providers._stac_notes import notes_of
 from rs_embed.providers._stac_scenes import Findings, SceneReader
-from rs_embed.providers.base import Query
+from rs_embed.providers.base import Query, Rebuilt
 from rs_embed.settings import StacSettings
 from rs_embed.specs import Composite, SensorSpec
 
 __all__ = ["Stac", "StacCatalog", "StacCollection"]
 
 
-class Stac:
+class Stac(Rebuilt):
     """Imagery from a STAC catalogue. Safe to call from several threads.
 
     Building one asks nothing of anybody. Limits, searches and open files are shared by all of the process.
