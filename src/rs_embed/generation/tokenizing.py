@@ -148,7 +148,7 @@ def round_trip_error(
 
 
 def _tokenizer(modality: TokenModality, ckpt: str | Path | None, *, pretrained: bool, device: str) -> "Tokenizer":
-    from rs_embed.embedders.base import pick_device
+    from rs_embed.embedders._device import pick_device
     from rs_embed.generation.networks import tokenizer_for
 
     return tokenizer_for(modality, ckpt, pretrained=pretrained, device=pick_device(device))
