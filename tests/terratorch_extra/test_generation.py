@@ -321,6 +321,16 @@ def test_a_generated_map_can_be_given_again_from_its_file(tmp_path):
     assert set(back.meta.weights) == {"model", "S1GRD", "NDVI"}
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [("LULC", 12.0, "class codes 0 to 9 for LULC, found 12 to 12"), ("NDVI", 7000.0, "beyond -1")],
+)
+def test_maps_in_other_codes_or_units_are_refused(name, value, says):
+    held = {name: np.full((1, 32, 32), value, np.float32)}
+    with pytest.raises(ValueError, match=says):
+        generate(TINY, input_chw=held, output_modalities="DEM", pretrained=False, steps=1)
+
+
 def test_coordinates_stand_beside_imagery(ckpt, lulc, tmp_path):
     places_tokenizer(tmp_path / "coords.json")
     place = PointBuffer(lon=-121.13, lat=-33.88, buffer_m=320)
