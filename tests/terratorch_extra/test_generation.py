@@ -322,11 +322,11 @@ def test_a_generated_map_can_be_given_again_from_its_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "says"),
-    [("LULC", 12.0, "class codes 0 to 9 for LULC, found 12 to 12"), ("NDVI", 7000.0, "beyond -1")],
+    ("name", "scale", "says"),
+    [("LULC", 3, "class codes 0 to 9 for LULC, found 0 to 15"), ("NDVI", 10_000, "values beyond -1 to 1")],
 )
-def test_maps_in_other_codes_or_units_are_refused(name, value, says):
-    held = {name: np.full((1, 32, 32), value, np.float32)}
+def test_maps_in_other_codes_or_units_are_refused(name, scale, says):
+    held = {name: pixels(name, 64, 64) * scale}
     with pytest.raises(ValueError, match=says):
         generate(TINY, input_chw=held, output_modalities="DEM", pretrained=False, steps=1)
 
