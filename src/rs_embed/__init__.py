@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from rs_embed.providers.stac import StacCatalog as StacCatalog
     from rs_embed.providers.stac import StacCollection as StacCollection
     from rs_embed.report import ChipReport as ChipReport
+    from rs_embed.runs import download_run as download_run
     from rs_embed.runs import open_run as open_run
     from rs_embed.specs import (
         BBox as BBox,
@@ -89,6 +90,7 @@ _HOME = {
     "save_statistics": "embedders.statistics",
     "export_embeddings": "exports",
     "raster_places": "exports",
+    "download_run": "runs",
     "open_run": "runs",
     "Embedding": "embedding",
     "Meta": "embedding",

@@ -22,7 +22,7 @@ _Models = Annotated[str, typer.Argument(metavar="MODEL[,MODEL...]", help="Ids or
 _Places = Annotated[
     Path, typer.Argument(metavar="TABLE", help="CSV, Parquet, GeoJSON, GeoPackage or shapefile of points or polygons.")
 ]
-_Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder that `export` filled.")]
+_Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder that `export` filled.")]
 _Column = str | None
 _Engine = Annotated[
     Literal["local", "ray"], typer.Option(help="This machine alone, or a Ray cluster.", rich_help_panel=_CLUSTER)
@@ -49,7 +49,7 @@ def _column(text: str) -> typer.models.OptionInfo:
 def export(
     models: _Models,
     places: _Places,
-    out: Annotated[Path, typer.Argument(metavar="RUN", help="Folder for the results; new, or to go on with.")],
+    out: Annotated[str, typer.Argument(metavar="RUN", help="Folder, or s3:// or gs://; new, or to go on with.")],
     options: ModelOptions,
     *,
     buffer: Annotated[str | None, typer.Option(help="Half of the side around points, metres; or its column.")] = None,

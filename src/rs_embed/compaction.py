@@ -12,6 +12,7 @@ from rs_embed._progress import progress_bar
 from rs_embed.errors import SpecError, StorageError
 from rs_embed.pipeline.durable import locked, make_folder, part_of, publish, remove, remove_parts, storing, write_json
 from rs_embed.pipeline.journal import MANIFEST, Manifest, Record, Stamp
+from rs_embed.pipeline.remote import local_place
 from rs_embed.pipeline.units import RECORDS, TABLES
 from rs_embed.writers.base import RunHeader
 from rs_embed.writers.merge import merge_tables
@@ -76,18 +77,18 @@ def compact_run(
         progress: Show a bar on a terminal.
 
     Raises:
-        SpecError: `row_group_mb` is not above 0.
+        SpecError: `row_group_mb` is not above 0, or the run lies in an object store.
         StorageError: There is no run, units are missing or damaged, it is in use, or the disk refuses.
         MissingDependency: The extra `export` is not installed.
     """
     require("pyarrow", "export")
     if not row_group_mb > 0:
         raise SpecError(f"Wanted row groups above 0 MB, found {row_group_mb!r}.", fix="leave it out")
-    folder = Path(run).expanduser()
+    folder = local_place(run)
     manifest = Manifest.read(folder)
     if manifest is None:
         raise StorageError(f"Wanted a run, found no {MANIFEST} in {str(folder)!r}.", fix="give the `out` of an export")
-    target = folder / FOLDER if out is None else Path(out).expanduser()
+    target = folder / FOLDER if out is None else local_place(out)
     rows = partitions = written = 0
     with locked(folder):
         models = sorted(path.parent for path in folder.glob(f"*/{TABLES}"))

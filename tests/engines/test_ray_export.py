@@ -9,8 +9,9 @@ import pytest
 from doomed import CARD as DOOMED
 from engines_help import table_without_times, vectors
 from export_worker import MODEL, LoggedField, asked, export, pairs
+from store_server import Store
 
-from rs_embed import PointBuffer, export_embeddings, open_run
+from rs_embed import PointBuffer, download_run, export_embeddings, open_run
 from rs_embed.errors import EngineError, NoImagery, SpecError, StorageError
 from rs_embed.testing import FieldProvider
 
@@ -92,6 +93,19 @@ def test_grids_come_out_alike(nodes, tmp_path):
     for name in here:
         np.testing.assert_array_equal(here[name].values, there[name].values)
     assert (runs[1] / MODEL / "collection.json").is_file()
+
+
+def test_a_cluster_writes_into_an_object_store(nodes, tmp_path):
+    store = Store()
+    try:
+        flaky = {"backend": Picky(), "rows": 30, "unit_rows": 10}
+        assert export(tmp_path / "here", tmp_path / "log", **flaky).failed > 0
+        for _ in range(2):
+            export(store.uri("run"), tmp_path / "log", engine="ray", **flaky)
+        back = download_run(store.uri("run"), tmp_path / "back")
+    finally:
+        store.close()
+    assert vectors(back.path) == vectors(tmp_path / "here")
 
 
 def test_the_first_error_stops_a_run_on_a_cluster_that_is_told_so(nodes, tmp_path):

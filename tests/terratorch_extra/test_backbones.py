@@ -21,11 +21,10 @@ SMALL = {"ground_covers": [640], "flexivit_patch_size_seqs": [8]}
 
 @pytest.fixture(scope="module")
 def registry():
-    from terratorch import BACKBONE_REGISTRY
+    import rs_embed.terratorch  # noqa: F401  (registers)
+    from rs_embed._terratorch import load_terratorch
 
-    import rs_embed.terratorch  # noqa: F401
-
-    return BACKBONE_REGISTRY
+    return load_terratorch().backbones
 
 
 @pytest.fixture(scope="module")

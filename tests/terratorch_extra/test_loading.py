@@ -124,3 +124,9 @@ def test_a_folder_of_that_name_is_not_taken_for_the_package(tmp_path, monkeypatc
 def test_without_the_extra_the_error_says_how_to_get_it():
     with pytest.raises(MissingDependency, match=r"eo-rs-embed\[terratorch\]"):
         load_terratorch()
+
+
+@pytest.mark.skipif(INSTALLED, reason="terratorch is installed here")
+def test_without_the_extra_the_backbones_say_how_to_get_it():
+    with pytest.raises(MissingDependency, match=r"eo-rs-embed\[terratorch\]"):
+        import rs_embed.terratorch  # noqa: F401

@@ -47,8 +47,9 @@ def build_network(
 
 def _load(module: nn.Module, file: WeightsFile, keys: KeyFilter, *, keep: bool) -> None:
     """From the converted tensors of an earlier start, else from the file itself, which is then converted."""
-    pickled = keep and file.notes is not None and is_pickled(file.path)
-    converted = Converted.of(module, file.sha256, file.notes) if pickled and file.notes is not None else None
+    converted = None
+    if keep and file.notes is not None and is_pickled(file.path):
+        converted = Converted.of(module, file.sha256, file.notes)
     state = None if converted is None else converted.read()
     if state is not None:
         load_strict(module, state, source=f"{file.path}, converted", copy=False)

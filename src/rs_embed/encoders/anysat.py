@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from rs_embed.encoders.anysat_attention import TOKENS_AT_ONCE, CrossBlock, SpatialEncoder, positions
 from rs_embed.encoders.anysat_modalities import CELL_M, MODALITIES, plan_patches
 from rs_embed.encoders.anysat_projectors import ImageProjector, SeriesProjector, even_sizes, raster_order
-from rs_embed.encoders.layers import Block, Encoder
+from rs_embed.encoders.layers import Block, Encoder, at_once
 from rs_embed.encoders.linear import prepared
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.errors import InputError, ReadoutError, SpecError
@@ -199,7 +199,7 @@ class AnySatEncoder(Encoder):
         codes = positions(side, patch_m // CELL_M, dim).to(first.device)
         placed = [tokens.flatten(1, 2) + codes for tokens in patches.values()]
         x = torch.cat([self.cls_token.expand(len(first), -1, -1), *placed], dim=1)
-        sizes = even_sizes(len(x), self.tokens_at_once // x.shape[1])
+        sizes = even_sizes(len(x), at_once(self.tokens_at_once, x) // x.shape[1])
         with prepared(self.blocks, device_type=x.device.type):
             mixed = torch.cat([self._mix(part, F.pad(codes, (0, 0, 1, 0)), side) for part in x.split(sizes)])
         return Tokens(mixed, TokenLayout((TokenGrid("patch", side, side),), prefix=1))
@@ -227,7 +227,7 @@ class AnySatEncoder(Encoder):
         """Embed patches of `sub_side` x `sub_side` sub-tokens and encode each by itself, a few at a time."""
         projector, spacing_m = self._projector(name), MODALITIES[name].spacing_m
         patches, tokens = len(pieces[0]), sub_side**2 + 1
-        sizes = even_sizes(patches, self.tokens_at_once // tokens)
+        sizes = even_sizes(patches, at_once(self.tokens_at_once, pieces[0]) // tokens)
         with prepared(projector, self.spatial_encoder, device_type=pieces[0].device.type):
             parts = [
                 self.spatial_encoder(projector(*part), spacing_m, with_sub=with_sub)

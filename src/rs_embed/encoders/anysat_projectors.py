@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rs_embed.encoders.anysat_modalities import Modality
+from rs_embed.encoders.layers import at_once
 from rs_embed.encoders.linear import Linear
 
 TIME_HEADS = 16
@@ -194,7 +195,7 @@ class SeriesProjector(nn.Module):
     ) -> Float[Tensor, "patch sub dim"]:
         """Embed the pixels of what `cut` gave, a few thousand vectors at a time."""
         patches, pixels, time, _ = pieces.shape
-        sizes = even_sizes(patches * pixels, VECTORS_AT_ONCE // time)
+        sizes = even_sizes(patches * pixels, at_once(VECTORS_AT_ONCE, pieces) // time)
         series = pieces.flatten(0, 1).split(sizes)
         dates = codes.repeat_interleave(pixels, dim=0).split(sizes)
         parts = [self.patch_embed(*part) for part in zip(series, dates, strict=True)]

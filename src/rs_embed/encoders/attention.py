@@ -1,6 +1,7 @@
 """Attention that is quick on the CPU, and the distances that may weaken it."""
 
 import itertools
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -28,7 +29,7 @@ class Distances:
     """
 
     def __init__(self, distance: Float[Tensor, "query token"], slopes: Float[Tensor, " head"]) -> None:
-        self.slopes: list[float] = slopes.tolist()
+        self._slopes = slopes
         self._distance = {distance.dtype: distance}
         self._dense: dict[torch.dtype, Tensor] = {}
 
@@ -42,9 +43,14 @@ class Distances:
         """Give what is added to the logits of each head, made once for each `dtype`."""
         if dtype not in self._dense:
             distance = next(iter(self._distance.values()))
-            slopes = torch.tensor(self.slopes, dtype=distance.dtype, device=distance.device)
-            self._dense[dtype] = (slopes[None, :, None, None] * distance).to(dtype)
+            self._dense[dtype] = (self._slopes[None, :, None, None] * distance).to(dtype)
         return self._dense[dtype]
+
+    @cached_property
+    def slopes(self) -> list[float]:
+        """What each head multiplies the distance with; reading it waits for a GPU, which wants the dense form."""
+        slopes: list[float] = self._slopes.tolist()
+        return slopes
 
 
 Bias = Float[Tensor, "#batch #head query token"] | Distances

@@ -30,6 +30,15 @@ WITHIN_TWO_STD = math.erf(math.sqrt(2))
 Kept = TypeVar("Kept")
 
 
+GPU_FACTOR = 32
+"""How many times as much a GPU works on at once where a CPU takes what fits its cache: it has to be kept busy."""
+
+
+def at_once(count: int, like: Tensor) -> int:
+    """Tell how many of something to work on at once where `like` lies, if a CPU takes `count`."""
+    return count if like.device.type == "cpu" else GPU_FACTOR * count
+
+
 class Recent(Generic[Kept]):
     """The few most recently used results of a costly function.
 

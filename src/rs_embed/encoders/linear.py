@@ -44,12 +44,12 @@ def packs(dtype: torch.dtype, device_type: str) -> bool:
     not on Intel's processors, where torch's own choice (MKL) reaches the same rate without a second copy of the
     weights. Measured on an EPYC with AVX-512 only.
     """
-    if device_type != "cpu" or dtype not in PACKED or torch.is_grad_enabled() or not _has_operators():
-        return False
-    if dtype == torch.bfloat16 and not bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()):
-        return False
     choice = _KERNELS.get()
-    return choice == "packed" or (choice == "auto" and _pays(dtype))
+    if choice == "torch" or device_type != "cpu" or dtype not in PACKED or torch.is_grad_enabled():
+        return False
+    if not _has_operators() or (choice == "auto" and not _pays(dtype)):
+        return False
+    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @lru_cache

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from pydantic import JsonValue
 
 from rs_embed._call import Backend
 from rs_embed.pipeline.export import Advance, Task, Work
+from rs_embed.pipeline.remote import Remote
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,18 @@ class Setup(Protocol):
         """All that decides the numbers, but for places and units; loads the networks to know their weights."""
         ...
 
-    def work(self, stamp: Stamp) -> Work:
-        """What units are done with."""
+    def work(self, stamp: Stamp, folder: Path) -> Work:
+        """What units are done with, in a folder of this machine."""
         ...
 
 
 class Order(Protocol):
     """What is asked for. It can travel, and every process makes the same models of it."""
+
+    @property
+    def where(self) -> Path | Remote:
+        """Where the run lies."""
+        ...
 
     @property
     def device(self) -> str:

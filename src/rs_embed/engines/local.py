@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 from pydantic import JsonValue
 
 from rs_embed.engines.base import Order, Stamp
 from rs_embed.pipeline.ahead import Ahead, bring_by_threads
-from rs_embed.pipeline.export import Advance, Task, run_unit
+from rs_embed.pipeline.export import Advance, Task, Work, run_unit
+from rs_embed.pipeline.remote import do_at
 from rs_embed.pipeline.windows import WINDOW_BYTES
 from rs_embed.providers.base import Provider
 
@@ -24,10 +27,14 @@ class LocalCrew:
 
     def run(self, stamp: Stamp, tasks: Iterable[Task], advance: Advance) -> set[str]:
         """See `Crew`."""
-        work = self._setup.work(stamp)
-        if self._order.share_reads:  # else one window would be read after the other
-            work = replace(work, readers=(self._ahead, *work.readers))
-        return {name for task in tasks for name in run_unit(work, task, advance)}
+        work_in = partial(self._work, stamp)
+        return {name for task in tasks for name in do_at(self._order.where, work_in, task, advance, run_unit)}
+
+    def _work(self, stamp: Stamp, folder: Path) -> Work:
+        work = self._setup.work(stamp, folder)
+        if not self._order.share_reads:
+            return work
+        return replace(work, readers=(self._ahead, *work.readers))  # else one window would be read after the other
 
     def _ahead(self, provider: Provider) -> Ahead:
         windows = max(1, self._order.fetch_workers // 2)

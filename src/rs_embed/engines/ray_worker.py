@@ -1,8 +1,8 @@
 """A worker of the cluster: an actor that has the models loaded and does whole units."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import ray
 from pydantic import JsonValue
@@ -12,7 +12,8 @@ from rs_embed.engines.ray_fetch import Origin, bring_by_tasks
 from rs_embed.engines.ray_limiter import limit_by_cluster
 from rs_embed.errors import RSEmbedError
 from rs_embed.pipeline.ahead import Ahead
-from rs_embed.pipeline.export import Advance, Task, Work, give_up, run_unit
+from rs_embed.pipeline.export import Task, Work, give_up, run_unit
+from rs_embed.pipeline.remote import Do, do_at
 from rs_embed.providers.base import Provider
 from rs_embed.settings import take_over
 
@@ -70,30 +71,29 @@ class Worker:
     @ray.method
     def run(self, stamp: Stamp, task: Task) -> Done:
         """Do what is missing of a unit."""
-        return self._counted(partial(run_unit, self._work(stamp), task))
+        return self._done(stamp, task, run_unit)
 
     @ray.method
     def give_up(self, stamp: Stamp, task: Task, error: RSEmbedError) -> Done:
         """Record a unit as failed that others have died over."""
-        return self._counted(partial(give_up, self._work(stamp), task, error))
+        return self._done(stamp, task, partial(give_up, error))
 
-    def _work(self, stamp: Stamp) -> Work:
+    def _work(self, stamp: Stamp, folder: Path) -> Work:
         if self._setup is None:
             raise AssertionError("a worker is set up before it is given units")
-        work = self._setup.work(stamp)
-        return Work(work.folder, work.models, work.grid_format, work.on_error, (self._ahead, *work.readers))
+        work = self._setup.work(stamp, folder)
+        return replace(work, readers=(self._ahead, *work.readers))
 
     def _ahead(self, provider: Provider) -> Ahead:
         terms = self._terms
         return Ahead(provider, bring_by_tasks(self._origin, terms.fetch_cpus), terms.batch_bytes, terms.ahead)
 
-    @staticmethod
-    def _counted(do: Callable[[Advance], list[str]]) -> Done:
+    def _done(self, stamp: Stamp, task: Task, do: Do) -> Done:
         rows = failed = 0
 
         def advance(done: int, of_them_failed: int) -> None:
             nonlocal rows, failed
             rows, failed = rows + done, failed + of_them_failed
 
-        changed = do(advance)
+        changed = do_at(self._terms.order.where, partial(self._work, stamp), task, advance, do)
         return Done(rows, failed, changed)

@@ -12,6 +12,7 @@ from rs_embed.exports.exporting import ExportReport, export_embeddings
 from rs_embed.pipeline.durable import used_by
 from rs_embed.pipeline.export import OnError
 from rs_embed.pipeline.journal import MANIFEST, PLACES, Manifest, Record
+from rs_embed.pipeline.remote import local_place
 from rs_embed.pipeline.units import RECORDS
 from rs_embed.places import Places
 from rs_embed.specs import InputPrep, OutputSpec, Precision, SensorSpec
@@ -87,7 +88,7 @@ def run_status(folder: str | Path) -> RunStatus:
     Raises:
         StorageError: There is no run, or it cannot be read.
     """
-    path = Path(folder).expanduser()
+    path = local_place(folder)
     manifest = _manifest(path)
     facts = _read(_Facts, manifest.request, path)
     units = (facts.places.rows + facts.units.rows - 1) // facts.units.rows
@@ -110,10 +111,11 @@ def retry_export(
         progress: Show a bar on a terminal.
 
     Raises:
-        SpecError: A model, or the backend, was given as an object, which no file can hold.
+        SpecError: A model, or the backend, was given as an object, which no file can hold; or the run lies in an
+            object store.
         StorageError: There is no run, or what it was asked for has changed since.
     """
-    path = Path(folder).expanduser()
+    path = local_place(folder)
     command = _read(_Command, _manifest(path).command, path)
     if command.models is None or command.backend is None:
         what = "its backend" if command.backend is None else "a model"

@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,15 +19,16 @@ from rs_embed._optional import require
 from rs_embed._progress import progress_bar
 from rs_embed.engines import EngineName, check_engine, open_crew
 from rs_embed.engines.base import Crew, Stamp
-from rs_embed.errors import SpecError
 from rs_embed.exports.estimate import ExportPlan, Rate, Scale, estimate
 from rs_embed.exports.order import ExportOrder
+from rs_embed.exports.place import Tally, finished, keep_manifest, refuse_foreign, run_folder, swept
 from rs_embed.exports.request import VECTORS, Asked, Models, versions
 from rs_embed.pipeline.catalog import write_catalogs
-from rs_embed.pipeline.durable import locked, make_folder, part_of, publish, remove_parts, storing
+from rs_embed.pipeline.durable import part_of, publish, remove_parts, storing
 from rs_embed.pipeline.export import OnError, Task
 from rs_embed.pipeline.journal import PLACES, Manifest, UnitStore, digest_of
-from rs_embed.pipeline.units import RECORDS, UNIT_ROWS, Units, cut_units
+from rs_embed.pipeline.remote import Remote, place_of
+from rs_embed.pipeline.units import UNIT_ROWS, Units, cut_units
 from rs_embed.places import Places, read_places
 from rs_embed.specs import InputPrep, OutputSpec, Precision
 from rs_embed.writers.base import Dtype
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 class ExportReport:
     """What an export has done. Printing it gives the summary."""
 
-    folder: Path
+    folder: Path | Remote
     plan: ExportPlan
     ok: int
     """Embeddings in the folder, of all models."""
@@ -58,10 +59,14 @@ class ExportReport:
         return f"{done}; run the same again to retry them" if self.failed else done
 
     def open(self) -> "Run":
-        """The results."""
+        """The results.
+
+        Raises:
+            SpecError: They lie in an object store.
+        """
         from rs_embed.runs import open_run
 
-        return open_run(self.folder)
+        return open_run(str(self.folder))
 
 
 def export_embeddings(
@@ -98,7 +103,8 @@ def export_embeddings(
     Args:
         models: One id or several, which share what they fetch; or a mapping id -> knobs.
         places: Whatever `rs_embed.places.read_places` reads, or what it gave.
-        out: The run folder. If it holds a run, that must have been asked for the same.
+        out: The run folder, or one of an object store: "s3://bucket/run", "gs://bucket/run". If it holds a run, that
+            must have been asked for the same.
         temporal: One window for all rows or one per row, where the table has no dates.
         buffer_m: Half of the side of the square around a point, metres, or the column that holds it.
         format: "geoparquet" for vectors; "cog" (default), "zarr", "netcdf" or "npz" for grids.
@@ -130,27 +136,28 @@ def export_embeddings(
     given = models, output, backend, format, dtype, unit_rows, on_error
     asked = Asked(*given, *imagery, input_prep, device, precision, knobs, save_inputs, share_reads)
     table = read_places(places, temporal=temporal, buffer_m=buffer_m)
-    folder = Path(out).expanduser()
+    where = place_of(out)
     # A machine that only sends units to a cluster needs no GPU of its own to plan them.
     jobs, units = replace(asked, device="cpu").jobs() if engine == "ray" else asked.jobs(), cut_units(table, unit_rows)
     told = Scale(plan_rows, share_reads, _rate(rate, jobs, table)) if dry_run else Scale(share_reads=share_reads)
     stored = asked.grid_format or VECTORS
-    plan = estimate(jobs, table, units, dtype=dtype, output=stored, finished=_finished(folder), scale=told)
+    plan = estimate(jobs, table, units, dtype=dtype, output=stored, finished=finished(where), scale=told)
     if dry_run:
-        return ExportReport(folder, plan, 0, 0, 0.0, dry=True)
+        return ExportReport(where, plan, 0, 0, 0.0, dry=True)
     started = time.perf_counter()
-    with storing(folder):
-        make_folder(folder)
-    order = ExportOrder(asked, folder.resolve(), max(job.request.knobs.fetch_workers for job in jobs.values()))
-    with locked(folder), open_crew(engine, address, order) as crew, _sigterm_as_interrupt():
+    own = where.resolve() if isinstance(where, Path) else where
+    order = ExportOrder(asked, own, max(job.request.knobs.fetch_workers for job in jobs.values()))
+    with run_folder(where) as folder, open_crew(engine, address, order) as crew, _sigterm_as_interrupt():
         manifest = _open(folder, asked, crew, table, units)
+        remote = where if isinstance(where, Remote) else None
+        keep_manifest(remote, folder)
         stores = [UnitStore(folder / name, manifest.fingerprint, versions()) for name in jobs]
-        with progress_bar(len(table) * len(jobs), shown=progress) as advance:
+        with progress_bar(len(table) * len(jobs), shown=progress) as advance, swept(folder, stores):
+            tally = Tally(advance)
             tasks = (Task(unit, table.take(unit.rows)) for unit in units)
-            changed = crew.run(Stamp(manifest.created, manifest.fingerprint), tasks, advance)
-        write_catalogs(stores, units, changed, grids=asked.grid_format is not None)
-        ok, failed = counts(stores, units)
-    return ExportReport(folder, plan, ok, failed, time.perf_counter() - started)
+            changed = crew.run(Stamp(manifest.created, manifest.fingerprint), tasks, tally)
+        write_catalogs(stores, units, changed, grids=asked.grid_format is not None, remote=remote)
+    return ExportReport(where, plan, tally.rows - tally.failed, tally.failed, time.perf_counter() - started)
 
 
 def _rate(rate: float | Literal["measure"] | None, jobs: "Mapping[str, Job]", places: Places) -> Rate | None:
@@ -170,21 +177,10 @@ def _open(folder: Path, asked: Asked, crew: Crew, places: Places, units: Units) 
     with storing(folder):
         remove_parts(folder)
         if manifest is None:
-            _refuse_foreign(folder)
+            refuse_foreign(folder, [one.name for one in folder.iterdir()])
             manifest = _begin(folder, asked, request, places)
     manifest.refuse_change(request, folder)
     return manifest
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """A folder with something else in it is nobody's to fill."""
-    found = sorted(one.name for one in folder.iterdir() if not one.name.startswith(".") and one.name != PLACES)
-    if found:
-        raise SpecError(
-            f"Wanted a new folder or one with a run, found {str(folder)!r} with other things in it.",
-            found=", ".join(found[:5]),
-            fix="choose another folder",
-        )
 
 
 def _begin(folder: Path, asked: Asked, request: dict[str, JsonValue], places: Places) -> Manifest:
@@ -200,17 +196,6 @@ def _begin(folder: Path, asked: Asked, request: dict[str, JsonValue], places: Pl
     )
     manifest.write(folder)
     return manifest
-
-
-def counts(stores: Sequence[UnitStore], units: Units) -> tuple[int, int]:
-    """Embeddings and failed rows of all models, by the records."""
-    records = [store.read(unit) for store in stores for unit in units]
-    found = [record for record in records if record is not None]
-    return sum(record.ok for record in found), sum(len(record.failed) for record in found)
-
-
-def _finished(folder: Path) -> int:
-    return sum(1 for _ in folder.glob(f"*/{RECORDS}/u*.json"))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from rs_embed.pipeline.inputs import FOLDER as INPUTS
 from rs_embed.pipeline.inputs import InputKeeper
 from rs_embed.pipeline.journal import UnitStore
 from rs_embed.pipeline.reading import Reader
+from rs_embed.pipeline.remote import Remote
 from rs_embed.pipeline.unit_sink import ModelExport
 from rs_embed.pipeline.unit_tables import RUN
 from rs_embed.pipeline.windows import SharedReads
@@ -32,7 +33,7 @@ class ExportOrder:
     """See `rs_embed.engines.base.Order`."""
 
     asked: Asked
-    folder: Path
+    where: Path | Remote
     fetch_workers: int = ModelKnobs.model_fields["fetch_workers"].default
     """As the models' knobs say."""
 
@@ -54,7 +55,7 @@ class ExportOrder:
     def set_up(self, device: str) -> "ExportSetup":
         """See `Order`."""
         asked = replace(self.asked, device=device)
-        return ExportSetup(asked, self.folder, asked.jobs())
+        return ExportSetup(asked, asked.jobs())
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,6 @@ class ExportSetup:
     """See `rs_embed.engines.base.Setup`."""
 
     asked: Asked
-    folder: Path
     jobs: "Mapping[str, Job]"
     """By the name of the model's folder."""
 
@@ -72,14 +72,14 @@ class ExportSetup:
             return models_facts(self.jobs)
         return models_facts({name: replace(job, provider=SharedReads(job.provider)) for name, job in self.jobs.items()})
 
-    def work(self, stamp: Stamp) -> Work:
+    def work(self, stamp: Stamp, folder: Path) -> Work:
         """See `Setup`."""
-        models = tuple(self._model(name, job, stamp) for name, job in self.jobs.items())
+        models = tuple(self._model(folder / name, job, stamp) for name, job in self.jobs.items())
         readers: list[Callable[[Provider], Reader]] = [SharedReads] if self.asked.share_reads else []
-        readers += [partial(InputKeeper, folder=self.folder / INPUTS)] if self.asked.save_inputs else []
-        return Work(self.folder, models, self.asked.grid_format, self.asked.on_error, tuple(readers))
+        readers += [partial(InputKeeper, folder=folder / INPUTS)] if self.asked.save_inputs else []
+        return Work(folder, models, self.asked.grid_format, self.asked.on_error, tuple(readers))
 
-    def _model(self, name: str, job: "Job", stamp: Stamp) -> ModelExport:
+    def _model(self, folder: Path, job: "Job", stamp: Stamp) -> ModelExport:
         card, network = job.request.card, job.embedder.network
         header = RunHeader(
             model_id=card.id,
@@ -105,4 +105,4 @@ class ExportSetup:
                 RUN: stamp.fingerprint,
             },
         )
-        return ModelExport(job, header, UnitStore(self.folder / name, stamp.fingerprint, versions()))
+        return ModelExport(job, header, UnitStore(folder, stamp.fingerprint, versions()))

@@ -6,16 +6,20 @@ from pathlib import Path
 
 from rs_embed.pipeline.durable import remove, storing
 from rs_embed.pipeline.journal import UnitStore
-from rs_embed.pipeline.units import Units
+from rs_embed.pipeline.remote import Remote
+from rs_embed.pipeline.units import TABLES, Units
+from rs_embed.writers.base import RunHeader
 from rs_embed.writers.reading import TableFile
-from rs_embed.writers.stac import items_of, write_stac
+from rs_embed.writers.stac import ITEMS, StacItem, items_of, write_stac
 
 COLLECTION = "collection.json"
 MAX_GRIDS = 100_000
 """More grids than this get no catalog: a file for each of a million helps nobody, and the tables list them."""
 
 
-def write_catalogs(stores: Sequence[UnitStore], units: Units, changed: Collection[str], *, grids: bool) -> None:
+def write_catalogs(
+    stores: Sequence[UnitStore], units: Units, changed: Collection[str], *, grids: bool, remote: Remote | None = None
+) -> None:
     """A collection and its items for each model: an item for each table of vectors, or for each grid.
 
     Args:
@@ -23,21 +27,36 @@ def write_catalogs(stores: Sequence[UnitStore], units: Units, changed: Collectio
         units: Of the run, all finished.
         changed: Names of the models of which a file was written; others keep the catalog that they have.
         grids: Whether the run holds grids.
+        remote: Where the run lies, if it is not where the stores say; its tables are brought one after the other.
     """
     if grids and len(units.order) > MAX_GRIDS:
         return
     for store in stores:
-        if store.folder.name not in changed and _has_catalog(store.folder):
+        name, folder = store.folder.name, store.folder
+        if name not in changed and _has_catalog(folder, remote):
             continue
-        with storing(store.folder):
-            remove(store.folder / COLLECTION)
-            tables = [store.table(unit) for unit in units]
-            items = [item for table in tables for item in items_of(table, store.folder)]
-            write_stac(store.folder, TableFile(tables[0]).meta, items)
+        with storing(folder):
+            remove(folder / COLLECTION)
+            items: list[StacItem] = []
+            header: RunHeader | None = None
+            for unit in units:
+                if remote is not None:
+                    remote.get(f"{name}/{TABLES}/{unit.name}.parquet", folder.parent)
+                items += items_of(store.table(unit), folder)
+                header = header or TableFile(store.table(unit)).meta
+                if remote is not None:
+                    remove(store.table(unit))
+            if header is not None:
+                write_stac(folder, header, items)
+        if remote is not None:
+            remote.put(folder.parent, f"{name}/{ITEMS}")
+            remote.put(folder.parent, f"{name}/{COLLECTION}")
 
 
-def _has_catalog(folder: Path) -> bool:
+def _has_catalog(folder: Path, remote: Remote | None) -> bool:
     """Whether the collection, which is written last, is whole."""
+    if remote is not None:
+        return remote.size(f"{folder.name}/{COLLECTION}") is not None
     try:
         json.loads((folder / COLLECTION).read_text("utf-8"))
     except (FileNotFoundError, ValueError):

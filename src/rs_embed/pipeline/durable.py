@@ -83,9 +83,9 @@ def make_folder(path: Path) -> None:
     _sync(path.parent)
 
 
-def remove_parts(folder: Path, name: str = "") -> None:
-    """Remove what a killed process left half-written in this folder, of files with `name` in theirs."""
-    for part in folder.glob(f"{PART}*{name}*" if name else f"{PART}*"):
+def remove_parts(folder: Path) -> None:
+    """Remove what a killed process left half-written in this folder."""
+    for part in folder.glob(f"{PART}*"):
         remove(part)
 
 

@@ -74,7 +74,7 @@ def run_unit(work: Work, task: Task, advance: Advance) -> list[str]:
     return written
 
 
-def give_up(work: Work, task: Task, error: RSEmbedError, advance: Advance) -> list[str]:
+def give_up(error: RSEmbedError, work: Work, task: Task, advance: Advance) -> list[str]:
     """Record rows that no worker could do as failed, with that error; rows that are done stay as they are."""
     written: list[str] = []
     for rows, models in _missing(work, task.unit, advance).items():

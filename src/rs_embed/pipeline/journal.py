@@ -11,7 +11,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from rs_embed.errors import StorageError
-from rs_embed.pipeline.durable import remove, remove_parts, sha256_of, size_of, write_json
+from rs_embed.pipeline.durable import make_folder, remove, remove_parts, sha256_of, size_of, write_json
 from rs_embed.pipeline.unit_tables import read_unit
 from rs_embed.pipeline.units import RECORDS, TABLES, Unit
 
@@ -204,8 +204,14 @@ class UnitStore:
             versions=dict(self.versions),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+        make_folder(self.record(unit).parent)
         write_json(self.record(unit), record.model_dump(mode="json"))
         return record
+
+    def sweep(self) -> None:
+        """Remove the half-written tables and records of killed processes; only while nobody writes any."""
+        for folder in (TABLES, RECORDS):
+            remove_parts(self.folder / folder)
 
     def clean(self, unit: Unit, record: Record | None) -> None:
         """Remove what a killed process left of a unit: half-written files, and grids that no table names."""

@@ -11,7 +11,7 @@ import numpy as np
 from rs_embed._room import require_room
 from rs_embed.embedding import Embedding
 from rs_embed.errors import RSEmbedError
-from rs_embed.pipeline.durable import make_folder, part_of, publish, remove, remove_parts
+from rs_embed.pipeline.durable import make_folder, part_of, publish, remove
 from rs_embed.pipeline.journal import Record, UnitStore
 from rs_embed.pipeline.plan import Job
 from rs_embed.pipeline.unit_tables import merge_units
@@ -66,7 +66,6 @@ class UnitSink:
         self._hrefs: dict[int, str] = {}
         for folder in (model.store.table(unit).parent, model.store.record(unit).parent):
             make_folder(folder)
-            remove_parts(folder, unit.name)
 
     def put(self, place: Place, outcome: Outcome) -> None:
         """Take one outcome; of a grid only the metadata are kept in memory."""

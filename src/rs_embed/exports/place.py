@@ -1,0 +1,93 @@
+"""Where a run lies: a folder that this process has for itself, or one of an object store."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rs_embed.errors import SpecError
+from rs_embed.pipeline.durable import locked, make_folder, storing
+from rs_embed.pipeline.export import Advance
+from rs_embed.pipeline.journal import MANIFEST, PLACES, UnitStore
+from rs_embed.pipeline.remote import Remote
+from rs_embed.pipeline.units import RECORDS
+
+
+@dataclass
+class Tally:
+    """Counts the rows that it is told of, and tells them on."""
+
+    tell: Advance
+    rows: int = 0
+    failed: int = 0
+
+    def __call__(self, done: int, of_them_failed: int) -> None:
+        """See `Advance`."""
+        self.rows, self.failed = self.rows + done, self.failed + of_them_failed
+        self.tell(done, of_them_failed)
+
+
+@contextmanager
+def run_folder(where: Path | Remote) -> Iterator[Path]:
+    """The run folder, made and locked; of an object store, one of this machine with what is known of the run.
+
+    Object stores have no locks: two exports to the same place do the same work twice, and every file is whole and of
+    one of them.
+
+    Raises:
+        StorageError: It is in use, or the disk or the store refuses.
+        SpecError: There is something else than a run in the store.
+    """
+    if isinstance(where, Path):
+        with storing(where):
+            make_folder(where)
+        with locked(where):
+            yield where
+        return
+    with TemporaryDirectory(prefix="rs-embed-") as text:
+        folder = Path(text)
+        if where.get(MANIFEST, folder):
+            where.get(PLACES, folder)
+        else:
+            refuse_foreign(where, {name.partition("/")[0] for name in where.sizes()})
+        yield folder
+
+
+@contextmanager
+def swept(folder: Path, stores: Sequence[UnitStore]) -> Iterator[None]:
+    """What killed processes left half-written is removed: before, and after workers may have died on the way."""
+    _sweep(folder, stores)
+    yield
+    _sweep(folder, stores)
+
+
+def _sweep(folder: Path, stores: Sequence[UnitStore]) -> None:
+    with storing(folder):
+        for store in stores:
+            store.sweep()
+
+
+def keep_manifest(remote: Remote | None, folder: Path) -> None:
+    """Put what names the run into the store, the manifest last."""
+    if remote is not None and remote.size(MANIFEST) is None:
+        remote.put(folder, PLACES)
+        remote.put(folder, MANIFEST)
+
+
+def refuse_foreign(where: Path | Remote, names: Iterable[str]) -> None:
+    """A folder with something else in it is nobody's to fill."""
+    found = sorted(name for name in names if not name.startswith(".") and name != PLACES)
+    if found:
+        raise SpecError(
+            f"Wanted a new folder or one with a run, found {str(where)!r} with other things in it.",
+            found=", ".join(found[:5]),
+            fix="choose another folder",
+        )
+
+
+def finished(where: Path | Remote) -> int:
+    """Units that have a record, of all models."""
+    if isinstance(where, Path):
+        return sum(1 for _ in where.glob(f"*/{RECORDS}/u*.json"))
+    return sum(name.endswith(".json") and f"/{RECORDS}/u" in name for name in where.sizes())

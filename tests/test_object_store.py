@@ -1,0 +1,168 @@
+"""Exports into an object store: the same files as on a disk, whole or not there, with nothing left on this machine."""
+
+import signal
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from engines_help import vectors
+from export_worker import ERROR_CODE, MODEL, Exports, LoggedField, asked, export
+from store_server import Store
+
+from rs_embed import compact_run, download_run, open_run
+from rs_embed.errors import SpecError, StorageError
+from rs_embed.exports import retry_export, run_status
+
+ROWS, UNIT_ROWS = 40, 10
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def store():
+    found = Store()
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def exports(store):
+    server = Exports()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def prefix(request) -> str:
+    return "".join(char if char.isalnum() else "-" for char in request.node.name)
+
+
+@pytest.fixture
+def log(tmp_path) -> Path:
+    return tmp_path / "log"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    yield
+    assert not list(scratch.iterdir())
+
+
+def test_a_run_in_a_store_is_the_run_of_a_disk(store, prefix, log, tmp_path):
+    here = tmp_path / "here"
+    export(here, log, rows=ROWS)
+    report = export(store.uri(prefix), log, rows=ROWS)
+    assert (report.ok, report.failed) == (ROWS, 0)
+    names = {str(path.relative_to(here)) for path in here.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert set(store.objects(prefix)) == names
+    run = download_run(store.uri(prefix), tmp_path / "back")
+    assert vectors(run.path) == vectors(here)
+    with pytest.raises(SpecError, match="download_run"):
+        report.open()
+
+
+def test_failed_rows_are_tried_again_and_nothing_else_is_put(store, prefix, log, tmp_path):
+    flaky = LoggedField(log, fails=lambda key, times: int(key[-3:]) % 70 == 0 and times == 1)
+    first = export(store.uri(prefix), log, rows=ROWS, backend=flaky)
+    assert 0 < first.failed < ROWS
+    before = store.objects(prefix)
+    run = download_run(store.uri(prefix), tmp_path / "back")
+    touched = {f"u{unit:06d}" for unit in range(4) if (run.tables()[unit].to_frame()["status"] == "failed").any()}
+    done = {row: vector for row, vector in vectors(run.path).items() if vector}
+    again = export(store.uri(prefix), log, rows=ROWS, backend=flaky)
+    assert (again.ok, again.failed) == (ROWS, 0)
+    after = store.objects(prefix)
+    changed = {Path(name).stem for name in after if before[name] != after[name] and "/units/" in name}
+    assert changed == touched
+    assert len(asked(log)) == ROWS + first.failed
+    assert done.items() <= vectors(download_run(store.uri(prefix), tmp_path / "back").path).items()
+    assert export(store.uri(prefix), log, rows=ROWS, backend=flaky).ok == ROWS
+    assert store.objects(prefix) == after
+    assert len(asked(log)) == ROWS + first.failed
+
+
+def test_grids_and_kept_chips_are_put_too(store, prefix, log, tmp_path):
+    flaky = LoggedField(log, fails=lambda key, times: int(key[-3:]) % 70 == 0 and times == 1)
+    options = {"rows": 12, "unit_rows": 5, "grid_format": "npz", "save_inputs": True, "backend": flaky}
+    failed = export(store.uri(prefix), log, **options).failed
+    assert 0 < failed < 12
+    assert export(store.uri(prefix), log, **options).ok == 12
+    run = download_run(store.uri(prefix), tmp_path / "back")
+    grids = run.grids()
+    assert len(grids) == 12
+    assert all(np.isfinite(grids[name]).all() for name in grids)
+    assert len(list((tmp_path / "back/inputs").rglob("*.npz"))) == 12
+    assert (tmp_path / "back" / MODEL / "collection.json").is_file()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_process_killed_between_a_table_and_its_record_loses_nothing(exports, store, prefix, log, tmp_path, count):
+    exports.start(store.uri(prefix), log, die=("put", count), rows=ROWS, unit_rows=UNIT_ROWS)
+    assert exports.wait()[0] == -signal.SIGKILL
+    assert len([name for name in store.objects(prefix) if "/units/" in name]) == count
+    assert len([name for name in store.objects(prefix) if "/records/" in name]) == count - 1
+    exports.start(store.uri(prefix), log, rows=ROWS, unit_rows=UNIT_ROWS)
+    code, said = exports.wait()
+    assert code == 0, said
+    run = download_run(store.uri(prefix), tmp_path / "back")
+    assert sorted(vectors(run.path)) == list(range(ROWS))
+    assert len(asked(log)) == ROWS  # the table was whole, so it was taken
+
+
+def test_a_torn_or_missing_table_is_made_again(store, prefix, log, tmp_path):
+    export(store.uri(prefix), log, rows=ROWS)
+    table = f"{prefix}/{MODEL}/units/u000001.parquet"
+    store.write(table, store.read(table)[:1000])
+    store.files.delete_file(f"bucket/{prefix}/{MODEL}/units/u000002.parquet")
+    assert export(store.uri(prefix), log, rows=ROWS).ok == ROWS
+    assert len(asked(log)) == ROWS + 2 * UNIT_ROWS
+    assert len(vectors(download_run(store.uri(prefix), tmp_path / "back").path)) == ROWS
+
+
+def test_another_request_and_foreign_objects_are_refused(store, prefix, log):
+    export(store.uri(prefix), log, rows=5)
+    with pytest.raises(StorageError, match="something else"):
+        export(store.uri(prefix), log, rows=6)
+    store.write("elsewhere/thesis.docx", b"all of it")
+    with pytest.raises(SpecError, match="other things"):
+        export(store.uri("elsewhere"), log, rows=5)
+    assert set(store.objects("elsewhere")) == {"thesis.docx"}
+
+
+def test_what_is_no_store_or_does_not_answer_is_said_so(store, log, tmp_path):
+    with pytest.raises(SpecError, match="s3://, gs://"):
+        export("ftp://host/run", log, rows=5)
+    with pytest.raises(StorageError, match="Wanted the object store"):
+        export(store.uri("x").replace("@bucket/", "@nowhere/"), log, rows=5)
+    with pytest.raises(SpecError, match="in an object store"):
+        download_run(str(tmp_path), tmp_path / "back")
+    with pytest.raises(StorageError, match="run"):
+        download_run(store.uri("nothing-here"), tmp_path / "back")
+    for function in (open_run, compact_run, retry_export, run_status):
+        with pytest.raises(SpecError, match="on this machine, found 's3://bucket/run'"):
+            function("s3://key:secret@bucket/run")
+
+
+def test_a_dry_run_counts_the_units_in_the_store(store, prefix, log):
+    assert "0 of 4 unit files" in str(export(store.uri(prefix), log, rows=ROWS, dry_run=True))
+    assert not store.objects(prefix)
+    export(store.uri(prefix), log, rows=ROWS)
+    assert "4 of 4 unit files" in str(export(store.uri(prefix), log, rows=ROWS, dry_run=True))
+
+
+def test_errors_of_a_store_name_no_secret(store, exports, log):
+    exports.start(store.uri("x").replace("@bucket/", "@nowhere/"), log, rows=5)
+    code, said = exports.wait()
+    assert code == ERROR_CODE
+    assert "secret" not in said
