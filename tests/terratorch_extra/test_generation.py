@@ -57,7 +57,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def ckpt(tmp_path_factory):
-    return checkpoint(tmp_path_factory.mktemp("weights"), "terramind_v1_tiny")
+    path = checkpoint(tmp_path_factory.mktemp("weights"), "terramind_v1_tiny")
+    yield path
+    path.unlink()
 
 
 @pytest.fixture(scope="module")
