@@ -7,11 +7,14 @@ import sys
 import numpy as np
 import pytest
 from doomed import CARD as DOOMED
+from echo import CARD as ECHO
 from engines_help import table_without_times, vectors
 from export_worker import MODEL, LoggedField, asked, export, pairs
 from store_server import Store
 
 from rs_embed import PointBuffer, download_run, export_embeddings, open_run
+from rs_embed.bands import bands_of
+from rs_embed.chip import Chip, Source
 from rs_embed.errors import EngineError, NoImagery, SpecError, StorageError
 from rs_embed.testing import FieldProvider
 
@@ -28,9 +31,13 @@ class Picky(FieldProvider):
         return super().fetch(query)
 
 
-def flat(lon, lat, band):
-    """Made in no time."""
-    return np.full(lon.shape, 1000.0 + len(band))
+class Bulk(FieldProvider):
+    """Large chips, made in no time."""
+
+    def fetch(self, query):
+        bands = bands_of(query.sensor.collection, query.sensor.bands)
+        values = np.ones((1, len(bands), *query.geobox.shape), np.float32)
+        return Chip(values, bands, query.geobox, (None,), Source(self.name, query.sensor.collection))
 
 
 def test_a_cluster_writes_what_this_process_writes_and_either_goes_on_with_the_other_s_run(nodes, tmp_path):
@@ -136,9 +143,9 @@ def test_a_unit_over_which_all_workers_die_is_kept_as_failed_rows_and_the_others
 
 
 def test_chips_on_their_way_never_fill_the_object_stores(nodes, tmp_path):
-    report = export(tmp_path / "run", tmp_path / "log", rows=96, unit_rows=48, buffer_m=1000, engine="ray",
-                    backend=FieldProvider(flat))  # fmt: skip
-    assert report.ok == 96  # 190 MB of chips through two stores of 80 MB
+    options = {"rows": 120, "unit_rows": 60, "buffer_m": 2500, "models": ECHO, "backend": Bulk(), "engine": "ray"}
+    report = export(tmp_path / "run", tmp_path / "log", **options)
+    assert report.ok == 120  # 240 MB of chips through two stores of 80 MB
     assert not nodes.spilled()
 
 

@@ -3,6 +3,8 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -103,20 +105,24 @@ def test_a_run_whose_driver_is_killed_at_random_goes_on_where_it_was(exports, no
     assert not list(run.rglob(".part-*"))
 
 
-def test_a_cluster_started_for_a_call_ends_with_it(exports, tmp_path):
-    run = tmp_path / "run"
-    driver = exports.start(run, tmp_path / "log", rows=20, unit_rows=10, engine="ray")
-    until(lambda: records(run) >= 1)
-    code, said = exports.wait()
-    assert code == 0, said
-    until(lambda: not raylets_of(driver), 20)
+CONNECT = """
+import sys, time
+from rs_embed.engines.ray_cluster import Room, connected
+with connected(None):
+    print(Room.now().cpus, flush=True)
+    time.sleep(float(sys.argv[1]))
+"""
 
 
-def test_a_cluster_started_for_a_call_ends_with_its_driver_also_when_that_is_killed(exports, tmp_path):
-    run = tmp_path / "run"
-    driver = exports.start(run, tmp_path / "log", rows=60, unit_rows=10, engine="ray", latency_s=0.3)
-    until(lambda: records(run) >= 1)
-    assert raylets_of(driver)
-    kill(driver)
-    assert exports.wait()[0] == -signal.SIGKILL
-    until(lambda: not raylets_of(driver), 20)
+@pytest.mark.parametrize("ending", ["by itself", "killed"])
+def test_a_cluster_that_was_started_here_ends_with_who_started_it(ending):
+    seconds = "0" if ending == "by itself" else "600"
+    command = [sys.executable, "-c", CONNECT, seconds]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert float(driver.stdout.readline()) >= 1
+    if ending == "killed":
+        assert raylets_of(driver.pid)
+        driver.kill()
+    assert driver.wait(60) == (0 if ending == "by itself" else -signal.SIGKILL)
+    driver.stdout.close()
+    until(lambda: not raylets_of(driver.pid), 20)
