@@ -35,7 +35,7 @@ class Case:
     label: str
     dates: tuple[str, ...] | None = None
     knobs: Mapping[str, object] = field(default_factory=dict)
-    turns: int = 15
+    turns: int = 9
     buffer_m: float = 1000
     """Of the place of the cold start, on the sample scene."""
 
@@ -86,9 +86,9 @@ def ready(case: Case, precision: str, **knobs: object):
     return arrays, ModelInput.stack(inputs), job.embedder
 
 
-def in_turns(tasks: Mapping[str, Callable[[], object]], turns: int) -> dict[str, list[float]]:
-    """Seconds of each task, turn by turn; the first one goes last in every other turn."""
-    for task in tasks.values():
+def in_turns(tasks: Mapping[str, Callable[[], object]], turns: int, *, warm: bool = True) -> dict[str, list[float]]:
+    """Seconds of each task, turn by turn; the first one goes last in every other turn. Before, each runs once."""
+    for task in tasks.values() if warm else ():
         task()
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for turn in range(turns):

@@ -120,7 +120,8 @@ def batches(model: str, items: str, turns: str) -> Figures:
         assert report.ok == len(places)
 
     tasks = {"many": lambda: get_embeddings(model, places, **options), "export": export, "encoder": encoder}
-    times = in_turns(tasks, int(turns))
+    tasks["encoder"](), get_embeddings(model, places[:1], **options)
+    times = in_turns(tasks, int(turns), warm=False)
     figures = ratio(times["many"], times["encoder"])
     return figures | {f"export_{name}": value for name, value in ratio(times["export"], times["encoder"]).items()}
 
@@ -146,7 +147,7 @@ def rows(folder: Path, quick: bool) -> list[Row]:
     figure = f"{shown(run)}; {run['over_s'] / FEW * 1000:.1f} ms a row against {run['under_s'] / FEW * 1000:.1f} ms"
     table.append((f"export of {FEW:,} rows / the bare generator", figure, ""))
     for model, items in (("thor_1_0_base", ITEMS), ("thor_1_0_tiny", FEW)):
-        run = child(__file__, "batches", 1, model, ITEMS if quick else items, QUICK_TURNS if quick else 3)
+        run = child(__file__, "batches", 1, model, ITEMS if quick else items, QUICK_TURNS)
         for what, prefix in (("`get_embeddings`", ""), ("export", "export_")):
             figures = {name: run[f"{prefix}{name}"] for name in ("ratio", "low", "high")}
             figure = f"{shown(figures, 3)}; {run[f'{prefix}over_s']:.1f} s against {run['under_s']:.1f} s"

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 import torch
 from test_cli import SCENE, invoke, misused, refused
+from test_raster_folder import cut
 
+from rs_embed import open_run
 from rs_embed.pipeline.durable import locked
 from rs_embed.testing import FieldProvider
 
@@ -151,6 +153,18 @@ def test_an_engine_that_cannot_be_meant_is_refused(plots):
     refused(export(plots, "--address", "auto"), "SpecError", "Wanted no address", "engine=")
     export(plots)
     refused(invoke("retry", plots.parent / "run", "--address", "auto"), "SpecError", "Wanted no address")
+
+
+def test_a_folder_of_rasters_is_embedded_a_row_a_file(tmp_path):
+    for name in ("east", "west"):
+        cut(tmp_path / f"{name}.tif", 0 if name == "west" else 96, 0)
+    pattern, run = str(tmp_path / "*.tif"), tmp_path / "run"
+    result = invoke("export", "mosaiks_rcf", "--rasters", pattern, run)
+    assert result.exit_code == 0, result.stderr
+    assert "2 embeddings in" in result.stdout
+    assert sorted(open_run(run).to_frame()["id"]) == ["east", "west"]
+    misused(invoke("export", "mosaiks_rcf", "plots.csv"), "give TABLE and RUN, or --rasters and RUN")
+    misused(invoke("export", "mosaiks_rcf", "plots.csv", run, "--rasters", pattern), "give TABLE and RUN, or --rasters")
 
 
 def test_a_changed_knob_is_refused_with_both_values(plots):

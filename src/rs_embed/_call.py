@@ -56,7 +56,7 @@ class Call:
         windows: Sequence[TemporalSpec | None],
     ) -> "Plan":
         """Everything checked that can be checked before weights are loaded or pixels fetched."""
-        from rs_embed.embedders.base import pick_device
+        from rs_embed.embedders._device import pick_device
         from rs_embed.pipeline.plan import Job, plan_items
 
         require_choice("input_prep", self.input_prep, get_args(InputPrep))
@@ -84,7 +84,7 @@ class Call:
     @cached_property
     def request(self) -> "ModelRequest":
         """Model, knobs and inputs of the call."""
-        from rs_embed.embedders.base import pick_device, pick_precision
+        from rs_embed.embedders._device import pick_device, pick_precision
         from rs_embed.pipeline.request import Asked, resolve_request
 
         require_choice("precision", self.precision, get_args(Precision))

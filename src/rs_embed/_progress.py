@@ -1,5 +1,6 @@
-"""A progress bar for long jobs: rate, failures, time left. Nothing where nobody looks at it."""
+"""A progress bar for long jobs, and a line for long waits. Nothing where nobody looks at it."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,3 +37,14 @@ def progress_bar(total: int, *, shown: bool) -> Iterator[Advance]:
 
         yield advance
     sys.stderr.flush()
+
+
+def announce(log: logging.Logger, text: str) -> None:
+    """Say that something will take a while: to the log, or on a terminal where the log would swallow it."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if log.isEnabledFor(logging.INFO):
+        log.info(text)
+    elif console.is_terminal or console.is_jupyter:
+        console.print(text, style="dim", highlight=False)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from rs_embed._optional import require
+from rs_embed._progress import announce
 from rs_embed.errors import MissingDependency, RSEmbedWarning, warn
 
 if TYPE_CHECKING:
@@ -84,9 +85,9 @@ def load_terratorch() -> TerraTorch:
     require("terratorch", EXTRA)
     with _LOCK:
         if "terratorch" not in sys.modules:
-            LOG.info("Loading TerraTorch and some 140 packages: 10 to 40 s, once.")
             _mend_torchvision()
             with leaving_no_trace():
+                announce(LOG, "Loading TerraTorch and some 140 packages: 10 to 40 s, once.")
                 _import("terratorch")
         from terratorch.registry import BACKBONE_REGISTRY, FULL_MODEL_REGISTRY, TERRATORCH_BACKBONE_REGISTRY
 

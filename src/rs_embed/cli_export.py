@@ -20,7 +20,7 @@ _TABLE = "The table (names are guessed if left out)"
 _CLUSTER = "Where it runs"
 _Models = Annotated[str, typer.Argument(metavar="MODEL[,MODEL...]", help="Ids or aliases, joined by commas.")]
 _Places = Annotated[
-    Path, typer.Argument(metavar="TABLE", help="CSV, Parquet, GeoJSON, GeoPackage or shapefile of points or polygons.")
+    str, typer.Argument(metavar="TABLE", help="CSV, Parquet, GeoJSON, GeoPackage or shapefile of points or polygons.")
 ]
 _Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder that `export` filled.")]
 _Column = str | None
@@ -44,14 +44,20 @@ def _column(text: str) -> typer.models.OptionInfo:
 @command(
     "rs-embed export mosaiks_rcf plots.csv run --buffer 640 --backend sample --dry-run",
     "rs-embed export thor,mosaiks_rcf fields.gpkg run --backend sample --year 2017 --output grid --format zarr",
+    "rs-embed export thor --rasters 'tiles/*.tif' run",
     "rs-embed export thor plots.csv run --backend stac --engine ray --address auto",
 )
 def export(
     models: _Models,
     places: _Places,
-    out: Annotated[str, typer.Argument(metavar="RUN", help="Folder, or s3:// or gs://; new, or to go on with.")],
     options: ModelOptions,
     *,
+    out: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="Folder, or s3:// or gs://; new, or to go on with.")
+    ] = None,
+    rasters: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Files to embed, a row each, as 'tiles/*.tif'; no TABLE then.")
+    ] = None,
     buffer: Annotated[str | None, typer.Option(help="Half of the side around points, metres; or its column.")] = None,
     start: Annotated[str | None, typer.Option(help="First day for all rows, YYYY-MM-DD.")] = None,
     end: Annotated[str | None, typer.Option(help="The day after the last.")] = None,
@@ -89,14 +95,16 @@ def export(
     days = together("--start and --end", start, end)
     either("--year", year, "--start and --end", days)
     window = TemporalSpec.year(year) if year is not None else TemporalSpec.range(*days) if days else None
+    if (rasters is None) == (out is None):
+        raise typer.BadParameter("give TABLE and RUN, or --rasters and RUN")
     columns = {"id": id_column, "lon": lon_column, "lat": lat_column, "year": year_column}
     run: Callable[..., ExportReport] = export_embeddings  # knobs are words here, whatever they mean
     report = run(
         models.split(","),
-        _read(places, columns, window, buffer, crs),
-        out,
+        _read(Path(places), columns, window, buffer, crs) if rasters is None else _files(rasters),
+        places if out is None else out,
         output=options.output_spec(),
-        backend=backend,
+        backend=rasters if rasters is not None and backend == "auto" else backend,
         format=file_format,
         dtype=dtype,
         unit_rows=unit_rows,
@@ -124,6 +132,12 @@ def _read(
 
     named = {what: name for what, name in columns.items() if name is not None}
     return read_places(path, temporal=window, buffer_m=_number_or_name(buffer), crs=crs, **named)
+
+
+def _files(pattern: str) -> "Places":
+    from rs_embed.exports import raster_places
+
+    return raster_places(pattern)
 
 
 def _number_or_name(text: str | None) -> float | str | None:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rs_embed import OutputSpec, PointBuffer
-from rs_embed.embedders.base import ModelRequest, NetworkCache, pick_device
+from rs_embed.embedders._device import pick_device
+from rs_embed.embedders.base import ModelRequest, NetworkCache
 from rs_embed.pipeline.ahead import BATCH_CHIPS, Ahead
 from rs_embed.pipeline.plan import Job, plan_items
 from rs_embed.pipeline.reading import wishes_of

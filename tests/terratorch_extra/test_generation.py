@@ -29,9 +29,7 @@ from typer.testing import CliRunner
 from rs_embed import BBox, LocalRasters, PointBuffer, Region, generate, tokenize
 from rs_embed.bands import Unit
 from rs_embed.cli import app
-from rs_embed.embedders._framing import InputGeometry, frame_chip
-from rs_embed.embedders._terramind_generative import Imagination, Sampling, Tokenizer
-from rs_embed.embedders.base import Network
+from rs_embed.embedders._terramind_generative import Imagination, Sampling
 from rs_embed.embedders.cards import terramind_tokens as tokens
 from rs_embed.embedders.cards.terramind_tokens import TOKENS
 from rs_embed.embedders.catalog import get_card
@@ -46,7 +44,6 @@ from rs_embed.errors import (
     WeightsUnreachable,
 )
 from rs_embed.generation.networks import Networks, load_sampler, tokenizer_for
-from rs_embed.generation.tiles import Diffusion, decode_tiles, region_noise, stitch_ids
 from rs_embed.pipeline.request import Asked, resolve_request
 from rs_embed.specs import SensorSpec
 from rs_embed.testing import FieldProvider
@@ -60,7 +57,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def ckpt(tmp_path_factory):
-    return checkpoint(tmp_path_factory.mktemp("weights"), "terramind_v1_tiny")
+    path = checkpoint(tmp_path_factory.mktemp("weights"), "terramind_v1_tiny")
+    yield path
+    path.unlink()
 
 
 @pytest.fixture(scope="module")
@@ -218,46 +217,6 @@ def test_a_large_region_is_tiled_and_each_tile_is_what_it_would_be_alone():
     assert made.geobox.affine == corner.geobox.affine
 
 
-def test_ids_of_an_overlap_come_from_the_nearer_window():
-    frame = frame_chip((64, 96), "tile", InputGeometry(64, lattice_px=32, square=True, patch_px=16))
-    assert [window.col for window in frame.windows] == [0, 32]
-    left, right = torch.full((4, 4), 1), torch.full((4, 4), 2)
-    assert stitch_ids([left, right], frame)[0].tolist() == [1, 1, 1, 2, 2, 2]
-
-
-def test_windows_that_overlap_see_the_same_noise_and_noise_is_normal():
-    frame = frame_chip((64, 96), "tile", InputGeometry(64, lattice_px=32, square=True, patch_px=16))
-    first, second = (region_noise(TOKENS["S1GRD"], window, 5) for window in frame.windows)
-    assert torch.equal(first[:, :, 32:], second[:, :, :32])
-    assert not torch.equal(first[:, :, :32], first[:, :, 32:])
-    assert abs(first.mean()) < 0.05 and abs(first.std() - 1) < 0.05
-    assert not torch.equal(first, region_noise(TOKENS["S1RTC"], frame.windows[0], 5))
-
-
-class Painted(nn.Module):
-    """A decoder that paints a window in the colour of its first id."""
-
-    def decode_quant(self, codes):
-        scores = torch.zeros(1, 10, codes.shape[-2] * 16, codes.shape[-1] * 16)
-        scores[:, int(codes.flatten()[0]) % 10] = 1
-        return scores
-
-    def tokens_to_embedding(self, ids):
-        return ids
-
-    def parameters(self, recurse=True):
-        return iter([torch.zeros(1)])
-
-
-def test_classes_are_voted_for_and_never_mixed():
-    frame = frame_chip((64, 96), "tile", InputGeometry(64, lattice_px=32, square=True, patch_px=16))
-    ids = torch.tensor([[2, 2, 7, 7, 7, 7]] * 4)
-    whole = decode_tiles(Tokenizer(TOKENS["LULC"], Network(Painted(), "painted")), ids, frame, Diffusion())
-    assert whole[0, 0, :48].tolist() == [2] * 48, "the left window's vote weighs more up to the middle"
-    assert whole[0, 0, 48:].tolist() == [7] * 48
-    assert set(whole.unique().tolist()) == {2, 7}, "a mean would be 4 or 5"
-
-
 def test_a_seam_is_no_steeper_than_the_pixels_around_it():
     made = generate(TINY, PLACE, output_modalities="NDVI", img=32, **QUICK)["NDVI"].values[0]
     assert np.isfinite(made).all()
@@ -362,6 +321,16 @@ def test_a_generated_map_can_be_given_again_from_its_file(tmp_path):
         same = generate(TINY, input_chw={name: given}, **{**call, "modality": None})
         assert np.array_equal(same["S1GRD"].values, back["S1GRD"].values)
     assert set(back.meta.weights) == {"model", "S1GRD", "NDVI"}
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "says"),
+    [("LULC", 3, "class codes 0 to 9 for LULC, found 0 to 15"), ("NDVI", 10_000, "values beyond -1 to 1")],
+)
+def test_maps_in_other_codes_or_units_are_refused(name, scale, says):
+    held = {name: pixels(name, 64, 64) * scale}
+    with pytest.raises(ValueError, match=says):
+        generate(TINY, input_chw=held, output_modalities="DEM", pretrained=False, steps=1)
 
 
 def test_coordinates_stand_beside_imagery(ckpt, lulc, tmp_path):

@@ -1,6 +1,7 @@
 """TerraTorch comes late, leaves no trace, and comes even where torchvision was built for another device."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rs_embed._progress import announce
 from rs_embed._terratorch import load_terratorch
 from rs_embed.errors import MissingDependency
 
@@ -110,6 +112,18 @@ print(*model(torch.zeros(1, 12, 224, 224))[-1].shape)
     assert place.startswith(str(torchvision_that_does_not_load))
     assert shape == "1 196 192"
     assert "Loading TerraTorch and some 140 packages" in done.stderr
+
+
+def test_a_long_wait_is_told_on_a_terminal_or_in_the_log_and_nowhere_else(monkeypatch, capsys, caplog):
+    log = logging.getLogger("rs_embed.test_waits")
+    announce(log, "wait")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    announce(log, "wait")
+    assert "wait" in capsys.readouterr().err
+    with caplog.at_level(logging.INFO, log.name):
+        announce(log, "wait")
+    assert caplog.messages == ["wait"] and capsys.readouterr().err == ""
 
 
 @pytest.mark.skipif(INSTALLED, reason="terratorch is installed here")

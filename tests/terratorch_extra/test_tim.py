@@ -31,7 +31,9 @@ GRID = OutputSpec.grid()
 
 @pytest.fixture(scope="module")
 def ckpt(tmp_path_factory):
-    return checkpoint(tmp_path_factory.mktemp("weights"), "terramind_v1_tiny")
+    path = checkpoint(tmp_path_factory.mktemp("weights"), "terramind_v1_tiny")
+    yield path
+    path.unlink()
 
 
 def theirs(ckpt, tim, merge, given, seed):

@@ -1,4 +1,4 @@
-"""Pixels on their way to the device, and tokens on their way back.
+"""Which device and precision, pixels on their way there, and tokens on their way back.
 
 Inputs are made where the network runs, by the threads that fetch: each copies its chip through pinned memory and
 standardises and resizes it on a stream beside that of the network, so that both hide behind the batch before. The
@@ -13,6 +13,47 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from rs_embed.errors import DeviceError
+from rs_embed.specs import Precision, WorkingPrecision
+
+
+def pick_device(device: str) -> torch.device:
+    """The device of that name; "auto" takes CUDA where there is one.
+
+    Raises:
+        DeviceError: There is no such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise DeviceError(
+            f"Wanted a device such as 'auto', 'cpu' or 'cuda:0', found {device!r}.", fix='use device="auto"'
+        ) from error
+    count = torch.cuda.device_count()
+    if chosen.type == "cuda" and (chosen.index or 0) >= count:
+        raise DeviceError(
+            f"Wanted {device!r}, found {count} CUDA devices.",
+            torch=torch.__version__,
+            fix='use device="cpu" or "auto", or install a driver that this torch build supports',
+        )
+    if chosen.type not in ("cpu", "cuda"):
+        raise DeviceError(f"Wanted 'cpu' or 'cuda', found {device!r}.", fix='use device="auto"')
+    return chosen
+
+
+def pick_precision(precision: Precision, device: torch.device) -> WorkingPrecision:
+    """The precision itself; for "auto", bf16 where the device multiplies it faster than float32, else fp32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        quick = torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere has matrix units for it
+    else:
+        # Not what oneDNN supports: it also computes bf16 where the processor cannot, slowly.
+        quick = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if quick else "fp32"
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from rs_embed._room import require_room
 from rs_embed.bands import Band, Unit
 from rs_embed.embedders.cards.terramind_tokens import LULC_CLASSES
 from rs_embed.embedding_files import COG_BLOCK_PX, META_TAG
-from rs_embed.errors import StorageError
+from rs_embed.errors import InputError, StorageError
 from rs_embed.geo import with_coordinates
 
 if TYPE_CHECKING:
@@ -141,6 +141,21 @@ class GeneratedRaster:
             file.descriptions = [band.name for band in self.bands]
             file.units = [str(band.unit) for band in self.bands]
             file.update_tags(**{META_TAG: self.meta_json}, **_tags(self))
+
+
+def require_classes(values: NDArray[np.float32]) -> None:
+    """Refuse what are no codes of land cover; NaN is nodata.
+
+    Raises:
+        InputError: Other numbers.
+    """
+    valid = values[np.isfinite(values)]
+    if ((valid != np.rint(valid)) | (valid < 0) | (valid >= len(LULC_CLASSES))).any():
+        raise InputError(
+            f"Wanted class codes 0 to {len(LULC_CLASSES) - 1} for LULC, found {valid.min():g} to {valid.max():g}.",
+            codes=", ".join(f"{code} {name}" for code, name in enumerate(LULC_CLASSES)),
+            fix="translate your classes into these",
+        )
 
 
 def _words(classes: Mapping[int, str]) -> list[str]:

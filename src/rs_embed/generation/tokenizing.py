@@ -15,7 +15,8 @@ from rs_embed.chip import Chip
 from rs_embed.embedders.cards.terramind import TokenModality
 from rs_embed.embedders.cards.terramind_tokens import PATCH_PX, TOKENS, TokenFacts
 from rs_embed.errors import BandMismatch, InputError, UnitMismatch
-from rs_embed.generation.raster import GeneratedRaster, RoundTripError
+from rs_embed.generation.raster import GeneratedRaster, RoundTripError, require_classes
+from rs_embed.providers._units import refuse_implausible
 from rs_embed.providers.arrays import SupportsArray
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def round_trip_error(
 
 
 def _tokenizer(modality: TokenModality, ckpt: str | Path | None, *, pretrained: bool, device: str) -> "Tokenizer":
-    from rs_embed.embedders.base import pick_device
+    from rs_embed.embedders._device import pick_device
     from rs_embed.generation.networks import tokenizer_for
 
     return tokenizer_for(modality, ckpt, pretrained=pretrained, device=pick_device(device))
@@ -177,14 +178,13 @@ def _values(facts: TokenFacts, pixels: Chip | SupportsArray) -> tuple[NDArray[np
             bands=", ".join(names),
             fix="give all bands of the modality, in this order",
         )
-    valid = values[np.isfinite(values)]
-    wrong = facts.is_classes and bool(((valid != np.rint(valid)) | (valid < 0) | (valid > 9)).any())
-    if valid.size == 0 or wrong:
+    if not np.isfinite(values).any():
         raise InputError(
-            f"Wanted {'class codes 0 to 9' if facts.is_classes else 'values'} for {facts.name}, "
-            f"found {'other numbers' if wrong else 'nothing but nodata'}.",
-            fix="see rs_embed.generation.raster.LULC_CLASSES" if wrong else "give pixels that hold something",
+            f"Wanted values for {facts.name}, found nothing but nodata.", fix="give pixels that hold something"
         )
+    refuse_implausible(values, facts.bands[0].unit, f"array for {facts.name}")
+    if facts.is_classes:
+        require_classes(values)
     return values, geobox
 
 

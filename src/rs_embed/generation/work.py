@@ -23,7 +23,7 @@ from rs_embed.embedders.cards.terramind import TerraMindKnobs, TokenModality
 from rs_embed.embedders.cards.terramind_tokens import PATCH_PX, TOKENS
 from rs_embed.errors import SpecError
 from rs_embed.generation.networks import Networks, networks_for
-from rs_embed.generation.raster import GeneratedRaster
+from rs_embed.generation.raster import GeneratedRaster, require_classes
 from rs_embed.generation.result import Generated, GenerationMeta, fingerprint_of
 from rs_embed.generation.tiles import Diffusion, at_limit, decode_tiles, stitch_ids, tile_seed, to_pixels
 from rs_embed.geo import densified, project
@@ -107,8 +107,13 @@ def _fetch(plan: Plan, geometry: InputGeometry) -> Ground:
 
 
 def _cut_classes(chip: Chip, frame: Frame) -> list[Tensor]:
-    """The windows `[1, height, width]` of a map of classes; beyond the map and where it has nodata stands 0."""
+    """The windows `[1, height, width]` of a map of classes; beyond the map and where it has nodata stands 0.
+
+    Raises:
+        InputError: Other codes than those of the training.
+    """
     codes = np.nan_to_num(chip.values[0], nan=0.0)
+    require_classes(codes)
     bottom, right = (extent - side for extent, side in zip(frame.extent_px, chip.shape_px, strict=True))
     whole = torch.from_numpy(np.pad(codes, ((0, 0), (0, bottom), (0, right))))
     return [whole[:, w.row : w.row + w.height, w.col : w.col + w.width] for w in frame.windows]

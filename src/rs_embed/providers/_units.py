@@ -176,6 +176,12 @@ _RULES = (
         "divide each vector by its length; what is stored in 8 bits must be de-quantised first",
     ),
     _Rule(
+        Unit.INDEX,
+        lambda seen: bool(np.abs(seen).max() > HIGHEST_COMPONENT),
+        "values beyond -1 to 1",
+        "divide by the scale of the file, often 10,000",
+    ),
+    _Rule(
         Unit.BYTE,
         lambda seen: bool(seen.min() < 0 or seen.max() > HIGHEST_BYTE or seen.max() <= 1),
         "values that are not from 0 to 255",
