@@ -34,7 +34,7 @@ PARTS = {
     "resizing and standardising": ("upsample", "clamp"),
 }
 """Operators of torch by what their names contain, the first that fits."""
-OTHER, OUTSIDE = "other operators", "outside torch: checks, hashes, metadata"
+OTHER, OUTSIDE = "other operators", "outside torch, and the profiler itself"
 
 
 def profile(name: str) -> tuple[dict[str, float], float]:
@@ -50,8 +50,10 @@ def profile(name: str) -> tuple[dict[str, float], float]:
     arrays, _, _ = ready(case, "fp32", pretrained=False)
     for _ in range(2):
         get_embedding(case.model, **arrays)
-    start = time.perf_counter()
     with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as profiler:
+        get_embedding(case.model, **arrays)  # the first one in here waits for the profiler itself
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as profiler:
+        start = time.perf_counter()
         get_embedding(case.model, **arrays)
         whole_s = time.perf_counter() - start
     parts = dict.fromkeys([*PARTS, OTHER], 0.0)
