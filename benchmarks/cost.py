@@ -24,9 +24,9 @@ SIZES = {
 PATCHES = (
     ("thor_1_0_base", 2.88, {"patch_size": 16}, "THOR, patches of 160 and 320 m"),
     ("thor_1_0_base", 2.88, {"patch_size": 8}, "THOR, patches of 80 and 160 m"),
-    ("anysat_1_0_base", 1.28, {"patch_size": 40}, "AnySat, patches of 40 m"),
-    ("anysat_1_0_base", 1.28, {"patch_size": 20}, "AnySat, patches of 20 m"),
-    ("anysat_1_0_base", 1.28, {"patch_size": 10}, "AnySat, patches of 10 m"),
+    ("anysat_1_0_base", 0.64, {"patch_size_m": 40}, "AnySat, patches of 40 m"),
+    ("anysat_1_0_base", 0.64, {"patch_size_m": 20}, "AnySat, patches of 20 m"),
+    ("anysat_1_0_base", 0.64, {"patch_size_m": 10}, "AnySat, patches of 10 m"),
 )
 
 
@@ -75,7 +75,7 @@ def rows(folder: Path, quick: bool) -> list[Row]:
     table, curves = [], {}
     for model, shape in SIZES.items():
         fast = [
-            child(__file__, "size", 1, model, precision, QUICK_TURNS if quick else 5)
+            child(__file__, "size", 1, model, precision, QUICK_TURNS if quick else 3)
             for precision in ("fp32", "bf16")[: 1 if model == "mosaiks_rcf" else 2]
         ]
         figure = " and ".join(f"{figures['per_s']:.2f}" for figures in fast)
@@ -85,7 +85,7 @@ def rows(folder: Path, quick: bool) -> list[Row]:
         for precision in ("fp32", "bf16"):
             sides = ANYSAT_SIDES_KM if model.startswith("anysat") else SIDES_KM
             for side_km in sides[: 2 if quick else None]:
-                turns = QUICK_TURNS if quick or side_km * (4 if "anysat" in model else 1) > 4 else 5
+                turns = QUICK_TURNS if quick or side_km * (4 if "anysat" in model else 1) > 2 else 3
                 seconds = child(__file__, "call", 1, model, side_km, precision, turns)["seconds"]
                 curves.setdefault((label, precision), []).append((side_km, seconds))
                 table.append((f"{label}, {precision}, {side_km:g} km", _figure(side_km, seconds), ""))

@@ -131,7 +131,9 @@ def child(script: str, task: str, threads: int, *arguments: object) -> Figures:
     start = time.perf_counter()
     result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     whole = time.perf_counter() - start
-    return json.loads(result.stdout.splitlines()[-1]) | {"process_s": whole}
+    figures = json.loads(result.stdout.splitlines()[-1]) | {"process_s": whole}
+    print(task, *arguments, figures, file=sys.stderr)  # a section is long: show that it goes on
+    return figures
 
 
 def run_script(

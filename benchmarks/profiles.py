@@ -10,7 +10,7 @@ import time
 import warnings
 from pathlib import Path
 
-from harness import CASES, MODELS, chip, ready
+from harness import CASES, MODELS, ready
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 PARTS = {
@@ -77,7 +77,7 @@ def draw(name: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlim(right=1300 * max(parts.values()))
     axes.tick_params(labelsize=8)
-    axes.set_title(f"{CASES[name].label}: {whole_s:.2f} s on one thread of {chip()}", fontsize=9, loc="left")
+    axes.set_title(f"{CASES[name].label}: {whole_s:.2f} s, one thread", fontsize=9, loc="left")
     figure.savefig(IMAGES / f"profile_{CASES[name].model}.png", dpi=120)
     print(name, {part: round(seconds, 4) for part, seconds in parts.items()})
 

@@ -30,6 +30,8 @@ def service():
 @pytest.mark.parametrize(("qps", "takes_s"), [(None, 0.1), (12, 0.02)])
 def test_a_cluster_asks_no_more_than_agreed_at_once_nor_per_second(nodes, service, tmp_path, qps, takes_s):
     asked = service(bears=1000, takes_s=takes_s)
+    kept = gate()  # still there from a run that had agreed on something else
+    ray.get(kept.configure.remote(ACCOUNT, 16, 500.0))
     backend = Metered(asked.url, ceiling=3, qps=qps)
     report = export(tmp_path / "run", tmp_path / "log", rows=36, unit_rows=18, backend=backend, engine="ray")
     assert report.ok == 36
@@ -62,11 +64,13 @@ def test_the_leave_of_a_killed_process_is_free_again(nodes, service, tmp_path, m
         running = pool.submit(
             export, tmp_path / "run", tmp_path / "log", rows=12, backend=Metered(slow.url, 1), engine="ray"
         )
-        until(lambda: slow.starts)
-        (limit, under_way, _) = ray.get(gate().state.remote(ACCOUNT))
+        try:
+            until(lambda: slow.starts)
+            (limit, under_way, _) = ray.get(gate().state.remote(ACCOUNT))
+            for node in nodes.cluster.list_all_nodes():
+                for pid in processes_of(nodes.raylet(node), "ray::rs_embed fetch"):
+                    os.kill(pid, signal.SIGKILL)
+        finally:
+            slow.hold.set()
         assert (limit, under_way) == (1, 1)
-        for node in nodes.cluster.list_all_nodes():
-            for pid in processes_of(nodes.raylet(node), "ray::rs_embed fetch"):
-                os.kill(pid, signal.SIGKILL)
-        slow.hold.set()
         assert running.result(120).ok == 12

@@ -97,6 +97,8 @@ class ClusterLimiter(Limits):
         self._lock = threading.Lock()
         self._held: set[str] = set()
         self._renewing = False
+        # The actor may have been there before, with what another run agreed on: the newest word counts.
+        self._gate.configure.remote(account, ceiling, qps)
 
     def configure(self, ceiling: int, qps: float | None) -> None:
         """See `Limits`."""
