@@ -3,7 +3,9 @@
 `make bench`, or alone: `python benchmarks/calls.py [--quick]`.
 """
 
+import copy
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from harness import (
@@ -64,6 +66,8 @@ def bf16(case: str, checkpoint: str, turns: str) -> Figures:
 
     _, batch, exact = ready(CASES[case], "fp32", ckpt=checkpoint)
     _, _, fast = ready(CASES[case], "bf16", ckpt=checkpoint)
+    # Weights of its own: a map keeps them prepared in one precision only.
+    fast.network = replace(exact.network, module=copy.deepcopy(exact.network.module))
     tokens, rough = exact.run(batch), fast.run(batch)
     cosine = cosine_similarity(tokens.values, rough.values, dim=-1)
     prefix = tokens.layout.prefix
