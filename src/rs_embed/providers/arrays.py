@@ -2,9 +2,9 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date, datetime
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -184,17 +184,10 @@ class _Held:
             raise InputError(f"Wanted 3 or 4 axes in the {where}, found shape {self.shape}.", fix=fix)
         if 0 in self.shape:
             raise InputError(f"Wanted pixels in the {where}, found the empty shape {self.shape}.", fix=_AXES)
-        # Beside the network: 3 ms for the chip of a 4 km point, and without the interpreter lock.
-        hashing = ThreadPoolExecutor(1, thread_name_prefix="rs-embed-hash")
-        self._digest = hashing.submit(self._hash)
-        hashing.shutdown(wait=False)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Of type, shape and bytes."""
-        return self._digest.result()
-
-    def _hash(self) -> str:
         digest = hashlib.sha256(f"{self.dtype.str} {self.shape} ".encode())
         digest.update(np.ascontiguousarray(self._array).data)
         return digest.hexdigest()
