@@ -8,7 +8,7 @@ import asyncio
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import cast
 
@@ -97,37 +97,42 @@ class ClusterLimiter(Limits):
         self._lock = threading.Lock()
         self._held: set[str] = set()
         self._renewing = False
-        # The actor may have been there before, with what another run agreed on: the newest word counts.
-        self._gate.configure.remote(account, ceiling, qps)
+        self._agree()
 
     def configure(self, ceiling: int, qps: float | None) -> None:
         """See `Limits`."""
         if (ceiling, qps) != self._agreed:
             self._agreed = ceiling, qps
-            self._gate.configure.remote(self._account, ceiling, qps)
+            self._agree()
+
+    def _agree(self) -> None:
+        # The actor may have been there before, with what another run agreed on: the newest word counts. Waited for,
+        # since an actor of coroutines does not keep the order of calls and a leave could be given by the old word.
+        self._ask(lambda gate: gate.configure.remote(self._account, *self._agreed))
 
     def take(self) -> Leave:
         """See `Limits`."""
-        lease, deadline = secrets.token_hex(8), time.monotonic() + PATIENCE_S
+        lease = secrets.token_hex(8)
+        leave = self._ask(lambda gate: gate.take.remote(self._account, self._agreed, lease, self._lease_s))
+        self._hold(lease)
+        return cast("Leave", leave)
+
+    def _ask(self, call: Callable[[ActorHandle[Gate]], object]) -> object:
+        """What the actor answers; asked again where it is gone (its machine, or who made it) and comes back."""
+        gone: float | None = None
         while True:
             try:
-                leave = self._ask(lease)
-            except ray.exceptions.RayActorError as error:  # its machine, or who made it, is gone
-                if time.monotonic() > deadline:
+                # Ray's types take what an async method returns for the coroutine itself.
+                return ray.get(cast("ray.ObjectRef[object]", call(self._gate)))
+            except ray.exceptions.RayActorError as error:
+                gone = gone or time.monotonic()
+                if time.monotonic() > gone + PATIENCE_S:
                     raise EngineError(
                         f"Wanted leave to make a request, found the limiter gone for {PATIENCE_S:g} s.",
                         fix="look at Ray's logs; run the same again to retry",
                     ) from error
                 time.sleep(0.2)
                 self._gate = gate()
-            else:
-                self._hold(lease)
-                return leave
-
-    def _ask(self, lease: str) -> Leave:
-        # Ray's types take what an async method returns for the coroutine itself.
-        coming: object = self._gate.take.remote(self._account, self._agreed, lease, self._lease_s)
-        return ray.get(cast("ray.ObjectRef[Leave]", coming))
 
     def give_back(self, slot: Slot) -> None:
         """See `Limits`."""
