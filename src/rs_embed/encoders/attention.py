@@ -36,7 +36,9 @@ class Distances:
     @torch.inference_mode(False)  # a tensor made in inference mode could not serve training later
     def distance(self, dtype: torch.dtype) -> Float[Tensor, "query token"]:
         """Give the matrix itself in `dtype`, converted once."""
-        return self._distance.setdefault(dtype, next(iter(self._distance.values())).to(dtype))
+        if dtype not in self._distance:
+            self._distance[dtype] = next(iter(self._distance.values())).to(dtype)
+        return self._distance[dtype]
 
     @torch.inference_mode(False)
     def dense(self, dtype: torch.dtype) -> Float[Tensor, "1 head query token"]:
