@@ -1,6 +1,7 @@
 """Attention that is quick on the CPU, and the distances that may weaken it."""
 
 import itertools
+import math
 from functools import cached_property
 
 import torch
@@ -15,6 +16,12 @@ MANY_TOKENS = 256
 
 QUERIES_AT_ONCE = 512
 """Rows of a matrix of logits that are worked on at once, so that they stay in the cache (1620 tokens: 3 MB)."""
+
+LOG2_E = math.log2(math.e)
+"""Logits are taken times this, as powers of 2 take half the time of those of e."""
+
+LEAST_SUM = 2.0**-90
+"""Of the powers of a row: the smallest number that is held in full is 36 powers of 2 below, and does not count."""
 
 
 class Distances:
@@ -68,7 +75,7 @@ def attend(
     """Mix the values by the softmax of the scaled dot products and `bias`, as `scaled_dot_product_attention` does.
 
     That is not quick on the CPU. Without gradients, on one core of an EPYC with AVX-512, for 12 heads of 64
-    channels: 1620 tokens and distances take it 107 ms in bf16 and 102 in fp32, here 44 and 60; 4 x 196 tokens in
+    channels: 1620 tokens and distances take it 107 ms in bf16 and 102 in fp32, here 37 and 54; 4 x 196 tokens in
     bf16 6.8, here 3.4. Logits are rounded to bf16 then, which adds about as much as the rounding of queries and keys
     did.
 
@@ -96,19 +103,42 @@ def _attend_by_head(q: Tensor, k: Tensor, v: Tensor, bias: Bias | None) -> Tenso
     """Attend with some rows of one matrix of logits at a time; both products by oneDNN."""
     batch, heads, queries, width = q.shape
     mixed = q.new_empty(batch, queries, heads, width)
-    scaled, k, v = (q * width**-0.5).contiguous(), k.contiguous(), v.mT.contiguous()
+    scaled, k, v = (q * (width**-0.5 * LOG2_E)).contiguous(), k.contiguous(), v.mT.contiguous()
     if isinstance(bias, Tensor):
         bias = bias.to(q.dtype).expand(batch, heads, -1, -1)
-    for item, head in itertools.product(range(batch), range(heads)):
-        for start in range(0, queries, QUERIES_AT_ONCE):
-            rows = slice(start, start + QUERIES_AT_ONCE)
-            logits = multiply(scaled[item, head, rows], k[item, head])
-            if isinstance(bias, Distances):
-                logits.add_(bias.distance(q.dtype)[rows], alpha=bias.slopes[head])
-            elif bias is not None:
-                logits += bias[item, head, rows]
-            mixed[item, rows, head] = multiply(logits.softmax(-1), v[item, head])
+    # Heads in the innermost loop: they share the distances of these rows.
+    for item, start, head in itertools.product(range(batch), range(0, queries, QUERIES_AT_ONCE), range(heads)):
+        rows = slice(start, start + QUERIES_AT_ONCE)
+        added, times = None, LOG2_E
+        if isinstance(bias, Distances):
+            added, times = bias.distance(q.dtype)[rows], bias.slopes[head] * LOG2_E
+        elif bias is not None:
+            added = bias[item, head, rows]
+        mixed[item, rows, head] = _mix(scaled[item, head, rows], k[item, head], v[item, head], added, times)
     return mixed.transpose(1, 2)
+
+
+def _mix(q: Tensor, k: Tensor, v: Tensor, added: Tensor | None, times: float) -> Tensor:
+    """Mix the values by powers of 2, then divide by the sums of these: a third less work than softmax is.
+
+    Softmax first brings the maximum of each row to 0. Here this is done only where a sum left the range in which all
+    that counts can be told from 0: where the largest logit of a row lies beyond 60, on either side.
+    """
+    powers = _logits(q, k, added, times).exp2_()
+    sums = powers.sum(-1, keepdim=True)
+    if not (sums.min() > LEAST_SUM and sums.max() < 1 / LEAST_SUM):
+        logits = _logits(q, k, added, times)
+        powers = logits.sub_(logits.amax(-1, keepdim=True)).exp2_()
+        sums = powers.sum(-1, keepdim=True)
+    return multiply(powers, v) / sums
+
+
+def _logits(q: Tensor, k: Tensor, added: Tensor | None, times: float) -> Tensor:
+    if added is None:
+        return multiply(q, k)
+    if q.dtype == torch.bfloat16:
+        return torch.addmm(added, q, k.mT, beta=times)  # by oneDNN, before it rounds; in float32, it would be by MKL
+    return multiply(q, k).add_(added, alpha=times)
 
 
 def _attend_together(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
