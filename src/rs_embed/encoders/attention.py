@@ -103,7 +103,7 @@ def _attend_by_head(q: Tensor, k: Tensor, v: Tensor, bias: Bias | None) -> Tenso
     """Attend with some rows of one matrix of logits at a time; both products by oneDNN."""
     batch, heads, queries, width = q.shape
     mixed = q.new_empty(batch, queries, heads, width)
-    scaled, k, v = (q * (width**-0.5 * LOG2_E)).contiguous(), k.contiguous(), v.mT.contiguous()
+    scaled, k, v = (q * (width**-0.5 * LOG2_E)).contiguous(), k.contiguous(), v.contiguous()
     if isinstance(bias, Tensor):
         bias = bias.to(q.dtype).expand(batch, heads, -1, -1)
     # Heads in the innermost loop: they share the distances of these rows.
@@ -126,11 +126,12 @@ def _mix(q: Tensor, k: Tensor, v: Tensor, added: Tensor | None, times: float) ->
     """
     powers = _logits(q, k, added, times).exp2_()
     sums = powers.sum(-1, keepdim=True)
-    if not (sums.min() > LEAST_SUM and sums.max() < 1 / LEAST_SUM):
+    least, most = sums.aminmax()
+    if not (float(least) > LEAST_SUM and float(most) < 1 / LEAST_SUM):
         logits = _logits(q, k, added, times)
         powers = logits.sub_(logits.amax(-1, keepdim=True)).exp2_()
         sums = powers.sum(-1, keepdim=True)
-    return multiply(powers, v) / sums
+    return multiply(powers, v.mT) / sums
 
 
 def _logits(q: Tensor, k: Tensor, added: Tensor | None, times: float) -> Tensor:
