@@ -49,11 +49,11 @@ def test_distances_weaken_as_their_dense_form_does(dtype: torch.dtype, tokens: i
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("longer", "shift"), [(30.0, 0.0), (1.0, 300.0), (1.0, -300.0), (0.1, -74.0)])
+@pytest.mark.parametrize("tokens", [17, MANY_TOKENS])
+@pytest.mark.parametrize(("longer", "shift"), [(30.0, 0.0), (1.0, 100.0), (1.0, -100.0), (0.1, -74.0)])
 def test_logits_beyond_the_range_of_powers_are_attended_to_as_well(
-    dtype: torch.dtype, longer: float, shift: float
+    dtype: torch.dtype, tokens: int, longer: float, shift: float
 ) -> None:
-    tokens = MANY_TOKENS
     generator = torch.Generator().manual_seed(tokens)
     q, k, v = torch.randn(3, 1, 2, tokens, 16, generator=generator).to(dtype)
     q = longer * q
@@ -61,7 +61,7 @@ def test_logits_beyond_the_range_of_powers_are_attended_to_as_well(
     expected = torch.nn.functional.scaled_dot_product_attention(q.double(), k.double(), v.double(), bias.double())
     with torch.inference_mode(), using("packed"):
         actual = attend(q, k, v, bias)
-    tolerance = 2e-5 if dtype == torch.float32 else 0.4  # bf16 knows multiples of 2 at 300
+    tolerance = 2e-5 if dtype == torch.float32 else 0.4  # there, bf16 knows whole powers of 2
     torch.testing.assert_close(actual.double(), expected, rtol=tolerance, atol=tolerance)
 
 
