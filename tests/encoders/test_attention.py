@@ -46,3 +46,25 @@ def test_distances_weaken_as_their_dense_form_does(dtype: torch.dtype, tokens: i
     torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
     trained = attend(q.requires_grad_(), k, v, distances)  # with what inference kept
     torch.testing.assert_close(trained.detach(), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [17, MANY_TOKENS])
+@pytest.mark.parametrize(("longer", "shift"), [(30.0, 0.0), (1.0, 100.0), (1.0, -100.0), (0.1, -74.0)])
+def test_logits_beyond_the_range_of_powers_are_attended_to_as_well(
+    dtype: torch.dtype, tokens: int, longer: float, shift: float
+) -> None:
+    generator = torch.Generator().manual_seed(tokens)
+    q, k, v = torch.randn(3, 1, 2, tokens, 16, generator=generator).to(dtype)
+    q = longer * q
+    bias = torch.full((1, 1, tokens, tokens), shift)
+    expected = torch.nn.functional.scaled_dot_product_attention(q.double(), k.double(), v.double(), bias.double())
+    with torch.inference_mode(), using("packed"):
+        actual = attend(q, k, v, bias)
+    tolerance = 2e-5 if dtype == torch.float32 else 0.4  # there, bf16 knows whole powers of 2
+    torch.testing.assert_close(actual.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_distances_are_converted_once() -> None:
+    distances = Distances(torch.rand(5, 5), -torch.rand(2))
+    assert distances.distance(torch.bfloat16) is distances.distance(torch.bfloat16)
