@@ -43,7 +43,8 @@ class Options:
     sampling: Sampling
     steps: int
     """Of the diffusion."""
-    tokenizer_ckpts: Mapping[str, str | Path]
+    tokenizer_ckpts: Mapping[TokenModality, Path]
+    """Instead of the hub's."""
 
 
 @dataclass(frozen=True)
