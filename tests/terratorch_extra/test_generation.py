@@ -285,6 +285,11 @@ def test_the_command_writes_a_geotiff_for_each_modality(tmp_path):
         ({"tokenizer_ckpts": "/no.pt"}, SpecError, "a file for each modality, found '/no.pt'"),
         ({"tokenizer_ckpts": {"LULC": "/no.pt"}, "pretrained": True}, WeightsNotFound, "tokenizer of LULC at '/no.pt'"),
         ({"pretrained": True, "ckpt": "/none.pt"}, WeightsNotFound, "/none.pt"),
+        (
+            {"spatial": replace(PLACE, buffer_m=160_000)},
+            SpecError,
+            "fits into memory, .* found one of 32000 x 32000 px",
+        ),
     ],
 )
 def test_what_cannot_be_generated_is_said_before_anything_is_fetched(options, error, says):
