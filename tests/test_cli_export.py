@@ -163,6 +163,10 @@ def test_a_folder_of_rasters_is_embedded_a_row_a_file(tmp_path):
     assert result.exit_code == 0, result.stderr
     assert "2 embeddings in" in result.stdout
     assert sorted(open_run(run).to_frame()["id"]) == ["east", "west"]
+    unread = invoke("export", "mosaiks_rcf", "--rasters", pattern, f"{run}2", "--bands", "B2,B3")
+    assert unread.exit_code == 1 and "BandMismatch" in unread.output
+    misused(invoke("export", "mosaiks_rcf", "--rasters", pattern, run, "--year", "2017"), "leave out what is about")
+    misused(invoke("export", "mosaiks_rcf", "plots.csv", run, "--offset", "-1000"), "describe --rasters")
     misused(invoke("export", "mosaiks_rcf", "plots.csv"), "give TABLE and RUN, or --rasters and RUN")
     misused(invoke("export", "mosaiks_rcf", "plots.csv", run, "--rasters", pattern), "give TABLE and RUN, or --rasters")
 

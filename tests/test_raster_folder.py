@@ -7,7 +7,16 @@ import pytest
 import rasterio
 from rasterio.windows import Window
 
-from rs_embed import OutputSpec, PointBuffer, export_embeddings, get_embedding, open_run, raster_places
+from rs_embed import (
+    LocalRasters,
+    OutputSpec,
+    PointBuffer,
+    RasterFolder,
+    export_embeddings,
+    get_embedding,
+    open_run,
+    raster_places,
+)
 from rs_embed.errors import OutsideCoverage, ReadError, SpecError
 from rs_embed.exports import retry_export
 from rs_embed.geo import project
@@ -102,6 +111,30 @@ def test_two_files_of_one_ground_and_day_and_a_pattern_without_files_are_refused
         raster_places(tiles / "*.vrt")
     with pytest.raises(SpecError, match="Wanted a place in one of 5 rasters"):
         get_embedding(MODEL, backend=str(tiles / "*.tif"))
+
+
+def test_what_is_said_of_a_folder_holds_for_each_of_its_files(tiles, tmp_path):
+    for path in tiles.iterdir():
+        with rasterio.open(path, "r+") as file:
+            names, file.descriptions = file.descriptions, (None,) * file.count
+    pattern = tiles / "*.tif"
+    backend = RasterFolder(pattern, bands=names, offset=-50)
+    report = export_embeddings(MODEL, raster_places(pattern), tmp_path / "run", backend=backend)
+    assert (report.ok, report.failed) == (4, 0)
+    alone = get_embedding(MODEL, backend=LocalRasters(tiles / "a.tif", bands=names, offset=-50))
+    np.testing.assert_allclose(open_run(tmp_path / "run").matrix()[0], alone.data, atol=1e-6)
+    assert next(open_run(tmp_path / "run").embeddings()).meta.inputs[0].offset_applied == -50
+
+
+@pytest.mark.parametrize("ask", [raster_places, RasterFolder])
+def test_all_files_that_cannot_be_read_are_named_at_once(tiles, ask):
+    (tiles / "text.tif").write_text("no raster")
+    with pytest.raises(ReadError, match=r"text.tif"):
+        ask(tiles / "*.tif")
+    (tiles / "half.tif").write_bytes((tiles / "a.tif").read_bytes()[:3000])
+    with pytest.raises(ReadError, match="6 rasters, found 2") as caught:
+        ask(tiles / "*.tif")
+    assert "half.tif" in str(caught.value) and "text.tif" in str(caught.value)
 
 
 def test_undated_files_are_taken_as_they_are(tmp_path):

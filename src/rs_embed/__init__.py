@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from rs_embed.geo import geobox_for as geobox_for
     from rs_embed.places import read_places as read_places
     from rs_embed.providers.earthengine import EarthEngine as EarthEngine
+    from rs_embed.providers.folder import RasterFolder as RasterFolder
     from rs_embed.providers.local import LocalRasters as LocalRasters
     from rs_embed.providers.local import Raster as Raster
     from rs_embed.providers.stac import Stac as Stac
@@ -103,6 +104,7 @@ _HOME = {
     "geobox_for": "geo",
     "read_places": "places",
     "EarthEngine": "providers.earthengine",
+    "RasterFolder": "providers.folder",
     "LocalRasters": "providers.local",
     "Raster": "providers.local",
     "Stac": "providers.stac",

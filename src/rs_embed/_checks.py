@@ -4,9 +4,11 @@ import numbers
 
 from rs_embed.errors import SpecError
 
+METRES = "degrees for lon and lat, metres for buffers and pixel sizes"
 
-def require_number(name: str, value: object, low: float, high: float) -> float:
-    """A finite number within `[low, high]`, as a float.
+
+def require_number(name: str, value: object, low: float, high: float, meaning: str = METRES) -> float:
+    """A finite number within `[low, high]`, as a float; `meaning` ends the error.
 
     Raises:
         SpecError: It is a string, bool or None, not finite, or outside the range.
@@ -20,7 +22,7 @@ def require_number(name: str, value: object, low: float, high: float) -> float:
     if not low <= number <= high:  # also true of NaN
         raise SpecError(
             f"Wanted {name} between {low:g} and {high:g}, found {number:g}.",
-            fix=f"check {name}: degrees for lon and lat, metres for buffers and pixel sizes",
+            fix=f"check {name}: {meaning}",
         )
     return number
 

@@ -35,7 +35,7 @@ EXTRA = "terratorch"
 OWN_PACKAGES = ("rasterio", "huggingface_hub", "requests")
 """Packages of the base install that set up loggers for good; imported before the state of the process is noted."""
 REINSTALL = "uv pip install --reinstall --torch-backend=auto torch torchvision"
-_LOCK = threading.Lock()
+_LOCK = threading.RLock()
 _KEPT: "list[Library]" = []
 """Operators defined here live as long as the object that defined them."""
 
@@ -99,21 +99,22 @@ def leaving_no_trace() -> Iterator[None]:
     """Put back what the block changes of the process, and keep its warnings quiet.
 
     That is: environment, warnings, loggers that there were, precision of matrix products, and the random numbers of
-    Python, numpy and torch. For the import, and for building its models. Not for two threads at once.
+    Python, numpy and torch. For the import, and for building its models: one thread at a time, others wait.
     """
-    for name in OWN_PACKAGES:
-        if find_spec(name) is not None:
-            importlib.import_module(name)
-    undo = [_environment(), _loggers(), _numbers()]
-    formatwarning = warnings.formatwarning
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        warnings.formatwarning = formatwarning
-        for put_back in undo:
-            put_back()
+    with _LOCK:
+        for name in OWN_PACKAGES:
+            if find_spec(name) is not None:
+                importlib.import_module(name)
+        undo = [_environment(), _loggers(), _numbers()]
+        formatwarning = warnings.formatwarning
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            warnings.formatwarning = formatwarning
+            for put_back in undo:
+                put_back()
 
 
 def _environment() -> Callable[[], None]:

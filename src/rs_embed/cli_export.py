@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+import rs_embed
 from rs_embed.cli_base import ERR, OUT, Json, ModelOptions, command, either, together
 from rs_embed.specs import TemporalSpec
 from rs_embed.tables import table
@@ -41,10 +42,15 @@ def _column(text: str) -> typer.models.OptionInfo:
     return option
 
 
+def _file(text: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(help=text, rich_help_panel="The files of --rasters")
+    return option
+
+
 @command(
     "rs-embed export mosaiks_rcf plots.csv run --buffer 640 --backend sample --dry-run",
     "rs-embed export thor,mosaiks_rcf fields.gpkg run --backend sample --year 2017 --output grid --format zarr",
-    "rs-embed export thor --rasters 'tiles/*.tif' run",
+    "rs-embed export thor --rasters 'tiles/*.tif' run --bands B2,B3,B4,B8 --offset -1000",
     "rs-embed export thor plots.csv run --backend stac --engine ray --address auto",
 )
 def export(
@@ -58,6 +64,9 @@ def export(
     rasters: Annotated[
         str | None, typer.Option(metavar="PATTERN", help="Files to embed, a row each, as 'tiles/*.tif'; no TABLE then.")
     ] = None,
+    bands: Annotated[str | None, _file("Bands of --rasters in order: B2,B3,...")] = None,
+    unit: Annotated[str | None, _file("Of --rasters: dn, reflectance, db or power.")] = None,
+    offset: Annotated[float | None, _file("Added to the DN of --rasters; -1000 for scenes since 2022.")] = None,
     buffer: Annotated[str | None, typer.Option(help="Half of the side around points, metres; or its column.")] = None,
     start: Annotated[str | None, typer.Option(help="First day for all rows, YYYY-MM-DD.")] = None,
     end: Annotated[str | None, typer.Option(help="The day after the last.")] = None,
@@ -98,13 +107,16 @@ def export(
     if (rasters is None) == (out is None):
         raise typer.BadParameter("give TABLE and RUN, or --rasters and RUN")
     columns = {"id": id_column, "lon": lon_column, "lat": lat_column, "year": year_column}
+    if rasters is not None and any((window, buffer, crs, *columns.values())):
+        raise typer.BadParameter("--rasters tell places and days: leave out what is about a TABLE")
+    imagery = _imagery(backend, rasters, bands, unit, offset)
     run: Callable[..., ExportReport] = export_embeddings  # knobs are words here, whatever they mean
     report = run(
         models.split(","),
         _read(Path(places), columns, window, buffer, crs) if rasters is None else _files(rasters),
         places if out is None else out,
         output=options.output_spec(),
-        backend=rasters if rasters is not None and backend == "auto" else backend,
+        backend=imagery,
         format=file_format,
         dtype=dtype,
         unit_rows=unit_rows,
@@ -138,6 +150,19 @@ def _files(pattern: str) -> "Places":
     from rs_embed.exports import raster_places
 
     return raster_places(pattern)
+
+
+def _imagery(
+    backend: str, rasters: str | None, bands: str | None, unit: str | None, offset: float | None
+) -> "str | rs_embed.RasterFolder":
+    """The backend, or else the files; as an object where something is said of them."""
+    said = (bands, unit, offset) != (None, None, None)
+    if rasters is None or backend != "auto":
+        if said:
+            raise typer.BadParameter("--bands, --unit and --offset describe --rasters")
+        return backend
+    names = bands.split(",") if bands else None
+    return rs_embed.RasterFolder(rasters, bands=names, unit=unit, offset=offset) if said else rasters
 
 
 def _number_or_name(text: str | None) -> float | str | None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from rs_embed import (
 )
 from rs_embed.embedders.cards.terratorch import TerraTorchCard
 from rs_embed.embedders.catalog import CARDS, get_card
-from rs_embed.errors import MissingDependency, WeightsMismatch
+from rs_embed.errors import MissingDependency, SpecError, WeightsMismatch
 from rs_embed.testing import FieldProvider, hills, pixel_centres
 
 pytestmark = pytest.mark.filterwarnings("ignore::rs_embed.errors.ScaleWarning")
@@ -69,6 +70,68 @@ def test_without_the_extra_the_error_comes_before_anything_is_fetched(family):
     with pytest.raises(MissingDependency, match=r"eo-rs-embed\[terratorch\]"):
         embed(CHEAP[family], backend=provider)
     assert provider.queries == []
+
+
+@pytest.mark.parametrize("card", OF_TERRATORCH, ids=lambda card: card.id)
+def test_several_modalities_are_refused_where_the_network_has_one_image(card):
+    provider = FieldProvider()
+    names = [*card.modality_names, "s2"][:2]
+    with pytest.raises(SpecError, match="takes one modality, found s2 . l8" if "prithvi" in card.id else "modalit"):
+        embed(card, backend=provider, modality=names)
+    assert provider.queries == []
+
+
+def authors_facts(card: TerraTorchCard) -> dict[str, object]:
+    """What TerraTorch and TorchGeo say of the same model."""
+    from rs_embed._terratorch import load_terratorch
+
+    load_terratorch()
+    from terratorch.models.backbones import prithvi_vit
+    from terratorch.models.backbones.clay_v1.embedder import default_cfgs
+    from torchgeo.models import DOFABase16_Weights, DOFALarge16_Weights, ViTSmall16_Weights
+
+    family, key = card.id.partition("_")[0], card.model_key
+    if family == "prithvi":
+        config, file = prithvi_vit.prithvi_cfgs[key], prithvi_vit.pretrained_weights[key]
+        return {
+            "file": (file["hf_hub_id"], None, file["hf_hub_filename"]),
+            "stats": [*zip(config["mean"], config["std"], strict=True)],
+            "bands": [band.value for band in config["bands"]],
+            "patch": config["patch_size"][1],
+            "told": set(config["coords_encoding"]),
+        }
+    if family == "clay":
+        config = default_cfgs["clay_v1_base"].default
+        return {"file": (config.hf_hub_id, None, config.hf_hub_filename)}
+    if family == "dofa":
+        weights = (DOFALarge16_Weights if "large" in key else DOFABase16_Weights).DOFA_MAE
+    else:
+        weights = ViTSmall16_Weights["SENTINEL2_ALL_" + key.rpartition("_")[2].upper()]
+    owner, name, _, revision, file = weights.url.removeprefix("https://hf.co/").split("/")
+    facts: dict[str, object] = {"file": (f"{owner}/{name}", revision, file)}
+    if family == "ssl4eo":
+        facts |= {"bands": [band.upper() for band in weights.meta["bands"]], "stats": [(0, 10_000)] * 13}
+        assert weights.transforms[-1].std == [10_000]
+    return facts
+
+
+@with_terratorch
+@pytest.mark.parametrize("card", OF_TERRATORCH, ids=lambda card: card.id)
+def test_every_card_says_what_terratorch_and_torchgeo_say(card):
+    modality = card.modalities[0]
+    own = {
+        "file": (card.weights.hub, card.weights.revision, card.weights.file),
+        "stats": [(one.mean, one.std) for one in modality.stats.values()],
+        "bands": [one.model_name for one in modality.stats.values()] if "prithvi" in card.id else [*modality.stats],
+        "patch": modality.patch_px,
+        "told": {name for name in ("time", "location") if getattr(card.backbone, name)},
+    }
+    theirs = authors_facts(card)
+    assert {name: own[name] for name in theirs} == theirs
+    with torch.device("meta"):
+        module = build(card)
+    millions = sum(one.numel() for one in module.parameters()) / 1e6
+    assert millions == pytest.approx(card.parameters_m, rel=0.005)
 
 
 def build(card: TerraTorchCard, **options):
@@ -201,6 +264,7 @@ def test_single_and_batch_give_the_same_numbers_and_the_card_their_size(family):
         single = embed(card, spatial=place, output=OutputSpec.grid())
         np.testing.assert_allclose(grid.data, single.data, atol=5e-5)
     vector = embed(card, spatial=places[0])
+    assert vector.meta["terratorch"] == version("terratorch")
     np.testing.assert_allclose(vector.data, grids[0].data.mean(axis=(1, 2)), atol=5e-5)
 
 

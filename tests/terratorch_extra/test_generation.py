@@ -39,8 +39,8 @@ from rs_embed.errors import (
     SensorNotOffered,
     SpecError,
     StorageError,
-    WeightsError,
     WeightsMismatch,
+    WeightsNotFound,
     WeightsUnreachable,
 )
 from rs_embed.generation.networks import Networks, load_sampler, tokenizer_for
@@ -278,7 +278,18 @@ def test_the_command_writes_a_geotiff_for_each_modality(tmp_path):
         ({"model_id": "thor"}, SpecError, "wants a model with a decoder"),
         ({"sensor": SensorSpec("COPERNICUS/S2_SR_HARMONIZED", ("B4", "B3"))}, BandMismatch, "takes all bands of S2L2A"),
         ({"modality": "DEM", "backend": "sample"}, SensorNotOffered, "COPERNICUS/DEM/GLO30"),
-        ({"tokenizer_ckpts": {"LULC": "/no.pt"}, "pretrained": True, "ckpt": "/none.pt"}, WeightsError, "/none.pt"),
+        ({"output_modalities": None}, SpecError, "names of output modalities, found None"),
+        ({"temperature": -1}, SpecError, "0 takes the likeliest token"),
+        ({"tokenizer_ckpts": {"lulc": "/no.pt"}}, SpecError, "tokenizers of LULC, found one of lulc"),
+        ({"tokenizer_ckpts": {"DEM": "/no.pt"}}, SpecError, "tokenizers of LULC, found one of DEM"),
+        ({"tokenizer_ckpts": "/no.pt"}, SpecError, "a file for each modality, found '/no.pt'"),
+        ({"tokenizer_ckpts": {"LULC": "/no.pt"}, "pretrained": True}, WeightsNotFound, "tokenizer of LULC at '/no.pt'"),
+        ({"pretrained": True, "ckpt": "/none.pt"}, WeightsNotFound, "/none.pt"),
+        (
+            {"spatial": replace(PLACE, buffer_m=160_000)},
+            SpecError,
+            "fits into memory, .* found one of 32000 x 32000 px",
+        ),
     ],
 )
 def test_what_cannot_be_generated_is_said_before_anything_is_fetched(options, error, says):

@@ -114,6 +114,28 @@ print(*model(torch.zeros(1, 12, 224, 224))[-1].shape)
     assert "Loading TerraTorch and some 140 packages" in done.stderr
 
 
+@with_terratorch
+def test_a_half_written_file_is_told_of_before_the_long_import(tmp_path):
+    half = tmp_path / "half.pt"
+    half.write_bytes(b"PK\x03\x04" + bytes(1000))
+    done = run(f"""
+import sys, numpy as np
+from rs_embed import errors, generate, get_embedding, tokenize
+x, file = np.full((12, 32, 32), 800, "float32"), {str(half)!r}
+for ask in (
+    lambda: generate("terramind_1_0_tiny", input_chw=x, output_modalities="LULC", ckpt=file),
+    lambda: get_embedding("terramind_1_0_tiny", input_chw=x, tim_modalities="LULC", ckpt=file),
+    lambda: tokenize("S2L2A", x, ckpt=file),
+    lambda: get_embedding("prithvi", input_chw=x[:6], ckpt=file),
+):
+    try:
+        ask()
+    except errors.WeightsCorrupt as error:
+        print("half.pt" in str(error), "terratorch" in sys.modules)
+""")
+    assert done.stdout.split("\n") == ["True False"] * 4 + [""], done.stderr
+
+
 def test_a_long_wait_is_told_on_a_terminal_or_in_the_log_and_nowhere_else(monkeypatch, capsys, caplog):
     log = logging.getLogger("rs_embed.test_waits")
     announce(log, "wait")

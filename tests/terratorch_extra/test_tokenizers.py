@@ -162,6 +162,7 @@ def test_a_chip_keeps_its_place_through_the_geotiff(tmp_path):
         ("S1GRD", np.full((2, 32, 32), 0.1), UnitMismatch, "linear power"),
         ("NDVI", np.full((1, 32, 32), np.nan), InputError, "nothing but nodata"),
         ("RGB", np.zeros((3, 32, 32)), SpecError, "modality"),
+        ("DEM", "dem.tif", InputError, "an array or a chip for DEM, found 'dem.tif'"),
     ],
 )
 def test_what_cannot_be_tokenised_is_refused_before_weights_are_looked_for(name, given, error, says):
@@ -176,11 +177,27 @@ def test_a_chip_of_another_sensor_is_refused():
         tokenize("S1GRD", chip, **RANDOM)
 
 
-@pytest.mark.parametrize(("ids", "shape"), [([[15360, 0]], (16, 32)), ([[-1, 0]], (16, 32)), ([[0]], (16, 32))])
+@pytest.mark.parametrize(
+    ("ids", "shape"),
+    [
+        (np.array([[15360, 0]]), (16, 32)),
+        (np.array([[-1, 0]]), (16, 32)),
+        (np.array([[0]]), (16, 32)),
+        (np.zeros((0, 0), int), (0, 0)),
+        (np.array([[0.5, 1]]), (16, 32)),
+    ],
+)
 def test_ids_that_do_not_exist_are_refused(ids, shape):
-    tokens = Tokenized("NDVI", np.array(ids, np.int32), shape, None, "none", None)
+    tokens = Tokenized("NDVI", ids, shape, None, "none", None)
     with pytest.raises(InputError, match="from 0 to 15359"):
         detokenize(tokens, **RANDOM)
+
+
+def test_what_is_no_tokens_of_a_modality_is_refused():
+    with pytest.raises(InputError, match="what `tokenize` gives, found array"):
+        detokenize(np.zeros((2, 2), int), **RANDOM)
+    with pytest.raises(SpecError, match="found 'RGB'"):
+        detokenize(Tokenized("RGB", np.zeros((2, 2), int), (32, 32), None, "none", None), **RANDOM)
 
 
 def test_weights_come_from_a_file_by_the_rules_of_every_model(tmp_path):

@@ -45,6 +45,23 @@ def build_network(
     return Network(module, file.id, kernels=settings.kernels)
 
 
+def published_state(request: ModelRequest, settings: LibrarySettings) -> tuple[WeightsFile, dict[str, Tensor]] | None:
+    """The file that knobs and card name, and its tensors; `None` where random ones are asked for.
+
+    For networks of packages that are slow to import: what is wrong with the file is told before that.
+
+    Raises:
+        WeightsError: The file is missing, unreachable or corrupt.
+    """
+    card, knobs = request.card, request.knobs
+    if card.weights is None or not isinstance(knobs, WeightsKnobs):
+        raise WeightsNotFound(f"The card of {card.id} names no weights.", fix="add `weights` to the card")
+    if not knobs.pretrained:
+        return None
+    file = locate(card.weights, ckpt=knobs.ckpt, offline=settings.offline, cache_dir=settings.cache_dir)
+    return file, read_state_dict(file.path)
+
+
 def _load(module: nn.Module, file: WeightsFile, keys: KeyFilter, *, keep: bool) -> None:
     """From the converted tensors of an earlier start, else from the file itself, which is then converted."""
     converted = None

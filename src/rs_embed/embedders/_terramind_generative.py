@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from rs_embed._terratorch import leaving_no_trace, load_terratorch
+from rs_embed.embedders._networks import RANDOM_NOTE, RANDOM_SEED
 from rs_embed.embedders._weights import load_strict, locate, read_state_dict
 from rs_embed.embedders.base import Network
 from rs_embed.embedders.card import ModelCard
@@ -27,8 +28,6 @@ from rs_embed.encoders.terramind_embeddings import MODALITIES
 from rs_embed.errors import SpecError
 from rs_embed.settings import LibrarySettings
 
-RANDOM_SEED = 0
-RANDOM_NOTE = "random weights: shapes only"
 _ONE_AT_A_TIME = threading.Lock()
 """The sampler draws from the random numbers of the process."""
 
@@ -272,14 +271,15 @@ def load_tokenizer(facts: TokenFacts, *, ckpt: Path | None, pretrained: bool, de
         MissingDependency: TerraTorch is not installed.
         WeightsError: The weights are missing, unreachable, corrupt, or those of another model.
     """
-    registry, settings = load_terratorch().full_models, LibrarySettings.read()
-    file = None
-    if pretrained:  # before the module is made: a file that is not there is told at once
+    settings = LibrarySettings.read()
+    if pretrained:  # before the import: what is wrong with the file is told at once
         file = locate(facts.weights, ckpt=ckpt, offline=settings.offline, cache_dir=settings.cache_dir)
+        state = read_state_dict(file.path)
+    registry = load_terratorch().full_models
     with own_random_numbers(RANDOM_SEED), leaving_no_trace():
         module = registry.build(facts.tokenizer)
-    if file is None:
+    if not pretrained:
         random_values(module)
         return Tokenizer(facts, Network(module.to(device), f"random:{RANDOM_SEED}", RANDOM_NOTE))
-    load_strict(module, read_state_dict(file.path), source=str(file.path))
+    load_strict(module, state, source=str(file.path))
     return Tokenizer(facts, Network(module.to(device), file.id))

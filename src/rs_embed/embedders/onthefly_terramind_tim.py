@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from rs_embed.embedders._networks import RANDOM_NOTE, RANDOM_SEED, KeyFilter
+from rs_embed.embedders._networks import RANDOM_NOTE, RANDOM_SEED, KeyFilter, published_state
 from rs_embed.embedders._terramind_generative import (
     Imagination,
     Sampling,
@@ -18,12 +18,12 @@ from rs_embed.embedders._terramind_generative import (
     random_values,
     require_generative,
 )
-from rs_embed.embedders._weights import load_strict, locate, read_state_dict
+from rs_embed.embedders._weights import load_strict
 from rs_embed.embedders.base import ModelRequest, Network
 from rs_embed.embedders.cards.terramind import TerraMindKnobs
 from rs_embed.embedders.cards.terramind_tokens import TOKENS
 from rs_embed.encoders.layers import Encoder
-from rs_embed.errors import BandMismatch, SpecError, WeightsNotFound
+from rs_embed.errors import BandMismatch, SpecError
 from rs_embed.settings import LibrarySettings
 
 
@@ -100,11 +100,7 @@ def build_thinking(
         WeightsError: The weights are missing, unreachable, corrupt, or those of another model.
     """
     card, knobs = request.card, cast("TerraMindKnobs", request.knobs)
-    if card.weights is None:
-        raise WeightsNotFound(f"The card of {card.id} names no weights.", fix="add `weights` to the card")
-    file = None
-    if knobs.pretrained:  # before the modules are made: a file that is not there is told at once
-        file = locate(card.weights, ckpt=knobs.ckpt, offline=settings.offline, cache_dir=settings.cache_dir)
+    found = published_state(request, settings)
     with torch.device("meta"):
         encoder = make()
     imagined = imagined_names(request)
@@ -112,7 +108,7 @@ def build_thinking(
     with own_random_numbers(RANDOM_SEED):
         imagination = Imagination(card, given, knobs.tim_modalities or ())
     module = Thinking(encoder, imagination)
-    if file is None:
+    if found is None:
         encoder.to_empty(device="cpu")
         encoder.init_random(RANDOM_SEED)
         random_values(imagination)
@@ -120,7 +116,7 @@ def build_thinking(
         load_strict(imagination.model, {name: state[name] for name in imagination.model.state_dict()}, source="random")
         encoder.eval().requires_grad_(False)
         return Network(module, f"random:{RANDOM_SEED}", RANDOM_NOTE, settings.kernels)
-    state = read_state_dict(file.path)
+    file, state = found
     load_strict(encoder, keys(state), source=str(file.path))
     load_strict(imagination.model, pick_state(state, imagination.model), source=str(file.path))
     return Network(module.requires_grad_(False).eval(), file.id, kernels=settings.kernels)

@@ -4,9 +4,11 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from importlib.metadata import version
 from typing import cast, final
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor, nn
 
 from rs_embed._optional import require
@@ -14,9 +16,10 @@ from rs_embed._terratorch import leaving_no_trace, load_terratorch
 from rs_embed.chip import Chip
 from rs_embed.embedders._coordinates import centre_of
 from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows
-from rs_embed.embedders._networks import RANDOM_NOTE, RANDOM_SEED
+from rs_embed.embedders._networks import RANDOM_NOTE, RANDOM_SEED, published_state
 from rs_embed.embedders._normalize import Scaling, to_image, unscaled, z_score
-from rs_embed.embedders._weights import load_strict, locate, read_state_dict, strip_prefix
+from rs_embed.embedders._terramind_generative import own_random_numbers
+from rs_embed.embedders._weights import load_strict, strip_prefix
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
 from rs_embed.embedders.card import Modality
 from rs_embed.embedders.cards.terratorch import (
@@ -28,7 +31,7 @@ from rs_embed.embedders.cards.terratorch import (
     TimeCode,
 )
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
-from rs_embed.errors import WeightsNotFound
+from rs_embed.errors import SpecError
 from rs_embed.settings import LibrarySettings
 from rs_embed.specs import OutputSpec, SensorSpec
 
@@ -47,14 +50,11 @@ class TerraTorchEmbedder(Embedder):
             MissingDependency: TerraTorch is not installed.
             WeightsError: The weights are missing, unreachable, corrupt, or those of another model.
         """
-        card, knobs = cast("TerraTorchCard", request.card), cast("TerraTorchKnobs", request.knobs)
-        if card.weights is None:
-            raise WeightsNotFound(f"The card of {card.id} names no weights.", fix="add `weights` to the card")
-        if not knobs.pretrained:
-            return Network(make_module(card), f"random:{RANDOM_SEED}", RANDOM_NOTE)
-        file = locate(card.weights, ckpt=knobs.ckpt, offline=settings.offline, cache_dir=settings.cache_dir)
-        state = read_state_dict(file.path)
+        card, found = cast("TerraTorchCard", request.card), published_state(request, settings)
         module = make_module(card)
+        if found is None:
+            return Network(module, f"random:{RANDOM_SEED}", RANDOM_NOTE)
+        file, state = found
         load_strict(module, _renamed(state, card.backbone, module), source=str(file.path))
         return Network(module, file.id)
 
@@ -74,11 +74,17 @@ class TerraTorchEmbedder(Embedder):
         return InputGeometry(modality.image_px, lattice_px, square=square, patch_px=modality.patch_px)
 
     def check(self, output: OutputSpec) -> None:
-        """The extra must be there.
+        """One kind of imagery, and the extra.
 
         Raises:
-            MissingDependency: It is not.
+            SpecError: Several modalities: the network has one image.
+            MissingDependency: The extra is not there.
         """
+        names = self.request.modality_names
+        if len(names) > 1:
+            raise SpecError(
+                f"{self.request.card.id} takes one modality, found {' + '.join(names)}.", fix=f"modality={names[0]!r}"
+            )
         require("terratorch", EXTRA)
 
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
@@ -140,6 +146,10 @@ class TerraTorchEmbedder(Embedder):
         """The knob."""
         return self._knobs.normalize
 
+    def facts(self) -> dict[str, JsonValue]:
+        """Whose code ran."""
+        return {"terratorch": version("terratorch")}
+
 
 def make_module(card: TerraTorchCard) -> nn.Module:
     """The network as TerraTorch builds it, with random values that depend on nothing but the card.
@@ -148,8 +158,7 @@ def make_module(card: TerraTorchCard) -> nn.Module:
         MissingDependency: TerraTorch is not installed.
     """
     registry = load_terratorch().backbones
-    with leaving_no_trace():
-        torch.manual_seed(RANDOM_SEED)
+    with own_random_numbers(RANDOM_SEED), leaving_no_trace():
         module = registry.build(card.backbone.builder, pretrained=False, **card.backbone.options, **card.arch)
     return module.requires_grad_(False).eval()
 

@@ -15,26 +15,25 @@ def raster_places(pattern: str | Path) -> Places:
     """A row for every raster that a pattern matches: its ground, and its day where the file tells one.
 
     With the pattern as backend, too, a folder of rasters is embedded in one call:
-    `export_embeddings("thor", raster_places("tiles/*.tif"), "run", backend="tiles/*.tif")`. Each row is read from its
-    own file, whatever others lie beside or upon it. Ids are names of files without suffix, or paths where two have
-    one name.
+    `export_embeddings("thor", raster_places("tiles/*.tif"), "run", backend="tiles/*.tif")`; where something must be
+    said of the files, `backend=RasterFolder("tiles/*.tif", bands=[...], offset=-1000)`. Each row is read from its own
+    file, whatever others lie beside or upon it. Ids are names of files without suffix, or paths where two have one
+    name.
 
     Args:
         pattern: As the shell has it; `**` reaches into folders.
 
     Raises:
-        ReadError: No file matches, or one has no place on Earth.
+        ReadError: No file matches, or some cannot be read or have no place on Earth.
         SpecError: Two are of the same ground and day, so that rows could not be told apart.
     """
     from rs_embed.providers._declared import Raster
-    from rs_embed.providers._raster import read_headers  # not above: rasterio is slow to import
-    from rs_embed.providers._scene import open_scenes
-    from rs_embed.providers.folder import matching
+    from rs_embed.providers._scene import open_scenes  # not above: rasterio is slow to import
+    from rs_embed.providers.folder import grids_of, matching
 
     paths = matching(pattern)
     boxes, windows = [], []
-    for path in paths:
-        grid = read_headers(path)[0].grid
+    for path, grid in zip(paths, grids_of(paths), strict=True):
         boxes.append(BBox(*grid.boundingbox.bbox, crs=str(grid.crs)))
         when = open_scenes(path, Raster(""), None)[0].time
         day = None if when is None else when.date()

@@ -9,9 +9,9 @@ from rs_embed._call import Backend, Call, Dates, InputArrays, KnobValue, Modalit
 from rs_embed._checks import require_choice, require_number, require_whole
 from rs_embed.bands import did_you_mean
 from rs_embed.embedders.cards.terramind import TokenModality
-from rs_embed.embedders.cards.terramind_tokens import DECODER_DEPTHS, MAPS
+from rs_embed.embedders.cards.terramind_tokens import DECODER_DEPTHS, MAP_NAMES, MAPS
 from rs_embed.embedders.catalog import get_card
-from rs_embed.errors import BandMismatch, KnobError, SpecError
+from rs_embed.errors import BandMismatch, KnobError, SpecError, WeightsNotFound
 from rs_embed.generation.result import Generated
 from rs_embed.specs import OutputSpec, SpatialSpec, TemporalSpec
 
@@ -88,23 +88,45 @@ def generate(
     sampling = Sampling(
         require_whole("seed", seed, 0, 2**31),
         require_whole("decoding_steps", decoding_steps, 1, 196),
-        require_number("temperature", temperature, 0, 100),
-        require_number("top_p", top_p, 0, 1),
+        require_number("temperature", temperature, 0, 100, "0 takes the likeliest token, 1 draws as trained"),
+        require_number("top_p", top_p, 0, 1, "a probability; 0 draws among all tokens"),
         require_whole("top_k", top_k, 0, 15360),
     )
-    options = Options(outputs, sampling, require_whole("steps", steps, 1, 1000), dict(tokenizer_ckpts or {}))
+    steps = require_whole("steps", steps, 1, 1000)
+    options = Options(outputs, sampling, steps, _tokenizer_files(tokenizer_ckpts or {}, call, outputs))
     return work(
         call.plan(provider_of(backend, input_chw, call, dates), [spatial], [temporal]), options, progress=progress
     )
 
 
 def _outputs(names: str | Sequence[str]) -> tuple[TokenModality, ...]:
+    if not isinstance(names, str | Sequence):
+        raise SpecError(f"Wanted names of output modalities, found {names!r}.", fix='for example ["LULC", "DEM"]')
     chosen = tuple(names.split("+")) if isinstance(names, str) else tuple(names)
     if not chosen or len(set(chosen)) < len(chosen):
         raise SpecError(f"Wanted each output modality once, found {chosen}.", fix='for example ["LULC", "DEM"]')
     for name in chosen:
         require_choice("output_modalities", name, get_args(TokenModality))
     return cast("tuple[TokenModality, ...]", chosen)
+
+
+def _tokenizer_files(
+    ckpts: Mapping[str, str | Path], call: Call, outputs: Sequence[TokenModality]
+) -> Mapping[TokenModality, Path]:
+    used = (*outputs, *(name for name in MAP_NAMES if name in call.request.modality_names))
+    if not isinstance(ckpts, Mapping):
+        raise SpecError(f"Wanted a file for each modality, found {ckpts!r}.", fix=f'{{"{used[0]}": "tokenizer.pt"}}')
+    unused = [name for name in ckpts if name not in used]
+    if unused:
+        raise SpecError(
+            f"Wanted tokenizers of {', '.join(used)}, found one of {', '.join(unused)}.",
+            fix="name the modalities that are generated, or given as a map",
+        )
+    files = {name: Path(ckpts[name]).expanduser() for name in used if name in ckpts}
+    for name, path in files.items():
+        if not path.is_file():
+            raise WeightsNotFound(f"There is no tokenizer of {name} at {str(path)!r}.", fix="correct the path")
+    return files
 
 
 def _knobs_of_generation(knobs: Mapping[str, KnobValue]) -> Mapping[str, KnobValue]:

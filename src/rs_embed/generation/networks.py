@@ -9,9 +9,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from rs_embed.embedders._networks import RANDOM_NOTE, RANDOM_SEED, published_state
 from rs_embed.embedders._terramind_generative import (
-    RANDOM_NOTE,
-    RANDOM_SEED,
     Imagination,
     Sampling,
     Tokenizer,
@@ -20,12 +19,11 @@ from rs_embed.embedders._terramind_generative import (
     pick_state,
     random_values,
 )
-from rs_embed.embedders._weights import load_strict, locate, read_state_dict
+from rs_embed.embedders._weights import load_strict
 from rs_embed.embedders.base import ModelRequest, Network
 from rs_embed.embedders.cards.terramind import TerraMindKnobs, TokenModality
-from rs_embed.embedders.cards.terramind_tokens import MAPS, TOKENS
+from rs_embed.embedders.cards.terramind_tokens import MAP_NAMES, TOKENS
 from rs_embed.encoders.layers import Recent
-from rs_embed.errors import WeightsNotFound
 from rs_embed.settings import LibrarySettings
 
 _SAMPLERS: Recent[Network] = Recent(1)
@@ -45,7 +43,7 @@ class Networks:
     def imagine(self, given: Mapping[str, Tensor], sampling: Sampling, seed: int) -> dict[str, Tensor]:
         """Token ids `[row, col]` of each output, of one window."""
         read = {
-            name: self.tokenizers[name].encode(values) if name in ("LULC", "NDVI") else values
+            name: self.tokenizers[name].encode(values) if name in MAP_NAMES else values
             for name, values in given.items()
         }
         with self.sampler.lock:
@@ -71,7 +69,7 @@ class Networks:
 def networks_for(
     request: ModelRequest,
     outputs: Sequence[TokenModality],
-    tokenizer_ckpts: Mapping[str, str | Path],
+    tokenizer_ckpts: Mapping[TokenModality, Path],
     device: torch.device,
 ) -> Networks:
     """Decoder and tokenizers of a request, with the weights that it names.
@@ -83,21 +81,20 @@ def networks_for(
     key = (request.card.id, request.modality_names, tuple(outputs), knobs.pretrained, stamp(knobs.ckpt), device)
     with _LOADING:
         sampler = _SAMPLERS.get(key, lambda: load_sampler(request, outputs, device))
-    read = [name for name in TOKENS if name in request.modality_names and name in (modality.name for modality in MAPS)]
-    tokenizers = {
+    read = [name for name in MAP_NAMES if name in request.modality_names]
+    tokenizers: dict[str, Tokenizer] = {
         name: tokenizer_for(name, tokenizer_ckpts.get(name), pretrained=knobs.pretrained, device=device)
         for name in (*outputs, *read)
     }
     return Networks(sampler, tokenizers)
 
 
-def tokenizer_for(name: str, ckpt: str | Path | None, *, pretrained: bool, device: torch.device) -> Tokenizer:
+def tokenizer_for(name: TokenModality, ckpt: Path | None, *, pretrained: bool, device: torch.device) -> Tokenizer:
     """The tokenizer of a modality; see `load_tokenizer`."""
-    path = None if ckpt is None else Path(ckpt).expanduser()
     with _LOADING:
         return _TOKENIZERS.get(
-            (name, stamp(path), pretrained, device),
-            lambda: load_tokenizer(TOKENS[name], ckpt=path, pretrained=pretrained, device=device),
+            (name, stamp(ckpt), pretrained, device),
+            lambda: load_tokenizer(TOKENS[name], ckpt=ckpt, pretrained=pretrained, device=device),
         )
 
 
@@ -117,17 +114,13 @@ def load_sampler(request: ModelRequest, outputs: Sequence[TokenModality], device
     Raises:
         WeightsError: They are missing, unreachable, corrupt, or those of another model.
     """
-    card, knobs, settings = request.card, cast("TerraMindKnobs", request.knobs), LibrarySettings.read()
-    if card.weights is None:
-        raise WeightsNotFound(f"The card of {card.id} names no weights.", fix="add `weights` to the card")
-    file = None
-    if knobs.pretrained:  # before the modules are made: a file that is not there is told at once
-        file = locate(card.weights, ckpt=knobs.ckpt, offline=settings.offline, cache_dir=settings.cache_dir)
+    found = published_state(request, LibrarySettings.read())
     with own_random_numbers(RANDOM_SEED):
-        module = Imagination(card, request.modality_names, outputs)
-    if file is None:
+        module = Imagination(request.card, request.modality_names, outputs)
+    if found is None:
         random_values(module)
         return Network(module.to(device), f"random:{RANDOM_SEED}", RANDOM_NOTE)
-    load_strict(module.model, pick_state(read_state_dict(file.path), module.model), source=str(file.path))
+    file, state = found
+    load_strict(module.model, pick_state(state, module.model), source=str(file.path))
     module.requires_grad_(False).eval()
     return Network(module.to(device), file.id)

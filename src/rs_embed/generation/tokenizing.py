@@ -118,6 +118,9 @@ def detokenize(
     from rs_embed.generation.tiles import Diffusion, decode_tiles, to_pixels  # loads torch
 
     seed, steps = require_whole("seed", seed, 0, 2**31), require_whole("steps", steps, 1, 1000)
+    if not isinstance(tokens, Tokenized):
+        raise InputError(f"Wanted what `tokenize` gives, found {tokens!r:.80}.", fix="Tokenized(modality, ids, ...)")
+    require_choice("modality", tokens.modality, get_args(TokenModality))
     require("terratorch", extra="terratorch")
     facts = TOKENS[tokens.modality]
     _check_ids(tokens, facts)
@@ -152,7 +155,8 @@ def _tokenizer(modality: TokenModality, ckpt: str | Path | None, *, pretrained: 
     from rs_embed.embedders._device import pick_device
     from rs_embed.generation.networks import tokenizer_for
 
-    return tokenizer_for(modality, ckpt, pretrained=pretrained, device=pick_device(device))
+    path = None if ckpt is None else Path(ckpt).expanduser()
+    return tokenizer_for(modality, path, pretrained=pretrained, device=pick_device(device))
 
 
 def _values(facts: TokenFacts, pixels: Chip | SupportsArray) -> tuple[NDArray[np.float32], GeoBox | None]:
@@ -170,7 +174,7 @@ def _values(facts: TokenFacts, pixels: Chip | SupportsArray) -> tuple[NDArray[np
             )
         values, geobox = chip.values[0], chip.geobox
     else:
-        values = np.asarray(pixels, dtype=np.float32)
+        values = _array(facts, pixels)
         values = values[None] if values.ndim == 2 and len(names) == 1 else values
     if values.ndim != 3 or values.shape[0] != len(names):
         raise BandMismatch(
@@ -186,6 +190,16 @@ def _values(facts: TokenFacts, pixels: Chip | SupportsArray) -> tuple[NDArray[np
     if facts.is_classes:
         require_classes(values)
     return values, geobox
+
+
+def _array(facts: TokenFacts, pixels: SupportsArray) -> NDArray[np.float32]:
+    try:
+        return np.asarray(pixels, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"Wanted an array or a chip for {facts.name}, found {pixels!r:.80}.",
+            fix="of a file, inspect_chip(..., backend=<path>) gives the chip",
+        ) from error
 
 
 def _frame(facts: TokenFacts, shape_px: tuple[int, int]) -> "Frame":
@@ -213,12 +227,14 @@ def _encode(tokenizer: "Tokenizer", values: NDArray[np.float32]) -> NDArray[np.i
 
 
 def _check_ids(tokens: Tokenized, facts: TokenFacts) -> None:
-    wanted = tuple(-(-side // PATCH_PX) for side in tokens.shape_px)
-    if tokens.ids.shape != wanted or tokens.ids.min() < 0 or tokens.ids.max() >= facts.vocabulary:
+    wanted, ids = tuple(-(-side // PATCH_PX) for side in tokens.shape_px), tokens.ids
+    whole = ids.size > 0 and np.issubdtype(ids.dtype, np.integer)
+    if not whole or ids.shape != wanted or ids.min() < 0 or ids.max() >= facts.vocabulary:
+        reach = f", {ids.min()} to {ids.max()}" if ids.size else ""
         raise InputError(
-            f"Wanted {wanted[0]} x {wanted[1]} ids of {facts.name} from 0 to {facts.vocabulary - 1}.",
-            found=f"{tokens.ids.shape}, {tokens.ids.min()} to {tokens.ids.max()}",
-            fix="one id per 16 x 16 px of shape_px",
+            f"Wanted {' x '.join(map(str, wanted))} ids of {facts.name} from 0 to {facts.vocabulary - 1}.",
+            found=f"{ids.dtype} {ids.shape}{reach}",
+            fix="one whole number per 16 x 16 px of shape_px",
         )
 
 

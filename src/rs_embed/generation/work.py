@@ -1,5 +1,7 @@
 """One generation: fetch, imagine tokens window by window, decode them, describe what came out."""
 
+import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +22,7 @@ from rs_embed.embedders._framing import Frame, InputGeometry, frame_chip
 from rs_embed.embedders._terramind_generative import Sampling
 from rs_embed.embedders.base import ModelInput
 from rs_embed.embedders.cards.terramind import TerraMindKnobs, TokenModality
-from rs_embed.embedders.cards.terramind_tokens import PATCH_PX, TOKENS
+from rs_embed.embedders.cards.terramind_tokens import LULC_CLASSES, PATCH_PX, TOKENS
 from rs_embed.errors import SpecError
 from rs_embed.generation.networks import Networks, networks_for
 from rs_embed.generation.raster import GeneratedRaster, require_classes
@@ -43,7 +45,8 @@ class Options:
     sampling: Sampling
     steps: int
     """Of the diffusion."""
-    tokenizer_ckpts: Mapping[str, str | Path]
+    tokenizer_ckpts: Mapping[TokenModality, Path]
+    """Instead of the hub's."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def work(plan: Plan, options: Options, *, progress: bool) -> Generated:
     """Do what the plan and the options say; networks are loaded before anything is fetched."""
     request = plan.job.request
     geometry = _geometry(cast("TerraMindKnobs", request.knobs).img, options)
+    _require_memory(plan, options)
     networks = networks_for(request, options.outputs, options.tokenizer_ckpts, plan.job.embedder.device)
     ground = _fetch(plan, geometry)
     diffusion = Diffusion(options.sampling.seed, options.steps)
@@ -94,6 +98,29 @@ def _geometry(image_px: int, options: Options) -> InputGeometry:
             fix=f"img={max(1, round(image_px / lattice_px)) * lattice_px}",
         )
     return InputGeometry(image_px, lattice_px=lattice_px, square=True, patch_px=PATCH_PX)
+
+
+def _require_memory(plan: Plan, options: Options) -> None:
+    """Refuse a region that this machine cannot hold: its kernel would end the process without a word.
+
+    Imagery is held as it came, standardised and in windows; an output as a sum and as pixels.
+
+    Raises:
+        SpecError: It takes more than all memory there is.
+    """
+    geobox = plan.items[0].queries[0].geobox
+    if geobox is None or sys.platform == "win32":
+        return
+    rows, cols = geobox.shape
+    bands = sum(len(sensor.bands) for _, sensor in plan.job.request.inputs)
+    layers = sum(len(LULC_CLASSES if TOKENS[name].is_classes else TOKENS[name].bands) for name in options.outputs)
+    needed, held = rows * cols * 4 * (3 * bands + 2 * layers), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > held:
+        raise SpecError(
+            f"Wanted a region that fits into memory, {held / 1e9:.0f} GB, found one of {rows} x {cols} px.",
+            takes=f"about {needed / 1e9:.0f} GB",
+            fix="split the area, or ask for fewer outputs at once",
+        )
 
 
 def _fetch(plan: Plan, geometry: InputGeometry) -> Ground:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from rs_embed.bands import Unit
 from rs_embed.chip import Chip
 from rs_embed.errors import NoImagery, OutsideCoverage, ReadError, SensorNotOffered, SpecError
 from rs_embed.geo import densified, project
@@ -20,6 +21,8 @@ from rs_embed.specs import SensorSpec
 
 WILD = "*?["
 """What makes a path a pattern."""
+SHOWN = 20
+"""Files that an error names."""
 COVERED = 0.5
 """Least share of a chip's ground that its file must cover."""
 
@@ -31,19 +34,34 @@ class RasterFolder:
 
     Example:
         >>> RasterFolder("tiles/*.tif")                                           # doctest: +SKIP
+        >>> RasterFolder("tiles/*.tif", bands=["B2", "B3", "B4"], offset=-1000)   # doctest: +SKIP
     """
 
     name = "local"
 
-    def __init__(self, pattern: str) -> None:
-        """Read the headers of the files.
+    def __init__(
+        self,
+        pattern: str | Path,
+        *,
+        bands: Sequence[str] | None = None,
+        unit: Unit | str | None = None,
+        offset: float | None = None,
+        nodata: float | None = None,
+        collection: str | None = None,
+    ) -> None:
+        """Read the headers of the files. What is said of them is as for `LocalRasters`, and of all of them.
 
         Raises:
-            ReadError: No file matches, or one cannot be read.
+            ReadError: No file matches, or some cannot be read; all of these are named.
+            BandMismatch: Not as many names as a file has bands.
+            SpecError: An argument that cannot be meant.
         """
-        self.paths = tuple(matching(pattern))
-        self._files = tuple(LocalRasters(path) for path in self.paths)
-        self._boxes = np.array([_box(read_headers(path)[0].grid) for path in self.paths])
+        paths = matching(pattern)
+        self._boxes = np.array([_box(grid) for grid in grids_of(paths)])
+        self._files = tuple(
+            LocalRasters(path, bands=bands, unit=unit, offset=offset, nodata=nodata, collection=collection)
+            for path in paths
+        )
 
     def identity(self) -> str:
         """A hash of what every file is identified by."""
@@ -118,6 +136,29 @@ def matching(pattern: str | Path) -> list[str]:
             f"Wanted rasters that match {str(pattern)!r}, found none.", fix="check the folder and the suffix"
         )
     return list(found)
+
+
+def grids_of(paths: Sequence[str]) -> list[GeoBox]:
+    """The grid of each file.
+
+    Raises:
+        ReadError: Some cannot be read, or have no place on Earth; all of them are named, up to 20.
+    """
+    grids, wrong = [], []
+    for path in paths:
+        try:
+            grids.append(read_headers(path)[0].grid)
+        except ReadError as error:
+            wrong.append(error)
+    if len(wrong) > 1:
+        raise ReadError(
+            f"Wanted {len(paths)} rasters, found {len(wrong)} that cannot be read.",
+            files="\n".join(error.headline for error in wrong[:SHOWN]),
+            fix="mend them or move them away; then make the same call again",
+        )
+    if wrong:
+        raise wrong[0]
+    return grids
 
 
 def _box(grid: GeoBox) -> NDArray[np.float64]:

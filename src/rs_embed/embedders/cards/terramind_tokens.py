@@ -7,7 +7,7 @@ of the published files could not be looked up when this was written, so `Weights
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from rs_embed.bands import Band, Unit, bands_of
 from rs_embed.embedders.card import BandStats, Modality, Weights
@@ -16,6 +16,10 @@ from rs_embed.specs import SensorSpec
 
 PATCH_PX = 16
 """Pixels under one token, a side."""
+
+MapName = Literal["LULC", "NDVI"]
+MAP_NAMES: tuple[MapName, ...] = get_args(MapName)
+"""What the model knows as tokens only, never as pixels."""
 
 LULC_CLASSES = (
     *("no data", "water", "trees", "flooded vegetation", "crops", "built area"),
@@ -61,7 +65,7 @@ class TokenFacts:
     @property
     def encoder_name(self) -> str:
         """The name of these tokens as an input of the encoder."""
-        return self.name if self.name in ("LULC", "NDVI") else f"tok_{self.name}"
+        return self.name if self.name in MAP_NAMES else f"tok_{self.name}"
 
 
 def _facts(
@@ -102,13 +106,13 @@ TOKENS: Mapping[str, TokenFacts] = {
 """By the name that users know."""
 
 
-def _map(name: Literal["LULC", "NDVI"]) -> Modality:
+def _map(name: MapName) -> Modality:
     facts = TOKENS[name]
     sensor = SensorSpec(f"TERRAMESH/{name}", (name,), composite="mosaic", fill_value="mean")
     stats: dict[str, BandStats] = {name: BandStats(name, facts.bands[0].unit, facts.mean[0], facts.std[0])}
     return Modality(name, sensor, stats, image_px=224, patch_px=PATCH_PX)
 
 
-MAPS = (_map("LULC"), _map("NDVI"))
-"""What generation takes beside the modalities of the card: the model knows these as tokens only, so their tokenizers
-read them. Of land cover, "mean" is 0, no data."""
+MAPS = tuple(_map(name) for name in MAP_NAMES)
+"""What generation takes beside the modalities of the card; their tokenizers read them. Of land cover, "mean" is 0, no
+data."""
