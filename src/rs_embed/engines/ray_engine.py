@@ -218,7 +218,7 @@ class RayCrew:
                 differs="\n".join(differences(self._facts, facts)),
                 fix="install the same versions everywhere",
             )
-        member.ready = True
+        member.ready, self._never_started = True, 0
 
     def _take(self, reference: "ray.ObjectRef[Done]", member: _Member) -> Done | None:
         try:
