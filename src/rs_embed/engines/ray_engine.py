@@ -19,13 +19,13 @@ from ray.actor import ActorHandle
 
 from rs_embed.engines.base import Order, Stamp
 from rs_embed.engines.ray_cluster import Room, connected
-from rs_embed.engines.ray_fetch import Origin
+from rs_embed.engines.ray_fetch import Origin, Surroundings
 from rs_embed.engines.ray_limiter import gate
 from rs_embed.engines.ray_worker import Done, Terms, Worker
 from rs_embed.errors import EngineError, SpecError
 from rs_embed.pipeline.export import Advance, Task
 from rs_embed.pipeline.journal import differences
-from rs_embed.settings import RaySettings, set_variables
+from rs_embed.settings import RaySettings
 
 UNITS_EACH = 2
 """Units of one worker at a time: one is fetched while the other is encoded."""
@@ -108,17 +108,18 @@ class RayCrew:
         count = settings.workers or gpus or max(1, int(room.cpus / (2 * cpus)))
         slots = count * UNITS_EACH * (settings.ahead + order.fetch_workers)
         batch_bytes = max(1, int(min(settings.batch_mb * 1e6, STORE_SHARE * room.store_bytes / slots)))
+        surroundings = Surroundings.here()
         self._terms = Terms(
             packed[0],
             "cuda" if self._gpus or order.device.startswith("cuda") else "cpu",
-            set_variables(),
+            surroundings,
             max(1, math.floor(cpus)),
             settings.fetch_cpus,
             batch_bytes,
             settings.ahead,
         )
         self._cpus = cpus
-        origin = Origin(secrets.token_hex(8), packed[1], set_variables(), order.fetch_workers)
+        origin = Origin(secrets.token_hex(8), packed[1], surroundings, order.fetch_workers)
         self._origin = [ray.put(origin)]
         self._gate = gate()  # kept: it lives as long as somebody who made it does
         self._facts: dict[str, JsonValue] | None = None

@@ -9,14 +9,12 @@ import ray
 from pydantic import JsonValue
 
 from rs_embed.engines.base import Order, Setup, Stamp
-from rs_embed.engines.ray_fetch import Origin, bring_by_tasks
-from rs_embed.engines.ray_limiter import limit_by_cluster
+from rs_embed.engines.ray_fetch import Origin, Surroundings, bring_by_tasks
 from rs_embed.errors import RSEmbedError
 from rs_embed.pipeline.ahead import Ahead
 from rs_embed.pipeline.export import Task, Work, give_up, run_unit
 from rs_embed.pipeline.remote import Do, do_at
 from rs_embed.providers.base import Provider
-from rs_embed.settings import take_over
 
 
 @dataclass(frozen=True)
@@ -24,11 +22,10 @@ class Terms:
     """How a worker works."""
 
     order: bytes
-    """An `Order`, pickled: a process unpacks it when its limits and variables are set."""
+    """An `Order`, pickled: a process unpacks it in its new surroundings."""
     device: str
     """"cpu" or "cuda"; Ray shows a worker its own GPU only."""
-    variables: dict[str, str]
-    """`RS_EMBED_*` of the process that asks."""
+    surroundings: Surroundings
     threads: int
     """Of torch."""
     fetch_cpus: float
@@ -59,8 +56,7 @@ class Worker:
         import torch
 
         torch.set_num_threads(terms.threads)
-        take_over(terms.variables)
-        limit_by_cluster()
+        terms.surroundings.enter()
         self._terms, self._origin = terms, origin[0]
         self._order: Order = pickle.loads(terms.order)  # noqa: S301  (packed by the export that asks)
         self._setup: Setup | None = None
