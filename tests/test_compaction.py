@@ -107,6 +107,23 @@ def test_a_second_call_writes_nothing_and_a_changed_unit_only_its_own_file(run):
     assert all(geopandas.read_parquet(folder / "parts")["status"] == "ok")
 
 
+def test_a_catalog_is_never_older_than_its_files(run, monkeypatch):
+    compact_run(run, row_group_mb=2 * UNIT_MB, progress=False)
+    export(run, run.parent / "log", rows=ROWS, unit_rows=10)  # the failed rows are done now
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rs_embed.compaction.write_stac", stop)
+        with pytest.raises(KeyboardInterrupt):
+            compact_run(run, row_group_mb=2 * UNIT_MB, progress=False)
+    assert not (run / "compact" / MODEL / "collection.json").exists()
+    compact_run(run, row_group_mb=2 * UNIT_MB, progress=False)
+    items = [json.loads(path.read_text()) for path in (run / "compact" / MODEL / "items").iterdir()]
+    assert sum(item["properties"]["rs_embed:rows"] for item in items) == ROWS
+
+
 def test_another_size_replaces_the_files_of_the_first(run):
     compact_run(run, row_group_mb=UNIT_MB, progress=False)
     folder = run / "compact" / MODEL

@@ -134,11 +134,10 @@ class RayCrew:
             self._wait()
         return self._facts
 
-    def run(self, stamp: Stamp, tasks: Iterable[Task], advance: Advance) -> set[str]:
+    def run(self, stamp: Stamp, tasks: Iterable[Task], advance: Advance) -> None:
         """See `Crew`."""
         upcoming = (_Try(task) for task in tasks)
         following = next(upcoming, None)
-        changed: set[str] = set()
         while following is not None or self._again or any(member.hands for member in self._members):
             while self._again and self._give(self._again[0], stamp):
                 self._again.pop(0)
@@ -147,8 +146,6 @@ class RayCrew:
             self._require_somebody()
             for done in self._wait():
                 advance(done.rows, done.failed)
-                changed.update(done.changed)
-        return changed
 
     def dismiss(self) -> None:
         """End all workers."""

@@ -40,8 +40,6 @@ class Done:
 
     rows: int
     failed: int
-    changed: list[str]
-    """Models of which a file was written."""
 
 
 class Worker:
@@ -94,5 +92,5 @@ class Worker:
             nonlocal rows, failed
             rows, failed = rows + done, failed + of_them_failed
 
-        changed = do_at(self._order.where, partial(self._work, stamp), task, advance, do)
-        return Done(rows, failed, changed)
+        do_at(self._order.where, partial(self._work, stamp), task, advance, do)
+        return Done(rows, failed)
