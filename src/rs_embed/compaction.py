@@ -139,7 +139,7 @@ def _compact(
     model: Path, records: Sequence[Record], target: Path, group_bytes: float
 ) -> Iterator[tuple[_Partition, bool, int]]:
     """Each partition, whether it is new, and how many units are in it; the catalog at the end."""
-    header = TableFile(model / _table_of(records[0])).meta
+    header = TableFile(model / records[0].tables[0]).meta
     each = max(1, int(group_bytes // (_row_bytes(header) * max(record.rows for record in records))))
     with storing(target):
         for folder in (target / PARTS, target / RECORDS):
@@ -160,7 +160,7 @@ def _compact(
 
 
 def _partition(model: Path, group: Sequence[Record], target: Path, name: str) -> tuple[_Partition, bool]:
-    sources = {_table_of(record): record.files[_table_of(record)] for record in group}
+    sources = {name: record.files[name] for record in group for name in record.tables}
     path, record_path = target / PARTS / f"{name}.parquet", target / RECORDS / f"{name}.json"
     found = _Partition.read(record_path)
     if found is not None and found.sources == sources and path.is_file() and path.stat().st_size == found.file.bytes:
@@ -191,10 +191,6 @@ def _remove_others(target: Path, names: Sequence[str]) -> None:
     ]
     for path in [target / COLLECTION, *stale] if stale else []:
         remove(path)
-
-
-def _table_of(record: Record) -> str:
-    return next(name for name in record.files if name.startswith(f"{TABLES}/"))
 
 
 def _row_bytes(header: RunHeader) -> int:

@@ -135,6 +135,11 @@ class Record(BaseModel):
     finished: str
     """ISO 8601, UTC."""
 
+    @property
+    def tables(self) -> list[str]:
+        """Of the files, the table: one."""
+        return [name for name in self.files if name.startswith(f"{TABLES}/")]
+
 
 @dataclass(frozen=True)
 class UnitStore:
