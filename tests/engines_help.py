@@ -72,8 +72,8 @@ class Nodes:
                 os.environ[name] = value
 
 
-def until(condition, seconds: float = 90.0) -> None:
-    """Wait for something to become true."""
+def until(condition, seconds: float = 240.0) -> None:
+    """Wait for something to become true; long, as Ray gives its workers a low priority on a busy machine."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

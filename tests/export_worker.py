@@ -79,8 +79,9 @@ def export(out: Path, log: Path, rows: int = 60, unit_rows: int = 10, latency_s:
 
 def _die_at(point: str, count: int) -> None:
     """Have this process killed, for real, at its `count`th visit to a point."""
-    from rs_embed.pipeline import durable, journal
-    from rs_embed.pipeline import unit_sink as pipeline
+    from rs_embed.exports import exporting
+    from rs_embed.pipeline import durable, journal, unit_sink
+    from rs_embed.pipeline.remote import Remote
     from rs_embed.testing import FieldProvider as Field
 
     left = [count]
@@ -98,19 +99,16 @@ def _die_at(point: str, count: int) -> None:
         visit()
         return durable.write_json(path, value)
 
-    if point == "fetch":
-        Field.fetch = before(Field.fetch)
-    elif point == "write":
-        pipeline.publish = before(pipeline.publish)
-    elif point == "record":
-        journal.write_json = half
-    elif point == "put":
-        from rs_embed.pipeline.remote import Remote
-
-        put = Remote.put
-        Remote.put = lambda remote, folder, name: (put(remote, folder, name), "/units/" in name and visit())[0]
-    elif point == "rename":
-        durable.os = _Os(visit)
+    put = Remote.put
+    where, name, deadly = {
+        "fetch": (Field, "fetch", before(Field.fetch)),
+        "write": (unit_sink, "publish", before(unit_sink.publish)),
+        "rename": (durable, "os", _Os(visit)),
+        "record": (journal, "write_json", half),
+        "put": (Remote, "put", lambda self, folder, key: (put(self, folder, key), "/units/" in key and visit())[0]),
+        "catalog": (exporting, "write_catalogs", before(exporting.write_catalogs)),
+    }[point]
+    setattr(where, name, deadly)
 
 
 class _Os:

@@ -1,6 +1,7 @@
 """The commands around long jobs, with the bundled scene."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from engines_help import until
 from test_cli import SCENE, invoke, misused, refused
 from test_raster_folder import cut
 
@@ -61,8 +63,11 @@ def test_export_status_retry_and_similar_work_on_one_folder(plots):
     assert "6 embeddings in" in result.stdout
     assert "1 failed" in result.stdout
 
+    assert f"rs-embed status {run} tells why" in result.stderr
+
     result = invoke("status", run)
     assert "mosaiks_rcf" in result.stdout
+    assert "mosaiks_rcf: 1 failed at fetch: OutsideCoverage: Wanted imagery at" in result.stdout
     assert "3 of 3" in result.stdout
     assert f"rs-embed retry {run}" in result.stderr
     (facts,) = json.loads(invoke("status", run, "--json").stdout)["models"]
@@ -89,6 +94,23 @@ def test_retry_finishes_what_was_not_finished(plots):
     plots.unlink()  # the places are in the folder
     result = invoke("retry", run)
     assert "6 embeddings in" in result.stdout
+
+
+def test_a_stop_by_hand_says_how_to_go_on_and_is_told_by_the_exit_code(plots):
+    places = [f"p{i},{12.93 + 0.00001 * i},47.77" for i in range(2000)]
+    plots.write_text("\n".join(["id,lon,lat", *places]))
+    run = plots.parent / "run"
+    words = ["export", "mosaiks_rcf", str(plots), str(run), "--backend=sample", "--buffer=100", "--unit-rows=20"]
+    command = [sys.executable, "-c", "from rs_embed.cli import main; main()", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        until(lambda: list(run.glob("*/records/u*.json")))
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; what is finished is kept, and the same command goes on" in said
+    assert "Traceback" not in said
+    (facts,) = json.loads(invoke("status", run, "--json").stdout)["models"]
+    assert 0 < facts["finished"] < facts["units"]
 
 
 def test_chips_are_kept_where_asked_also_by_a_retry(plots):

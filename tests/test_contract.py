@@ -265,7 +265,7 @@ def test_nodata_is_counted_filled_and_never_reaches_the_vector(model_id):
     with pytest.raises(NoValidPixels, match="75"):
         embed(model_id, input_chw=chw, min_valid_fraction=0.9)
     chw[..., : height * 3 // 4, :] = np.nan
-    with pytest.warns(PixelWarning, match="Only 25%"):
+    with pytest.warns(PixelWarning, match="Fewer than half of the pixels"):
         embed(model_id, input_chw=chw)
 
 

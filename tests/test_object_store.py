@@ -1,5 +1,6 @@
 """Exports into an object store: the same files as on a disk, whole or not there, with nothing left on this machine."""
 
+import json
 import signal
 import tempfile
 from pathlib import Path
@@ -118,6 +119,19 @@ def test_a_process_killed_between_a_table_and_its_record_loses_nothing(exports, 
     run = download_run(store.uri(prefix), tmp_path / "back")
     assert sorted(vectors(run.path)) == list(range(ROWS))
     assert len(asked(log)) == ROWS  # the table was whole, so it was taken
+
+
+def test_a_process_killed_before_the_catalog_leaves_none_that_is_wrong(exports, store, prefix, log):
+    flaky = LoggedField(log, fails=lambda key, times: int(key[-3:]) % 70 == 0)
+    options, collection = {"rows": ROWS, "unit_rows": UNIT_ROWS}, f"{MODEL}/collection.json"
+    assert export(store.uri(prefix), log, backend=flaky, **options).failed > 0
+    assert collection in store.objects(prefix)
+    exports.start(store.uri(prefix), log, die=("catalog", 1), **options)
+    assert exports.wait()[0] == -signal.SIGKILL
+    assert collection not in store.objects(prefix)
+    exports.start(store.uri(prefix), log, **options)
+    assert exports.wait()[0] == 0
+    assert f"{ROWS} embeddings of" in json.loads(store.read(f"{prefix}/{collection}"))["description"]
 
 
 def test_a_torn_or_missing_table_is_made_again(store, prefix, log, tmp_path):

@@ -1,7 +1,8 @@
 """The commands around long jobs: export, status, retry, compact, similar."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from rs_embed.exports import ExportReport
     from rs_embed.places import Places
 
+_REASONS = 5
+"""Kinds of errors shown of each model."""
 _TABLE = "The table (names are guessed if left out)"
 _CLUSTER = "Where it runs"
 _Models = Annotated[str, typer.Argument(metavar="MODEL[,MODEL...]", help="Ids or aliases, joined by commas.")]
@@ -37,6 +40,16 @@ _Address = Annotated[
 ]
 
 
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C, or a scheduler's SIGTERM, ends with exit code 130 and a word on how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        ERR.print("stopped; what is finished is kept, and the same command goes on")
+        raise
+
+
 def _column(text: str) -> typer.models.OptionInfo:
     option: typer.models.OptionInfo = typer.Option(metavar="COLUMN", help=text, rich_help_panel=_TABLE)
     return option
@@ -53,6 +66,7 @@ def _file(text: str) -> typer.models.OptionInfo:
     "rs-embed export thor --rasters 'tiles/*.tif' run --bands B2,B3,B4,B8 --offset -1000",
     "rs-embed export thor plots.csv run --backend stac --engine ray --address auto",
 )
+@_stoppable()
 def export(
     models: _Models,
     places: _Places,
@@ -185,6 +199,8 @@ def _tell(report: "ExportReport", *, as_json: bool) -> None:
         typer.echo(json.dumps(facts | {"plan": asdict(report.plan)}, indent=2))
     else:
         typer.echo(str(report))
+    if report.failed and isinstance(report.folder, Path):
+        ERR.print(f"rs-embed status {report.folder} tells why rows failed", soft_wrap=True)
 
 
 @command("rs-embed status run", "rs-embed status run --json")
@@ -208,6 +224,9 @@ def status(run: _Run, as_json: Json = False) -> None:
         for one in found.models
     ]
     OUT.print(f"{found.folder}, started {found.created}", table(rows), sep="\n")
+    for one in found.models:
+        for reason in one.reasons[:_REASONS]:
+            OUT.print(f"{one.model}: {reason.rows:,} failed at {reason.stage}: {reason.error}", soft_wrap=True)
     if found.in_use_by is not None:
         ERR.print(f"being written by {found.in_use_by}")
     elif any(one.failed or one.missing for one in found.models):
@@ -215,6 +234,7 @@ def status(run: _Run, as_json: Json = False) -> None:
 
 
 @command("rs-embed retry run")
+@_stoppable()
 def retry(run: _Run, engine: _Engine = "local", address: _Address = None, as_json: Json = False) -> None:
     """Do what failed or was not finished, with the arguments that the run folder has kept."""
     from rs_embed.exports import retry_export
@@ -223,6 +243,7 @@ def retry(run: _Run, engine: _Engine = "local", address: _Address = None, as_jso
 
 
 @command("rs-embed compact run", "rs-embed compact run --out vectors --row-group-mb 64")
+@_stoppable()
 def compact(
     run: _Run,
     *,

@@ -17,7 +17,7 @@ from rs_embed.pipeline.units import RECORDS, TABLES
 from rs_embed.writers.base import RunHeader
 from rs_embed.writers.merge import merge_tables
 from rs_embed.writers.reading import TableFile
-from rs_embed.writers.stac import ITEMS, items_of, write_stac
+from rs_embed.writers.stac import COLLECTION, ITEMS, items_of, write_stac
 
 FOLDER = "compact"
 PARTS = "parts"
@@ -139,29 +139,28 @@ def _compact(
     model: Path, records: Sequence[Record], target: Path, group_bytes: float
 ) -> Iterator[tuple[_Partition, bool, int]]:
     """Each partition, whether it is new, and how many units are in it; the catalog at the end."""
-    header = TableFile(model / _table_of(records[0])).meta
+    header = TableFile(model / records[0].tables[0]).meta
     each = max(1, int(group_bytes // (_row_bytes(header) * max(record.rows for record in records))))
     with storing(target):
         for folder in (target / PARTS, target / RECORDS):
             make_folder(folder)
             remove_parts(folder)
-    names, any_new = [], False
+    names = []
     for start in range(0, len(records), each):
         group = records[start : start + each]
         names.append(f"part-{start // each:06d}")
         with storing(target):
             found, new = _partition(model, group, target, names[-1])
-        any_new |= new
         yield found, new, len(group)
     with storing(target):
-        stale = _remove_others(target, names)
-        if header.output == "pooled" and (any_new or stale or not (target / "collection.json").exists()):
+        _remove_others(target, names)
+        if header.output == "pooled" and not (target / COLLECTION).exists():
             items = [item for name in names for item in items_of(target / PARTS / f"{name}.parquet", target)]
             write_stac(target, header, items)
 
 
 def _partition(model: Path, group: Sequence[Record], target: Path, name: str) -> tuple[_Partition, bool]:
-    sources = {_table_of(record): record.files[_table_of(record)] for record in group}
+    sources = {name: record.files[name] for record in group for name in record.tables}
     path, record_path = target / PARTS / f"{name}.parquet", target / RECORDS / f"{name}.json"
     found = _Partition.read(record_path)
     if found is not None and found.sources == sources and path.is_file() and path.stat().st_size == found.file.bytes:
@@ -172,7 +171,8 @@ def _partition(model: Path, group: Sequence[Record], target: Path, name: str) ->
                 f"Wanted {str(model / source)!r} as its record says, found another content.",
                 fix="run the export again: it mends its files",
             )
-    remove(record_path)  # first: a record must never be of another file
+    for outdated in (target / COLLECTION, record_path):  # first: neither must ever tell of another file
+        remove(outdated)
     part = part_of(path)
     rows = merge_tables([TableFile(model / source) for source in sources], part, path.parent)
     publish(part, path)
@@ -181,7 +181,7 @@ def _partition(model: Path, group: Sequence[Record], target: Path, name: str) ->
     return made, True
 
 
-def _remove_others(target: Path, names: Sequence[str]) -> bool:
+def _remove_others(target: Path, names: Sequence[str]) -> None:
     """Remove partitions of an earlier cut, of other sizes."""
     stale = [
         path
@@ -189,13 +189,8 @@ def _remove_others(target: Path, names: Sequence[str]) -> bool:
         for path in target.glob(pattern)
         if path.stem not in names
     ]
-    for path in stale:
+    for path in [target / COLLECTION, *stale] if stale else []:
         remove(path)
-    return bool(stale)
-
-
-def _table_of(record: Record) -> str:
-    return next(name for name in record.files if name.startswith(f"{TABLES}/"))
 
 
 def _row_bytes(header: RunHeader) -> int:

@@ -11,11 +11,13 @@ from echo import CARD as ECHO
 from engines_help import table_without_times, vectors
 from export_worker import MODEL, LoggedField, asked, export, pairs
 from store_server import Store
+from test_raster_folder import cut
 
-from rs_embed import PointBuffer, download_run, export_embeddings, open_run
+from rs_embed import PointBuffer, download_run, export_embeddings, open_run, raster_places
 from rs_embed.bands import bands_of
 from rs_embed.chip import Chip, Source
 from rs_embed.errors import EngineError, NoImagery, SpecError, StorageError
+from rs_embed.exports import retry_export
 from rs_embed.testing import FieldProvider
 
 ROWS, UNIT_ROWS = 60, 10
@@ -194,3 +196,17 @@ def test_processes_that_only_fetch_load_neither_torch_nor_tables():
     code = "import sys, rs_embed.engines.ray_fetch; print(sorted({'torch', 'pyarrow', 'geopandas'} & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_relative_paths_lead_workers_where_they_lead_here(nodes, tmp_path, monkeypatch):
+    for name, col in (("east", 96), ("west", 0)):
+        cut(tmp_path / f"tiles/{name}.tif", col, 0)
+    monkeypatch.chdir(tmp_path)  # workers were started elsewhere
+    for engine in ("local", "ray"):
+        options = {"places": raster_places("tiles/*.tif"), "buffer_m": None, "backend": "tiles/*.tif"}
+        assert export(tmp_path / engine, tmp_path / "log", engine=engine, **options).ok == 2
+    assert vectors(tmp_path / "ray") == vectors(tmp_path / "local")
+    (tmp_path / "local" / MODEL / "records/u000000.json").unlink()
+    (tmp_path / "local" / MODEL / "units/u000000.parquet").unlink()
+    monkeypatch.chdir(tmp_path.parent)
+    assert retry_export(tmp_path / "local", progress=False).ok == 2

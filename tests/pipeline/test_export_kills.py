@@ -1,5 +1,6 @@
 """Exports that are killed, starved of disk, or run twice: nothing is lost, nothing is done twice, nothing is mixed."""
 
+import json
 import os
 import random
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from export_worker import ERROR_CODE, MODEL, Exports, asked
+from export_worker import ERROR_CODE, MODEL, Exports, LoggedField, asked, export
 
 from rs_embed.runs import open_run
 
@@ -108,6 +109,21 @@ def test_a_run_killed_at_the_worst_moments_goes_on_where_it_was(exports, whole, 
     again = {key: times for key, times in Counter(asked(log)).items() if times > 1}
     assert len(again) <= min(in_flight, UNIT_ROWS)
     assert not again or point not in ("rename", "record")  # its table was whole already
+
+
+def test_a_catalog_never_tells_of_less_than_there_is_whenever_the_run_was_killed(exports, tmp_path):
+    run, log, grids = tmp_path / "run", tmp_path / "log", {"rows": 12, "unit_rows": 5, "grid_format": "npz"}
+    flaky = LoggedField(log, fails=lambda key, times: int(key[-3:]) % 70 == 0)
+    collection = run / MODEL / "collection.json"
+    assert 0 < export(run, log, backend=flaky, **grids).failed < 12
+    assert collection.is_file()
+    exports.start(run, log, die=("catalog", 1), **grids)  # the failed rows are done, and then it dies
+    assert exports.wait()[0] == -signal.SIGKILL
+    assert not collection.exists()
+    exports.start(run, log, **grids)
+    assert exports.wait()[0] == 0
+    listed = [link for link in json.loads(collection.read_text())["links"] if link["rel"] == "item"]
+    assert len(listed) == len(list((run / MODEL / "items").iterdir())) == 12
 
 
 def test_a_second_process_on_the_same_folder_is_refused_and_harms_nothing(exports, whole, tmp_path):

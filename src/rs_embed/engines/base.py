@@ -74,11 +74,8 @@ class Crew(Protocol):
         """Those of the setup; equal for all of the crew."""
         ...
 
-    def run(self, stamp: Stamp, tasks: Iterable[Task], advance: Advance) -> set[str]:
+    def run(self, stamp: Stamp, tasks: Iterable[Task], advance: Advance) -> None:
         """Do what is missing of every unit.
-
-        Returns:
-            The models (names of their folders) of which a file was written.
 
         Raises:
             StorageError: The disk refuses.

@@ -25,10 +25,10 @@ class LocalCrew:
         """See `Crew`."""
         return self._setup.facts()
 
-    def run(self, stamp: Stamp, tasks: Iterable[Task], advance: Advance) -> set[str]:
+    def run(self, stamp: Stamp, tasks: Iterable[Task], advance: Advance) -> None:
         """See `Crew`."""
-        work_in = partial(self._work, stamp)
-        return {name for task in tasks for name in do_at(self._order.where, work_in, task, advance, run_unit)}
+        for task in tasks:
+            do_at(self._order.where, partial(self._work, stamp), task, advance, run_unit)
 
     def _work(self, stamp: Stamp, folder: Path) -> Work:
         work = self._setup.work(stamp, folder)

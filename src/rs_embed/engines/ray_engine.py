@@ -19,13 +19,13 @@ from ray.actor import ActorHandle
 
 from rs_embed.engines.base import Order, Stamp
 from rs_embed.engines.ray_cluster import Room, connected
-from rs_embed.engines.ray_fetch import Origin
+from rs_embed.engines.ray_fetch import Origin, Surroundings
 from rs_embed.engines.ray_limiter import gate
 from rs_embed.engines.ray_worker import Done, Terms, Worker
 from rs_embed.errors import EngineError, SpecError
 from rs_embed.pipeline.export import Advance, Task
 from rs_embed.pipeline.journal import differences
-from rs_embed.settings import RaySettings, set_variables
+from rs_embed.settings import RaySettings
 
 UNITS_EACH = 2
 """Units of one worker at a time: one is fetched while the other is encoded."""
@@ -108,17 +108,18 @@ class RayCrew:
         count = settings.workers or gpus or max(1, int(room.cpus / (2 * cpus)))
         slots = count * UNITS_EACH * (settings.ahead + order.fetch_workers)
         batch_bytes = max(1, int(min(settings.batch_mb * 1e6, STORE_SHARE * room.store_bytes / slots)))
+        surroundings = Surroundings.here()
         self._terms = Terms(
             packed[0],
             "cuda" if self._gpus or order.device.startswith("cuda") else "cpu",
-            set_variables(),
+            surroundings,
             max(1, math.floor(cpus)),
             settings.fetch_cpus,
             batch_bytes,
             settings.ahead,
         )
         self._cpus = cpus
-        origin = Origin(secrets.token_hex(8), packed[1], set_variables(), order.fetch_workers)
+        origin = Origin(secrets.token_hex(8), packed[1], surroundings, order.fetch_workers)
         self._origin = [ray.put(origin)]
         self._gate = gate()  # kept: it lives as long as somebody who made it does
         self._facts: dict[str, JsonValue] | None = None
@@ -133,11 +134,10 @@ class RayCrew:
             self._wait()
         return self._facts
 
-    def run(self, stamp: Stamp, tasks: Iterable[Task], advance: Advance) -> set[str]:
+    def run(self, stamp: Stamp, tasks: Iterable[Task], advance: Advance) -> None:
         """See `Crew`."""
         upcoming = (_Try(task) for task in tasks)
         following = next(upcoming, None)
-        changed: set[str] = set()
         while following is not None or self._again or any(member.hands for member in self._members):
             while self._again and self._give(self._again[0], stamp):
                 self._again.pop(0)
@@ -146,8 +146,6 @@ class RayCrew:
             self._require_somebody()
             for done in self._wait():
                 advance(done.rows, done.failed)
-                changed.update(done.changed)
-        return changed
 
     def dismiss(self) -> None:
         """End all workers."""
@@ -218,7 +216,7 @@ class RayCrew:
                 differs="\n".join(differences(self._facts, facts)),
                 fix="install the same versions everywhere",
             )
-        member.ready = True
+        member.ready, self._never_started = True, 0
 
     def _take(self, reference: "ray.ObjectRef[Done]", member: _Member) -> Done | None:
         try:

@@ -1,9 +1,11 @@
 """Fetching on a cluster: tasks that bring a batch of chips. The processes that run them never load torch."""
 
+import os
 import pickle
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,10 +17,32 @@ from rs_embed.engines.ray_limiter import limit_by_cluster
 from rs_embed.errors import EngineError, ProviderError
 from rs_embed.pipeline.ahead import Bring, Brought
 from rs_embed.providers.base import Provider, Query
-from rs_embed.settings import take_over
+from rs_embed.settings import set_variables, take_over
 
 RETRIES = 3
 """How often a batch is fetched again, elsewhere, when the process or machine that had it is gone."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a process elsewhere takes over from the one that asks."""
+
+    variables: dict[str, str]
+    """`RS_EMBED_*`."""
+    folder: str
+    """The one that paths are relative to."""
+
+    @classmethod
+    def here(cls) -> "Surroundings":
+        """Those of this process."""
+        return cls(set_variables(), os.getcwd())
+
+    def enter(self) -> None:
+        """Make them those of this process, which asks for nothing without the leave of the cluster's limiter."""
+        take_over(self.variables)
+        with suppress(OSError):  # a machine without that folder has use for whole paths only
+            os.chdir(self.folder)
+        limit_by_cluster()
 
 
 @dataclass(frozen=True)
@@ -28,9 +52,8 @@ class Origin:
     run: str
     """Unlike that of any other call: a process opens its provider once a call."""
     backend: bytes
-    """Pickled: a process unpacks it when its limits and variables are set."""
-    variables: dict[str, str]
-    """`RS_EMBED_*` of the process that asks."""
+    """Pickled: a process unpacks it in its new surroundings."""
+    surroundings: Surroundings
     threads: int
     """Chips fetched at the same time by one task."""
 
@@ -51,8 +74,7 @@ class _Opened:
     def provider(self, origin: Origin) -> Provider:
         with self._lock:
             if origin.run not in self._by_run:
-                take_over(origin.variables)
-                limit_by_cluster()
+                origin.surroundings.enter()
                 self._by_run = {origin.run: opened(unpack(origin.backend))}
             return self._by_run[origin.run]
 

@@ -20,54 +20,74 @@ from rs_embed.providers._limiter import Limits, limit_by
 from rs_embed.providers._policy import Leave, Policy, Slot
 from rs_embed.settings import RaySettings
 
+Call = Callable[["ActorHandle[Gate]"], object]
+Agreed = tuple[int, float | None]
+"""Requests at the same time, and started per second, at most."""
 NAME, NAMESPACE = "limits", "rs_embed"
 PATIENCE_S = 60.0
 """How long a limiter may be gone (its machine lost, say) until requests fail."""
 _LOOK_S = 1.0
-"""How often those who wait look for leases that have run out."""
+"""How long the actor lets one who asks wait for room before he must ask again: who has died meanwhile does not, and a
+lease that has run out is seen by then."""
+
+
+class _Account:
+    """The policy of a service and who pays, and who waits for room."""
+
+    def __init__(self, ceiling: int, qps: float | None) -> None:
+        self.policy = Policy(ceiling, qps, time.monotonic())
+        self.free = asyncio.Condition()
+
+    async def tell(self, waiting: int) -> None:
+        async with self.free:
+            self.free.notify(waiting)
 
 
 class Gate:
-    """The actor: a policy for each account (a service and who pays)."""
+    """The actor: a policy for each account."""
 
     def __init__(self) -> None:
-        self._policies: dict[str, Policy] = {}
-        self._free = asyncio.Condition()
+        self._accounts: dict[str, _Account] = {}
+
+    def _account(self, name: str, agreed: Agreed) -> _Account:
+        return self._accounts.get(name) or self._accounts.setdefault(name, _Account(*agreed))
 
     @ray.method
-    async def configure(self, account: str, ceiling: int, qps: float | None) -> None:
+    async def configure(self, account: str, agreed: Agreed) -> None:
         """Set what was agreed; the newest word counts for all."""
-        self._policies.setdefault(account, Policy(ceiling, qps, time.monotonic())).configure(ceiling, qps)
-        async with self._free:
-            self._free.notify_all()
+        one = self._account(account, agreed)
+        one.policy.configure(*agreed)
+        await one.tell(agreed[0])
 
     @ray.method
-    async def take(self, account: str, agreed: tuple[int, float | None], lease: str, lease_s: float) -> Leave:
-        """Leave for one request, when there is room."""
-        policy = self._policies.setdefault(account, Policy(*agreed, time.monotonic()))
-        async with self._free:
-            while (leave := policy.take(lease, time.monotonic(), lease_s)) is None:
+    async def take(self, account: str, agreed: Agreed, lease: str, lease_s: float) -> Leave | None:
+        """Leave for one request; `None` if there was no room for a while."""
+        one = self._account(account, agreed)
+        async with one.free:
+            leave = one.policy.take(lease, time.monotonic(), lease_s)
+            if leave is None:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._free.wait(), _LOOK_S)
+                    await asyncio.wait_for(one.free.wait(), _LOOK_S)
+                leave = one.policy.take(lease, time.monotonic(), lease_s)
         return leave
 
     @ray.method
     async def give_back(self, account: str, slot: Slot) -> None:
         """A request is over."""
-        self._policies[account].give_back(slot, time.monotonic())
-        async with self._free:
-            self._free.notify(2)  # room for one more, and for another where the limit has grown
+        if account in self._accounts:  # else the actor has started anew, and knows nothing of it
+            one = self._accounts[account]
+            one.policy.give_back(slot, time.monotonic())
+            await one.tell(2)  # room for one more, and for another where the limit has grown
 
     @ray.method
-    async def renew(self, account: str, leases: Sequence[str], lease_s: float) -> None:
+    async def renew(self, account: str, agreed: Agreed, leases: Sequence[str], lease_s: float) -> None:
         """Requests are still under way (also if the actor has started anew and knows nothing of them)."""
-        if account in self._policies:
-            self._policies[account].renew(leases, time.monotonic(), lease_s)
+        self._account(account, agreed).policy.renew(leases, time.monotonic(), lease_s)
 
     @ray.method
     async def state(self, account: str) -> tuple[int, int, int]:
         """Limit, requests under way, and the most that ever were."""
-        policy = self._policies[account]
+        policy = self._accounts[account].policy
         return policy.limit, policy.in_flight, policy.most_in_flight
 
 
@@ -94,6 +114,8 @@ class ClusterLimiter(Limits):
         self._account, self._agreed = account, (ceiling, qps)
         self._lease_s = RaySettings.read().lease_s
         self._gate = gate()
+        self._turn = threading.Lock()
+        """One ask at a time: a process that is killed leaves but one behind, which nobody waits for."""
         self._lock = threading.Lock()
         self._held: set[str] = set()
         self._renewing = False
@@ -108,22 +130,26 @@ class ClusterLimiter(Limits):
     def _agree(self) -> None:
         # The actor may have been there before, with what another run agreed on: the newest word counts. Waited for,
         # since an actor of coroutines does not keep the order of calls and a leave could be given by the old word.
-        self._ask(lambda gate: gate.configure.remote(self._account, *self._agreed))
+        self._ask(lambda gate: gate.configure.remote(self._account, self._agreed))
 
     def take(self) -> Leave:
         """See `Limits`."""
-        lease = secrets.token_hex(8)
-        leave = self._ask(lambda gate: gate.take.remote(self._account, self._agreed, lease, self._lease_s))
+        lease, leave = secrets.token_hex(8), None
+        with self._turn:
+            while leave is None:
+                found = self._ask(lambda gate: gate.take.remote(self._account, self._agreed, lease, self._lease_s))
+                leave = cast("Leave | None", found)
         self._hold(lease)
-        return cast("Leave", leave)
+        return leave
 
-    def _ask(self, call: Callable[[ActorHandle[Gate]], object]) -> object:
+    def _ask(self, call: Call) -> object:
         """What the actor answers; asked again where it is gone (its machine, or who made it) and comes back."""
         gone: float | None = None
         while True:
             try:
-                # Ray's types take what an async method returns for the coroutine itself.
-                return ray.get(cast("ray.ObjectRef[object]", call(self._gate)))
+                if gone is not None:
+                    self._get(self._renewal)  # a new one knows nothing of what is under way
+                return self._get(call)
             except ray.exceptions.RayActorError as error:
                 gone = gone or time.monotonic()
                 if time.monotonic() > gone + PATIENCE_S:
@@ -132,7 +158,17 @@ class ClusterLimiter(Limits):
                         fix="look at Ray's logs; run the same again to retry",
                     ) from error
                 time.sleep(0.2)
-                self._gate = gate()
+                with suppress(ValueError):  # the name is still that of one that has just died
+                    self._gate = gate()
+
+    def _get(self, call: Call) -> object:
+        # Ray's types take what an async method returns for the coroutine itself.
+        return ray.get(cast("ray.ObjectRef[object]", call(self._gate)))
+
+    def _renewal(self, gate: ActorHandle[Gate]) -> object:
+        with self._lock:
+            held = sorted(self._held)
+        return gate.renew.remote(self._account, self._agreed, held, self._lease_s)
 
     def give_back(self, slot: Slot) -> None:
         """See `Limits`."""
@@ -155,8 +191,8 @@ class ClusterLimiter(Limits):
                 if not self._held:
                     self._renewing = False
                     return
-                held = sorted(self._held)
-            self._gate.renew.remote(self._account, held, self._lease_s)
+            with suppress(EngineError):  # said to who asks for leave
+                self._ask(self._renewal)
 
 
 def limit_by_cluster() -> None:

@@ -9,14 +9,12 @@ import ray
 from pydantic import JsonValue
 
 from rs_embed.engines.base import Order, Setup, Stamp
-from rs_embed.engines.ray_fetch import Origin, bring_by_tasks
-from rs_embed.engines.ray_limiter import limit_by_cluster
+from rs_embed.engines.ray_fetch import Origin, Surroundings, bring_by_tasks
 from rs_embed.errors import RSEmbedError
 from rs_embed.pipeline.ahead import Ahead
 from rs_embed.pipeline.export import Task, Work, give_up, run_unit
 from rs_embed.pipeline.remote import Do, do_at
 from rs_embed.providers.base import Provider
-from rs_embed.settings import take_over
 
 
 @dataclass(frozen=True)
@@ -24,11 +22,10 @@ class Terms:
     """How a worker works."""
 
     order: bytes
-    """An `Order`, pickled: a process unpacks it when its limits and variables are set."""
+    """An `Order`, pickled: a process unpacks it in its new surroundings."""
     device: str
     """"cpu" or "cuda"; Ray shows a worker its own GPU only."""
-    variables: dict[str, str]
-    """`RS_EMBED_*` of the process that asks."""
+    surroundings: Surroundings
     threads: int
     """Of torch."""
     fetch_cpus: float
@@ -43,8 +40,6 @@ class Done:
 
     rows: int
     failed: int
-    changed: list[str]
-    """Models of which a file was written."""
 
 
 class Worker:
@@ -59,8 +54,7 @@ class Worker:
         import torch
 
         torch.set_num_threads(terms.threads)
-        take_over(terms.variables)
-        limit_by_cluster()
+        terms.surroundings.enter()
         self._terms, self._origin = terms, origin[0]
         self._order: Order = pickle.loads(terms.order)  # noqa: S301  (packed by the export that asks)
         self._setup: Setup | None = None
@@ -98,5 +92,5 @@ class Worker:
             nonlocal rows, failed
             rows, failed = rows + done, failed + of_them_failed
 
-        changed = do_at(self._order.where, partial(self._work, stamp), task, advance, do)
-        return Done(rows, failed, changed)
+        do_at(self._order.where, partial(self._work, stamp), task, advance, do)
+        return Done(rows, failed)

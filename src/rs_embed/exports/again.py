@@ -1,5 +1,8 @@
 """A run folder by itself: how far it has come, and the same call again from what its manifest says."""
 
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +20,7 @@ from rs_embed.pipeline.units import RECORDS
 from rs_embed.places import Places
 from rs_embed.specs import InputPrep, OutputSpec, Precision, SensorSpec
 from rs_embed.writers.base import Dtype
+from rs_embed.writers.reading import TableFile
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -54,6 +58,16 @@ class _Command(BaseModel):
 
 
 @dataclass(frozen=True)
+class Reason:
+    """Why rows failed: errors of one kind at one stage."""
+
+    rows: int
+    stage: str
+    error: str
+    """Of the first of them."""
+
+
+@dataclass(frozen=True)
 class ModelStatus:
     """How far an export has come with one model."""
 
@@ -64,6 +78,8 @@ class ModelStatus:
     units: int
     finished: int
     """Units with a record."""
+    reasons: tuple[Reason, ...] = ()
+    """Of the failed rows, the most frequent first."""
 
     @property
     def missing(self) -> int:
@@ -96,8 +112,23 @@ def run_status(folder: str | Path) -> RunStatus:
     for name in facts.models:
         records = [_record(file) for file in sorted((path / name / RECORDS).glob("u*.json"))]
         ok, failed = sum(one.ok for one in records), sum(len(one.failed) for one in records)
-        models.append(ModelStatus(name, facts.places.rows, ok, failed, units, len(records)))
+        reasons = _reasons([path / name / file for one in records if one.failed for file in one.tables])
+        models.append(ModelStatus(name, facts.places.rows, ok, failed, units, len(records), reasons))
     return RunStatus(path, manifest.created, used_by(path), tuple(models))
+
+
+def _reasons(tables: Sequence[Path]) -> tuple[Reason, ...]:
+    first: dict[tuple[str, str], str] = {}
+    count: Counter[tuple[str, str]] = Counter()
+    for path in tables:
+        with suppress(StorageError):  # it is being written anew, or the export will
+            found = TableFile(path).table(["stage", "error"])
+            for stage, error in zip(found["stage"].to_pylist(), found["error"].to_pylist(), strict=True):
+                if error is not None:
+                    kind = stage, error.partition(":")[0]
+                    first.setdefault(kind, error)
+                    count[kind] += 1
+    return tuple(Reason(rows, kind[0], first[kind]) for kind, rows in count.most_common())
 
 
 def retry_export(

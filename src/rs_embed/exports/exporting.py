@@ -155,8 +155,8 @@ def export_embeddings(
         with progress_bar(len(table) * len(jobs), shown=progress) as advance, swept(folder, stores):
             tally = Tally(advance)
             tasks = (Task(unit, table.take(unit.rows)) for unit in units)
-            changed = crew.run(Stamp(manifest.created, manifest.fingerprint), tasks, tally)
-        write_catalogs(stores, units, changed, grids=asked.grid_format is not None, remote=remote)
+            crew.run(Stamp(manifest.created, manifest.fingerprint), tasks, tally)
+        write_catalogs(stores, units, grids=asked.grid_format is not None, remote=remote)
     return ExportReport(where, plan, tally.rows - tally.failed, tally.failed, time.perf_counter() - started)
 
 

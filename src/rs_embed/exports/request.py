@@ -132,9 +132,12 @@ def models_facts(jobs: "Mapping[str, Job]") -> dict[str, JsonValue]:
 
 
 def _backend_text(backend: Backend) -> str | None:
-    if isinstance(backend, Path) or (isinstance(backend, str) and Path(backend).exists()):
-        return str(Path(backend).resolve())
-    return backend if isinstance(backend, str) else None
+    if isinstance(backend, str | Path):
+        from rs_embed.providers.folder import is_pattern  # not above: rasterio is slow to import
+
+        is_path = isinstance(backend, Path) or Path(backend).exists() or is_pattern(backend)
+        return str(Path(backend).resolve() if is_path else backend)
+    return None
 
 
 _REPEATED = (

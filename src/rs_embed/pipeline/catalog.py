@@ -1,8 +1,6 @@
 """STAC beside the data of a run, when all of its units are through."""
 
-import json
-from collections.abc import Collection, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from rs_embed.pipeline.durable import remove, storing
 from rs_embed.pipeline.journal import UnitStore
@@ -10,22 +8,20 @@ from rs_embed.pipeline.remote import Remote
 from rs_embed.pipeline.units import TABLES, Units
 from rs_embed.writers.base import RunHeader
 from rs_embed.writers.reading import TableFile
-from rs_embed.writers.stac import ITEMS, StacItem, items_of, write_stac
+from rs_embed.writers.stac import COLLECTION, ITEMS, StacItem, items_of, write_stac
 
-COLLECTION = "collection.json"
 MAX_GRIDS = 100_000
 """More grids than this get no catalog: a file for each of a million helps nobody, and the tables list them."""
 
 
-def write_catalogs(
-    stores: Sequence[UnitStore], units: Units, changed: Collection[str], *, grids: bool, remote: Remote | None = None
-) -> None:
-    """A collection and its items for each model: an item for each table of vectors, or for each grid.
+def write_catalogs(stores: Sequence[UnitStore], units: Units, *, grids: bool, remote: Remote | None = None) -> None:
+    """A collection and its items for each model that has none: an item for each table of vectors, or for each grid.
+
+    A catalog is removed before anything that it lists is changed (see `UnitSink`), so what is there is right.
 
     Args:
         stores: Of the models.
         units: Of the run, all finished.
-        changed: Names of the models of which a file was written; others keep the catalog that they have.
         grids: Whether the run holds grids.
         remote: Where the run lies, if it is not where the stores say; its tables are brought one after the other.
     """
@@ -33,10 +29,9 @@ def write_catalogs(
         return
     for store in stores:
         name, folder = store.folder.name, store.folder
-        if name not in changed and _has_catalog(folder, remote):
+        if store.catalog.is_file() if remote is None else remote.size(f"{name}/{COLLECTION}") is not None:
             continue
         with storing(folder):
-            remove(folder / COLLECTION)
             items: list[StacItem] = []
             header: RunHeader | None = None
             for unit in units:
@@ -51,14 +46,3 @@ def write_catalogs(
         if remote is not None:
             remote.put(folder.parent, f"{name}/{ITEMS}")
             remote.put(folder.parent, f"{name}/{COLLECTION}")
-
-
-def _has_catalog(folder: Path, remote: Remote | None) -> bool:
-    """Whether the collection, which is written last, is whole."""
-    if remote is not None:
-        return remote.size(f"{folder.name}/{COLLECTION}") is not None
-    try:
-        json.loads((folder / COLLECTION).read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
-        return False
-    return True

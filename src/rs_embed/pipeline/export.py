@@ -48,17 +48,13 @@ class Task:
     """The rows of the unit, in its order."""
 
 
-def run_unit(work: Work, task: Task, advance: Advance) -> list[str]:
+def run_unit(work: Work, task: Task, advance: Advance) -> None:
     """Do what is missing of one unit: a function of the work and the task, whatever was done before.
-
-    Returns:
-        The models (names of their folders) of which a file was written.
 
     Raises:
         StorageError: The disk refuses; at once, not once a row.
         RSEmbedError: That of the first failed row, with `on_error="raise"`.
     """
-    written: list[str] = []
     for rows, models in _missing(work, task.unit, advance).items():
         with storing(work.folder):
             sinks = [UnitSink(model, task.unit, work.grid_format) for model in models]
@@ -70,13 +66,11 @@ def run_unit(work: Work, task: Task, advance: Advance) -> list[str]:
             with storing(work.folder):
                 sinks[which].put(places[position], outcome)
             advance(1, int(not isinstance(outcome, Embedding)))
-        written += _close(work, models, sinks)
-    return written
+        _close(work, sinks)
 
 
-def give_up(error: RSEmbedError, work: Work, task: Task, advance: Advance) -> list[str]:
+def give_up(error: RSEmbedError, work: Work, task: Task, advance: Advance) -> None:
     """Record rows that no worker could do as failed, with that error; rows that are done stay as they are."""
-    written: list[str] = []
     for rows, models in _missing(work, task.unit, advance).items():
         _stop_at(error, work)
         with storing(work.folder):
@@ -85,8 +79,7 @@ def give_up(error: RSEmbedError, work: Work, task: Task, advance: Advance) -> li
                 for place in _rows_of(task, rows):
                     sink.put(place, Undone(error, "worker"))
                     advance(1, 1)
-        written += _close(work, models, sinks)
-    return written
+        _close(work, sinks)
 
 
 def _missing(work: Work, unit: Unit, advance: Advance) -> dict[tuple[int, ...], list[ModelExport]]:
@@ -123,10 +116,10 @@ def _with_readers(work: Work, unit: Unit, jobs: Sequence[Job]) -> tuple[list[Job
     return [replace(job, provider=outermost) for job in jobs], keep
 
 
-def _close(work: Work, models: Sequence[ModelExport], sinks: Sequence[UnitSink]) -> list[str]:
+def _close(work: Work, sinks: Sequence[UnitSink]) -> None:
     with storing(work.folder):
-        closed = [(model, sink.close()) for model, sink in zip(models, sinks, strict=True)]
-    return [model.store.folder.name for model, record in closed if record is not None]
+        for sink in sinks:
+            sink.close()
 
 
 def _outcomes(jobs: Sequence[Job], places: Places, keep: Keep | None) -> Iterator[tuple[int, int, Outcome]]:

@@ -14,6 +14,7 @@ from rs_embed.errors import StorageError
 from rs_embed.pipeline.durable import make_folder, remove, remove_parts, sha256_of, size_of, write_json
 from rs_embed.pipeline.unit_tables import read_unit
 from rs_embed.pipeline.units import RECORDS, TABLES, Unit
+from rs_embed.writers.stac import COLLECTION
 
 MANIFEST = "run.json"
 PLACES = "places.npz"
@@ -134,6 +135,11 @@ class Record(BaseModel):
     finished: str
     """ISO 8601, UTC."""
 
+    @property
+    def tables(self) -> list[str]:
+        """Of the files, the table: one."""
+        return [name for name in self.files if name.startswith(f"{TABLES}/")]
+
 
 @dataclass(frozen=True)
 class UnitStore:
@@ -155,6 +161,11 @@ class UnitStore:
     def record(self, unit: Unit) -> Path:
         """What says that the unit is finished."""
         return self.folder / RECORDS / f"{unit.name}.json"
+
+    @property
+    def catalog(self) -> Path:
+        """The STAC collection, which lists all units as they are."""
+        return self.folder / COLLECTION
 
     @staticmethod
     def missing(unit: Unit, record: Record | None) -> tuple[int, ...]:

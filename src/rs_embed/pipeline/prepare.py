@@ -108,7 +108,8 @@ def _check_pixels(chips: Mapping[str, Chip], floor: float) -> None:
                 fix="check the place and the window, widen the window or raise cloudy_pct",
             )
         if valid < 0.5:
-            warn(f"Only {valid:.0%} of the pixels of {name} are valid.", PixelWarning)
+            # one text for all chips, which is shown once, not once for each share: meta tells it
+            warn(f"Fewer than half of the pixels of {name} are valid (see valid_fraction).", PixelWarning)
 
 
 def _shared_geobox(chips: Mapping[str, Chip], shape_px: tuple[int, int], request: ModelRequest) -> GeoBox | None:

@@ -22,6 +22,7 @@ from rs_embed.errors import SpecError, StorageError
 from rs_embed.pipeline.inputs import FOLDER as INPUTS
 from rs_embed.pipeline.journal import Record, UnitStore
 from rs_embed.pipeline.units import RECORDS, TABLES
+from rs_embed.writers.stac import COLLECTION
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from rs_embed.pipeline.export import Advance, Task, Work
 
 SCHEMES = ("s3://", "gs://", "gcs://")
-Do = Callable[["Work", "Task", "Advance"], list[str]]
+Do = Callable[["Work", "Task", "Advance"], None]
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,13 @@ class Remote:
             with reaching(self), file.open("rb") as source, store.open_output_stream(key) as target:
                 shutil.copyfileobj(source, target, 1 << 20)
 
+    def remove(self, name: str) -> None:
+        """Remove an object, if it is there."""
+        store, root = self._store
+        if self.size(name) is not None:
+            with reaching(self):
+                store.delete_file(f"{root}/{name}")
+
 
 @contextmanager
 def reaching(remote: Remote) -> Iterator[None]:
@@ -139,9 +147,7 @@ def local_place(path: str | Path) -> Path:
     return place
 
 
-def do_at(
-    where: Path | Remote, work_in: "Callable[[Path], Work]", task: "Task", advance: "Advance", do: Do
-) -> list[str]:
+def do_at(where: Path | Remote, work_in: "Callable[[Path], Work]", task: "Task", advance: "Advance", do: Do) -> None:
     """Do a unit where the run lies.
 
     Of an object store, it is done in a folder of this machine that is there for it alone; then what is new is put.
@@ -154,7 +160,8 @@ def do_at(
         do: `run_unit` or `give_up`.
     """
     if isinstance(where, Path):
-        return do(work_in(where), task, advance)
+        do(work_in(where), task, advance)
+        return
     with TemporaryDirectory(prefix="rs-embed-") as text:
         folder, remote = Path(text), where
         work = work_in(folder)
@@ -162,13 +169,12 @@ def do_at(
         before = {store.folder.name: _pull(remote, store, task, folder) for store in stores}
         if all(record is not None and not record.failed for record in before.values()):
             advance(len(task.unit.rows) * len(stores), 0)
-            return []
-        changed = do(work, task, advance)
+            return
+        do(work, task, advance)
         if (folder / INPUTS).is_dir():
             remote.put(folder, INPUTS)
         for store in stores:
             _push(remote, store, task, before[store.folder.name])
-        return changed
 
 
 def _pull(remote: Remote, store: UnitStore, task: "Task", folder: Path) -> Record | None:
@@ -205,6 +211,7 @@ def _push(remote: Remote, store: UnitStore, task: "Task", before: Record | None)
     record = store.read(task.unit)
     if record is None or record == before:
         return
+    remote.remove(f"{store.folder.name}/{COLLECTION}")  # first: it lists the unit as it was
     known = {} if before is None else before.files
     folder, name = store.folder.parent, store.folder.name
     for file in sorted(record.files, key=lambda one: one.startswith(TABLES)):

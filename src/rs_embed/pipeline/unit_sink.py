@@ -12,7 +12,7 @@ from rs_embed._room import require_room
 from rs_embed.embedding import Embedding
 from rs_embed.errors import RSEmbedError
 from rs_embed.pipeline.durable import make_folder, part_of, publish, remove
-from rs_embed.pipeline.journal import Record, UnitStore
+from rs_embed.pipeline.journal import UnitStore
 from rs_embed.pipeline.plan import Job
 from rs_embed.pipeline.unit_tables import merge_units
 from rs_embed.pipeline.units import Unit
@@ -90,12 +90,12 @@ class UnitSink:
         publish(written, path)
         return os.path.relpath(path, self._model.store.table(self._unit).parent)
 
-    def close(self) -> Record | None:
-        """Put the table and the record in place; `None` if nothing that was retried could be done."""
+    def close(self) -> None:
+        """Put the table and the record in place; as they were if nothing that was retried could be done."""
         before = self._model.store.read(self._unit)
         rows = [self._rows[row] for row in self._unit.rows.tolist() if row in self._rows]
         if before is not None and all(row.embedding is None for row in rows):
-            return None
+            return
         table = self._model.store.table(self._unit)
         part = part_of(table)
         self._write_table(part, rows)
@@ -106,8 +106,9 @@ class UnitSink:
             merge_units(table, part, merged)
             os.replace(merged, part)
             grids += [self._model.store.folder / name for name in before.files if name.startswith("grids/")]
+        remove(self._model.store.catalog)  # first: it lists the unit as it was
         publish(part, table)
-        return self._model.store.finish(self._unit, failed, sorted(grids))
+        self._model.store.finish(self._unit, failed, sorted(grids))
 
     def _write_table(self, path: Path, rows: Sequence[Row]) -> None:
         header = self._model.header

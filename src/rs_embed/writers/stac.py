@@ -1,6 +1,7 @@
 """A STAC collection and its items beside the data, with the embeddings extension, so that catalogs can find them."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 STAC_VERSION = "1.0.0"
 """The one that version 0.0.1 of the embeddings extension builds on; pystac and others take it for 1.1 as well."""
-ITEMS = "items"
+COLLECTION, ITEMS = "collection.json", "items"
 _SCHEMA = "https://stac-extensions.github.io/{}/schema.json"
 _ITEM_EXTENSIONS = ("embeddings/v0.0.1", "processing/v1.2.0", "projection/v2.0.0")
 _COLLECTION_EXTENSIONS = ("embeddings/v0.0.1", "scientific/v1.0.0", "item-assets/v1.0.0")
@@ -77,14 +78,18 @@ def items_of(path: Path, folder: Path) -> Iterator[StacItem]:
 
 
 def write_stac(folder: Path, header: RunHeader, items: Sequence[StacItem]) -> None:
-    """Write `collection.json` and `items/<id>.json` into the folder of a model.
+    """Write `items/<id>.json` into the folder of a model, and `collection.json` last: whole or not there.
 
     The same items give the same bytes. Failed rows are in the tables, not here: a catalog lists data.
     """
     (folder / ITEMS).mkdir(exist_ok=True)
     for item in items:
         _dump(folder / ITEMS / f"{item.id}.json", _item(item, header))
-    _dump(folder / "collection.json", _collection(header, items))
+    part = folder / f".part-{COLLECTION}"
+    _dump(part, _collection(header, items))
+    with part.open() as file:
+        os.fsync(file.fileno())
+    os.replace(part, folder / COLLECTION)
 
 
 def _table_item(rows: "pa.Table", name: str, href: str) -> StacItem:
