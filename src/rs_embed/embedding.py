@@ -43,6 +43,13 @@ class InputMeta(BaseModel):
     composite: str
     fill_value: float | str
     cloudy_pct: float
+    cloud_mask: str
+    scale_m: float
+    """Pixel size that the chip was asked for, metres."""
+    instrument_mode: str | None
+    """Sentinel-1 only."""
+    orbit_pass: str | None
+    """Sentinel-1 only; `None`: both."""
     notes: tuple[str, ...]
     clear_observations: float | None = None
     """Mean number of valid, unmasked observations per pixel and frame; `None` where that is not known."""
