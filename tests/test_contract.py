@@ -255,6 +255,14 @@ def test_pixels_in_another_order_unit_or_count_are_refused(model_id):
 
 
 @pytest.mark.parametrize("model_id", SMALL)
+def test_a_band_without_a_value_is_named(model_id):
+    chw = pixels(model_id)
+    chw[..., 1, :, :] = np.nan
+    with pytest.raises(NoValidPixels, match=r"bands: \w+ 100%, \w+ 0%, \w+ 100%"):
+        embed(model_id, input_chw=chw)
+
+
+@pytest.mark.parametrize("model_id", SMALL)
 def test_nodata_is_counted_filled_and_never_reaches_the_vector(model_id):
     chw = pixels(model_id)
     height = chw.shape[-2]

@@ -5,7 +5,15 @@ import pytest
 import torch
 from asking import RGB, S1, ask, grid
 
-from rs_embed.errors import BandMismatch, InputError, NoValidPixels, PixelWarning, SensorNotOffered, SpecError, UnitMismatch
+from rs_embed.errors import (
+    BandMismatch,
+    InputError,
+    NoValidPixels,
+    PixelWarning,
+    SensorNotOffered,
+    SpecError,
+    UnitMismatch,
+)
 from rs_embed.providers.arrays import ArrayProvider
 from rs_embed.specs import Series, TemporalSpec
 
@@ -185,5 +193,5 @@ def test_dates_may_be_those_of_an_xarray(dn, unit):
 
 
 def test_a_date_that_is_not_a_time_is_refused(dn):
-    with pytest.raises(SpecError, match="Wanted an ISO date, found None"):
+    with pytest.raises(SpecError, match="Wanted an ISO date, found 'NaT'"):
         ArrayProvider({"M": dn}, dates=np.array(["NaT"], "datetime64[D]"))

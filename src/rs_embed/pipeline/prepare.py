@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from odc.geo.geobox import GeoBox
 
@@ -105,10 +106,19 @@ def _check_pixels(chips: Mapping[str, Chip], floor: float) -> None:
             raise NoValidPixels(
                 f"Wanted valid pixels in {name}, found {valid:.1%}" + (f" (floor {floor:.0%})." if floor else "."),
                 chip=chip.describe(),
+                bands=_share_by_band(chip),
                 fix="check the place and the window, widen the window or raise cloudy_pct",
             )
         if valid < 0.5:
             warn(f"Only {valid:.0%} of the pixels of {name} are valid.", PixelWarning)
+
+
+def _share_by_band(chip: Chip) -> str | None:
+    """Which bands have how many valid pixels, where they differ: a pixel is valid if it has all of them."""
+    shares = np.isfinite(chip.values).mean(axis=(0, 2, 3))
+    if np.ptp(shares) == 0:
+        return None
+    return ", ".join(f"{name} {share:.0%}" for name, share in zip(chip.band_names, shares, strict=True))
 
 
 def _shared_geobox(chips: Mapping[str, Chip], shape_px: tuple[int, int], request: ModelRequest) -> GeoBox | None:

@@ -217,7 +217,9 @@ def _from_list(given: object, temporal: Temporal, buffer_m: float | None, crs: s
     if any(specs):
         if not all(specs):
             row = specs.index(False)
-            raise SpecError(f"Wanted a spec in row {row}, as in others, found {given[row]!r}.", fix="pass all rows alike")
+            raise SpecError(
+                f"Wanted a spec in row {row}, as in others, found {given[row]!r}.", fix="pass all rows alike"
+            )
         if buffer_m is not None or crs is not None:
             raise SpecError("Wanted specs alone, found buffer_m or crs beside them.", fix="specs hold both themselves")
         return _from_specs(given, windows)

@@ -84,7 +84,7 @@ def parse_time(value: str | date | datetime | np.datetime64) -> datetime:
         SpecError: Not a date.
     """
     if isinstance(value, np.datetime64):  # as the times of an xarray are
-        value = value.astype("datetime64[us]").item()
+        value = str(value.astype("datetime64[us]"))
     try:
         moment = datetime.fromisoformat(value if isinstance(value, str) else value.isoformat())
     except (AttributeError, ValueError) as error:
