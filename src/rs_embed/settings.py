@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rs_embed.bands import did_you_mean
 from rs_embed.errors import KnobError
@@ -15,14 +14,16 @@ from rs_embed.specs import Sampling
 PREFIX = "RS_EMBED_"
 
 
-class Knobs(BaseSettings):
-    """What a user may turn. One frozen subclass a family, with its own `env_prefix`.
+class Knobs(BaseModel):
+    """What a user may turn. One frozen subclass a family, with its own `prefix`; made by `read`.
 
     A field `img` under the prefix `RS_EMBED_THOR_` is the variable `RS_EMBED_THOR_IMG` and the keyword `img`.
     Precedence: keyword, then variable, then the field's default.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    prefix: ClassVar[str] = PREFIX
+    """How the variables of the family start."""
     SYNONYMS: ClassVar[Mapping[str, str]] = {}
     """A second name -> the field that it means, as keyword and as variable."""
     checked: ClassVar[str] = PREFIX
@@ -46,31 +47,34 @@ class Knobs(BaseSettings):
         given = {name: value for name, value in (keywords or {}).items() if value is not None}
         check_environment(cls.checked)
         try:
-            return cls(**cls._by_field(given))
+            return cls.model_validate(cls._by_field(given))
         except ValidationError as error:
             raise _knob_error(cls, error, given) from None
 
     @classmethod
     def _by_field(cls, keywords: Mapping[str, object]) -> dict[str, object]:
-        """Keywords, and variables with a second name, under the names of their fields."""
-        environment = {name.upper(): value for name, value in os.environ.items()}
-        given = {name: value for name, value in keywords.items() if name in cls.model_fields}
-        for word, field in cls.SYNONYMS.items():
-            own, other = (f"{cls.model_config['env_prefix']}{name}".upper() for name in (field, word))
-            if word in keywords:
-                _require_one(field, word, keywords)
-                given[field] = keywords[word]
-            elif field not in given and other in environment:
-                _require_one(own, other, environment)
-                given[field] = environment[other]
-        return given
+        """The value of each field that is set: by a keyword, else by a variable."""
+        environment, values = set_variables(), dict[str, object]()
+        for field in cls.model_fields:
+            words = [field, *(word for word, meant in cls.SYNONYMS.items() if meant == field)]
+            variables = [f"{cls.prefix}{word}".upper() for word in words]
+            for names, source in ((words, keywords), (variables, environment)):
+                found = [name for name in names if name in source]
+                if len(found) > 1:
+                    raise KnobError(
+                        f"Wanted {found[0]} or {found[1]}, which mean the same, found both.",
+                        fix=f"leave {found[1]} out",
+                    )
+                if found:
+                    values[field] = source[found[0]]
+                    break
+        return values
 
     @classmethod
     def variables(cls) -> dict[str, str]:
         """Variable name -> field name."""
-        prefix = cls.model_config["env_prefix"]
         names = {name: name for name in cls.model_fields} | dict(cls.SYNONYMS)
-        return {f"{prefix}{name}".upper(): field for name, field in names.items()}
+        return {f"{cls.prefix}{name}".upper(): field for name, field in names.items()}
 
 
 class ModelKnobs(Knobs):
@@ -104,8 +108,6 @@ class SeriesKnobs(WeightsKnobs):
 class LibrarySettings(Knobs):
     """Settings that concern every model."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
-
     cache_dir: Annotated[Path | None, Field(description="where weights are kept; unset: the hub's own cache")] = None
     chip_cache: Annotated[Path | None, Field(description="folder that chips are kept in; unset: they are not")] = None
     chip_cache_gb: Annotated[float, Field(gt=0, description="size that this folder is kept under, GB")] = 20.0
@@ -126,8 +128,7 @@ class LibrarySettings(Knobs):
 class EarthEngineSettings(Knobs):
     """Settings of the Earth Engine backend."""
 
-    model_config = SettingsConfigDict(env_prefix="RS_EMBED_GEE_", frozen=True, extra="forbid")
-    checked: ClassVar[str] = "RS_EMBED_GEE_"  # built by itself, it knows no model's variables
+    prefix = checked = "RS_EMBED_GEE_"  # built by itself, it knows no model's variables
 
     project: Annotated[str | None, Field(description="Cloud project that requests are counted on")] = None
     host: Annotated[str, Field(description="highvolume, standard, or a URL")] = "highvolume"
@@ -146,8 +147,7 @@ class EarthEngineSettings(Knobs):
 class StacSettings(Knobs):
     """Settings of the STAC backend."""
 
-    model_config = SettingsConfigDict(env_prefix="RS_EMBED_STAC_", frozen=True, extra="forbid")
-    checked: ClassVar[str] = "RS_EMBED_STAC_"
+    prefix = checked = "RS_EMBED_STAC_"
 
     catalog: Annotated[str, Field(description="earth-search, earth-search-c1 or planetary-computer")] = "earth-search"
     max_scenes: Annotated[int, Field(ge=1, description="clear views after which a median or mean reads no more")] = 12
@@ -164,8 +164,7 @@ class StacSettings(Knobs):
 class RaySettings(Knobs):
     """Settings of the Ray engine."""
 
-    model_config = SettingsConfigDict(env_prefix="RS_EMBED_RAY_", frozen=True, extra="forbid")
-    checked: ClassVar[str] = "RS_EMBED_RAY_"
+    prefix = checked = "RS_EMBED_RAY_"
 
     workers: Annotated[int | None, Field(ge=1, description="that run models; unset: a GPU, or 2 cores, each")] = None
     worker_cpus: Annotated[float, Field(gt=0, le=256, description="cores, and threads of torch, of each")] = 1.0
@@ -201,7 +200,7 @@ def take_over(variables: Mapping[str, str]) -> None:
 
 
 def check_environment(prefix: str = PREFIX) -> None:
-    """Refuse a mistyped variable (pydantic-settings would ignore it).
+    """Refuse a mistyped variable, which would have no effect.
 
     Raises:
         KnobError: A variable starts with `prefix` and is no knob of any family that is loaded.
@@ -213,11 +212,6 @@ def check_environment(prefix: str = PREFIX) -> None:
                 f"Wanted a known variable, found {variable}={os.environ[variable]!r} in the environment.",
                 fix=f"{did_you_mean(variable, known)} (or unset {variable})",
             )
-
-
-def _require_one(name: str, other: str, given: Mapping[str, object]) -> None:
-    if name in given:
-        raise KnobError(f"Wanted {name} or {other}, which mean the same, found both.", fix=f"leave {other} out")
 
 
 def _knob_error(family: type[Knobs], error: ValidationError, keywords: Mapping[str, object]) -> KnobError:
@@ -243,6 +237,6 @@ def describe_knobs(family: type[Knobs]) -> list[tuple[str, str, str, str]]:
         field = family.model_fields[name]
         default: object = field.get_default(call_default_factory=True)
         text = "unset" if default is None else str(int(default)) if isinstance(default, bool) else str(default)
-        word = variable.removeprefix(family.model_config["env_prefix"].upper()).lower()
+        word = variable.removeprefix(family.prefix).lower()
         rows.append((variable, word, text, (field.description or "") if word == name else f"another name of {name}"))
     return rows

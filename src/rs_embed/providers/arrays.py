@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
@@ -187,10 +188,9 @@ class _Held:
 
     @cached_property
     def digest(self) -> str:
-        """Of type, shape and bytes."""
-        digest = hashlib.sha256(f"{self.dtype.str} {self.shape} ".encode())
-        digest.update(np.ascontiguousarray(self._array).data)
-        return digest.hexdigest()
+        """Of type, shape and bytes: 128 bits of XXH3, at the speed of memory (sha256 takes 3 ms for a 4 km chip)."""
+        pixels = np.ascontiguousarray(self._array).reshape(-1).view(np.uint8)
+        return f"{self.dtype.str} {self.shape} {xxhash.xxh3_128_hexdigest(pixels.data)}"
 
     def frames(self) -> NDArray[np.generic]:
         """`[T, C, H, W]`, as given."""

@@ -7,7 +7,6 @@ UTM zones); developers.google.com/earth-engine/guides/aef_on_gcs_readme (years f
 from typing import Annotated
 
 from pydantic import Field
-from pydantic_settings import SettingsConfigDict
 
 from rs_embed.bands import COLLECTIONS, Unit
 from rs_embed.embedders.card import BandStats, Modality, ModelCard
@@ -21,7 +20,7 @@ BANDS = tuple(COLLECTIONS[COLLECTION])
 class AlphaEarthKnobs(ModelKnobs):
     """Knobs of AlphaEarth's embeddings."""
 
-    model_config = SettingsConfigDict(env_prefix="RS_EMBED_ALPHAEARTH_", frozen=True, extra="forbid")
+    prefix = "RS_EMBED_ALPHAEARTH_"
 
     img: Annotated[int, Field(ge=1, le=32_768, description='side of what input_prep="crop" keeps, px')] = 256
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
-from pydantic_settings import SettingsConfigDict
 
 from rs_embed.bands import Unit, bands_of
 from rs_embed.embedders.card import BandStats, Modality, ModelCard, Weights
@@ -25,7 +24,7 @@ S1_RATIO = "VV/VH"
 class AnySatKnobs(SeriesKnobs):
     """Knobs of AnySat."""
 
-    model_config = SettingsConfigDict(env_prefix="RS_EMBED_ANYSAT_", frozen=True, extra="forbid")
+    prefix = "RS_EMBED_ANYSAT_"
 
     model_key: Annotated[Literal["anysat_base"] | None, Field(description="there is one release")] = None
     patch_size_m: Annotated[int, Field(ge=10, le=160, multiple_of=10, description="side of a patch, metres")] = 40

@@ -8,7 +8,6 @@ Commit and hash of the weights could not be looked up when this card was written
 from typing import Annotated, Literal
 
 from pydantic import Field
-from pydantic_settings import SettingsConfigDict
 
 from rs_embed.bands import Unit
 from rs_embed.embedders.card import BandStats, Modality, Weights
@@ -19,7 +18,7 @@ from rs_embed.specs import SensorSpec
 class ClayKnobs(TerraTorchKnobs):
     """Knobs of Clay."""
 
-    model_config = SettingsConfigDict(env_prefix="RS_EMBED_CLAY_", frozen=True, extra="forbid")
+    prefix = "RS_EMBED_CLAY_"
 
     model_key: Annotated[Literal["clay_v1_base"] | None, Field(description="there is one size")] = None
 

@@ -10,7 +10,6 @@ that statistics are of DN. Sentinel-1 is left out: how its 8-bit images were mad
 from typing import Annotated, Literal
 
 from pydantic import Field
-from pydantic_settings import SettingsConfigDict
 
 from rs_embed.bands import Unit
 from rs_embed.embedders.card import BandStats, Modality, Weights
@@ -23,7 +22,7 @@ DofaKey = Literal["dofa_base_patch16_224", "dofa_large_patch16_224"]
 class DofaKnobs(TerraTorchKnobs):
     """Knobs of DOFA."""
 
-    model_config = SettingsConfigDict(env_prefix="RS_EMBED_DOFA_", frozen=True, extra="forbid")
+    prefix = "RS_EMBED_DOFA_"
 
     model_key: Annotated[DofaKey | None, Field(description="backbone to run instead of the card's own")] = None
 

@@ -6,7 +6,6 @@ Source: Rolf et al. 2021, Nature Communications 12:4392. The filter bank is ours
 from typing import Annotated
 
 from pydantic import Field
-from pydantic_settings import SettingsConfigDict
 
 from rs_embed.bands import Unit
 from rs_embed.embedders.card import BandStats, Modality, ModelCard
@@ -18,7 +17,7 @@ from rs_embed.specs import SensorSpec
 class MosaiksKnobs(ModelKnobs):
     """Knobs of the MOSAIKS baseline."""
 
-    model_config = SettingsConfigDict(env_prefix="RS_EMBED_MOSAIKS_", frozen=True, extra="forbid")
+    prefix = "RS_EMBED_MOSAIKS_"
 
     img: Annotated[int, Field(ge=16, le=1024, description="side of one window, px")] = 256
     patch_size: Annotated[int, Field(ge=1, le=256, description="pixels averaged under one token")] = 8

@@ -9,7 +9,6 @@ pre-training had four. Commits and hashes of the weights could not be looked up 
 from typing import Annotated, Literal
 
 from pydantic import Field
-from pydantic_settings import SettingsConfigDict
 
 from rs_embed.bands import Unit
 from rs_embed.embedders.card import BandStats, Modality, Weights
@@ -29,7 +28,7 @@ PrithviKey = Literal[
 class PrithviKnobs(TerraTorchKnobs):
     """Knobs of the Prithvi family."""
 
-    model_config = SettingsConfigDict(env_prefix="RS_EMBED_PRITHVI_", frozen=True, extra="forbid")
+    prefix = "RS_EMBED_PRITHVI_"
 
     model_key: Annotated[PrithviKey | None, Field(description="backbone to run instead of the card's own")] = None
 

@@ -7,7 +7,6 @@ Source of the network: TerraTorch 1.2.11, models/backbones/torchgeo_vit.py; of f
 from typing import Annotated, Literal
 
 from pydantic import Field
-from pydantic_settings import SettingsConfigDict
 
 from rs_embed.bands import Unit
 from rs_embed.embedders.card import BandStats, Modality, Weights
@@ -22,7 +21,7 @@ Ssl4eoKey = Literal[
 class Ssl4eoKnobs(TerraTorchKnobs):
     """Knobs of the SSL4EO-S12 models."""
 
-    model_config = SettingsConfigDict(env_prefix="RS_EMBED_SSL4EO_", frozen=True, extra="forbid")
+    prefix = "RS_EMBED_SSL4EO_"
 
     model_key: Annotated[Ssl4eoKey | None, Field(description="backbone to run instead of the card's own")] = None
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
-from pydantic_settings import SettingsConfigDict
 
 from rs_embed.bands import Unit
 from rs_embed.embedders.card import BandStats, Modality, ModelCard, Weights
@@ -59,7 +58,7 @@ Layers = Annotated[
 class TerraMindKnobs(WeightsKnobs):
     """Knobs of the TerraMind family."""
 
-    model_config = SettingsConfigDict(env_prefix="RS_EMBED_TERRAMIND_", frozen=True, extra="forbid")
+    prefix = "RS_EMBED_TERRAMIND_"
     SYNONYMS: ClassVar[Mapping[str, str]] = {"layer": "layers"}
 
     model_key: Annotated[TerraMindKey | None, Field(description="backbone to run instead of the card's own")] = None

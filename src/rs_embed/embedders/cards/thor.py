@@ -8,7 +8,6 @@ when this card was written, so `Weights.revision` is open.
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
-from pydantic_settings import SettingsConfigDict
 
 from rs_embed.bands import Unit
 from rs_embed.embedders.card import BandStats, Modality, ModelCard, Weights
@@ -27,7 +26,7 @@ GroupMerge = Literal["mean", "sum", "concat"]
 class ThorKnobs(WeightsKnobs):
     """Knobs of the THOR family."""
 
-    model_config = SettingsConfigDict(env_prefix="RS_EMBED_THOR_", frozen=True, extra="forbid")
+    prefix = "RS_EMBED_THOR_"
 
     model_key: Annotated[ThorKey | None, Field(description="backbone to run instead of the card's own")] = None
     img: Annotated[int, Field(ge=16, le=2304, description="side of the network input, px (Sentinel-3: 96)")] = 288
