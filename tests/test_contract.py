@@ -26,6 +26,7 @@ from rs_embed.embedders.catalog import CARDS, get_card
 from rs_embed.embedding import Embedding
 from rs_embed.errors import (
     BandMismatch,
+    ChoiceWarning,
     KnobError,
     NoValidPixels,
     PixelWarning,
@@ -412,6 +413,11 @@ def test_random_weights_saved_in_the_published_layout_load_strictly_and_give_the
     assert loaded.meta.weights.startswith("ckpt:mine.pt#sha256:")
     assert loaded.meta.weights_note is None
     assert loaded.meta.fingerprint != random.meta.fingerprint
+
+
+def test_a_checkpoint_that_random_weights_leave_unread_is_warned_of(tmp_path: Path):
+    with pytest.warns(ChoiceWarning, match="never.pt' is not read"):
+        embed("thor_1_0_tiny", ckpt=tmp_path / "never.pt")
 
 
 def test_pixel_centres_of_the_test_field_are_the_grid_s_own():

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from odc.geo.geobox import GeoBox
 
+from rs_embed._room import require_memory
 from rs_embed.chip import Chip
 from rs_embed.embedders._device import beside_the_network
 from rs_embed.embedders._framing import Frame, frame_chip
@@ -20,6 +21,8 @@ from rs_embed.results import Failure, Stage
 
 SCALE_TOLERANCE = 0.1
 """How far the true pixel size may be from the one that the model is told before it is worth a warning."""
+COPIES = 3
+"""A chip, its standardised pixels and the network's inputs exist at the same time."""
 Fetched = dict[Query, Chip | Exception]
 
 
@@ -45,6 +48,8 @@ def _prepare(item: Item, job: Job, fetched: Fetched) -> Prepared | Failure:
     """The per-item boundary: whatever goes wrong with one item must not stop the others."""
     stage: Stage = "fetch"
     try:
+        size = sum(query.nbytes for query in item.queries)
+        require_memory(COPIES * size, f"{len(item.queries)} chip(s) of {size / 1e9:.1f} GB for one place")
         chips = {query.modality: _fetch(query, job.provider, fetched) for query in item.queries}
         stage = "prepare"
         shape_px = _shared_shape(chips, job.request)
