@@ -1,6 +1,6 @@
 """An embedding: the numbers, where they lie, and everything needed to compute them again."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -246,8 +246,3 @@ class Embedding:
         from rs_embed.pictures import plot_embedding
 
         return plot_embedding(self, None if path is None else Path(path))
-
-
-def as_mapping(meta: Meta) -> Mapping[str, JsonValue]:
-    """The metadata as plain JSON values."""
-    return dict(meta.model_dump(mode="json"))
