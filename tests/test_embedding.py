@@ -1,9 +1,11 @@
 """An embedding on disk is the same a year later, and other tools open it in the right place."""
 
+import gc
 import json
 import resource
 import shutil
 import subprocess
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,6 +131,18 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path, suffix, content):
     path.write_bytes(content)
     with pytest.raises(StorageError, match="is not an embedding"):
         Embedding.load(path)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".nc", ".tif"])
+def test_half_a_file_is_called_damaged_and_closed_again(grid, tmp_path, suffix):
+    path = grid.save(tmp_path / f"grid{suffix}")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(StorageError, match="damaged"):
+            Embedding.load(path)
+        gc.collect()
+    assert caught == []
 
 
 def test_someone_else_s_geotiff_is_not_taken_for_an_embedding(tmp_path):

@@ -111,7 +111,7 @@ def _write_npz(embedding: Embedding, path: Path) -> None:
 
 
 def _read_npz(path: Path) -> Embedding:
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # np.load leaves a bad file open
         return from_parts(arrays["embedding"], str(arrays["meta"]))
 
 
