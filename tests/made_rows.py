@@ -38,7 +38,8 @@ def embedding(place=None, *, seed=0, dim=DIM, grid=False, cell_px=8):
         units=("DN", "DN"), scene_ids=(f"S2A_{seed}", f"S2B_{seed}"),
         scene_times=("2020-06-01T10:00:00+00:00", "2020-06-03T10:00:00+00:00"), frames=1, frame_times=(),
         scenes_per_frame=(2,), shape_px=tuple(chip.shape), valid_fraction=0.75, offset_applied=None,
-        composite="median", fill_value="mean", cloudy_pct=30.0, notes=(),
+        composite="median", fill_value="mean", cloudy_pct=30.0, cloud_mask="none",
+        scale_m=10.0, instrument_mode=None, orbit_pass=None, notes=(),
     )  # fmt: skip
     meta = Meta(
         model_id="mosaiks_rcf", model_key="mosaiks_rcf", card_revision=1, kind="baseline",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+import rs_embed
 from rs_embed import Embedding
 from rs_embed.cli import app
 from rs_embed.errors import SpecError, UnknownModelError
@@ -42,6 +43,11 @@ def test_help_says_how_and_gives_examples(command):
     assert result.exit_code == 0
     assert "rs-embed demo" in result.stdout if not command else f"rs-embed {command[0]} " in result.stdout
     assert "Examples" in result.stdout or not command
+
+
+def test_it_tells_its_version():
+    result = invoke("--version")
+    assert (result.exit_code, result.stdout) == (0, f"rs_embed {rs_embed.__version__}\n")
 
 
 def test_help_imports_nothing_heavy():

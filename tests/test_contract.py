@@ -26,6 +26,7 @@ from rs_embed.embedders.catalog import CARDS, get_card
 from rs_embed.embedding import Embedding
 from rs_embed.errors import (
     BandMismatch,
+    ChoiceWarning,
     KnobError,
     NoValidPixels,
     PixelWarning,
@@ -255,6 +256,14 @@ def test_pixels_in_another_order_unit_or_count_are_refused(model_id):
 
 
 @pytest.mark.parametrize("model_id", SMALL)
+def test_a_band_without_a_value_is_named(model_id):
+    chw = pixels(model_id)
+    chw[..., 1, :, :] = np.nan
+    with pytest.raises(NoValidPixels, match=r"bands: \w+ 100%, \w+ 0%, \w+ 100%"):
+        embed(model_id, input_chw=chw)
+
+
+@pytest.mark.parametrize("model_id", SMALL)
 def test_nodata_is_counted_filled_and_never_reaches_the_vector(model_id):
     chw = pixels(model_id)
     height = chw.shape[-2]
@@ -404,6 +413,11 @@ def test_random_weights_saved_in_the_published_layout_load_strictly_and_give_the
     assert loaded.meta.weights.startswith("ckpt:mine.pt#sha256:")
     assert loaded.meta.weights_note is None
     assert loaded.meta.fingerprint != random.meta.fingerprint
+
+
+def test_a_checkpoint_that_random_weights_leave_unread_is_warned_of(tmp_path: Path):
+    with pytest.warns(ChoiceWarning, match="never.pt' is not read"):
+        embed("thor_1_0_tiny", ckpt=tmp_path / "never.pt")
 
 
 def test_pixel_centres_of_the_test_field_are_the_grid_s_own():

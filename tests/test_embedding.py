@@ -1,9 +1,11 @@
 """An embedding on disk is the same a year later, and other tools open it in the right place."""
 
+import gc
 import json
 import resource
 import shutil
 import subprocess
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import rasterio
 import xarray as xr
 from matplotlib.image import imread
 
-from rs_embed import Embedding, OutputSpec, PointBuffer, TemporalSpec, get_embedding, get_embeddings
+from rs_embed import Embedding, OutputSpec, PointBuffer, SensorSpec, TemporalSpec, get_embedding, get_embeddings
 from rs_embed.errors import BatchError, OutsideCoverage, RSEmbedError, StorageError
 from rs_embed.pictures import pca_rgb
 from rs_embed.testing import FieldProvider
@@ -47,6 +49,35 @@ def test_a_vector_comes_back_with_its_numbers_place_and_metadata(vector, tmp_pat
     np.testing.assert_array_equal(again.data, vector.data)
     assert again.geobox == vector.geobox
     assert again.meta == vector.meta
+
+
+def test_the_call_can_be_made_again_from_the_metadata_alone(tmp_path):
+    sensor = SensorSpec("COPERNICUS/S2_SR_HARMONIZED", ("B4", "B3"), 20, 50, "mosaic", "mean", cloud_mask="scl")
+    asked = {"pretrained": False, "sensor": sensor, "input_prep": "tile", "patch_size": 8}
+    first = get_embedding("thor_1_0_tiny", PLACE, TemporalSpec.year(2020), backend=FieldProvider(), **asked)
+    meta = Embedding.load(first.save(tmp_path / "a.npz")).meta
+    told = meta.inputs[0]
+    again = SensorSpec(
+        told.collection, told.bands, told.scale_m, told.cloudy_pct, told.composite, told.fill_value,
+        orbit_pass=told.orbit_pass, cloud_mask=told.cloud_mask,
+    )  # fmt: skip
+    words = {"PointBuffer": PointBuffer, "TemporalSpec": TemporalSpec}
+    place, window = (eval(text, words) for text in (meta.spatial, meta.temporal))
+    second = get_embedding(
+        meta.model_id, place, window, OutputSpec(meta.output), backend=FieldProvider(), sensor=again,
+        input_prep=meta.input_prep, **meta.knobs,
+    )  # fmt: skip
+    assert second.meta.fingerprint == first.meta.fingerprint
+    np.testing.assert_array_equal(second.data, first.data)
+
+
+def test_radar_says_its_mode_and_pass_and_optical_imagery_has_none():
+    radar = SensorSpec("COPERNICUS/S1_GRD", ("VV",), fill_value="mean", orbit_pass="DESCENDING")
+    both = get_embedding(
+        "thor_1_0_tiny", PLACE, TemporalSpec.year(2020), backend=FieldProvider(), modality="s2+s1",
+        sensor={"s1": radar}, pretrained=False, input_prep="tile",
+    )  # fmt: skip
+    assert [(one.instrument_mode, one.orbit_pass) for one in both.meta.inputs] == [(None, None), ("IW", "DESCENDING")]
 
 
 def test_an_embedding_without_a_place_keeps_working(tmp_path):
@@ -100,6 +131,18 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path, suffix, content):
     path.write_bytes(content)
     with pytest.raises(StorageError, match="is not an embedding"):
         Embedding.load(path)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".nc", ".tif"])
+def test_half_a_file_is_called_damaged_and_closed_again(grid, tmp_path, suffix):
+    path = grid.save(tmp_path / f"grid{suffix}")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(StorageError, match="damaged"):
+            Embedding.load(path)
+        gc.collect()
+    assert caught == []
 
 
 def test_someone_else_s_geotiff_is_not_taken_for_an_embedding(tmp_path):

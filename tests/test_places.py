@@ -265,6 +265,17 @@ def test_what_is_no_list_of_places_is_refused(given):
     refused(given, "Wanted", buffer_m=None if isinstance(given, PointBuffer) else 320)
 
 
+def test_a_row_that_is_no_spec_among_specs_is_named():
+    with pytest.raises(SpecError, match="Wanted a spec in row 1, as in others, found None"):
+        read_places([PointBuffer(12, 47, 100), None])
+
+
+@pytest.mark.parametrize("days", ["2022", 2022])
+def test_days_that_are_no_window_are_not_taken_for_a_list_of_them(days):
+    with pytest.raises(SpecError, match="Wanted a TemporalSpec or one per place, found '?2022"):
+        read_places([(12, 47)] * 4, temporal=days, buffer_m=100)
+
+
 def test_places_that_were_read_already_pass_through_without_options():
     places = read_places([(1.0, 2.0)], buffer_m=320)
     assert read_places(places) is places

@@ -68,3 +68,9 @@ def test_a_grid_without_a_place_gives_a_map_without_one():
 def test_long_vectors_lose_nothing():
     ones = np.ones((1, 4096), np.float32) * 1e19
     assert cosine(ones, ones)[0] == 1
+
+
+@pytest.mark.parametrize("other", [np.ones(3, np.float32), "vector", None])
+def test_what_is_no_embedding_is_not_compared(other):
+    with pytest.raises(SpecError, match="Wanted an Embedding, found"):
+        embedding().similarity(other)

@@ -33,9 +33,16 @@ S2 = "COPERNICUS/S2_SR_HARMONIZED"
         (lambda: BBox(10, 46, 11, 45), "the order is minlon, minlat, maxlon, maxlat"),
         (lambda: BBox(11, 45, 10, 46), "Wanted minlon below maxlon"),
         (lambda: BBox(10, 45, 10, 46), "a box with an area"),
+        (lambda: BBox(10, 45, 10, 46), "give corners that differ"),
+        (lambda: BBox(10, 45, 11, 46, crs=32633), 'crs="EPSG:32633"'),
+        (lambda: BBox(344_000, 5_290_000, 346_000, 5_292_000), "for metres"),
+        (lambda: Region([(0, 0), (1, 0), (1, 1)], crs=4326), 'crs="EPSG:4326"'),
         (lambda: BBox(10, 45, math.nan, 46), "found nan"),
         (lambda: BBox(45, 100, 46, 120), "swapped"),
         (lambda: Region([(0, 0), (1, 1)]), "at least 3 different corners"),
+        (lambda: Region([(12.93, 47.76), (12.935, 47.765), (12.94, 47.77)]), "on one line"),
+        (lambda: Region([(0, 0), (0, 1), (0, 2)]), "with an area"),
+        (lambda: Region([(0, 0), (1, 1), (1, 0), (0, 1)]), "edges that cross"),
         (lambda: Region([]), "Wanted a polygon"),
         (lambda: Region("POLYGON((0 0))"), "Wanted a polygon"),
         (lambda: Region({"type": "Point", "coordinates": [0, 0]}), "found type 'Point'"),
@@ -46,9 +53,14 @@ S2 = "COPERNICUS/S2_SR_HARMONIZED"
         (lambda: TemporalSpec.range("2022-13-01", "2023-06-01"), "ISO date"),
         (lambda: TemporalSpec.range(20220601, "2023-06-01"), "Wanted a date"),
         (lambda: TemporalSpec.range(datetime(2022, 6, 1, 10), "2023-06-01"), "whole day"),
+        (lambda: TemporalSpec(date(2022, 9, 1), date(2022, 6, 1)), 'TemporalSpec.range("2022-06-01", "2022-09-01")'),
+        (lambda: TemporalSpec("June", "2022-06-01"), "ISO date for start, found 'June'"),
+        (lambda: TemporalSpec.year(22), "choose year in that range"),
         (lambda: TemporalSpec.year("2022"), "Wanted a number for year"),
         (lambda: TemporalSpec.year(2022.5), "whole year"),
         (lambda: OutputSpec.pooled("median"), "how to be one of mean, max"),
+        (lambda: OutputSpec.grid("fine"), "use kind='patch'"),
+        (lambda: PointBuffer(0, 0, None), "buffer_m as a plain number"),
         (lambda: OutputSpec("map"), "kind to be one of pooled, grid"),
         (lambda: SensorSpec("COPERNICUS/S2_SR_HARMONISED", ("B2",)), "did you mean 'COPERNICUS/S2_SR_HARMONIZED'"),
         (lambda: SensorSpec(S2, ("B02",)), "did you mean 'B2'"),
@@ -58,7 +70,7 @@ S2 = "COPERNICUS/S2_SR_HARMONIZED"
         (lambda: SensorSpec(S2, ("B2",), scale_m=0), "scale_m"),
         (lambda: SensorSpec(S2, ("B2",), cloudy_pct=130), "cloudy_pct between 0 and 100"),
         (lambda: SensorSpec(S2, ("B2",), composite="average"), "composite to be one of"),
-        (lambda: SensorSpec(S2, ("B2",), fill_value="zero"), "fill_value"),
+        (lambda: SensorSpec(S2, ("B2",), fill_value="zero"), "fill_value to be one of mean, nan"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_a_fix(make, says):
@@ -70,6 +82,10 @@ def test_what_cannot_be_meant_is_refused_with_a_fix(make, says):
 
 def test_numpy_numbers_are_numbers():
     assert PointBuffer(np.float32(12.5), np.int64(47), np.float64(100)) == PointBuffer(12.5, 47, 100)
+
+
+def test_a_window_of_text_is_a_window_of_days():
+    assert TemporalSpec("2022-01-01", datetime(2023, 1, 1)) == TemporalSpec.year(2022)
 
 
 def test_windows_are_half_open_hashable_and_equal_by_value():

@@ -23,7 +23,7 @@ likeness = colormaps["magma"](np.clip(similarity, 0, 1))[..., :3].astype(np.floa
 panels = [
     true_colour(chip),
     Panel("Token grid, 3 of 1024\ncomponents as colour", pca_rgb(grid.data), grid.geobox),
-    Panel("Cosine similarity\nto one token on the motorway", likeness, grid.geobox),
+    Panel("Cosine to a motorway token, means taken\naway: black 0 or less, light 1", likeness, grid.geobox),
 ]
 save_figure(side_by_side(panels, "Contains modified Copernicus Sentinel data 2017; BigEarthNet v2.0"), OUT)
 with Image.open(OUT) as image:  # 32 steps a channel: half the size, and hardly an eye sees it

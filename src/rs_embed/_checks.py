@@ -4,11 +4,12 @@ import numbers
 
 from rs_embed.errors import SpecError
 
-METRES = "degrees for lon and lat, metres for buffers and pixel sizes"
 
+def require_number(name: str, value: object, low: float, high: float, fix: str | None = None) -> float:
+    """A finite number within `[low, high]`, as a float.
 
-def require_number(name: str, value: object, low: float, high: float, meaning: str = METRES) -> float:
-    """A finite number within `[low, high]`, as a float; `meaning` ends the error.
+    Args:
+        fix: Of a number outside of the range, where there is more to say than the range.
 
     Raises:
         SpecError: It is a string, bool or None, not finite, or outside the range.
@@ -16,13 +17,13 @@ def require_number(name: str, value: object, low: float, high: float, meaning: s
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise SpecError(
             f"Wanted a number for {name}, found {value!r} ({type(value).__name__}).",
-            fix=f"pass {name} as a number between {low:g} and {high:g}",
+            fix=f"pass {name} as a plain number",
         )
     number = float(value)
     if not low <= number <= high:  # also true of NaN
         raise SpecError(
             f"Wanted {name} between {low:g} and {high:g}, found {number:g}.",
-            fix=f"check {name}: {meaning}",
+            fix=fix or f"choose {name} in that range",
         )
     return number
 
@@ -49,6 +50,13 @@ def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         )
 
 
+def require_crs(crs: object) -> None:
+    """Raise `SpecError` for what is no name of a CRS; whether there is such a CRS shows when it is used."""
+    if not isinstance(crs, str):
+        fix = f'crs="EPSG:{crs}"' if isinstance(crs, int) else 'for example crs="EPSG:32633"'
+        raise SpecError(f"Wanted a CRS as text, found {crs!r} ({type(crs).__name__}).", fix=fix)
+
+
 def require_lon_lat(lon: object, lat: object) -> tuple[float, float]:
     """Longitude and latitude in degrees; says so when they look swapped.
 
@@ -65,4 +73,5 @@ def require_lon_lat(lon: object, lat: object) -> tuple[float, float]:
             f"Wanted lat between -90 and 90, found {float(lat):g}.",
             fix=f"lon and lat look swapped: use lon={float(lat):g}, lat={float(lon):g}",
         )
-    return require_number("lon", lon, -180, 180), require_number("lat", lat, -90, 90)
+    fix = 'lon and lat are degrees; for metres: BBox(..., crs="EPSG:32633")'
+    return require_number("lon", lon, -180, 180, fix), require_number("lat", lat, -90, 90, fix)

@@ -1,6 +1,7 @@
 """Polygons as users have them, read into rings of corners."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 from rs_embed._checks import require_lon_lat, require_number
@@ -72,4 +73,16 @@ def _ring(corners: object, crs: str) -> Ring:
             f"Wanted at least 3 different corners in a ring, found {len(set(points))}.",
             fix="list the corners of the polygon in order",
         )
+    if _is_flat(points):
+        fix = "list the corners in order around the polygon"
+        raise SpecError("Wanted a polygon with an area, found corners on one line, or edges that cross.", fix=fix)
     return tuple(points)
+
+
+def _is_flat(points: Sequence[tuple[float, float]]) -> bool:
+    """Whether the area is nothing but rounding, beside that of the box around it."""
+    west, south = (min(axis) for axis in zip(*points, strict=True))
+    near = [(x - west, y - south) for x, y in points]
+    width, height = (max(axis) for axis in zip(*near, strict=True))
+    area = sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in pairwise(near)) / 2
+    return abs(area) <= 1e-9 * width * height

@@ -1,10 +1,13 @@
-"""Room on a disk: asked for before a library writes that would not survive a full one."""
+"""Room on a disk and in memory: asked for before a library, or the system, would end the process for want of it."""
 
 import errno
 import os
 import shutil
+import sys
 from pathlib import Path
 from tempfile import TemporaryFile
+
+from rs_embed.errors import OutOfMemory
 
 SPARE_BYTES = 100_000
 """Room for metadata beside the values."""
@@ -26,9 +29,22 @@ def require_room(folder: Path, size: int) -> None:
     """
     if shutil.disk_usage(folder).free < size + SPARE_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+    if sys.platform != "linux":  # others cannot reserve
+        return
     with TemporaryFile(dir=folder) as file:
         try:
             os.posix_fallocate(file.fileno(), 0, size + SPARE_BYTES)
         except OSError as error:
             if error.errno not in _CANNOT_RESERVE:
                 raise
+
+
+def require_memory(size: int, what: str) -> None:
+    """Raise `OutOfMemory` for what is larger than the memory of the machine: Linux kills a process without a word."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > memory:
+        raise OutOfMemory(
+            f"Wanted imagery that fits into memory, found {what}, which takes {size / 1e9:.0f} GB.",
+            machine=f"{memory / 1e9:.0f} GB",
+            fix="use a smaller buffer_m, or split the area into places and call get_embeddings or export_embeddings",
+        )

@@ -40,6 +40,21 @@ def main() -> None:
     app(prog_name="rs-embed")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rs_embed {rs_embed.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _all(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What holds for all commands."""
+
+
 def _readable(model: "ModelDescription") -> dict[str, object]:
     names = [modality["name"] for modality in model["modalities"]]
     return {**model, "modalities": names, "parameters": f"{model['parameters_m']:g} million"}
@@ -143,7 +158,7 @@ def inspect(request: Request, picture: _Picture = None) -> None:
 
 @command("rs-embed demo", "rs-embed demo --out /tmp/demo")
 def demo(out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("demo")) -> None:
-    """Run two models on the scene that comes with the package, and draw what they see."""
+    """Run four models on the scene that comes with the package, and draw what they see."""
     from rs_embed.demo import run_demo
 
     raise typer.Exit(run_demo(out, OUT))

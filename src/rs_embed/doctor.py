@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+import rs_embed
 from rs_embed.errors import MissingDependency, RSEmbedError
 from rs_embed.providers._retry import Backoff, Waits
 from rs_embed.providers.earthengine import EarthEngine
@@ -39,6 +40,7 @@ def _impatient() -> Stac:
 
 def examine(earth_engine: Callable[[], EarthEngine], stac: Callable[[], Stac] | None = _impatient) -> Iterator[Check]:
     """One check after the other; those of Earth Engine end at the first that fails. `stac=None` leaves STAC out."""
+    yield Check("rs_embed", True, rs_embed.__version__)
     yield _python()
     yield _tried("torch and device", _torch)
     yield _tried("folder for weights", _cache)

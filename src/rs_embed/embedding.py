@@ -1,6 +1,6 @@
 """An embedding: the numbers, where they lie, and everything needed to compute them again."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -43,6 +43,13 @@ class InputMeta(BaseModel):
     composite: str
     fill_value: float | str
     cloudy_pct: float
+    cloud_mask: str
+    scale_m: float
+    """Pixel size that the chip was asked for, metres."""
+    instrument_mode: str | None
+    """Sentinel-1 only."""
+    orbit_pass: str | None
+    """Sentinel-1 only; `None`: both."""
     notes: tuple[str, ...]
     clear_observations: float | None = None
     """Mean number of valid, unmasked observations per pixel and frame; `None` where that is not known."""
@@ -239,8 +246,3 @@ class Embedding:
         from rs_embed.pictures import plot_embedding
 
         return plot_embedding(self, None if path is None else Path(path))
-
-
-def as_mapping(meta: Meta) -> Mapping[str, JsonValue]:
-    """The metadata as plain JSON values."""
-    return dict(meta.model_dump(mode="json"))

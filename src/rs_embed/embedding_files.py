@@ -68,7 +68,9 @@ def check_path(path: Path, output: Literal["pooled", "grid"]) -> None:
     if not path.parent.is_dir():
         raise StorageError(f"Wanted to write {str(path)!r}, found no such folder.", fix="make the folder first")
     if path.suffix == ".tif" and output == "pooled":
-        raise StorageError("Wanted a grid for a GeoTIFF, found a pooled vector.", fix="save it as .npz or .nc")
+        raise StorageError(
+            "Wanted a grid for a GeoTIFF, found a pooled vector.", fix="save it as .npz or .nc, or ask for a grid"
+        )
 
 
 def load(path: Path) -> Embedding:
@@ -111,7 +113,7 @@ def _write_npz(embedding: Embedding, path: Path) -> None:
 
 
 def _read_npz(path: Path) -> Embedding:
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # np.load leaves a bad file open
         return from_parts(arrays["embedding"], str(arrays["meta"]))
 
 

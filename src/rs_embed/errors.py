@@ -27,7 +27,7 @@ RSEmbedError
 │   └── WeightsMismatch      keys or shapes of another model
 ├── ReadoutError         tokens that cannot be laid out as asked
 ├── DeviceError          no such device here
-│   └── OutOfMemory          the device cannot hold one input of the network
+│   └── OutOfMemory          what one place takes does not fit into memory
 ├── CompileError         torch.compile does not work here
 ├── StorageError         an embedding that cannot be written or read back
 ├── EngineError          a cluster that cannot be used, or workers that died over their work
@@ -191,7 +191,7 @@ class DeviceError(RSEmbedError):
 
 
 class OutOfMemory(DeviceError):
-    """The device cannot hold what one input of the network takes."""
+    """The imagery of one place, or its input of the network, does not fit."""
 
 
 class CompileError(RSEmbedError):

@@ -12,6 +12,11 @@ from rs_embed.geo import with_coordinates
 
 def similarity(one: Embedding, other: Embedding) -> float | xr.DataArray:
     """See `Embedding.similarity`."""
+    if not isinstance(other, Embedding):
+        raise SpecError(
+            f"Wanted an Embedding, found {type(other).__name__}.",
+            fix="for bare vectors: rs_embed.similarity.cosine(one, other)",
+        )
     _check_comparable(one, other)
     if not (one.is_grid or other.is_grid):
         return float(cosine(one.data, other.data))

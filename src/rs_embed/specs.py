@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import Literal, Self, get_args
 
-from rs_embed._checks import require_choice, require_lon_lat, require_number
+from rs_embed._checks import require_choice, require_crs, require_lon_lat, require_number
 from rs_embed._polygon import Ring, rings_of
 from rs_embed.bands import bands_of, cloud_masks_of
 from rs_embed.errors import SpecError
@@ -63,6 +63,7 @@ class BBox:
     """Of the four numbers; they are x and y of any CRS that pyproj knows."""
 
     def __post_init__(self) -> None:
+        require_crs(self.crs)
         if self.is_geographic:
             require_lon_lat(self.minlon, self.minlat)
             require_lon_lat(self.maxlon, self.maxlat)
@@ -72,8 +73,11 @@ class BBox:
             for name, value in zip(("minlon", "minlat", "maxlon", "maxlat"), self._corners, strict=True)
         }
         _set(self, **corners)
-        if not self.minlat < self.maxlat or self.minlon == self.maxlon:
-            raise SpecError(f"Wanted a box with an area, found {self!r}.", fix=self._ordered())
+        if self.minlat == self.maxlat or self.minlon == self.maxlon:
+            fix = "give corners that differ, or a PointBuffer around a point"
+            raise SpecError(f"Wanted a box with an area, found {self!r}.", fix=fix)
+        if self.minlat > self.maxlat:
+            raise SpecError(f"Wanted minlat below maxlat, found {self!r}.", fix=self._ordered())
         crossing_deg = self.maxlon + 360 - self.minlon
         if self.minlon > self.maxlon and not (self.is_geographic and crossing_deg <= MAX_ANTIMERIDIAN_BOX_DEG):
             raise SpecError(
@@ -106,8 +110,8 @@ class Region:
     """Of the coordinates."""
 
     def __post_init__(self) -> None:
-        rings = rings_of(self.polygon, self.crs)
-        _set(self, polygon=rings)
+        require_crs(self.crs)
+        _set(self, polygon=rings_of(self.polygon, self.crs))
 
 
 SpatialSpec = PointBuffer | BBox | Region
@@ -120,6 +124,13 @@ class TemporalSpec:
     start: date
     end: date
 
+    def __post_init__(self) -> None:
+        first, last = _day("start", self.start), _day("end", self.end)
+        if first >= last:
+            fix = f'TemporalSpec.range("{last}", "{first}")' if first > last else "end is exclusive: add a day"
+            raise SpecError(f"Wanted start before end, found {first} and {last}.", fix=fix)
+        _set(self, start=first, end=last)
+
     @classmethod
     def range(cls, start: str | date, end: str | date) -> Self:
         """From `start` up to but not including `end` (ISO dates).
@@ -127,11 +138,7 @@ class TemporalSpec:
         Raises:
             SpecError: A date is malformed, or the window is empty or reversed.
         """
-        first, last = _day("start", start), _day("end", end)
-        if first >= last:
-            fix = f'TemporalSpec.range("{last}", "{first}")' if first > last else "end is exclusive: add a day"
-            raise SpecError(f"Wanted start before end, found {first} and {last}.", fix=fix)
-        return cls(first, last)
+        return cls(_day("start", start), _day("end", end))
 
     @classmethod
     def year(cls, year: int) -> Self:
@@ -192,7 +199,7 @@ class OutputSpec:
     def __post_init__(self) -> None:
         require_choice("kind", self.kind, ("pooled", "grid"))
         require_choice("how", self.pooling, get_args(Pooling))
-        require_choice("kind of grid", self.detail, get_args(GridDetail))
+        require_choice("kind", self.detail, get_args(GridDetail))
 
     @classmethod
     def pooled(cls, how: Pooling = "mean") -> Self:
@@ -247,7 +254,9 @@ class SensorSpec:
             require_choice("orbit_pass", self.orbit_pass, get_args(OrbitPass))
         require_choice("cloud_mask", self.cloud_mask, cloud_masks_of(self.collection))
         fill_value = self.fill_value
-        if fill_value not in ("mean", "nan"):
+        if isinstance(fill_value, str):
+            require_choice("fill_value", fill_value, ("mean", "nan"))
+        else:
             fill_value = require_number("fill_value", fill_value, -1e6, 1e6)
         _set(
             self,

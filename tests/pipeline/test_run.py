@@ -9,7 +9,7 @@ from echo import echo
 
 from rs_embed import OutputSpec, PointBuffer, TemporalSpec
 from rs_embed.embedding import Embedding
-from rs_embed.errors import NoImagery
+from rs_embed.errors import NoImagery, OutOfMemory
 from rs_embed.pipeline.plan import Job, Plan, plan_items
 from rs_embed.pipeline.run import run, run_together
 from rs_embed.results import Embeddings, Failure
@@ -96,6 +96,20 @@ def test_little_memory_means_few_on_their_way_but_always_one(monkeypatch):
         provider = Slow(0.02)
         assert len(list(run(plan_of(provider, 10)))) == 10
         assert provider.most == most
+
+
+def test_a_place_larger_than_the_memory_of_the_machine_fails_before_it_is_fetched(monkeypatch):
+    provider = FieldProvider()
+    plan = plan_of(provider, 2)
+    chip = sum(query.nbytes for query in plan.items[0].queries)
+    monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 3 * chip}.__getitem__)
+    assert all(isinstance(result, Embedding) for _, result in run(plan))
+    monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 3 * chip - 1}.__getitem__)
+    provider.queries.clear()
+    failures = [result for _, result in run(plan)]
+    assert [type(failure.error) for failure in failures] == [OutOfMemory] * 2
+    assert "smaller buffer_m" in str(failures[0].error)
+    assert provider.queries == []
 
 
 def test_stopping_early_leaves_no_thread_and_fetches_no_more():

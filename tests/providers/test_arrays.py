@@ -1,11 +1,21 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from asking import RGB, S1, ask, grid
 
-from rs_embed.errors import BandMismatch, InputError, NoValidPixels, PixelWarning, SensorNotOffered, UnitMismatch
+from rs_embed.errors import (
+    BandMismatch,
+    InputError,
+    NoValidPixels,
+    PixelWarning,
+    SensorNotOffered,
+    SpecError,
+    UnitMismatch,
+)
 from rs_embed.providers.arrays import ArrayProvider
-from rs_embed.specs import TemporalSpec
+from rs_embed.specs import Series, TemporalSpec
 
 
 @pytest.fixture
@@ -173,3 +183,15 @@ def test_the_identity_follows_type_shape_bytes_modality_and_grid(dn):
     ]
     assert len(set(known)) == len(known)
     assert identity(dn) == identity(np.asfortranarray(dn)) == identity(dn.copy())
+
+
+@pytest.mark.parametrize("unit", ["D", "s", "ns"])
+def test_dates_may_be_those_of_an_xarray(dn, unit):
+    days = np.array(["2022-05-01", "2022-06-01"], f"datetime64[{unit}]")
+    chip = ArrayProvider({"M": np.stack([dn, dn])}, dates=days).fetch(replace(ask(), series=Series(2, "scenes")))
+    assert [time.isoformat() for time in chip.times] == ["2022-05-01T00:00:00+00:00", "2022-06-01T00:00:00+00:00"]
+
+
+def test_a_date_that_is_not_a_time_is_refused(dn):
+    with pytest.raises(SpecError, match="Wanted an ISO date, found 'NaT'"):
+        ArrayProvider({"M": dn}, dates=np.array(["NaT"], "datetime64[D]"))

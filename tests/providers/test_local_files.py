@@ -65,6 +65,12 @@ def test_a_file_without_names_is_refused_with_the_call_that_names_them(make_rast
     assert f"LocalRasters({str(path)!r}, bands=['B4', 'B3', 'B2'])" in str(caught.value)
 
 
+def test_only_the_bands_that_are_missing_are_asked_for(make_raster, rng):
+    pixels = rng.integers(200, 4000, (2, 4, 4)).astype(np.uint16)
+    with pytest.raises(SensorNotOffered, match=r"Wanted B3 of .*, found no file that has them"):
+        LocalRasters(make_raster(pixels, bands=("B4", "B2"))).require("s2", ask(("B4", "B3", "B2")).sensor)
+
+
 def test_a_file_with_other_bands_is_refused_with_a_list_of_them(make_raster, dn):
     with pytest.raises(SensorNotOffered, match=r"3 bands \(VV, VH, angle\)"):
         LocalRasters(make_raster(dn, bands=("VV", "VH", "angle"))).fetch(ask())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
-from rs_embed.errors import NoValidPixels, OutsideCoverage, PixelWarning
+from rs_embed.errors import NoValidPixels, OutsideCoverage, PixelWarning, ScaleWarning
 from rs_embed.geo import geobox_for
 from rs_embed.providers._grids import bounds_deg
 from rs_embed.providers.local import LocalRasters
@@ -78,14 +78,23 @@ def test_a_band_with_the_asked_pixel_size_decides_the_native_grid(make_raster, d
 
 def test_pixels_twice_as_coarse_are_repeated(make_raster, dn):
     coarse = make_raster(dn, bands=RGB, transform=Affine(20, 0, 600_000, 0, -20, 5_300_000))
-    chip = LocalRasters(coarse).fetch(ask(geobox=grid(0, 0, 60, 40)))
+    with pytest.warns(ScaleWarning, match="its pixels are 20 m, and stand for pixels of 10 m"):
+        chip = LocalRasters(coarse).fetch(ask(geobox=grid(0, 0, 60, 40)))
     np.testing.assert_array_equal(chip.values[0], dn.repeat(2, axis=1).repeat(2, axis=2))
+    assert "scene: pixels of 20 m repeated to 10 m." in chip.source.notes
+
+
+def test_bands_that_the_sensor_itself_has_coarser_are_noted_but_not_warned_of(make_raster, dn):
+    coarse = make_raster(dn[:1], bands=("B5",), transform=Affine(20, 0, 600_000, 0, -20, 5_300_000))
+    chip = LocalRasters(coarse, unit="dn", offset=0).fetch(ask(("B5",), grid(0, 0, 60, 40)))
+    assert chip.source.notes == ("scene: pixels of 20 m repeated to 10 m.",)
 
 
 def test_pixels_twice_as_fine_are_averaged(make_raster, dn):
     fine = make_raster(dn, bands=RGB, transform=Affine(5, 0, 600_000, 0, -5, 5_300_000))
     chip = LocalRasters(fine, offset=0).fetch(ask(geobox=grid(0, 0, 15, 10)))
     np.testing.assert_allclose(chip.values[0], dn.reshape(3, 10, 2, 15, 2).mean(axis=(2, 4)), rtol=1e-6)
+    assert "scene: pixels of 5 m averaged to 10 m." in chip.source.notes
 
 
 def test_half_a_pixel_off_is_interpolated(make_raster, dn):
@@ -220,6 +229,6 @@ def test_a_raster_of_the_whole_earth_is_read_anywhere(make_raster):
     degrees = np.arange(180, dtype=np.float32)[None, :, None] * 10 + np.zeros((1, 1, 360), np.float32) + 100
     world = make_raster(degrees, bands=("B2",), transform=Affine(1, 0, -180, 0, -1, 90), crs="EPSG:4326")
     for lon, lat in ((15.5, 47.5), (-170.5, -20.5), (179.5, 0.5)):
-        with pytest.warns(PixelWarning, match="constant"):
+        with pytest.warns(PixelWarning, match="constant"), pytest.warns(ScaleWarning):
             chip = LocalRasters(world, unit="dn", offset=0).fetch(ask(("B2",), geobox_for(PointBuffer(lon, lat, 100))))
         assert (chip.values == np.floor(90 - lat) * 10 + 100).all()

@@ -110,6 +110,8 @@ def test_a_constant_chip_is_warned_of_but_a_single_pixel_is_not():
         (Unit.DN, 700, -9999),
         (Unit.DN, 700, -32768),
         (Unit.DN, 700, -5000),
+        (Unit.DN, 700, 65535),
+        (Unit.DN, 700, 64535),  # 65535 with the offset of baseline 04.00 removed
         (Unit.DB, -12, -9999),
         (Unit.DB, -12, -100),
         (Unit.POWER, 0.1, -32768),

@@ -9,7 +9,7 @@ from rs_embed.embedders._converted import Converted
 from rs_embed.embedders._weights import WeightsFile, is_pickled, load_strict, locate, read_state_dict
 from rs_embed.embedders.base import ModelRequest, Network
 from rs_embed.encoders.layers import Encoder
-from rs_embed.errors import WeightsNotFound
+from rs_embed.errors import ChoiceWarning, WeightsNotFound, warn
 from rs_embed.settings import LibrarySettings, WeightsKnobs
 
 RANDOM_SEED = 0
@@ -36,6 +36,8 @@ def build_network(
     with torch.device("meta"):
         module = make()
     if not knobs.pretrained:
+        if knobs.ckpt is not None:
+            warn(f"pretrained=False (keyword or variable): {str(knobs.ckpt)!r} is not read.", ChoiceWarning)
         module.to_empty(device="cpu")
         module.init_random(RANDOM_SEED)
         module.eval().requires_grad_(False)

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from odc.geo.geobox import GeoBox
 
+from rs_embed._room import require_memory
 from rs_embed.chip import Chip
 from rs_embed.embedders._device import beside_the_network
 from rs_embed.embedders._framing import Frame, frame_chip
@@ -19,6 +21,8 @@ from rs_embed.results import Failure, Stage
 
 SCALE_TOLERANCE = 0.1
 """How far the true pixel size may be from the one that the model is told before it is worth a warning."""
+COPIES = 3
+"""A chip, its standardised pixels and the network's inputs exist at the same time."""
 Fetched = dict[Query, Chip | Exception]
 
 
@@ -44,6 +48,8 @@ def _prepare(item: Item, job: Job, fetched: Fetched) -> Prepared | Failure:
     """The per-item boundary: whatever goes wrong with one item must not stop the others."""
     stage: Stage = "fetch"
     try:
+        size = sum(query.nbytes for query in item.queries)
+        require_memory(COPIES * size, f"{len(item.queries)} chip(s) of {size / 1e9:.1f} GB for one place")
         chips = {query.modality: _fetch(query, job.provider, fetched) for query in item.queries}
         stage = "prepare"
         shape_px = _shared_shape(chips, job.request)
@@ -105,11 +111,20 @@ def _check_pixels(chips: Mapping[str, Chip], floor: float) -> None:
             raise NoValidPixels(
                 f"Wanted valid pixels in {name}, found {valid:.1%}" + (f" (floor {floor:.0%})." if floor else "."),
                 chip=chip.describe(),
+                bands=_share_by_band(chip),
                 fix="check the place and the window, widen the window or raise cloudy_pct",
             )
         if valid < 0.5:
             # one text for all chips, which is shown once, not once for each share: meta tells it
             warn(f"Fewer than half of the pixels of {name} are valid (see valid_fraction).", PixelWarning)
+
+
+def _share_by_band(chip: Chip) -> str | None:
+    """Which bands have how many valid pixels, where they differ: a pixel is valid if it has all of them."""
+    shares = np.isfinite(chip.values).mean(axis=(0, 2, 3))
+    if np.ptp(shares) == 0:
+        return None
+    return ", ".join(f"{name} {share:.0%}" for name, share in zip(chip.band_names, shares, strict=True))
 
 
 def _shared_geobox(chips: Mapping[str, Chip], shape_px: tuple[int, int], request: ModelRequest) -> GeoBox | None:

@@ -192,6 +192,10 @@ def input_meta(chip: Chip, name: str, sensor: SensorSpec) -> InputMeta:
         composite=sensor.composite,
         fill_value=sensor.fill_value,
         cloudy_pct=sensor.cloudy_pct,
+        cloud_mask=sensor.cloud_mask,
+        scale_m=sensor.scale_m,
+        instrument_mode=sensor.instrument_mode if sensor.collection.startswith("COPERNICUS/S1") else None,
+        orbit_pass=sensor.orbit_pass,
         notes=chip.source.notes,
         clear_observations=chip.source.clear_observations,
     )

@@ -13,13 +13,11 @@ from rs_embed.encoders.tokens import TokenLayout, Tokens
 from rs_embed.errors import OutOfMemory, RSEmbedError
 from rs_embed.pipeline.batching import BatchSizes, MemoryOf, memory_of, out_of_memory
 from rs_embed.pipeline.plan import Item, Job, Plan
-from rs_embed.pipeline.prepare import prepare_together
+from rs_embed.pipeline.prepare import COPIES, prepare_together
 from rs_embed.pipeline.readout import Prepared, read_out
 from rs_embed.results import Failure, Result
 from rs_embed.settings import LibrarySettings
 
-COPIES = 3
-"""A chip, its standardised pixels and the network's inputs exist at the same time."""
 Place = tuple[Item, ...]
 """One item for each plan."""
 Outcome = tuple[Prepared | Failure, ...]

@@ -1,6 +1,6 @@
 """The days of each row: from columns of dates or years, or windows given beside the table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,6 +63,11 @@ def _given(temporal: Temporal, count: int) -> tuple[Days, Days]:
         edges = (None, None) if temporal is None else (temporal.start, temporal.end)
         first, last = (np.full(count, _NEVER if edge is None else np.datetime64(edge, "D")) for edge in edges)
         return first, last
+    if isinstance(temporal, str) or not isinstance(temporal, Iterable):
+        raise SpecError(
+            f"Wanted a TemporalSpec or one per place, found {temporal!r}.",
+            fix='for example TemporalSpec.range("2022-06-01", "2022-09-01")',
+        )
     windows = list(temporal)
     if len(windows) != count:
         raise SpecError(

@@ -213,7 +213,13 @@ def _from_list(given: object, temporal: Temporal, buffer_m: float | None, crs: s
         raise _empty()
     problems = PlaceProblems(len(given), None)
     windows = read_windows(None, {}, temporal, problems, len(given))
-    if all(isinstance(one, PointBuffer | BBox | Region) for one in given):
+    specs = [isinstance(one, PointBuffer | BBox | Region) for one in given]
+    if any(specs):
+        if not all(specs):
+            row = specs.index(False)
+            raise SpecError(
+                f"Wanted a spec in row {row}, as in others, found {given[row]!r}.", fix="pass all rows alike"
+            )
         if buffer_m is not None or crs is not None:
             raise SpecError("Wanted specs alone, found buffer_m or crs beside them.", fix="specs hold both themselves")
         return _from_specs(given, windows)
@@ -221,7 +227,8 @@ def _from_list(given: object, temporal: Temporal, buffer_m: float | None, crs: s
     for row, one in enumerate(given):
         if not isinstance(one, Sequence) or isinstance(one, str) or len(one) != 2:
             raise SpecError(
-                f"Wanted a (lon, lat) pair or a spec in row {row}, found {one!r}.", fix="pass all rows alike"
+                f"Wanted a (lon, lat) pair or a spec in row {row}, found {one!r}.",
+                fix="pass pairs, or PointBuffer(lon, lat, buffer_m), for every row",
             )
     import pandas as pd
 

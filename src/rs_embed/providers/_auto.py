@@ -6,38 +6,24 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from google.auth._cloud_sdk import get_config_path
-from odc.geo.geobox import GeoBox
 
 from rs_embed.chip import Chip
 from rs_embed.errors import NotConfigured
 from rs_embed.providers._ee_session import STORED_TOKEN, users_own
-from rs_embed.providers.base import Provider, Query
+from rs_embed.providers.base import Provider, Query, Wrapped
 from rs_embed.providers.earthengine import EarthEngine
 from rs_embed.settings import EarthEngineSettings, google_key_named
-from rs_embed.specs import SensorSpec
 
 _GCLOUD_FILE = "application_default_credentials.json"
 LOG = logging.getLogger("rs_embed.providers")
 
 
-class Chosen:
-    """A provider that was chosen for the user, and says so with every chip."""
+class Chosen(Wrapped):
+    """A provider that was chosen for the user, and says so with every chip; why changes no pixel."""
 
     def __init__(self, provider: Provider, why: str) -> None:
-        self._provider, self._why = provider, why
-        self.name = provider.name
-
-    def identity(self) -> str:
-        """That of the provider: why it was chosen does not change a pixel."""
-        return self._provider.identity()
-
-    def require(self, modality: str, sensor: SensorSpec) -> None:
-        """See `Provider`."""
-        self._provider.require(modality, sensor)
-
-    def native_geobox(self, query: Query) -> GeoBox | None:
-        """See `Provider`."""
-        return self._provider.native_geobox(query)
+        super().__init__(provider)
+        self._why = why
 
     def fetch(self, query: Query) -> Chip:
         """See `Provider`."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import numpy as np
+
 from rs_embed._checks import require_number
 from rs_embed.bands import Unit, bands_of
 from rs_embed.errors import SpecError
@@ -75,12 +77,14 @@ def band_list(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def parse_time(value: str | date | datetime) -> datetime:
+def parse_time(value: str | date | datetime | np.datetime64) -> datetime:
     """A moment in UTC; a bare day is its midnight.
 
     Raises:
         SpecError: Not a date.
     """
+    if isinstance(value, np.datetime64):  # as the times of an xarray are
+        value = str(value.astype("datetime64[us]"))
     try:
         moment = datetime.fromisoformat(value if isinstance(value, str) else value.isoformat())
     except (AttributeError, ValueError) as error:

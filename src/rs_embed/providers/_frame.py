@@ -1,14 +1,15 @@
 """The pixels of a scene on the wanted grid, in the units of the collection."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from rs_embed.bands import DN_PER_REFLECTANCE, KEPT_WHOLE, Unit, bands_of, convert
-from rs_embed.errors import UnitMismatch
-from rs_embed.providers._raster import Zero, read_stored
+from rs_embed.bands import DN_PER_REFLECTANCE, KEPT_WHOLE, Band, Unit, bands_of, convert
+from rs_embed.errors import ScaleWarning, UnitMismatch, warn
+from rs_embed.providers._raster import NEAREST_FROM, Zero, pixels_brought, read_stored
 from rs_embed.providers._scene import Layer, Scene
 from rs_embed.providers._units import (
     OPTICAL,
@@ -77,7 +78,7 @@ def read_frame(scene: Scene, sensor: SensorSpec, geobox: GeoBox) -> Frame | None
     held = scene.find(sensor.collection)
     values = np.full((len(bands), *geobox.shape), np.nan, np.float32)
     codings = [_coding(*held[band.name], band.unit) for band in bands]
-    covered = False
+    sizes_m: dict[float, str] = {}
     for layer in scene.layers:
         here = [i for i, name in enumerate(sensor.bands) if held[name][0] is layer]
         if not here:
@@ -90,12 +91,23 @@ def read_frame(scene: Scene, sensor: SensorSpec, geobox: GeoBox) -> Frame | None
         stored = read_stored(layer.header, indexes, geobox, nodata=layer.raster.nodata, zero=zero, whole=whole)
         if stored is None:
             continue
-        covered = True
+        size_m, how = pixels_brought(layer.header.grid, geobox, whole=whole)
+        sizes_m[size_m] = how
         for i, plane in zip(here, stored, strict=True):
             values[i] = (plane + np.float32(codings[i].offset)) * np.float32(codings[i].scale)
-    if not covered:
+    if not sizes_m:
         return None
-    return _in_units(values, codings, [band.unit for band in bands], scene.ids[0])
+    where = scene.ids[0]
+    frame = _in_units(values, codings, [band.unit for band in bands], where)
+    return replace(frame, notes=(*frame.notes, *_brought(sizes_m, bands, sensor.scale_m, where)))
+
+
+def _brought(sizes_m: Mapping[float, str], bands: Sequence[Band], scale_m: float, where: str) -> list[str]:
+    """Notes of pixels that are not as the file has them; warns of a file that is coarser than its sensor."""
+    finest_m = min(sizes_m)
+    if finest_m >= NEAREST_FROM * max(scale_m, min(band.gsd_m for band in bands)):
+        warn(f"{where}: its pixels are {finest_m:g} m, and stand for pixels of {scale_m:g} m.", ScaleWarning)
+    return [f"{where}: pixels of {size_m:g} m {how} to {scale_m:g} m." for size_m, how in sizes_m.items() if how]
 
 
 def _in_units(values: Pixels, codings: list[_Coding], wanted: list[Unit], where: str) -> Frame:

@@ -19,6 +19,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from rs_embed.errors import ReadError
+from rs_embed.geo import pixel_size_m
 from rs_embed.providers import lexicon
 from rs_embed.providers._grids import finer_by, is_outside, whole_pixel_shift
 
@@ -31,6 +32,7 @@ AVERAGE_FROM = 1.5
 """Source pixels finer by this much are averaged, so that none is skipped."""
 _WARP_TOLERANCE_PX = 1e-6
 """GDAL's default of 0.125 px moves 0.05 percent of nearest pixels; 0 is refused by rasterio."""
+_WORDS = {Resampling.average: "averaged", Resampling.nearest: "repeated", Resampling.bilinear: "interpolated"}
 _ZARR_MARKS = (".zgroup", ".zarray", ".zmetadata", "zarr.json")
 _ZARR_FIX = "GDAL up to 3.10 reads Zarr version 2 only: dataset.to_zarr(path, zarr_format=2)"
 _opening = threading.Lock()
@@ -203,6 +205,15 @@ def read_stored(
 def whole_or_usual(*, whole: bool) -> Callable[[float], Resampling]:
     """How pixels are brought to another grid: never mixed if they must stay whole."""
     return (lambda finer_by: Resampling.nearest) if whole else usual_resampling
+
+
+def pixels_brought(grid: GeoBox, geobox: GeoBox, *, whole: bool) -> tuple[float, str]:
+    """Size of a raster's pixels in metres of `geobox`, and how `read_stored` brings them there ("": as they are)."""
+    ratio = finer_by(grid, geobox)
+    size_m = round(pixel_size_m(geobox) / ratio, 2)
+    if whole_pixel_shift(grid, geobox) is not None:
+        return size_m, ""
+    return size_m, _WORDS[whole_or_usual(whole=whole)(ratio)]
 
 
 def read_open(dataset: rasterio.DatasetReader, grid: GeoBox, geobox: GeoBox, take: Take) -> NDArray[np.float32]:

@@ -21,6 +21,8 @@ HIGHEST_BYTE = 255
 HIGHEST_COMPONENT = 1.001
 LOWEST_DN = -1500.0
 """Removing the offset of baseline 04.00 from the smallest DN gives -999."""
+HIGHEST_DN = 60_000.0
+"""Reflectance 6 does not exist: above is 65535, with which ESA marks saturated pixels and others nodata."""
 LARGEST_VALUE = 1e9
 """Above what any unit means, and below the fill values of GDAL (-3.4e38) and netCDF (9.97e36)."""
 FEWEST_BANDS_TO_JUDGE = 3
@@ -32,6 +34,7 @@ UNHARMONISED_DN = 900.0, 2500.0
 """Where the darkest band of an unharmonised chip starts: +1000 and up to 0.15; brighter is cloud, snow or sand."""
 OPTICAL = (Unit.DN, Unit.REFLECTANCE)
 _FLOORS = {Unit.DN: LOWEST_DN, Unit.DB: LOWEST_DB}
+_CEILINGS = {Unit.DN: HIGHEST_DN}
 _RADAR = (Unit.DB, Unit.POWER)
 _TAGS = {"decibel": Unit.DB, "linear": Unit.POWER, "k": Unit.KELVIN, "m": Unit.METRE, "meter": Unit.METRE}
 _SAMPLE_SIDE_PX = 64
@@ -259,7 +262,9 @@ def mask_nodata(
         notes.append(f"{where}: {infinite.sum()} infinite values are taken as nodata.")
         values = np.where(infinite, np.float32(np.nan), values)
     floor = max(_FLOORS.get(unit, -np.inf), *NODATA_LOOKALIKES)
-    odd = low <= floor or high > LARGEST_VALUE  # one look at the range spares most chips the search
+    odd = low <= floor or high > _CEILINGS.get(
+        unit, LARGEST_VALUE
+    )  # one look at the range spares most chips the search
     if odd and (lookalike := _lookalikes(values, unit)).any():
         which = ", ".join(f"{value:g}" for value in np.unique(values[lookalike])[:3])
         text = f"{where}: {lookalike.sum()} values ({which}) look like nodata and are taken as such."
@@ -274,11 +279,11 @@ def _lookalikes(values: Pixels, unit: Unit) -> NDArray[np.bool_]:
     found = np.abs(values) > LARGEST_VALUE
     for fill in NODATA_LOOKALIKES:
         found |= values == fill
-    if unit in _FLOORS:
-        under = (values < _FLOORS[unit]) & ~found
-        valid = np.isfinite(values) & ~found
-        if 2 * under.sum() < valid.sum():  # a majority is no fill value but another unit
-            found |= under
+    beyond = (values < _FLOORS.get(unit, -np.inf)) | (values > _CEILINGS.get(unit, np.inf))
+    beyond &= ~found
+    valid = np.isfinite(values) & ~found
+    if 2 * beyond.sum() < valid.sum():  # a majority is no fill value but another unit
+        found |= beyond
     return found
 
 

@@ -274,11 +274,13 @@ def _stamp(path: Path) -> str:
 def _not_offered(scenes: Sequence[Scene], sensor: SensorSpec) -> SensorNotOffered:
     layers = [layer for scene in scenes for layer in scene.layers]
     unnamed = [layer for layer in layers if not any(layer.names)]
-    fix = "ask for bands that are there, or say what the bands of the file are: bands=[...]"
+    held = {band for scene in scenes for band in scene.find(sensor.collection)}
+    wanted = [band for band in sensor.bands if band not in held] or sensor.bands
+    fix = "feed the model fewer bands, or say what those of the file are: LocalRasters(path, bands=[...])"
     if unnamed:
         fix = f"say which band is which, in the order of the file: {_example(unnamed[0], sensor)}"
     return SensorNotOffered(
-        f"Wanted {', '.join(sensor.bands)} of {sensor.collection}, found no file that has them.",
+        f"Wanted {', '.join(wanted)} of {sensor.collection}, found no file that has them.",
         files="\n".join(_holds(layer) for layer in layers[:10]) + ("\n..." if len(layers) > 10 else ""),
         fix=fix,
     )
