@@ -266,7 +266,7 @@ def test_a_region_beyond_a_window_is_one_grid_and_its_vector_the_mean_of_the_win
 def test_a_window_that_was_hardly_seen_hardly_counts(embed):
     chip = inspect_chip(TINY_ANYSAT, WIDE, WINDOW, FieldProvider()).chips["s2"].values[:1].copy()
     chip[..., 700 // 10 :] = np.nan
-    with pytest.warns(match="Only"):
+    with pytest.warns(match="Fewer than half of the pixels"):
         half = embed(input_chw=chip, dates=DATES[:1])
     whole = embed(input_chw=chip[..., :128], dates=DATES[:1], input_prep="tile")
     assert half.meta.valid_fraction < 0.5

@@ -88,10 +88,8 @@ def generate(
     sampling = Sampling(
         require_whole("seed", seed, 0, 2**31),
         require_whole("decoding_steps", decoding_steps, 1, 196),
-        require_number(
-            "temperature", temperature, 0, 100, "temperature: 0 takes the likeliest token, 1 draws as trained"
-        ),
-        require_number("top_p", top_p, 0, 1, "top_p is a probability; 0 draws among all tokens"),
+        require_number("temperature", temperature, 0, 100, "0 takes the likeliest token, 1 draws as trained"),
+        require_number("top_p", top_p, 0, 1, "0 draws among all tokens"),
         require_whole("top_k", top_k, 0, 15360),
     )
     steps = require_whole("steps", steps, 1, 1000)
