@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from doomed import CARD as DOOMED
+from doomed import faltering
 from echo import CARD as ECHO
 from engines_help import table_without_times, vectors
 from export_worker import MODEL, LoggedField, asked, export, pairs
@@ -135,8 +135,11 @@ def test_a_disk_that_refuses_is_one_storage_error_also_from_a_cluster(nodes, tmp
 
 def test_a_unit_over_which_all_workers_die_is_kept_as_failed_rows_and_the_others_are_done(nodes, tmp_path, monkeypatch):
     monkeypatch.setenv("RS_EMBED_RAY_TRIES", "2")
-    report = export(tmp_path / "run", tmp_path / "log", rows=40, models=DOOMED, engine="ray", backend=FieldProvider())
+    options = {"models": faltering(tmp_path / "starts"), "engine": "ray", "backend": FieldProvider()}
+    report = export(tmp_path / "run", tmp_path / "log", rows=40, **options)
     assert (report.ok, report.failed) == (30, 10)
+    # It dies over its unit, at the next start, over its unit, at the next start: two in a row would be the end.
+    assert (tmp_path / "starts").read_text() == "....."
     frame = report.open().to_frame()
     assert sorted(frame["row"]) == list(range(40))
     failed = frame[frame["status"] == "failed"]
