@@ -1,6 +1,5 @@
 """The table of an export is read by other libraries, with every row, its place and its numbers."""
 
-import csv
 import json
 from dataclasses import replace
 
@@ -21,7 +20,6 @@ from rs_embed.specs import PointBuffer
 from rs_embed.writers.base import Row, RunHeader
 from rs_embed.writers.quantize import dequantize, quantize
 from rs_embed.writers.reading import TableFile
-from rs_embed.writers.summary import write_summary
 from rs_embed.writers.table import write_index, write_table
 
 ROWS = [row(0, "plot/../0"), failed(1, 'a,b\n"c"'), row(2, "čeština 🌍 भारत"), row(3, "")]
@@ -150,17 +148,6 @@ def test_an_index_says_where_grids_lie(tmp_path):
     frame = geopandas.read_parquet(tmp_path / "t.parquet")
     assert frame["href"].tolist()[0] == "../grids/a.tif" and pd.isna(frame["href"][1])
     assert "embedding" not in frame and frame["status"].tolist() == ["ok", "failed"]
-
-
-def test_the_summary_is_one_line_a_row(tmp_path):
-    write_summary(tmp_path / "s.csv", ROWS, HEADER)
-    with (tmp_path / "s.csv").open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
-    assert [line["id"] for line in lines] == [one.id for one in ROWS]
-    assert lines[1]["error"] == "NoImagery: Wanted scenes, found none. | fix: widen the window"
-    assert lines[0]["source_ids"] == "S2A_0;S2B_0"
-    frame = pd.read_csv(tmp_path / "s.csv", parse_dates=["start_datetime"])
-    assert len(frame) == 4 and frame["center_lat"].between(47, 51).all()
 
 
 def test_what_cannot_be_stored_is_refused(tmp_path):

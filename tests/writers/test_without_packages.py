@@ -15,9 +15,7 @@ from made_rows import HEADER, row
 from rs_embed.errors import MissingDependency
 from rs_embed.writers.grids import write_grid
 from rs_embed.writers.table import write_table
-from rs_embed.writers.summary import write_summary
 from rs_embed.runs import read
-write_summary(Path({folder!r}, "s.csv"), [row()], HEADER)
 write_grid(Path({folder!r}, "g"), row(grid=True).embedding, "cog")
 try:
     {use}
@@ -39,7 +37,7 @@ def test_what_is_missing_is_named(tmp_path, gone, use):
     result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=tmp_path,
                             env={"PYTHONPATH": ":".join(sys.path)}, check=True)  # fmt: skip
     assert result.stdout.strip() == "pip install 'eo-rs-embed[export]'"
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["g.tif", "s.csv"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["g.tif"]
 
 
 def test_opening_a_run_loads_neither_torch_nor_what_only_frames_need():
