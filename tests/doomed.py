@@ -1,20 +1,22 @@
-"""A model that dies, with its whole process, at one place."""
+"""A model that dies, with its whole process, at one place and at every second start."""
 
 import os
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from echo import CARD, EchoEmbedder
 from pyproj import Transformer
 
 from rs_embed.chip import Chip
 from rs_embed.embedders._framing import Frame
-from rs_embed.embedders.base import ModelInput
+from rs_embed.embedders.base import ModelInput, ModelRequest, Network
+from rs_embed.embedders.card import ModelCard
+from rs_embed.settings import LibrarySettings
 
 LON, LAT = 12.0, 47.0
 """Where."""
-CARD = replace(CARD, id="doomed", adapter="doomed:DoomedEmbedder", input_prep="resize")
 
 
 class DoomedEmbedder(EchoEmbedder):
@@ -25,3 +27,21 @@ class DoomedEmbedder(EchoEmbedder):
         if 0 <= row < box.shape[0] and 0 <= col < box.shape[1]:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().prepare(chips, frame)
+
+    @staticmethod
+    def build(request: ModelRequest, settings: LibrarySettings) -> Network:
+        with Path(request.card.title).open("a+") as starts:
+            starts.write(".")
+            starts.flush()
+            if starts.tell() % 2 == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return EchoEmbedder.build(request, settings)
+
+
+def faltering(starts: Path) -> ModelCard:
+    """Its card.
+
+    Args:
+        starts: The file in which it counts how often it was started.
+    """
+    return replace(CARD, id="doomed", adapter="doomed:DoomedEmbedder", input_prep="resize", title=str(starts))

@@ -134,6 +134,26 @@ def test_a_process_killed_before_the_catalog_leaves_none_that_is_wrong(exports, 
     assert f"{ROWS} embeddings of" in json.loads(store.read(f"{prefix}/{collection}"))["description"]
 
 
+def test_a_download_brings_what_has_changed_and_never_mixes_two_runs(store, prefix, log, tmp_path):
+    back = tmp_path / "back"
+    flaky = LoggedField(log, fails=lambda key, times: int(key[-3:]) % 70 == 0)
+    export(store.uri(prefix), log, rows=ROWS, backend=flaky)
+    before = vectors(download_run(store.uri(prefix), back).path)
+    kept = {path: path.stat().st_mtime_ns for path in back.rglob("*.parquet")}
+    assert vectors(download_run(store.uri(prefix), back).path) == before
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
+    table = back / MODEL / "units/u000001.parquet"
+    whole = table.read_bytes()
+    table.write_bytes(bytes(len(whole)))  # another content of the same size
+    download_run(store.uri(prefix), back)
+    assert table.read_bytes() == whole
+    export(store.uri(prefix), log, rows=ROWS)  # the failed rows are done
+    assert all(vectors(download_run(store.uri(prefix), back).path).values())
+    export(store.uri(f"{prefix}-other"), log, rows=ROWS // 2)
+    with pytest.raises(StorageError, match="found .* with another"):
+        download_run(store.uri(f"{prefix}-other"), back)
+
+
 def test_a_torn_or_missing_table_is_made_again(store, prefix, log, tmp_path):
     export(store.uri(prefix), log, rows=ROWS)
     table = f"{prefix}/{MODEL}/units/u000001.parquet"

@@ -83,17 +83,6 @@ def test_a_unit_without_its_record_does_not_count(run):
     assert run.to_frame(columns=["row"])["row"].tolist() == [0, 3, 5]
 
 
-def test_a_row_that_was_tried_again_counts_once(run):
-    units = run.path / "mosaiks_rcf" / "units"
-    write_table(units / "u000000.r1.parquet", [row(3), failed(0)], HEADER)
-    record(units, "u000000", ["u000000.parquet", "u000000.r1.parquet"])
-    frame = run.to_frame(columns=["row", "status"])
-    assert frame["row"].tolist() == [0, 1, 2, 3, 4, 5]
-    assert set(frame["status"]) == {"ok"}, "a later failure does not undo a success"
-    np.testing.assert_array_equal(run.matrix()[3], row(3).embedding.data)
-    assert run.failures().empty
-
-
 def test_the_header_travels_with_every_file(run):
     assert run.header() == HEADER
     table = read(run.path / "mosaiks_rcf" / "units" / "u000000.parquet")

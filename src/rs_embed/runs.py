@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +14,7 @@ from pydantic import JsonValue
 
 from rs_embed.embedding import Embedding
 from rs_embed.errors import SpecError, StorageError
+from rs_embed.pipeline.journal import MANIFEST, Record, Stamp
 from rs_embed.pipeline.remote import Remote, local_place, place_of
 from rs_embed.pipeline.units import RECORDS, TABLES
 from rs_embed.similarity import cosine
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-MANIFEST = "run.json"
 _PLACE = ("id", "row", "center_lon", "center_lat", "start_datetime", "end_datetime")
 
 
@@ -40,20 +42,40 @@ def open_run(path: str | Path) -> "Run":
 
 
 def download_run(uri: str, folder: str | Path) -> "Run":
-    """Copy a run from an object store, and open it; files that are there in the same size are not copied again.
+    """Copy a run from an object store, and open it; tables and grids that are there already are not copied again.
 
     Raises:
         SpecError: It is none of an object store.
-        StorageError: There is no such run, or it cannot be read.
+        StorageError: There is no such run, it cannot be read, or the folder holds another.
     """
     remote, target = place_of(uri), Path(folder).expanduser()
     if not isinstance(remote, Remote):
         raise SpecError(f"Wanted a run in an object store, found {uri!r}.", fix='for example "s3://bucket/run"')
-    for name, size in remote.sizes().items():
+    with TemporaryDirectory() as scratch:
+        if remote.get(MANIFEST, Path(scratch)) and (target / MANIFEST).is_file():
+            _refuse_other(_json(Path(scratch) / MANIFEST), target)
+    known: dict[str, Stamp] = {}
+    for name in sorted(remote.sizes(), key=lambda one: not _is_record(one)):  # these first: they stamp the others
         path = target / name
-        if not path.is_file() or path.stat().st_size != size or path.suffix == ".json":
+        if name not in known or not path.is_file() or Stamp.of(path) != known[name]:
             remote.get(name, target)
+        if _is_record(name):
+            with suppress(ValueError):  # damaged: all of its unit is copied
+                files = Record.model_validate_json(path.read_text("utf-8")).files
+                known |= {f"{path.parents[1].name}/{file}": stamp for file, stamp in files.items()}
     return open_run(target)
+
+
+def _is_record(name: str) -> bool:
+    return f"/{RECORDS}/u" in name
+
+
+def _refuse_other(manifest: dict[str, JsonValue], folder: Path) -> None:
+    if manifest != _json(folder / MANIFEST):
+        raise StorageError(
+            f"Wanted a new folder or one with a part of this run, found {str(folder)!r} with another.",
+            fix="choose another folder",
+        )
 
 
 def read(path: str | Path) -> TableFile:

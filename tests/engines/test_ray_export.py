@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from doomed import CARD as DOOMED
+from doomed import faltering
 from echo import CARD as ECHO
 from engines_help import table_without_times, vectors
 from export_worker import MODEL, LoggedField, asked, export, pairs
@@ -16,8 +16,10 @@ from test_raster_folder import cut
 from rs_embed import PointBuffer, download_run, export_embeddings, open_run, raster_places
 from rs_embed.bands import bands_of
 from rs_embed.chip import Chip, Source
+from rs_embed.engines.ray_engine import share_out
 from rs_embed.errors import EngineError, NoImagery, SpecError, StorageError
 from rs_embed.exports import retry_export
+from rs_embed.settings import RaySettings
 from rs_embed.testing import FieldProvider
 
 ROWS, UNIT_ROWS = 60, 10
@@ -135,8 +137,11 @@ def test_a_disk_that_refuses_is_one_storage_error_also_from_a_cluster(nodes, tmp
 
 def test_a_unit_over_which_all_workers_die_is_kept_as_failed_rows_and_the_others_are_done(nodes, tmp_path, monkeypatch):
     monkeypatch.setenv("RS_EMBED_RAY_TRIES", "2")
-    report = export(tmp_path / "run", tmp_path / "log", rows=40, models=DOOMED, engine="ray", backend=FieldProvider())
+    options = {"models": faltering(tmp_path / "starts"), "engine": "ray", "backend": FieldProvider()}
+    report = export(tmp_path / "run", tmp_path / "log", rows=40, **options)
     assert (report.ok, report.failed) == (30, 10)
+    # It dies over its unit, at the next start, over its unit, at the next start: two in a row would be the end.
+    assert (tmp_path / "starts").read_text() == "....."
     frame = report.open().to_frame()
     assert sorted(frame["row"]) == list(range(40))
     failed = frame[frame["status"] == "failed"]
@@ -149,6 +154,27 @@ def test_chips_on_their_way_never_fill_the_object_stores(nodes, tmp_path):
     report = export(tmp_path / "run", tmp_path / "log", **options)
     assert report.ok == 120  # 240 MB of chips through two stores of 80 MB
     assert not nodes.spilled()
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "cpus", "gpus", "wanted"),
+    [
+        ({}, 16, 0, (8, 1.0)),  # half of the cores are left for fetching
+        ({}, 1, 0, (1, 0.5)),
+        ({"worker_cpus": 4.0}, 16, 0, (2, 4.0)),
+        ({}, 8, 8, (8, 0.75)),  # as many GPUs as cores
+        ({"workers": 2}, 2, 0, (2, 0.75)),
+        ({"workers": 3, "worker_cpus": 0.7}, 3, 0, (3, 0.7)),
+        ({"workers": 9}, 2, 0, (9, 1.0)),  # more nodes may come
+    ],
+)
+def test_beside_every_worker_there_is_room_to_fetch(asked_for, cpus, gpus, wanted):
+    assert share_out(RaySettings.read(asked_for), cpus, gpus) == wanted
+
+
+def test_workers_on_all_cores_of_a_cluster_do_not_wait_for_chips_for_ever(nodes, tmp_path, monkeypatch):
+    monkeypatch.setenv("RS_EMBED_RAY_WORKERS", "2")
+    assert export(tmp_path / "run", tmp_path / "log", rows=20, engine="ray").ok == 20
 
 
 def test_a_cluster_that_does_not_answer_is_said_so(nodes, tmp_path):

@@ -4,6 +4,7 @@ Plain tasks and actors, not Ray Data: what runs is `run_unit`, as it does locall
 the journal says what is done, so nothing of a run is kept in Ray; and a unit, not a row, is what is tried again.
 """
 
+import logging
 import math
 import pickle
 import secrets
@@ -27,6 +28,7 @@ from rs_embed.pipeline.export import Advance, Task
 from rs_embed.pipeline.journal import differences
 from rs_embed.settings import RaySettings
 
+_LOG = logging.getLogger(__name__)
 UNITS_EACH = 2
 """Units of one worker at a time: one is fetched while the other is encoded."""
 STORE_SHARE = 0.5
@@ -82,6 +84,23 @@ def ray_crew(address: str | None, order: Order) -> Iterator["RayCrew"]:
             crew.dismiss()
 
 
+def share_out(settings: RaySettings, cpus: float, gpus: int) -> tuple[int, float]:
+    """How many workers there are, and how many cores each counts as.
+
+    Where all of them fit, there is room for a fetching task beside each: else they would wait for chips for ever.
+
+    Args:
+        settings: What was asked for.
+        cpus: Cores of the cluster.
+        gpus: For workers.
+    """
+    each = min(settings.worker_cpus, max(cpus / 2, 0.01))
+    count = settings.workers or gpus or max(1, int(cpus / (2 * each)))
+    if count * each > cpus:  # an autoscaler may bring what is missing
+        return count, each
+    return count, min(each, max(cpus / count - settings.fetch_cpus, 0.01))
+
+
 def _packed(order: Order) -> tuple[bytes, bytes]:
     """The order and its backend as bytes.
 
@@ -104,8 +123,7 @@ class RayCrew:
         self._settings = settings
         gpus = room.gpus if order.device.startswith(("cuda", "auto")) else 0
         self._gpus = 1 if gpus else 0
-        cpus = min(settings.worker_cpus, max(room.cpus / 2, 0.01))
-        count = settings.workers or gpus or max(1, int(room.cpus / (2 * cpus)))
+        count, cpus = share_out(settings, room.cpus, gpus)
         slots = count * UNITS_EACH * (settings.ahead + order.fetch_workers)
         batch_bytes = max(1, int(min(settings.batch_mb * 1e6, STORE_SHARE * room.store_bytes / slots)))
         surroundings = Surroundings.here()
@@ -191,6 +209,12 @@ class RayCrew:
             elif reference in working[reference].hands:  # not taken from a worker that has died meanwhile
                 done = self._take(reference, working[reference])
                 found += [] if done is None else [done]
+        if not happened and working and starting:
+            _LOG.warning(
+                "Nothing came through for %g s, and %d of %d workers found no room (%g CPU each): perhaps none is left "
+                "for fetching; set RS_EMBED_RAY_WORKERS lower, or give the cluster more nodes",
+                *(self._settings.start_s, len(starting), len(self._members), self._cpus),
+            )
         if not happened and not working:
             raise EngineError(
                 f"Wanted a worker, found none that started within {self._settings.start_s:g} s.",

@@ -18,22 +18,15 @@ _ALWAYS = ("row", "status")
 
 
 class Stack:
-    """Tables on top of each other.
-
-    A row that was tried again stands in a later table: the last one counts, but never a failure over a success.
-    """
+    """Tables on top of each other; every row stands in one of them."""
 
     def __init__(self, tables: Sequence[TableFile]) -> None:
         self.tables = tables
 
     @cached_property
     def order(self) -> NDArray[np.intp]:
-        """Which of all rows to keep, in the user's order."""
-        rows = np.concatenate([rows for rows, _ in self._rows])
-        done = np.concatenate([done for _, done in self._rows])
-        order: NDArray[np.intp] = np.lexsort((np.arange(len(rows)), done, rows))
-        kept: NDArray[np.intp] = order[np.append(np.diff(rows[order]) != 0, True)[: len(rows)]]
-        return kept
+        """All rows in the user's order."""
+        return np.argsort(np.concatenate([rows for rows, _ in self._rows]))
 
     @cached_property
     def dim(self) -> int:
@@ -67,13 +60,10 @@ class Stack:
         Raises:
             StorageError: The tables are indices of grids.
         """
-        place = np.full(sum(len(rows) for rows, _ in self._rows), -1)
-        place[self.order] = np.arange(len(self.order))
-        start = 0
+        places, start = np.argsort(self.order), 0
         for table, (_, done) in zip(self.tables, self._rows, strict=True):
-            places = place[start : start + len(table)]
             part = table.matrix() if done.any() or table.is_index else np.full((len(table), self.dim), np.nan)
-            yield places[places >= 0], part[places >= 0].astype(np.float32, copy=False)
+            yield places[start : start + len(table)], part.astype(np.float32, copy=False)
             start += len(table)
 
     @cached_property
