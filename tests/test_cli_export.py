@@ -56,6 +56,12 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(plots):
     assert not (plots.parent / "run").exists()
 
 
+def test_the_command_fails_if_all_rows_did_but_keeps_why(plots):
+    pd.DataFrame({"lon": [20.0, 21.0], "lat": 47.77}).to_csv(plots, index=False)
+    assert export(plots).exit_code == 1
+    assert open_run(plots.parent / "run").to_frame()["stage"].tolist() == ["fetch", "fetch"]
+
+
 def test_export_status_retry_and_similar_work_on_one_folder(plots):
     run = plots.parent / "run"
     result = export(plots, "--year", "2017", "--unit-rows", "3")

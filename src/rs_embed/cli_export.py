@@ -201,6 +201,8 @@ def _tell(report: "ExportReport", *, as_json: bool) -> None:
         typer.echo(str(report))
     if report.failed and isinstance(report.folder, Path):
         ERR.print(f"rs-embed status {report.folder} tells why rows failed", soft_wrap=True)
+    if report.failed and not report.ok:
+        raise typer.Exit(1)
 
 
 @command("rs-embed status run", "rs-embed status run --json")
