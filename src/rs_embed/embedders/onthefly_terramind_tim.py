@@ -4,9 +4,11 @@ Source: terratorch 1.2.11, models/backbones/terramind/model/terramind_tim.py; pa
 """
 
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from typing import cast
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor, nn
 
 from rs_embed.embedders._networks import RANDOM_NOTE, RANDOM_SEED, KeyFilter, published_state
@@ -61,6 +63,12 @@ def imagined_names(request: ModelRequest) -> tuple[str, ...]:
 def sampling_of(knobs: TerraMindKnobs) -> Sampling:
     """How the knobs want tokens drawn."""
     return Sampling(knobs.tim_seed, knobs.tim_decoding_steps, knobs.tim_temperature, knobs.tim_top_p, knobs.tim_top_k)
+
+
+def thinking_facts(request: ModelRequest) -> dict[str, JsonValue]:
+    """For the metadata: what was imagined, and whose code imagined it."""
+    imagined = imagined_names(request)
+    return {"imagined": list(imagined), "terratorch": version("terratorch")} if imagined else {}
 
 
 def check_thinking(request: ModelRequest) -> None:
