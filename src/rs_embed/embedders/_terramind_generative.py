@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from rs_embed._terratorch import leaving_no_trace, load_terratorch
 from rs_embed.embedders._networks import RANDOM_NOTE, RANDOM_SEED
 from rs_embed.embedders._weights import load_strict, locate, read_state_dict
-from rs_embed.embedders.base import Network
+from rs_embed.embedders.base import ModelRequest, Network
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.cards.terramind_tokens import DECODER_DEPTHS, PATCH_PX, TOKENS, TokenFacts
 from rs_embed.encoders.terramind_embeddings import MODALITIES
-from rs_embed.errors import SpecError
+from rs_embed.errors import BandMismatch, SpecError
 from rs_embed.settings import LibrarySettings
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -177,6 +177,22 @@ def require_generative(card: ModelCard, what: str) -> None:
     from rs_embed._optional import require
 
     require("terratorch", extra="terratorch")
+
+
+def require_all_bands(request: ModelRequest, what: str) -> None:
+    """Refuse imagery of some bands only: the decoder was trained with all of them.
+
+    Raises:
+        BandMismatch: Others than the card's, or in another order.
+    """
+    for modality, sensor in request.inputs:
+        if sensor.bands != modality.sensor.bands:
+            raise BandMismatch(
+                f"{what} takes all bands of {modality.name}, in the model's order.",
+                wanted=", ".join(modality.sensor.bands),
+                found=", ".join(sensor.bands),
+                fix="leave `bands` and `sensor` out, or give a sensor with these bands",
+            )
 
 
 def pick_state(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from rs_embed.embedders._terramind_generative import (
     own_random_numbers,
     pick_state,
     random_values,
+    require_all_bands,
     require_generative,
 )
 from rs_embed.embedders._weights import load_strict
@@ -25,7 +26,7 @@ from rs_embed.embedders.base import ModelRequest, Network
 from rs_embed.embedders.cards.terramind import TerraMindKnobs
 from rs_embed.embedders.cards.terramind_tokens import TOKENS
 from rs_embed.encoders.layers import Encoder
-from rs_embed.errors import BandMismatch, SpecError
+from rs_embed.errors import SpecError
 from rs_embed.settings import LibrarySettings
 
 
@@ -89,14 +90,7 @@ def check_thinking(request: ModelRequest) -> None:
             f"Wanted modalities that are given or imagined, found both: {', '.join(both)}.",
             fix="leave them out of tim_modalities, or of modality",
         )
-    for modality, sensor in request.inputs:
-        if sensor.bands != modality.sensor.bands:
-            raise BandMismatch(
-                f"Thinking in modalities takes all bands of {modality.name}, in the model's order.",
-                wanted=", ".join(modality.sensor.bands),
-                found=", ".join(sensor.bands),
-                fix="leave `bands` and `sensor` out, or tim_modalities",
-            )
+    require_all_bands(request, "Thinking in modalities")
 
 
 def build_thinking(
