@@ -18,6 +18,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from rs_embed._optional import require
 from rs_embed._terratorch import leaving_no_trace, load_terratorch
 from rs_embed.embedders._networks import RANDOM_NOTE, RANDOM_SEED
 from rs_embed.embedders._weights import load_strict, locate, read_state_dict
@@ -155,7 +156,7 @@ def _masked(name: str, values: Tensor, device: torch.device) -> dict[str, Tensor
 @contextmanager
 def own_random_numbers(seed: int | None = None) -> Iterator[None]:
     """Whatever the block draws or seeds, the random numbers of the process go on as if it had not been there."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    devices = list(range(torch.cuda.device_count()))
     with _ONE_AT_A_TIME, torch.random.fork_rng(devices=devices):
         if seed is not None:
             torch.manual_seed(seed)
@@ -174,8 +175,6 @@ def require_generative(card: ModelCard, what: str) -> None:
             f"{card.id} cannot do that: {what} wants a model with a decoder.",
             fix="use terramind_1_0_tiny, _small, _base or _large",
         )
-    from rs_embed._optional import require
-
     require("terratorch", extra="terratorch")
 
 
@@ -285,15 +284,14 @@ def load_tokenizer(facts: TokenFacts, *, ckpt: Path | None, pretrained: bool, de
 
     Raises:
         MissingDependency: TerraTorch is not installed.
-        WeightsError: The weights are missing, unreachable, corrupt, or those of another model.
+        WeightsError: They are missing, unreachable, corrupt, or those of another model.
     """
     settings = LibrarySettings.read()
     if pretrained:  # before the import: what is wrong with the file is told at once
         file = locate(facts.weights, ckpt=ckpt, offline=settings.offline, cache_dir=settings.cache_dir)
         state = read_state_dict(file.path)
-    registry = load_terratorch().full_models
     with own_random_numbers(RANDOM_SEED), leaving_no_trace():
-        module = registry.build(facts.tokenizer)
+        module = load_terratorch().full_models.build(facts.tokenizer)
     if not pretrained:
         random_values(module)
         return Tokenizer(facts, Network(module.to(device), f"random:{RANDOM_SEED}", RANDOM_NOTE))
