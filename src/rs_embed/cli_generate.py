@@ -1,5 +1,6 @@
 """The command that generates modalities."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,6 +33,9 @@ def generate(
     knobs: Annotated[
         list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help="img, pretrained, ckpt; repeatable.")
     ] = None,
+    tokenizers: Annotated[
+        list[str] | None, typer.Option("--tokenizer", metavar="MODALITY=FILE", help="Not the hub's; repeatable.")
+    ] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw them: .png.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -40,6 +44,7 @@ def generate(
 
     if request.only_bands:
         raise typer.BadParameter("generation takes all bands: leave --only-bands out")
+    _require_folder(out)
     run: Callable[..., Generated] = rs_embed.generate  # knobs are words here, whatever they mean
     generated = run(
         request.model,
@@ -53,7 +58,8 @@ def generate(
         decoding_steps=decoding_steps,
         temperature=temperature,
         device=device,
-        **_keywords(knobs),
+        tokenizer_ckpts=_pairs("--tokenizer", tokenizers),
+        **_pairs("--set", knobs),
     )
     paths = generated.to_geotiff(out)
     if as_json:
@@ -67,11 +73,18 @@ def generate(
         ERR.print(f"wrote {picture}", soft_wrap=True)
 
 
-def _keywords(knobs: list[str] | None) -> dict[str, str]:
-    pairs = [setting.partition("=") for setting in knobs or ()]
+def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    pairs = [setting.partition("=") for setting in given or ()]
     if not all(equals for _, equals, _ in pairs):
-        raise typer.BadParameter("--set wants KNOB=VALUE, as in --set img=256")
+        raise typer.BadParameter(f"{option} wants NAME=VALUE, found {', '.join(given or ())}")
     return {name: value for name, _, value in pairs}
+
+
+def _require_folder(out: Path) -> None:
+    """Before hours of work, not after."""
+    there = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise typer.BadParameter(f"--out wants a folder that can be written, found {there}")
 
 
 def _row(generated: "Generated", name: str) -> dict[str, object]:

@@ -30,20 +30,16 @@ INSTALLED = find_spec("terratorch") is not None
 with_terratorch = pytest.mark.skipif(not INSTALLED, reason="terratorch is not installed here: `make parity`")
 PLACE = PointBuffer(lon=12.94, lat=47.77, buffer_m=3360)
 SUMMER = TemporalSpec.range("2022-06-01", "2022-09-01")
-TINY = replace(
-    get_card("prithvi_eo_2_0_tiny_tl"),
-    id="prithvi_test",
-    arch={"embed_dim": 64, "depth": 2, "num_heads": 2},
-    dim=64,
-    aliases=(),
-)
+SMALL = {"arch": {"embed_dim": 64, "depth": 2, "num_heads": 2}, "dim": 64, "aliases": ()}
+TINY = replace(get_card("prithvi_eo_2_0_tiny_tl"), id="prithvi_test", **SMALL)
 CHEAP = {
     "prithvi": TINY,
+    "prithvi_14px": replace(get_card("prithvi_eo_2_0_600"), id="prithvi_of_14_px", **SMALL),
     "clay": get_card("clay_1_0_base"),
     "dofa": get_card("dofa_1_0_base"),
     "ssl4eo": get_card("ssl4eo_s12_vits16_dino"),
 }
-"""One of each family, of a size that can be made here."""
+"""One of each family and patch, of a size that can be made here."""
 OF_TERRATORCH = [card for card in CARDS if isinstance(card, TerraTorchCard)]
 
 
@@ -150,7 +146,7 @@ def published(card: TerraTorchCard, path: Path) -> tuple[Path, dict]:
     family = card.id.partition("_")[0]
     if family == "prithvi":
         with leaving_no_trace():
-            mae = load_terratorch().full_models.build("prithvi_eo_v2_tiny_tl_mae", num_frames=4, **card.arch)
+            mae = load_terratorch().full_models.build(f"{card.model_key}_mae", num_frames=4, **card.arch)
         torch.save(varied(mae.state_dict()), path)
         return path, {"pretrained": True, "ckpt_path": str(path)}
     state = varied(build(card).state_dict())

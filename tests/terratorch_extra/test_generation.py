@@ -259,8 +259,11 @@ def test_the_command_writes_a_geotiff_for_each_modality(tmp_path):
     assert "random weights: shapes only" in answer.output
     told = CliRunner().invoke(app, [*command, "--json"])
     assert json.loads(told.stdout)["seed"] == 3
-    wrong = CliRunner().invoke(app, [*command, "--only-bands", "B2"])
-    assert wrong.exit_code == 2
+    (tmp_path / "file").touch()
+    for wrong in (["--only-bands", "B2"], ["--out", str(tmp_path / "file" / "maps")], ["--tokenizer", "LULC"]):
+        assert CliRunner().invoke(app, [*command, *wrong]).exit_code == 2
+    lost = CliRunner().invoke(app, [*command, "--tokenizer", "LULC=/no.pt"])
+    assert lost.exit_code == 1 and "no tokenizer of LULC at '/no.pt'" in lost.output
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,14 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from rs_embed._progress import announce
-from rs_embed._terratorch import load_terratorch
+from rs_embed._terratorch import leaving_no_trace, load_terratorch
 from rs_embed.errors import MissingDependency
 
 INSTALLED = find_spec("terratorch") is not None
@@ -72,6 +73,23 @@ def test_loading_terratorch_leaves_the_process_as_it_was_and_says_nothing_by_its
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {}
     assert done.stderr == ""
+
+
+def test_one_thread_puts_the_process_back_before_the_next_may_change_it():
+    seen: list[bool] = []
+
+    def other() -> None:
+        with leaving_no_trace():
+            seen.append("A_TRACE" in os.environ)
+
+    second = threading.Thread(target=other)
+    with leaving_no_trace():
+        os.environ["A_TRACE"] = "1"
+        second.start()
+        second.join(0.3)
+        assert seen == []
+    second.join(20)
+    assert seen == [False] and "A_TRACE" not in os.environ
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """TerraMind that thinks in modalities, beside the authors' own; weights are random."""
 
 import random
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import numpy as np
@@ -103,6 +104,7 @@ def test_another_seed_imagines_other_tokens_and_the_same_seed_the_same(ckpt):
     assert np.abs(first - other.data).max() > 1e-3
     assert (other.meta.knobs["tim_seed"], other.meta["imagined"]) == (2, ["LULC"])
     assert get_embedding(TINY, **call, tim_seed=1).meta.fingerprint != other.meta.fingerprint
+    assert other.meta["terratorch"] == version("terratorch")
     without = get_embedding(TINY, input_chw=held, ckpt=ckpt)
     assert "tim_seed" not in without.meta.knobs
     assert np.abs(first - without.data).max() > 1e-3

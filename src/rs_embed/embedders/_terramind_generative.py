@@ -18,14 +18,15 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from rs_embed._optional import require
 from rs_embed._terratorch import leaving_no_trace, load_terratorch
 from rs_embed.embedders._networks import RANDOM_NOTE, RANDOM_SEED
 from rs_embed.embedders._weights import load_strict, locate, read_state_dict
-from rs_embed.embedders.base import Network
+from rs_embed.embedders.base import ModelRequest, Network
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.cards.terramind_tokens import DECODER_DEPTHS, PATCH_PX, TOKENS, TokenFacts
 from rs_embed.encoders.terramind_embeddings import MODALITIES
-from rs_embed.errors import SpecError
+from rs_embed.errors import BandMismatch, SpecError
 from rs_embed.settings import LibrarySettings
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -155,7 +156,7 @@ def _masked(name: str, values: Tensor, device: torch.device) -> dict[str, Tensor
 @contextmanager
 def own_random_numbers(seed: int | None = None) -> Iterator[None]:
     """Whatever the block draws or seeds, the random numbers of the process go on as if it had not been there."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    devices = list(range(torch.cuda.device_count()))
     with _ONE_AT_A_TIME, torch.random.fork_rng(devices=devices):
         if seed is not None:
             torch.manual_seed(seed)
@@ -174,9 +175,23 @@ def require_generative(card: ModelCard, what: str) -> None:
             f"{card.id} cannot do that: {what} wants a model with a decoder.",
             fix="use terramind_1_0_tiny, _small, _base or _large",
         )
-    from rs_embed._optional import require
-
     require("terratorch", extra="terratorch")
+
+
+def require_all_bands(request: ModelRequest, what: str) -> None:
+    """Refuse imagery of some bands only: the decoder was trained with all of them.
+
+    Raises:
+        BandMismatch: Others than the card's, or in another order.
+    """
+    for modality, sensor in request.inputs:
+        if sensor.bands != modality.sensor.bands:
+            raise BandMismatch(
+                f"{what} takes all bands of {modality.name}, in the model's order.",
+                wanted=", ".join(modality.sensor.bands),
+                found=", ".join(sensor.bands),
+                fix="leave `bands` and `sensor` out, or give a sensor with these bands",
+            )
 
 
 def pick_state(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
@@ -269,15 +284,14 @@ def load_tokenizer(facts: TokenFacts, *, ckpt: Path | None, pretrained: bool, de
 
     Raises:
         MissingDependency: TerraTorch is not installed.
-        WeightsError: The weights are missing, unreachable, corrupt, or those of another model.
+        WeightsError: They are missing, unreachable, corrupt, or those of another model.
     """
     settings = LibrarySettings.read()
     if pretrained:  # before the import: what is wrong with the file is told at once
         file = locate(facts.weights, ckpt=ckpt, offline=settings.offline, cache_dir=settings.cache_dir)
         state = read_state_dict(file.path)
-    registry = load_terratorch().full_models
     with own_random_numbers(RANDOM_SEED), leaving_no_trace():
-        module = registry.build(facts.tokenizer)
+        module = load_terratorch().full_models.build(facts.tokenizer)
     if not pretrained:
         random_values(module)
         return Tokenizer(facts, Network(module.to(device), f"random:{RANDOM_SEED}", RANDOM_NOTE))

@@ -22,6 +22,7 @@ from rs_embed.embedders.onthefly_terramind_tim import (
     check_thinking,
     imagined_names,
     sampling_of,
+    thinking_facts,
 )
 from rs_embed.encoders.terramind import TerraMindEncoder, filter_state
 from rs_embed.encoders.tokens import Tokens
@@ -207,7 +208,9 @@ class TerraMindEmbedder(Embedder):
             {"layer": layer, "modality": name, "start": dim * place, "stop": dim * (place + 1)}
             for place, (layer, name) in enumerate(product(self._layers, whose))
         ]
-        facts: dict[str, JsonValue] = (
-            {"imagined": list(imagined_names(self.request))} if names[len(self.request.inputs) :] else {}
-        )
-        return {"merge_method": self._knobs.merge_method, "layers": list(self._layers), "channels": channels, **facts}
+        return {
+            "merge_method": self._knobs.merge_method,
+            "layers": list(self._layers),
+            "channels": channels,
+            **thinking_facts(self.request),
+        }

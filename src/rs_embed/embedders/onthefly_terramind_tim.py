@@ -4,9 +4,11 @@ Source: terratorch 1.2.11, models/backbones/terramind/model/terramind_tim.py; pa
 """
 
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from typing import cast
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor, nn
 
 from rs_embed.embedders._networks import RANDOM_NOTE, RANDOM_SEED, KeyFilter, published_state
@@ -16,6 +18,7 @@ from rs_embed.embedders._terramind_generative import (
     own_random_numbers,
     pick_state,
     random_values,
+    require_all_bands,
     require_generative,
 )
 from rs_embed.embedders._weights import load_strict
@@ -23,7 +26,7 @@ from rs_embed.embedders.base import ModelRequest, Network
 from rs_embed.embedders.cards.terramind import TerraMindKnobs
 from rs_embed.embedders.cards.terramind_tokens import TOKENS
 from rs_embed.encoders.layers import Encoder
-from rs_embed.errors import BandMismatch, SpecError
+from rs_embed.errors import SpecError
 from rs_embed.settings import LibrarySettings
 
 
@@ -63,6 +66,12 @@ def sampling_of(knobs: TerraMindKnobs) -> Sampling:
     return Sampling(knobs.tim_seed, knobs.tim_decoding_steps, knobs.tim_temperature, knobs.tim_top_p, knobs.tim_top_k)
 
 
+def thinking_facts(request: ModelRequest) -> dict[str, JsonValue]:
+    """For the metadata: what was imagined, and whose code imagined it."""
+    imagined = imagined_names(request)
+    return {"imagined": list(imagined), "terratorch": version("terratorch")} if imagined else {}
+
+
 def check_thinking(request: ModelRequest) -> None:
     """Refuse what the model that imagines was not trained for.
 
@@ -81,14 +90,7 @@ def check_thinking(request: ModelRequest) -> None:
             f"Wanted modalities that are given or imagined, found both: {', '.join(both)}.",
             fix="leave them out of tim_modalities, or of modality",
         )
-    for modality, sensor in request.inputs:
-        if sensor.bands != modality.sensor.bands:
-            raise BandMismatch(
-                f"Thinking in modalities takes all bands of {modality.name}, in the model's order.",
-                wanted=", ".join(modality.sensor.bands),
-                found=", ".join(sensor.bands),
-                fix="leave `bands` and `sensor` out, or tim_modalities",
-            )
+    require_all_bands(request, "Thinking in modalities")
 
 
 def build_thinking(

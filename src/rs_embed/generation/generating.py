@@ -11,7 +11,7 @@ from rs_embed.bands import did_you_mean
 from rs_embed.embedders.cards.terramind import TokenModality
 from rs_embed.embedders.cards.terramind_tokens import DECODER_DEPTHS, MAP_NAMES, MAPS
 from rs_embed.embedders.catalog import get_card
-from rs_embed.errors import BandMismatch, KnobError, SpecError, WeightsNotFound
+from rs_embed.errors import KnobError, SpecError, WeightsNotFound
 from rs_embed.generation.result import Generated
 from rs_embed.specs import OutputSpec, SpatialSpec, TemporalSpec
 
@@ -75,7 +75,7 @@ def generate(
         MissingDependency: The extra `terratorch` is not installed.
         RSEmbedError: One typed error per thing that can be wrong; see `rs_embed.errors`.
     """
-    from rs_embed.embedders._terramind_generative import Sampling, require_generative  # loads torch
+    from rs_embed.embedders._terramind_generative import Sampling, require_all_bands, require_generative  # loads torch
     from rs_embed.generation.work import Options, work
 
     outputs = _outputs(output_modalities)
@@ -84,7 +84,10 @@ def generate(
     own = {**_knobs_of_generation(knobs), "normalize": "terramind_stats"}
     call = Call(card, OutputSpec.pooled(), sensor, given, None, "tile", device, "fp32", own)
     require_generative(call.request.card, "generation")  # another one, where model_key names it
-    _require_all_bands(call, outputs)
+    both = [name for name in MAP_NAMES if name in call.request.modality_names and name in outputs]
+    if both:
+        raise SpecError(f"Wanted {both[0]} given or generated, found both.", fix="leave it out of one of them")
+    require_all_bands(call.request, "Generation")
     sampling = Sampling(
         require_whole("seed", seed, 0, 2**31),
         require_whole("decoding_steps", decoding_steps, 1, 196),
@@ -142,17 +145,3 @@ def _knobs_of_generation(knobs: Mapping[str, KnobValue]) -> Mapping[str, KnobVal
 
 def _with_maps(card: "ModelCard") -> "ModelCard":
     return replace(card, modalities=(*card.modalities, *MAPS)) if card.model_key in DECODER_DEPTHS else card
-
-
-def _require_all_bands(call: Call, outputs: Sequence[str]) -> None:
-    both = [modality.name for modality, _ in call.request.inputs if modality in MAPS and modality.name in outputs]
-    if both:
-        raise SpecError(f"Wanted {both[0]} given or generated, found both.", fix="leave it out of one of them")
-    for modality, sensor in call.request.inputs:
-        if sensor.bands != modality.sensor.bands:
-            raise BandMismatch(
-                f"Generation takes all bands of {modality.name}, in the model's order.",
-                wanted=", ".join(modality.sensor.bands),
-                found=", ".join(sensor.bands),
-                fix="leave `sensor` out, or give one with these bands",
-            )

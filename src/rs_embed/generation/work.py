@@ -28,10 +28,9 @@ from rs_embed.generation.networks import Networks, networks_for
 from rs_embed.generation.raster import GeneratedRaster, require_classes
 from rs_embed.generation.result import Generated, GenerationMeta, fingerprint_of
 from rs_embed.generation.tiles import Diffusion, at_limit, decode_tiles, stitch_ids, tile_seed, to_pixels
-from rs_embed.geo import densified, project
 from rs_embed.pipeline.plan import Plan
 from rs_embed.pipeline.prepare import fetch_checked
-from rs_embed.pipeline.readout import input_meta
+from rs_embed.pipeline.readout import input_meta, touches
 from rs_embed.specs import Region, SpatialSpec
 
 PACKAGES = {"rs_embed": "eo-rs-embed", "torch": "torch", "numpy": "numpy", "terratorch": "terratorch"}
@@ -201,10 +200,6 @@ def _inside(
     """Nodata outside of a polygon; in a box, everything."""
     if not isinstance(spatial, Region) or geobox is None:
         return pixels
-    from rasterio.features import geometry_mask  # only regions need rasterio here
-
-    rings = [np.stack(project(*densified(ring), spatial.crs, str(geobox.crs)), axis=1) for ring in spatial.polygon]
-    polygon = {"type": "Polygon", "coordinates": [ring.tolist() for ring in rings]}
-    outside = geometry_mask([polygon], geobox.shape, geobox.affine, all_touched=True)
+    outside = ~touches(spatial, geobox)
     pixels[:, outside] = 0 if pixels.dtype == np.uint8 else np.nan
     return pixels

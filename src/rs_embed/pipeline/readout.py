@@ -70,7 +70,7 @@ def _grid(one: Prepared, whole: Tokens, embedder: Embedder) -> tuple[NDArray[np.
     data = merged[:, :rows, :cols].contiguous().numpy()
     geobox = _token_geobox(one, (merged.shape[1], merged.shape[2]), (rows, cols))
     if isinstance(one.item.spatial, Region) and geobox is not None:
-        data[:, ~_touches(one.item.spatial, geobox)] = np.nan
+        data[:, ~touches(one.item.spatial, geobox)] = np.nan
     return data, geobox
 
 
@@ -112,13 +112,13 @@ def _region_tokens(one: Prepared, region: Region, layout: TokenLayout) -> Tensor
     for grid in layout.grids:
         cells = (grid.height, grid.width)
         geobox = _token_geobox(one, cells, cells)
-        mask = np.ones(cells, bool) if geobox is None else _touches(region, geobox)
+        mask = np.ones(cells, bool) if geobox is None else touches(region, geobox)
         masks.append(torch.from_numpy(mask).flatten())
     return torch.cat(masks)
 
 
-def _touches(region: Region, geobox: GeoBox) -> NDArray[np.bool_]:
-    """`[H, W]`: cells that the polygon touches."""
+def touches(region: Region, geobox: GeoBox) -> NDArray[np.bool_]:
+    """`[H, W]`: cells, or pixels, that the polygon touches."""
     from rasterio.features import geometry_mask  # only regions need rasterio here
 
     rings = [np.stack(project(*densified(ring), region.crs, str(geobox.crs)), axis=1) for ring in region.polygon]
