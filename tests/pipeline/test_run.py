@@ -140,7 +140,9 @@ def test_results_stack_and_make_a_table_with_holes_where_items_failed():
 
 def test_thousands_of_results_are_printed_in_one_line():
     done = [result for _, result in run(plan_of(FieldProvider(), 1))]
-    text = repr(Embeddings([*done * 1000, Failure(1000, "fetch", NoImagery("none"))], ids=[str(i) for i in range(1001)]))
+    text = repr(
+        Embeddings([*done * 1000, Failure(1000, "fetch", NoImagery("none"))], ids=[str(i) for i in range(1001)])
+    )
     assert text == f"Embeddings(1001, 1 failed, the first: {done[0]!r})"
 
 
