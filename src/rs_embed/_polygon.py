@@ -85,4 +85,4 @@ def _is_flat(points: Sequence[tuple[float, float]]) -> bool:
     near = [(x - west, y - south) for x, y in points]
     width, height = (max(axis) for axis in zip(*near, strict=True))
     area = sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in pairwise(near)) / 2
-    return abs(area) <= 1e-9 * width * height
+    return bool(abs(area) <= 1e-9 * width * height)

@@ -100,9 +100,12 @@ def _around_outline(spatial: BBox | Region, scale_m: float) -> GeoBox:
     epsg = _utm_of(spatial.crs) or utm_epsg(_middle_longitude(lons), float(lats.min() + lats.max()) / 2)
     east, north = project(xs, ys, spatial.crs, f"EPSG:{epsg}")
     if epsg not in (_UPS_NORTH, _UPS_SOUTH) and np.abs(east - _FALSE_EASTING_M).max() > MAX_EASTING_OFFSET_M:
+        across = isinstance(spatial, Region) and np.ptp(lons) > 180
         raise SpecError(
             f"{spatial!r} is too wide for one UTM zone (EPSG:{epsg}): distances would be off by over 0.5 %.",
-            fix="split it into boxes of at most 6 degrees of longitude and call get_embeddings",
+            fix="cut it at the antimeridian, or give a BBox, which may cross it"
+            if across
+            else "split it into boxes of at most 6 degrees of longitude and call get_embeddings",
         )
     edges = east.min(), north.min(), east.max(), north.max()
     tolerance = 1e-6  # pixels: a box on the grid keeps its edges in spite of rounding

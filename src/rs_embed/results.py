@@ -39,6 +39,10 @@ class Embeddings(list[Result]):
         self.ids = tuple(ids)
         """What each place is called: as the table says, or its number."""
 
+    def __repr__(self) -> str:
+        first = f", the first: {self[0]!r}" if self else ""
+        return f"Embeddings({len(self)}, {len(self.failures)} failed{first})"
+
     @property
     def failures(self) -> list[Failure]:
         """The items that could not be done."""

@@ -220,8 +220,9 @@ def _knob_error(family: type[Knobs], error: ValidationError, keywords: Mapping[s
     name = str(first["loc"][0]) if first["loc"] else "?"
     word = next((word for word in keywords if family.SYNONYMS.get(word, word) == name), None)
     variables = [variable for variable, field in family.variables().items() if field == name]
-    variable = next((v for v in variables if v in os.environ), variables[0] if variables else name)
-    place, value = (word, keywords[word]) if word else (variable, os.environ.get(variable))
+    stated = set_variables()
+    variable = next((v for v in variables if v in stated), variables[0] if variables else name)
+    place, value = (word, keywords[word]) if word else (variable, stated.get(variable))
     said = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     wanted = "a path" if first["type"] == "path_type" else said
     return KnobError(

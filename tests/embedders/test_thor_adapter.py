@@ -224,6 +224,7 @@ def test_variables_are_knobs_and_keywords_win(thor_tiny_checkpoint, dn, monkeypa
 @pytest.mark.parametrize(
     ("variable", "value", "says"),
     [
+        ("rs_embed_thor_img", "wide", "found 'wide'"),
         ("RS_EMBED_THOR_IMG", "abc", "RS_EMBED_THOR_IMG"),
         ("RS_EMBED_THOR_GROUP_MERGE", "foo", "'mean', 'sum' or 'concat', found 'foo'"),
         ("RS_EMBED_THOR_GROUP_MERG", "mean", "did you mean 'RS_EMBED_THOR_GROUP_MERGE'"),

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from conftest import GOLDEN, read_arrays, read_config
+from golden_cases import GOLDEN, read_arrays, read_config
 from safetensors.torch import load_file
 from torch import Tensor
 

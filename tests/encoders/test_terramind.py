@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jaxtyping
 import pytest
 import torch
-from conftest import GOLDEN, read_arrays, read_config
+from golden_cases import GOLDEN, read_arrays, read_config
 from safetensors.torch import load_file
 
 from rs_embed.embedders._vit_mae_utils import pool, to_grid

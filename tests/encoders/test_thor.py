@@ -9,7 +9,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 import torch
-from conftest import CASES, GOLDEN, Case, golden_encoder, read_arrays, read_config, read_weights
+from golden_cases import CASES, GOLDEN, Case, golden_encoder, read_arrays, read_config, read_weights
 from safetensors.torch import load_file
 
 from rs_embed.embedders._vit_mae_utils import pool, to_grid

@@ -138,6 +138,14 @@ def test_results_stack_and_make_a_table_with_holes_where_items_failed():
     assert [failure.index for failure in results.failures] == [1]
 
 
+def test_thousands_of_results_are_printed_in_one_line():
+    done = [result for _, result in run(plan_of(FieldProvider(), 1))]
+    text = repr(
+        Embeddings([*done * 1000, Failure(1000, "fetch", NoImagery("none"))], ids=[str(i) for i in range(1001)])
+    )
+    assert text == f"Embeddings(1001, 1 failed, the first: {done[0]!r})"
+
+
 def test_what_has_no_common_shape_is_not_stacked():
     done = [result for _, result in run(plan_of(FieldProvider(), 1))]
     grid = [result for _, result in run(plan_of(FieldProvider(), 1, OutputSpec.grid()))]

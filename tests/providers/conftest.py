@@ -9,7 +9,6 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 
-S2_BANDS = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B11", "B12")
 NORTH_WEST = (600_000.0, 5_300_000.0)
 
 MakeRaster = Callable[..., Path]

@@ -10,10 +10,10 @@ import pytest
 import rasterio
 import rasterio.shutil
 from asking import L1C, RGB, S1, S1_FLOAT, S2, ask, grid
-from conftest import S2_BANDS
 from pyproj import CRS
 
 from rs_embed.bands import Unit
+from rs_embed.embedders.cards.thor import S2_BANDS_12 as S2_BANDS
 from rs_embed.errors import (
     BandMismatch,
     NoImagery,

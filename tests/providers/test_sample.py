@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import rasterio
 from asking import L1C, S1, S1_FLOAT, S2, ask
-from conftest import S2_BANDS
 
+from rs_embed.embedders.cards.thor import S2_BANDS_12 as S2_BANDS
 from rs_embed.errors import OutsideCoverage, SensorNotOffered
 from rs_embed.geo import geobox_for
 from rs_embed.providers.base import Query

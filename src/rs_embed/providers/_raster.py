@@ -209,11 +209,10 @@ def whole_or_usual(*, whole: bool) -> Callable[[float], Resampling]:
 
 def pixels_brought(grid: GeoBox, geobox: GeoBox, *, whole: bool) -> tuple[float, str]:
     """Size of a raster's pixels in metres of `geobox`, and how `read_stored` brings them there ("": as they are)."""
-    ratio = finer_by(grid, geobox)
-    size_m = round(pixel_size_m(geobox) / ratio, 2)
     if whole_pixel_shift(grid, geobox) is not None:
-        return size_m, ""
-    return size_m, _WORDS[whole_or_usual(whole=whole)(ratio)]
+        return pixel_size_m(geobox), ""
+    ratio = finer_by(grid, geobox)
+    return round(pixel_size_m(geobox) / ratio, 2), _WORDS[whole_or_usual(whole=whole)(ratio)]
 
 
 def read_open(dataset: rasterio.DatasetReader, grid: GeoBox, geobox: GeoBox, take: Take) -> NDArray[np.float32]:

@@ -276,11 +276,8 @@ def mask_nodata(
 
 
 def _lookalikes(values: Pixels, unit: Unit) -> NDArray[np.bool_]:
-    found = np.abs(values) > LARGEST_VALUE
-    for fill in NODATA_LOOKALIKES:
-        found |= values == fill
-    beyond = (values < _FLOORS.get(unit, -np.inf)) | (values > _CEILINGS.get(unit, np.inf))
-    beyond &= ~found
+    found = (np.abs(values) > LARGEST_VALUE) | np.isin(values, NODATA_LOOKALIKES)
+    beyond = ~found & ((values < _FLOORS.get(unit, -np.inf)) | (values > _CEILINGS.get(unit, np.inf)))
     valid = np.isfinite(values) & ~found
     if 2 * beyond.sum() < valid.sum():  # a majority is no fill value but another unit
         found |= beyond
