@@ -1,6 +1,7 @@
 """Shared by the whole suite: array shapes in annotations are checked, and the environment is the tests' own."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ from jaxtyping import install_import_hook
 
 # Before anything imports these modules: from here on beartype checks every annotated shape.
 install_import_hook(["rs_embed.encoders", "rs_embed.embedders._vit_mae_utils"], "beartype.beartype")
+
+# A shell makes what it starts in the background deaf to Ctrl-C, and all processes started from there inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
