@@ -1,0 +1,75 @@
+"""Jobs that can be stopped, and threads that nobody waits for."""
+
+import gc
+import os
+import threading
+import time
+import weakref
+
+import pytest
+
+from rs_embed._stopping import Stop, Stopped, Threads, current, sleep
+
+
+def test_a_job_inside_of_another_ends_with_it_but_not_the_other_way_round():
+    outer = Stop()
+    inner, other = Stop(outer), Stop(outer)
+    inner.set()
+    assert inner.is_set and not outer.is_set and not other.is_set
+    outer.set()
+    assert other.is_set and Stop(outer).is_set
+
+
+def test_work_is_done_for_the_job_of_the_thread_that_submits_it():
+    threads, stop = Threads(1, "test"), Stop()
+    with stop.here():
+        asked = threads.submit(current)
+    assert asked.result() is stop
+    assert threads.submit(current).result() is current() is not stop
+
+
+def test_stopping_ends_a_wait_at_once_and_what_has_not_begun_never_begins():
+    threads, stop, begun = Threads(1, "test"), Stop(), threading.Event()
+
+    def wait():
+        begun.set()
+        sleep(3600)
+
+    with stop.here():
+        waiting, later = threads.submit(wait), threads.submit(int)
+    begun.wait()
+    stop.set()
+    for future in (waiting, later):
+        with pytest.raises(Stopped):
+            future.result(timeout=60)
+
+
+def test_no_more_threads_are_started_than_there_is_work():
+    threads = Threads(8, "test-few")
+    for _ in range(20):
+        threads.submit(int).result()
+    named = [one for one in threading.enumerate() if one.name.startswith("test-few")]
+    assert len(named) <= 2  # one may not have come back for more yet
+
+
+def test_threads_end_when_nobody_holds_the_pool():
+    threads = Threads(2, "test-end")
+    threads.submit(int).result()
+    gone = weakref.ref(threads)
+    del threads
+    gc.collect()
+    assert gone() is None
+    deadline = time.monotonic() + 60
+    while any(one.name.startswith("test-end") for one in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_pool_works_in_a_forked_process():
+    threads = Threads(2, "test-fork")
+    assert threads.submit(os.getpid).result() == os.getpid()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if threads.submit(os.getpid).result(timeout=60) == os.getpid() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
