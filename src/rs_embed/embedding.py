@@ -53,6 +53,8 @@ class InputMeta(BaseModel):
     notes: tuple[str, ...]
     clear_observations: float | None = None
     """Mean number of valid, unmasked observations per pixel and frame; `None` where that is not known."""
+    clipped_fraction: float | None = None
+    """Share of the values that lay beyond what the model was trained on and were clipped; `None`: not counted."""
 
 
 class Channels(BaseModel):

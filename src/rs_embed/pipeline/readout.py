@@ -173,8 +173,8 @@ def _meta(one: Prepared, geobox: GeoBox | None, layout: TokenLayout, job: Job) -
     )
 
 
-def input_meta(chip: Chip, name: str, sensor: SensorSpec) -> InputMeta:
-    """What a modality of the input was."""
+def input_meta(chip: Chip, name: str, sensor: SensorSpec, clipped: float | None = None) -> InputMeta:
+    """What a modality of the input was, and which share of its values was clipped, if that was counted."""
     return InputMeta(
         modality=name,
         collection=chip.source.collection,
@@ -198,6 +198,7 @@ def input_meta(chip: Chip, name: str, sensor: SensorSpec) -> InputMeta:
         orbit_pass=sensor.orbit_pass,
         notes=chip.source.notes,
         clear_observations=chip.source.clear_observations,
+        clipped_fraction=clipped,
     )
 
 
