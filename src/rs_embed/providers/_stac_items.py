@@ -9,6 +9,7 @@ import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+from rs_embed._redact import cause_of
 from rs_embed.errors import ReadError, SpecError
 from rs_embed.providers._declared import parse_time
 from rs_embed.providers._grids import bounds_deg, is_outside
@@ -83,7 +84,7 @@ def read_item(told: Mapping[str, object], held: StacCollection) -> Item:
             f"Wanted a STAC item, found one that cannot be read: {error!r}",
             item=told.get("id"),
             fix="report this: the catalogue answered something else than STAC",
-        ) from error
+        ) from cause_of(error)
 
 
 def _item(told: Mapping[str, object], held: StacCollection) -> Item:
