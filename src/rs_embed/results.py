@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rs_embed._redact import redacted
 from rs_embed.embedding import Embedding
 from rs_embed.errors import InputError
 
@@ -25,7 +26,7 @@ class Failure:
     error: Exception
 
     def __str__(self) -> str:
-        return f"{self.stage}: {type(self.error).__name__}: {self.error}"
+        return redacted(f"{self.stage}: {type(self.error).__name__}: {self.error}")
 
 
 Result = Embedding | Failure

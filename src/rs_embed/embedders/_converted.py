@@ -9,7 +9,6 @@ damage, not malice: who may write there may replace the hub's file too.
 
 import hashlib
 import json
-import logging
 import os
 import time
 from collections.abc import Mapping
@@ -22,9 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rs_embed._redact import logger
 from rs_embed._room import require_room
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 RULE = 1
 """Raised when a key filter comes to make other numbers of the same file."""
 ABANDONED_S = 86_400

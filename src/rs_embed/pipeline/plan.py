@@ -10,6 +10,7 @@ from typing import TypedDict
 from odc.geo.geobox import GeoBox
 from pydantic import JsonValue
 
+from rs_embed._redact import redacted
 from rs_embed.embedders._framing import Prep
 from rs_embed.embedders.base import Embedder, ModelRequest
 from rs_embed.embedders.card import Modality
@@ -190,7 +191,7 @@ def job_facts(job: Job) -> JobFacts:
         output=asdict(job.output),
         prep=job.prep,
         precision=job.request.precision,
-        provider=job.provider.identity(),
+        provider=redacted(job.provider.identity()),
     )
 
 

@@ -15,6 +15,7 @@ from rs_embed.providers._units import (
     OPTICAL,
     Pixels,
     declared_unit,
+    judge_offset,
     mask_nodata,
     recognise_unit,
     refuse_implausible,
@@ -151,6 +152,9 @@ def _converted(values: Pixels, codings: list[_Coding], wanted: Unit, where: str)
     if unit is Unit.DN and not harmonised:
         notes.append(f"{where}: offset of processing baseline 04.00 not stated, DN taken as 0-based.")
     converted = convert(values, unit, wanted)
+    if wanted is Unit.DN:
+        fix = "leave offset out" if shifted else "give DN from 0: subtract nothing, or 1000 once"
+        notes += judge_offset(converted, where, fix=fix)
     return converted, notes + list(warn_of_oddities(converted, wanted, where, harmonised=harmonised))
 
 

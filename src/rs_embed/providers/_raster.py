@@ -18,6 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
+from rs_embed._redact import cause_of
 from rs_embed.errors import ReadError
 from rs_embed.geo import pixel_size_m
 from rs_embed.providers import lexicon
@@ -71,7 +72,7 @@ def _reading(path: str) -> Iterator[None]:
         raise ReadError(
             f"Wanted a raster that GDAL {rasterio.__gdal_version__} can read, found {path}: {cause}",
             fix=_ZARR_FIX if _is_store(path) else "check that the file is whole, for example with gdalinfo -checksum",
-        ) from error
+        ) from cause_of(error)
 
 
 def read_headers(path: str | Path) -> tuple[Header, ...]:

@@ -8,6 +8,7 @@ import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+from rs_embed._redact import cause_of
 from rs_embed.errors import ReadError, SpecError
 from rs_embed.providers._declared import parse_time
 from rs_embed.providers._grids import bounds_deg, is_outside
@@ -106,7 +107,7 @@ def read_item(told: Mapping[str, object], held: StacCollection, base: str | None
             f"Expected a STAC item, got one that cannot be read: {error!r}",
             item=told.get("id"),
             fix="report this: the catalogue answered something else than STAC",
-        ) from error
+        ) from cause_of(error)
 
 
 def _own_link(told: Mapping[str, object]) -> str | None:

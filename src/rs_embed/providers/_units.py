@@ -32,6 +32,13 @@ FEWEST_PIXELS_TO_JUDGE = 256
 NODATA_LOOKALIKES = (-9999.0, -32768.0, -32767.0)
 UNHARMONISED_DN = 900.0, 2500.0
 """Where the darkest band of an unharmonised chip starts: +1000 and up to 0.15; brighter is cloud, snow or sand."""
+OVER_SUBTRACTED_DN = -200.0
+"""Reflectance -0.02. Dark water and shadow end a little below 0 once the right offset is removed, by a hundredth at
+most; where 1000 is taken that was not in, all that is darker than reflectance 0.08 ends below this."""
+MANY_OVER_SUBTRACTED = 0.05
+"""Share of a band's pixels so low that is worth a warning."""
+BANDS_TO_BE_SURE = 2
+"""One band may be spoilt; that the medians of two lie there has no other reason."""
 OPTICAL = (Unit.DN, Unit.REFLECTANCE)
 _FLOORS = {Unit.DN: LOWEST_DN, Unit.DB: LOWEST_DB}
 _CEILINGS = {Unit.DN: HIGHEST_DN}
@@ -238,6 +245,46 @@ def warn_of_oddities(values: Pixels, unit: Unit, where: str, *, harmonised: bool
                 "were still in. If so, subtract 1000 (for a file: offset=-1000)."
             )
     return _warned(notes)
+
+
+def judge_offset(values: Pixels, where: str, *, fix: str) -> tuple[str, ...]:
+    """Refuse or warn of Sentinel-2 DN from which an offset was taken that was not in them.
+
+    It goes by negative pixels, so a chip of bright ground alone passes: nothing in it tells.
+
+    Args:
+        values: `[C, H, W]` as 0-based DN, after the offset, NaN where nodata.
+        where: For the messages.
+        fix: What the user should say instead, for example "LocalRasters(path, offset=0)".
+
+    Returns:
+        What was warned of, for `Source.notes`.
+
+    Raises:
+        UnitMismatch: It is certain: medians of two bands (or of the only one) lie far below 0.
+    """
+    bands = [seen for seen in map(_seen, values[:, None]) if seen.size]
+    if not any(float(seen.min()) < OVER_SUBTRACTED_DN for seen in bands):
+        return ()
+    shares = [float(np.mean(seen < OVER_SUBTRACTED_DN)) for seen in bands]
+    below = sum(share > 0.5 for share in shares)
+    if below >= min(BANDS_TO_BE_SURE, len(bands)):
+        raise UnitMismatch(
+            f"Expected 0-based Sentinel-2 DN, got medians under {OVER_SUBTRACTED_DN:g} in {below} of {len(bands)} "
+            "bands: an offset was subtracted that was not in them.",
+            medians=", ".join(f"{np.median(seen):.0f}" for seen in bands),
+            where=where,
+            fix=fix,
+        )
+    judged = [share for share, seen in zip(shares, bands, strict=True) if seen.size >= FEWEST_PIXELS_TO_JUDGE]
+    if max(judged, default=0.0) <= MANY_OVER_SUBTRACTED:
+        return ()
+    return _warned(
+        [
+            f"{where}: {max(judged):.0%} of the DN of a band lie under {OVER_SUBTRACTED_DN:g}, as if an offset were "
+            f"subtracted that was not in them. If so: {fix}."
+        ]
+    )
 
 
 def mask_nodata(

@@ -18,7 +18,7 @@ from rs_embed.errors import BandMismatch, InputError, NoValidPixels, SensorNotOf
 from rs_embed.providers._composite import composite, refuse_cloud_mask
 from rs_embed.providers._declared import parse_time
 from rs_embed.providers._series import mean_time
-from rs_embed.providers._units import Pixels, check_plausible, mask_nodata
+from rs_embed.providers._units import Pixels, check_plausible, judge_offset, mask_nodata
 from rs_embed.providers.base import Query
 from rs_embed.specs import SensorSpec
 
@@ -247,6 +247,8 @@ def _checked(stored: NDArray[np.generic], units: tuple[Unit, ...], where: str) -
         index = slice(None) if all(same) else np.flatnonzero(same)  # a slice is not copied
         masked, lost = mask_nodata(values[index], unit, where)
         notes += lost
+        if unit is Unit.DN:
+            notes += judge_offset(masked, where, fix="subtract 1000 only where it is in, and once")
         notes += check_plausible(masked, unit, where, stored=stored.dtype)
         values[index] = masked
     return values, notes
