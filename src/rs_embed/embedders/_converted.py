@@ -9,7 +9,6 @@ damage, not malice: who may write there may replace the hub's file too.
 
 import hashlib
 import json
-import logging
 import os
 import time
 from dataclasses import dataclass
@@ -21,10 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from rs_embed._redact import logger
 from rs_embed._room import require_room
 from rs_embed.embedders._layout import Picked
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 RULE = 1
 """Raised when a key filter comes to make other numbers of the same file."""
 NOTE = "note"
