@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rs_embed import _hints
 from rs_embed.bands import did_you_mean
 from rs_embed.errors import KnobError
 from rs_embed.specs import Sampling
@@ -26,6 +27,12 @@ class Knobs(BaseModel):
     """How the variables of the family start."""
     SYNONYMS: ClassVar[Mapping[str, str]] = {}
     """A second name -> the field that it means, as keyword and as variable."""
+    NONE_IS: ClassVar[Mapping[str, str]] = {}
+    """Fields whose keyword `None` is a value, by the authors' meaning of it; of others it is no value."""
+    HINTS: ClassVar[Mapping[str, str]] = {}
+    """A keyword that there is not -> what says the same."""
+    ARGUMENTS: ClassVar[tuple[str, ...]] = ()
+    """Words beside the keywords that may have been misspelt."""
     checked: ClassVar[str] = PREFIX
     """Variables that start so are checked for spelling whenever the family is read."""
 
@@ -40,11 +47,12 @@ class Knobs(BaseModel):
         for name in keywords or {}:
             if name not in words:
                 raise KnobError(
-                    f"Wanted a known keyword, found {name!r}.",
+                    f"Expected a known keyword, got {name!r}.",
                     known=", ".join(sorted(words)),
-                    fix=did_you_mean(name, words),
+                    fix=cls.HINTS.get(name) or did_you_mean(name, [*words, *cls.ARGUMENTS]),
                 )
-        given = {name: value for name, value in (keywords or {}).items() if value is not None}
+        stated = {name: cls.NONE_IS.get(name) if value is None else value for name, value in (keywords or {}).items()}
+        given = {name: value for name, value in stated.items() if value is not None}
         check_environment(cls.checked)
         try:
             return cls.model_validate(cls._by_field(given))
@@ -79,6 +87,9 @@ class Knobs(BaseModel):
 
 class ModelKnobs(Knobs):
     """Knobs that every model has."""
+
+    HINTS: ClassVar[Mapping[str, str]] = _hints.HINTS
+    ARGUMENTS: ClassVar[tuple[str, ...]] = _hints.ARGUMENTS
 
     modality: Annotated[str | None, Field(description="what the model is fed, such as s2+s1")] = None
     min_valid_fraction: Annotated[
