@@ -1,3 +1,3 @@
-"""The name of the THOR authors' extension, for their scripts and configs: importing it registers our THOR and AnySat."""
+"""The name of the THOR authors' extension, for their scripts and configs: it registers our THOR and AnySat."""
 
 import rs_embed.terratorch  # noqa: F401
