@@ -30,8 +30,8 @@ InputArrays = SupportsArray | Mapping[str, SupportsArray]
 Sensors = SensorSpec | Mapping[str, SensorSpec] | None
 Modalities = str | Sequence[str] | None
 Bands = Sequence[str] | Mapping[str, Sequence[str]] | None
-Dates = Sequence[str | date | datetime] | Mapping[str, Sequence[str | date | datetime]]
-"""When each frame of the arrays was acquired, `[T]`; or a mapping modality -> dates."""
+Dates = Sequence[str | date | datetime | int] | Mapping[str, Sequence[str | date | datetime | int]]
+"""When each frame of the arrays was acquired, `[T]`: moments or days of the year; or a mapping modality -> dates."""
 Units = Unit | str | Mapping[str, Unit | str]
 """Of the values of the arrays; or a mapping modality -> unit."""
 _DATES = 'dates=["2022-06-01", ...]'
@@ -150,8 +150,9 @@ def provider_of(
         )
     from rs_embed.providers.arrays import ArrayProvider
 
-    if isinstance(dates, str | date):
-        raise SpecError(f"Wanted a list of dates, found {dates!r}.", fix=f"dates=[{str(dates)!r}]")
+    if isinstance(dates, str | date | int):
+        one = dates if isinstance(dates, int) else str(dates)
+        raise SpecError(f"Expected a list of dates, got {dates!r}.", fix=f"dates=[{one!r}]")
     series = [modality.name for modality, _ in call.request.inputs if modality.is_series]
     if dates is None and series:
         raise InputError(f"Wanted the date of each frame of {', '.join(series)}, found none.", fix=_DATES)
