@@ -55,6 +55,8 @@ class InputMeta(BaseModel):
     notes: tuple[str, ...]
     clear_observations: float | None = None
     """Mean number of valid, unmasked observations per pixel and frame; `None` where that is not known."""
+    clipped_fraction: float | None = None
+    """Share of the values that lay beyond what the model was trained on and were clipped; `None`: not counted."""
 
 
 class Channels(BaseModel):
@@ -124,7 +126,7 @@ class Meta(BaseModel):
     weights: str
     """Identity of the weights: hub or file and sha256, `random:<seed>`, `bundled:...` or `precomputed:...`."""
     weights_note: str | None
-    """A warning that must travel with the numbers."""
+    """That they are random; or what the file holds beside them, and in which precision."""
     knobs: dict[str, JsonValue]
     """Every knob that was in force."""
     model: dict[str, JsonValue]
@@ -138,6 +140,11 @@ class Meta(BaseModel):
 
     Rasters count by path, size and time of change; arrays, the sample and weights by content.
     """
+
+    @property
+    def warning(self) -> str | None:
+        """What must be seen wherever the numbers are shown: that weights are random."""
+        return self.weights_note if self.weights.startswith("random:") else None
 
     def flat(self) -> dict[str, object]:
         """Fields, and the entries of `model` beside them, in one dictionary."""
@@ -185,7 +192,7 @@ class Embedding:
 
     def __repr__(self) -> str:
         place = "no place" if self.geobox is None else f"{self.geobox.crs}"
-        note = f", {self.meta.weights_note}" if self.meta.weights_note else ""
+        note = f", {self.meta.warning}" if self.meta.warning else ""
         return f"Embedding({self.meta.model_id}, {self.meta.output} {self.data.shape}, {place}{note})"
 
     def by_modality(self) -> dict[str, NDArray[np.float32]]:

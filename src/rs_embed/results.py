@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, overload
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from rs_embed._redact import redacted
 from rs_embed.bands import nearest
 from rs_embed.embedding import Embedding
 from rs_embed.errors import InputError, SpecError
@@ -26,7 +27,7 @@ class Failure:
     error: Exception
 
     def __str__(self) -> str:
-        return f"{self.stage}: {type(self.error).__name__}: {self.error}"
+        return redacted(f"{self.stage}: {type(self.error).__name__}: {self.error}")
 
 
 Result = Embedding | Failure

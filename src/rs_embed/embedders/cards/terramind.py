@@ -135,14 +135,17 @@ def _modality(
 
 
 def _rgb() -> Modality:
-    """0..255 as the model was trained, expressed in DN: the stretch is linear between the two ends."""
+    """0..255 as the model was trained, expressed in DN: the stretch is linear between the two ends.
+
+    Pixels that come as bytes are taken as they are: what becomes DN on the way is standardised by the same stretch.
+    """
     low, high = RGB_DN
     dn = (high - low) / 255
     stats: Mapping[str, BandStats] = {
         band: BandStats(name, Unit.DN, low + mean * dn, std * dn) for band, (name, mean, std) in _RGB_V1.items()
     }
     sensor = SensorSpec("COPERNICUS/S2_SR_HARMONIZED", tuple(stats), fill_value="mean")
-    return Modality("RGB", sensor, stats, image_px=224, patch_px=16, clip=RGB_DN)
+    return Modality("RGB", sensor, stats, image_px=224, patch_px=16, clip=RGB_DN, byte_range=RGB_DN)
 
 
 _S2 = "COPERNICUS/S2_SR_HARMONIZED"
