@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +150,10 @@ class Places:
             StorageError: It is not such a file.
         """
         try:
-            with np.load(path, allow_pickle=False) as columns:
+            with (
+                path.open("rb") as file,
+                np.load(file, allow_pickle=False) as columns,
+            ):
                 found = dict(columns)
             ids, outlines = (
                 Strings(found[name], found[f"{name}_offsets"]) if name in found else None
@@ -157,10 +161,10 @@ class Places:
             )
             rows, lon, lat, buffer_m = (found[name] for name in ("rows", "lon", "lat", "buffer_m"))
             start, end = (found[name].astype("datetime64[D]") for name in ("start", "end"))
-        except (OSError, EOFError, BadZipFile, KeyError, ValueError) as error:
+        except (OSError, EOFError, BadZipFile, zlib.error, KeyError, ValueError, NotImplementedError) as error:
             raise StorageError(
-                f"Wanted the places of a run at {str(path)!r}, found: {type(error).__name__}: {error}.",
-                fix="export to a new folder",
+                f"Expected the places of a run at {str(path)!r}, got: {type(error).__name__}: {error}.",
+                fix="make the same call of export_embeddings again, with the table: it writes this file again",
             ) from error
         return cls(rows, ids, lon, lat, buffer_m, outlines, start, end)
 
