@@ -125,6 +125,9 @@ class LibrarySettings(Knobs):
     batch: Annotated[
         int | None, Field(ge=1, le=4096, description="network inputs encoded at once; unset: as memory allows")
     ] = None
+    checkpoint_s: Annotated[
+        float, Field(ge=0, description="seconds after which an export stores what is done of a unit")
+    ] = 60.0
     offline: Annotated[bool, Field(description="1: never contact the hub; use the cache or fail")] = False
 
 

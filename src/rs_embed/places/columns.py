@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,7 +145,10 @@ class Places:
             StorageError: It is not such a file.
         """
         try:
-            with np.load(path, allow_pickle=False) as columns:
+            with (
+                path.open("rb") as file,
+                np.load(file, allow_pickle=False) as columns,
+            ):
                 found = dict(columns)
             ids, outlines = (
                 Strings(found[name], found[f"{name}_offsets"]) if name in found else None
@@ -153,15 +157,17 @@ class Places:
             rows, lon, lat, buffer_m = (found[name] for name in ("rows", "lon", "lat", "buffer_m"))
             start, end = (found[name].astype("datetime64[D]") for name in ("start", "end"))
             kept = _kept(found)
-        except (OSError, EOFError, BadZipFile, KeyError, ValueError, TypeError) as error:
+        except _UNREADABLE as error:
             raise StorageError(
-                f"Expected the places of a run at {str(path)!r}, got {type(error).__name__}: {error}.",
-                fix="export to a new folder",
+                f"Expected the places of a run at {str(path)!r}, got: {type(error).__name__}: {error}.",
+                fix="make the same call of export_embeddings again, with the table: it writes this file again",
             ) from error
         return cls(rows, ids, lon, lat, buffer_m, outlines, start, end, kept)
 
 
 _KEPT = "kept"
+_UNREADABLE = (OSError, EOFError, BadZipFile, zlib.error, KeyError, ValueError, TypeError, NotImplementedError)
+"""What numpy, zlib and json raise for a file that is not ours or is damaged."""
 
 
 def _kept(found: Mapping[str, NDArray[np.generic]]) -> dict[str, Kept]:
