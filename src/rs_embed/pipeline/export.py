@@ -1,6 +1,7 @@
 """The long job: unit after unit is fetched, encoded, written and recorded, and what is finished is never done again."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -60,12 +61,13 @@ def run_unit(work: Work, task: Task, advance: Advance) -> None:
             sinks = [UnitSink(model, task.unit, work.grid_format) for model in models]
         places = _rows_of(task, rows)
         jobs, keep = _with_readers(work, task.unit, [model.job for model in models])
-        for which, position, outcome in _outcomes(jobs, places, keep):
-            if not isinstance(outcome, Embedding):
-                _stop_at(outcome.error, work)
-            with storing(work.folder):
-                sinks[which].put(places[position], outcome)
-            advance(1, int(not isinstance(outcome, Embedding)))
+        with closing(_outcomes(jobs, places, keep)) as outcomes:  # an error at one row ends the fetches of the others
+            for which, position, outcome in outcomes:
+                if not isinstance(outcome, Embedding):
+                    _stop_at(outcome.error, work)
+                with storing(work.folder):
+                    sinks[which].put(places[position], outcome)
+                advance(1, int(not isinstance(outcome, Embedding)))
         _close(work, sinks)
 
 
@@ -122,7 +124,7 @@ def _close(work: Work, sinks: Sequence[UnitSink]) -> None:
             sink.close()
 
 
-def _outcomes(jobs: Sequence[Job], places: Places, keep: Keep | None) -> Iterator[tuple[int, int, Outcome]]:
+def _outcomes(jobs: Sequence[Job], places: Places, keep: Keep | None) -> Generator[tuple[int, int, Outcome]]:
     """(model, place, outcome) of every place for every model; rows that cannot be meant fail at "plan"."""
     asked = list(places)
     bad = [_unplanned(job, asked) for job in jobs]
@@ -138,7 +140,7 @@ def _outcomes(jobs: Sequence[Job], places: Places, keep: Keep | None) -> Iterato
 
 def _run(
     names: Sequence[int], jobs: Sequence[Job], positions: Sequence[int], *, asked: Sequence[Place], keep: Keep | None
-) -> Iterator[tuple[int, int, Outcome]]:
+) -> Generator[tuple[int, int, Outcome]]:
     if not positions:
         return
     from rs_embed.pipeline.run import run_together  # loads torch
