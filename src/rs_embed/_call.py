@@ -14,6 +14,7 @@ from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import card_of_key, get_card
 from rs_embed.errors import ChoiceWarning, InputError, SpecError, warn
 from rs_embed.providers import open_provider
+from rs_embed.providers._checked import Checked
 from rs_embed.providers.arrays import SupportsArray
 from rs_embed.providers.base import Provider
 from rs_embed.settings import LibrarySettings, ModelKnobs, WeightsKnobs
@@ -117,13 +118,13 @@ def named(modality: Modalities, input_chw: InputArrays | None) -> Modalities:
 
 
 def opened(backend: Backend) -> Provider:
-    """The provider of that name, path or object; with the cache of chips, where there is one."""
+    """The provider of that name, path or object, checked; with the cache of chips, where there is one."""
     provider, settings = open_provider(backend), LibrarySettings.read()
-    if settings.chip_cache is None:
-        return provider
-    from rs_embed.providers.cached import CachedProvider
+    if settings.chip_cache is not None:
+        from rs_embed.providers.cached import CachedProvider
 
-    return CachedProvider(provider, settings.chip_cache, settings.chip_cache_gb)
+        provider = CachedProvider(provider, settings.chip_cache, settings.chip_cache_gb)
+    return Checked(provider)
 
 
 def provider_of(
@@ -157,14 +158,14 @@ def provider_of(
     if dates is None and series:
         raise InputError(f"Wanted the date of each frame of {', '.join(series)}, found none.", fix=_DATES)
     if isinstance(input_chw, Mapping):
-        return ArrayProvider(input_chw, dates=dates, unit=unit)
+        return Checked(ArrayProvider(input_chw, dates=dates, unit=unit))
     names = [modality.name for modality, _ in call.request.inputs]
     if len(names) > 1:
         raise SpecError(
             f"Wanted an array for each of {', '.join(names)}, found one.",
             fix=f"pass input_chw={{{names[0]!r}: array, {names[1]!r}: array}}",
         )
-    return ArrayProvider({names[0]: input_chw}, dates=dates, unit=unit)
+    return Checked(ArrayProvider({names[0]: input_chw}, dates=dates, unit=unit))
 
 
 def _adapter(path: str) -> "type[Embedder]":

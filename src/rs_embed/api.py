@@ -3,6 +3,7 @@
 Torch and imagery libraries load when a model runs, not when this module is imported.
 """
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 from rs_embed._call import (
@@ -204,8 +205,8 @@ def get_embeddings(
     specs, windows = [place.spatial for place in table], [place.window for place in table]
     plans = [call.plan(provider_of(backend, None, call), specs, windows) for call in calls]
     columns: list[list[Result]] = [[] for _ in plans]
-    with progress_bar(len(table), shown=progress) as advance:
-        for _, results in run_together(plans):
+    with progress_bar(len(table), shown=progress) as advance, closing(run_together(plans)) as coming:
+        for _, results in coming:
             for column, result in zip(columns, results, strict=True):
                 column.append(result)
             advance(1, sum(isinstance(result, Failure) for result in results))
