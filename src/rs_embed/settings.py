@@ -192,9 +192,10 @@ def _families(root: type[Knobs] = Knobs) -> Iterator[type[Knobs]]:
         yield from _families(family)
 
 
-def google_key_named() -> bool:
-    """Whether google-auth is told of a key file."""
-    return bool(os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"))
+def google_key_file() -> Path | None:
+    """The key file that google-auth is told of."""
+    named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    return Path(named) if named else None
 
 
 _TOKEN_SERVICE = "https://planetarycomputer.microsoft.com/api/sas/v1/token"
