@@ -53,6 +53,8 @@ class InputMeta(BaseModel):
     notes: tuple[str, ...]
     clear_observations: float | None = None
     """Mean number of valid, unmasked observations per pixel and frame; `None` where that is not known."""
+    clipped_fraction: float | None = None
+    """Share of the values that lay beyond what the model was trained on and were clipped; `None`: not counted."""
 
 
 class Channels(BaseModel):
@@ -112,6 +114,9 @@ class Meta(BaseModel):
     normalization: str
     valid_fraction: float
     """The smallest over the inputs."""
+    nodata_tokens: int | None = None
+    """Tokens left out for nodata: NaN in a grid, not counted in a vector. `None` for a vector of the encoder's own,
+    which sees fill values there, and in files written before this was counted."""
     device: str
     precision: str
     kernels: str = "torch"
@@ -165,6 +170,9 @@ class Embedding:
     meta: Meta
     geobox: GeoBox | None
     """Grid output: the token grid. Pooled: the chip that was pooled. `None` for an array without a place."""
+    valid: NDArray[np.float32] | None = None
+    """Of a grid, `[H, W]` from 0 to 1: the share of valid pixels under each token, over frames and modalities; 0
+    outside of a polygon. `None` for a vector (`meta.valid_fraction` is its share), and in files written before."""
 
     @property
     def is_grid(self) -> bool:

@@ -84,6 +84,9 @@ class ModelKnobs(Knobs):
     min_valid_fraction: Annotated[
         float, Field(ge=0, le=1, description="refuse a chip with a smaller share of valid pixels")
     ] = 0.0
+    min_token_valid: Annotated[
+        float, Field(ge=0, le=1, description="leave out tokens with a smaller share of valid pixels, or none")
+    ] = 0.0
     fetch_workers: Annotated[int, Field(ge=1, le=64, description="chips fetched at the same time")] = 8
 
 

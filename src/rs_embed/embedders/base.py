@@ -176,6 +176,10 @@ class Embedder(ABC):
         """Whether a vector is made of the merged grid, not of all tokens alike."""
         return False
 
+    def sees(self, grid: str) -> tuple[str, ...]:
+        """Modalities whose pixels the tokens of a grid are made of, before tokens are told of each other."""
+        return tuple(modality.name for modality, _ in self.request.inputs)
+
     @property
     def own_vector(self) -> str | None:
         """Name of the encoder's first prefix token, if that is the vector; `None`: tokens are pooled."""

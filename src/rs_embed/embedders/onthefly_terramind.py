@@ -177,6 +177,11 @@ class TerraMindEmbedder(Embedder):
         """The layers."""
         return len(self._layers)
 
+    def sees(self, grid: str) -> tuple[str, ...]:
+        """Each modality has tokens of its own; what is imagined is imagined from all that was given."""
+        given = super().sees(grid)
+        return (grid,) if grid in given else given
+
     @property
     def pools_merged(self) -> bool:
         """A vector is the mean (or maximum) of the merged tokens; unmerged, of all of them alike."""

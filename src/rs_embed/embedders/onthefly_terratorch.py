@@ -17,7 +17,7 @@ from rs_embed.chip import Chip
 from rs_embed.embedders._coordinates import centre_of
 from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows
 from rs_embed.embedders._networks import RANDOM_NOTE, RANDOM_SEED, published_state
-from rs_embed.embedders._normalize import Scaling, to_image, unscaled, z_score
+from rs_embed.embedders._normalize import Scaling, limited, to_image, unscaled, z_score
 from rs_embed.embedders._terramind_generative import own_random_numbers
 from rs_embed.embedders._weights import load_strict, strip_prefix
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
@@ -93,7 +93,7 @@ class TerraTorchEmbedder(Embedder):
         chip = chips[modality.name]
         image = to_image(chip, modality, sensor, self._scaling(modality, sensor))
         if self._knobs.normalize != "none":
-            image = image.minimum(self._brightest(modality, sensor))
+            image = limited(image, None, self._brightest(modality, sensor), modality.name)
         cuts = cut_windows(image, frame)
         told = self._told(chip, frame)
         cover_m = self.request.scale_m * frame.zoom * frame.input_px[1]

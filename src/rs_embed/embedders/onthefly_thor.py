@@ -161,6 +161,14 @@ class ThorEmbedder(Embedder):
         """Several band groups make a group grid; a single one is a plain square of patch tokens."""
         return "thor_group_grid" if len(self._groups) > 1 else "patch_tokens"
 
+    def sees(self, grid: str) -> tuple[str, ...]:
+        """A group's tokens see the modalities of its bands."""
+        return tuple(
+            modality.name
+            for modality, sensor in self.request.inputs
+            if any(GROUP_OF_BAND[modality.stats[band].model_name] == grid for band in sensor.bands)
+        )
+
     @property
     def _groups(self) -> set[str]:
         return {GROUP_OF_BAND[band] for band in self._bands}

@@ -23,7 +23,7 @@ class Raster:
     bands: Sequence[str] | None = None
     """Names of its bands, in the order of the file."""
     unit: Unit | str | None = None
-    """Of its values: "dn", "reflectance", "db" or "power"."""
+    """Of its values: "dn", "reflectance", "byte", "db", "power", ..."""
     offset: float | None = None
     """Added to stored DN to make them 0-based (ESA's BOA_ADD_OFFSET, e.g. -1000); 0 says that they are."""
     nodata: float | None = None

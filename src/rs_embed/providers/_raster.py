@@ -13,7 +13,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.enums import MaskFlags, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
@@ -36,6 +36,7 @@ _WARP_TOLERANCE_PX = 1e-6
 _WORDS = {Resampling.average: "averaged", Resampling.nearest: "repeated", Resampling.bilinear: "interpolated"}
 _ZARR_MARKS = (".zgroup", ".zarray", ".zmetadata", "zarr.json")
 _ZARR_FIX = "GDAL up to 3.10 reads Zarr version 2 only: dataset.to_zarr(path, zarr_format=2)"
+_RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _opening = threading.Lock()
 """Silencing a warning is not thread-safe; headers are read once, so waiting costs nothing."""
 
@@ -50,6 +51,8 @@ class Header:
     """CRS, transform and shape of the whole raster."""
     dtypes: tuple[str, ...]
     descriptions: tuple[str | None, ...]
+    colours: tuple[str | None, ...]
+    """Of a picture in 8 bits: "red", "green", "blue", once each; `None` for other bands, and for what is no picture."""
     units: tuple[str | None, ...]
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
@@ -147,11 +150,18 @@ def header_of(path: str, dataset: rasterio.DatasetReader) -> Header:
         grid=GeoBox(dataset.shape, dataset.transform, f"EPSG:{epsg}" if epsg else dataset.crs.to_wkt()),
         dtypes=tuple(dataset.dtypes),
         descriptions=tuple(descriptions),
+        colours=_colours(dataset),
         units=tuple(dataset.units),
         scales=tuple(dataset.scales),
         offsets=tuple(dataset.offsets),
         tags={key.upper(): value for key, value in dataset.tags().items()},
     )
+
+
+def _colours(dataset: rasterio.DatasetReader) -> tuple[str | None, ...]:
+    names = tuple(colour.name if colour in _RGB else None for colour in dataset.colorinterp)
+    is_picture = set(dataset.dtypes) == {"uint8"} and sorted(filter(None, names)) == ["blue", "green", "red"]
+    return names if is_picture else (None,) * dataset.count
 
 
 def usual_resampling(finer_by: float) -> Resampling:

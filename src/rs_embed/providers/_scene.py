@@ -36,7 +36,15 @@ class Layer:
     @property
     def names(self) -> tuple[str | None, ...]:
         """What each band is called, by the user or by the file."""
-        return self.header.descriptions if self.raster.bands is None else tuple(self.raster.bands)
+        if self.raster.bands is not None:
+            return tuple(self.raster.bands)
+        return self.header.colours if self.named_by_colour else self.header.descriptions
+
+    @property
+    def named_by_colour(self) -> bool:
+        """Whether a picture says nothing of its bands but which is red, green and blue."""
+        header = self.header
+        return self.raster.bands is None and not any(header.descriptions) and any(header.colours)
 
     def indexes(self, collection: str) -> dict[str, int]:
         """Shared band name -> band of the file, counted from 1.

@@ -39,7 +39,7 @@ _S2 = {
 CARDS = (
     TerraTorchCard(
         id="clay_1_0_base",
-        revision=1,
+        revision=2,
         kind="foundation model",
         title="Clay v1 Base",
         adapter=ADAPTER,

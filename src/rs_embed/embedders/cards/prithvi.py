@@ -67,7 +67,7 @@ def _card(size: str, parameters_m: float, file: str, *, patch_px: int = 16, **ar
     told = size.endswith("_tl")
     return TerraTorchCard(
         id=f"prithvi_eo_2_0_{size}",
-        revision=1,
+        revision=2,
         kind="foundation model",
         title=f"Prithvi-EO-2.0 {file.removeprefix('Prithvi-EO-2.0-')}",
         adapter=ADAPTER,
