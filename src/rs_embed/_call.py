@@ -22,6 +22,7 @@ from rs_embed.specs import InputPrep, OutputSpec, Precision, SensorSpec, Spatial
 if TYPE_CHECKING:
     from rs_embed.embedders.base import Embedder, ModelRequest, NetworkCache
     from rs_embed.pipeline.plan import Plan
+    from rs_embed.places import Single
 
 Backend = str | Path | Provider
 """A backend's name, a path to rasters, or a provider object."""
@@ -114,6 +115,15 @@ def _variant(card: ModelCard, knobs: ModelKnobs) -> ModelCard:
 def named(modality: Modalities, input_chw: InputArrays | None) -> Modalities:
     """The modalities asked for; arrays that come with their names need not be named again."""
     return tuple(input_chw) if modality is None and isinstance(input_chw, Mapping) else modality
+
+
+def one_place(
+    spatial: "Single | None", temporal: TemporalSpec | None, buffer_m: float | None
+) -> tuple[SpatialSpec | None, TemporalSpec | None]:
+    """The place and days of a call for one."""
+    from rs_embed.places import read_place
+
+    return read_place(spatial, temporal, buffer_m)
 
 
 def opened(backend: Backend) -> Provider:
