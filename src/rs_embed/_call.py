@@ -39,6 +39,13 @@ _DATES = 'dates=["2022-06-01", ...]'
 KnobValue = str | int | float | bool | Path | Sequence[int] | Sequence[str] | None
 
 
+WORDS = (
+    *("model_id", "spatial", "places", "temporal", "output", "backend", "sensor", "modality", "bands", "input_chw"),
+    *("dates", "unit", "buffer_m", "input_prep", "device", "precision", "on_error", "progress"),
+)
+"""Keywords of the public calls: what is none of a call's own goes to the model, misspelt ones as well."""
+
+
 @dataclass(frozen=True)
 class Call:
     """The arguments that all calls share, as given."""
@@ -93,7 +100,7 @@ class Call:
 
         require_choice("precision", self.precision, get_args(Precision))
         card = get_card(self.model_id)
-        knobs = card.knobs.read(self.knobs)
+        knobs = card.knobs.read(self.knobs, WORDS)
         dense = self.output.kind == "grid" and self.output.detail == "dense"
         asked = Asked(self.modality, self.sensor, self.bands, dense=dense)
         precision = pick_precision(self.precision, pick_device(self.device))
