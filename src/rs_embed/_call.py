@@ -23,6 +23,7 @@ from rs_embed.specs import InputPrep, OutputSpec, Precision, SensorSpec, Spatial
 if TYPE_CHECKING:
     from rs_embed.embedders.base import Embedder, ModelRequest, NetworkCache
     from rs_embed.pipeline.plan import Plan
+    from rs_embed.places import Single
 
 Backend = str | Path | Provider
 """A backend's name, a path to rasters, or a provider object."""
@@ -37,6 +38,13 @@ Units = Unit | str | Mapping[str, Unit | str]
 """Of the values of the arrays; or a mapping modality -> unit."""
 _DATES = 'dates=["2022-06-01", ...]'
 KnobValue = str | int | float | bool | Path | Sequence[int] | Sequence[str] | None
+
+
+WORDS = (
+    *("model_id", "spatial", "places", "temporal", "output", "backend", "sensor", "modality", "bands", "input_chw"),
+    *("dates", "unit", "buffer_m", "input_prep", "device", "precision", "on_error", "progress"),
+)
+"""Keywords of the public calls: what is none of a call's own goes to the model, misspelt ones as well."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ class Call:
 
         require_choice("precision", self.precision, get_args(Precision))
         card = get_card(self.model_id)
-        knobs = card.knobs.read(self.knobs)
+        knobs = card.knobs.read(self.knobs, WORDS)
         dense = self.output.kind == "grid" and self.output.detail == "dense"
         asked = Asked(self.modality, self.sensor, self.bands, dense=dense)
         precision = pick_precision(self.precision, pick_device(self.device))
@@ -115,6 +123,15 @@ def _variant(card: ModelCard, knobs: ModelKnobs) -> ModelCard:
 def named(modality: Modalities, input_chw: InputArrays | None) -> Modalities:
     """The modalities asked for; arrays that come with their names need not be named again."""
     return tuple(input_chw) if modality is None and isinstance(input_chw, Mapping) else modality
+
+
+def one_place(
+    spatial: "Single | None", temporal: TemporalSpec | None, buffer_m: float | None
+) -> tuple[SpatialSpec | None, TemporalSpec | None]:
+    """The place and days of a call for one."""
+    from rs_embed.places import read_place
+
+    return read_place(spatial, temporal, buffer_m)
 
 
 def opened(backend: Backend) -> Provider:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rs_embed.errors import StorageError
 from rs_embed.geo import outline, project
-from rs_embed.places.kept import Cell, Kept, of_arrays
+from rs_embed.places.kept import Kept, KeptRow, of_arrays
 from rs_embed.places.strings import Strings
 from rs_embed.specs import BBox, PointBuffer, Region, SpatialSpec, TemporalSpec
 
@@ -30,7 +30,7 @@ class Place:
     id: str
     spatial: SpatialSpec
     window: TemporalSpec | None
-    kept: Mapping[str, Cell] = field(default_factory=dict)
+    kept: KeptRow = field(default_factory=KeptRow)
     """What else stands in the row: column -> value."""
 
 
@@ -70,8 +70,7 @@ class Places:
     def __getitem__(self, index: int) -> Place:
         row = int(self.rows[index])
         name = str(row) if self.ids is None else self.ids[index]
-        kept = {name: column[index] for name, column in self.kept.items()}
-        return Place(row, name, self._spatial(index), self._window(index), kept)
+        return Place(row, name, self._spatial(index), self._window(index), KeptRow(self.kept, index))
 
     def __iter__(self) -> Iterator[Place]:
         return (self[index] for index in range(len(self)))
