@@ -207,9 +207,10 @@ def _run(
     plans = [_plan(job, [asked[at] for at in positions]) for job in jobs]
     if keep is not None:
         keep([stem_of(asked[at]) for at in positions], plans)
-    for index, results in run_together(plans, between=settle):
-        for which, result in zip(names, results, strict=True):
-            yield which, positions[index], result
+    with closing(run_together(plans, between=settle)) as done:
+        for index, results in done:
+            for which, result in zip(names, results, strict=True):
+                yield which, positions[index], result
 
 
 def _plan(job: Job, asked: Sequence[Place]) -> Plan:
