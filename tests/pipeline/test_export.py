@@ -235,7 +235,7 @@ def test_failed_grids_are_tried_again_and_the_others_stay_as_they_are(run, log):
         ({"backend": FieldProvider()}, 'provider: "logged field" -> "field:rs_embed.testing.hills"'),
         (
             {"models": replace(get_card(MODEL), revision=7)},
-            'models.mosaiks_rcf.model: ["mosaiks_rcf", 1] -> ["mosaiks_rcf", 7]',
+            'models.mosaiks_rcf.model: ["mosaiks_rcf", 2] -> ["mosaiks_rcf", 7]',
         ),
         ({"models": replace(get_card(MODEL), id="mine")}, 'models.mine.model: not there -> ["mine", 1]'),
     ],
