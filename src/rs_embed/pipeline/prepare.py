@@ -17,6 +17,7 @@ from rs_embed.errors import InputError, NoValidPixels, PixelWarning, ScaleWarnin
 from rs_embed.geo import pixel_size_m, subgrid
 from rs_embed.pipeline.plan import Item, Job
 from rs_embed.pipeline.readout import Prepared, input_meta
+from rs_embed.pipeline.validity import seen_in
 from rs_embed.providers.base import Provider, Query
 from rs_embed.results import Failure, Stage
 
@@ -69,7 +70,7 @@ def _prepare(item: Item, job: Job, fetched: Fetched) -> Prepared | Failure:
         metas = tuple(
             input_meta(chips[m.name], m.name, sensor, clipped.get(m.name, 0.0)) for m, sensor in job.request.inputs
         )
-        return Prepared(item, metas, frame, tuple(inputs), gsd_m, geobox)
+        return Prepared(item, metas, frame, tuple(inputs), gsd_m, geobox, seen_in(chips, job.request))
     except Exception as error:  # noqa: BLE001  (kept whole in the Failure, raised by single calls)
         return Failure(item.index, stage, error)
 

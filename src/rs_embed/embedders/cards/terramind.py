@@ -165,7 +165,7 @@ COORDS_TOKENIZER = Weights("ibm-esa-geospatial/TerraMind-1.0-Tokenizer-Coords", 
 def _card(size: str, parameters_m: float, **arch: int) -> ModelCard:
     return ModelCard(
         id=f"terramind_1_0_{size}",
-        revision=1,
+        revision=2,
         kind="foundation model",
         title=f"TerraMind 1.0 {size.capitalize()}",
         adapter=_ADAPTER,
@@ -189,7 +189,7 @@ _ADAPTER = "rs_embed.embedders.onthefly_terramind:TerraMindEmbedder"
 _V01_LICENCE = "see the model's page (access is granted there)"
 _V01 = ModelCard(
     id="terramind_0_1_base",
-    revision=1,
+    revision=2,
     kind="foundation model",
     title="TerraMind 0.1 Base",
     adapter=_ADAPTER,
