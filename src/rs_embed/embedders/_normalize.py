@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rs_embed.bands import HIGHEST_BYTE, Unit, bands_of, convert
+from rs_embed.bands import HIGHEST_BYTE, bands_of, convert, is_picture
 from rs_embed.chip import Chip
 from rs_embed.embedders._device import placed
 from rs_embed.embedders.card import BandStats, Modality
@@ -199,8 +199,7 @@ def _check(chip: Chip, modality: Modality, sensor: SensorSpec) -> tuple[float, f
             fix="leave `sensor` out to fetch what the card asks for, or use chip.select(...)",
         )
     wanted_bands = bands_of(sensor.collection, sensor.bands)
-    have, wanted_units = {band.unit for band in chip.bands}, {band.unit for band in wanted_bands}
-    if have == {Unit.BYTE} and wanted_units == {Unit.DN}:
+    if is_picture(chip.bands, wanted_bands):
         if modality.byte_range is not None:
             return modality.byte_range
         raise UnitMismatch(
