@@ -2,13 +2,14 @@
 
 import gc
 import os
+import signal
 import threading
 import time
 import weakref
 
 import pytest
 
-from rs_embed._stopping import Stop, Stopped, Threads, current, sleep
+from rs_embed._stopping import PerProcess, Stop, Stopped, Threads, apart, current, sleep
 
 
 def test_a_job_inside_of_another_ends_with_it_but_not_the_other_way_round():
@@ -73,3 +74,53 @@ def test_a_pool_works_in_a_forked_process():
     if child == 0:
         os._exit(0 if threads.submit(os.getpid).result(timeout=60) == os.getpid() else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_has_its_own_of_what_the_parent_holds_locked():
+    lock = PerProcess(threading.Lock)
+    mine = lock.here
+    with mine:
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if lock.here is not mine and lock.here.acquire(timeout=60) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert lock.here is mine
+
+
+def test_what_the_main_thread_leaves_to_another_brings_its_answer_and_its_error():
+    assert apart(threading.current_thread) is not threading.main_thread()
+    with pytest.raises(ZeroDivisionError):
+        apart(lambda: 1 // 0)
+    other = Threads(1, "test-other")
+    assert other.submit(lambda: apart(threading.current_thread) is threading.current_thread()).result()
+
+
+def test_an_interrupt_ends_what_hangs_outside_of_python_and_the_job_of_who_hangs():
+    hanging, seen = threading.Event(), []
+    go_on = threading.Event()
+
+    def hang():
+        threading.Timer(0.01, lambda: (hanging.wait(), os.kill(os.getpid(), signal.SIGINT))).start()
+        seen.append(current())
+        hanging.set()
+        go_on.wait()  # as GDAL would: hears nothing
+
+    with pytest.raises(KeyboardInterrupt):
+        apart(hang)
+    go_on.set()
+    assert seen[0].is_set and not current().is_set
+
+
+def test_who_waits_for_a_pool_that_is_closed_hears_of_it():
+    threads, begun, go_on = Threads(1, "test-close"), threading.Event(), threading.Event()
+    busy = threads.submit(lambda: begun.set() or go_on.wait())
+    waiting = threads.submit(int)
+    begun.wait()
+    threads.close()
+    with pytest.raises(Stopped):
+        waiting.result(timeout=60)
+    go_on.set()
+    assert busy.result(timeout=60)
+    with pytest.raises(RuntimeError, match="closed"):
+        threads.submit(int)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from rs_embed._checks import require_choice
+from rs_embed.bands import Unit
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import card_of_key, get_card
 from rs_embed.errors import ChoiceWarning, InputError, SpecError, warn
@@ -31,6 +32,8 @@ Modalities = str | Sequence[str] | None
 Bands = Sequence[str] | Mapping[str, Sequence[str]] | None
 Dates = Sequence[str | date | datetime] | Mapping[str, Sequence[str | date | datetime]]
 """When each frame of the arrays was acquired, `[T]`; or a mapping modality -> dates."""
+Units = Unit | str | Mapping[str, Unit | str]
+"""Of the values of the arrays; or a mapping modality -> unit."""
 _DATES = 'dates=["2022-06-01", ...]'
 KnobValue = str | int | float | bool | Path | Sequence[int] | Sequence[str] | None
 
@@ -123,9 +126,20 @@ def opened(backend: Backend) -> Provider:
     return CachedProvider(provider, settings.chip_cache, settings.chip_cache_gb)
 
 
-def provider_of(backend: Backend, input_chw: InputArrays | None, call: Call, dates: Dates | None = None) -> Provider:
+def provider_of(
+    backend: Backend,
+    input_chw: InputArrays | None,
+    call: Call,
+    dates: Dates | None = None,
+    unit: Units | None = None,
+) -> Provider:
     """Where the pixels come from: the user's arrays, else the backend."""
     if input_chw is None:
+        if unit is not None:
+            raise SpecError(
+                f"Expected unit beside input_chw, got unit={unit!r} alone.",
+                fix=f"for files: backend=LocalRasters(path, unit={unit!r})",
+            )
         if dates is not None:
             raise SpecError("Wanted dates only with input_chw, found them alone.", fix="temporal=TemporalSpec.range()")
         return opened(backend)
@@ -142,14 +156,14 @@ def provider_of(backend: Backend, input_chw: InputArrays | None, call: Call, dat
     if dates is None and series:
         raise InputError(f"Wanted the date of each frame of {', '.join(series)}, found none.", fix=_DATES)
     if isinstance(input_chw, Mapping):
-        return ArrayProvider(input_chw, dates=dates)
+        return ArrayProvider(input_chw, dates=dates, unit=unit)
     names = [modality.name for modality, _ in call.request.inputs]
     if len(names) > 1:
         raise SpecError(
             f"Wanted an array for each of {', '.join(names)}, found one.",
             fix=f"pass input_chw={{{names[0]!r}: array, {names[1]!r}: array}}",
         )
-    return ArrayProvider({names[0]: input_chw}, dates=dates)
+    return ArrayProvider({names[0]: input_chw}, dates=dates, unit=unit)
 
 
 def _adapter(path: str) -> "type[Embedder]":

@@ -2,18 +2,62 @@
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
-from typing import ParamSpec, TypeVar, cast
+from typing import Generic, ParamSpec, TypeVar, cast
 from weakref import WeakSet, finalize
 
 P = ParamSpec("P")
 T = TypeVar("T")
 POLL_S = 0.2
 """How often a thread that waits for something else looks whether its job was stopped."""
+
+
+class _Renewed(ABC):
+    """What a forked process makes anew."""
+
+    def __init__(self) -> None:
+        _RENEWED.add(self)
+
+    @abstractmethod
+    def renew(self) -> None: ...
+
+    @staticmethod
+    def renew_all() -> None:
+        for one in list(_RENEWED):
+            one.renew()
+
+
+_RENEWED: WeakSet[_Renewed] = WeakSet()
+_OF_PARENT: list[object] = []
+os.register_at_fork(after_in_child=_Renewed.renew_all)
+
+
+class PerProcess(_Renewed, Generic[T]):
+    """A thing with locks, threads or open connections, of which a forked process makes its own.
+
+    What it would get instead may be locked by a thread that it does not have, or be a connection that two processes
+    would talk over at once.
+
+    Args:
+        make: Makes it, at once and after each fork. Must be quick, must not fail, and must ask nothing of anybody.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self.here = make()
+        """That of this process."""
+        super().__init__()
+
+    def renew(self) -> None:
+        """In a process that was just forked, before anything else runs in it."""
+        _OF_PARENT.append(self.here)  # never let go: to close it may need a lock, or tell the other end
+        self.here = self._make()
 
 
 class Stopped(BaseException):
@@ -29,8 +73,10 @@ class Stop:
     def __init__(self, outer: "Stop | None" = None) -> None:
         self._event = threading.Event()
         self._inner: WeakSet[Stop] = WeakSet()
+        self._joining = threading.Lock()
         if outer is not None:
-            outer._inner.add(self)
+            with outer._joining:
+                outer._inner.add(self)
             if outer.is_set:
                 self._event.set()
 
@@ -42,7 +88,9 @@ class Stop:
     def set(self) -> None:
         """Stop the job, and those inside of it."""
         self._event.set()
-        for stop in list(self._inner):
+        with self._joining:
+            inner = list(self._inner)
+        for stop in inner:
             stop.set()
 
     def check(self) -> None:
@@ -65,26 +113,22 @@ class Stop:
 
     @contextmanager
     def here(self) -> Iterator[None]:
-        """What this thread does inside of the block, it does for this job."""
-        before = current()
-        _LOCAL.stop = self
+        """What this thread does inside of the block, it does for this job. Not around a `yield`: who gets it is not."""
+        before = _STOP.set(self)
         try:
             yield
         finally:
-            _LOCAL.stop = before
+            _STOP.reset(before)
 
 
-class _Local(threading.local):
-    stop = Stop()
-    """Of threads that work for no job of ours: never set."""
-
-
-_LOCAL = _Local()
+_STOP: ContextVar[Stop] = ContextVar("stop")
+_NEVER = PerProcess(Stop)
+"""Of threads that work for no job of ours."""
 
 
 def current() -> Stop:
     """The job that this thread works for."""
-    return _LOCAL.stop
+    return _STOP.get(_NEVER.here)
 
 
 def sleep(seconds: float) -> None:
@@ -96,19 +140,22 @@ def sleep(seconds: float) -> None:
 class _Task:
     future: Future[object]
     work: Callable[[], object]
-    stop: Stop
+    context: Context
+    """Of the thread that submitted it, with its job."""
 
     def run(self) -> None:
         if not self.future.set_running_or_notify_cancel():
             return
         try:
-            with self.stop.here():
-                self.stop.check()
-                found = self.work()
+            found = self.context.run(self._checked)
         except BaseException as error:  # noqa: BLE001  (whoever waits for it gets it)
             self.future.set_exception(error)
         else:
             self.future.set_result(found)
+
+    def _checked(self) -> object:
+        current().check()
+        return self.work()
 
 
 @dataclass(eq=False)
@@ -146,20 +193,26 @@ class _Queue:
             self.idle -= 1
             return self.waiting.popleft() if self.waiting else None
 
-    def close(self) -> None:
+    def finish(self) -> None:
+        """Take no more; let threads end when nothing waits any longer."""
         with self.changed:
             self.closed = True
-            for task in self.waiting:
-                task.future.cancel()
-            self.waiting.clear()
             self.changed.notify_all()
+
+    def drop(self) -> None:
+        """Begin nothing that waits."""
+        with self.changed:
+            left, self.waiting = self.waiting, deque()
+        for task in left:
+            if task.future.set_running_or_notify_cancel():
+                task.future.set_exception(Stopped())
 
 
 class Threads:
     """A pool of daemon threads: what hangs in one of them is abandoned, not awaited, when the process ends.
 
-    Work is done for the job of the thread that submits it. After a fork the child starts threads of its own. They end
-    when nobody holds the pool any more.
+    Work is done for the job, and in the context, of the thread that submits it. After a fork the child starts threads
+    of its own. When nobody holds the pool any more, they do what was submitted, and end.
     """
 
     def __init__(self, count: int, name: str) -> None:
@@ -169,28 +222,43 @@ class Threads:
             count: Threads at most.
             name: What their names begin with.
         """
-        self._count, self._name = count, name
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._queue = _Queue(self._count, self._name)
-        self._closer = finalize(self, self._queue.close)
-        self._closer.atexit = False  # at the end of the process daemon threads need no word
+        self._queue = queue = PerProcess(lambda: _Queue(count, name))
+        # Not at the end of the process, which daemon threads need not hear of.
+        finalize(self, _finish, queue).atexit = False
 
     def submit(self, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> Future[T]:
-        """Have it done as soon as a thread is free.
+        """Have it done as soon as a thread is free. Its future raises `Stopped` where its job, or the pool, has ended.
 
         Raises:
             RuntimeError: The pool was closed.
         """
-        if self._pid != os.getpid():  # threads do not survive a fork, and their lock may have been held
-            self._closer.detach()
-            self._begin()
         future: Future[T] = Future()
-        self._queue.put(_Task(cast("Future[object]", future), lambda: work(*args, **named), current()))
+        self._queue.here.put(_Task(cast("Future[object]", future), lambda: work(*args, **named), copy_context()))
         return future
 
     def close(self) -> None:
-        """Take no more work, cancel what waits, let idle threads end. Nobody waits for what is being done."""
-        self._queue.close()
+        """Take no more work, begin nothing that waits, let idle threads end. Nobody waits for what is being done."""
+        self._queue.here.finish()
+        self._queue.here.drop()
+
+
+def _finish(queue: PerProcess[_Queue]) -> None:
+    queue.here.finish()
+
+
+def apart(work: Callable[[], T]) -> T:
+    """What `work` returns. In the main thread it is left to another, so that a signal ends it wherever it is.
+
+    Python hears a signal in the main thread, and not before that runs Python code again: never, while it hangs inside
+    of GDAL or waits for a name server. What is abandoned there works for a job that was stopped.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    threads, stop = Threads(1, "rs-embed-apart"), Stop(current())
+    try:
+        with stop.here():
+            coming = threads.submit(work)
+        return coming.result()
+    finally:
+        stop.set()
+        threads.close()

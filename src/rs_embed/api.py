@@ -14,6 +14,7 @@ from rs_embed._call import (
     KnobValue,
     Modalities,
     Sensors,
+    Units,
     named,
     provider_of,
 )
@@ -47,6 +48,7 @@ def get_embedding(
     bands: Bands = None,
     input_chw: InputArrays | None = None,
     dates: Dates | None = None,
+    unit: Units | None = None,
     input_prep: InputPrep = "auto",
     device: str = "auto",
     precision: Precision = "fp32",
@@ -66,7 +68,10 @@ def get_embedding(
             order of the channels; of several modalities, a mapping modality -> names.
         input_chw: Your own pixels instead of a backend, as the collection stores them (Sentinel-2: 0-based DN):
             `[C,H,W]`, or `[T,C,H,W]` for several dates.
-        dates: When each frame of `input_chw` was acquired; a model of time series needs to know.
+        dates: When each frame of `input_chw` was acquired: days, or days of the year; a model of time series needs to
+            know.
+        unit: Of `input_chw`, where it is not that of the collection: "reflectance", "power", ..., or "byte" for
+            pictures from 0 to 255; of several arrays, a mapping modality -> unit.
         input_prep: "resize" to the network's size, "crop" the centre or "tile" at native pixel size;
             "auto" is the card's choice.
         device: "auto", "cpu", "cuda" or "cuda:0".
@@ -91,6 +96,7 @@ def get_embedding(
         bands=bands,
         input_chw=input_chw,
         dates=dates,
+        unit=unit,
         input_prep=input_prep,
         device=device,
         precision=precision,
@@ -114,6 +120,7 @@ def plan_embedding(
     bands: Bands = None,
     input_chw: InputArrays | None = None,
     dates: Dates | None = None,
+    unit: Units | None = None,
     input_prep: InputPrep = "auto",
     device: str = "auto",
     precision: Precision = "fp32",
@@ -126,7 +133,7 @@ def plan_embedding(
     """
     modality = named(modality, input_chw)
     call = Call(model_id, output, sensor, modality, bands, input_prep, device, precision, knobs)
-    return call.plan(provider_of(backend, input_chw, call, dates), [spatial], [temporal])
+    return call.plan(provider_of(backend, input_chw, call, dates, unit), [spatial], [temporal])
 
 
 @overload
@@ -234,6 +241,7 @@ def inspect_chip(
     bands: Bands = None,
     input_chw: InputArrays | None = None,
     dates: Dates | None = None,
+    unit: Units | None = None,
 ) -> "ChipReport":
     """The chips that a request would feed to the model, and their statistics, without running it.
 
@@ -241,7 +249,7 @@ def inspect_chip(
     """
     modality = named(modality, input_chw)
     call = Call(model_id, OutputSpec.pooled(), sensor, modality, bands, "auto", "cpu", "fp32", {})
-    provider = provider_of(backend, input_chw, call, dates)
+    provider = provider_of(backend, input_chw, call, dates, unit)
     from rs_embed.report import inspect
 
     return inspect(call.request, provider, spatial, temporal)

@@ -84,6 +84,9 @@ class ModelKnobs(Knobs):
     min_valid_fraction: Annotated[
         float, Field(ge=0, le=1, description="refuse a chip with a smaller share of valid pixels")
     ] = 0.0
+    min_token_valid: Annotated[
+        float, Field(ge=0, le=1, description="leave out tokens with a smaller share of valid pixels, or none")
+    ] = 0.0
     fetch_workers: Annotated[int, Field(ge=1, le=64, description="chips fetched at the same time")] = 8
 
 
@@ -162,6 +165,10 @@ class StacSettings(Knobs):
     total_s: Annotated[float, Field(gt=0, description="seconds after which a request is not tried again")] = 300.0
     max_items: Annotated[int, Field(ge=1, le=100_000, description="items of one window, at most")] = 2000
     cache_mb: Annotated[int, Field(ge=16, description="memory for what was read, megabytes, per process")] = 256
+    on_missing: Annotated[
+        Literal["skip", "raise"],
+        Field(description="a scene without a readable file: left out, with a note, or an error"),
+    ] = "skip"
 
 
 class RaySettings(Knobs):
@@ -190,6 +197,23 @@ def google_key_named() -> bool:
     return bool(os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"))
 
 
+_TOKEN_SERVICE = "https://planetarycomputer.microsoft.com/api/sas/v1/token"
+
+
+def planetary_computer() -> tuple[str, str | None]:
+    """Address of the Planetary Computer's token service, and the user's key: as its own package reads them."""
+    found: dict[str, str] = {}
+    try:
+        lines = Path("~/.planetarycomputer/settings.env").expanduser().read_text("utf-8").splitlines()
+    except (OSError, RuntimeError, UnicodeDecodeError):  # no such file, or no home
+        lines = []
+    for line in lines:
+        name, _, value = line.strip().removeprefix("export ").partition("=")
+        found[name.strip()] = value.strip().strip("\"'")
+    service, key = (os.environ.get(name) or found.get(name) for name in ("PC_SDK_SAS_URL", "PC_SDK_SUBSCRIPTION_KEY"))
+    return (service or _TOKEN_SERVICE).rstrip("/"), key or None
+
+
 def set_variables() -> dict[str, str]:
     """The variables of this library that are set, with their values."""
     return {name.upper(): value for name, value in sorted(os.environ.items()) if name.upper().startswith(PREFIX)}
@@ -212,7 +236,7 @@ def check_environment(prefix: str = PREFIX) -> None:
     for variable in sorted(os.environ):
         if variable.upper().startswith(prefix) and variable.upper() not in known:
             raise KnobError(
-                f"Wanted a known variable, found {variable}={os.environ[variable]!r} in the environment.",
+                f"Expected known variables, got {variable} in the environment.",
                 fix=f"{did_you_mean(variable, known)} (or unset {variable})",
             )
 

@@ -110,11 +110,6 @@ def test_reflectance_where_dn_is_wanted_is_refused(dn):
         ArrayProvider({"M": dn / 10_000}).fetch(ask())
 
 
-def test_pictures_are_refused(rng):
-    with pytest.raises(UnitMismatch, match="8-bit"):
-        ArrayProvider({"M": rng.integers(0, 255, (3, 4, 4)).astype(np.uint8)}).fetch(ask())
-
-
 def test_nodata_is_nan_infinite_a_fill_value_or_zero_in_every_band(dn):
     values = dn.astype(np.float64)
     values[0, 0, 0], values[1, 0, 1], values[2, 0, 2], values[:, 0, 3] = np.nan, np.inf, -9999, 0

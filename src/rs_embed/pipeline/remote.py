@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from rs_embed._optional import require
+from rs_embed._redact import cause_of
 from rs_embed.errors import SpecError, StorageError
 from rs_embed.pipeline.inputs import FOLDER as INPUTS
 from rs_embed.pipeline.records import Record, Stamp, UnitStore
@@ -118,7 +119,7 @@ def reaching(remote: Remote) -> Iterator[None]:
         raise StorageError(
             f"Expected the object store at {str(remote)!r} to answer, got: {' '.join(str(error).split())[:400]}",
             fix="check the bucket, credentials and endpoint, then run the same again: what is finished is kept",
-        ) from error
+        ) from cause_of(error)
 
 
 def place_of(out: str | Path) -> Path | Remote:

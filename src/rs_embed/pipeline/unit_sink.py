@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from rs_embed._redact import redacted
 from rs_embed._room import require_room
 from rs_embed.embedding import Embedding
 from rs_embed.errors import RSEmbedError
@@ -146,7 +147,7 @@ class UnitSink:
 def _said(error: Exception) -> str:
     """What went wrong, in one line."""
     text = error.headline if isinstance(error, RSEmbedError) else str(error)
-    return f"{type(error).__name__}: {' '.join(text.split())}"
+    return redacted(f"{type(error).__name__}: {' '.join(text.split())}")
 
 
 def stem_of(place: Place) -> str:

@@ -1,12 +1,12 @@
 """The backend of who names none: Earth Engine where it is set up, else STAC where that is installed."""
 
-import logging
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from google.auth._cloud_sdk import get_config_path
 
+from rs_embed._redact import logger
 from rs_embed.chip import Chip
 from rs_embed.errors import NotConfigured
 from rs_embed.providers._ee_session import STORED_TOKEN, users_own
@@ -15,7 +15,7 @@ from rs_embed.providers.earthengine import EarthEngine
 from rs_embed.settings import EarthEngineSettings, google_key_named
 
 _GCLOUD_FILE = "application_default_credentials.json"
-LOG = logging.getLogger("rs_embed.providers")
+LOG = logger("rs_embed.providers")
 
 
 class Chosen(Wrapped):

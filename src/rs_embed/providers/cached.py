@@ -14,7 +14,7 @@ import numpy as np
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from rs_embed.bands import bands_of
+from rs_embed.bands import Unit, bands_of
 from rs_embed.chip import Chip, Source
 from rs_embed.errors import StorageError
 from rs_embed.providers.base import Provider, Query, Wrapped
@@ -128,6 +128,7 @@ def _facts(chip: Chip) -> bytes:
     facts = {
         "grid": None if box is None else [str(box.crs), tuple(box.affine)[:6], tuple(box.shape)],
         "times": [None if time is None else time.isoformat() for time in chip.times],
+        "units": [str(band.unit) for band in chip.bands],
         "source": source,
     }
     return json.dumps(facts).encode()
@@ -147,4 +148,6 @@ def _read(path: Path, query: Query) -> Chip | None:
     geobox = None if grid is None else GeoBox(tuple(grid[2]), Affine(*grid[1]), grid[0])
     times = tuple(None if time is None else datetime.fromisoformat(time) for time in facts["times"])
     bands = bands_of(query.sensor.collection, query.sensor.bands)
+    if "units" in facts:  # since a chip may be a picture; before, all were in the units of their collection
+        bands = tuple(replace(band, unit=Unit(unit)) for band, unit in zip(bands, facts["units"], strict=True))
     return Chip(values, bands, geobox, times, Source(**(source | lists)))
