@@ -1,14 +1,11 @@
 """`export_embeddings`: a table of places to a folder of files, unit by unit, to be stopped and resumed at will."""
 
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import JsonValue
@@ -17,6 +14,7 @@ from rs_embed._call import Backend, Bands, KnobValue, Modalities, Sensors
 from rs_embed._checks import require_number
 from rs_embed._optional import require
 from rs_embed._progress import progress_bar
+from rs_embed._stopping import sigterm_as_interrupt
 from rs_embed.engines import EngineName, check_engine, open_crew
 from rs_embed.engines.base import Crew, Stamp
 from rs_embed.errors import StorageError
@@ -152,7 +150,7 @@ def export_embeddings(
     started = time.perf_counter()
     own = where.resolve() if isinstance(where, Path) else where
     order = ExportOrder(asked, own, max(job.request.knobs.fetch_workers for job in jobs.values()), verify)
-    with run_folder(where) as folder, open_crew(engine, address, order) as crew, _sigterm_as_interrupt():
+    with run_folder(where) as folder, open_crew(engine, address, order) as crew, sigterm_as_interrupt():
         manifest = _open(folder, asked, crew, table, units)
         remote = where if isinstance(where, Remote) else None
         keep_manifest(remote, folder)
@@ -210,20 +208,3 @@ def _begin(folder: Path, asked: Asked, request: dict[str, JsonValue]) -> Manifes
     )
     manifest.write(folder)
     return manifest
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """A scheduler's SIGTERM stops like Ctrl-C: files are closed, and what is finished stays."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,8 +1,8 @@
 """The long job: unit after unit is fetched, encoded, written and recorded, and what is finished is never done again."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -73,8 +73,9 @@ def run_unit(work: Work, task: Task, advance: Advance) -> None:
     for rows, sinks in _passes(_sinks(work, task.unit, advance)):
         places = _rows_of(task, rows)
         jobs, keep = _with_readers(work, task.unit, [sink.model.job for sink in sinks])
-        with _stored(work, sinks) as settle:
-            for which, position, outcome in _outcomes(jobs, places, keep, settle):
+        # Closed first: an error at one row ends the fetches of the others.
+        with _stored(work, sinks) as settle, closing(_outcomes(jobs, places, keep, settle)) as outcomes:
+            for which, position, outcome in outcomes:
                 if not isinstance(outcome, Embedding):
                     _stop_at(outcome.error, work)
                 with storing(work.folder):
@@ -176,7 +177,7 @@ def _with_readers(work: Work, unit: Unit, jobs: Sequence[Job]) -> tuple[list[Job
 
 def _outcomes(
     jobs: Sequence[Job], places: Places, keep: Keep | None, settle: Callable[[], None]
-) -> Iterator[tuple[int, int, Outcome]]:
+) -> Generator[tuple[int, int, Outcome]]:
     """(model, place, outcome) of every place for every model; rows that cannot be meant fail at "plan"."""
     asked = list(places)
     bad = [_unplanned(job, asked) for job in jobs]
@@ -198,7 +199,7 @@ def _run(
     asked: Sequence[Place],
     keep: Keep | None,
     settle: Callable[[], None],
-) -> Iterator[tuple[int, int, Outcome]]:
+) -> Generator[tuple[int, int, Outcome]]:
     if not positions:
         return
     from rs_embed.pipeline.run import run_together  # loads torch
@@ -206,9 +207,10 @@ def _run(
     plans = [_plan(job, [asked[at] for at in positions]) for job in jobs]
     if keep is not None:
         keep([stem_of(asked[at]) for at in positions], plans)
-    for index, results in run_together(plans, between=settle):
-        for which, result in zip(names, results, strict=True):
-            yield which, positions[index], result
+    with closing(run_together(plans, between=settle)) as done:
+        for index, results in done:
+            for which, result in zip(names, results, strict=True):
+                yield which, positions[index], result
 
 
 def _plan(job: Job, asked: Sequence[Place]) -> Plan:

@@ -92,7 +92,9 @@ class UnitSink:
         else:
             self._hrefs[place.index] = self._write_grid(place, outcome, self._format)
             embedding = replace(outcome, data=np.zeros((outcome.data.shape[0], 0, 0), np.float32))
-        self._rows[place.index] = Row(place.index, place.id, place.spatial, place.window, embedding, error, stage)
+        self._rows[place.index] = Row(
+            place.index, place.id, place.spatial, place.window, embedding, error, stage, place.kept
+        )
 
     def _write_grid(self, place: Place, embedding: Embedding, grid_format: GridFormat) -> str:
         folder = self.model.store.grids(self._unit)

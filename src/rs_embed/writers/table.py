@@ -70,7 +70,7 @@ def _write(path: Path, data: "dict[str, pa.Array]", rows: Sequence[Row], header:
     import pyarrow as pa
 
     shapes = [footprint(row) for row in rows]
-    columns = {**_place_columns(rows, shapes), **data, **_other_columns(rows, header)}
+    columns = {**_place_columns(rows, shapes), **_kept_columns(rows), **data, **_other_columns(rows, header)}
     keys = {"geo": geo_header(shapes), "emb": without_none(table_fields(header))}
     metadata = {name: json.dumps(value, sort_keys=True, ensure_ascii=False) for name, value in keys.items()}
     save_table(pa.table(columns), path, header, metadata)
@@ -130,6 +130,18 @@ def _place_columns(rows: Sequence[Row], shapes: Sequence[Footprint | None]) -> "
         "center_lon": pa.array([lon for lon, _ in centers], pa.float64()),
         "center_lat": pa.array([lat for _, lat in centers], pa.float64()),
     }
+
+
+def _kept_columns(rows: Sequence[Row]) -> "dict[str, pa.Array]":
+    """What else stood in the user's table."""
+    import pyarrow as pa
+
+    kinds = {name: column.kind for name, column in rows[0].kept.columns.items()} if rows else {}
+    types = {
+        name: pa.timestamp("us", tz="UTC") if kind == "timestamp[us, UTC]" else pa.type_for_alias(kind)
+        for name, kind in kinds.items()
+    }
+    return {name: pa.array([row.kept[name] for row in rows], kind) for name, kind in types.items()}
 
 
 def _other_columns(rows: Sequence[Row], header: RunHeader) -> "dict[str, pa.Array]":
