@@ -42,7 +42,7 @@ _Address = Annotated[
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Ctrl-C, or a scheduler's SIGTERM, ends with exit code 130 and a word on how to go on."""
+    """Ctrl-C, or a scheduler's SIGTERM, ends with a word on how to go on."""
     try:
         yield
     except KeyboardInterrupt:

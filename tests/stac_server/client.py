@@ -47,7 +47,7 @@ class Site:
         self.catalog = replace(preset, url=f"{url}/api", signer=signer, name="")
 
     def fail(self, kind: str = "status", routes: tuple[str, ...] = ("head", "range"), **more) -> None:
-        """From now on requests of these routes fail: kind "status", "hang", "reset" or "truncate"."""
+        """From now on requests of these routes fail: kind "status", "hang", "slow", "reset" or "truncate"."""
         _ask(self._control, {"fault": {"kind": kind, "routes": routes, **more}})
 
     def expire(self) -> None:

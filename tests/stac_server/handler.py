@@ -52,6 +52,9 @@ class Handler(BaseHTTPRequestHandler):
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         route = self._name(method, rest)
         fault = place.asked(route, "/".join(rest), self.headers.get("Range"))
+        if fault is not None and fault["kind"] == "slow":
+            time.sleep(fault["seconds"])
+            fault = None
         if fault is not None and fault["kind"] != "truncate":
             return self._fail(fault)
         if route == "token":
