@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from rs_embed import describe_model, list_models
 from rs_embed.cli import app
-from rs_embed.embedding_files import META_TAG
+from rs_embed.embedding_files import META_TAG, VALID_TAG
 from rs_embed.errors import RSEmbedError, RSEmbedWarning
 from rs_embed.settings import EarthEngineSettings, LibrarySettings, RaySettings, StacSettings
 
@@ -130,7 +130,7 @@ def headings_of(page: Path) -> set[str]:
 def test_every_variable_that_a_page_names_exists(name):
     known = {knob["variable"] for model_id in list_models() for knob in describe_model(model_id)["knobs"]}
     families = (LibrarySettings, EarthEngineSettings, StacSettings, RaySettings)
-    known |= {META_TAG, *(variable for family in families for variable in family.variables())}
+    known |= {META_TAG, VALID_TAG, *(variable for family in families for variable in family.variables())}
     named = set(re.findall(r"RS_EMBED_\w*[A-Z0-9]\b", (ROOT / name).read_text(encoding="utf-8")))
     assert named <= known
 

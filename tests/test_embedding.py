@@ -39,8 +39,21 @@ def vector() -> Embedding:
 def test_a_grid_comes_back_with_its_numbers_place_and_metadata(grid, tmp_path, suffix):
     again = Embedding.load(grid.save(tmp_path / f"grid{suffix}"))
     np.testing.assert_array_equal(again.data, grid.data)
+    np.testing.assert_array_equal(again.valid, grid.valid)
     assert again.geobox == grid.geobox
     assert again.meta == grid.meta
+
+
+def test_xarray_has_the_share_of_valid_pixels_beside_the_values(grid):
+    array = grid.to_xarray()
+    assert array.valid_fraction.dims == ("y", "x")
+    np.testing.assert_array_equal(array.where(array.valid_fraction >= 0.5), grid.data)
+
+
+def test_metadata_that_do_not_tell_of_tokens_on_nodata_are_still_read(vector):
+    told = json.loads(vector.meta.model_dump_json())
+    assert told.pop("nodata_tokens") == 0
+    assert type(vector.meta).model_validate(told).nodata_tokens is None
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".nc"])
@@ -215,13 +228,14 @@ def test_pictures_are_written_and_say_what_they_show(grid, vector, tmp_path: Pat
         grid.plot(tmp_path / "nowhere" / "grid.png")
 
 
-def test_equal_grids_have_equal_colours_and_nodata_is_white(grid):
+def test_equal_grids_have_equal_colours_and_nodata_is_transparent(grid):
     colours = pca_rgb(grid.data)
-    assert colours.shape == (*grid.data.shape[1:], 3)
+    assert colours.shape == (*grid.data.shape[1:], 4)
+    assert (colours[..., 3] == 1).all()
     assert 0 <= colours.min() < colours.max() <= 1
     holed = grid.data.copy()
     holed[:, 0, 0] = np.nan
-    assert (pca_rgb(holed)[0, 0] == 1).all()
+    assert pca_rgb(holed)[0, 0, 3] == 0 and (pca_rgb(holed)[..., 3] == 1).sum() == colours[..., 3].size - 1
     assert pca_rgb(grid.data[:1]).shape == colours.shape, "fewer than three channels"
     np.testing.assert_array_equal(colours, pca_rgb(grid.data.copy()))
 

@@ -22,6 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from rs_embed import _redact
 from rs_embed._optional import require
 from rs_embed._progress import announce
 from rs_embed.errors import MissingDependency, RSEmbedWarning, warn
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.library import Library
 
-LOG = logging.getLogger(__name__)
+LOG = _redact.logger(__name__)
 EXTRA = "terratorch"
 OWN_PACKAGES = ("rasterio", "huggingface_hub", "requests")
 """Packages of the base install that set up loggers for good; imported before the state of the process is noted."""

@@ -15,7 +15,9 @@ from rs_embed._call import (
     KnobValue,
     Modalities,
     Sensors,
+    Units,
     named,
+    one_place,
     provider_of,
 )
 from rs_embed._checks import require_choice
@@ -23,13 +25,13 @@ from rs_embed._progress import progress_bar
 from rs_embed.embedders.catalog import get_card, list_cards
 from rs_embed.embedders.describe import ModelDescription, describe
 from rs_embed.errors import BatchError, SpecError
-from rs_embed.specs import InputPrep, OutputSpec, Precision, SpatialSpec, TemporalSpec
+from rs_embed.specs import InputPrep, OutputSpec, Precision, TemporalSpec
 
 if TYPE_CHECKING:
     from rs_embed.embedders.card import ModelCard
     from rs_embed.embedding import Embedding
     from rs_embed.pipeline.plan import Plan
-    from rs_embed.places import Given, Temporal
+    from rs_embed.places import Given, Single, Temporal
     from rs_embed.report import ChipReport
     from rs_embed.results import Embeddings, Result
 
@@ -38,7 +40,7 @@ OnError = Literal["raise", "keep"]
 
 def get_embedding(
     model_id: "str | ModelCard",
-    spatial: SpatialSpec | None = None,
+    spatial: "Single | None" = None,
     temporal: TemporalSpec | None = None,
     output: OutputSpec = OutputSpec.pooled(),
     backend: Backend = "auto",
@@ -48,6 +50,8 @@ def get_embedding(
     bands: Bands = None,
     input_chw: InputArrays | None = None,
     dates: Dates | None = None,
+    unit: Units | None = None,
+    buffer_m: float | None = None,
     input_prep: InputPrep = "auto",
     device: str = "auto",
     precision: Precision = "fp32",
@@ -57,7 +61,8 @@ def get_embedding(
 
     Args:
         model_id: Id or alias of the catalog (`list_models()`), or a card of your own.
-        spatial: Where; `None` takes everything that a raster, the sample or `input_chw` holds.
+        spatial: Where: a spec, a (lon, lat), a geometry of shapely or GeoJSON (degrees), or a table or file of one
+            place ("aoi.geojson"). `None` takes everything that a raster, the sample or `input_chw` holds.
         temporal: Which days, half-open. The sample and undated rasters are answered with what they are.
         output: `OutputSpec.pooled()` for a vector `[D]`, `OutputSpec.grid()` for a token grid `[D,H,W]`.
         backend: "gee", "sample", a path to a raster, an `EarthEngine`, a `LocalRasters`, or any `Provider`.
@@ -67,7 +72,11 @@ def get_embedding(
             order of the channels; of several modalities, a mapping modality -> names.
         input_chw: Your own pixels instead of a backend, as the collection stores them (Sentinel-2: 0-based DN):
             `[C,H,W]`, or `[T,C,H,W]` for several dates.
-        dates: When each frame of `input_chw` was acquired; a model of time series needs to know.
+        dates: When each frame of `input_chw` was acquired: days, or days of the year; a model of time series needs to
+            know.
+        unit: Of `input_chw`, where it is not that of the collection: "reflectance", "power", ..., or "byte" for
+            pictures from 0 to 255; of several arrays, a mapping modality -> unit.
+        buffer_m: Half of the side of the square around a point, metres, where `spatial` does not say it.
         input_prep: "resize" to the network's size, "crop" the centre or "tile" at native pixel size;
             "auto" is the card's choice.
         device: "auto", "cpu", "cuda" or "cuda:0".
@@ -92,6 +101,8 @@ def get_embedding(
         bands=bands,
         input_chw=input_chw,
         dates=dates,
+        unit=unit,
+        buffer_m=buffer_m,
         input_prep=input_prep,
         device=device,
         precision=precision,
@@ -105,7 +116,7 @@ def get_embedding(
 
 def plan_embedding(
     model_id: "str | ModelCard",
-    spatial: SpatialSpec | None = None,
+    spatial: "Single | None" = None,
     temporal: TemporalSpec | None = None,
     output: OutputSpec = OutputSpec.pooled(),
     backend: Backend = "auto",
@@ -115,6 +126,8 @@ def plan_embedding(
     bands: Bands = None,
     input_chw: InputArrays | None = None,
     dates: Dates | None = None,
+    unit: Units | None = None,
+    buffer_m: float | None = None,
     input_prep: InputPrep = "auto",
     device: str = "auto",
     precision: Precision = "fp32",
@@ -127,7 +140,8 @@ def plan_embedding(
     """
     modality = named(modality, input_chw)
     call = Call(model_id, output, sensor, modality, bands, input_prep, device, precision, knobs)
-    return call.plan(provider_of(backend, input_chw, call, dates), [spatial], [temporal])
+    place, days = one_place(spatial, temporal, buffer_m)
+    return call.plan(provider_of(backend, input_chw, call, dates, unit), [place], [days])
 
 
 @overload
@@ -226,7 +240,7 @@ def describe_model(model_id: str) -> ModelDescription:
 
 def inspect_chip(
     model_id: "str | ModelCard",
-    spatial: SpatialSpec | None = None,
+    spatial: "Single | None" = None,
     temporal: TemporalSpec | None = None,
     backend: Backend = "auto",
     *,
@@ -235,6 +249,8 @@ def inspect_chip(
     bands: Bands = None,
     input_chw: InputArrays | None = None,
     dates: Dates | None = None,
+    unit: Units | None = None,
+    buffer_m: float | None = None,
 ) -> "ChipReport":
     """The chips that a request would feed to the model, and their statistics, without running it.
 
@@ -242,7 +258,7 @@ def inspect_chip(
     """
     modality = named(modality, input_chw)
     call = Call(model_id, OutputSpec.pooled(), sensor, modality, bands, "auto", "cpu", "fp32", {})
-    provider = provider_of(backend, input_chw, call, dates)
+    provider = provider_of(backend, input_chw, call, dates, unit)
     from rs_embed.report import inspect
 
-    return inspect(call.request, provider, spatial, temporal)
+    return inspect(call.request, provider, *one_place(spatial, temporal, buffer_m))

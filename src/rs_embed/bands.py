@@ -52,6 +52,7 @@ class Band:
 
 
 DN_PER_REFLECTANCE = 10_000.0
+HIGHEST_BYTE = 255
 _FACTORS: Mapping[tuple[Unit, Unit], float] = {
     (Unit.DN, Unit.REFLECTANCE): 1 / DN_PER_REFLECTANCE,
     (Unit.REFLECTANCE, Unit.DN): DN_PER_REFLECTANCE,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from rs_embed._redact import redacted_all
 from rs_embed.bands import Band
 from rs_embed.errors import BandMismatch, InputError
 from rs_embed.geo import with_coordinates
@@ -38,6 +39,10 @@ class Source:
     """What a reader of the result should know: assumptions about unit, nodata, offset."""
     clear_observations: float | None = None
     """Mean number of valid, unmasked observations per pixel and frame; `None` where that is not known."""
+
+    def __post_init__(self) -> None:
+        for name in ("scene_ids", "notes"):  # of foreign catalogues; they go into files and tables
+            object.__setattr__(self, name, redacted_all(vars(self)[name]))
 
 
 @dataclass(frozen=True, eq=False)

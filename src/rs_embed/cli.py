@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 import typer
 
 import rs_embed
-from rs_embed import cli_export, cli_generate
+from rs_embed import cli_export, cli_generate, cli_runs
 from rs_embed._stopping import sigterm_as_interrupt
 from rs_embed.cli_base import ERR, OUT, Json, Model, ModelOptions, Request, app, command
 from rs_embed.errors import RSEmbedWarning
@@ -23,7 +23,7 @@ from rs_embed.tables import table
 if TYPE_CHECKING:
     from rs_embed.embedders.describe import ModelDescription
 
-__all__ = ["app", "cli_export", "cli_generate", "main"]
+__all__ = ["app", "cli_export", "cli_generate", "cli_runs", "main"]
 
 T = TypeVar("T")
 SIGINT_CODE, SIGTERM_CODE = 130, 143

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 import rs_embed
+from rs_embed._redact import redacted
 from rs_embed.errors import MissingDependency, RSEmbedError
 from rs_embed.providers._retry import Backoff, Waits
 from rs_embed.providers.earthengine import EarthEngine
@@ -135,7 +136,7 @@ def run_doctor(
     healthy = all(check.ok for check in checks)
     knobs, values = [*describe_knobs(EarthEngineSettings), *describe_knobs(StacSettings)], set_variables()
     settings = [
-        {"variable": variable, "default": default, "now": values.get(variable, ""), "meaning": text}
+        {"variable": variable, "default": default, "now": redacted(values.get(variable, "")), "meaning": text}
         for variable, _, default, text in knobs
     ]
     if as_json:

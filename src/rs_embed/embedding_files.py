@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -11,6 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 import xarray as xr
 from affine import Affine
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pydantic import ValidationError
 
@@ -21,6 +24,10 @@ from rs_embed.geo import with_coordinates
 
 META_TAG = "RS_EMBED_META"
 """Name of the metadata (JSON) in every format."""
+VALID = "valid_fraction"
+"""Name of `Embedding.valid` beside a grid: a variable of netCDF and Zarr, a coordinate in xarray."""
+VALID_TAG = "RS_EMBED_VALID"
+"""The same in a GeoTIFF, see `_packed`: a band more would pass for a dimension, and a mask of TIFF has one bit."""
 COG_BLOCK_PX = 128
 """At most. Blocks hold all channels (GDAL before 3.11 knows no other layout), so they are small: 50 MB for 768."""
 GDAL_WITH_TILES = (3, 11)
@@ -28,8 +35,8 @@ GDAL_WITH_TILES = (3, 11)
 
 ROOM = {".npz": 1, ".nc": 1, ".tif": 2}
 """Bytes that writing may take for each byte of values: a GeoTIFF has overviews, first in a file of their own."""
-_UNREADABLE = (OSError, EOFError, BadZipFile, KeyError, ValueError, ValidationError)
-"""What numpy, h5netcdf, rasterio and pydantic raise for a file that is not ours or is damaged."""
+_UNREADABLE = (OSError, EOFError, BadZipFile, KeyError, ValueError, ValidationError, zlib.error)
+"""What numpy, h5netcdf, rasterio, zlib and pydantic raise for a file that is not ours or is damaged."""
 
 
 def save(embedding: Embedding, path: Path) -> Path:
@@ -95,36 +102,64 @@ def to_xarray(embedding: Embedding) -> xr.DataArray:
     """See `Embedding.to_xarray`."""
     attrs = {
         "long_name": f"embedding by {embedding.meta.model_id}",
-        "weights": embedding.meta.weights_note or embedding.meta.weights,
+        "weights": embedding.meta.warning or embedding.meta.weights,
         META_TAG: embedding.meta.model_dump_json(),
     }
     channels = {"band": np.arange(embedding.data.shape[0])}
-    if not embedding.is_grid:
-        return xr.DataArray(embedding.data, dims=("band",), coords=channels, name="embedding", attrs=attrs)
-    dims = ("band", "y", "x")
-    if embedding.geobox is None:
-        return xr.DataArray(embedding.data, dims=dims, coords=channels, name="embedding", attrs=attrs)
+    dims = ("band", "y", "x") if embedding.is_grid else ("band",)
     array = xr.DataArray(embedding.data, dims=dims, coords=channels, name="embedding", attrs=attrs)
-    return with_coordinates(array, embedding.geobox)
+    if embedding.valid is not None:
+        about = {"long_name": "share of valid pixels under each token", "units": "1"}
+        array = array.assign_coords({VALID: (("y", "x"), embedding.valid, about)})
+    return array if embedding.geobox is None or not embedding.is_grid else with_coordinates(array, embedding.geobox)
+
+
+def to_dataset(embedding: Embedding) -> xr.Dataset:
+    """Variables `embedding` and, of a grid, `valid_fraction`, which CF calls ancillary to it."""
+    array = to_xarray(embedding)
+    if embedding.valid is None:
+        return array.to_dataset()
+    array.attrs["ancillary_variables"] = VALID
+    dataset = array.to_dataset().reset_coords(VALID)
+    if "grid_mapping" in array.attrs:
+        dataset[VALID].attrs["grid_mapping"] = array.attrs["grid_mapping"]
+    return dataset
+
+
+def from_dataset(dataset: xr.Dataset) -> Embedding:
+    """What `to_dataset` made.
+
+    Raises:
+        KeyError: It is not such a dataset.
+        ValueError: Its metadata are damaged.
+    """
+    array = dataset["embedding"].load()
+    valid = dataset[VALID].load().to_numpy() if VALID in dataset else None
+    return from_parts(array.to_numpy(), str(array.attrs[META_TAG]), valid)
 
 
 def _write_npz(embedding: Embedding, path: Path) -> None:
-    np.savez(path, embedding=embedding.data, meta=np.array(embedding.meta.model_dump_json()))
+    meta = np.array(embedding.meta.model_dump_json())
+    if embedding.valid is None:
+        np.savez(path, embedding=embedding.data, meta=meta)
+    else:
+        np.savez(path, embedding=embedding.data, meta=meta, valid=embedding.valid)
 
 
 def _read_npz(path: Path) -> Embedding:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # np.load leaves a bad file open
-        return from_parts(arrays["embedding"], str(arrays["meta"]))
+        return from_parts(arrays["embedding"], str(arrays["meta"]), arrays.get("valid"))
 
 
 def _write_netcdf(embedding: Embedding, path: Path) -> None:
-    to_xarray(embedding).to_netcdf(path, engine="h5netcdf", encoding={"embedding": {"zlib": True, "complevel": 4}})
+    dataset = to_dataset(embedding)
+    packed = {name: {"zlib": True, "complevel": 4} for name in ("embedding", VALID) if name in dataset}
+    dataset.to_netcdf(path, engine="h5netcdf", encoding=packed)
 
 
 def _read_netcdf(path: Path) -> Embedding:
     with xr.open_dataset(path, engine="h5netcdf") as dataset:
-        array = dataset["embedding"].load()
-    return from_parts(array.to_numpy(), array.attrs[META_TAG])
+        return from_dataset(dataset)
 
 
 def _write_geotiff(embedding: Embedding, path: Path) -> None:
@@ -166,7 +201,8 @@ def _write_cog(embedding: Embedding, geobox: GeoBox, path: Path) -> None:
     ) as file:
         file.write(embedding.data)
         file.descriptions = [f"{embedding.meta.model_id} {band}" for band in range(channels)]
-        file.update_tags(**{META_TAG: embedding.meta.model_dump_json()})
+        valid = {} if embedding.valid is None else {VALID_TAG: _packed(embedding.valid)}
+        file.update_tags(**{META_TAG: embedding.meta.model_dump_json()}, **valid)
 
 
 def _gdal_version() -> tuple[int, ...]:
@@ -179,16 +215,35 @@ def _read_geotiff(path: Path) -> Embedding:
     import rasterio
 
     with rasterio.open(path) as file:
-        return from_parts(file.read(), file.tags()[META_TAG])
+        tags = file.tags()
+        valid = _unpacked(tags[VALID_TAG], file.shape) if VALID_TAG in tags else None
+        return from_parts(file.read(), tags[META_TAG], valid)
 
 
-def from_parts(data: np.ndarray, meta_json: str) -> Embedding:
-    """An embedding from its array and its metadata (JSON); the place is in the metadata."""
+def _packed(valid: NDArray[np.float32]) -> str:
+    """Shares as text: their float32, row by row, little-endian, by zlib, in base64. Most are 1, so it is short."""
+    return b64encode(zlib.compress(valid.astype("<f4").tobytes(), 9)).decode("ascii")
+
+
+def _unpacked(text: str, shape: tuple[int, int]) -> NDArray[np.float32]:
+    size = 4 * shape[0] * shape[1]
+    unpacked = zlib.decompressobj().decompress(b64decode(text, validate=True), size + 1)  # no more than it may be
+    return np.frombuffer(unpacked, "<f4").reshape(shape).astype(np.float32)
+
+
+def from_parts(data: np.ndarray, meta_json: str, valid: NDArray[np.float32] | None = None) -> Embedding:
+    """An embedding from its arrays and its metadata (JSON); the place is in the metadata.
+
+    Raises:
+        ValueError: They do not belong together.
+    """
     meta = Meta.model_validate(json.loads(meta_json))
+    if valid is not None and valid.shape != data.shape[1:]:
+        raise ValueError(f"shares of {valid.shape} beside a grid of {data.shape}")
     if meta.crs is None or meta.transform is None:
-        return Embedding(data, meta, None)
+        return Embedding(data, meta, None, valid)
     shape = data.shape[1:] if data.ndim == 3 else meta.inputs[0].shape_px
-    return Embedding(data, meta, GeoBox(shape, Affine(*meta.transform), meta.crs))
+    return Embedding(data, meta, GeoBox(shape, Affine(*meta.transform), meta.crs), valid)
 
 
 _FORMATS: dict[str, tuple[Callable[[Embedding, Path], None], Callable[[Path], Embedding]]] = {

@@ -25,7 +25,7 @@ RSEmbedError
 │   ├── WeightsUnreachable   the hub did not answer, or offline mode forbids asking
 │   ├── WeightsCorrupt       empty, truncated, wrong hash, not finite, unsafe
 │   └── WeightsMismatch      keys or shapes of another model
-├── ReadoutError         tokens that cannot be laid out as asked
+├── ReadoutError         tokens that cannot be laid out as asked, or are not finite
 ├── DeviceError          no such device here
 │   └── OutOfMemory          what one place takes does not fit into memory
 ├── CompileError         torch.compile does not work here
@@ -47,9 +47,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from rs_embed._redact import redacted
+
 
 class RSEmbedError(Exception):
-    """What was wanted, what was found, where, and the fix, one line each.
+    """What was wanted, what was found, where, and the fix, one line each; secrets in them are taken out.
 
     Args:
         headline: One sentence: what was wanted and what was found instead.
@@ -58,10 +60,10 @@ class RSEmbedError(Exception):
     """
 
     def __init__(self, headline: str, *, fix: str | None = None, **facts: object) -> None:
-        self.headline = headline
-        self.fix = fix
-        self.facts = {name: value for name, value in facts.items() if value is not None}
-        super().__init__(headline)
+        self.headline = redacted(headline)
+        self.fix = None if fix is None else redacted(fix)
+        self.facts = {name: _fact(value) for name, value in facts.items() if value is not None}
+        super().__init__(self.headline)
 
     def __str__(self) -> str:
         rows = {name.replace("_", " "): str(value) for name, value in self.facts.items()}
@@ -80,6 +82,10 @@ class RSEmbedError(Exception):
 
 def _rebuild(kind: type[RSEmbedError], headline: str, fix: str | None, facts: dict[str, object]) -> RSEmbedError:
     return kind(headline, fix=fix, **facts)
+
+
+def _fact(value: object) -> object:
+    return value if isinstance(value, bool | int | float) else redacted(str(value))
 
 
 def _hang(text: str, indent: int) -> str:
@@ -183,7 +189,7 @@ class WeightsMismatch(WeightsError):
 
 
 class ReadoutError(RSEmbedError):
-    """Tokens that cannot be laid out as asked."""
+    """Tokens that cannot be laid out as asked, or numbers that are not finite though pixels were valid."""
 
 
 class DeviceError(RSEmbedError):
@@ -273,10 +279,10 @@ class ChoiceWarning(RSEmbedWarning):
 
 
 def warn(message: str, category: type[RSEmbedWarning]) -> None:
-    """Warn at the caller's own line: the first frame outside of this package."""
+    """Warn at the caller's own line, the first frame outside of this package; secrets are taken out."""
     package = str(Path(__file__).parent)
     level = 2
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
+    warnings.warn(redacted(message), category, stacklevel=level)

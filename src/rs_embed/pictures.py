@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rs_embed.chip import Chip
 
 STRETCH_PERCENT = (2.0, 98.0)
+NODATA_GREY = "0.88"
+"""What shines through where there is no value: no colour of a stretched picture is a lack of one."""
 _SUBSPACE, _ITERATIONS = 8, 20
 """Width and steps of the subspace iteration: an exact SVD of a map costs ten times as much and looks the same."""
 
@@ -31,7 +33,7 @@ class Panel:
 
     title: str
     image: NDArray[np.float32]
-    """`[H, W, 3]` in 0..1."""
+    """`[H, W, 3]` in 0..1, or with opacity `[H, W, 4]`."""
     geobox: GeoBox | None
 
     @property
@@ -42,14 +44,14 @@ class Panel:
     def edges(self) -> tuple[float, float, float, float]:
         """West, east, south, north in that unit."""
         if self.geobox is None:
-            height, width, _ = self.image.shape
+            height, width = self.image.shape[:2]
             return 0.0, width, 0.0, height
         box = self.geobox.boundingbox
         return box.left / 1000, box.right / 1000, box.bottom / 1000, box.top / 1000
 
 
 def true_colour(chip: "Chip") -> Panel:
-    """A Sentinel-2 chip as the eye sees it; nodata is white.
+    """A Sentinel-2 chip as the eye sees it; nodata is transparent.
 
     Raises:
         BandMismatch: B4, B3 or B2 is missing.
@@ -66,7 +68,7 @@ def true_colour(chip: "Chip") -> Panel:
 
 def principal_components(grid: Embedding) -> Panel:
     """A token grid in the colours of its first three principal components."""
-    note = grid.meta.weights_note or f"3 principal components of {len(grid.data)} dimensions"
+    note = grid.meta.warning or f"3 principal components of {len(grid.data)} dimensions"
     return Panel(f"{grid.meta.model_id}\n{note}", pca_rgb(grid.data), grid.geobox)
 
 
@@ -74,11 +76,12 @@ def pca_rgb(grid: NDArray[np.float32]) -> NDArray[np.float32]:
     """First three principal components of a grid's tokens as colours.
 
     Args:
-        grid: `[D, H, W]`; NaN tokens become white.
+        grid: `[D, H, W]`; NaN tokens become transparent.
 
     Returns:
-        `[H, W, 3]` in 0..1, each component stretched between its 2nd and 98th percentile. The sign of a component
-        is free; it is chosen so that its largest weight is positive, so equal grids give equal pictures.
+        `[H, W, 4]` in 0..1: red, green, blue and opacity, each component stretched between its 2nd and 98th
+        percentile. The sign of a component is free; it is chosen so that its largest weight is positive, so equal
+        grids give equal pictures.
     """
     tokens = np.moveaxis(grid, 0, -1)
     valid = np.isfinite(tokens).all(axis=-1)
@@ -104,12 +107,13 @@ def _principal_axes(centred: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _colours(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`[H, W, 3]` with each channel stretched from its 2nd..98th percentile to 0..1; NaN is white."""
+    """`[H, W, 4]` with each channel stretched from its 2nd..98th percentile to 0..1; NaN is transparent (and white)."""
     valid = np.isfinite(values).all(axis=-1)
-    colours = np.ones(values.shape, np.float32)
+    colours = np.ones((*valid.shape, 4), np.float32)
+    colours[~valid, 3] = 0
     if valid.any():
         low, high = np.percentile(values[valid], STRETCH_PERCENT, axis=0)
-        colours[valid] = np.clip((values[valid] - low) / np.maximum(high - low, 1e-12), 0, 1)
+        colours[valid, :3] = np.clip((values[valid] - low) / np.maximum(high - low, 1e-12), 0, 1)
     return colours
 
 
@@ -118,7 +122,7 @@ def plot_embedding(embedding: Embedding, path: Path | None = None) -> Figure:
     if embedding.is_grid:
         figure = side_by_side([principal_components(embedding)])
     else:
-        note = embedding.meta.weights_note
+        note = embedding.meta.warning
         figure = Figure(figsize=(7, 3), layout="constrained")
         axes = figure.add_subplot()
         axes.bar(np.arange(embedding.data.size), embedding.data, width=1.0)
@@ -142,6 +146,7 @@ def side_by_side(panels: Sequence[Panel], credit: str = "") -> Figure:
     )
     for axes, panel in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
         edges = np.subtract(panel.edges(), (west, west, south, south))
+        axes.set_facecolor(NODATA_GREY)
         axes.imshow(panel.image, extent=edges, interpolation="nearest")
         axes.set(title=panel.title, xlabel=f"{panel.unit} east", xlim=(0, east - west), ylim=(0, north - south))
         axes.title.set_fontsize(10)

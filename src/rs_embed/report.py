@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rs_embed.bands import Unit, convert
+from rs_embed.bands import HIGHEST_BYTE, Unit, convert
 from rs_embed.chip import Chip
 from rs_embed.embedders.base import ModelRequest
-from rs_embed.embedders.card import BandStats
+from rs_embed.embedders.card import BandStats, Modality
 from rs_embed.pipeline.plan import queries_for
 from rs_embed.providers.base import Provider
 from rs_embed.specs import SpatialSpec, TemporalSpec
@@ -66,19 +66,24 @@ def inspect(
     for (modality, _), query in zip(request.inputs, queries, strict=True):
         chip = chips[modality.name] = provider.fetch(query)
         for index, band in enumerate(chip.bands):
-            rows.append(_band(modality.name, chip, index, modality.stats[band.name]))
+            rows.append(_band(modality, chip, index, modality.stats[band.name]))
     return ChipReport(chips, tuple(rows))
 
 
-def _band(modality: str, chip: Chip, index: int, stats: BandStats) -> BandReport:
+def _band(modality: Modality, chip: Chip, index: int, stats: BandStats) -> BandReport:
     band = chip.bands[index]
     pixels = chip.values[:, index]
     valid = pixels[np.isfinite(pixels)].astype(np.float64)
     if valid.size == 0:
         valid = np.array([np.nan])
-    factor = float(convert(np.ones(1, np.float32), stats.unit, band.unit)[0]) if stats.unit != band.unit else 1.0
+    start, factor = 0.0, 1.0
+    if band.unit is Unit.BYTE is not stats.unit and modality.byte_range is not None:
+        low, high = modality.byte_range
+        start, factor = low, HIGHEST_BYTE / (high - low)
+    elif stats.unit != band.unit:
+        factor = float(convert(np.ones(1, np.float32), stats.unit, band.unit)[0])
     return BandReport(
-        modality,
+        modality.name,
         band.name,
         band.unit,
         valid_fraction=float(np.isfinite(pixels).mean()),
@@ -87,6 +92,6 @@ def _band(modality: str, chip: Chip, index: int, stats: BandStats) -> BandReport
         maximum=float(valid.max()),
         mean=float(valid.mean()),
         std=float(valid.std()),
-        model_mean=stats.mean * factor,
+        model_mean=(stats.mean - start) * factor,
         model_std=stats.std * factor,
     )

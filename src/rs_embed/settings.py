@@ -1,12 +1,13 @@
 """`RS_EMBED_*` variables and their keyword forms. The only module that reads the environment."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rs_embed._checks import short
 from rs_embed.bands import did_you_mean
 from rs_embed.errors import KnobError
 from rs_embed.specs import Sampling
@@ -30,8 +31,12 @@ class Knobs(BaseModel):
     """Variables that start so are checked for spelling whenever the family is read."""
 
     @classmethod
-    def read(cls, keywords: Mapping[str, object] | None = None) -> Self:
+    def read(cls, keywords: Mapping[str, object] | None = None, beside: Collection[str] = ()) -> Self:
         """The knobs of one call.
+
+        Args:
+            keywords: By name; `None` counts as unset.
+            beside: Other words of the calls, of which a keyword may be a misspelling.
 
         Raises:
             KnobError: A keyword is unknown, or a keyword or variable has a bad value.
@@ -42,7 +47,9 @@ class Knobs(BaseModel):
                 raise KnobError(
                     f"Wanted a known keyword, found {name!r}.",
                     known=", ".join(sorted(words)),
-                    fix=did_you_mean(name, words),
+                    fix=f"{name} is not for this call; leave it out"
+                    if name in beside
+                    else did_you_mean(name, [*words, *beside]),
                 )
         given = {name: value for name, value in (keywords or {}).items() if value is not None}
         check_environment(cls.checked)
@@ -84,6 +91,9 @@ class ModelKnobs(Knobs):
     min_valid_fraction: Annotated[
         float, Field(ge=0, le=1, description="refuse a chip with a smaller share of valid pixels")
     ] = 0.0
+    min_token_valid: Annotated[
+        float, Field(ge=0, le=1, description="leave out tokens with a smaller share of valid pixels, or none")
+    ] = 0.0
     fetch_workers: Annotated[int, Field(ge=1, le=64, description="chips fetched at the same time")] = 8
 
 
@@ -122,6 +132,9 @@ class LibrarySettings(Knobs):
     batch: Annotated[
         int | None, Field(ge=1, le=4096, description="network inputs encoded at once; unset: as memory allows")
     ] = None
+    checkpoint_s: Annotated[
+        float, Field(ge=0, description="seconds after which an export stores what is done of a unit")
+    ] = 60.0
     offline: Annotated[bool, Field(description="1: never contact the hub; use the cache or fail")] = False
 
 
@@ -159,6 +172,10 @@ class StacSettings(Knobs):
     total_s: Annotated[float, Field(gt=0, description="seconds after which a request is not tried again")] = 300.0
     max_items: Annotated[int, Field(ge=1, le=100_000, description="items of one window, at most")] = 2000
     cache_mb: Annotated[int, Field(ge=16, description="memory for what was read, megabytes, per process")] = 256
+    on_missing: Annotated[
+        Literal["skip", "raise"],
+        Field(description="a scene without a readable file: left out, with a note, or an error"),
+    ] = "skip"
 
 
 class RaySettings(Knobs):
@@ -182,14 +199,33 @@ def _families(root: type[Knobs] = Knobs) -> Iterator[type[Knobs]]:
         yield from _families(family)
 
 
-def google_key_named() -> bool:
-    """Whether google-auth is told of a key file."""
-    return bool(os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"))
+def google_key_file() -> Path | None:
+    """The key file that google-auth is told of."""
+    named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    return Path(named) if named else None
+
+
+_TOKEN_SERVICE = "https://planetarycomputer.microsoft.com/api/sas/v1/token"
+
+
+def planetary_computer() -> tuple[str, str | None]:
+    """Address of the Planetary Computer's token service, and the user's key: as its own package reads them."""
+    found: dict[str, str] = {}
+    try:
+        lines = Path("~/.planetarycomputer/settings.env").expanduser().read_text("utf-8").splitlines()
+    except (OSError, RuntimeError, UnicodeDecodeError):  # no such file, or no home
+        lines = []
+    for line in lines:
+        name, _, value = line.strip().removeprefix("export ").partition("=")
+        found[name.strip()] = value.strip().strip("\"'")
+    service, key = (os.environ.get(name) or found.get(name) for name in ("PC_SDK_SAS_URL", "PC_SDK_SUBSCRIPTION_KEY"))
+    return (service or _TOKEN_SERVICE).rstrip("/"), key or None
 
 
 def set_variables() -> dict[str, str]:
-    """The variables of this library that are set, with their values."""
-    return {name.upper(): value for name, value in sorted(os.environ.items()) if name.upper().startswith(PREFIX)}
+    """The variables of this library that are set, with their values; an empty one counts as unset."""
+    ours = {name.upper(): value for name, value in sorted(os.environ.items()) if name.upper().startswith(PREFIX)}
+    return {name: value for name, value in ours.items() if value.strip()}
 
 
 def take_over(variables: Mapping[str, str]) -> None:
@@ -206,10 +242,10 @@ def check_environment(prefix: str = PREFIX) -> None:
         KnobError: A variable starts with `prefix` and is no knob of any family that is loaded.
     """
     known = {variable for family in _families() for variable in family.variables()}
-    for variable in sorted(os.environ):
-        if variable.upper().startswith(prefix) and variable.upper() not in known:
+    for variable in set_variables():
+        if variable.startswith(prefix) and variable not in known:
             raise KnobError(
-                f"Wanted a known variable, found {variable}={os.environ[variable]!r} in the environment.",
+                f"Expected known variables, got {variable} in the environment.",
                 fix=f"{did_you_mean(variable, known)} (or unset {variable})",
             )
 
@@ -226,7 +262,7 @@ def _knob_error(family: type[Knobs], error: ValidationError, keywords: Mapping[s
     said = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     wanted = "a path" if first["type"] == "path_type" else said
     return KnobError(
-        f"Wanted {place} to be {wanted}, found {value!r}.",
+        f"Wanted {place} to be {wanted}, found {short(value)}.",
         fix=f"change or leave out the keyword {word}" if word else f"change or unset {variable}",
     )
 

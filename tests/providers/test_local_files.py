@@ -171,11 +171,6 @@ def test_reflectance_said_to_be_dn_is_refused(make_raster, dn):
         LocalRasters(path, unit="dn").fetch(ask())
 
 
-def test_pictures_are_refused(make_raster, rng):
-    with pytest.raises(UnitMismatch, match="8-bit"):
-        LocalRasters(make_raster(rng.integers(0, 255, (3, 8, 9)).astype(np.uint8), bands=RGB)).fetch(ask())
-
-
 def test_bands_of_different_units_must_be_declared(make_raster, dn):
     path = make_raster(dn, bands=RGB, units=("dn", "dn", "reflectance"))
     with pytest.raises(UnitMismatch, match="in one unit"):

@@ -59,7 +59,7 @@ def test_the_name_opens_the_preset_that_the_variable_names_and_asks_nothing(monk
     monkeypatch.setenv("RS_EMBED_STAC_CATALOG", "planetary-computer")
     provider = open_provider("stac")
     assert isinstance(provider, Stac) and "planetary-computer" in provider.identity()
-    with pytest.raises(NotConfigured, match="found 'elsewhere'"):
+    with pytest.raises(NotConfigured, match="got 'elsewhere'"):
         Stac("elsewhere")
     monkeypatch.setenv("RS_EMBED_STAC_CONCURENCY", "2")
     with pytest.raises(KnobError, match="RS_EMBED_STAC_CONCURENCY"):

@@ -66,7 +66,7 @@ def test_a_silent_server_is_not_waited_for_forever(stac_server, route):
 def test_a_fault_that_stays_is_one_error_of_ours(stac_server, routes, fault, kind):
     site = stac_server.site("earth-search", applied=True)
     site.fail(routes=routes, **fault)
-    with pytest.raises(kind, match="Wanted") as caught:
+    with pytest.raises(kind, match="Expected") as caught:
         stac(site, waits=STUBBORN).fetch(DAY)
     assert caught.value.fix
     tried = 1 if fault.get("status") in (400, 403, 404) else 3

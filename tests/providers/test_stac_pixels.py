@@ -87,19 +87,19 @@ def test_enough_clear_scenes_are_enough_and_those_with_least_cloud_are_taken(sta
 
 
 def test_a_chip_made_in_strips_is_the_same_chip(stac_server):
-    from concurrent.futures import ThreadPoolExecutor
-
+    from rs_embed._stopping import Threads
     from rs_embed.providers._stac_frames import Frames
     from rs_embed.providers._stac_scenes import SceneReader
+    from rs_embed.providers._stac_selection import Selection
 
     query = ask("tile_edge", ("B4", "B11"))
     provider = stac(stac_server.site("earth-search", applied=True))
     held = provider._catalog.held(query.sensor)
-    passes = [(item,) for item in provider._items(query, query.geobox, held)]
-    with ThreadPoolExecutor(4) as threads:
-        reader = SceneReader(provider._files, threads, query.sensor, held, None)
-        strips = Frames(reader, query.sensor, held, 100, memory_b=4 * 2 * 64 * len(passes) * 10)
-        frame = strips.frame(passes, "median", query.geobox)
+    selection = Selection(provider._catalog, provider._finder(), skip=True)
+    passes = [(item,) for item in selection.selected(query, query.geobox, held).items]
+    reader = SceneReader(provider._links.files, Threads(4, "test"), query.sensor, held, None)
+    strips = Frames(reader, query.sensor, held, 100, memory_b=4 * 2 * 64 * len(passes) * 10)
+    frame = strips.frame(passes, "median", query.geobox)
     np.testing.assert_array_equal(frame.values, expected(WORLD, query))
 
 

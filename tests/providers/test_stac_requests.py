@@ -11,7 +11,11 @@ from rs_embed.geo import subgrid
 from rs_embed.providers._limiter import Limiter
 from rs_embed.providers._raster import Take
 from rs_embed.providers._retry import Retry
-from rs_embed.providers._stac_files import FileJudge, Files, Pool, nearest
+from rs_embed.providers._stac_access import Access
+from rs_embed.providers._stac_files import Files, Pool, nearest
+from rs_embed.providers._stac_http import Credentials, Http
+from rs_embed.providers._stac_items import Asset
+from rs_embed.providers._stac_judges import FileJudge
 from rs_embed.providers._stac_sign import Unsigned
 from rs_embed.specs import TemporalSpec
 
@@ -71,10 +75,11 @@ def test_no_more_files_stay_open_than_agreed(stac_server):
     query = ask("toulouse", BANDS, DAY)
     (scene,) = scenes_of(WORLD, query)
     pool, signer = Pool(2), Unsigned()
-    files = Files(signer, Retry(FileJudge(signer), Limiter(4), QUICK), 5, 64, pool)
+    access = Access(signer, Http(5), Credentials())
+    files = Files(access, Retry(FileJudge(signer), Limiter(4), QUICK), 5, 64, pool)
     for band in BANDS * 2:  # closed files are opened again, from memory
         href = f"{site.url}/files/sentinel-2-l2a/{scene.index}/{band}.tif"
-        found = files.read(href, query.geobox, Take((1,), 0, "nodata", nearest))
+        found = files.read(Asset(href, None, None, None), query.geobox, Take((1,), 0, "nodata", nearest))
         np.testing.assert_array_equal(found, pixels_of(scene, [band], query.geobox))
     assert len(pool) == 2
     assert site.count("head") == len(BANDS)

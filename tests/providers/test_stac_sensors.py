@@ -85,7 +85,7 @@ def test_a_band_that_a_file_lacks_is_named(stac_server):
     held = StacCollection("naip", {"R": "image:1", "N": "image:7"})
     site.catalog = replace(site.catalog, mapping={"USDA/NAIP/DOQQ": held})
     query = ask("iowa", ("N",), TemporalSpec.year(2021), collection="USDA/NAIP/DOQQ", scale_m=1, side_m=60)
-    with pytest.raises(SensorNotOffered, match="Wanted band 7 .* found 4"):
+    with pytest.raises(SensorNotOffered, match="Expected band 7 .* got 4"):
         stac(site).fetch(query)
 
 
@@ -141,7 +141,7 @@ def test_cloud_score_is_refused_before_anything_is_asked(stac_server):
 
 def test_no_scene_says_which_condition_left_how_many(stac_server):
     provider = stac(stac_server.site("earth-search", applied=True))
-    with pytest.raises(NoImagery, match="found no scene") as caught:
+    with pytest.raises(NoImagery, match="got no scene") as caught:
         provider.fetch(ask(cloudy_pct=0))
     assert "in the window, of these 0 with at most 0 % cloud" in caught.value.facts["scenes"]
     with pytest.raises(NoImagery) as caught:
@@ -154,9 +154,9 @@ def test_no_scene_says_which_condition_left_how_many(stac_server):
 
 def test_places_and_days_are_wanted_and_heights_are_not_everywhere(stac_server):
     provider = stac(stac_server.site("earth-search"))
-    with pytest.raises(SpecError, match="Wanted days"):
+    with pytest.raises(SpecError, match="Expected days"):
         provider.fetch(ask(window=None))
-    with pytest.raises(SpecError, match="Wanted a place"):
+    with pytest.raises(SpecError, match="Expected a place"):
         provider.native_geobox(ask())
     from rs_embed.geo import geobox_for
     from rs_embed.providers.base import Query

@@ -3,7 +3,8 @@ import pytest
 
 from rs_embed.bands import Unit
 from rs_embed.errors import PixelWarning, SpecError, UnitMismatch
-from rs_embed.providers._units import check_plausible, declared_unit, mask_nodata, recognise_unit, unit_of_tag
+from rs_embed.providers._nodata import mask_nodata
+from rs_embed.providers._units import check_plausible, declared_unit, recognise_unit, unit_of_tag
 
 U16, I16, F32 = np.dtype("uint16"), np.dtype("int16"), np.dtype("float32")
 RAMP = np.linspace(0, 1, 972, dtype=np.float32).reshape(3, 18, 18)

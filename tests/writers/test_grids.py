@@ -110,6 +110,58 @@ def test_cells_without_a_value_stay_without(tmp_path, fmt):
     np.testing.assert_array_equal(again.data, data)
 
 
+def with_shares(grid=GRID):
+    """With shares that no short text holds, three cells without any, and NaN there."""
+    valid = np.random.default_rng(3).uniform(0, 1, grid.data.shape[1:]).astype(np.float32)
+    valid[:2] = 1
+    valid[2, :3] = 0
+    return replace(grid, data=np.where(valid > 0, grid.data, np.float32(np.nan)), valid=valid)
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_shares_of_valid_pixels_come_back_to_the_bit_and_a_grid_without_them_has_none(tmp_path, fmt):
+    holed = with_shares()
+    again = read_grid(write_grid(tmp_path / "grid", holed, fmt))
+    np.testing.assert_array_equal(again.data, holed.data)
+    np.testing.assert_array_equal(again.valid, holed.valid)
+    assert again.valid.dtype == np.float32 and (again.meta, again.geobox) == (GRID.meta, GRID.geobox)
+    assert read_grid(write_grid(tmp_path / "before", GRID, fmt)).valid is None
+
+
+@pytest.mark.parametrize(("fmt", "engine"), [("zarr", "zarr"), ("netcdf", "h5netcdf")])
+def test_xarray_reads_shares_as_a_variable_that_cf_knows_how_to_place(tmp_path, fmt, engine):
+    options = {"consolidated": False} if engine == "zarr" else {}
+    with xr.open_dataset(write_grid(tmp_path / "grid", with_shares(), fmt), engine=engine, **options) as store:
+        assert store["embedding"].attrs["ancillary_variables"] == "valid_fraction"
+        shares = store["valid_fraction"]
+        assert shares.dims == ("y", "x") and shares.attrs["units"] == "1" and "valid" in shares.attrs["long_name"]
+        mapping = shares.encoding.get("grid_mapping") or shares.attrs["grid_mapping"]
+        assert "WGS 84 / UTM zone 18S" in store[mapping].attrs["crs_wkt"]
+        assert "valid_fraction" in store.data_vars
+
+
+def test_gdal_masks_cells_without_a_value_and_bands_stay_dimensions(tmp_path):
+    holed = with_shares()
+    with rasterio.open(write_grid(tmp_path / "grid", holed, "cog")) as file:
+        assert file.count == 6
+        np.testing.assert_array_equal(file.dataset_mask() == 0, holed.valid == 0)
+
+
+def test_shares_that_are_not_those_of_the_grid_are_damage(tmp_path):
+    path = write_grid(tmp_path / "grid", with_shares(), "npz")
+    with np.load(path) as arrays:
+        parts = dict(arrays)
+    np.savez(path, **(parts | {"valid": parts["valid"][1:]}))
+    with pytest.raises(StorageError, match="damaged"):
+        read_grid(path)
+    path = write_grid(tmp_path / "grid", with_shares(), "cog")
+    for text in ("AAAA", "no base64!", "eJxjYGBgAAAABAAB"):
+        with rasterio.open(path, "r+", IGNORE_COG_LAYOUT_BREAK=True) as file:
+            file.update_tags(RS_EMBED_VALID=text)
+        with pytest.raises(StorageError, match="damaged"):
+            read_grid(path)
+
+
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_a_vector_is_no_grid(tmp_path, fmt):
     with pytest.raises(StorageError, match="found a vector"):

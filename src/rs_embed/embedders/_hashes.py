@@ -1,12 +1,13 @@
 """The sha256 of a file, and a note of it, so that a file that did not change is not read again to know it."""
 
 import hashlib
-import logging
 import re
 import time
 from pathlib import Path
 
-log = logging.getLogger(__name__)
+from rs_embed._redact import logger
+
+log = logger(__name__)
 SHA256 = re.compile(r"[0-9a-f]{64}")
 NOTES = ".rs_embed"
 """Name of the folders in which we note hashes and keep converted weights."""

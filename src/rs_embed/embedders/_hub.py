@@ -6,18 +6,18 @@ library through. So here one HEAD comes first, which fails fast and is retried, 
 `huggingface_hub` is imported inside functions: it takes 0.15 s, and a local checkpoint needs none of it.
 """
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
 
+from rs_embed._redact import cause_of, logger
 from rs_embed.embedders._hashes import NOTES, SHA256, remembered_sha256
 from rs_embed.embedders.card import Weights
 from rs_embed.errors import WeightsCorrupt, WeightsError, WeightsNotFound, WeightsUnreachable
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 T = TypeVar("T")
 Kind = Literal["refused", "repository", "revision", "file", "not a hub", "disk", "network"]
 ELSEWHERE = "download it on a machine that reaches the hub, then name the file by RS_EMBED_<MODEL>_CKPT or `ckpt=`"
@@ -152,7 +152,7 @@ class Hub:
                     raise
                 wait_s = next(waits, None) if _passes(cause, after_timeout) else None
                 if wait_s is None:
-                    raise self._explained(cause) from error
+                    raise self._explained(cause) from cause_of(error)
                 wait_s = max(wait_s, min(_answer(cause)[1], self.retry.longest_s))
                 log.info("%s: %s; again in %s s", self._name(), _in_a_line(cause), wait_s)
                 self.retry.sleep(wait_s)

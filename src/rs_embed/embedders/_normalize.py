@@ -1,6 +1,8 @@
 """From a chip to a standardised image: bands and units checked, nodata filled, clipped, z-scored."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,12 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rs_embed.bands import bands_of, convert
+from rs_embed.bands import HIGHEST_BYTE, Unit, bands_of, convert
 from rs_embed.chip import Chip
 from rs_embed.embedders._device import placed
 from rs_embed.embedders.card import BandStats, Modality
-from rs_embed.errors import BandMismatch, InputError, UnitMismatch
+from rs_embed.errors import BandMismatch, InputError, PixelWarning, UnitMismatch, warn
 from rs_embed.specs import SensorSpec
+
+MANY_CLIPPED = 0.05
+"""Share of the values of an input beyond which it is said that they were clipped."""
+_clipped: ContextVar[dict[str, Tensor | float] | None] = ContextVar("_clipped", default=None)
+"""Modality -> which share of its values was clipped so far; `None` where nobody counts."""
 
 
 @dataclass(frozen=True)
@@ -100,33 +107,107 @@ def to_frames(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scali
         BandMismatch: The chip has other bands than the request.
         UnitMismatch: The chip is not in the unit of its collection.
     """
-    _check(chip, sensor)
+    in_bytes = _check(chip, modality, sensor)
     pixels = placed(chip.values)
+    if in_bytes is not None:
+        low, high = in_bytes
+        pixels = pixels * ((high - low) / HIGHEST_BYTE) + low
     if chip.valid_fraction < 1:
         pixels = torch.where(torch.isnan(pixels), _column(scaling.fill), pixels)
-    if modality.clip is not None:
-        pixels = pixels.clamp(*modality.clip)
+    if modality.clip is not None and in_bytes is None:
+        pixels = limited(pixels, *modality.clip, modality.name)
     pixels = pixels.mul(_column(scaling.scale)).add_(_column(scaling.shift))
     if scaling.low is None and scaling.high is None:
         return pixels
-    return pixels.clamp_(scaling.low, scaling.high)
+    return limited(pixels, scaling.low, scaling.high, modality.name)
+
+
+@contextmanager
+def counting_clipped() -> Iterator[dict[str, float]]:
+    """Count, by modality, the values that `limited` clips in this thread.
+
+    Yields:
+        Modality -> share of its values, filled in at the end; one that nothing is clipped of is missing.
+    """
+    shares: dict[str, float] = {}
+    counted: dict[str, Tensor | float] = {}
+    token = _clipped.set(counted)
+    try:
+        yield shares
+    finally:
+        _clipped.reset(token)
+    shares |= {name: round(float(share), 4) for name, share in counted.items()}
+
+
+def warn_of_clipped(shares: Mapping[str, float]) -> None:
+    """Warn where many values were clipped."""
+    for name, share in shares.items():
+        if share > MANY_CLIPPED:
+            # one text for all chips, which is shown once: meta tells how many
+            warn(
+                f"More than {MANY_CLIPPED:.0%} of the values of {name} lie beyond what the model was trained on and "
+                "are clipped (see clipped_fraction of the input).",
+                PixelWarning,
+            )
+
+
+def limited(pixels: Tensor, low: float | None, high: float | Tensor | None, name: str) -> Tensor:
+    """The pixels of a modality clamped to a range; those beyond it are counted, see `counting_clipped`.
+
+    Args:
+        pixels: `[C, H, W]`, not written to.
+        low: `None` leaves this side open.
+        high: One for all bands, or `[C, 1, 1]`; `None` leaves this side open.
+        name: Of the modality.
+    """
+    if pixels.device.type == "cpu" and not isinstance(high, Tensor):  # one look spares most chips the rest
+        lowest, highest = (float(end) for end in torch.aminmax(pixels))
+        if (low is None or low <= lowest) and (high is None or highest <= high):
+            return pixels
+    counted = _clipped.get()
+    if counted is not None:
+        beyond = [pixels < low] if low is not None else []
+        beyond += [pixels > high] if high is not None else []
+        for side in beyond:
+            share = _count(side) / pixels.numel()
+            counted[name] = counted[name] + share if name in counted else share
+    if isinstance(high, Tensor):
+        return pixels.minimum(high)
+    return pixels.clamp(low, high)
+
+
+def _count(found: Tensor) -> Tensor | float:
+    """How many are true; on a GPU without waiting for it."""
+    return float(np.count_nonzero(found.numpy())) if found.device.type == "cpu" else found.count_nonzero()
 
 
 def _column(values: NDArray[np.float32]) -> Tensor:
     return placed(values)[:, None, None]
 
 
-def _check(chip: Chip, sensor: SensorSpec) -> None:
+def _check(chip: Chip, modality: Modality, sensor: SensorSpec) -> tuple[float, float] | None:
+    """Refuse other bands and units; what 0 and 255 stand for, if these are bytes that the model takes."""
     if chip.band_names != sensor.bands:
         raise BandMismatch(
             f"Wanted bands {', '.join(sensor.bands)}, found {', '.join(chip.band_names)}.",
             chip=chip.describe(),
             fix="leave `sensor` out to fetch what the card asks for, or use chip.select(...)",
         )
-    for band, wanted in zip(chip.bands, bands_of(sensor.collection, sensor.bands), strict=True):
+    wanted_bands = bands_of(sensor.collection, sensor.bands)
+    have, wanted_units = {band.unit for band in chip.bands}, {band.unit for band in wanted_bands}
+    if have == {Unit.BYTE} and wanted_units == {Unit.DN}:
+        if modality.byte_range is not None:
+            return modality.byte_range
+        raise UnitMismatch(
+            f"Expected {modality.name} in dn, got bytes from 0 to 255: 8-bit values are a picture made for the screen.",
+            chip=chip.describe(),
+            fix="give the reflectances that it was made from",
+        )
+    for band, wanted in zip(chip.bands, wanted_bands, strict=True):
         if band.unit != wanted.unit:
             raise UnitMismatch(
                 f"Wanted {band.name} in {wanted.unit}, found {band.unit}.",
                 chip=chip.describe(),
                 fix="rs_embed.bands.convert turns one into the other",
             )
+    return None

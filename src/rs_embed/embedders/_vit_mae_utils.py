@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -39,22 +39,79 @@ def to_grid(
         >>> to_grid(torch.zeros(1, 405, 768), thor, merge="concat").shape
         torch.Size([1, 1536, 18, 18])
     """
-    patches = _patch_tokens(tokens, layout)
-    finest = max(layout.grids, key=lambda grid: grid.length)
-    size = (finest.height, finest.width)
-    pieces = patches.split_with_sizes([grid.length for grid in layout.grids], dim=1)
-    maps = []
-    for grid, part in zip(layout.grids, pieces, strict=True):
-        laid = part.mT.reshape(*part.mT.shape[:2], grid.height, grid.width)
-        if laid.shape[2:] != size:
-            laid = F.interpolate(laid, size=size, mode="bilinear", align_corners=False)
-        maps.append(laid)
+    grids = _laid_out(tokens, layout)
+    size = merged_size(layout)
+    maps = [laid if laid.shape[2:] == size else _resampled(laid, size) for laid in grids]
     if merge == "concat":
-        return torch.stack([one.unflatten(1, (parts, -1)) for one in maps], dim=2).flatten(1, 3)
+        return _joined(maps, parts)
     stacked = torch.stack(maps)
     if merge == "max":
         return stacked.amax(dim=0)
     return stacked.sum(dim=0) if merge == "sum" else stacked.mean(dim=0)
+
+
+def to_valid_grid(
+    tokens: Float[Tensor, "batch token dim"],
+    layout: TokenLayout,
+    there: Bool[Tensor, " token"],
+    cells: Bool[Tensor, "grid height width"],
+    *,
+    merge: Merge = "mean",
+    parts: int = 1,
+) -> tuple[Float[Tensor, "batch channel height width"], Bool[Tensor, "block height width"]]:
+    """`to_grid` of some of the tokens: a cell is merged from the grids that have a value there.
+
+    Args:
+        there: Which tokens are read; the others are not even interpolated with.
+        cells: Which cells of the merged grid a grid is read at, where its token is `there`.
+        merge: As for `to_grid`; "sum" is the mean of what is there, times the number of grids.
+
+    Returns:
+        The grid, NaN where there is nothing, and where there is something: one block for all channels, or, with
+        "concat", one for each run of channels that belong to one grid.
+
+    Raises:
+        ReadoutError: As `to_grid`.
+    """
+    grids, masks = _laid_out(tokens, layout), _laid_out(there[None, :, None].to(tokens.dtype), layout)
+    size = merged_size(layout)
+    maps = []
+    for laid, mask in zip(grids, masks, strict=True):
+        kept = laid.where(mask > 0, 0)
+        maps.append(kept if kept.shape[2:] == size else _resampled(kept, size) / _resampled(mask, size))
+    nearest = [F.interpolate(mask, size=size, mode="nearest-exact")[0, 0] > 0 for mask in masks]
+    read = torch.stack(nearest) & cells
+    stacked, where = torch.stack(maps), read[:, None, None]
+    if merge == "concat":
+        return _joined(list(stacked.where(where, torch.nan)), parts), read.repeat(parts, 1, 1)
+    merged = stacked.where(where, 0).sum(dim=0) / where.sum(dim=0)
+    if merge == "max":
+        merged = stacked.where(where, -torch.inf).amax(dim=0).where(where.any(dim=0), torch.nan)
+    return merged * len(maps) if merge == "sum" else merged, read.any(dim=0)[None]
+
+
+def merged_size(layout: TokenLayout) -> tuple[int, int]:
+    """Rows and columns of the finest grid, to which the others are resampled."""
+    finest = max(layout.grids, key=lambda grid: grid.length)
+    return finest.height, finest.width
+
+
+def _laid_out(tokens: Float[Tensor, "batch token dim"], layout: TokenLayout) -> list[Tensor]:
+    """Each grid as `[batch, dim, height, width]`."""
+    pieces = _patch_tokens(tokens, layout).split_with_sizes([grid.length for grid in layout.grids], dim=1)
+    return [
+        part.mT.reshape(*part.mT.shape[:2], grid.height, grid.width)
+        for grid, part in zip(layout.grids, pieces, strict=True)
+    ]
+
+
+def _resampled(laid: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(laid, size=size, mode="bilinear", align_corners=False)
+
+
+def _joined(maps: list[Tensor], parts: int) -> Tensor:
+    """Channels side by side: of each part, those of every grid."""
+    return torch.stack([one.unflatten(1, (parts, -1)) for one in maps], dim=2).flatten(1, 3)
 
 
 def pool(
@@ -72,6 +129,20 @@ def pool(
     """
     patches = _patch_tokens(tokens, layout)
     return patches.amax(dim=1) if how == "max" else patches.mean(dim=1)
+
+
+def pool_blocks(
+    tokens: Float[Tensor, "token dim"], counted: Bool[Tensor, "block token"], how: Pooling = "mean"
+) -> Float[Tensor, " dim"]:
+    """Reduce tokens to one vector where runs of channels (of one modality each) have tokens of their own to count.
+
+    Args:
+        counted: Of each run of `dim / block` channels, at least one token.
+    """
+    where = counted.repeat_interleave(tokens.shape[1] // len(counted), dim=0).mT
+    if how == "max":
+        return tokens.where(where, -torch.inf).amax(dim=0)
+    return tokens.where(where, 0).sum(dim=0) / where.sum(dim=0)
 
 
 def _patch_tokens(tokens: Float[Tensor, "batch token dim"], layout: TokenLayout) -> Float[Tensor, "batch patch dim"]:

@@ -90,7 +90,7 @@ class Network:
     weights_id: str
     """Identity of the numbers: hub or file with sha256, `random:<seed>`, `bundled:...`, `precomputed:...`."""
     note: str | None = None
-    """A warning that must travel with every embedding it makes."""
+    """For the metadata: that weights are random, or what their file holds beside them and in which precision."""
     kernels: Kernels = "auto"
     """Whose matrix products it computes with, as `RS_EMBED_KERNELS` said when it was loaded."""
     compiled: bool = False
@@ -175,6 +175,10 @@ class Embedder(ABC):
     def pools_merged(self) -> bool:
         """Whether a vector is made of the merged grid, not of all tokens alike."""
         return False
+
+    def sees(self, grid: str) -> tuple[str, ...]:
+        """Modalities whose pixels the tokens of a grid are made of, before tokens are told of each other."""
+        return tuple(modality.name for modality, _ in self.request.inputs)
 
     @property
     def own_vector(self) -> str | None:

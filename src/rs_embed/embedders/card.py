@@ -51,6 +51,8 @@ class Modality:
     """Side of a patch, in pixels of a band."""
     clip: tuple[float, float] | None = None
     """Values are clipped to this range, in the collection's own unit, before standardising."""
+    byte_range: tuple[float, float] | None = None
+    """What 0 and 255 stand for in the collection's own unit, if the model takes pictures of bytes, too."""
     native_gsd_m: Mapping[str, float] = field(default_factory=dict)
     """Pixel size per band inside the model, where it is not the model's own default."""
     fixed: bool = False

@@ -4,7 +4,6 @@ Plain tasks and actors, not Ray Data: what runs is `run_unit`, as it does locall
 the journal says what is done, so nothing of a run is kept in Ray; and a unit, not a row, is what is tried again.
 """
 
-import logging
 import math
 import pickle
 import secrets
@@ -18,6 +17,7 @@ from pydantic import JsonValue
 from ray import cloudpickle
 from ray.actor import ActorHandle
 
+from rs_embed._redact import logger
 from rs_embed.engines.base import Order, Stamp
 from rs_embed.engines.ray_cluster import Room, connected
 from rs_embed.engines.ray_fetch import Origin, Surroundings
@@ -28,7 +28,7 @@ from rs_embed.pipeline.export import Advance, Task
 from rs_embed.pipeline.journal import differences
 from rs_embed.settings import RaySettings
 
-_LOG = logging.getLogger(__name__)
+_LOG = logger(__name__)
 UNITS_EACH = 2
 """Units of one worker at a time: one is fetched while the other is encoded."""
 STORE_SHARE = 0.5

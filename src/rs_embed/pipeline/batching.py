@@ -1,15 +1,15 @@
 """How many inputs go through the network at once: as many as the memory of the device holds."""
 
-import logging
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 import torch
 
+from rs_embed._redact import logger
 from rs_embed.errors import OutOfMemory
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 BATCH_CPU = 4
 """On a CPU a larger batch buys nothing (MODELS.md, section 6)."""
 FIRST_BATCH = 8

@@ -11,11 +11,13 @@ from rs_embed._room import require_memory
 from rs_embed.chip import Chip
 from rs_embed.embedders._device import beside_the_network
 from rs_embed.embedders._framing import Frame, frame_chip
+from rs_embed.embedders._normalize import counting_clipped, warn_of_clipped
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest
 from rs_embed.errors import InputError, NoValidPixels, PixelWarning, ScaleWarning, warn
 from rs_embed.geo import pixel_size_m, subgrid
 from rs_embed.pipeline.plan import Item, Job
 from rs_embed.pipeline.readout import Prepared, input_meta
+from rs_embed.pipeline.validity import seen_in
 from rs_embed.providers.base import Provider, Query
 from rs_embed.results import Failure, Stage
 
@@ -23,6 +25,12 @@ SCALE_TOLERANCE = 0.1
 """How far the true pixel size may be from the one that the model is told before it is worth a warning."""
 COPIES = 3
 """A chip, its standardised pixels and the network's inputs exist at the same time."""
+_ADVICE = {
+    "array": "NaN, infinities, fill values and pixels of 0 in every Sentinel-2 band are nodata: check the array",
+    "local": "check the place, and the nodata value of the file: LocalRasters(path, nodata=...)",
+    "sample": "choose a place in the middle of the sample scene",
+}
+"""Provider -> what helps where there is no archive to ask for other days."""
 Fetched = dict[Query, Chip | Exception]
 
 
@@ -55,22 +63,31 @@ def _prepare(item: Item, job: Job, fetched: Fetched) -> Prepared | Failure:
         shape_px = _shared_shape(chips, job.request)
         _check_pixels(chips, job.request.knobs.min_valid_fraction)
         frame = frame_chip(shape_px, job.prep, job.embedder.geometry())
-        inputs = _inputs(job.embedder, chips, frame)
+        inputs, clipped = _inputs(job.embedder, chips, frame)
+        warn_of_clipped(clipped)
         geobox = _shared_geobox(chips, shape_px, job.request)
         gsd_m = _input_gsd_m(geobox, frame, job.request)
-        metas = tuple(input_meta(chips[m.name], m.name, sensor) for m, sensor in job.request.inputs)
-        return Prepared(item, metas, frame, tuple(inputs), gsd_m, geobox)
+        metas = tuple(
+            input_meta(chips[m.name], m.name, sensor, clipped.get(m.name, 0.0)) for m, sensor in job.request.inputs
+        )
+        return Prepared(item, metas, frame, tuple(inputs), gsd_m, geobox, seen_in(chips, job.request))
     except Exception as error:  # noqa: BLE001  (kept whole in the Failure, raised by single calls)
         return Failure(item.index, stage, error)
 
 
-def _inputs(embedder: Embedder, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
-    """Made on the device, or here where it has no room: the batch that it works on may fill it."""
+def _inputs(
+    embedder: Embedder, chips: Mapping[str, Chip], frame: Frame
+) -> tuple[list[ModelInput], Mapping[str, float]]:
+    """Made on the device, or here where it has no room: the batch that it works on may fill it.
+
+    Beside them: modality -> share of its values that was clipped.
+    """
     try:
-        with beside_the_network(embedder.device):
-            return embedder.prepare(chips, frame)
+        with beside_the_network(embedder.device), counting_clipped() as clipped:
+            return embedder.prepare(chips, frame), clipped
     except torch.OutOfMemoryError:
-        return embedder.prepare(chips, frame)
+        with counting_clipped() as clipped:
+            return embedder.prepare(chips, frame), clipped
 
 
 def _fetch(query: Query, provider: Provider, fetched: Fetched) -> Chip:
@@ -112,7 +129,7 @@ def _check_pixels(chips: Mapping[str, Chip], floor: float) -> None:
                 f"Wanted valid pixels in {name}, found {valid:.1%}" + (f" (floor {floor:.0%})." if floor else "."),
                 chip=chip.describe(),
                 bands=_share_by_band(chip),
-                fix="check the place and the window, widen the window or raise cloudy_pct",
+                fix=_ADVICE.get(chip.source.provider, "check place and window, widen the window or raise cloudy_pct"),
             )
         if valid < 0.5:
             # one text for all chips, which is shown once, not once for each share: meta tells it

@@ -1,5 +1,6 @@
 """Tokens become an `Embedding`: stitched, cropped to the region, pooled or laid out, and described."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -13,15 +14,17 @@ from odc.geo.geobox import GeoBox
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from rs_embed._polygon import Ring
 from rs_embed.chip import Chip
 from rs_embed.embedders._framing import Frame, kept_shape, kept_tokens, stitch
-from rs_embed.embedders._vit_mae_utils import pool, to_grid
-from rs_embed.embedders.base import Embedder, ModelInput
+from rs_embed.embedders._vit_mae_utils import pool, pool_blocks
+from rs_embed.embedders.base import ModelInput
 from rs_embed.embedding import Embedding, InputMeta, Meta
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
-from rs_embed.errors import NoValidPixels
+from rs_embed.errors import NoValidPixels, ReadoutError
 from rs_embed.geo import densified, project, subgrid
 from rs_embed.pipeline.plan import Item, Job, fingerprint
+from rs_embed.pipeline.validity import Seen, Validity
 from rs_embed.specs import Region, SensorSpec
 
 
@@ -39,6 +42,20 @@ class Prepared:
     """True ground size of an input pixel."""
     geobox: GeoBox | None
     """The grid that all chips lie on, or subdivide."""
+    seen: Mapping[str, Seen]
+    """Where the chips have values: of those modalities that have nodata."""
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """What comes out of the tokens of one item."""
+
+    data: NDArray[np.float32]
+    geobox: GeoBox | None
+    valid: NDArray[np.float32] | None
+    """`[H, W]`: see `Embedding.valid`."""
+    left_out: int | None
+    """See `Meta.nodata_tokens`."""
 
 
 def read_out(one: Prepared, tokens: Tensor, layout: TokenLayout, job: Job) -> Embedding:
@@ -47,57 +64,97 @@ def read_out(one: Prepared, tokens: Tensor, layout: TokenLayout, job: Job) -> Em
     Args:
         tokens: `[windows, N, D]`.
         layout: Of one window.
+
+    Raises:
+        NoValidPixels: Every token lies on nodata.
+        ReadoutError: The network gave numbers that are not finite.
     """
     whole = stitch(tokens, layout, one.frame)
-    if job.embedder.pools_merged and job.output.kind == "pooled":
-        whole = _merged(whole, job.embedder)
-    if job.output.kind == "grid":
-        data, geobox = _grid(one, whole, job.embedder)
-    else:
-        data, geobox = _pooled(one, whole, job), one.geobox
-    return Embedding(data, _meta(one, geobox, layout, job), geobox)
+    found = _grid(one, whole, job) if job.output.kind == "grid" else _pooled(one, whole, job)
+    return Embedding(found.data, _meta(one, found, layout, job), found.geobox, found.valid)
 
 
-def _merged(whole: Tokens, embedder: Embedder) -> Tokens:
-    """The merged grid as tokens of a single grid."""
-    grid = to_grid(whole.values, whole.layout, embedder.grid_merge, embedder.token_parts)
-    return Tokens(grid.flatten(2).mT, TokenLayout((TokenGrid("merged", grid.shape[2], grid.shape[3]),)))
-
-
-def _grid(one: Prepared, whole: Tokens, embedder: Embedder) -> tuple[NDArray[np.float32], GeoBox | None]:
-    merged = to_grid(whole.values, whole.layout, embedder.grid_merge, embedder.token_parts)[0]
-    rows, cols = kept_shape(TokenGrid("merged", merged.shape[1], merged.shape[2]), one.frame)
-    data = merged[:, :rows, :cols].contiguous().numpy()
-    geobox = _token_geobox(one, (merged.shape[1], merged.shape[2]), (rows, cols))
+def _grid(one: Prepared, whole: Tokens, job: Job) -> _Numbers:
+    validity = Validity(one.seen, one.frame, job.embedder)
+    merged, there = validity.merged(whole)
+    cells = (merged.shape[1], merged.shape[2])
+    rows, cols = kept_shape(TokenGrid("merged", *cells), one.frame)
+    data, read = merged[:, :rows, :cols].contiguous().numpy(), there[:, :rows, :cols].numpy()
+    geobox = _token_geobox(one, cells, (rows, cols))
+    valid = read[0].astype(np.float32) if job.embedder.keeps_nodata else validity.share(cells)[:rows, :cols]
+    inside = np.ones((rows, cols), bool)
     if isinstance(one.item.spatial, Region) and geobox is not None:
-        data[:, ~touches(one.item.spatial, geobox)] = np.nan
-    return data, geobox
+        inside = touches(one.item.spatial, geobox)
+        data[:, ~inside], valid[~inside] = np.nan, 0
+    _require_tokens(bool((read & inside).any()), one, job)
+    _require_finite(data, np.repeat(read & inside, len(data) // len(read), axis=0), one, job)
+    return _Numbers(data, geobox, valid, int((inside & ~read.any(axis=0)).sum()))
 
 
-def _pooled(one: Prepared, whole: Tokens, job: Job) -> NDArray[np.float32]:
-    if job.embedder.own_vector is not None:
-        return whole.values[0, 0].numpy()
+def _pooled(one: Prepared, whole: Tokens, job: Job) -> _Numbers:
+    embedder = job.embedder
+    if embedder.own_vector is not None:
+        vector, left_out = whole.values[0, 0].numpy(), None
+    else:
+        vector, left_out = _pooled_tokens(one, whole, job)
+    _require_finite(vector, np.ones(vector.shape, bool), one, job)
+    return _Numbers(vector, one.geobox, None, left_out)
+
+
+def _pooled_tokens(one: Prepared, whole: Tokens, job: Job) -> tuple[NDArray[np.float32], int]:
+    """The vector, and how many tokens nodata keeps out of it."""
+    embedder, validity = job.embedder, Validity(one.seen, one.frame, job.embedder)
+    if embedder.pools_merged:
+        grid, there = validity.merged(whole)
+        there = there.flatten(1)
+        whole = Tokens(grid.flatten(1).mT[None], TokenLayout((TokenGrid("merged", *grid.shape[1:]),)))
+    else:
+        there = validity.tokens(whole)[None]
     keep = kept_tokens(whole.layout, one.frame)
     if isinstance(one.item.spatial, Region):
         keep &= _region_tokens(one, one.item.spatial, whole.layout)
-    keep[: whole.layout.prefix] = job.embedder.pools_prefix
-    if job.embedder.keeps_nodata:
-        keep &= whole.values[0].isfinite().all(dim=-1)
-        _require_tokens(keep, one)
-    if whole.layout.prefix or not bool(keep.all()):
-        values = whole.values[:, keep]
-        whole = Tokens(values, TokenLayout((TokenGrid("kept", 1, values.shape[1]),)))
-    vector = pool(whole.values, whole.layout, job.output.pooling)[0]
-    return (normalize(vector, dim=0) if job.embedder.unit_length else vector).numpy()
+    keep[: whole.layout.prefix] = embedder.pools_prefix
+    counted = there & keep
+    _require_tokens(bool(counted.any(dim=1).all()), one, job)
+    if len(there) > 1 and not bool((counted == keep).all()):  # blocks of channels, each with its own nodata
+        vector = pool_blocks(whole.values[0], counted, job.output.pooling)
+    else:
+        (kept,) = counted[:1]
+        if whole.layout.prefix or not bool(kept.all()):
+            values = whole.values[:, kept]
+            whole = Tokens(values, TokenLayout((TokenGrid("kept", 1, values.shape[1]),)))
+        vector = pool(whole.values, whole.layout, job.output.pooling)[0]
+    vector = normalize(vector, dim=0) if embedder.unit_length else vector
+    return vector.numpy(), int((keep & ~counted.any(dim=0)).sum())
 
 
-def _require_tokens(keep: Tensor, one: Prepared) -> None:
-    if not bool(keep.any()):
-        raise NoValidPixels(
-            f"Wanted valid pixels to pool, found none in {one.item.spatial!r}.",
-            in_chip=f"{min(meta.valid_fraction for meta in one.metas):.0%} of the pixels around it are valid",
-            fix="ask for another place, or for a larger one",
-        )
+def _require_tokens(some: bool, one: Prepared, job: Job) -> None:
+    if some:
+        return
+    floor = job.request.knobs.min_token_valid
+    least = f"at least {floor:.0%} valid" if floor else "any valid"
+    raise NoValidPixels(
+        f"Expected a token with {least} pixels, got none.",
+        place=one.item.spatial,
+        in_chip=f"{min(meta.valid_fraction for meta in one.metas):.0%} of the pixels around it are valid",
+        fix=f"ask for another place, or for a larger one{', or lower min_token_valid' if floor else ''}",
+    )
+
+
+def _require_finite(values: NDArray[np.float32], wanted: NDArray[np.bool_], one: Prepared, job: Job) -> None:
+    """Refuse numbers that overflowed, or weights that are broken: valid pixels never give NaN."""
+    finite = np.isfinite(values)
+    if bool(finite.all()) or bool(finite[wanted].all()):
+        return
+    fp32 = job.request.precision == "fp32"
+    raise ReadoutError(
+        f"Expected finite numbers from {job.request.card.id}, got {int((~finite & wanted).sum())} NaN or infinite ones "
+        f"among {int(wanted.sum())}.",
+        place=one.item.spatial,
+        precision=job.request.precision,
+        weights=job.embedder.network.weights_id,
+        fix="check the weights, and look at the pixels with inspect_chip" if fp32 else 'precision="fp32"',
+    )
 
 
 def _token_geobox(one: Prepared, cells: tuple[int, int], shape: tuple[int, int]) -> GeoBox | None:
@@ -121,9 +178,12 @@ def touches(region: Region, geobox: GeoBox) -> NDArray[np.bool_]:
     """`[H, W]`: cells, or pixels, that the polygon touches."""
     from rasterio.features import geometry_mask  # only regions need rasterio here
 
-    rings = [np.stack(project(*densified(ring), region.crs, str(geobox.crs)), axis=1) for ring in region.polygon]
-    polygon = {"type": "Polygon", "coordinates": [ring.tolist() for ring in rings]}
-    mask: NDArray[np.bool_] = geometry_mask([polygon], geobox.shape, geobox.affine, all_touched=True, invert=True)
+    def projected(ring: Ring) -> list[list[float]]:
+        corners: list[list[float]] = np.stack(project(*densified(ring), region.crs, str(geobox.crs)), axis=1).tolist()
+        return corners
+
+    polygons = [{"type": "Polygon", "coordinates": [projected(ring) for ring in part]} for part in region.parts]
+    mask: NDArray[np.bool_] = geometry_mask(polygons, geobox.shape, geobox.affine, all_touched=True, invert=True)
     return mask
 
 
@@ -133,9 +193,9 @@ def _pooling(job: Job) -> str:
     return embedder.own_vector or f"{unit}{'token' if embedder.pools_prefix else 'patch'}_{job.output.pooling}"
 
 
-def _meta(one: Prepared, geobox: GeoBox | None, layout: TokenLayout, job: Job) -> Meta:
+def _meta(one: Prepared, found: _Numbers, layout: TokenLayout, job: Job) -> Meta:
     embedder, request, item, grid = job.embedder, job.request, one.item, job.output.kind == "grid"
-    geometry = embedder.geometry()
+    geometry, geobox = embedder.geometry(), found.geobox
     return Meta(
         model_id=request.card.id,
         model_key=request.card.model_key,
@@ -160,6 +220,7 @@ def _meta(one: Prepared, geobox: GeoBox | None, layout: TokenLayout, job: Job) -
         patch_size=geometry.patch_px,
         normalization=embedder.normalization,
         valid_fraction=min(meta.valid_fraction for meta in one.metas),
+        nodata_tokens=found.left_out,
         device=str(embedder.device),
         precision=request.precision,
         kernels=embedder.kernels,
@@ -173,8 +234,8 @@ def _meta(one: Prepared, geobox: GeoBox | None, layout: TokenLayout, job: Job) -
     )
 
 
-def input_meta(chip: Chip, name: str, sensor: SensorSpec) -> InputMeta:
-    """What a modality of the input was."""
+def input_meta(chip: Chip, name: str, sensor: SensorSpec, clipped: float | None = None) -> InputMeta:
+    """What a modality of the input was, and which share of its values was clipped, if that was counted."""
     return InputMeta(
         modality=name,
         collection=chip.source.collection,
@@ -198,6 +259,7 @@ def input_meta(chip: Chip, name: str, sensor: SensorSpec) -> InputMeta:
         orbit_pass=sensor.orbit_pass,
         notes=chip.source.notes,
         clear_observations=chip.source.clear_observations,
+        clipped_fraction=clipped,
     )
 
 

@@ -35,7 +35,9 @@ def run(plan: Plan) -> Generator[tuple[int, Result]]:
             yield index, result
 
 
-def run_together(plans: Sequence[Plan], memory: MemoryOf = memory_of) -> Generator[tuple[int, tuple[Result, ...]]]:
+def run_together(
+    plans: Sequence[Plan], memory: MemoryOf = memory_of, between: Callable[[], None] = lambda: None
+) -> Generator[tuple[int, tuple[Result, ...]]]:
     """Results for each place, one per plan, in order. Imagery that several plans want is fetched once.
 
     Memory: the items on their way, as far as `RS_EMBED_MEMORY_GB` allows (but always one), and the inputs of one
@@ -45,6 +47,8 @@ def run_together(plans: Sequence[Plan], memory: MemoryOf = memory_of) -> Generat
     Args:
         plans: Of the same places in the same order.
         memory: By which batches are sized.
+        between: Called where a batch ends, once all of its results were taken: a run that begins after them has the
+            same batches.
     """
     for plan in plans:
         plan.job.embedder.load()  # first: missing weights must not cost a fetch
@@ -62,7 +66,9 @@ def run_together(plans: Sequence[Plan], memory: MemoryOf = memory_of) -> Generat
             if max(windows, len(waiting)) >= min(room, *(size.goal for size in sizes)):
                 yield from _encode_all(waiting, plans, sizes)
                 waiting, windows = [], 0
+                between()
     yield from _encode_all(waiting, plans, sizes)
+    between()
 
 
 def _prepared(

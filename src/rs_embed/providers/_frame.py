@@ -9,19 +9,23 @@ from odc.geo.geobox import GeoBox
 
 from rs_embed.bands import DN_PER_REFLECTANCE, KEPT_WHOLE, Band, Unit, bands_of, convert
 from rs_embed.errors import ScaleWarning, UnitMismatch, warn
+from rs_embed.providers._nodata import mask_nodata
 from rs_embed.providers._raster import NEAREST_FROM, Zero, pixels_brought, read_stored
 from rs_embed.providers._scene import Layer, Scene
 from rs_embed.providers._units import (
     OPTICAL,
     Pixels,
     declared_unit,
-    mask_nodata,
+    doubt_dn,
+    judge_offset,
     recognise_unit,
     refuse_implausible,
     unit_of_tag,
     warn_of_oddities,
 )
 from rs_embed.specs import SensorSpec
+
+_BY_COLOUR = "{}: bands without names, taken as the red, green and blue that the file says they are."
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Frame:
 
     values: Pixels
     """`[C, H, W]`, NaN for nodata and outside."""
+    units: tuple[Unit, ...]
+    """One a band: that of the collection, or bytes where the file is a picture."""
     offset_applied: float | None
     """As in `Source`."""
     notes: tuple[str, ...]
@@ -58,6 +64,8 @@ def _coding(layer: Layer, index: int, wanted: Unit) -> _Coding:
     unit = declared_unit(raster.unit) if raster.unit is not None else unit_of_tag(header.units[index - 1])
     if makes_reflectance and unit in (None, Unit.DN):  # what is stored is DN, what the file makes of it is not
         unit = Unit.REFLECTANCE
+    if unit is None and wanted is Unit.DN and header.dtypes[index - 1] == "uint8":
+        unit = Unit.BYTE
     return _Coding(
         dtype=np.dtype(header.dtypes[index - 1]),
         scale=scale,
@@ -84,7 +92,7 @@ def read_frame(scene: Scene, sensor: SensorSpec, geobox: GeoBox) -> Frame | None
         if not here:
             continue
         zero: Zero = "value"
-        if all(bands[i].unit is Unit.DN for i in here):
+        if all(bands[i].unit is Unit.DN and codings[i].unit is not Unit.BYTE for i in here):
             zero = "nodata" if any(codings[i].offset for i in here) else "nodata_if_all"
         indexes = [held[sensor.bands[i]][1] for i in here]
         whole = any(bands[i].unit in KEPT_WHOLE for i in here)
@@ -99,7 +107,8 @@ def read_frame(scene: Scene, sensor: SensorSpec, geobox: GeoBox) -> Frame | None
         return None
     where = scene.ids[0]
     frame = _in_units(values, codings, [band.unit for band in bands], where)
-    return replace(frame, notes=(*frame.notes, *_brought(sizes_m, bands, sensor.scale_m, where)))
+    named = [_BY_COLOUR.format(where)] if any(held[band.name][0].named_by_colour for band in bands) else []
+    return replace(frame, notes=(*frame.notes, *named, *_brought(sizes_m, bands, sensor.scale_m, where)))
 
 
 def _brought(sizes_m: Mapping[float, str], bands: Sequence[Band], scale_m: float, where: str) -> list[str]:
@@ -112,17 +121,20 @@ def _brought(sizes_m: Mapping[float, str], bands: Sequence[Band], scale_m: float
 
 def _in_units(values: Pixels, codings: list[_Coding], wanted: list[Unit], where: str) -> Frame:
     notes: list[str] = []
+    units = list(wanted)
     for unit in dict.fromkeys(wanted):
         here = [i for i, other in enumerate(wanted) if other is unit]
-        values[here], found = _converted(values[here], [codings[i] for i in here], unit, where)
+        values[here], is_unit, found = _converted(values[here], [codings[i] for i in here], unit, where)
         notes += found
+        for i in here:
+            units[i] = is_unit
     offsets = {coding.offset if coding.offset_known else None for coding in codings}
-    applied = offsets.pop() if len(offsets) == 1 and Unit.DN in wanted else None
-    return Frame(values, applied, tuple(notes))
+    applied = offsets.pop() if len(offsets) == 1 and Unit.DN in units else None
+    return Frame(values, tuple(units), applied, tuple(notes))
 
 
-def _converted(values: Pixels, codings: list[_Coding], wanted: Unit, where: str) -> tuple[Pixels, list[str]]:
-    """Bands of one wanted unit, masked, judged and converted; and notes."""
+def _converted(values: Pixels, codings: list[_Coding], wanted: Unit, where: str) -> tuple[Pixels, Unit, list[str]]:
+    """Bands of one wanted unit, masked, judged and converted; their unit, and notes. A picture stays in bytes."""
     stated = {coding.unit for coding in codings}
     if len(stated) > 1:
         raise UnitMismatch(
@@ -133,7 +145,8 @@ def _converted(values: Pixels, codings: list[_Coding], wanted: Unit, where: str)
     dtype = np.result_type(*(coding.dtype for coding in codings)) if plain else np.dtype(np.float32)
     shifted = any(coding.offset for coding in codings)
     harmonised = all(coding.offset_known for coding in codings)
-    values, lost = mask_nodata(values, wanted, where, zero_is_nodata=not shifted)
+    picture = wanted is Unit.DN and stated == {Unit.BYTE}
+    values, lost = mask_nodata(values, Unit.BYTE if picture else wanted, where, zero_is_nodata=not shifted)
     notes = list(lost)
     if wanted is Unit.COMPONENT and dtype == np.int8:
         values = _from_8_bits(values)
@@ -148,10 +161,22 @@ def _converted(values: Pixels, codings: list[_Coding], wanted: Unit, where: str)
             fix="leave the offset out: it is in stored DN",
         )
     refuse_implausible(values, unit, where, dtype)
+    if picture:
+        return values, unit, notes
+    if unit is Unit.DN:
+        notes += doubt_dn(values, where, stated=_says_dn(codings))
     if unit is Unit.DN and not harmonised:
         notes.append(f"{where}: offset of processing baseline 04.00 not stated, DN taken as 0-based.")
     converted = convert(values, unit, wanted)
-    return converted, notes + list(warn_of_oddities(converted, wanted, where, harmonised=harmonised))
+    if wanted is Unit.DN:
+        fix = "leave offset out" if shifted else "give DN from 0: subtract nothing, or 1000 once"
+        notes += judge_offset(converted, where, fix=fix)
+    return converted, wanted, notes + list(warn_of_oddities(converted, wanted, where, harmonised=harmonised))
+
+
+def _says_dn(codings: list[_Coding]) -> bool:
+    """Whether user or file say that the values are DN: by the unit, or by an offset to it."""
+    return all(coding.unit is Unit.DN or coding.offset_known for coding in codings)
 
 
 def _from_8_bits(stored: Pixels) -> Pixels:

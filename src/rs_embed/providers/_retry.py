@@ -1,18 +1,18 @@
 """Try again what may succeed, wait as long as the service asks, give up in good time. Knows no service."""
 
-import logging
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
+from rs_embed._redact import cause_of, logger
 from rs_embed._stopping import sleep as sleep_unless_stopped
 from rs_embed.errors import ProviderError
 from rs_embed.providers._limiter import Clock, Limits, Sleep
 
 T = TypeVar("T")
-LOG = logging.getLogger("rs_embed.providers")
+LOG = logger("rs_embed.providers")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Retry:
             wait_s = self._wait_s(verdict, attempt, renewed=renewed)
             spent_s = clock() - started
             if wait_s is None or attempt == backoff.tries or spent_s + wait_s > backoff.total_s:
-                raise _told(verdict, attempt, spent_s) from cause
+                raise _told(verdict, attempt, spent_s) from cause_of(cause)
             renewed = renewed or verdict.kind == "unauthorised"
             LOG.info("%s: %s Trying again in %.1f s (try %d).", doing, verdict.error.headline, wait_s, attempt)
             self._waits.sleep(wait_s)

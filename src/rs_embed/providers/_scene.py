@@ -36,7 +36,15 @@ class Layer:
     @property
     def names(self) -> tuple[str | None, ...]:
         """What each band is called, by the user or by the file."""
-        return self.header.descriptions if self.raster.bands is None else tuple(self.raster.bands)
+        if self.raster.bands is not None:
+            return tuple(self.raster.bands)
+        return self.header.colours if self.named_by_colour else self.header.descriptions
+
+    @property
+    def named_by_colour(self) -> bool:
+        """Whether a picture says nothing of its bands but which is red, green and blue."""
+        header = self.header
+        return self.raster.bands is None and not any(header.descriptions) and any(header.colours)
 
     def indexes(self, collection: str) -> dict[str, int]:
         """Shared band name -> band of the file, counted from 1.
@@ -128,7 +136,11 @@ def _raster(given: RasterLike) -> Raster:
 
 
 def _open(rasters: Sequence[Raster]) -> list[Layer]:
-    return [Layer(raster, header) for raster in rasters for header in read_headers(raster.path)]
+    return [Layer(raster, header) for raster in rasters for header in _headers(raster)]
+
+
+def _headers(raster: Raster) -> tuple[Header, ...]:
+    return read_headers(raster.path, foreign=raster.allow_foreign)
 
 
 def _by_band(source: Mapping[str, RasterLike], defaults: Raster) -> list[Layer]:
@@ -141,7 +153,7 @@ def _by_date(rasters: Sequence[Raster], defaults: Raster) -> list[list[Layer]]:
     """One scene per raster, unless they are the single bands that `defaults.bands` names one by one."""
     names = () if defaults.bands is None else tuple(defaults.bands)
     if len(names) == len(rasters) > 1:
-        headers = [read_headers(raster.path) for raster in rasters]
+        headers = [_headers(raster.completed(defaults)) for raster in rasters]
         if all(len(found) == 1 and found[0].count == 1 for found in headers):
             single = [replace(one, bands=(name,)) for one, name in zip(rasters, names, strict=True)]
             return [_open([one.completed(defaults) for one in single])]

@@ -3,7 +3,8 @@
 Source, where no other is named: the collection pages of Earth Search and of the Planetary Computer.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
@@ -49,7 +50,10 @@ class StacCollection:
 
 @dataclass(frozen=True)
 class StacCatalog:
-    """A STAC API, and where it has what.
+    """A STAC catalogue, and where it has what.
+
+    Raises:
+        SpecError: `headers` are no headers.
 
     Example:
         >>> bands = {"B2": "blue", "B3": "green", "B4": "red"}
@@ -58,13 +62,35 @@ class StacCatalog:
     """
 
     url: str
-    """Of its landing page."""
+    """Of the landing page of an API; or where a catalogue of files, or a list of items (JSON, stac-geoparquet) is, on
+    the web or on this machine."""
     mapping: Mapping[str, StacCollection]
     """Shared sensor name -> collection."""
     signer: Signer = field(default_factory=Unsigned)
     """Makes links readable, at the last moment."""
     name: str = ""
     """Of a preset; else empty."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Sent with every request to the host of `url`, such as `Authorization`; never shown, and sent to no other host."""
+    hosts: Sequence[str] = ()
+    """Further hosts that get the headers, such as the one that keeps its files: "files.example", "127.0.0.1:8000"."""
+    s3_endpoint: str | None = None
+    """Of the service that keeps its `s3://` files, with keys in `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`;
+    `None`: they are in open buckets of Amazon."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", str(self.url))
+        for name, value in self.headers.items():
+            if not isinstance(value, str) or not re.fullmatch(r"[\w-]+", name) or not value.isprintable():
+                raise SpecError(
+                    f"Expected headers of one line of text each, got another value for {name!r}.",
+                    fix='for example headers={"Authorization": "Bearer ..."}',
+                )
+
+    @property
+    def title(self) -> str:
+        """For messages."""
+        return self.name or self.url
 
     def held(self, sensor: SensorSpec) -> StacCollection:
         """Its collection for a sensor.
@@ -72,10 +98,10 @@ class StacCatalog:
         Raises:
             SensorNotOffered: It has none, or not that band or mask of it.
         """
-        title = self.name or self.url
+        title = self.title
         if sensor.collection not in self.mapping:
             raise SensorNotOffered(
-                f"Wanted {sensor.collection}, which the STAC catalogue {title} does not have.",
+                f"Expected a collection that the STAC catalogue {title} has, got {sensor.collection}.",
                 has=", ".join(self.mapping),
                 fix=_INSTEAD.get(sensor.collection, 'use one of these collections, or backend="gee"'),
             )
@@ -83,13 +109,13 @@ class StacCatalog:
         missing = [band for band in sensor.bands if band not in held.assets]
         if missing:
             raise SensorNotOffered(
-                f"Wanted {', '.join(missing)} of {sensor.collection}, which {title} does not have.",
+                f"Expected bands of {sensor.collection} that {title} has, got {', '.join(missing)}.",
                 has=", ".join(held.assets),
                 fix="ask for bands that are there",
             )
         if sensor.cloud_mask not in ("none", "scl") or (sensor.cloud_mask == "scl" and held.mask is None):
             raise SpecError(
-                f"Wanted cloud_mask={sensor.cloud_mask!r}, which {title} does not have for {sensor.collection}.",
+                f"Expected a cloud mask of {sensor.collection} that {title} has, got {sensor.cloud_mask!r}.",
                 fix='use cloud_mask="scl"' if held.mask else "leave cloud_mask out",
             )
         return held
@@ -212,7 +238,7 @@ def catalog_of(choice: "str | StacCatalog") -> StacCatalog:
         return choice
     if choice not in CATALOGS:
         raise NotConfigured(
-            f"Wanted a STAC catalogue, found {choice!r}.",
+            f"Expected a STAC catalogue, got {choice!r}.",
             fix=f"use one of {', '.join(CATALOGS)}, or Stac(StacCatalog(url, mapping=...))",
         )
     return CATALOGS[choice]

@@ -1,38 +1,36 @@
 """Windows of files on the web: opened once per process, read by many threads, tried again with a new request."""
 
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import rasterio
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
-from requests import RequestException
 
-from rs_embed.errors import (
-    AccessRefused,
-    ProviderError,
-    QuotaExceeded,
-    ReadError,
-    SensorNotOffered,
-    ServiceUnavailable,
-)
+from rs_embed._stopping import PerProcess, current
+from rs_embed.errors import SensorNotOffered
 from rs_embed.providers._grids import is_outside
 from rs_embed.providers._raster import AVERAGE_FROM, Header, Take, header_of, read_open
-from rs_embed.providers._retry import Retry, Verdict
-from rs_embed.providers._stac_sign import Signer
+from rs_embed.providers._retry import Retry
+from rs_embed.providers._stac_access import Access
+from rs_embed.providers._stac_http import Refusal
+from rs_embed.providers._stac_items import Asset
+from rs_embed.providers._stac_judges import Broken, status_in, words
+from rs_embed.providers._stac_waiting import taken
 from rs_embed.providers._units import Pixels
 
 OPEN_FILES = 256
 """Files kept open. Each holds its header and, within GDAL's own limit of memory, the blocks read last."""
-_STATUS = re.compile(r"(?:HTTP response code|HTTP error code|response_code|returned error)\s*[:=]?\s*(\d{3})", re.I)
+UNREADABLE_TRIES = 3
+"""A file that could not be read so often, though its server has it, is broken."""
 
 
 def gdal_options(timeout_s: float, cache_mb: int) -> dict[str, str | int]:
-    """How GDAL reads from the web."""
+    """How GDAL reads from the web, whatever the user's environment says."""
     return {
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no listing, no side-cars: 3 requests to a file instead of 13
         "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",  # blocks side by side come in one request
@@ -43,58 +41,12 @@ def gdal_options(timeout_s: float, cache_mb: int) -> dict[str, str | int]:
         "GDAL_HTTP_MAX_RETRY": 0,  # ours is the retry: it knows the limits that all threads share
         "CPL_VSIL_CURL_CACHE_SIZE": cache_mb * 1_000_000,  # what was read, for the next point of the same block
         "VSI_CACHE": "NO",  # a second cache of 25 MB for every open file, of the same bytes
+        "CPL_VSIL_CURL_USE_HEAD": "YES",
+        "GTIFF_IGNORE_READ_ERRORS": "NO",  # else a block that did not come would be zeros, which look like nodata
+        "GTIFF_POINT_GEO_IGNORE": "NO",  # else half a pixel off
+        "GDAL_GEOREF_SOURCES": "INTERNAL",
+        "GDAL_NUM_THREADS": 1,  # ours are the threads
     }
-
-
-class FileJudge:
-    """What failures of GDAL and of signing mean, as far as their words tell."""
-
-    judges = (RasterioError, OSError, RequestException)
-
-    def __init__(self, signer: Signer) -> None:
-        self._signer = signer
-
-    def verdict(self, error: Exception, doing: str) -> Verdict:
-        """See `Judge`."""
-        said = _words(error)
-        status = _status(said)
-        if status == 429:
-            error_ = _told(QuotaExceeded, "too many requests", doing, said, "fewer at once: RS_EMBED_STAC_CONCURRENCY")
-            return Verdict("throttled", error_)
-        if status in (401, 403):
-            refused = _told(
-                AccessRefused, f"a refusal ({status})", doing, said, "does the catalogue want signed links?"
-            )
-            return Verdict("unauthorised" if self._signer.signs else "final", refused)
-        if status in (404, 410):
-            missing = _told(ReadError, f"no such file ({status})", doing, said, "report it to the catalogue")
-            return Verdict("final", missing)
-        later = "try again later, or use another catalogue"
-        if status == 503 and ("busy" in said.casefold() or "egress" in said.casefold()):
-            return Verdict("throttled", _told(QuotaExceeded, "a busy server (503)", doing, said, later))
-        if (status or 0) >= 500 or isinstance(error, RequestException) or "timed out" in said.casefold():
-            return Verdict(
-                "transient", _told(ServiceUnavailable, f"no pixels ({status or 'no answer'})", doing, said, later)
-            )
-        return Verdict("transient", _told(ReadError, "an answer that cannot be read", doing, said, later))
-
-
-def _told(kind: type[ProviderError], found: str, doing: str, said: str, fix: str) -> ProviderError:
-    return kind(f"Wanted pixels ({doing}), found {found}.", said=said[:500], fix=fix)
-
-
-def _status(said: str) -> int | None:
-    found = _STATUS.search(said)
-    return int(found[1]) if found else None
-
-
-def _words(error: BaseException | None) -> str:
-    """All that an error and its causes say, without what a link was signed with."""
-    said: list[str] = []
-    while error is not None and len(said) < 8:
-        said.append(str(error))
-        error = error.__cause__ or error.__context__
-    return re.sub(r"\?[^\s'\"]*", "?...", "; ".join(dict.fromkeys(said)))
 
 
 @dataclass
@@ -104,10 +56,14 @@ class _File:
     lock: threading.Lock = field(default_factory=threading.Lock)
     dataset: rasterio.DatasetReader | None = None
     header: Header | None = None
-    url: str = ""
-    """As it was opened last, signed."""
+    name: str = ""
+    """For GDAL, as it was opened last, signed."""
+    options: dict[str, str] = field(default_factory=dict)
+    """That GDAL needs to read it."""
     failed: bool = False
     """GDAL remembers a failure, and would not ask again unless told to."""
+    unreadable: int = 0
+    """How often it could not be read in a row, without a reason."""
 
     def close(self) -> None:
         dataset, self.dataset, self.header = self.dataset, None, None
@@ -115,25 +71,33 @@ class _File:
             dataset.close()
 
 
+class _Kept:
+    """What a pool holds in one process."""
+
+    def __init__(self) -> None:
+        self.files: OrderedDict[str, _File] = OrderedDict()
+        self.lock = threading.Lock()
+
+
 class Pool:
     """The files of this process, those unused for longest closed. Safe to use from several threads."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._files: OrderedDict[str, _File] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept = PerProcess(_Kept)
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._kept.here.files)
 
     def file(self, href: str) -> _File:
         """The file of that link, open or not."""
-        with self._lock:
-            file = self._files.setdefault(href, _File())
-            self._files.move_to_end(href)
-            surplus = [self._files.popitem(last=False)[1] for _ in range(len(self._files) - self._size)]
+        kept = self._kept.here
+        with kept.lock:
+            file = kept.files.setdefault(href, _File())
+            kept.files.move_to_end(href)
+            surplus = [kept.files.popitem(last=False)[1] for _ in range(len(kept.files) - self._size)]
         for one in surplus:
-            with one.lock:  # whoever still reads from it finishes first
+            with taken(one.lock):  # whoever still reads from it finishes first
                 one.close()
         return file
 
@@ -163,45 +127,78 @@ def sampled(finer_by: float) -> Resampling:
 class Files:
     """Reads windows of files on the web. Safe to call from several threads."""
 
-    def __init__(self, signer: Signer, retry: Retry, timeout_s: float, cache_mb: int, pool: Pool = _POOL) -> None:
-        self._signer, self._retry, self._pool = signer, retry, pool
+    def __init__(self, access: Access, retry: Retry, timeout_s: float, cache_mb: int, pool: Pool = _POOL) -> None:
+        self._access, self._retry, self._pool = access, retry, pool
         self._options = gdal_options(timeout_s, cache_mb)
 
-    def read(self, href: str, geobox: GeoBox, take: Take) -> Pixels | None:
+    def read(self, asset: Asset, geobox: GeoBox, take: Take) -> Pixels | None:
         """The stored numbers on a grid, `[C, H, W]`, NaN for nodata; `None` if the file lies wholly outside.
 
         Raises:
+            ReadError: The file is not there, or broken.
+            SensorNotOffered: It has not so many bands.
             ProviderError: The file could not be read, and why.
+            Stopped: The job of this thread was stopped.
         """
-        file = self._pool.file(href)
-        with file.lock:  # neighbours wait, then find header and blocks read
-            return self._retry.call(lambda: self._read(file, href, geobox, take), f"reading {href.rsplit('/', 1)[-1]}")
+        file = self._pool.file(asset.href)
+        with taken(file.lock):  # neighbours wait, then find header and blocks read
+            file.unreadable = 0
+            return self._retry.call(lambda: self._read(file, asset, geobox, take), f"reading {asset.file}")
 
-    def _read(self, file: _File, href: str, geobox: GeoBox, take: Take) -> Pixels | None:
+    def _read(self, file: _File, asset: Asset, geobox: GeoBox, take: Take) -> Pixels | None:
         try:
-            with rasterio.Env(**self._options):
-                dataset, header = self._opened(file, href)
-                if is_outside(header.grid, geobox):
-                    return None
-                if max(take.indexes) > header.count:
-                    raise SensorNotOffered(
-                        f"Wanted band {max(take.indexes)} of {href.rsplit('/', 1)[-1]}, found {header.count} in it.",
-                        fix="leave that band out, or choose other days: older photographs lack the near infrared",
-                    )
+            dataset, header = self._opened(file, asset)
+            if is_outside(header.grid, geobox):
+                return None
+            if max(take.indexes) > header.count:
+                raise SensorNotOffered(
+                    f"Expected band {max(take.indexes)} of {asset.file}, got {header.count} in it.",
+                    fix="leave that band out, or choose other days: older photographs lack the near infrared",
+                )
+            current().check()  # between the requests that open it and those that read
+            with rasterio.Env(**self._options, **file.options):
                 return read_open(dataset, header.grid, geobox, take)
         except (RasterioError, OSError) as error:
             file.close()
             file.failed = True
-            if _status(_words(error)) in (401, 403):
-                self._signer.renew(file.url)
+            self._explain(file, error)
             raise
 
-    def _opened(self, file: _File, href: str) -> tuple[rasterio.DatasetReader, Header]:
+    def _opened(self, file: _File, asset: Asset) -> tuple[rasterio.DatasetReader, Header]:
         if file.dataset is None or file.header is None:
-            file.url = "/vsicurl/" + self._signer.sign(href)  # late: a token may live for less than an hour
-            afresh = {"CPL_VSIL_CURL_NON_CACHED": file.url.partition("?")[0]} if file.failed else {}
-            with rasterio.Env(**afresh):
+            file.name, file.options = self._access.opened_by(
+                asset.href, asset.service
+            )  # late: a token may run out soon
+            if not file.name.startswith("/vsi") and not Path(file.name).is_file():
+                raise Refusal(404, f"no such file on this machine: {file.name}", None)
+            afresh = {"CPL_VSIL_CURL_NON_CACHED": file.name.partition("?")[0]} if file.failed else {}
+            # Other drivers read what names further files: a VRT on the web could name any of this machine.
+            driver = "JP2OpenJPEG" if asset.file.lower().endswith(".jp2") else "GTiff"
+            with rasterio.Env(**self._options, **file.options, **afresh):
                 # Without its overviews, a file cannot be read at another size than asked by accident.
-                file.dataset = rasterio.open(file.url, sharing=False, OVERVIEW_LEVEL="NONE")
-            file.header = header_of(href, file.dataset)
+                file.dataset = rasterio.open(file.name, driver=driver, sharing=False, OVERVIEW_LEVEL="NONE")
+            file.header = header_of(asset.file, file.dataset)
         return file.dataset, file.header
+
+    def _explain(self, file: _File, error: Exception) -> None:
+        """Find out what GDAL does not tell.
+
+        Raises:
+            Broken: The server has the file, and still it could not be read several times.
+            Refusal: The server says why.
+            Silence: It does not answer.
+        """
+        said = words(error)
+        status = status_in(said)
+        if status in (401, 403):
+            self._access.signer.renew(file.name)
+        if status is not None or "timed out" in said.casefold():
+            return
+        file.unreadable += 1
+        if file.unreadable < UNREADABLE_TRIES:
+            return
+        if file.name.startswith("/vsicurl/"):
+            self._access.http.landed(file.name.removeprefix("/vsicurl/"))
+        elif file.name.startswith("/vsi"):
+            return
+        raise Broken(said) from error

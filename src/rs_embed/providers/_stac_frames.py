@@ -61,8 +61,26 @@ class Frames:
         self._bands = bands_of(sensor.collection, sensor.bands)
 
     def frame(self, passes: Sequence[Pass], how: Composite, geobox: GeoBox) -> Frame | None:
-        """One frame out of some passes; `None` if none of them has a valid pixel on the grid."""
-        chosen = self._chosen(passes, how, geobox)
+        """One frame out of some passes; `None` if none of them has a valid pixel on the grid.
+
+        A scene that turns out to lack a file is left out of all of the frame, and others are chosen as if it were not.
+        """
+        findings = self._reader.findings
+        unread = findings.unread
+        while passes := self._without_missing(passes):
+            known, findings.unread = len(findings.missing), unread
+            chosen = self._chosen(passes, how, geobox)
+            frame = self._made(chosen, how, geobox) if len(findings.missing) == known else None
+            if len(findings.missing) == known:
+                return frame
+        return None
+
+    def _without_missing(self, passes: Sequence[Pass]) -> list[Pass]:
+        missing = self._reader.findings.missing
+        left = (tuple(item for item in one if item.id not in missing) for one in passes)
+        return [one for one in left if one]
+
+    def _made(self, chosen: Sequence[Pass], how: Composite, geobox: GeoBox) -> Frame | None:
         strips = _strips(geobox, self._rows(chosen, geobox))
         parts = [self._part(chosen, how, strip) for strip in strips]
         values = np.concatenate([part.values for part in parts], axis=1)

@@ -1,6 +1,5 @@
 """Items of a catalogue: what is taken from them, which of them are the same scene twice, which touch a grid."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,9 +8,11 @@ import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+from rs_embed._redact import cause_of
 from rs_embed.errors import ReadError, SpecError
 from rs_embed.providers._declared import parse_time
 from rs_embed.providers._grids import bounds_deg, is_outside
+from rs_embed.providers._stac_access import file_link, s3_service
 from rs_embed.providers._stac_catalogs import StacCollection
 from rs_embed.providers._stac_offset import BASELINE, FLAG
 
@@ -28,10 +29,18 @@ class Asset:
     """One file of an item."""
 
     href: str
+    """Absolute."""
+    service: str | None
+    """That keeps its bucket, if the item says that it is not Amazon's."""
     grid: GeoBox | None
     """Of the whole file, as far as the item tells."""
     scale: tuple[float, float] | None
     """Factor and offset in `raster:bands` of its first band."""
+
+    @property
+    def file(self) -> str:
+        """Name of the file, without what it was signed with."""
+        return self.href.partition("?")[0].rstrip("/").rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +60,8 @@ class Item:
     """Its properties that conditions and rules look at."""
     assets: Mapping[str, Asset]
     """Those that we read, as far as it has them."""
+    offered: tuple[str, ...]
+    """Names of all its assets."""
     footprint: shapely.Geometry | None
     """`None` where it cannot be trusted: across the antimeridian, or malformed."""
 
@@ -70,23 +81,45 @@ def _cos(south: float, north: float) -> float:
     return 1.0 - max(abs(south), abs(north)) / 90  # under the cosine: at 70 degrees a degree is a third as wide
 
 
-def read_item(told: Mapping[str, object], held: StacCollection) -> Item:
+def read_item(told: Mapping[str, object], held: StacCollection, base: str | None = None) -> Item:
     """What we need of an item as the API tells it.
+
+    Args:
+        told: The item.
+        held: What is wanted of it.
+        base: Where it was read, for relative links; `None`: as it says itself.
 
     Raises:
         ReadError: It is no STAC item.
     """
     try:
-        return _item(told, held)
-    except (KeyError, TypeError, ValueError, AttributeError, SpecError) as error:
+        return _item(told, held, base or _own_link(told))
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        IndexError,
+        SpecError,
+        shapely.errors.ShapelyError,
+    ) as error:
         raise ReadError(
-            f"Wanted a STAC item, found one that cannot be read: {error!r}",
+            f"Expected a STAC item, got one that cannot be read: {error!r}",
             item=told.get("id"),
             fix="report this: the catalogue answered something else than STAC",
-        ) from error
+        ) from cause_of(error)
 
 
-def _item(told: Mapping[str, object], held: StacCollection) -> Item:
+def _own_link(told: Mapping[str, object]) -> str | None:
+    """Where an item says that it is."""
+    links = told.get("links")
+    for link in links if isinstance(links, Sequence) else ():
+        if isinstance(link, Mapping) and link.get("rel") == "self" and isinstance(link.get("href"), str):
+            return str(link["href"])
+    return None
+
+
+def _item(told: Mapping[str, object], held: StacCollection, base: str | None) -> Item:
     properties, assets = told["properties"], told["assets"]
     if not isinstance(properties, Mapping) or not isinstance(assets, Mapping):
         raise TypeError("properties and assets are mappings")
@@ -102,7 +135,8 @@ def _item(told: Mapping[str, object], held: StacCollection) -> Item:
         tile=_tile(properties),
         made=str(properties.get("s2:generation_time") or properties.get("created") or ""),
         told={name: properties[name] for name in kept if name in properties},
-        assets={name: _asset(assets[name], properties) for name in names if name in assets},
+        assets={name: _asset(assets[name], properties, base) for name in names if name in assets},
+        offered=tuple(str(name) for name in assets),
         footprint=_footprint(told.get("geometry")),
     )
 
@@ -114,17 +148,12 @@ def _tile(properties: Mapping[str, object]) -> str | None:
     return None
 
 
-def _asset(asset: Mapping[str, object], properties: Mapping[str, object]) -> Asset:
+def _asset(asset: Mapping[str, object], properties: Mapping[str, object], base: str | None) -> Asset:
     both = {**properties, **asset}
     bands = asset.get("raster:bands") or asset.get("bands")
     first = bands[0] if isinstance(bands, Sequence) and bands else {}
-    return Asset(_readable(str(asset["href"])), _grid(both), _scale(asset) or _scale(first))
-
-
-def _readable(href: str) -> str:
-    """Amazon's open buckets can be read without an account, by their address on the web."""
-    found = re.fullmatch(r"s3://([^/]+)/(.+)", href)
-    return f"https://{found[1]}.s3.amazonaws.com/{found[2]}" if found else href
+    link, service = file_link(asset, properties, base), s3_service(asset, properties)
+    return Asset(link, service, _grid(both), _scale(asset) or _scale(first))
 
 
 def _grid(told: Mapping[str, object]) -> GeoBox | None:

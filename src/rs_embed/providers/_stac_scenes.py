@@ -1,20 +1,23 @@
 """Single scenes on a grid: their files read at the same time, made 0-based, clouds masked."""
 
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Lock
 
 import numpy as np
 from odc.geo.geobox import GeoBox
 
+from rs_embed._stopping import Threads
 from rs_embed.bands import Unit, bands_of
+from rs_embed.errors import ProviderError, ReadError, SensorNotOffered
 from rs_embed.providers._conditions import CLEAR_SCL
 from rs_embed.providers._raster import Take
 from rs_embed.providers._stac_catalogs import StacCollection
 from rs_embed.providers._stac_files import Files, Resampler, bilinear, nearest, sampled
 from rs_embed.providers._stac_items import Item
 from rs_embed.providers._stac_offset import Offset, decide, doubts
+from rs_embed.providers._stac_waiting import awaited
 from rs_embed.providers._units import Pixels
 from rs_embed.specs import SensorSpec
 
@@ -30,9 +33,21 @@ class Findings:
     """Item id -> the offset of its bands."""
     doubts: dict[str, str] = field(default_factory=dict)
     """Item id -> what speaks against it."""
+    missing: dict[str, ProviderError] = field(default_factory=dict)
+    """Item id -> why it was left out: a file of it is not there, or broken."""
     unread: int = 0
     """Passes left out because enough were clear."""
     lock: Lock = field(default_factory=Lock)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A file that is being read."""
+
+    asset: str
+    places: list[int]
+    """Of its bands among those wanted."""
+    coming: "Future[Pixels | None]"
 
 
 class SceneReader:
@@ -44,13 +59,21 @@ class SceneReader:
         sensor: Which bands, and which mask.
         held: Where the catalogue has them.
         offset: Added to stored Sentinel-2 DN whatever the metadata say; `None`: they decide.
+        skip: Whether a scene with a missing or broken file is found to be without a valid pixel, or is an error.
     """
 
     def __init__(
-        self, files: Files, threads: Executor, sensor: SensorSpec, held: StacCollection, offset: float | None
+        self,
+        files: Files,
+        threads: Threads,
+        sensor: SensorSpec,
+        held: StacCollection,
+        offset: float | None,
+        *,
+        skip: bool = False,
     ) -> None:
         self._files, self._threads = files, threads
-        self._sensor, self._held, self._offset = sensor, held, offset
+        self._sensor, self._held, self._offset, self._skip = sensor, held, offset, skip
         self._bands = bands_of(sensor.collection, sensor.bands)
         self.findings = Findings()
 
@@ -70,32 +93,46 @@ class SceneReader:
             asset, _, index = self._held.assets[band.name].partition(":")
             by_asset.setdefault(asset, []).append((place, int(index or 1)))
         zero = self._held.nodata == 0
-        reading: list[tuple[list[int], Future[Pixels | None]]] = []
+        reading: list[_Reading] = []
         for asset, wanted in by_asset.items():
             indexes = tuple(index for _, index in wanted)
             take = Take(indexes, self._held.nodata, "nodata" if zero else "value", resampling)
-            reading.append(([place for place, _ in wanted], self._submit(item, asset, geobox, take)))
+            reading.append(self._submit(item, asset, geobox, take, [place for place, _ in wanted]))
         mask = None
         if self._sensor.cloud_mask == "scl" and self._held.mask is not None:
-            mask = self._submit(item, self._held.mask, geobox, Take((1,), resampling=sampled))
+            mask = self._submit(item, self._held.mask, geobox, Take((1,), resampling=sampled), [])
 
         def waiting() -> Pixels:
             values = np.full((count, *geobox.shape), np.nan, np.float32)
-            for places, future in reading:
-                found = future.result()
+            for one in reading:
+                found = self._brought(item, one)
                 if found is not None:
-                    values[places] = found
+                    values[one.places] = found
+            classes = None if mask is None else self._brought(item, mask)
+            if item.id in self.findings.missing:
+                return np.full_like(values, np.nan)  # all of it: bands must not be of different scenes
             self._calibrate(values, item, check=check)
             if mask is not None:
-                classes = mask.result()
                 clear = np.zeros(geobox.shape, bool) if classes is None else np.isin(classes[0], CLEAR_SCL)
                 values[:, ~clear] = np.nan
             return values
 
         return waiting
 
-    def _submit(self, item: Item, asset: str, geobox: GeoBox, take: Take) -> "Future[Pixels | None]":
-        return self._threads.submit(self._files.read, item.assets[asset].href, geobox, take)
+    def _submit(self, item: Item, asset: str, geobox: GeoBox, take: Take, places: list[int]) -> "_Reading":
+        return _Reading(asset, places, self._threads.submit(self._files.read, item.assets[asset], geobox, take))
+
+    def _brought(self, item: Item, one: "_Reading") -> Pixels | None:
+        """What was read of a file; nothing where that failed for good, and such a scene is to be left out."""
+        try:
+            return awaited(one.coming)
+        except (ReadError, SensorNotOffered) as error:  # not there, or broken; any other failure may pass
+            error.facts = {"scene": item.id, "asset": one.asset, **error.facts}
+            if not self._skip:
+                raise
+            with self.findings.lock:
+                self.findings.missing.setdefault(item.id, error)
+            return None
 
     def _calibrate(self, values: Pixels, item: Item, *, check: bool) -> None:
         """Stored numbers become those that are composited, in place."""

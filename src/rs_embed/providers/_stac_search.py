@@ -1,25 +1,28 @@
 """Searching a catalogue: once per area and window, page by page, every request tried again if it may succeed."""
 
+import json
 import math
-import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
 from odc.geo.geobox import GeoBox
-from pystac_client import Client
-from pystac_client.exceptions import APIError
+from pystac_client import ItemSearch
 from pystac_client.stac_api_io import StacApiIO
 
-from rs_embed.errors import AccessRefused, ProviderError, QuotaExceeded, ReadError, RequestTooLarge, ServiceUnavailable
+from rs_embed._stopping import PerProcess
+from rs_embed.errors import ReadError, RequestTooLarge
 from rs_embed.providers._grids import bounds_deg
-from rs_embed.providers._retry import Retry, Verdict
+from rs_embed.providers._retry import Retry
+from rs_embed.providers._stac_access import joined
 from rs_embed.providers._stac_catalogs import StacCollection
+from rs_embed.providers._stac_http import Garbled, Http, Refusal
 from rs_embed.providers._stac_items import Item, read_item, without_duplicates
+from rs_embed.providers._stac_waiting import taken
 from rs_embed.specs import TemporalSpec
 
 AREA_DEG = 0.25
@@ -32,40 +35,37 @@ KEPT_S = 3600.0
 """A catalogue grows every hour."""
 
 Box = tuple[float, float, float, float]
+Document = Mapping[str, object]
 
 
-class SearchJudge:
-    """What failures of a STAC API mean."""
+def document(text: bytes | str) -> Document:
+    """A JSON object.
 
-    judges = (APIError,)
-
-    def verdict(self, error: Exception, doing: str) -> Verdict:
-        """See `Judge`."""
-        status = vars(error).get("status_code")  # not set where there was no answer
-        said = re.sub(r"<[^>]+>|\s+", " ", str(error)).strip()[:300] or None
-        if status == 429:
-            return Verdict("throttled", _told(QuotaExceeded, "too many requests", doing, said, _LATER))
-        if status in (401, 403):
-            return Verdict("final", _told(AccessRefused, f"a refusal ({status})", doing, said, "does it need a key?"))
-        if status is not None and 400 <= status < 500 and status != 408:
-            return Verdict("final", _told(ReadError, f"a refusal ({status})", doing, said, "check the catalogue's URL"))
-        found = f"an error of the server ({status})" if status else "no answer"
-        return Verdict("transient", _told(ServiceUnavailable, found, doing, said, _LATER))
+    Raises:
+        Garbled: It is none: a page that wants a login, half an answer.
+    """
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Garbled(f"no JSON: {error}") from error
+    if not isinstance(told, dict):
+        raise Garbled(f"no JSON object but a {type(told).__name__}")
+    return told
 
 
-_LATER = "try again later, or use another catalogue"
-
-
-def _told(kind: type[ProviderError], found: str, doing: str, said: str | None, fix: str) -> ProviderError:
-    return kind(f"Wanted an answer of the STAC catalogue ({doing}), found {found}.", said=said, fix=fix)
+def links_of(told: Document, *rels: str) -> list[Mapping[str, object]]:
+    """The links of a document that have one of these meanings, and an address."""
+    links = told.get("links")
+    found = [link for link in links if isinstance(link, Mapping)] if isinstance(links, list) else []
+    return [link for link in found if link.get("rel") in rels and isinstance(link.get("href"), str)]
 
 
 class _PatientIO(StacApiIO):
-    """The client's own way to ask, with our retries and limits around every request."""
+    """The client's own way to turn pages, with our requests, retries and limits."""
 
-    def __init__(self, retry: Retry, timeout_s: float) -> None:
-        super().__init__(timeout=timeout_s, max_retries=None)  # by default it would retry itself, five times
-        self._patience = retry
+    def __init__(self, http: Http, retry: Retry) -> None:
+        super().__init__(max_retries=None)  # by default it would retry itself, five times
+        self._http, self._patience = http, retry
 
     def request(
         self,
@@ -74,34 +74,53 @@ class _PatientIO(StacApiIO):
         headers: dict[str, str] | None = None,
         parameters: dict[str, object] | None = None,
     ) -> str:
-        once = partial(super().request, href, method, headers, parameters)
-        return self._patience.call(once, "searching")
+        return self._patience.call(partial(self._once, href, method or "GET", headers, parameters), "searching")
+
+    def _once(
+        self, href: str, method: str, headers: dict[str, str] | None, parameters: dict[str, object] | None
+    ) -> str:
+        text = self._http.ask(href, method, sent=parameters, headers=headers)
+        document(text)  # while it can be asked for again
+        return text.decode("utf-8")
 
 
 @dataclass
 class _Kept:
-    lock: threading.Lock
+    lock: threading.Lock = field(default_factory=threading.Lock)
     items: tuple[Item, ...] | None = None
     since: float = 0.0
 
 
-_SEARCHED: OrderedDict[tuple[str, ...], _Kept] = OrderedDict()
-_SEARCHED_LOCK = threading.Lock()
-"""Searches of this process, by catalogue and question; those that wait for the same one ask once."""
+@dataclass
+class _Searched:
+    """Searches of a process, by catalogue and question; those that wait for the same one ask once."""
+
+    kept: OrderedDict[tuple[str, ...], _Kept] = field(default_factory=OrderedDict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_SEARCHED = PerProcess(_Searched)
 
 
 class Search:
-    """Finds the items of a catalogue. Safe to call from several threads."""
+    """Finds the items of a STAC API. Safe to call from several threads.
 
-    def __init__(self, url: str, retry: Retry, timeout_s: float, max_items: int) -> None:
-        self._url, self._timeout_s, self._max_items = url, timeout_s, max_items
-        self._io = _PatientIO(retry, timeout_s)
-        self._client: Client | None = None
-        self._opening = threading.Lock()
+    Args:
+        url: Of its landing page.
+        landing: What that says.
+        http: Asks.
+        retry: How often.
+        max_items: More in one window are refused.
+    """
+
+    def __init__(self, url: str, landing: Document, http: Http, retry: Retry, max_items: int) -> None:
+        self._url, self._landing, self._max_items = url, landing, max_items
+        self._http, self._retry = http, retry
+        self._lacking: dict[str, tuple[str, ...] | None] = {}
 
     def title(self) -> str:
         """What the catalogue calls itself."""
-        return self._opened().title or self._opened().id
+        return str(self._landing.get("title") or self._landing.get("id"))
 
     def items(self, held: StacCollection, geobox: GeoBox, window: TemporalSpec | None) -> tuple[Item, ...]:
         """All items around a grid (an area wider than it), taken in the window, each scene once.
@@ -113,41 +132,74 @@ class Search:
         boxes = areas(geobox)
         window = window if held.dated else None
         key = (self._url, repr(held), repr(boxes), repr(window))
-        with _SEARCHED_LOCK:
-            kept = _SEARCHED.setdefault(key, _Kept(threading.Lock()))
-            _SEARCHED.move_to_end(key)
-            while len(_SEARCHED) > KEPT:
-                _SEARCHED.popitem(last=False)
-        with kept.lock:
+        searched = _SEARCHED.here
+        with searched.lock:
+            kept = searched.kept.setdefault(key, _Kept())
+            searched.kept.move_to_end(key)
+            while len(searched.kept) > KEPT:
+                searched.kept.popitem(last=False)
+        with taken(kept.lock):
             if kept.items is None or time.monotonic() - kept.since > KEPT_S:
                 found = (item for box in boxes for item in self._ask(held, box, window))
                 kept.items, kept.since = tuple(without_duplicates(found)), time.monotonic()
             return kept.items
 
+    def lacks(self, collection: str) -> tuple[str, ...] | None:
+        """What it has instead of a collection; `None` if it has it, or does not tell."""
+        if collection not in self._lacking:
+            self._lacking[collection] = self._retry.call(
+                partial(self._instead_of, collection), "looking for a collection"
+            )
+        return self._lacking[collection]
+
+    def _instead_of(self, collection: str) -> tuple[str, ...] | None:
+        base = self._url.rstrip("/")
+        try:
+            self._http.ask(f"{base}/collections/{collection}")
+        except Refusal as error:
+            if error.status != 404:
+                return None
+        else:
+            return None
+        try:
+            listed = document(self._http.ask(f"{base}/collections")).get("collections")
+        except (Refusal, Garbled):
+            return None
+        return tuple(str(one["id"]) for one in listed if "id" in one) if isinstance(listed, list) else None
+
     def _ask(self, held: StacCollection, box: Box, window: TemporalSpec | None) -> Iterator[Item]:
         """The items in a box, page by page."""
-        search = self._opened().search(
+        links = links_of(self._landing, "search")
+        methods = {str(link.get("method", "GET")) for link in links}
+        pages = ItemSearch(
+            joined(self._url, str(links[0]["href"])),
+            method="POST" if "POST" in methods else "GET",
             collections=[held.id],
             bbox=list(box),
             datetime=None if window is None else _interval(window),
             limit=PAGE,
             max_items=self._max_items + 1,
+            stac_io=_PatientIO(self._http, self._retry),
         )
-        for number, told in enumerate(search.items_as_dicts(), start=1):
+        for number, told in enumerate(_features(pages), start=1):
             if number > self._max_items:
                 raise RequestTooLarge(
-                    f"Wanted at most {self._max_items} items of {held.id}, found more in {window}.",
+                    f"Expected at most {self._max_items} items of {held.id}, got more in {window}.",
                     fix="shorten the window, or raise RS_EMBED_STAC_MAX_ITEMS",
                 )
             item = read_item(told, held)
             if window is None or window.start <= item.time.date() < window.end:
                 yield item
 
-    def _opened(self) -> Client:
-        with self._opening:
-            if self._client is None:
-                self._client = Client.open(self._url, stac_io=self._io, timeout=self._timeout_s)  # else it unsets it
-            return self._client
+
+def _features(pages: ItemSearch) -> Iterator[Document]:
+    try:
+        yield from pages.items_as_dicts()
+    except (KeyError, TypeError, AttributeError, ValueError) as error:  # of the client, about a page that is none
+        raise ReadError(
+            f"Expected pages of STAC items, got something else: {error!r}",
+            fix="report this to the catalogue, or check its URL",
+        ) from error
 
 
 def _interval(window: TemporalSpec) -> str:

@@ -1,4 +1,4 @@
-"""Questions about values: which unit they are in, whether they can be, which of them are nodata."""
+"""Questions about values: which unit they are in, and whether they can be."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rs_embed.bands import Unit, did_you_mean
+from rs_embed.bands import HIGHEST_BYTE, Unit, did_you_mean
 from rs_embed.errors import PixelWarning, SpecError, UnitMismatch, warn
 
 Pixels = NDArray[np.float32]
@@ -17,24 +17,31 @@ LOWEST_DB = -90.0
 """Far under the noise floor of any radar; 10 log10(1e-10) = -100 is a zero that was made positive."""
 HIGHEST_POWER = 10.0
 """As a median: only corner reflectors and city centres are above 10 dB."""
-HIGHEST_BYTE = 255
+COLDEST_K, HOTTEST_K = 100.0, 400.0
+"""The coldest cloud top is 160 K, lava and fire saturate the sensors before 400 K."""
+HIGHEST_M = 9_500.0
+"""Above Mount Everest, and above the deepest trench."""
 HIGHEST_COMPONENT = 1.001
 LOWEST_DN = -1500.0
 """Removing the offset of baseline 04.00 from the smallest DN gives -999."""
-HIGHEST_DN = 60_000.0
-"""Reflectance 6 does not exist: above is 65535, with which ESA marks saturated pixels and others nodata."""
-LARGEST_VALUE = 1e9
-"""Above what any unit means, and below the fill values of GDAL (-3.4e38) and netCDF (9.97e36)."""
+PICTURE_SPREAD = 64.0
+"""From the 1st to the 99th percentile of a band, where nothing is above 255. Pictures spread more (of 32 px: 75 to 240
+in TerraMesh's S2RGB), dark water less: the noise of Sentinel-2 over it makes 30 to 60 DN."""
+HIGHEST_PERCENT = 100.0
 FEWEST_BANDS_TO_JUDGE = 3
 """One or two bands of dry land never go under 900 DN anyway."""
 FEWEST_PIXELS_TO_JUDGE = 256
 """In a smaller chip nothing need be dark."""
-NODATA_LOOKALIKES = (-9999.0, -32768.0, -32767.0)
 UNHARMONISED_DN = 900.0, 2500.0
 """Where the darkest band of an unharmonised chip starts: +1000 and up to 0.15; brighter is cloud, snow or sand."""
+OVER_SUBTRACTED_DN = -200.0
+"""Reflectance -0.02. Dark water and shadow end a little below 0 once the right offset is removed, by a hundredth at
+most; where 1000 is taken that was not in, all that is darker than reflectance 0.08 ends below this."""
+MANY_OVER_SUBTRACTED = 0.05
+"""Share of a band's pixels so low that is worth a warning."""
+BANDS_TO_BE_SURE = 2
+"""One band may be spoilt; that the medians of two lie there has no other reason."""
 OPTICAL = (Unit.DN, Unit.REFLECTANCE)
-_FLOORS = {Unit.DN: LOWEST_DN, Unit.DB: LOWEST_DB}
-_CEILINGS = {Unit.DN: HIGHEST_DN}
 _RADAR = (Unit.DB, Unit.POWER)
 _TAGS = {"decibel": Unit.DB, "linear": Unit.POWER, "k": Unit.KELVIN, "m": Unit.METRE, "meter": Unit.METRE}
 _SAMPLE_SIDE_PX = 64
@@ -73,7 +80,9 @@ def recognise_unit(values: Pixels, stored: np.dtype[np.generic], wanted: Unit, w
     Raises:
         UnitMismatch: The values could be several units, or none.
     """
-    seen = _seen(values)
+    if stored == np.uint8 and wanted in OPTICAL:
+        return Unit.BYTE
+    seen = seen_values(values)
     if seen.size == 0 or wanted not in OPTICAL + _RADAR:
         return wanted
     whole, middle = stored.kind in "iu", float(np.median(seen))
@@ -150,8 +159,8 @@ _RULES = (
     _Rule(
         Unit.REFLECTANCE,
         lambda seen: _mostly(seen > HIGHEST_REFLECTANCE),
-        "a median above 2: it looks like DN",
-        'divide by 10,000, or for a file declare unit="dn"',
+        "a median above 2: it looks like DN, or percent",
+        'apply scale and offset of the product (Sentinel-2: divide by 10,000, or declare unit="dn")',
     ),
     _Rule(
         Unit.DB,
@@ -178,6 +187,24 @@ _RULES = (
         "calibrate to sigma0 or gamma0 first",
     ),
     _Rule(
+        Unit.KELVIN,
+        lambda seen: _mostly((seen < COLDEST_K) | (seen > HOTTEST_K)),
+        "a median that is no brightness temperature: it looks like degrees Celsius, or a scaled integer",
+        "add 273.15, or apply scale and offset of the product",
+    ),
+    _Rule(
+        Unit.METRE,
+        lambda seen: _mostly(np.abs(seen) > HIGHEST_M),
+        "a median beyond any height in metres: it looks like centimetres, or a scaled integer",
+        "give metres",
+    ),
+    _Rule(
+        Unit.CLASS,
+        lambda seen: bool((seen != np.rint(seen)).any()),
+        "fractions between codes of classes",
+        "bring the map to another grid by nearest neighbour",
+    ),
+    _Rule(
         Unit.COMPONENT,
         lambda seen: bool(np.abs(seen).max() > HIGHEST_COMPONENT),
         "values beyond -1 to 1",
@@ -202,11 +229,11 @@ def refuse_implausible(values: Pixels, unit: Unit, where: str, stored: np.dtype[
     """Raise `UnitMismatch` where `values` cannot be in `unit`; see `check_plausible`."""
     if stored is not None and stored.itemsize == 1 and unit is Unit.DN:
         raise UnitMismatch(
-            f"Wanted Sentinel-2 DN, found 8-bit values ({stored}): a picture made for the screen.",
+            f"Expected Sentinel-2 DN, got 8-bit values ({stored}): a picture made for the screen.",
             where=where,
-            fix="give the reflectances it was made from",
+            fix='give the reflectances it was made from; unit="byte" for TerraMind\'s RGB, which takes pictures',
         )
-    seen = _seen(values)
+    seen = seen_values(values)
     for rule in _RULES:
         if seen.size and rule.unit is unit and rule.broken_by(seen):
             raise UnitMismatch(
@@ -219,7 +246,7 @@ def refuse_implausible(values: Pixels, unit: Unit, where: str, stored: np.dtype[
 
 def warn_of_oddities(values: Pixels, unit: Unit, where: str, *, harmonised: bool = False) -> tuple[str, ...]:
     """Warn of a constant chip and of an unharmonised one; see `check_plausible`."""
-    bands = [seen for seen in map(_seen, values[:, None]) if seen.size > 1]
+    bands = [seen for seen in map(seen_values, values[:, None]) if seen.size > 1]
     notes = []
     if bands and all(np.ptp(seen) == 0 for seen in bands):
         notes.append(f"{where}: every band is constant ({', '.join(f'{seen[0]:g}' for seen in bands[:3])}, ...).")
@@ -230,61 +257,93 @@ def warn_of_oddities(values: Pixels, unit: Unit, where: str, *, harmonised: bool
         for seen in bands:  # of most chips, one of the first bands ends the search
             starts.append(float(np.percentile(seen, 1)))
             if starts[-1] < darkest:
-                return _warned(notes)
+                return warned(notes)
         start = min(starts)
         if start <= brightest:
             notes.append(
                 f"{where}: no band goes under {start:.0f} DN, as if the +1000 of processing baseline 04.00 "
                 "were still in. If so, subtract 1000 (for a file: offset=-1000)."
             )
-    return _warned(notes)
+    return warned(notes)
 
 
-def mask_nodata(
-    values: Pixels, unit: Unit, where: str, *, zero_is_nodata: bool = True
-) -> tuple[Pixels, tuple[str, ...]]:
-    """NaN for what cannot be a measurement.
+def doubt_dn(values: Pixels, where: str, *, stated: bool) -> tuple[str, ...]:
+    """Refuse or warn of Sentinel-2 DN that are most likely bytes of a picture, or percent.
 
     Args:
-        values: `[C, H, W]`, in `unit`.
-        unit: Of the values.
+        values: `[C, H, W]`, NaN where nodata.
         where: For the messages.
-        zero_is_nodata: Whether optical pixels with exactly 0 in every band are nodata, as ESA defines (and vectors of
-            length 0). False once an offset was added.
+        stated: Whether somebody says that these are DN; then they are believed, with a warning.
 
     Returns:
-        The values, and notes on infinities and on values that look like nodata (those are warned of, too).
+        What was warned of, for `Source.notes`.
+
+    Raises:
+        UnitMismatch: Nobody says so, and three bands or more look like a picture or percent.
     """
-    notes = []
-    low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)  # both skip NaN
-    if np.isinf(low) or np.isinf(high):
-        infinite = np.isinf(values)
-        notes.append(f"{where}: {infinite.sum()} infinite values are taken as nodata.")
-        values = np.where(infinite, np.float32(np.nan), values)
-    floor = max(_FLOORS.get(unit, -np.inf), *NODATA_LOOKALIKES)
-    odd = low <= floor or high > _CEILINGS.get(
-        unit, LARGEST_VALUE
-    )  # one look at the range spares most chips the search
-    if odd and (lookalike := _lookalikes(values, unit)).any():
-        which = ", ".join(f"{value:g}" for value in np.unique(values[lookalike])[:3])
-        text = f"{where}: {lookalike.sum()} values ({which}) look like nodata and are taken as such."
-        notes.extend(_warned([text]))
-        values = np.where(lookalike, np.float32(np.nan), values)
-    if zero_is_nodata and unit in (*OPTICAL, Unit.COMPONENT) and low <= 0:
-        values = np.where((values == 0).all(axis=0), np.float32(np.nan), values)
-    return values, tuple(notes)
+    seen = seen_values(values)
+    if seen.size == 0 or seen.max() > HIGHEST_BYTE or np.fmax.reduce(values, axis=None) > HIGHEST_BYTE:
+        return ()
+    bands = [band for band in map(seen_values, values[:, None]) if band.size]
+    spread = max(float(np.ptp(np.percentile(band, (1, 99)))) for band in bands)
+    in_steps = 2 * np.count_nonzero(2 * seen == np.rint(2 * seen)) > seen.size  # DN, or medians of them
+    picture = spread > PICTURE_SPREAD or (seen.max() <= HIGHEST_PERCENT and not in_steps)
+    found = f"no value above {seen.max():g}, and bands that spread over {spread:.0f}"
+    if picture and len(bands) >= FEWEST_BANDS_TO_JUDGE and not stated:
+        raise UnitMismatch(
+            f"Expected Sentinel-2 DN (reflectance x 10,000), got {found}: bytes of a picture, or percent.",
+            where=where,
+            fix='say what they are: unit="byte" for a picture, unit="dn" if it is nothing but dark water; '
+            "multiply percent by 100",
+        )
+    if stated and not (picture and len(bands) >= FEWEST_BANDS_TO_JUDGE):
+        return ()
+    return warned(
+        [f"{where}: {found}; taken as DN, so as dark as deep water. A picture of bytes looks like that, too."]
+    )
 
 
-def _lookalikes(values: Pixels, unit: Unit) -> NDArray[np.bool_]:
-    found = (np.abs(values) > LARGEST_VALUE) | np.isin(values, NODATA_LOOKALIKES)
-    beyond = ~found & ((values < _FLOORS.get(unit, -np.inf)) | (values > _CEILINGS.get(unit, np.inf)))
-    valid = np.isfinite(values) & ~found
-    if 2 * beyond.sum() < valid.sum():  # a majority is no fill value but another unit
-        found |= beyond
-    return found
+def judge_offset(values: Pixels, where: str, *, fix: str) -> tuple[str, ...]:
+    """Refuse or warn of Sentinel-2 DN from which an offset was taken that was not in them.
+
+    It goes by negative pixels, so a chip of bright ground alone passes: nothing in it tells.
+
+    Args:
+        values: `[C, H, W]` as 0-based DN, after the offset, NaN where nodata.
+        where: For the messages.
+        fix: What the user should say instead, for example "LocalRasters(path, offset=0)".
+
+    Returns:
+        What was warned of, for `Source.notes`.
+
+    Raises:
+        UnitMismatch: It is certain: medians of two bands (or of the only one) lie far below 0.
+    """
+    bands = [seen for seen in map(seen_values, values[:, None]) if seen.size]
+    if not any(float(seen.min()) < OVER_SUBTRACTED_DN for seen in bands):
+        return ()
+    shares = [float(np.mean(seen < OVER_SUBTRACTED_DN)) for seen in bands]
+    below = sum(share > 0.5 for share in shares)
+    if below >= min(BANDS_TO_BE_SURE, len(bands)):
+        raise UnitMismatch(
+            f"Expected 0-based Sentinel-2 DN, got medians under {OVER_SUBTRACTED_DN:g} in {below} of {len(bands)} "
+            "bands: an offset was subtracted that was not in them.",
+            medians=", ".join(f"{np.median(seen):.0f}" for seen in bands),
+            where=where,
+            fix=fix,
+        )
+    judged = [share for share, seen in zip(shares, bands, strict=True) if seen.size >= FEWEST_PIXELS_TO_JUDGE]
+    if max(judged, default=0.0) <= MANY_OVER_SUBTRACTED:
+        return ()
+    return warned(
+        [
+            f"{where}: {max(judged):.0%} of the DN of a band lie under {OVER_SUBTRACTED_DN:g}, as if an offset were "
+            f"subtracted that was not in them. If so: {fix}."
+        ]
+    )
 
 
-def _seen(values: Pixels) -> Pixels:
+def seen_values(values: Pixels) -> Pixels:
     """The finite values `[N]`, of every n-th row and column where there are many."""
     step = max(1, min(values.shape[-2:]) // _SAMPLE_SIDE_PX)
     sample = values[..., ::step, ::step]
@@ -292,7 +351,7 @@ def _seen(values: Pixels) -> Pixels:
     return found if found.size or step == 1 else values[np.isfinite(values)]
 
 
-def _warned(notes: list[str]) -> tuple[str, ...]:
+def warned(notes: list[str]) -> tuple[str, ...]:
     for note in notes:
         warn(note, PixelWarning)
     return tuple(notes)

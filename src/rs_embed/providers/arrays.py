@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import datetime
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -12,18 +12,28 @@ import xxhash
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rs_embed.bands import Unit, bands_of, did_you_mean
+from rs_embed.bands import Unit, bands_of, convert, did_you_mean
 from rs_embed.chip import Chip, Source
 from rs_embed.errors import BandMismatch, InputError, NoValidPixels, SensorNotOffered
 from rs_embed.providers._composite import composite, refuse_cloud_mask
-from rs_embed.providers._declared import parse_time
+from rs_embed.providers._days import NO_YEAR_NOTE, Given, Moment, lack_year, moments_of, parse_day
+from rs_embed.providers._nodata import mask_nodata
 from rs_embed.providers._series import mean_time
-from rs_embed.providers._units import Pixels, check_plausible, mask_nodata
+from rs_embed.providers._units import (
+    Pixels,
+    declared_unit,
+    doubt_dn,
+    judge_offset,
+    refuse_implausible,
+    warn_of_oddities,
+)
 from rs_embed.providers.base import Query
 from rs_embed.specs import SensorSpec
 
-Dates = Sequence[str | date | datetime] | Mapping[str, Sequence[str | date | datetime]]
+Dates = Sequence[Given] | Mapping[str, Sequence[Given]]
 """When each frame was acquired."""
+Units = Unit | str | Mapping[str, Unit | str]
+"""Of the values of all arrays, or modality -> unit."""
 _AXES = "values are [C, H, W], or [T, C, H, W] for several dates"
 
 
@@ -43,7 +53,11 @@ class ArrayProvider:
     name = "array"
 
     def __init__(
-        self, arrays: Mapping[str, SupportsArray], geobox: GeoBox | None = None, dates: Dates | None = None
+        self,
+        arrays: Mapping[str, SupportsArray],
+        geobox: GeoBox | None = None,
+        dates: Dates | None = None,
+        unit: Units | None = None,
     ) -> None:
         """Hold one array per modality.
 
@@ -51,10 +65,14 @@ class ArrayProvider:
             arrays: Modality -> `[C, H, W]` or `[T, C, H, W]`, bands in the order that the model's sensor asks for,
                 numbers of any real type; NaN is nodata. Several dates are composited as the sensor says.
             geobox: The grid that the pixels of the coarsest modality lie on, if they have a place.
-            dates: When each frame was acquired, `[T]`: one list for all modalities, or modality -> list.
+            dates: When each frame was acquired, `[T]`: one list for all modalities, or modality -> list. Numbers are
+                days of the year (1 January is 1), in that of the window asked for.
+            unit: Of the values, for all arrays or modality -> unit, where it is not that of the collection: they are
+                converted. "byte" is a picture from 0 to 255, as arrays of uint8 are. What is said is believed.
 
         Raises:
             InputError: Not an array of numbers of 3 or 4 axes, an empty one, or not one date per frame.
+            SpecError: There is no such unit, date or modality.
         """
         if not isinstance(arrays, Mapping) or not arrays:
             raise InputError(
@@ -63,11 +81,15 @@ class ArrayProvider:
             )
         self._held = {modality: _Held(modality, array) for modality, array in arrays.items()}
         self._times = _times(self._held, dates)
+        self._units = _units(self._held, unit)
         self._geobox = geobox
 
     def identity(self) -> str:
         """A hash of every array and of the grid."""
-        parts = [f"{name}={held.digest} {self._times.get(name)}" for name, held in sorted(self._held.items())]
+        parts = [
+            f"{name}={held.digest} {self._times.get(name)}" + (f" {self._units[name]}" if name in self._units else "")
+            for name, held in sorted(self._held.items())
+        ]
         return "array:" + hashlib.sha256(f"{parts} {self._geobox}".encode()).hexdigest()
 
     def require(self, modality: str, sensor: SensorSpec) -> None:
@@ -101,9 +123,12 @@ class ArrayProvider:
         _require_bands(held.shape, query.modality, query.sensor)
         geobox = query.geobox if query.geobox is not None else self._geobox
         _require_grid(held.shape, geobox, where)
-        times = self._times_of(query, where)
+        times, told = self._times_of(query, where)
+        declared = self._units.get(query.modality)
         units = tuple(band.unit for band in bands)
-        checked = [_checked(stored, units, where) for stored in held.frames()]
+        checked = [_checked(stored, units, declared, where) for stored in held.frames()]
+        if units[0] is Unit.DN and _is_picture(declared, held.dtype):
+            bands = tuple(replace(band, unit=Unit.BYTE) for band in bands)
         seen = [i for i, (values, _) in enumerate(checked) if np.isfinite(values).any()]
         if not seen:
             raise NoValidPixels(
@@ -112,7 +137,7 @@ class ArrayProvider:
                 fix="NaN, infinities, fill values and pixels of 0 in every Sentinel-2 band are nodata",
             )
         frames = [checked[i][0] for i in seen]
-        notes = [note for _, found in checked for note in found]
+        notes = [*told, *(note for _, found in checked for note in found)]
         if len(seen) < len(checked):
             notes.append(f"{len(checked) - len(seen)} of {len(checked)} frames have no valid pixel and are left out.")
         notes += ["The array has no date: the window was not checked."] if query.window and not times else []
@@ -124,21 +149,22 @@ class ArrayProvider:
         source = replace(source, scenes_per_frame=(1,) * len(seen))
         return Chip(np.stack(frames), bands, geobox, acquired, source)
 
-    def _times_of(self, query: Query, where: str) -> tuple[datetime, ...]:
-        """When each frame was acquired; empty where nobody said."""
-        times = self._times.get(query.modality, ())
+    def _times_of(self, query: Query, where: str) -> tuple[tuple[datetime, ...], list[str]]:
+        """When each frame was acquired, empty where nobody said; and notes."""
+        window, days = query.window, self._times.get(query.modality, ())
+        no_year = lack_year(days, window)
+        times = () if no_year and query.series is None else moments_of(days, window)
         if query.series is not None and not times:
             raise InputError(
                 f"Wanted the date of each frame of the {where}, found none.", fix='dates=["2022-06-01", ...]'
             )
-        window = query.window
         outside = [time for time in times if window and not window.start <= time.date() < window.end]
         if outside:
             raise InputError(
                 f"Wanted frames of {window}, found one of {outside[0]:%Y-%m-%d} in the {where}.",
                 fix="leave `temporal` out, or leave those frames out",
             )
-        return times
+        return times, [NO_YEAR_NOTE] if no_year and times else []
 
     def _find(self, modality: str) -> "_Held":
         if modality not in self._held:
@@ -150,11 +176,11 @@ class ArrayProvider:
         return self._held[modality]
 
 
-def _times(held: Mapping[str, "_Held"], dates: Dates | None) -> dict[str, tuple[datetime, ...]]:
+def _times(held: Mapping[str, "_Held"], dates: Dates | None) -> dict[str, tuple[Moment, ...]]:
     if dates is None:
         return {}
     by_modality = dates if isinstance(dates, Mapping) else dict.fromkeys(held, dates)
-    times = {name: tuple(parse_time(day) for day in days) for name, days in by_modality.items()}
+    times = {name: tuple(parse_day(day) for day in days) for name, days in by_modality.items()}
     for name, moments in times.items():
         if name not in held:
             raise InputError(f"Wanted dates for {', '.join(held)}, found some for {name!r}.", fix="name the arrays")
@@ -165,6 +191,21 @@ def _times(held: Mapping[str, "_Held"], dates: Dates | None) -> dict[str, tuple[
                 fix=f"{_AXES}; dates are in the order of T",
             )
     return times
+
+
+def _units(held: Mapping[str, "_Held"], unit: Units | None) -> dict[str, Unit]:
+    if unit is None:
+        return {}
+    by_modality = unit if isinstance(unit, Mapping) else dict.fromkeys(held, unit)
+    for name in by_modality:
+        if name not in held:
+            raise InputError(f"Expected units for {', '.join(held)}, got one for {name!r}.", fix="name the arrays")
+    return {name: declared_unit(one) for name, one in by_modality.items()}
+
+
+def _is_picture(declared: Unit | None, dtype: np.dtype[np.generic]) -> bool:
+    """Whether values that should be DN are bytes."""
+    return declared is Unit.BYTE or (declared is None and dtype == np.uint8)
 
 
 class _Held:
@@ -237,7 +278,9 @@ def _require_grid(shape: tuple[int, ...], geobox: GeoBox | None, where: str) -> 
     )
 
 
-def _checked(stored: NDArray[np.generic], units: tuple[Unit, ...], where: str) -> tuple[Pixels, list[str]]:
+def _checked(
+    stored: NDArray[np.generic], units: tuple[Unit, ...], declared: Unit | None, where: str
+) -> tuple[Pixels, list[str]]:
     """One frame as float32 with NaN for nodata, and notes. Bands of one unit are judged together."""
     with np.errstate(over="ignore"):  # too large for float32: becomes infinite, which is nodata
         values = stored.astype(np.float32)
@@ -245,8 +288,22 @@ def _checked(stored: NDArray[np.generic], units: tuple[Unit, ...], where: str) -
     for unit in dict.fromkeys(units):
         same = [other is unit for other in units]
         index = slice(None) if all(same) else np.flatnonzero(same)  # a slice is not copied
-        masked, lost = mask_nodata(values[index], unit, where)
-        notes += lost
-        notes += check_plausible(masked, unit, where, stored=stored.dtype)
-        values[index] = masked
+        values[index], found = _in_unit(values[index], unit, declared, stored.dtype, where)
+        notes += found
     return values, notes
+
+
+def _in_unit(
+    values: Pixels, wanted: Unit, declared: Unit | None, stored: np.dtype[np.generic], where: str
+) -> tuple[Pixels, list[str]]:
+    """Bands of one wanted unit, masked, judged and converted; and notes. A picture stays in bytes."""
+    picture = wanted is Unit.DN and _is_picture(declared, stored)
+    unit = Unit.BYTE if picture else declared or wanted
+    values, lost = mask_nodata(values, unit, where)
+    refuse_implausible(values, unit, where, stored)
+    notes = [*lost, *(doubt_dn(values, where, stated=declared is not None) if unit is Unit.DN else ())]
+    if not picture:
+        values = convert(values, unit, wanted)
+        if wanted is Unit.DN:
+            notes += judge_offset(values, where, fix="subtract 1000 only where it is in, and once")
+    return values, notes + list(warn_of_oddities(values, Unit.BYTE if picture else wanted, where))

@@ -11,7 +11,15 @@ from odc.geo.geobox import GeoBox
 
 from rs_embed.bands import Unit, bands_of
 from rs_embed.chip import Chip, Source
-from rs_embed.errors import NoImagery, NoValidPixels, OutsideCoverage, ReadError, SensorNotOffered, SpecError
+from rs_embed.errors import (
+    NoImagery,
+    NoValidPixels,
+    OutsideCoverage,
+    ReadError,
+    SensorNotOffered,
+    SpecError,
+    UnitMismatch,
+)
 from rs_embed.geo import MAX_SIDE_PX, geobox_for
 from rs_embed.providers._composite import composite, refuse_cloud_mask
 from rs_embed.providers._declared import Raster
@@ -51,6 +59,7 @@ class LocalRasters:
         nodata: float | None = None,
         dates: Day | Sequence[Day] | None = None,
         collection: str | None = None,
+        allow_foreign: bool = False,
     ) -> None:
         """Read the headers of the files.
 
@@ -58,18 +67,21 @@ class LocalRasters:
             source: A file; a list of files, one per date (or one single-band file per name in `bands`); or a mapping
                 from band to single-band file, for one date. Each may be a `Raster`, whose own words go first.
             bands: Names of the bands, in the order of the files; by default what the files say.
-            unit: Of the values; by default what the files say, else recognised from the values.
+            unit: Of the values: "dn", "reflectance", "byte" (a picture from 0 to 255), "db", "power", ...; by default
+                what the files say, else recognised from the values.
             offset: Added to stored Sentinel-2 DN to make them 0-based (ESA's BOA_ADD_OFFSET, e.g. -1000).
             nodata: Stored number that means nodata; by default what the files say.
             dates: One per date; by default what the files say.
             collection: The only collection that the files stand in for; by default any whose bands they have.
+            allow_foreign: Whether the files may draw on more than rasters on this disk. A VRT can name web addresses,
+                or read the bytes of any file; such a one is refused by default.
 
         Raises:
             ReadError: A file is missing, cannot be read, or has no place on Earth.
             BandMismatch: Not as many names as a file has bands.
             SpecError: An argument that cannot be meant.
         """
-        defaults = Raster("", bands, unit, offset, nodata, collection=collection)
+        defaults = Raster("", bands, unit, offset, nodata, collection=collection, allow_foreign=allow_foreign)
         self._scenes = tuple(open_scenes(source, defaults, dates))
 
     def identity(self) -> str:
@@ -127,7 +139,9 @@ class LocalRasters:
                 fix="ask for another place, or state the right nodata value",
             )
         values = np.stack([one.values for one in frames])
+        units = _same_units([one.units for one in frames], [one.used[0] for one in frames])
         bands = bands_of(query.sensor.collection, query.sensor.bands)
+        bands = tuple(replace(band, unit=unit) for band, unit in zip(bands, units, strict=True))
         times = tuple(mean_time(one.times) for one in frames)
         source = _source(self.name, query, frames)
         if len(frames) < len(made):
@@ -177,6 +191,7 @@ class _Made:
     values: Pixels
     """`[C, H, W]`; empty if no scene had a valid pixel."""
     used: tuple[Scene, ...]
+    units: tuple[Unit, ...]
     notes: tuple[str, ...]
     offsets: frozenset[float | None]
 
@@ -198,9 +213,21 @@ def _made(scenes: Sequence[Scene], query: Query, geobox: GeoBox) -> Iterator[_Ma
             values = composite([frame.values for _, frame in valid], query.sensor.composite)
             notes = tuple(note for _, frame in valid for note in frame.notes)
             offsets = frozenset(frame.offset_applied for _, frame in valid)
-            yield _Made(values, tuple(scene for scene, _ in valid), notes, offsets)
+            units = _same_units([frame.units for _, frame in valid], [scene for scene, _ in valid])
+            yield _Made(values, tuple(scene for scene, _ in valid), units, notes, offsets)
         elif read:
-            yield _Made(np.empty(0, np.float32), (), (), frozenset())
+            yield _Made(np.empty(0, np.float32), (), (), (), frozenset())
+
+
+def _same_units(units: Sequence[tuple[Unit, ...]], scenes: Sequence[Scene]) -> tuple[Unit, ...]:
+    """The units that all of these are in: pictures and measurements are never mixed."""
+    for one, scene in zip(units, scenes, strict=True):
+        if one != units[0]:
+            raise UnitMismatch(
+                f"Expected files in one unit, got {units[0][0]} in {scenes[0].ids[0]} and {one[0]} in {scene.ids[0]}.",
+                fix="give pictures and measurements in calls of their own",
+            )
+    return units[0]
 
 
 def _slots(scenes: Sequence[Scene], query: Query) -> list[list[Scene]]:

@@ -2,33 +2,59 @@
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
 from odc.geo.geobox import GeoBox
 
 from rs_embed._optional import require
+from rs_embed._stopping import PerProcess, Stop, Threads, current
 from rs_embed.bands import bands_of
 from rs_embed.chip import Chip, Source
-from rs_embed.errors import NoImagery, NoValidPixels, OutsideCoverage, PixelWarning, SpecError, warn
+from rs_embed.errors import NoValidPixels, PixelWarning, SpecError, warn
 from rs_embed.providers._grids import in_degrees
 from rs_embed.providers._limiter import shared_limiter
 from rs_embed.providers._passes import passes_of
 from rs_embed.providers._retry import Backoff, Retry, Waits
 from rs_embed.providers._series import frame_slots, mean_time
-from rs_embed.providers._stac_catalogs import StacCatalog, StacCollection, catalog_of, conditions_of
-from rs_embed.providers._stac_files import FileJudge, Files
+from rs_embed.providers._stac_access import Access, is_local
+from rs_embed.providers._stac_catalogs import StacCatalog, StacCollection, catalog_of
+from rs_embed.providers._stac_files import Files
 from rs_embed.providers._stac_frames import Frame, Frames, Pass
+from rs_embed.providers._stac_http import Credentials, Http
 from rs_embed.providers._stac_items import Item
-from rs_embed.providers._stac_notes import notes_of
+from rs_embed.providers._stac_judges import FileJudge, HttpJudge
+from rs_embed.providers._stac_notes import left_out, notes_of
 from rs_embed.providers._stac_scenes import Findings, SceneReader
+from rs_embed.providers._stac_selection import WIDEN, Finder, Selection
+from rs_embed.providers._stac_sign import PlanetaryComputerSigner
 from rs_embed.providers.base import Query, Rebuilt
 from rs_embed.settings import StacSettings
 from rs_embed.specs import Composite, SensorSpec
 
+if TYPE_CHECKING:
+    from rs_embed.providers._stac_listed import Items
+
 __all__ = ["Stac", "StacCatalog", "StacCollection"]
+
+
+class _Links:
+    """How a catalogue and its files are asked."""
+
+    def __init__(self, catalog: StacCatalog, settings: StacSettings, waits: Waits) -> None:
+        site, count = urlsplit(catalog.url).netloc or catalog.url, settings.concurrency
+        credentials = Credentials(catalog.headers, frozenset({site, *catalog.hosts}))
+        signer = catalog.signer
+        if isinstance(signer, PlanetaryComputerSigner):
+            signer = signer.within(settings.timeout_s)
+        self.http = Http(settings.timeout_s, credentials, count)
+        judge = HttpJudge(f"the STAC catalogue {catalog.title}")
+        self.searching = Retry(judge, shared_limiter(f"stac {site}", count, None), waits)
+        access = Access(signer, self.http, credentials, catalog.s3_endpoint, local=is_local(catalog.url))
+        reading = Retry(FileJudge(signer), shared_limiter(f"files {site}", count, None), waits)
+        self.files = Files(access, reading, settings.timeout_s, settings.cache_mb)
 
 
 class Stac(Rebuilt):
@@ -40,6 +66,7 @@ class Stac(Rebuilt):
         >>> Stac()                                                       # doctest: +SKIP
         >>> Stac("planetary-computer", max_scenes=6)                     # doctest: +SKIP
         >>> Stac(StacCatalog("https://stac.example/v1", mapping={...}))  # doctest: +SKIP
+        >>> Stac("earth-search", items="found.json")                     # doctest: +SKIP
     """
 
     name = "stac"
@@ -55,6 +82,8 @@ class Stac(Rebuilt):
         total_s: float | None = None,
         max_items: int | None = None,
         cache_mb: int | None = None,
+        on_missing: Literal["skip", "raise"] | None = None,
+        items: "Items | None" = None,
         waits: Waits = Waits(Backoff(first_s=0.5, longest_s=30.0)),
     ) -> None:
         """Take the settings; what is left out is read from `RS_EMBED_STAC_*`, and then has its default.
@@ -69,15 +98,23 @@ class Stac(Rebuilt):
             total_s: Seconds after which a request is not tried again.
             max_items: More items than this in one window are refused.
             cache_mb: Memory for what was read, in the whole process; the first to read decides.
+            on_missing: A scene with a file that is not listed, not there or broken is left out of a composite of
+                several, with a note and a warning ("skip", the default), or is an error ("raise"). So it always is
+                where no scene is left; and a service that does not answer is an error either way.
+            items: Instead of searching the catalogue: items that you found in it yourself. A list of them (pystac or
+                dictionaries), an item collection, or the path of one (JSON, stac-geoparquet).
             waits: Back-off, clock and sleep of the retries.
 
         Raises:
             MissingDependency: The extra `stac` is not installed.
             KnobError: A setting has a bad value.
             NotConfigured: There is no such catalogue.
+            SpecError: `items` are none.
+            ReadError: There is no such file of items.
         """
         require("pystac_client", extra="stac")
-        from rs_embed.providers._stac_search import Search, SearchJudge
+        from rs_embed.providers._stac_listed import Listed, digest_of, given
+        from rs_embed.providers._stac_opening import Opening
 
         self._settings = settings = StacSettings.read(
             {
@@ -89,26 +126,26 @@ class Stac(Rebuilt):
                 "total_s": total_s,
                 "max_items": max_items,
                 "cache_mb": cache_mb,
+                "on_missing": on_missing,
             }
         )
-        self._catalog = catalog if isinstance(catalog, StacCatalog) else catalog_of(settings.catalog)
+        self._catalog = catalog = catalog if isinstance(catalog, StacCatalog) else catalog_of(settings.catalog)
         waits = replace(waits, backoff=replace(waits.backoff, total_s=settings.total_s))
-        site = urlsplit(self._catalog.url).netloc
-        searching = Retry(SearchJudge(), shared_limiter(f"stac {site}", settings.concurrency, None), waits)
-        reading = Retry(
-            FileJudge(self._catalog.signer), shared_limiter(f"files {site}", settings.concurrency, None), waits
-        )
-        self._search: Search = Search(self._catalog.url, searching, settings.timeout_s, settings.max_items)
-        self._files = Files(self._catalog.signer, reading, settings.timeout_s, settings.cache_mb)
-        self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="rs-embed-stac")
+        told = None if items is None else given(items)
+        self._items_given = "" if told is None else f" items={digest_of(told)}"
+        self._links = _Links(catalog, settings, waits)
+        self._opening = Opening(catalog, self._links.http, self._links.searching, settings.max_items)
+        self._listed = None if told is None else Listed.of(told)
+        self._threads = Threads(settings.concurrency, "rs-embed-stac")
         self._warned: set[str] = set()
-        self._lock = threading.Lock()
+        self._lock = PerProcess(threading.Lock)
 
     def identity(self) -> str:
         """What decides the pixels, beside the query."""
         settings = self._settings
         catalog = self._catalog.name or f"{self._catalog.url} {dict(self._catalog.mapping)}"
-        return f"stac:1 {catalog} max_scenes={settings.max_scenes} offset={settings.offset}"
+        strict = " on_missing=raise" if settings.on_missing == "raise" else ""
+        return f"stac:1 {catalog} max_scenes={settings.max_scenes} offset={settings.offset}{strict}{self._items_given}"
 
     def require(self, modality: str, sensor: SensorSpec) -> None:
         """See `Provider`; asks nothing.
@@ -128,15 +165,16 @@ class Stac(Rebuilt):
 
     def described(self) -> str:
         """What it would ask, in words; asks nothing."""
-        return f"{self._catalog.name or 'a catalogue of yours'}, {self._catalog.url}"
+        given = "" if self._listed is None else ", items of your own"
+        return f"{self._catalog.name or 'a catalogue of yours'}, {self._catalog.url}{given}"
 
     def check(self) -> str:
-        """Ask the catalogue for its landing page; what it calls itself.
+        """Ask the catalogue for its landing page, or read it; what it calls itself.
 
         Raises:
             ProviderError: It did not answer, and why.
         """
-        return self._search.title()
+        return self._finder().title()
 
     def fetch(self, query: Query) -> Chip:
         """The chip; see `Provider`. One search per area and window, then the windows of the files.
@@ -147,75 +185,59 @@ class Stac(Rebuilt):
             NoImagery: No scene in the window meets the conditions of the sensor.
             OutsideCoverage: The collection has nothing there.
             NoValidPixels: There are scenes, with only nodata on the grid.
+            ReadError: A file is not there or broken, and there is no other scene, or none is to be left out.
             ProviderError: The catalogue could not, or would not, answer; one class per reason.
+            Stopped: The job of this thread was stopped.
         """
+        stop = Stop(current())
+        try:
+            with stop.here():
+                return self._fetched(query)
+        finally:
+            stop.set()  # of a chip that failed, no further file is read
+
+    def _fetched(self, query: Query) -> Chip:
         held, sensor = self._catalog.held(query.sensor), query.sensor
         if query.geobox is None:
             raise _no_place()
         if held.dated and query.window is None:
             raise SpecError(
-                f"Wanted days for {sensor.collection}, found none: the catalogue holds years of it.",
+                f"Expected days for {sensor.collection}, got none: the catalogue holds years of it.",
                 fix='for example temporal=TemporalSpec.range("2022-06-01", "2022-09-01")',
             )
-        items = self._items(query, query.geobox, held)
-        reader = SceneReader(self._files, self._threads, sensor, held, self._settings.offset)
+        skip = self._settings.on_missing == "skip"
+        selected = Selection(self._catalog, self._finder(), skip).selected(query, query.geobox, held)
+        reader = SceneReader(self._links.files, self._threads, sensor, held, self._settings.offset, skip=skip)
         frames = Frames(reader, sensor, held, self._settings.max_scenes)
         made = [
             frame
-            for how, passes in _planned(query, held, items)
+            for how, passes in _planned(query, held, selected.items)
             if (frame := frames.frame(passes, how, query.geobox)) is not None
         ]
         if not made:
-            raise NoValidPixels(
-                f"Wanted at least one valid pixel of {sensor.collection}, found only nodata.",
-                where=in_degrees(query.geobox),
-                scenes=len(items),
-                fix=_WIDEN + ("" if sensor.cloud_mask == "none" else ', or use cloud_mask="none"'),
-            )
+            raise _nothing_valid(query, query.geobox, len(selected.items), reader.findings)
         self._warn(reader.findings)
         times = tuple(mean_time([item.time for item in frame.used]) if held.dated else None for frame in made)
-        source = self._source(query, held, made, reader.findings)
+        source = self._source(query, held, made, reader.findings, selected.notes)
         values = np.stack([frame.values for frame in made])
         return Chip(values, bands_of(sensor.collection, sensor.bands), query.geobox, times, source)
 
-    def _items(self, query: Query, geobox: GeoBox, held: StacCollection) -> list[Item]:
-        """The items that touch the grid and meet the conditions of the sensor, in order of time; one or more."""
-        listed = self._search.items(held, geobox, query.window)
-        left = [item for item in listed if item.touches(geobox)]
-        if not left and not held.dated:
-            raise OutsideCoverage(
-                f"Wanted {query.sensor.collection} at {in_degrees(geobox)}, found that it has nothing there.",
-                fix="ask for another place or another collection",
-            )
-        counted = [f"{len(left)} in the window"]
-        for condition in conditions_of(query.sensor, held):
-            left = [item for item in left if condition.met_by(item.told)]
-            counted.append(f"{len(left)} {condition.name}")
-        assets = {held.assets[band].partition(":")[0] for band in query.sensor.bands}
-        assets |= {held.mask} if query.sensor.cloud_mask == "scl" and held.mask else set()
-        left = [item for item in left if assets <= set(item.assets)]
-        counted.append(f"{len(left)} with all files")
-        if not left:
-            window = query.window
-            days = "of any day" if window is None else f"from {window.start} up to {window.end}"
-            raise NoImagery(
-                f"Wanted {query.sensor.collection} {days}, found no scene to make pixels of.",
-                where=in_degrees(geobox),
-                scenes=", of these ".join(counted),
-                fix=_WIDEN,
-            )
-        return left
+    def _finder(self) -> Finder:
+        return self._listed or self._opening.opened()
 
     def _warn(self, findings: Findings) -> None:
-        """Say once per scene what speaks against its metadata."""
-        for scene, doubt in findings.doubts.items():
-            with self._lock:
+        """Say once per scene what speaks against its metadata, and that it was left out."""
+        missing = {scene: left_out(scene, why) for scene, why in findings.missing.items()}
+        for scene, text in [*findings.doubts.items(), *missing.items()]:
+            with self._lock.here:
                 new = scene not in self._warned
                 self._warned.add(scene)
             if new:
-                warn(doubt, PixelWarning)
+                warn(text, PixelWarning)
 
-    def _source(self, query: Query, held: StacCollection, frames: Sequence[Frame], findings: Findings) -> Source:
+    def _source(
+        self, query: Query, held: StacCollection, frames: Sequence[Frame], findings: Findings, left: Sequence[str]
+    ) -> Source:
         used = [item for frame in frames for item in frame.used]
         offsets = {findings.offsets[item.id].dn for item in used if item.id in findings.offsets}
         return Source(
@@ -225,18 +247,29 @@ class Stac(Rebuilt):
             scene_times=tuple(item.time for item in used) if held.dated else (),
             scenes_per_frame=tuple(len(frame.used) for frame in frames),
             offset_applied=offsets.pop() if len(offsets) == 1 else None,
-            notes=notes_of(query, self._catalog, held, used, findings),
+            notes=(*notes_of(query, self._catalog, held, used, findings), *left),
             clear_observations=float(np.mean([frame.observations for frame in frames])),
         )
 
 
-_WIDEN = "widen the window or raise cloudy_pct"
-
-
 def _no_place() -> SpecError:
     return SpecError(
-        "Wanted a place, found none: the catalogue covers the Earth.",
+        "Expected a place, got none: the catalogue covers the Earth.",
         fix="for example spatial=PointBuffer(lon=12.94, lat=47.77, buffer_m=1000)",
+    )
+
+
+def _nothing_valid(query: Query, geobox: GeoBox, scenes: int, findings: Findings) -> Exception:
+    """Why no frame could be made: a file that is not there, or pixels that all are nodata."""
+    if len(findings.missing) == scenes:
+        return next(iter(findings.missing.values()))
+    left = [left_out(scene, why) for scene, why in findings.missing.items()]
+    return NoValidPixels(
+        f"Expected at least one valid pixel of {query.sensor.collection}, got only nodata.",
+        where=in_degrees(geobox),
+        scenes=scenes,
+        left_out="\n".join(left) if left else None,
+        fix=WIDEN + ("" if query.sensor.cloud_mask == "none" else ', or use cloud_mask="none"'),
     )
 
 

@@ -10,7 +10,7 @@ from pyproj import CRS
 
 from rs_embed._optional import require
 from rs_embed.embedding import Embedding
-from rs_embed.embedding_files import META_TAG, from_parts
+from rs_embed.embedding_files import VALID, from_dataset, to_dataset
 from rs_embed.errors import StorageError
 from rs_embed.geo import pixel_size_m
 from rs_embed.writers.fields import model_uri, source_uris
@@ -36,11 +36,14 @@ def write_zarr(path: Path, embedding: Embedding) -> None:
             "Wanted a georeferenced grid for a Zarr store, found an array without a place.",
             fix="save it as .npz or .nc",
         )
-    array = embedding.to_xarray()
-    array.attrs["_CRS"] = _gdal_crs(embedding.geobox)
-    store = array.to_dataset(name="embedding").assign_attrs(_group_attributes(embedding, embedding.geobox))
+    store = to_dataset(embedding).assign_attrs(_group_attributes(embedding, embedding.geobox))
     codec = BloscCodec(cname="zstd", clevel=5, shuffle="shuffle", typesize=4)
-    encoding = {"embedding": {"chunks": _chunks(array.shape), "compressors": [codec], "_FillValue": np.nan}}
+    chunks = _chunks(embedding.data.shape)
+    encoding = {"embedding": {"chunks": chunks, "compressors": [codec], "_FillValue": np.nan}}
+    if VALID in store:
+        encoding[VALID] = {"chunks": chunks[1:], "compressors": [codec]}
+    for name in encoding:
+        store[name].attrs["_CRS"] = _gdal_crs(embedding.geobox)
     store.to_zarr(path, mode="w-", zarr_format=3, consolidated=False, encoding=encoding)
 
 
@@ -54,8 +57,7 @@ def read_zarr(path: Path) -> Embedding:
     require("zarr", "export")
     try:
         with xr.open_zarr(path, consolidated=False, chunks=None) as store:
-            array = store["embedding"].load()
-        return from_parts(array.to_numpy(), str(array.attrs[META_TAG]))
+            return from_dataset(store)
     except (OSError, KeyError, ValueError) as error:
         raise StorageError(
             f"{str(path)!r} is not an embedding of rs_embed ({type(error).__name__}: {error}).",

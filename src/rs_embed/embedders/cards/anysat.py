@@ -104,7 +104,7 @@ MODALITIES = (
 CARDS = (
     ModelCard(
         id="anysat_1_0_base",
-        revision=1,
+        revision=2,
         kind="foundation model",
         title="AnySat 1.0 Base",
         adapter="rs_embed.embedders.onthefly_anysat:AnySatEmbedder",

@@ -39,7 +39,7 @@ _S2 = {
 CARDS = (
     TerraTorchCard(
         id="clay_1_0_base",
-        revision=1,
+        revision=2,
         kind="foundation model",
         title="Clay v1 Base",
         adapter=ADAPTER,
@@ -70,9 +70,7 @@ CARDS = (
             time=("time", "week_hour"),
             location=("latlon", "angles"),
             gsd="gsd",
-            strip="model.encoder.",
             prepend="clay_encoder.",
-            ignored=(r"model\.(?!encoder\.).*",),  # the decoder and the teacher
         ),
     ),
 )

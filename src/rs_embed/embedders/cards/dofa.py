@@ -57,7 +57,7 @@ def _card(size: Literal["base", "large"], parameters_m: float, dim: int, digest:
     name = f"dofa_{size}_patch16_224"
     return TerraTorchCard(
         id=f"dofa_1_0_{size}",
-        revision=1,
+        revision=2,
         kind="foundation model",
         title=f"DOFA v1 {size.capitalize()}",
         adapter=ADAPTER,

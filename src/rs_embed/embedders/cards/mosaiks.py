@@ -42,7 +42,7 @@ _STATS = {
 CARDS = (
     ModelCard(
         id="mosaiks_rcf",
-        revision=1,
+        revision=2,
         kind="baseline",
         title="MOSAIKS random convolutional features",
         adapter="rs_embed.embedders.onthefly_mosaiks:MosaiksEmbedder",

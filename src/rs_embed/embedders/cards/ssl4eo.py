@@ -57,7 +57,7 @@ def _card(method: Literal["dino", "moco"], digest: str, revision: str) -> TerraT
     name = f"vit_small_patch16_224_sentinel2_all_{method}"
     return TerraTorchCard(
         id=f"ssl4eo_s12_vits16_{method}",
-        revision=1,
+        revision=2,
         kind="foundation model",
         title=f"SSL4EO-S12 ViT-S/16, {'DINO' if method == 'dino' else 'MoCo v3'}",
         adapter=ADAPTER,

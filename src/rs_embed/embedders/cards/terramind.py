@@ -135,14 +135,17 @@ def _modality(
 
 
 def _rgb() -> Modality:
-    """0..255 as the model was trained, expressed in DN: the stretch is linear between the two ends."""
+    """0..255 as the model was trained, expressed in DN: the stretch is linear between the two ends.
+
+    Pixels that come as bytes are taken as they are: what becomes DN on the way is standardised by the same stretch.
+    """
     low, high = RGB_DN
     dn = (high - low) / 255
     stats: Mapping[str, BandStats] = {
         band: BandStats(name, Unit.DN, low + mean * dn, std * dn) for band, (name, mean, std) in _RGB_V1.items()
     }
     sensor = SensorSpec("COPERNICUS/S2_SR_HARMONIZED", tuple(stats), fill_value="mean")
-    return Modality("RGB", sensor, stats, image_px=224, patch_px=16, clip=RGB_DN)
+    return Modality("RGB", sensor, stats, image_px=224, patch_px=16, clip=RGB_DN, byte_range=RGB_DN)
 
 
 _S2 = "COPERNICUS/S2_SR_HARMONIZED"
@@ -162,7 +165,7 @@ COORDS_TOKENIZER = Weights("ibm-esa-geospatial/TerraMind-1.0-Tokenizer-Coords", 
 def _card(size: str, parameters_m: float, **arch: int) -> ModelCard:
     return ModelCard(
         id=f"terramind_1_0_{size}",
-        revision=1,
+        revision=2,
         kind="foundation model",
         title=f"TerraMind 1.0 {size.capitalize()}",
         adapter=_ADAPTER,
@@ -186,7 +189,7 @@ _ADAPTER = "rs_embed.embedders.onthefly_terramind:TerraMindEmbedder"
 _V01_LICENCE = "see the model's page (access is granted there)"
 _V01 = ModelCard(
     id="terramind_0_1_base",
-    revision=1,
+    revision=2,
     kind="foundation model",
     title="TerraMind 0.1 Base",
     adapter=_ADAPTER,

@@ -168,7 +168,7 @@ MODALITIES = (
 def _card(size: str, parameters_m: float, **arch: int) -> ModelCard:
     return ModelCard(
         id=f"thor_1_0_{size}",
-        revision=1,
+        revision=2,
         kind="foundation model",
         title=f"THOR 1.0 {size.capitalize()}",
         adapter="rs_embed.embedders.onthefly_thor:ThorEmbedder",

@@ -1,0 +1,134 @@
+"""Secrets are taken out of texts that leave the library: errors, warnings, logs, tables of runs, metadata.
+
+Other people's messages quote links, headers and files whole. What cannot be told from an ordinary word stays.
+"""
+
+import logging
+import re
+from collections.abc import Iterable
+
+HIDDEN = "***"
+"""Stands for what was taken out."""
+
+_SUSPECTS = (
+    *("token", "secret", "passw", "sig", "credential", "key", "auth", "cookie", "session", "bearer", "amz", "goog"),
+    *("code", "policy", "hf_", "akia", "asia", "aiza", "ya29", "1//0", "ghp_", "gho_", "ghs_", "ghr_", "ghu_"),
+    *("github_pat", "glpat", "eyj"),
+)
+"""Texts without any of these, and without a user in a link, hold nothing that is looked for: nearly all."""
+_SECRET_NAME = re.compile(
+    r"(?:token|secret|passw(?:or)?d|passwd|signature|credentials?|api[_-]?key|access[_-]?key(?:[_-]?id)?"
+    r"|private[_-]?key(?:[_-]?id)?|subscription[_-]?key|account[_-]?key|sessionid|(?:^|[_.-])sig)$",
+    re.IGNORECASE,
+)
+"""Names whose value is a secret wherever they stand."""
+_SECRET_IN_LINK = re.compile(
+    r"(?:sig|key|auth|authorization|code|x-(?:amz|goog)-[\w-]+|AWSAccessKeyId|GoogleAccessId|policy)$", re.IGNORECASE
+)
+"""And those that are common words elsewhere."""
+_NAME = re.compile(
+    r"(?P<in_link>(?<=[?&;])|(?<=%26)|(?<=%3[Ff]))?(?:(?<![\w.-])|(?<=%26)|(?<=%3[Ff]))(?P<name>[A-Za-z][\w.-]{1,63})"
+    r"(?P<equals>\\?[\"']?\s{0,9}(?:=|%3[Dd]|:)\s{0,9}\\?)"
+)
+_VALUE = re.compile(r"""(["'])(?:\\.|(?!\1)[^\\])*(?:\1|\Z)|(?:(?!%26)[^\s&'"<>,;)\]}|])+""", re.DOTALL)
+"""Of a name: quoted, or up to what ends it in a query, which may be part of another link."""
+_HEADER = re.compile(
+    r"(?i)((?<![\w-])(?:(?:proxy-)?authorization|(?:set-)?cookie|x-(?:api|goog-api|functions)-key|api-key|private-token"
+    r"|x-(?:amz-security|auth|access)-token|ocp-apim-subscription-key)"
+    r"\\?[\"']?\s{0,9}[:=,]\s{0,9}\\?(?:b?[\"'])?(?:(?:bearer|basic|digest|token)\s+)?)[^\s\"',;)}\]]+"
+)
+_SHAPES = (
+    (
+        re.compile(
+            r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)", re.DOTALL
+        ),
+        HIDDEN,
+    ),
+    (re.compile(r"(?i)(?<![\w+.-])([a-z][a-z0-9+.-]{1,20}://)[^\s/?#'\"@]{1,512}@"), rf"\g<1>{HIDDEN}@"),
+    (_HEADER, rf"\g<1>{HIDDEN}"),
+    (re.compile(r"\b([Bb]earer\s{1,9})[\w.~+/-]{8,}=*"), rf"\g<1>{HIDDEN}"),
+    # Tokens that are known by their shape: Hugging Face, AWS, Google, GitHub, GitLab, JSON web tokens.
+    (re.compile(r"\bhf_[A-Za-z0-9]{16,}"), HIDDEN),
+    (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{12,}"), HIDDEN),
+    (re.compile(r"\bAIza[\w-]{20,}|\bya29\.[\w-]+|\b1//0[\w-]{16,}"), HIDDEN),
+    (re.compile(r"\bgh[oprsu]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}"), HIDDEN),
+    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?"), HIDDEN),
+)
+
+
+def redacted(text: str) -> str:
+    """The text without passwords, tokens, keys and the signatures of links; redacting twice changes nothing more."""
+    small = text.lower()
+    if not any(word in small for word in _SUSPECTS) and not ("://" in small and "@" in small):
+        return text
+    for pattern, by in _SHAPES:
+        text = pattern.sub(by, text)
+    return _without_named(text)
+
+
+def _without_named(text: str) -> str:
+    """What is left when the values of secret names are taken out."""
+    kept: list[str] = []
+    at = done = 0
+    while (found := _NAME.search(text, at)) is not None:
+        at = found.end()
+        value = _VALUE.match(text, at)
+        if value is not None and _is_secret(found, quoted=bool(value[1])):
+            quote = value[1] or ""
+            kept.append(f"{text[done:at]}{quote}{HIDDEN}{quote}")
+            at = done = value.end()
+    return "".join([*kept, text[done:]])
+
+
+def _is_secret(found: re.Match[str], *, quoted: bool) -> bool:
+    name = found["name"]
+    if found["in_link"] is not None:
+        return bool(_SECRET_NAME.search(name) or _SECRET_IN_LINK.match(name))
+    # A colon makes a secret only of what is quoted: "tokens: 18" is prose.
+    return bool(_SECRET_NAME.search(name)) and (quoted or ":" not in found["equals"])
+
+
+def redacted_all(texts: Iterable[str]) -> tuple[str, ...]:
+    """Each of them redacted; looked at together first, as hardly any holds a secret."""
+    texts = tuple(texts)
+    whole = "\n".join(texts)
+    return texts if redacted(whole) == whole else tuple(redacted(text) for text in texts)
+
+
+class ForeignError(Exception):
+    """Stands for the error of another package whose words hold a secret: its class, and its words without."""
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """What to raise an error from: the cause itself, or a stand-in if a traceback of it would show a secret."""
+    said: list[str] = []
+    link: BaseException | None = error
+    while link is not None and len(said) < _LINKS:
+        said.append(str(link))
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    whole = "\n".join(said)
+    if redacted(whole) == whole and link is None:
+        return error
+    return ForeignError(f"{type(error).__name__}: {redacted(str(error))}").with_traceback(error.__traceback__)
+
+
+_LINKS = 100
+"""Causes of causes that are looked at; longer chains are replaced, too."""
+
+
+class _Redacting(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redacted(record.getMessage()), ()
+        if record.exc_info:
+            record.exc_text = redacted(logging.Formatter().formatException(record.exc_info))
+        return True
+
+
+_REDACTING = _Redacting()
+
+
+def logger(name: str) -> logging.Logger:
+    """The logger of that name, whose records hold no secrets, whoever prints them."""
+    found = logging.getLogger(name)
+    found.addFilter(_REDACTING)  # once, as it is the same filter every time
+    return found
