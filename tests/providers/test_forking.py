@@ -1,5 +1,8 @@
 """Processes forked after a first call, as the workers of a DataLoader: what they ask is answered, not waited for."""
 
+import os
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -88,3 +91,29 @@ def test_a_transformer_runs_in_workers_after_it_ran_here_on_several_threads():
         workers_agree(Embedded(FieldProvider(), "thor_1_0_tiny", **options))
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_transformer_runs_in_a_process_that_somebody_else_forked():
+    code = """
+import os, sys, time, torch
+torch.set_num_threads(2)
+from rs_embed import get_embedding
+ask = lambda: get_embedding("thor_1_0_tiny", backend="sample", pretrained=False, input_prep="tile")
+ask()
+child = os.fork()
+if child == 0:
+    ask()
+    os._exit(7)
+deadline = time.monotonic() + float(sys.argv[1])
+while (found := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
+    time.sleep(0.1)
+if found[0] == 0:
+    os.kill(child, 9)
+sys.exit(os.waitstatus_to_exitcode(found[1]) if found[0] else "the child hangs")
+"""
+    env = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(PATIENCE_S)], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 7, done.stderr
