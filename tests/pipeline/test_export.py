@@ -237,7 +237,7 @@ def test_failed_grids_are_tried_again_and_the_others_stay_as_they_are(run, log):
             {"models": replace(get_card(MODEL), revision=7)},
             'models.mosaiks_rcf.model: ["mosaiks_rcf", 2] -> ["mosaiks_rcf", 7]',
         ),
-        ({"models": replace(get_card(MODEL), id="mine")}, 'models.mine.model: not there -> ["mine", 1]'),
+        ({"models": replace(get_card(MODEL), id="mine")}, 'models.mine.model: not there -> ["mine", 2]'),
     ],
 )
 def test_another_request_for_the_same_folder_is_refused_with_what_changed(run, log, change, said):
