@@ -128,7 +128,7 @@ class _Coming:
             raise error.cause from error
         except ray.exceptions.RayError as error:
             raise EngineError(
-                f"Wanted a batch of chips, found that who fetched it is gone: {' '.join(str(error).split())[:300]}",
+                f"Expected a batch of chips, got none, as who fetched it is gone: {' '.join(str(error).split())[:300]}",
                 tried=f"{RETRIES + 1} times",
                 fix="look at the memory of the nodes; run the same again to retry",
             ) from error
