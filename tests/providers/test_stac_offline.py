@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 from gee_server import default_world
-from stac_asking import QUICK, ask, equal, expected, stac
+from stac_asking import ask, equal, expected, stac
 
 from rs_embed import Stac
 from rs_embed.errors import AccessRefused, QuotaExceeded, ReadError, ServiceUnavailable
