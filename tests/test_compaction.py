@@ -153,7 +153,7 @@ def test_a_run_that_is_not_finished_or_damaged_or_in_use_is_refused(run, tmp_pat
         compact_run(run, progress=False)
     table.write_bytes(whole)
     (run / MODEL / "records/u000003.json").unlink()
-    with pytest.raises(StorageError, match="all 60 rows of mosaiks_rcf, found 50"):
+    with pytest.raises(StorageError, match="all 60 rows of mosaiks_rcf, got 50"):
         compact_run(run, progress=False)
     with pytest.raises(StorageError, match="no run.json"):
         compact_run(tmp_path, progress=False)

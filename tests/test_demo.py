@@ -146,5 +146,6 @@ def test_weights_that_can_be_had_are_used_and_not_called_random(tmp_path, monkey
     assert run_demo(tmp_path / "demo", console) == 0
     embedding = Embedding.load(tmp_path / "demo" / "thor_1_0_tiny_pooled.npz")
     assert embedding.meta.weights.startswith("ckpt:thor_v1_vit_tiny.pt#sha256:")
-    assert embedding.meta.weights_note is None
+    assert embedding.meta.weights_note == "beside the encoder, not used: decoder_embed (1)"
+    assert embedding.meta.warning is None
     assert "thor_1_0_base runs with random weights" not in console.file.getvalue()

@@ -112,7 +112,7 @@ def test_a_process_killed_between_a_table_and_its_record_loses_nothing(exports, 
     exports.start(store.uri(prefix), log, die=("put", count), rows=ROWS, unit_rows=UNIT_ROWS)
     assert exports.wait()[0] == -signal.SIGKILL
     assert len([name for name in store.objects(prefix) if "/units/" in name]) == count
-    assert len([name for name in store.objects(prefix) if "/records/" in name]) == count - 1
+    assert len([name for name in store.objects(prefix) if "/records/u" in name]) == count - 1
     exports.start(store.uri(prefix), log, rows=ROWS, unit_rows=UNIT_ROWS)
     code, said = exports.wait()
     assert code == 0, said
@@ -150,7 +150,7 @@ def test_a_download_brings_what_has_changed_and_never_mixes_two_runs(store, pref
     export(store.uri(prefix), log, rows=ROWS)  # the failed rows are done
     assert all(vectors(download_run(store.uri(prefix), back).path).values())
     export(store.uri(f"{prefix}-other"), log, rows=ROWS // 2)
-    with pytest.raises(StorageError, match="found .* with another"):
+    with pytest.raises(StorageError, match="another run"):
         download_run(store.uri(f"{prefix}-other"), back)
 
 
@@ -177,7 +177,7 @@ def test_another_request_and_foreign_objects_are_refused(store, prefix, log):
 def test_what_is_no_store_or_does_not_answer_is_said_so(store, log, tmp_path):
     with pytest.raises(SpecError, match="s3://, gs://"):
         export("ftp://host/run", log, rows=5)
-    with pytest.raises(StorageError, match="Wanted the object store"):
+    with pytest.raises(StorageError, match="Expected the object store"):
         export(store.uri("x").replace("@bucket/", "@nowhere/"), log, rows=5)
     with pytest.raises(SpecError, match="in an object store"):
         download_run(str(tmp_path), tmp_path / "back")

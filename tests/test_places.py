@@ -53,7 +53,7 @@ def test_pairs_and_arrays_are_longitudes_and_latitudes():
 def test_one_window_per_row_may_be_given_beside_a_list():
     places = read_places([(12.5, 47.0), (13.5, 48.0)], buffer_m=320, temporal=[SUMMER, None])
     assert [place.window for place in places] == [SUMMER, None]
-    refused([(12.5, 47.0)], "one per place (1), found 2", buffer_m=320, temporal=[SUMMER, SUMMER])
+    refused([(12.5, 47.0)], "one per place (1), got 2", buffer_m=320, temporal=[SUMMER, SUMMER])
 
 
 @pytest.mark.parametrize(("lon", "lat"), [("lon", "lat"), ("Longitude", "LATITUDE"), ("x", "y"), ("lng", "lat")])
@@ -85,16 +85,16 @@ def test_days_come_from_start_and_end_or_a_date_or_a_year():
 def test_days_said_twice_or_half_are_refused():
     refused(plots(year=[2020, 2021]), "the argument temporal, 'year'", buffer_m=320, temporal=SUMMER)
     refused(plots(year=[2020, 2021], date=["2020-01-01"] * 2), "'date', 'year'", buffer_m=320)
-    refused(plots(start=["2020-01-01"] * 2), "found only 'start'", "end=", buffer_m=320)
+    refused(plots(start=["2020-01-01"] * 2), "got only 'start'", "end=", buffer_m=320)
 
 
 def test_missing_and_ambiguous_columns_are_refused_with_what_was_found():
     refused(plots(longitude=[1, 2]), "'lon', 'longitude'", "lon='lon'", buffer_m=320)
-    refused(plots().rename(columns={"lon": "east"}), "found neither", "id, east, lat", buffer_m=320)
+    refused(plots().rename(columns={"lon": "east"}), "got none for lon", "id, east, lat", "lon='east'", buffer_m=320)
     refused(plots(), "'plot_id'", "id, lon, lat", buffer_m=320, id="plot_id")
-    refused(plots(), "Wanted a buffer")
+    refused(plots(), "Expected a buffer")
     refused(plots(buffer_m=[10, 20]), "buffer_m once", buffer_m=320)
-    refused(plots(geometry=["POINT (1 2)"] * 2), "found both", "geometry=False", buffer_m=320)
+    refused(plots(geometry=["POINT (1 2)"] * 2), "got both", "geometry=False", buffer_m=320)
 
 
 def test_every_bad_row_is_named_with_its_id():
@@ -108,14 +108,14 @@ def test_every_bad_row_is_named_with_its_id():
             "end": ["2022-09-01"] * 7,
         }
     )
-    said = str(refused(frame, "found 6 that cannot be meant"))
+    said = str(refused(frame, "got 6 that cannot be meant"))
     for row, text in {
-        "row 1 (id 'b')": "found 12.5 and 95",
-        "row 2 (id 'c')": "found -1",
-        "row 3 (id 'd')": "found nan",
-        "row 4 (id 'e')": "found 'west'",
-        "row 5 (id 'f')": "Wanted a buffer_m around the point",
-        "row 6 (id 'g')": "Wanted start before end, found 2022-09-01 and 2022-09-01",
+        "row 1 (id 'b')": "got 12.5 and 95",
+        "row 2 (id 'c')": "got -1",
+        "row 3 (id 'd')": "got nan",
+        "row 4 (id 'e')": "got 'west'",
+        "row 5 (id 'f')": "Expected a buffer_m around the point",
+        "row 6 (id 'g')": "Expected start before end, got 2022-09-01 and 2022-09-01",
     }.items():
         line = next(line for line in said.splitlines() if row in line)
         assert text in line
@@ -124,15 +124,15 @@ def test_every_bad_row_is_named_with_its_id():
 
 def test_bad_dates_are_named_with_what_they_are():
     said = str(refused(plots(date=["01/06/2022", None]), buffer_m=320))
-    assert "row 0 (id 'a'): Wanted a date" in said
+    assert "row 0 (id 'a'): Expected a date" in said
     assert "'01/06/2022'" in said
     assert "row 1 (id 'b')" in said
     refused(plots(start=["2022-06-01T10:00"] * 2, end=["2022-09-01"] * 2), "whole day", buffer_m=320)
-    refused(plots(year=[22, 2022.5]), "found 22", "found 2022.5", buffer_m=320)
+    refused(plots(year=[22, 2022.5]), "got 22", "got 2022.5", buffer_m=320)
 
 
 def test_a_long_list_of_bad_rows_is_cut_short():
-    said = str(refused([(200.0, 0.0)] * 1000, "found 1000", buffer_m=320))
+    said = str(refused([(200.0, 0.0)] * 1000, "got 1000", buffer_m=320))
     assert "... and 990 more" in said
     assert len(said.splitlines()) < 20
 
@@ -147,7 +147,7 @@ def test_swapped_and_projected_coordinates_get_a_hint():
 
 def test_repeated_and_missing_ids_are_refused_by_name():
     refused(plots(id=["a", "a"]), "'a' in rows 0, 1", "id=False", buffer_m=320)
-    refused(plots(id=["a", None]), "found 1 without one", "rows: 1", buffer_m=320)
+    refused(plots(id=["a", None]), "got 1 without one", "rows: 1", buffer_m=320)
     assert [place.id for place in read_places(plots(id=["a", "a"]), buffer_m=320, id=False)] == ["0", "1"]
 
 
@@ -184,28 +184,32 @@ def test_points_and_polygons_may_be_mixed():
     assert [place.spatial for place in read_places(frame)] == [PointBuffer(12.5, 47, 320), Region(SQUARE)]
 
 
-def test_a_multipolygon_of_one_part_is_that_part_and_others_are_refused_with_the_way_out():
+def test_a_multipolygon_of_one_part_is_that_part_and_other_geometries_are_refused_by_row(tmp_path):
     frame = geopandas.GeoDataFrame(geometry=[MultiPolygon([SQUARE])], crs=4326)
     assert read_places(frame)[0].spatial == Region(SQUARE)
     two = MultiPolygon([SQUARE, box(14, 47, 14.1, 47.1)])
+    frame = geopandas.GeoDataFrame({"id": ["m", "l"]}, geometry=[two, SQUARE], crs=4326)
+    read_places(frame).save(tmp_path / "places.npz")
+    specs = [Region(two), Region(SQUARE)]
+    for places in (read_places(frame), Places.load(tmp_path / "places.npz"), read_places(specs)):
+        assert [place.spatial for place in places] == specs
     frame = geopandas.GeoDataFrame(
-        {"id": ["m", "l", "e", "n"]}, geometry=[two, LineString([(0, 0), (1, 1)]), Polygon(), None], crs=4326
+        {"id": ["l", "e", "n"]}, geometry=[LineString([(0, 0), (1, 1)]), Polygon(), None], crs=4326
     )
-    said = str(refused(frame, "found 4 that"))
-    assert "row 0 (id 'm'): Wanted a point or a polygon, found a MultiPolygon of 2 parts (table.explode()" in said
-    assert "row 1 (id 'l'): Wanted a point or a polygon, found a LineString" in said
-    assert "row 2 (id 'e'): Wanted a geometry, found an empty one" in said
-    assert "row 3 (id 'n'): Wanted a geometry, found none" in said
+    said = str(refused(frame, "got 3 that"))
+    assert "row 0 (id 'l'): Expected a point or a polygon, got a LineString" in said
+    assert "row 1 (id 'e'): Expected a geometry, got an empty one" in said
+    assert "row 2 (id 'n'): Expected a geometry, got none" in said
 
 
 def test_a_polygon_off_the_earth_or_without_an_area_is_refused():
     frame = geopandas.GeoDataFrame(geometry=[box(170, 10, 190, 20), Polygon([(0, 0), (1, 1), (2, 2)])], crs=4326)
-    refused(frame, "row 0: Wanted a polygon on the Earth", "row 1: Wanted a polygon with an area")
+    refused(frame, "row 0: Expected a polygon on the Earth", "row 1: Expected a polygon with an area")
 
 
 def test_geometries_without_or_with_another_crs_are_refused():
     refused(geopandas.GeoDataFrame(geometry=[SQUARE]), "without one", 'crs="EPSG:4326"')
-    refused(geopandas.GeoDataFrame(geometry=[SQUARE], crs=4326), "Wanted one CRS", crs="EPSG:32633")
+    refused(geopandas.GeoDataFrame(geometry=[SQUARE], crs=4326), "Expected one CRS", crs="EPSG:32633")
     assert read_places(geopandas.GeoDataFrame(geometry=[SQUARE]), crs="EPSG:4326")[0].spatial == Region(SQUARE)
 
 
@@ -230,7 +234,7 @@ def test_a_csv_may_hold_geometries_as_text(tmp_path):
     pd.DataFrame({"id": ["a", "b"], "wkt": [SQUARE.wkt, "POINT (12.5 47)"]}).to_csv(path, index=False)
     assert [place.spatial for place in read_places(path, buffer_m=320)] == [Region(SQUARE), PointBuffer(12.5, 47, 320)]
     pd.DataFrame({"wkt": ["POLYGON ((1 2"]}).to_csv(path, index=False)
-    refused(path, "row 0: Wanted a geometry, found 'POLYGON ((1 2'")
+    refused(path, "row 0: Expected a geometry, got 'POLYGON ((1 2'")
 
 
 def test_a_plain_parquet_file_is_read_by_its_columns(tmp_path):
@@ -239,7 +243,7 @@ def test_a_plain_parquet_file_is_read_by_its_columns(tmp_path):
 
 
 def test_files_that_are_missing_or_no_tables_are_refused(tmp_path):
-    refused(tmp_path / "none.csv", "found no file")
+    refused(tmp_path / "none.csv", "got no file")
     for name, content in {
         "a.xlsx": b"x",
         "b.csv": b"",
@@ -262,17 +266,17 @@ def test_a_package_of_several_layers_is_refused_with_their_names(tmp_path):
 
 @pytest.mark.parametrize("given", [PointBuffer(1, 2, 3), 7, [], [PointBuffer(1, 2, 3), (1, 2)], ["x"], [(1, 2, 3)]])
 def test_what_is_no_list_of_places_is_refused(given):
-    refused(given, "Wanted", buffer_m=None if isinstance(given, PointBuffer) else 320)
+    refused(given, "Expected", buffer_m=None if isinstance(given, PointBuffer) else 320)
 
 
 def test_a_row_that_is_no_spec_among_specs_is_named():
-    with pytest.raises(SpecError, match="Wanted a spec in row 1, as in others, found None"):
+    with pytest.raises(SpecError, match="Expected a spec in row 1, as in others, got None"):
         read_places([PointBuffer(12, 47, 100), None])
 
 
 @pytest.mark.parametrize("days", ["2022", 2022])
 def test_days_that_are_no_window_are_not_taken_for_a_list_of_them(days):
-    with pytest.raises(SpecError, match="Wanted a TemporalSpec or one per place, found '?2022"):
+    with pytest.raises(SpecError, match="Expected a TemporalSpec or one per place, got '?2022"):
         read_places([(12, 47)] * 4, temporal=days, buffer_m=100)
 
 

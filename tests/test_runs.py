@@ -1,5 +1,6 @@
 """A run that was exported is given back in the user's order, failures included, without reading more than is asked."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -17,11 +18,15 @@ from rs_embed.writers.grids import write_grid
 from rs_embed.writers.table import write_index, write_table
 
 
-def record(units, name, files, **more):
+def record(units, name, rows):
+    """The record of a unit, as older versions wrote it."""
     folder = units.parent / "records"
     folder.mkdir(exist_ok=True)
-    files = {f"units/{file}": "hash" for file in files}
-    (folder / f"{name}.json").write_text(json.dumps({"unit": name, "files": files, **more}))
+    table = units / f"{name}.parquet"
+    stamp = {"bytes": table.stat().st_size, "sha256": hashlib.sha256(table.read_bytes()).hexdigest()}
+    counts = {"rows": len(rows), "ok": len(rows), "failed": []}
+    facts = {"unit": int(name[1:]), "fingerprint": "f", "versions": {}, "finished": "2026-01-01T00:00:00+00:00"}
+    (folder / f"{name}.json").write_text(json.dumps({**facts, **counts, "files": {f"units/{table.name}": stamp}}))
 
 
 def pooled_run(folder, units, model="mosaiks_rcf", dtype="float32"):
@@ -31,7 +36,7 @@ def pooled_run(folder, units, model="mosaiks_rcf", dtype="float32"):
     (folder / "run.json").write_text(json.dumps({"models": [model]}))
     for number, rows in enumerate(units):
         write_table(place / f"u{number:06}.parquet", rows, replace(HEADER, model_id=model), dtype=dtype)
-        record(place, f"u{number:06}", [f"u{number:06}.parquet"])
+        record(place, f"u{number:06}", rows)
     return folder
 
 
@@ -122,6 +127,44 @@ def test_the_most_alike_come_first(tmp_path):
             run.similar(wrong)
 
 
+def test_a_row_is_named_by_its_id_and_a_number_means_the_id_of_that_text(tmp_path):
+    numbered = [[row(5, "17"), row(0, "18")], [row(4, "3"), row(2, "4"), failed(1, "99"), row(3, "21")]]
+    run = open_run(pooled_run(tmp_path / "run", numbered))
+    for same in (3, np.int64(3)):
+        assert run.similar(same)["id"].tolist() == run.similar("3")["id"].tolist()
+    assert "3" not in run.similar(3)["id"].tolist(), "the row of that id is left out, not row 3 of the table"
+    for wrong, says in ((0, "row 0 has the id '18'"), (99, "failures"), (1000, "to_frame"), ("21 ", "to_frame")):
+        with pytest.raises(SpecError, match="and an embedding, got none among 6 rows") as caught:
+            run.similar(wrong)
+        assert says in caught.value.fix
+    for wrong in (1.5, True, None, np.zeros(DIM, np.float32)):
+        with pytest.raises(SpecError, match="Expected an id of the table or an Embedding"):
+            run.similar(wrong)
+    with pytest.raises(SpecError, match="top"):
+        run.similar(3, top=0)
+
+
+def test_an_embedding_of_your_own_is_compared_with_all_rows(run):
+    found = run.similar(row(4).embedding, top=3)
+    assert found["id"].tolist()[0] == "plot 4" and len(found) == 3, "nothing is left out"
+    assert found["similarity"][0] == pytest.approx(1, abs=1e-6)
+    assert len(run.similar(row(4).embedding, top=99)) == 5
+    for other, says in (
+        (embedding(dim=DIM + 1), "same model"),
+        (
+            replace(row(4).embedding, meta=row(4).embedding.meta.model_copy(update={"weights": "random:1"})),
+            "same model",
+        ),
+        (replace(row(4).embedding, meta=row(4).embedding.meta.model_copy(update={"card_revision": 9})), "same model"),
+        (embedding(grid=True), "Expected a vector, got a grid"),
+    ):
+        with pytest.raises(SpecError, match=says):
+            run.similar(other)
+    with pytest.raises(SpecError) as caught:
+        run.similar(embedding(dim=DIM + 1))
+    assert "65 dimensions" in str(caught.value) and "64 dimensions" in str(caught.value)
+
+
 def test_grids_are_read_one_at_a_time(tmp_path):
     units, grids = tmp_path / "run" / "mosaiks_rcf" / "units", tmp_path / "run" / "mosaiks_rcf" / "grids"
     units.mkdir(parents=True), grids.mkdir()
@@ -158,7 +201,7 @@ def test_what_is_not_a_run_says_so(tmp_path, run):
         open_run(tmp_path)
     table = run.path / "mosaiks_rcf" / "units" / "u000000.parquet"
     geopandas.GeoDataFrame(geometry=[None]).to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(StorageError, match="not of rs_embed"):
+    with pytest.raises(StorageError, match="Parquet of somebody else"):
         read(tmp_path / "other.parquet")
     table.write_bytes(table.read_bytes()[:-300])
     with pytest.raises(StorageError, match="damaged"):
@@ -172,11 +215,13 @@ def test_a_unit_that_failed_whole_may_know_less_than_the_others(tmp_path):
     run = open_run(pooled_run(tmp_path / "run", [[failed(0)], [row(1), failed(3)], [row(2)]]))
     units = run.path / "mosaiks_rcf" / "units"
     write_table(units / "u000000.parquet", [failed(0)], replace(HEADER, dim=3, weights=None))
+    record(units, "u000000", [failed(0)])
     frame, matrix = run.to_frame(), run.matrix()
     assert matrix.shape == (4, DIM) and np.isnan(matrix[[0, 3]]).all()
     np.testing.assert_array_equal(frame["embedding"][2], row(2).embedding.data)
     assert frame["weights_id"].tolist()[1:] == ["bundled:abc"] * 3
     assert run.similar("plot 1")["id"].tolist() == ["plot 2"]
+    assert run.similar(row(1).embedding)["id"].tolist() == ["plot 1", "plot 2"]
     with pytest.raises(StorageError, match="Wanted the columns nothing"):
         run.to_frame(columns=["nothing"])
 

@@ -1,8 +1,18 @@
 """Checks of single values, shared by the specs and by what takes bare numbers."""
 
+import math
 import numbers
 
 from rs_embed.errors import SpecError
+
+
+def short(value: object) -> str:
+    """A value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}... ({len(text):,} characters)"
+
+
+_SHOWN_CHARS = 100
 
 
 def require_number(name: str, value: object, low: float, high: float, fix: str | None = None) -> float:
@@ -16,16 +26,27 @@ def require_number(name: str, value: object, low: float, high: float, fix: str |
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise SpecError(
-            f"Wanted a number for {name}, found {value!r} ({type(value).__name__}).",
+            f"Wanted a number for {name}, found {short(value)} ({type(value).__name__}).",
             fix=f"pass {name} as a plain number",
         )
-    number = float(value)
+    number = _float(value)
     if not low <= number <= high:  # also true of NaN
         raise SpecError(
             f"Wanted {name} between {low:g} and {high:g}, found {number:g}.",
             fix=fix or f"choose {name} in that range",
         )
     return number
+
+
+def _float(value: numbers.Real) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.inf
+
+
+def _size(value: numbers.Real) -> float:
+    return abs(_float(value))
 
 
 def require_whole(name: str, value: object, low: int, high: int) -> int:
@@ -36,16 +57,17 @@ def require_whole(name: str, value: object, low: int, high: int) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
         raise SpecError(
-            f"Wanted a whole number from {low} to {high} for {name}, found {value!r}.", fix=f"for example {name}={low}"
+            f"Wanted a whole number from {low} to {high} for {name}, found {short(value)}.",
+            fix=f"for example {name}={low}",
         )
     return int(value)
 
 
 def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise `SpecError` unless `value` is one of `choices`."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise SpecError(
-            f"Wanted {name} to be one of {', '.join(choices)}, found {value!r}.",
+            f"Wanted {name} to be one of {', '.join(choices)}, found {short(value)}.",
             fix=f"use {name}={choices[0]!r} if in doubt",
         )
 
@@ -54,7 +76,9 @@ def require_crs(crs: object) -> None:
     """Raise `SpecError` for what is no name of a CRS; whether there is such a CRS shows when it is used."""
     if not isinstance(crs, str):
         fix = f'crs="EPSG:{crs}"' if isinstance(crs, int) else 'for example crs="EPSG:32633"'
-        raise SpecError(f"Wanted a CRS as text, found {crs!r} ({type(crs).__name__}).", fix=fix)
+        raise SpecError(f"Wanted a CRS as text, found {short(crs)} ({type(crs).__name__}).", fix=fix)
+    if not crs or "\0" in crs or crs.encode(errors="replace").decode() != crs:  # pyproj would stop reading at a NUL
+        raise SpecError(f"Wanted the name of a CRS, found {short(crs)}.", fix='for example crs="EPSG:32633"')
 
 
 def require_lon_lat(lon: object, lat: object) -> tuple[float, float]:
@@ -63,12 +87,7 @@ def require_lon_lat(lon: object, lat: object) -> tuple[float, float]:
     Raises:
         SpecError: One is not a number, or out of range.
     """
-    if (
-        isinstance(lat, numbers.Real)
-        and isinstance(lon, numbers.Real)
-        and 90 < abs(float(lat)) <= 180
-        and abs(float(lon)) <= 90
-    ):
+    if isinstance(lat, numbers.Real) and isinstance(lon, numbers.Real) and 90 < _size(lat) <= 180 and _size(lon) <= 90:
         raise SpecError(
             f"Wanted lat between -90 and 90, found {float(lat):g}.",
             fix=f"lon and lat look swapped: use lon={float(lat):g}, lat={float(lon):g}",

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
-from rs_embed._checks import require_lon_lat, require_number
+from rs_embed._checks import require_lon_lat, require_number, short
 from rs_embed.errors import SpecError
 
 Ring = tuple[tuple[float, float], ...]
 """Corners of a ring, the first again at the end."""
+Rings = tuple[Ring, ...]
+"""A polygon: exterior ring, then holes."""
 
 
 @runtime_checkable
@@ -19,36 +21,46 @@ class GeoInterface(Protocol):
     def __geo_interface__(self) -> Mapping[str, object]: ...
 
 
-def rings_of(geometry: object, crs: str) -> tuple[Ring, ...]:
-    """Exterior ring, then holes, each closed.
+def polygons_of(geometry: object, crs: str) -> tuple[Rings, ...]:
+    """The polygons of one place: one, or the parts of a MultiPolygon. Rings are closed.
 
     Args:
-        geometry: A GeoJSON Polygon or Feature, anything with a GeoJSON view of itself, or a list of corners.
+        geometry: A GeoJSON Polygon, MultiPolygon or Feature, anything with a GeoJSON view of itself, or a list of
+            corners.
         crs: Of the coordinates; those of EPSG:4326 must be on Earth.
 
     Raises:
-        SpecError: It is no single polygon, or has too few corners.
+        SpecError: It is no polygon, or has too few corners.
     """
-    return tuple(_ring(ring, crs) for ring in _rings(geometry))
-
-
-def _rings(geometry: object) -> Sequence[object]:
     if isinstance(geometry, GeoInterface):
         geometry = geometry.__geo_interface__
     if isinstance(geometry, Mapping) and geometry.get("type") == "Feature":
         geometry = geometry.get("geometry")
+    if isinstance(geometry, Mapping) and geometry.get("type") == "MultiPolygon":
+        parts = geometry.get("coordinates")
+        if not isinstance(parts, Sequence) or isinstance(parts, str) or not parts:
+            raise SpecError("Wanted a MultiPolygon of polygons, found one without any.", fix=_PASS)
+        return tuple(_closed(_rings(part), crs) for part in parts)
     if isinstance(geometry, Mapping):
         if geometry.get("type") != "Polygon":
             raise SpecError(
-                f"Wanted a GeoJSON Polygon, found type {geometry.get('type')!r}.",
-                fix="pass one polygon per request; call get_embeddings for several",
+                f"Wanted a GeoJSON Polygon or MultiPolygon, found type {short(geometry.get('type'))}.",
+                fix="PointBuffer(lon, lat, buffer_m) for a point; get_embeddings for several places",
             )
         geometry = geometry.get("coordinates")
+    return (_closed(_rings(geometry), crs),)
+
+
+_PASS = "pass a GeoJSON Polygon, a shapely polygon, or a list of (x, y) corners"
+
+
+def _closed(rings: Sequence[object], crs: str) -> Rings:
+    return tuple(_ring(ring, crs) for ring in rings)
+
+
+def _rings(geometry: object) -> Sequence[object]:
     if not isinstance(geometry, Sequence) or isinstance(geometry, str) or len(geometry) == 0:
-        raise SpecError(
-            f"Wanted a polygon, found {geometry!r}.",
-            fix="pass a GeoJSON Polygon, a shapely polygon, or a list of (x, y) corners",
-        )
+        raise SpecError(f"Wanted a polygon, found {short(geometry)}.", fix=_PASS)
     first = geometry[0]
     if isinstance(first, Sequence) and len(first) > 0 and isinstance(first[0], Sequence):
         return geometry
@@ -57,11 +69,11 @@ def _rings(geometry: object) -> Sequence[object]:
 
 def _ring(corners: object, crs: str) -> Ring:
     if not isinstance(corners, Sequence) or isinstance(corners, str):
-        raise SpecError(f"Wanted a list of corners, found {corners!r}.", fix="corners are (x, y) pairs")
+        raise SpecError(f"Wanted a list of corners, found {short(corners)}.", fix="corners are (x, y) pairs")
     points: list[tuple[float, float]] = []
     for corner in corners:
         if not isinstance(corner, Sequence) or len(corner) < 2:
-            raise SpecError(f"Wanted an (x, y) corner, found {corner!r}.", fix="corners are (x, y) pairs")
+            raise SpecError(f"Wanted an (x, y) corner, found {short(corner)}.", fix="corners are (x, y) pairs")
         if crs.upper() == "EPSG:4326":
             points.append(require_lon_lat(corner[0], corner[1]))
         else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 import rs_embed
-from rs_embed import cli_export, cli_generate
+from rs_embed import cli_export, cli_generate, cli_runs
 from rs_embed.cli_base import ERR, OUT, Json, Model, ModelOptions, Request, app, command
 from rs_embed.errors import RSEmbedWarning
 from rs_embed.tables import table
@@ -18,7 +18,7 @@ from rs_embed.tables import table
 if TYPE_CHECKING:
     from rs_embed.embedders.describe import ModelDescription
 
-__all__ = ["app", "cli_export", "cli_generate", "main"]
+__all__ = ["app", "cli_export", "cli_generate", "cli_runs", "main"]
 
 T = TypeVar("T")
 _Pattern = Annotated[str, typer.Argument(metavar="[PATTERN]", help="Such as 'thor*'.")]

@@ -104,7 +104,7 @@ def _write(out: Path, chip: Chip, results: Sequence[tuple[Embedding, Embedding]]
     save_figure(side_by_side(in_place, ATTRIBUTION), files[0])
     save_figure(side_by_side(panels[:1], ATTRIBUTION), files[1])
     for (pooled, grid), panel in zip(results, panels[1:], strict=True):
-        stem = pooled.meta.model_id + ("_random_weights" if pooled.meta.weights_note else "")
+        stem = pooled.meta.model_id + ("_random_weights" if pooled.meta.warning else "")
         picture = out / f"{stem}_pca.png"
         save_figure(side_by_side([panel], ATTRIBUTION), picture)
         files += [picture, grid.save(out / f"{stem}_grid.tif"), pooled.save(out / f"{stem}_pooled.npz")]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
 
@@ -15,6 +15,8 @@ from rs_embed.errors import ReadoutError
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
+
+    from rs_embed.points import Outside, Points
 
 
 class InputMeta(BaseModel):
@@ -124,7 +126,7 @@ class Meta(BaseModel):
     weights: str
     """Identity of the weights: hub or file and sha256, `random:<seed>`, `bundled:...` or `precomputed:...`."""
     weights_note: str | None
-    """A warning that must travel with the numbers."""
+    """That they are random; or what the file holds beside them, and in which precision."""
     knobs: dict[str, JsonValue]
     """Every knob that was in force."""
     model: dict[str, JsonValue]
@@ -138,6 +140,11 @@ class Meta(BaseModel):
 
     Rasters count by path, size and time of change; arrays, the sample and weights by content.
     """
+
+    @property
+    def warning(self) -> str | None:
+        """What must be seen wherever the numbers are shown: that weights are random."""
+        return self.weights_note if self.weights.startswith("random:") else None
 
     def flat(self) -> dict[str, object]:
         """Fields, and the entries of `model` beside them, in one dictionary."""
@@ -179,9 +186,13 @@ class Embedding:
         """Whether `data` is `[D, H, W]`."""
         return self.data.ndim == 3
 
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[np.generic]:
+        """`data`, for `np.asarray(embedding)` and whatever takes arrays."""
+        return np.array(self.data, dtype=dtype, copy=copy)
+
     def __repr__(self) -> str:
         place = "no place" if self.geobox is None else f"{self.geobox.crs}"
-        note = f", {self.meta.weights_note}" if self.meta.weights_note else ""
+        note = f", {self.meta.warning}" if self.meta.warning else ""
         return f"Embedding({self.meta.model_id}, {self.meta.output} {self.data.shape}, {place}{note})"
 
     def by_modality(self) -> dict[str, NDArray[np.float32]]:
@@ -204,6 +215,31 @@ class Embedding:
         for one in whose:
             parts.setdefault(one.modality, []).append(self.data[one.start : one.stop])
         return {name: some[0] if len(some) == 1 else np.concatenate(some) for name, some in parts.items()}
+
+    def at(self, lon: float, lat: float) -> NDArray[np.float32]:
+        """The vector `[D]` of the token that a point lies on; NaN where it lies on nodata. Nothing is interpolated.
+
+        Raises:
+            SpecError: The point lies outside of the grid, or this is no grid with a place.
+        """
+        from rs_embed.points import token_at
+
+        return token_at(self, lon, lat)
+
+    def sample(self, points: "Points", outside: "Outside" = "raise") -> NDArray[np.float32]:
+        """The vectors `[N, D]` of the tokens that points lie on, in their order; NaN on nodata, nothing interpolated.
+
+        Args:
+            points: A list of (lon, lat) or of shapely points (longitude and latitude, too), an array `[N, 2]`, a
+                GeoSeries or GeoDataFrame of points in any CRS, or a DataFrame with columns lon and lat.
+            outside: What becomes of points beside the grid: "raise" names them, "nan" gives them NaN.
+
+        Raises:
+            SpecError: Points lie outside or cannot be meant, or this is no grid with a place.
+        """
+        from rs_embed.points import sample_points
+
+        return sample_points(self, points, outside)
 
     def to_xarray(self) -> "xr.DataArray":
         """Dimensions `band`, or `band, y, x` with CRS, transform and pixel-centre coordinates."""

@@ -102,7 +102,7 @@ def to_xarray(embedding: Embedding) -> xr.DataArray:
     """See `Embedding.to_xarray`."""
     attrs = {
         "long_name": f"embedding by {embedding.meta.model_id}",
-        "weights": embedding.meta.weights_note or embedding.meta.weights,
+        "weights": embedding.meta.warning or embedding.meta.weights,
         META_TAG: embedding.meta.model_dump_json(),
     }
     channels = {"band": np.arange(embedding.data.shape[0])}

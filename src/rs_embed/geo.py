@@ -115,9 +115,10 @@ def _around_outline(spatial: BBox | Region, scale_m: float) -> GeoBox:
 
 
 def outline(spatial: BBox | Region) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The border of a box or polygon as x and y in its own CRS, with points along its edges."""
+    """The border of a box or polygon as x and y in its own CRS, with points along its edges; of all parts together."""
     if isinstance(spatial, Region):
-        return densified(spatial.polygon[0])
+        borders = [densified(rings[0]) for rings in spatial.parts]
+        return np.concatenate([xs for xs, _ in borders]), np.concatenate([ys for _, ys in borders])
     west, east = spatial.minlon, spatial.maxlon
     east += 360 if spatial.is_geographic and east < west else 0
     south, north = spatial.minlat, spatial.maxlat

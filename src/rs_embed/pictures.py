@@ -68,7 +68,7 @@ def true_colour(chip: "Chip") -> Panel:
 
 def principal_components(grid: Embedding) -> Panel:
     """A token grid in the colours of its first three principal components."""
-    note = grid.meta.weights_note or f"3 principal components of {len(grid.data)} dimensions"
+    note = grid.meta.warning or f"3 principal components of {len(grid.data)} dimensions"
     return Panel(f"{grid.meta.model_id}\n{note}", pca_rgb(grid.data), grid.geobox)
 
 
@@ -122,7 +122,7 @@ def plot_embedding(embedding: Embedding, path: Path | None = None) -> Figure:
     if embedding.is_grid:
         figure = side_by_side([principal_components(embedding)])
     else:
-        note = embedding.meta.weights_note
+        note = embedding.meta.warning
         figure = Figure(figsize=(7, 3), layout="constrained")
         axes = figure.add_subplot()
         axes.bar(np.arange(embedding.data.size), embedding.data, width=1.0)

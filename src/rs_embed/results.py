@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from rs_embed._redact import redacted
+from rs_embed.bands import nearest
 from rs_embed.embedding import Embedding
-from rs_embed.errors import InputError
+from rs_embed.errors import InputError, SpecError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,13 +33,89 @@ class Failure:
 Result = Embedding | Failure
 
 
-class Embeddings(list[Result]):
-    """Embeddings of many places, in their order; `Failure`s among them only if they were to be kept."""
+Rows: TypeAlias = "Sequence[bool] | Sequence[int] | NDArray[np.bool_] | NDArray[np.integer] | pd.Series"
+"""Which places: a mask over all of them, or their numbers."""
+
+
+class Embeddings(Sequence[Result]):
+    """Embeddings of many places, in their order; `Failure`s among them only if they were to be kept.
+
+    A place is found by its number (`embs[3]`) or its id (`embs["plot 7"]`). A slice, a mask or a list of numbers gives
+    `Embeddings` with the ids of those places, and so does `+`; to sort, take the numbers in another order:
+    `embs[np.argsort(...)]`. `np.asarray(embs)` is `embs.stack()`.
+
+    Raises:
+        InputError: There are not as many ids as results.
+    """
 
     def __init__(self, results: Iterable[Result], ids: Sequence[str]) -> None:
-        super().__init__(results)
+        self._results = tuple(results)
         self.ids = tuple(ids)
         """What each place is called: as the table says, or its number."""
+        if len(self.ids) != len(self._results):
+            raise InputError(
+                f"Expected an id for each of {len(self._results)} results, got {len(self.ids)}.", fix="one for each"
+            )
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    @overload
+    def __getitem__(self, index: int | np.integer | str) -> Result: ...
+    @overload
+    def __getitem__(self, index: "slice | Rows") -> "Embeddings": ...
+    def __getitem__(self, index: "int | np.integer | str | slice | Rows") -> "Result | Embeddings":
+        """One result, or some of them with their ids.
+
+        Raises:
+            IndexError: There is no such number.
+            SpecError: There is no such id, or several places have it; a mask of another length.
+        """
+        if isinstance(index, str):
+            return self._results[self._row_of(index)]
+        if isinstance(index, slice):
+            return Embeddings(self._results[index], self.ids[index])
+        if isinstance(index, int | np.integer):
+            return self._results[index]
+        rows = self._rows_of(np.asarray(index))
+        return Embeddings([self._results[row] for row in rows], [self.ids[row] for row in rows])
+
+    def _row_of(self, name: str) -> int:
+        rows = [row for row, one in enumerate(self.ids) if one == name]
+        if len(rows) != 1:
+            guess = nearest(name, self.ids)
+            raise SpecError(
+                f"Expected one place with the id {name!r}, got {len(rows)} among {len(self)}.",
+                fix=f"did you mean {guess!r}?" if guess and not rows else "look at .ids; numbers work, too: embs[0]",
+            )
+        return rows[0]
+
+    def _rows_of(self, which: NDArray[np.generic]) -> list[int]:
+        if which.dtype == bool:
+            if which.shape != (len(self),):
+                raise SpecError(
+                    f"Expected a mask of {len(self)} places, got the shape {which.shape}.",
+                    fix="one value a place, in their order",
+                )
+            which = np.flatnonzero(which)
+        if which.ndim != 1 or (which.size and which.dtype.kind not in "iu"):
+            raise SpecError(
+                f"Expected numbers of places or a mask, got {which.dtype} {which.shape}.",
+                fix='embs[3], embs["id"], embs[:10], embs[[0, 2]] or embs[mask]',
+            )
+        return [int(row) for row in which.astype(np.intp)]
+
+    def __add__(self, other: "Embeddings") -> "Embeddings":
+        """Both, with their ids."""
+        if not isinstance(other, Embeddings):
+            return NotImplemented
+        return Embeddings([*self, *other], [*self.ids, *other.ids])
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[np.generic]:
+        """See `stack`."""
+        if copy is False:
+            raise ValueError("Embeddings are stacked into an array of their own, which is a copy.")
+        return np.asarray(self.stack(), dtype=dtype)
 
     def __repr__(self) -> str:
         first = f", the first: {self[0]!r}" if self else ""

@@ -1,9 +1,10 @@
 """What a long export left behind, given back as frames and arrays, failures included."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -12,14 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from rs_embed._checks import require_whole
 from rs_embed.embedding import Embedding
 from rs_embed.errors import SpecError, StorageError
-from rs_embed.pipeline.journal import MANIFEST, Record, Stamp
+from rs_embed.pipeline.journal import MANIFEST
+from rs_embed.pipeline.records import Record, Stamp, fault_in
 from rs_embed.pipeline.remote import Remote, local_place, place_of
 from rs_embed.pipeline.units import RECORDS, TABLES
-from rs_embed.similarity import cosine
+from rs_embed.similarity import ModelFacts, most_alike, require_same_model
 from rs_embed.writers.base import RunHeader
-from rs_embed.writers.grids import read_grid
+from rs_embed.writers.grids import Grids
 from rs_embed.writers.reading import TableFile, frame_of
 from rs_embed.writers.stack import Stack
 
@@ -52,7 +55,7 @@ def download_run(uri: str, folder: str | Path) -> "Run":
     if not isinstance(remote, Remote):
         raise SpecError(f"Wanted a run in an object store, found {uri!r}.", fix='for example "s3://bucket/run"')
     with TemporaryDirectory() as scratch:
-        if remote.get(MANIFEST, Path(scratch)) and (target / MANIFEST).is_file():
+        if remote.get(MANIFEST, Path(scratch)):
             _refuse_other(_json(Path(scratch) / MANIFEST), target)
     known: dict[str, Stamp] = {}
     for name in sorted(remote.sizes(), key=lambda one: not _is_record(one)):  # these first: they stamp the others
@@ -71,9 +74,14 @@ def _is_record(name: str) -> bool:
 
 
 def _refuse_other(manifest: dict[str, JsonValue], folder: Path) -> None:
-    if manifest != _json(folder / MANIFEST):
+    if not folder.exists():
+        return
+    is_run = (folder / MANIFEST).is_file()
+    others = [] if is_run else sorted(one.name for one in folder.iterdir() if not one.name.startswith("."))
+    if others or (is_run and manifest != _json(folder / MANIFEST)):
         raise StorageError(
-            f"Wanted a new folder or one with a part of this run, found {str(folder)!r} with another.",
+            f"Expected a new folder or one with a part of this run, got {str(folder)!r} with something else.",
+            found=", ".join(others[:5]) or "another run",
             fix="choose another folder",
         )
 
@@ -89,7 +97,7 @@ def read(path: str | Path) -> TableFile:
 
 
 class Run:
-    """A folder of embeddings. Only finished units count: those whose record has been written."""
+    """A folder of embeddings. What has a record counts: units that are finished, and what is stored of others."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -114,14 +122,18 @@ class Run:
         return tables[0].meta if tables else None
 
     def tables(self, model: str | None = None) -> list[TableFile]:
-        """The tables of a model's finished units, in order.
+        """The tables of a model's units, in order; of one that is not finished, with the rows that are done.
 
         Raises:
-            StorageError: A finished unit's file is gone or damaged.
+            StorageError: A table or a record is gone or damaged.
         """
         folder = self.path / self._only(model)
-        names = [name for record in sorted((folder / RECORDS).glob("u*.json")) for name in _tables_in(record)]
-        return [TableFile(folder / name) for name in names]
+        return [
+            TableFile(folder / name, partial(fault_in, path, name))
+            for path in sorted((folder / RECORDS).glob("u*.json"))
+            if (record := Record.load(path)) is not None
+            for name in record.tables
+        ]
 
     def to_frame(self, model: str | None = None, columns: Sequence[str] | None = None) -> "geopandas.GeoDataFrame":
         """One row for each row of the user's table that has been tried, in its order; failed ones have no embedding.
@@ -155,7 +167,7 @@ class Run:
         for table in self.tables(model):
             yield from (embedding for _, _, embedding in table.embeddings())
 
-    def grids(self, model: str | None = None) -> "Grids":
+    def grids(self, model: str | None = None) -> Grids:
         """The grids by id; each is read when it is asked for."""
         frame = self.to_frame(model, ["id", "row", "status", "href"])
         done = frame[frame["status"] == "ok"]
@@ -172,36 +184,38 @@ class Run:
         coords = {"row": frame["row"].to_numpy(), "band": np.arange(vectors.shape[1]), **rows}
         return xr.Dataset({"embedding": (("row", "band"), vectors)}, coords=coords)
 
-    def similar(self, id: str, top: int = 10, model: str | None = None) -> "pd.DataFrame":  # noqa: A002
-        """The rows most like the row of that id, itself left out, best first.
+    def similar(
+        self,
+        id: "str | int | Embedding",  # noqa: A002
+        top: int = 10,
+        model: str | None = None,
+    ) -> "pd.DataFrame":
+        """The rows most like a row of the run, itself left out, or like an embedding of your own, best first.
 
         Cosine similarity over the whole run, a unit at a time.
 
         Args:
-            id: As in the user's table; of several rows with it, the first that did not fail.
+            id: As in the user's table (a number means the id of that text; without ids, the number of the row); of
+                several rows with it, the first that did not fail. Or a vector of the same model and weights.
             top: How many.
 
         Raises:
-            SpecError: There is no such row, or it failed.
+            SpecError: There is no such row, or it failed; the embedding is of another model, or a grid.
             StorageError: The run holds grids.
         """
-        frame = self.to_frame(model, [*_PLACE, "status"])
-        mine = np.flatnonzero((frame["id"] == id) & (frame["status"] == "ok"))
-        if mine.size == 0:
-            raise SpecError(
-                f"Wanted a row with the id {id!r} and an embedding, found none among {len(frame)} rows.",
-                fix="look at Run.to_frame()['id'] and Run.failures()",
-            )
-        stack = self._stack(model)
-        vector = next(part[places == mine[0]][0] for places, part in stack.vectors() if mine[0] in places)
-        likeness = np.full(len(frame), np.nan, np.float32)
-        for places, part in stack.vectors():
-            likeness[places] = cosine(part, vector)
-        likeness[mine[0]] = np.nan
-        best = np.argsort(-np.nan_to_num(likeness, nan=-np.inf), kind="stable")[:top]
-        best = best[~np.isnan(likeness[best])]
-        found: pd.DataFrame = frame.iloc[best][list(_PLACE)].reset_index(drop=True)
-        found.insert(2, "similarity", likeness[best])
+        require_whole("top", top, 1, sys.maxsize)
+        frame, stack = self.to_frame(model, [*_PLACE, "status"]), self._stack(model)
+        row = None
+        if isinstance(id, Embedding):
+            _check_like(id, stack)
+            vector = id.data
+        else:
+            row = _row_of(frame, id)
+            vector = next(part[places == row][0] for places, part in stack.vectors() if row in places)
+        best, likeness = most_alike(stack.vectors(), vector, len(frame), top + 1)
+        others = np.flatnonzero(best != row)[:top]
+        found: pd.DataFrame = frame.iloc[best[others]][list(_PLACE)].reset_index(drop=True)
+        found.insert(2, "similarity", likeness[others])
         return found
 
     def _stack(self, model: str | None) -> Stack:
@@ -218,40 +232,33 @@ class Run:
         return model
 
 
-class Grids(Mapping[str, "xr.DataArray"]):
-    """Grids by id, read one at a time."""
+def _row_of(frame: "pd.DataFrame", name: str | int) -> int:
+    """Where the row of an id stands in the frame of a run."""
+    if isinstance(name, bool) or not isinstance(name, str | int | np.integer):
+        raise SpecError(
+            f"Expected an id of the table or an Embedding, got {type(name).__name__}.",
+            fix="for a bare vector: rs_embed.similarity.cosine(run.matrix(), vector)",
+        )
+    of_that_id = frame["id"] == str(name)
+    mine = np.flatnonzero(of_that_id & (frame["status"] == "ok"))
+    if mine.size:
+        return int(mine[0])
+    fix = "look at Run.failures()" if of_that_id.any() else "look at Run.to_frame()['id']"
+    for other in frame["id"][frame["row"] == name]:
+        fix = f"ids are text, and row {name} has the id {other!r}"
+    raise SpecError(
+        f"Expected a row with the id {str(name)!r} and an embedding, got none among {len(frame)} rows.", fix=fix
+    )
 
-    def __init__(self, folder: Path, places: Sequence[tuple[str, str]]) -> None:
-        self._folder = folder
-        self._places: dict[str, list[str]] = {}
-        for name, href in places:
-            self._places.setdefault(name, []).append(href)
 
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __getitem__(self, name: str) -> "xr.DataArray":
-        """`[band, y, x]` with coordinates and CRS."""
-        return self.embedding(name).to_xarray()
-
-    def embedding(self, name: str) -> Embedding:
-        """The same with its metadata.
-
-        Raises:
-            SpecError: Several rows have that id.
-            StorageError: The file is gone or damaged.
-        """
-        hrefs = self._places[name]
-        if len(hrefs) > 1:
-            raise SpecError(
-                f"Wanted one grid of the id {name!r}, found {len(hrefs)}.",
-                fix="read them by Run.to_frame()['href']",
-                files=", ".join(hrefs),
-            )
-        return read_grid(self._folder / hrefs[0])
+def _check_like(one: Embedding, stack: Stack) -> None:
+    """Refuse an embedding that the vectors of a run cannot be compared with."""
+    if one.is_grid:
+        raise SpecError("Expected a vector, got a grid.", fix="embed the place with output=OutputSpec.pooled()")
+    if stack.tables:
+        mine, header = ModelFacts.of(one), stack.header
+        weights = header.weights or mine.weights
+        require_same_model(mine, ModelFacts(header.model_id, header.card_revision, weights, header.dim), "run")
 
 
 def _plain(column: "pd.Series") -> NDArray[np.generic]:
@@ -262,11 +269,6 @@ def _plain(column: "pd.Series") -> NDArray[np.generic]:
     else:
         values = column.to_numpy(dtype=object) if column.dtype.kind not in "fiu" else column.to_numpy()
     return values
-
-
-def _tables_in(record: Path) -> list[str]:
-    files = _json(record).get("files")
-    return sorted(name for name in (files if isinstance(files, dict) else {}) if name.endswith(".parquet"))
 
 
 def _json(path: Path) -> dict[str, JsonValue]:

@@ -1,12 +1,13 @@
 """`RS_EMBED_*` variables and their keyword forms. The only module that reads the environment."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rs_embed._checks import short
 from rs_embed.bands import did_you_mean
 from rs_embed.errors import KnobError
 from rs_embed.specs import Sampling
@@ -30,8 +31,12 @@ class Knobs(BaseModel):
     """Variables that start so are checked for spelling whenever the family is read."""
 
     @classmethod
-    def read(cls, keywords: Mapping[str, object] | None = None) -> Self:
+    def read(cls, keywords: Mapping[str, object] | None = None, beside: Collection[str] = ()) -> Self:
         """The knobs of one call.
+
+        Args:
+            keywords: By name; `None` counts as unset.
+            beside: Other words of the calls, of which a keyword may be a misspelling.
 
         Raises:
             KnobError: A keyword is unknown, or a keyword or variable has a bad value.
@@ -42,7 +47,9 @@ class Knobs(BaseModel):
                 raise KnobError(
                     f"Wanted a known keyword, found {name!r}.",
                     known=", ".join(sorted(words)),
-                    fix=did_you_mean(name, words),
+                    fix=f"{name} is not for this call; leave it out"
+                    if name in beside
+                    else did_you_mean(name, [*words, *beside]),
                 )
         given = {name: value for name, value in (keywords or {}).items() if value is not None}
         check_environment(cls.checked)
@@ -125,6 +132,9 @@ class LibrarySettings(Knobs):
     batch: Annotated[
         int | None, Field(ge=1, le=4096, description="network inputs encoded at once; unset: as memory allows")
     ] = None
+    checkpoint_s: Annotated[
+        float, Field(ge=0, description="seconds after which an export stores what is done of a unit")
+    ] = 60.0
     offline: Annotated[bool, Field(description="1: never contact the hub; use the cache or fail")] = False
 
 
@@ -189,9 +199,10 @@ def _families(root: type[Knobs] = Knobs) -> Iterator[type[Knobs]]:
         yield from _families(family)
 
 
-def google_key_named() -> bool:
-    """Whether google-auth is told of a key file."""
-    return bool(os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"))
+def google_key_file() -> Path | None:
+    """The key file that google-auth is told of."""
+    named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    return Path(named) if named else None
 
 
 _TOKEN_SERVICE = "https://planetarycomputer.microsoft.com/api/sas/v1/token"
@@ -212,8 +223,9 @@ def planetary_computer() -> tuple[str, str | None]:
 
 
 def set_variables() -> dict[str, str]:
-    """The variables of this library that are set, with their values."""
-    return {name.upper(): value for name, value in sorted(os.environ.items()) if name.upper().startswith(PREFIX)}
+    """The variables of this library that are set, with their values; an empty one counts as unset."""
+    ours = {name.upper(): value for name, value in sorted(os.environ.items()) if name.upper().startswith(PREFIX)}
+    return {name: value for name, value in ours.items() if value.strip()}
 
 
 def take_over(variables: Mapping[str, str]) -> None:
@@ -230,8 +242,8 @@ def check_environment(prefix: str = PREFIX) -> None:
         KnobError: A variable starts with `prefix` and is no knob of any family that is loaded.
     """
     known = {variable for family in _families() for variable in family.variables()}
-    for variable in sorted(os.environ):
-        if variable.upper().startswith(prefix) and variable.upper() not in known:
+    for variable in set_variables():
+        if variable.startswith(prefix) and variable not in known:
             raise KnobError(
                 f"Expected known variables, got {variable} in the environment.",
                 fix=f"{did_you_mean(variable, known)} (or unset {variable})",
@@ -250,7 +262,7 @@ def _knob_error(family: type[Knobs], error: ValidationError, keywords: Mapping[s
     said = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     wanted = "a path" if first["type"] == "path_type" else said
     return KnobError(
-        f"Wanted {place} to be {wanted}, found {value!r}.",
+        f"Wanted {place} to be {wanted}, found {short(value)}.",
         fix=f"change or leave out the keyword {word}" if word else f"change or unset {variable}",
     )
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Literal, Self, get_args
 
 from rs_embed._checks import require_choice, require_crs, require_lon_lat, require_number
-from rs_embed._polygon import Ring, rings_of
+from rs_embed._polygon import Rings, polygons_of
 from rs_embed.bands import bands_of, cloud_masks_of
 from rs_embed.errors import SpecError
 
@@ -100,18 +100,32 @@ class BBox:
         return f"the order is minlon, minlat, maxlon, maxlat: BBox({xs[0]:g}, {ys[0]:g}, {xs[1]:g}, {ys[1]:g})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Region:
-    """A polygon. The chip is its bounding box; tokens outside the polygon are left out of the result."""
+    """A polygon, or several of one place. The chip is their bounding box; tokens outside of them are left out."""
 
-    polygon: tuple[Ring, ...]
-    """Exterior ring, then holes. Built from a GeoJSON Polygon or Feature, a shapely polygon, or a list of corners."""
+    polygon: Rings
+    """Exterior ring, then holes. Built from a GeoJSON Polygon, MultiPolygon or Feature, from a shapely polygon of one
+    or several parts, or from a list of corners."""
     crs: str = "EPSG:4326"
     """Of the coordinates."""
+    others: tuple[Rings, ...] = ()
+    """The other parts of a place of several."""
 
     def __post_init__(self) -> None:
         require_crs(self.crs)
-        _set(self, polygon=rings_of(self.polygon, self.crs))
+        first, *more = polygons_of(self.polygon, self.crs)
+        given = [polygons_of(one, self.crs) for one in self.others]
+        _set(self, polygon=first, others=(*more, *(part for parts in given for part in parts)))
+
+    @property
+    def parts(self) -> tuple[Rings, ...]:
+        """All polygons of the place."""
+        return (self.polygon, *self.others)
+
+    def __repr__(self) -> str:
+        others = f", others={self.others!r}" if self.others else ""
+        return f"Region(polygon={self.polygon!r}, crs={self.crs!r}{others})"
 
 
 SpatialSpec = PointBuffer | BBox | Region

@@ -36,7 +36,7 @@ def embedding_row(embedding: "Embedding", seconds: float) -> dict[str, object]:
         "gsd_m": f"{meta.gsd_m:.4g}",
         "input_prep": meta.input_prep,
         "seconds": f"{seconds:.2f}",
-        "weights": meta.weights_note or meta.weights.partition("#")[0].removesuffix(".safetensors"),
+        "weights": meta.warning or meta.weights.partition("#")[0].removesuffix(".safetensors"),
     }
 
 

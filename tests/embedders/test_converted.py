@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from rs_embed import plan_embedding
 from rs_embed.embedders._converted import ABANDONED_S, Converted, digest_of
 from rs_embed.embedders._hashes import SETTLED_S, sha256_of
-from rs_embed.embedders._weights import is_pickled, load_strict, locate
+from rs_embed.embedders._layout import Picked
+from rs_embed.embedders._reading import is_pickled
+from rs_embed.embedders._weights import load_strict, locate
 from rs_embed.embedders.base import Network
 from rs_embed.embedders.card import Weights
 from rs_embed.embedders.onthefly_thor import ThorEmbedder
@@ -61,7 +63,7 @@ def test_what_is_kept_is_what_is_used(thor_tiny_checkpoint, tmp_path):
     file.unlink()
     sha256 = sha256_of(thor_tiny_checkpoint)
     doubled = {name: 2 * tensor for name, tensor in first.module.state_dict().items()}
-    Converted.of(first.module, sha256, file.parent).write(doubled)
+    Converted.of(first.module, sha256, file.parent).write(Picked(doubled, None))
     again = start(thor_tiny_checkpoint, tmp_path).module.state_dict()
     assert all(torch.equal(again[name], doubled[name]) for name in doubled)
 
@@ -75,7 +77,7 @@ def test_one_damaged_byte_anywhere_is_found_warned_about_and_mended(thor_tiny_ch
     file.write_bytes(content)
     with caplog.at_level(logging.WARNING, LOGGER):
         assert same(start(thor_tiny_checkpoint, tmp_path).module, first.module)
-    assert f"{file} is damaged" in caplog.text
+    assert f"{file} cannot be used (another digest" in caplog.text
     assert kept(tmp_path) == [file]
     caplog.clear()
     start(thor_tiny_checkpoint, tmp_path)
@@ -89,7 +91,7 @@ def test_a_file_that_was_cut_or_grew_is_not_used(thor_tiny_checkpoint, tmp_path,
     file.write_bytes(spoil(file.read_bytes()))
     with caplog.at_level(logging.WARNING, LOGGER):
         assert same(start(thor_tiny_checkpoint, tmp_path).module, first.module)
-    assert "is damaged" in caplog.text
+    assert "cannot be used" in caplog.text
 
 
 def test_pages_that_changed_places_are_found(tmp_path):
@@ -116,12 +118,12 @@ def test_a_file_of_another_model_under_the_right_name_is_refused_as_the_source_w
     file.unlink()
     converted = Converted.of(first.module, sha256_of(thor_tiny_checkpoint), file.parent)
     state = first.module.state_dict()
-    converted.write({name: tensor for name, tensor in state.items() if name != "norm.bias"})
+    converted.write(Picked({name: tensor for name, tensor in state.items() if name != "norm.bias"}, None))
     with pytest.raises(WeightsMismatch, match="1 tensors missing"):
         start(thor_tiny_checkpoint, tmp_path)
     (file,) = kept(tmp_path)
     file.unlink()
-    converted.write(state | {"norm.bias": torch.full_like(state["norm.bias"], torch.nan)})
+    converted.write(Picked(state | {"norm.bias": torch.full_like(state["norm.bias"], torch.nan)}, None))
     with pytest.raises(WeightsCorrupt, match="not finite"):
         start(thor_tiny_checkpoint, tmp_path)
 
@@ -157,11 +159,11 @@ def test_what_dead_processes_left_half_written_is_never_read_and_swept(tmp_path)
         part.write_bytes(b"half")
     os.utime(old, (0, time.time() - ABANDONED_S - 60))
     assert converted.read() is None
-    converted.write(module.state_dict())
+    converted.write(Picked(module.state_dict(), "a note"))
     assert (young.exists(), old.exists()) == (True, False)
-    state = converted.read()
-    assert state is not None
-    assert all(torch.equal(state[name], tensor) for name, tensor in module.state_dict().items())
+    found = converted.read()
+    assert found is not None and found.note == "a note"
+    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in module.state_dict().items())
 
 
 def test_tensors_that_are_shared_out_of_one_block_are_kept_whole(tmp_path):
@@ -174,8 +176,10 @@ def test_tensors_that_are_shared_out_of_one_block_are_kept_whole(tmp_path):
 
     module = Split()
     converted = Converted.of(module, SHA, tmp_path)
-    converted.write(module.state_dict())
-    state: dict[str, Tensor] = converted.read() or {}
+    converted.write(Picked(module.state_dict(), None))
+    found = converted.read()
+    assert found is not None and found.note is None
+    state: dict[str, Tensor] = found.tensors
     assert torch.equal(state["left"], module.get_buffer("left"))
     load_strict(Split(), state, source="kept", copy=False)
 
@@ -209,7 +213,7 @@ def test_beside_a_hub_file_it_lies_where_the_hub_s_client_does_not_mind(thor_tin
     with HubServer({"FM4CS/tiny": {"main": {"model.pt": thor_tiny_checkpoint.read_bytes()}}}) as hub:
         found = locate(weights, ckpt=None, offline=False, cache_dir=tmp_path, endpoint=hub.endpoint)
     assert found.notes is not None
-    Converted.of(nn.Linear(1, 1), found.sha256, found.notes).write(nn.Linear(1, 1).state_dict())
+    Converted.of(nn.Linear(1, 1), found.sha256, found.notes).write(Picked(nn.Linear(1, 1).state_dict(), None))
     (file,) = kept(tmp_path)
     assert file.parent == tmp_path / "models--FM4CS--tiny" / ".rs_embed"
     report = scan_cache_dir(tmp_path)

@@ -1,5 +1,7 @@
 """Weights: found, fetched, checked, read and loaded, or refused with the reason."""
 
+import argparse
+import functools
 import hashlib
 import os
 import pickle
@@ -18,7 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rs_embed.embedders._hub import Retry
-from rs_embed.embedders._weights import WeightsFile, load_strict, locate, read_state_dict, strip_prefix
+from rs_embed.embedders._reading import read_state_dict
+from rs_embed.embedders._weights import WeightsFile, load_strict, locate
 from rs_embed.embedders.card import Weights
 from rs_embed.errors import (
     WeightsCorrupt,
@@ -402,8 +405,9 @@ def _write(path: Path, form: str) -> Path:
 @pytest.mark.parametrize("form", ["zip", "legacy", "nested", "safetensors"])
 def test_every_format_reads_back_whatever_the_file_is_called(tmp_path: Path, form: str) -> None:
     state = read_state_dict(_write(tmp_path / "model.bin", form))
-    assert state.keys() == STATE.keys()
-    assert all(torch.equal(state[name], STATE[name]) for name in STATE)
+    wrapper = "state_dict." if form == "nested" else ""
+    assert state.keys() == {wrapper + name for name in STATE}
+    assert all(torch.equal(state[wrapper + name], STATE[name]) for name in STATE)
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 376\n"
@@ -418,7 +422,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 37
         (POINTER, "git-LFS pointer"),
         (pickle.dumps([1, 2, 3], protocol=2), "Error"),
         (b"\x80\x02garbage", "Error"),
-        (b"PK\x03\x04 but no archive follows", "Error"),
+        (b"PK\x03\x04 but no archive follows", "not a zip file"),
         (b"\x10\0\0\0\0\0\0\0{ no header here", "Error"),
     ],
 )
@@ -445,7 +449,8 @@ def test_a_truncated_file_is_corrupt(tmp_path: Path, form: str, kept: float) -> 
     [
         ([torch.ones(1)], "list"),
         ({}, "dict"),
-        ({"state_dict": {}}, "dict"),
+        ({"state_dict": {}}, "'state_dict' (dict)"),
+        ({"optimizer": {"state": {0: {"exp_avg": torch.ones(1)}}}}, "'optimizer' (dict)"),
         ({"a": torch.ones(1), "lr": 0.1}, "'lr' (float)"),
         ({3: torch.ones(1)}, "3 (Tensor)"),
     ],
@@ -538,7 +543,7 @@ def test_a_mismatch_lists_what_is_missing_unexpected_and_of_another_shape() -> N
     message = str(caught.value)
     assert "1 tensors missing, 7 unexpected, 2 of another shape" in message
     assert "first.bias" in message and "head.4, ... and 2 more" in message and "head.5" not in message
-    assert "norm.weight [4], wanted [3]" in message and "[], wanted [] int64" in message
+    assert "norm.weight [4], expected [3]" in message and "[], expected [] int64" in message
     assert "ckpt:mine.pt" in message
 
 
@@ -565,21 +570,110 @@ def test_a_buffer_that_no_checkpoint_holds_is_refused_on_meta() -> None:
         load_strict(module, random_state(), source="test")
 
 
-def test_a_prefix_is_stripped_and_the_ignored_are_dropped() -> None:
-    one = torch.ones(1)
-    state = {"encoder.norm.weight": one, "encoder.pos_embed": one, "decoder_norm.weight": one}
-    assert set(strip_prefix(state, "encoder.", (r"pos_embed.*", r"decoder_.*"))) == {"norm.weight"}
+# --- Damage that no reader notices by itself ---------------------------------------------------------------
 
 
-def test_a_state_without_the_prefix_is_taken_as_stripped() -> None:
-    one = torch.ones(1)
-    state = {"norm.weight": one, "pos_embed": one}
-    assert set(strip_prefix(state, "encoder.", (r"pos_embed.*",))) == {"norm.weight"}
+def flip(path: Path, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
 
 
-def test_a_tensor_beside_the_prefix_never_takes_the_place_of_one_under_it() -> None:
-    ours, other = torch.ones(1), torch.zeros(1)
-    for state in ({"encoder.n": ours, "n": other}, {"n": other, "encoder.n": ours}):
-        stripped = strip_prefix(state, "encoder.", ())
-        assert stripped["n"] is ours
-        assert [name for name in stripped if name.startswith("n (not under 'encoder.')")]
+def test_no_flipped_bit_of_a_zip_gives_other_numbers(tmp_path: Path) -> None:
+    """Every 97th bit of the whole file: contents, names, offsets, sums."""
+    state = {"a.weight": torch.linspace(0, 1, 300), "b": torch.arange(40), "c.bias": torch.ones(1)}
+    whole, path = tmp_path / "whole.pt", tmp_path / "model.pt"
+    torch.save(state, whole)
+    silent, refused = 0, 0
+    for bit in range(0, 8 * whole.stat().st_size, 97):
+        path.write_bytes(whole.read_bytes())
+        flip(path, bit)
+        try:
+            found = read_state_dict(path)
+        except WeightsCorrupt:
+            refused += 1
+        else:  # of what nobody reads: padding, dates
+            silent += found.keys() != state.keys() or not all(torch.equal(found[name], state[name]) for name in state)
+    assert silent == 0
+    assert refused > 100
+
+
+def test_the_entry_that_was_damaged_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({"a.weight": torch.full((500,), 1.5)}, path)
+    flip(path, 8 * path.read_bytes().index(torch.full((50,), 1.5).numpy().tobytes()) + 3)
+    with pytest.raises(WeightsCorrupt, match="damaged: 'model/data/0' has another CRC-32") as caught:
+        read_state_dict(path)
+    assert "fetch the file again" in str(caught.value)
+
+
+def test_a_zip_that_was_saved_without_sums_is_taken_as_it_is(tmp_path: Path) -> None:
+    from torch.serialization import set_crc32_options
+
+    set_crc32_options(False)
+    try:
+        torch.save(STATE, tmp_path / "model.pt")
+    finally:
+        set_crc32_options(True)
+    assert read_state_dict(tmp_path / "model.pt").keys() == STATE.keys()
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
+@pytest.mark.parametrize("noted", [False, True])
+def test_a_hash_beside_the_file_holds_it_to_every_bit(tmp_path: Path, form: str, noted: bool) -> None:
+    path = _write(tmp_path / "model.bin", form)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    (tmp_path / "model.bin.sha256").write_text(f"{digest.upper()}  model.bin\n")
+
+    def find() -> WeightsFile:
+        cache = tmp_path / "cache" if noted else None
+        return locate(WEIGHTS, ckpt=path, offline=True, cache_dir=cache)
+
+    assert find().sha256 == digest
+    flip(path, 8 * path.stat().st_size - 9)
+    with pytest.raises(WeightsCorrupt, match=r"not the file that model\.bin\.sha256 describes") as caught:
+        find()
+    assert digest in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "model.bin", "f" * 63, "g" * 64])
+def test_a_hash_that_is_none_is_refused(tmp_path: Path, content: str) -> None:
+    path = _write(tmp_path / "model.bin", "zip")
+    (tmp_path / "model.bin.sha256").write_text(content)
+    with pytest.raises(WeightsCorrupt, match="begin with a sha256") as caught:
+        locate(WEIGHTS, ckpt=path, offline=True, cache_dir=None)
+    assert "sha256sum model.bin > model.bin.sha256" in str(caught.value)
+
+
+# --- Pickles that hold more than tensors -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
+        (argparse.Namespace(lr=0.1), "argparse.Namespace"),
+        (Path("logs"), "pathlib."),
+        (nn.Linear(1, 1), "torch.nn.modules.linear.Linear"),
+        (functools.partial(print), "functools.partial"),
+    ],
+)
+def test_a_file_with_python_objects_says_so_and_gives_no_advice_to_run_them(
+    tmp_path: Path, extra: object, named: str, zipped: bool
+) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({"model": STATE, "args": extra}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(WeightsCorrupt, match="it holds Python objects other than tensors: ") as caught:
+        read_state_dict(path)
+    message = str(caught.value)
+    assert named in message and "safetensors.torch.save_file" in message
+    assert "weights_only" not in message and "Re-running" not in message and "\x1b" not in message
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
+
+
+def test_a_pickle_that_is_damaged_is_not_called_unsafe(tmp_path: Path) -> None:
+    path = _write(tmp_path / "model.pt", "legacy")
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(WeightsCorrupt) as caught:
+        read_state_dict(path)
+    assert "Python objects" not in str(caught.value) and "weights_only" not in str(caught.value)

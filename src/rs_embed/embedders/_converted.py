@@ -11,22 +11,24 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import xxhash
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from rs_embed._redact import logger
 from rs_embed._room import require_room
+from rs_embed.embedders._layout import Picked
 
 log = logger(__name__)
 RULE = 1
 """Raised when a key filter comes to make other numbers of the same file."""
+NOTE = "note"
+"""In the file's own metadata: what is to be said of the source, which later starts do not read."""
 ABANDONED_S = 86_400
 """Age at which a half-written file is one of a process that died."""
 
@@ -45,27 +47,33 @@ class Converted:
         told = json.dumps([RULE, source_sha256, manifest])
         return cls(folder, hashlib.sha256(told.encode()).hexdigest()[:32])
 
-    def read(self) -> dict[str, Tensor] | None:
+    def read(self) -> Picked | None:
         """The tensors, mapped and not copied: the file is only ever replaced whole. `None`: not there, or damaged."""
         for path in self._found():
             try:
                 if digest_of(path) == path.name.split(".")[1]:
-                    return load_file(path)
-                found = "another digest than its name says"
+                    with safe_open(path, "pt") as opened:
+                        told = opened.metadata()
+                    if NOTE in told:
+                        return Picked(load_file(path), told[NOTE] or None)
+                    found = "an earlier version of rs_embed wrote it, without what there is to say of the source"
+                else:
+                    found = "another digest than its name says"
             except (OSError, ValueError, SafetensorError) as error:
                 found = f"{type(error).__name__}: {error}"
-            log.warning("%s is damaged (%s); converting the weights again", path, found)
+            log.warning("%s cannot be used (%s); converting the weights again", path, found)
             _remove(path)
         return None
 
-    def write(self, state: Mapping[str, Tensor]) -> None:
+    def write(self, picked: Picked) -> None:
         """Keep these tensors. A folder that cannot be written, or is full, is none: the load has succeeded already."""
         part = self.folder / f"{self.key}.{os.getpid()}.{time.monotonic_ns()}.part"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
-            require_room(self.folder, sum(tensor.nbytes for tensor in state.values()))
-            save_file({name: tensor.contiguous() for name, tensor in state.items()}, part, {"format": "pt"})
+            require_room(self.folder, sum(tensor.nbytes for tensor in picked.tensors.values()))
+            whole = {name: tensor.contiguous() for name, tensor in picked.tensors.items()}
+            save_file(whole, part, {NOTE: picked.note or ""})  # of two entries the order would be left to chance
             with part.open("rb") as written:
                 os.fsync(written.fileno())
             part.replace(self.folder / f"{self.key}.{digest_of(part)}.safetensors")

@@ -1,12 +1,14 @@
 """An encoder with its trained weights, or with random ones where they were asked for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from rs_embed.embedders._converted import Converted
-from rs_embed.embedders._weights import WeightsFile, is_pickled, load_strict, locate, read_state_dict
+from rs_embed.embedders._layout import Layout, Picked, pick
+from rs_embed.embedders._reading import is_pickled, read_state_dict
+from rs_embed.embedders._weights import WeightsFile, load_strict, locate
 from rs_embed.embedders.base import ModelRequest, Network
 from rs_embed.encoders.layers import Encoder
 from rs_embed.errors import ChoiceWarning, WeightsNotFound, warn
@@ -16,12 +18,8 @@ RANDOM_SEED = 0
 RANDOM_NOTE = "random weights: shapes only"
 
 
-KeyFilter = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-"""How the tensors of a family's published files become the encoder's."""
-
-
 def build_network(
-    make: Callable[[], Encoder], request: ModelRequest, settings: LibrarySettings, keys: KeyFilter
+    make: Callable[[], Encoder], request: ModelRequest, settings: LibrarySettings, layout: Layout
 ) -> Network:
     """The encoder with the weights that knobs and card name.
 
@@ -43,8 +41,8 @@ def build_network(
         module.eval().requires_grad_(False)
         return Network(module, f"random:{RANDOM_SEED}", RANDOM_NOTE, settings.kernels)
     file = locate(card.weights, ckpt=knobs.ckpt, offline=settings.offline, cache_dir=settings.cache_dir)
-    _load(module, file, keys, keep=settings.keep_converted)
-    return Network(module, file.id, kernels=settings.kernels)
+    note = _load(module, file, layout, keep=settings.keep_converted)
+    return Network(module, file.id, note, settings.kernels)
 
 
 def published_state(request: ModelRequest, settings: LibrarySettings) -> tuple[WeightsFile, dict[str, Tensor]] | None:
@@ -64,15 +62,27 @@ def published_state(request: ModelRequest, settings: LibrarySettings) -> tuple[W
     return file, read_state_dict(file.path)
 
 
-def _load(module: nn.Module, file: WeightsFile, keys: KeyFilter, *, keep: bool) -> None:
+def load_picked(module: nn.Module, file: WeightsFile, state: dict[str, Tensor], layout: Layout) -> str | None:
+    """Give a module its tensors out of those of a file; what there is to say of them.
+
+    Raises:
+        WeightsError: Corrupt, or those of another model.
+    """
+    picked = pick(state, list(module.state_dict()), layout, str(file.path))
+    load_strict(module, picked.tensors, source=str(file.path))
+    return picked.note
+
+
+def _load(module: nn.Module, file: WeightsFile, layout: Layout, *, keep: bool) -> str | None:
     """From the converted tensors of an earlier start, else from the file itself, which is then converted."""
     converted = None
     if keep and file.notes is not None and is_pickled(file.path):
         converted = Converted.of(module, file.sha256, file.notes)
-    state = None if converted is None else converted.read()
-    if state is not None:
-        load_strict(module, state, source=f"{file.path}, converted", copy=False)
-        return
-    load_strict(module, keys(read_state_dict(file.path)), source=str(file.path))
+    kept = None if converted is None else converted.read()
+    if kept is not None:
+        load_strict(module, kept.tensors, source=f"{file.path}, converted", copy=False)
+        return kept.note
+    note = load_picked(module, file, read_state_dict(file.path), layout)
     if converted is not None:
-        converted.write(module.state_dict())
+        converted.write(Picked(module.state_dict(), note))
+    return note

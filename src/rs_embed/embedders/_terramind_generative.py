@@ -20,8 +20,10 @@ from torch import Tensor, nn
 
 from rs_embed._optional import require
 from rs_embed._terratorch import leaving_no_trace, load_terratorch
-from rs_embed.embedders._networks import RANDOM_NOTE, RANDOM_SEED
-from rs_embed.embedders._weights import load_strict, locate, read_state_dict
+from rs_embed.embedders._layout import Layout, find_roots
+from rs_embed.embedders._networks import RANDOM_NOTE, RANDOM_SEED, load_picked
+from rs_embed.embedders._reading import read_state_dict
+from rs_embed.embedders._weights import locate
 from rs_embed.embedders.base import ModelRequest, Network
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.cards.terramind_tokens import DECODER_DEPTHS, PATCH_PX, TOKENS, TokenFacts
@@ -194,10 +196,16 @@ def require_all_bands(request: ModelRequest, what: str) -> None:
             )
 
 
-def pick_state(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """What `module` wants of a published file; tables and zero biases that it computes itself need not be there."""
+def pick_state(state: Mapping[str, Tensor], module: nn.Module, source: str) -> dict[str, Tensor]:
+    """What `module` wants of a published file; tables and zero biases that it computes itself need not be there.
+
+    Raises:
+        WeightsMismatch: The file has two tensors for one name.
+    """
     wanted, computed = module.state_dict(), dict(module.named_buffers())
-    return {name: state.get(name, wanted[name]) for name in wanted if name in state or name in computed}
+    root = find_roots(state, wanted, source)[0]
+    found = {name: state[root + name] for name in wanted if root + name in state}
+    return {name: found.get(name, wanted[name]) for name in wanted if name in found or name in computed}
 
 
 def random_values(module: nn.Module) -> None:
@@ -295,5 +303,5 @@ def load_tokenizer(facts: TokenFacts, *, ckpt: Path | None, pretrained: bool, de
     if not pretrained:
         random_values(module)
         return Tokenizer(facts, Network(module.to(device), f"random:{RANDOM_SEED}", RANDOM_NOTE))
-    load_strict(module, state, source=str(file.path))
+    load_picked(module, file, state, Layout())
     return Tokenizer(facts, Network(module.to(device), file.id))

@@ -90,7 +90,7 @@ class Network:
     weights_id: str
     """Identity of the numbers: hub or file with sha256, `random:<seed>`, `bundled:...`, `precomputed:...`."""
     note: str | None = None
-    """A warning that must travel with every embedding it makes."""
+    """For the metadata: that weights are random, or what their file holds beside them and in which precision."""
     kernels: Kernels = "auto"
     """Whose matrix products it computes with, as `RS_EMBED_KERNELS` said when it was loaded."""
     compiled: bool = False

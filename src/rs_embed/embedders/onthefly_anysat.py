@@ -15,6 +15,7 @@ from rs_embed.chip import Chip
 from rs_embed.embedders._device import placed
 from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows, frame_chip, stitch
 from rs_embed.embedders._hashes import sha256_of
+from rs_embed.embedders._layout import Layout
 from rs_embed.embedders._networks import build_network
 from rs_embed.embedders._normalize import Scaling, to_frames, unscaled, z_score
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
@@ -47,7 +48,7 @@ class AnySatEmbedder(Embedder):
         def make() -> AnySatEncoder:
             return AnySatEncoder(dim=arch["dim"], depth=arch["depth"], heads=arch["heads"])
 
-        return build_network(make, request, settings, dict)
+        return build_network(make, request, settings, Layout())
 
     @property
     def _knobs(self) -> AnySatKnobs:

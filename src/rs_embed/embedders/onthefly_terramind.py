@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from rs_embed.chip import Chip
 from rs_embed.embedders._coordinates import Coordinates, check_tokenizer, load_coordinates
 from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows
+from rs_embed.embedders._layout import Layout
 from rs_embed.embedders._networks import build_network
 from rs_embed.embedders._normalize import Scaling, to_image, unscaled, z_score
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
@@ -24,11 +25,14 @@ from rs_embed.embedders.onthefly_terramind_tim import (
     sampling_of,
     thinking_facts,
 )
-from rs_embed.encoders.terramind import TerraMindEncoder, filter_state
+from rs_embed.encoders.terramind import EMBEDDINGS, TerraMindEncoder, complete_state
 from rs_embed.encoders.tokens import Tokens
 from rs_embed.errors import SpecError
 from rs_embed.settings import LibrarySettings
 from rs_embed.specs import OutputSpec, SensorSpec
+
+LAYOUT = Layout(containers=EMBEDDINGS, foreign=("register_tokens",))
+"""The authors' class has register tokens behind a switch; the published sizes have none."""
 
 
 @final
@@ -48,10 +52,10 @@ class TerraMindEmbedder(Embedder):
             family="A" if arch["gated"] else "B",
             modalities=names,
         )
-        keys = partial(filter_state, modalities=names)
+        layout = replace(LAYOUT, complete=partial(complete_state, modalities=names))
         if imagined:
-            return build_thinking(make, request, settings, keys)
-        return build_network(make, request, settings, keys)
+            return build_thinking(make, request, settings, layout)
+        return build_network(make, request, settings, layout)
 
     @cached_property
     def network(self) -> Network:

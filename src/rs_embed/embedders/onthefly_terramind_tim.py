@@ -11,7 +11,8 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor, nn
 
-from rs_embed.embedders._networks import RANDOM_NOTE, RANDOM_SEED, KeyFilter, published_state
+from rs_embed.embedders._layout import Layout
+from rs_embed.embedders._networks import RANDOM_NOTE, RANDOM_SEED, load_picked, published_state
 from rs_embed.embedders._terramind_generative import (
     Imagination,
     Sampling,
@@ -94,7 +95,7 @@ def check_thinking(request: ModelRequest) -> None:
 
 
 def build_thinking(
-    make: Callable[[], Encoder], request: ModelRequest, settings: LibrarySettings, keys: KeyFilter
+    make: Callable[[], Encoder], request: ModelRequest, settings: LibrarySettings, layout: Layout
 ) -> Network:
     """Encoder and imagination with the weights that knobs and card name; see `build_network`.
 
@@ -119,6 +120,6 @@ def build_thinking(
         encoder.eval().requires_grad_(False)
         return Network(module, f"random:{RANDOM_SEED}", RANDOM_NOTE, settings.kernels)
     file, state = found
-    load_strict(encoder, keys(state), source=str(file.path))
-    load_strict(imagination.model, pick_state(state, imagination.model), source=str(file.path))
-    return Network(module.requires_grad_(False).eval(), file.id, kernels=settings.kernels)
+    note = load_picked(encoder, file, state, layout)
+    load_strict(imagination.model, pick_state(state, imagination.model, str(file.path)), source=str(file.path))
+    return Network(module.requires_grad_(False).eval(), file.id, note, settings.kernels)

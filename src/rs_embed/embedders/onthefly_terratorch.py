@@ -16,10 +16,10 @@ from rs_embed._terratorch import leaving_no_trace, load_terratorch
 from rs_embed.chip import Chip
 from rs_embed.embedders._coordinates import centre_of
 from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows
-from rs_embed.embedders._networks import RANDOM_NOTE, RANDOM_SEED, published_state
+from rs_embed.embedders._layout import Layout
+from rs_embed.embedders._networks import RANDOM_NOTE, RANDOM_SEED, load_picked, published_state
 from rs_embed.embedders._normalize import Scaling, limited, to_image, unscaled, z_score
 from rs_embed.embedders._terramind_generative import own_random_numbers
-from rs_embed.embedders._weights import load_strict, strip_prefix
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
 from rs_embed.embedders.card import Modality
 from rs_embed.embedders.cards.terratorch import (
@@ -55,8 +55,7 @@ class TerraTorchEmbedder(Embedder):
         if found is None:
             return Network(module, f"random:{RANDOM_SEED}", RANDOM_NOTE)
         file, state = found
-        load_strict(module, _renamed(state, card.backbone, module), source=str(file.path))
-        return Network(module, file.id)
+        return Network(module, file.id, load_picked(module, file, state, _layout(card.backbone, module)))
 
     @property
     def _backbone(self) -> Backbone:
@@ -163,15 +162,14 @@ def make_module(card: TerraTorchCard) -> nn.Module:
     return module.requires_grad_(False).eval()
 
 
-def _renamed(state: Mapping[str, Tensor], backbone: Backbone, module: nn.Module) -> dict[str, Tensor]:
-    """Tensors of the published file under the module's names, and those that the module brings itself."""
+def _layout(backbone: Backbone, module: nn.Module) -> Layout:
+    """How the tensors of the published file become the module's; some it brings itself."""
     own = {
         name: tensor
         for name, tensor in module.state_dict().items()
         if any(re.fullmatch(pattern, name) for pattern in backbone.own)
     }
-    stripped = strip_prefix(state, backbone.strip, backbone.ignored)
-    return own | {backbone.prepend + name: tensor for name, tensor in stripped.items()}
+    return Layout(within=backbone.prepend, complete=lambda tensors: tensors | own)
 
 
 def _year_day(when: datetime) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Literal, cast, final
 
 import torch
@@ -10,9 +10,9 @@ from pydantic import JsonValue
 
 from rs_embed.chip import Chip
 from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows
+from rs_embed.embedders._layout import Layout
 from rs_embed.embedders._networks import build_network
 from rs_embed.embedders._normalize import Scaling, to_image, unit_scale, unscaled, z_score
-from rs_embed.embedders._weights import strip_prefix
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
 from rs_embed.embedders.card import Modality
 from rs_embed.embedders.cards.thor import ThorKnobs
@@ -26,10 +26,9 @@ from rs_embed.specs import OutputSpec, SensorSpec
 
 CLAMP_SIGMA = 5.0
 """Pre-training clamped standardised pixels to this range. Source: FM4CS/THOR, thor/data/thor_dataset_base.py."""
-
-IGNORED = (r"decoder_.*", r"decode_.*", r"ref_pos_embed.*", r"pos_embed.*")
-KEYS = partial(strip_prefix, prefix="encoder.", ignored=IGNORED)
-"""The published files hold the decoder of the pre-training too. Source: FM4CS/thor_terratorch_ext, thor_vit.py."""
+LAYOUT = Layout(foreign=("prod_embed", "cls_token"))
+"""The authors' class has embeddings of products and a class token behind switches; the published sizes have neither.
+Their training keeps its decoder and heads in the same module. Source: FM4CS/THOR, thor_vit.py and thor_mae.py."""
 
 
 @final
@@ -39,7 +38,7 @@ class ThorEmbedder(Embedder):
     @staticmethod
     def build(request: ModelRequest, settings: LibrarySettings) -> Network:
         """The encoder with the checkpoint of the card, or with random weights where asked for."""
-        return build_network(lambda: ThorEncoder(**request.card.arch), request, settings, KEYS)
+        return build_network(lambda: ThorEncoder(**request.card.arch), request, settings, LAYOUT)
 
     @property
     def _knobs(self) -> ThorKnobs:

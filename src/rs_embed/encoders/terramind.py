@@ -34,8 +34,8 @@ TRAINED_PX = 224
 Family = Literal["A", "B"]
 """A (base, large): gated MLP, no bias anywhere. B (tiny, small): plain MLP, biases."""
 
-_UNUSED = re.compile(r"decoder(_\w+)?\.|mask_token$|missing_mod_token$")
-"""What embeddings do not need; the last is what TerraTorch puts in for absent modalities, untrained."""
+EMBEDDINGS = ("encoder_embeddings",)
+"""Where each member belongs to one modality; files hold those of all."""
 
 _NORM_WEIGHT = re.compile(r"(encoder\.\d+\.norm[12]|encoder_norm)\.weight")
 
@@ -193,13 +193,13 @@ class TerraMindEncoder(Encoder):
             table.copy_(position_table(name, dim=table.shape[2], side=self._side))
 
 
-def filter_state(
+def complete_state(
     state: Mapping[str, Tensor], modalities: Sequence[str] = V1_MODALITIES, image_px: int = TRAINED_PX
 ) -> dict[str, Tensor]:
-    """Give the tensors of a published file as an encoder of these arguments loads them strictly.
+    """Give the encoder's tensors out of a published file as an encoder of these arguments loads them strictly.
 
-    Left out are decoder, mask tokens and the embeddings of other modalities. Zero biases and position tables are
-    added where the file has none; a table made for another image size is replaced, as upstream does.
+    Zero biases and position tables are added where the file has none; a table made for another image size is
+    replaced, as upstream does.
 
     Args:
         state: Tensors by name.
@@ -209,8 +209,7 @@ def filter_state(
     Raises:
         WeightsMismatch: The bias of a LayerNorm is not zero.
     """
-    keys = [MODALITIES[name].key for name in modalities]
-    kept = {name: tensor for name, tensor in state.items() if _is_used(name, keys)}
+    kept = dict(state)
     for name in [name for name in kept if _NORM_WEIGHT.fullmatch(name)]:
         bias = kept.setdefault(f"{name.removesuffix('weight')}bias", torch.zeros_like(kept[name]))
         if bias.any():
@@ -227,12 +226,6 @@ def filter_state(
             if stored is None or stored.shape != table.shape:
                 kept[f"{prefix}pos_emb"] = table
     return kept
-
-
-def _is_used(name: str, keys: Sequence[str]) -> bool:
-    if name.startswith("encoder_embeddings."):
-        return name.split(".")[1] in keys
-    return not _UNUSED.match(name)
 
 
 def _resolve(layers: Sequence[int], depth: int) -> list[int]:

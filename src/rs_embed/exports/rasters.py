@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rs_embed.errors import SpecError
 from rs_embed.places import Places, read_places
-from rs_embed.places.columns import Strings
+from rs_embed.places.strings import Strings
 from rs_embed.specs import BBox, TemporalSpec
 
 

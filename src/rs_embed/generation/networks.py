@@ -121,6 +121,6 @@ def load_sampler(request: ModelRequest, outputs: Sequence[TokenModality], device
         random_values(module)
         return Network(module.to(device), f"random:{RANDOM_SEED}", RANDOM_NOTE)
     file, state = found
-    load_strict(module.model, pick_state(state, module.model), source=str(file.path))
+    load_strict(module.model, pick_state(state, module.model, str(file.path)), source=str(file.path))
     module.requires_grad_(False).eval()
     return Network(module.to(device), file.id)

@@ -202,11 +202,16 @@ def fingerprint(job: Job, item: Item) -> str:
         **facts,
         "version": FINGERPRINT_VERSION,
         "inputs": [[name, sensor] for name, sensor in facts["inputs"].items()],  # their order counts
-        "spatial": None if spatial is None else [type(spatial).__name__, asdict(spatial)],
+        "spatial": None if spatial is None else [type(spatial).__name__, _place(spatial)],
         "temporal": None if window is None else asdict(window),
     }
     text = json.dumps(whole, sort_keys=True, separators=(",", ":"), default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _place(spatial: SpatialSpec) -> dict[str, object]:
+    """What a place is made of; a polygon of one part has the same fingerprint as before there were others."""
+    return {name: value for name, value in asdict(spatial).items() if value != ()}
 
 
 def _plain(value: object) -> object:

@@ -14,6 +14,7 @@ from odc.geo.geobox import GeoBox
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from rs_embed._polygon import Ring
 from rs_embed.chip import Chip
 from rs_embed.embedders._framing import Frame, kept_shape, kept_tokens, stitch
 from rs_embed.embedders._vit_mae_utils import pool, pool_blocks
@@ -177,9 +178,12 @@ def touches(region: Region, geobox: GeoBox) -> NDArray[np.bool_]:
     """`[H, W]`: cells, or pixels, that the polygon touches."""
     from rasterio.features import geometry_mask  # only regions need rasterio here
 
-    rings = [np.stack(project(*densified(ring), region.crs, str(geobox.crs)), axis=1) for ring in region.polygon]
-    polygon = {"type": "Polygon", "coordinates": [ring.tolist() for ring in rings]}
-    mask: NDArray[np.bool_] = geometry_mask([polygon], geobox.shape, geobox.affine, all_touched=True, invert=True)
+    def projected(ring: Ring) -> list[list[float]]:
+        corners: list[list[float]] = np.stack(project(*densified(ring), region.crs, str(geobox.crs)), axis=1).tolist()
+        return corners
+
+    polygons = [{"type": "Polygon", "coordinates": [projected(ring) for ring in part]} for part in region.parts]
+    mask: NDArray[np.bool_] = geometry_mask(polygons, geobox.shape, geobox.affine, all_touched=True, invert=True)
     return mask
 
 

@@ -1,16 +1,18 @@
 """Columns of a table of places, checked all rows at once; what is wrong with a row names the row and its id."""
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rs_embed._checks import require_number
+from rs_embed._checks import require_number, short
 from rs_embed.errors import SpecError
 from rs_embed.geo import project
-from rs_embed.places.columns import Strings
+from rs_embed.places.kept import require_unicode
 from rs_embed.places.problems import SHOWN, PlaceProblems, cell, numbers
+from rs_embed.places.strings import Strings
 from rs_embed.specs import MAX_BUFFER_M
 
 if TYPE_CHECKING:
@@ -26,10 +28,12 @@ def read_ids(column: "pd.Series") -> list[str]:
     Raises:
         SpecError: One is missing, or given to several rows.
     """
-    empty = np.flatnonzero((column.isna() | (column.astype(str).str.strip() == "")).to_numpy(bool))
+    values, gone = column.to_numpy(object), column.isna().to_numpy(bool)
+    require_unicode("ids", ["" if none else str(value) for value, none in zip(values, gone, strict=True)])
+    empty = np.flatnonzero(gone | (column.astype(str).str.strip() == "").to_numpy(bool))
     if len(empty):
         raise SpecError(
-            f"Wanted an id in every row, found {len(empty)} without one.",
+            f"Expected an id in every row, got {len(empty)} without one.",
             rows=", ".join(map(str, empty[:SHOWN])),
             fix="fill them in, or number the rows instead: id=False",
         )
@@ -38,12 +42,23 @@ def read_ids(column: "pd.Series") -> list[str]:
     if len(repeated):
         at = {name: np.flatnonzero((texts == name).to_numpy(bool)) for name in repeated.unique()[:SHOWN]}
         raise SpecError(
-            f"Wanted every id once, found {repeated.nunique()} of them more than once.",
-            ids="\n".join(f"{name!r} in rows {', '.join(map(str, rows[:SHOWN]))}" for name, rows in at.items()),
+            f"Expected every id once, got {repeated.nunique()} of them more than once.",
+            ids="\n".join(f"{short(name)} in rows {', '.join(map(str, rows[:SHOWN]))}" for name, rows in at.items()),
             fix="make them unique, or number the rows instead: id=False",
         )
     found: list[str] = texts.to_numpy(object).tolist()
+    long = [row for row, text in enumerate(found) if len(text) > MAX_ID_CHARS or "\0" in text]
+    if long:
+        raise SpecError(
+            f"Expected ids of up to {MAX_ID_CHARS:,} characters without NUL, got {len(long)} others.",
+            rows=", ".join(map(str, long[:SHOWN])),
+            fix="is it the right column? id=<another>, or number the rows instead: id=False",
+        )
     return found
+
+
+MAX_ID_CHARS = 1000
+"""An id stands in messages, tables and names of files; what is longer is no name, but content."""
 
 
 def read_buffer(
@@ -52,16 +67,16 @@ def read_buffer(
     """Half of the side of each square, metres; NaN where it is not said."""
     if column is None:
         if buffer_m is not None and not 0 < require_number("buffer_m", buffer_m, -math.inf, math.inf) <= MAX_BUFFER_M:
-            raise SpecError(f"Wanted buffer_m above 0 and up to {MAX_BUFFER_M:g}, found {buffer_m!r}.", fix="metres")
+            raise SpecError(f"Expected buffer_m above 0 and up to {MAX_BUFFER_M:g}, got {buffer_m!r}.", fix="metres")
         return np.full(count, np.nan if buffer_m is None else buffer_m, np.float64)
     if buffer_m is not None:
         raise SpecError(
-            f"Wanted buffer_m once, found the argument and the column {str(column.name)!r}.", fix="leave out one"
+            f"Expected buffer_m once, got the argument and the column {str(column.name)!r}.", fix="leave out one"
         )
     sides = numbers(column)
     problems.add(
         ~((sides > 0) & (sides <= MAX_BUFFER_M)) & ~column.isna().to_numpy(bool),
-        lambda row: f"Wanted buffer_m above 0 and up to {MAX_BUFFER_M:g}, found {cell(column, row)}",
+        lambda row: f"Expected buffer_m above 0 and up to {MAX_BUFFER_M:g}, got {cell(column, row)}",
     )
     return sides
 
@@ -72,24 +87,30 @@ def read_points(
     """Longitudes and latitudes of points."""
     xs, ys = numbers(lon), numbers(lat)
     missing = np.isnan(xs) | np.isnan(ys)
-    problems.add(missing, lambda row: f"Wanted two numbers, found {cell(lon, row)} and {cell(lat, row)}")
+    problems.add(missing, lambda row: _no_numbers(cell(lon, row), cell(lat, row)))
     if crs is None and (np.abs(xs[~missing]) > 360).sum() > len(xs) / 2:
         raise SpecError(
-            f"Wanted longitudes and latitudes, found numbers such as {xs[~missing][0]:g} and {ys[~missing][0]:g}.",
+            f"Expected longitudes and latitudes, got numbers such as {xs[~missing][0]:g} and {ys[~missing][0]:g}.",
             fix='they look like metres: say of which crs, as in crs="EPSG:32633"',
         )
-    points = _degrees(xs, ys, _short_crs(crs or _WGS84), missing, problems)
+    points = _degrees(xs, ys, _short_crs(_WGS84 if crs is None else crs), missing, problems)
     _check_buffers(sides, np.ones(len(xs), bool), problems)
     return points
+
+
+def _no_numbers(lon: str, lat: str) -> str:
+    comma = re.fullmatch(r"'[+-]?\d+,\d+'", lon) or re.fullmatch(r"'[+-]?\d+,\d+'", lat)
+    hint = "; for decimal commas: pandas.read_csv(path, sep=';', decimal=',')" if comma else ""
+    return f"Expected two numbers, got {lon} and {lat}{hint}"
 
 
 def _check_buffers(sides: NDArray[np.float64], points: NDArray[np.bool_], problems: PlaceProblems) -> None:
     if points.any() and np.isnan(sides[points]).all():
         raise SpecError(
-            "Wanted a buffer around each point, found none.",
+            "Expected a buffer around each point, got none.",
             fix="buffer_m=<half of the side of the square, metres>, or a column of that name",
         )
-    problems.add(points & np.isnan(sides), lambda row: "Wanted a buffer_m around the point, found none")
+    problems.add(points & np.isnan(sides), lambda row: "Expected a buffer_m around the point, got none")
 
 
 def _degrees(
@@ -102,7 +123,7 @@ def _degrees(
     problems.add(
         outside,
         lambda row: (
-            f"Wanted lon between -180 and 180 and lat between -90 and 90, found {xs[row]:g} and {ys[row]:g}"
+            f"Expected lon between -180 and 180 and lat between -90 and 90, got {xs[row]:g} and {ys[row]:g}"
             + (f" of {crs}" if crs != _WGS84 else hint)
         ),
     )
@@ -118,14 +139,14 @@ def read_outlines(
     shapes, crs = _shapes(column, problems), _crs_text(column, crs)
     kinds = shapely.get_type_id(shapes)
     empty = (kinds == -1) | shapely.is_empty(shapes)
-    problems.add(empty, lambda row: f"Wanted a geometry, found {'none' if kinds[row] == -1 else 'an empty one'}")
+    problems.add(empty, lambda row: f"Expected a geometry, got {'none' if kinds[row] == -1 else 'an empty one'}")
     lone = (kinds == _MULTIPOLYGON) & (shapely.get_num_geometries(shapes) == 1)
     shapes[lone] = shapely.get_geometry(shapes[lone], 0)
-    is_polygon, is_point = (kinds == _POLYGON) | lone, kinds == _POINT
+    is_polygon, is_point = (kinds == _POLYGON) | (kinds == _MULTIPOLYGON), kinds == _POINT
     problems.add(
         ~(is_polygon | is_point),
         lambda row: (
-            f"Wanted a point or a polygon, found a {shapes[row].geom_type}"
+            f"Expected a point or a polygon, got a {shapes[row].geom_type}"
             + (f" of {len(shapes[row].geoms)} parts (table.explode() makes rows of them)" if kinds[row] > 3 else "")
         ),
     )
@@ -162,12 +183,12 @@ def _check_polygons(
     problems.add(
         polygons & ~inside,
         lambda row: (
-            f"Wanted a polygon on the Earth in {crs}, found one from {left[row]:g} {bottom[row]:g} "
+            f"Expected a polygon on the Earth in {crs}, got one from {left[row]:g} {bottom[row]:g} "
             f"to {right[row]:g} {top[row]:g}"
         ),
     )
     flat = shapely.area(shapes) == 0
-    problems.add(polygons & flat, lambda row: "Wanted a polygon with an area, found none")
+    problems.add(polygons & flat, lambda row: "Expected a polygon with an area, got none")
 
 
 def _shapes(column: "pd.Series", problems: PlaceProblems) -> NDArray[np.object_]:
@@ -181,7 +202,7 @@ def _shapes(column: "pd.Series", problems: PlaceProblems) -> NDArray[np.object_]
         shapes: NDArray[np.object_] = read(values, on_invalid="ignore")
         problems.add(
             shapely.is_missing(shapes) & (values != None),  # noqa: E711  (element by element)
-            lambda row: f"Wanted a geometry, found {values[row][:60]!r}",
+            lambda row: f"Expected a geometry, got {values[row][:60]!r}",
         )
         return shapes
     return values
@@ -193,10 +214,10 @@ def _crs_text(column: "pd.Series", crs: str | None) -> str:
 
     own = column.array.crs if column.dtype.name == "geometry" else None
     if own is not None and crs is not None and CRS(own) != CRS(crs):
-        raise SpecError(f"Wanted one CRS, found {own.to_string()} in the table and crs={crs!r}.", fix="leave out crs")
+        raise SpecError(f"Expected one CRS, got {own.to_string()} in the table and crs={crs!r}.", fix="leave out crs")
     if own is None and crs is None and column.dtype.name == "geometry":
-        raise SpecError("Wanted a CRS, found geometries without one.", fix='say it: crs="EPSG:4326", for example')
-    return _short_crs(own if own is not None else crs or _WGS84)
+        raise SpecError("Expected a CRS, got geometries without one.", fix='say it: crs="EPSG:4326", for example')
+    return _short_crs(own if own is not None else _WGS84 if crs is None else crs)
 
 
 def _short_crs(crs: object) -> str:
@@ -204,9 +225,11 @@ def _short_crs(crs: object) -> str:
     from pyproj.exceptions import CRSError
 
     try:
-        known = CRS(crs)
-    except CRSError as error:
-        raise SpecError(f"Wanted a CRS that pyproj knows, found {crs!r}.", fix='for example "EPSG:32633"') from error
+        cut = isinstance(crs, str) and "\0" in crs  # pyproj reads no further
+        known = CRS("" if cut else crs)
+    except (CRSError, ValueError, TypeError) as error:
+        fix = f'for example "EPSG:{crs}"' if isinstance(crs, int) else 'for example "EPSG:32633"'
+        raise SpecError(f"Expected a CRS that pyproj knows, got {short(crs)}.", fix=fix) from error
     if known.equals(CRS(_WGS84), ignore_axis_order=True):
         return _WGS84
     epsg = known.to_epsg()

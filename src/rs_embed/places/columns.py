@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 from zipfile import BadZipFile
@@ -13,38 +14,11 @@ from numpy.typing import NDArray
 
 from rs_embed.errors import StorageError
 from rs_embed.geo import outline, project
+from rs_embed.places.kept import Kept, KeptRow, of_arrays
+from rs_embed.places.strings import Strings
 from rs_embed.specs import BBox, PointBuffer, Region, SpatialSpec, TemporalSpec
 
 Days = NDArray[np.datetime64]
-
-
-@dataclass(frozen=True, eq=False)
-class Strings:
-    """A column of text as one buffer: neither an object a row, nor the width of the longest."""
-
-    data: NDArray[np.uint8]
-    """UTF-8 of all rows, one after the other."""
-    offsets: NDArray[np.int64]
-    """Where each row starts, and where the last one ends: `[N + 1]`."""
-
-    @classmethod
-    def of(cls, texts: Sequence[str]) -> Self:
-        """A column of these texts."""
-        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
-        offsets = np.zeros(len(encoded) + 1, np.int64)
-        np.cumsum([len(one) for one in encoded], out=offsets[1:])
-        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, index: int) -> str:
-        start, end = self.offsets[index], self.offsets[index + 1]
-        return self.data[start:end].tobytes().decode("utf-8", "surrogatepass")
-
-    def take(self, indices: NDArray[np.int64]) -> "Strings":
-        """These rows, in this order."""
-        return Strings.of([self[index] for index in indices.tolist()])
 
 
 @dataclass(frozen=True)
@@ -56,6 +30,8 @@ class Place:
     id: str
     spatial: SpatialSpec
     window: TemporalSpec | None
+    kept: KeptRow = field(default_factory=KeptRow)
+    """What else stands in the row: column -> value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,13 +52,25 @@ class Places:
     """First day; NaT where no days are asked for."""
     end: Days
     """The day after the last."""
+    kept: Mapping[str, Kept] = field(default_factory=dict)
+    """Other columns of the table, by name."""
+    taken: Mapping[str, str] = field(default_factory=dict)
+    """Which column of the table holds what: "id", "lon", ..."""
+
+    def __repr__(self) -> str:
+        taken = [f"{what} from {name!r}" for what, name in self.taken.items()]
+        if self.ids is None:
+            taken.append("ids are row numbers")
+        kept = [f"kept: {', '.join(self.kept)}"] if self.kept else []
+        return f"Places({'; '.join([f'{len(self):,} rows', *taken, *kept])})"
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Place:
         row = int(self.rows[index])
-        return Place(row, str(row) if self.ids is None else self.ids[index], self._spatial(index), self._window(index))
+        name = str(row) if self.ids is None else self.ids[index]
+        return Place(row, name, self._spatial(index), self._window(index), KeptRow(self.kept, index))
 
     def __iter__(self) -> Iterator[Place]:
         return (self[index] for index in range(len(self)))
@@ -110,6 +98,8 @@ class Places:
             None if self.outlines is None else self.outlines.take(at),
             self.start[at],
             self.end[at],
+            {name: column.take(at) for name, column in self.kept.items()},
+            self.taken,
         )
 
     def centres(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -120,7 +110,7 @@ class Places:
         return lon, lat
 
     def digest(self) -> str:
-        """sha256 of the content: ids, places and days of every row, in order."""
+        """sha256 of the content: ids, places, days and kept columns of every row, in order."""
         total = hashlib.sha256(f"places 1, {len(self)} rows, ids {self.ids is not None}".encode())
         for name, column in self._columns().items():
             total.update(f"{name} {column.dtype} {column.shape}".encode())
@@ -134,6 +124,11 @@ class Places:
         for name, texts in (("ids", self.ids), ("outlines", self.outlines)):
             if texts is not None:
                 columns |= {name: texts.data, f"{name}_offsets": texts.offsets}
+        if self.kept:
+            told = json.dumps([[name, column.kind] for name, column in self.kept.items()]).encode()
+            columns[_KEPT] = np.frombuffer(told, np.uint8)
+        for number, column in enumerate(self.kept.values()):
+            columns |= {f"{_KEPT}_{number}{part}": array for part, array in column.arrays().items()}
         return columns
 
     def save(self, path: Path) -> None:
@@ -149,7 +144,10 @@ class Places:
             StorageError: It is not such a file.
         """
         try:
-            with np.load(path, allow_pickle=False) as columns:
+            with (
+                path.open("rb") as file,
+                np.load(file, allow_pickle=False) as columns,
+            ):
                 found = dict(columns)
             ids, outlines = (
                 Strings(found[name], found[f"{name}_offsets"]) if name in found else None
@@ -157,12 +155,29 @@ class Places:
             )
             rows, lon, lat, buffer_m = (found[name] for name in ("rows", "lon", "lat", "buffer_m"))
             start, end = (found[name].astype("datetime64[D]") for name in ("start", "end"))
-        except (OSError, EOFError, BadZipFile, KeyError, ValueError) as error:
+            kept = _kept(found)
+        except _UNREADABLE as error:
             raise StorageError(
-                f"Wanted the places of a run at {str(path)!r}, found: {type(error).__name__}: {error}.",
-                fix="export to a new folder",
+                f"Expected the places of a run at {str(path)!r}, got: {type(error).__name__}: {error}.",
+                fix="make the same call of export_embeddings again, with the table: it writes this file again",
             ) from error
-        return cls(rows, ids, lon, lat, buffer_m, outlines, start, end)
+        return cls(rows, ids, lon, lat, buffer_m, outlines, start, end, kept)
+
+
+_KEPT = "kept"
+_UNREADABLE = (OSError, EOFError, BadZipFile, zlib.error, KeyError, ValueError, TypeError, NotImplementedError)
+"""What numpy, zlib and json raise for a file that is not ours or is damaged."""
+
+
+def _kept(found: Mapping[str, NDArray[np.generic]]) -> dict[str, Kept]:
+    """The kept columns of a file; it has none where it is of an earlier version."""
+    told = json.loads(found[_KEPT].tobytes()) if _KEPT in found else []
+    columns = {}
+    for number, (name, kind) in enumerate(told):
+        start = f"{_KEPT}_{number}"
+        parts = ("", "_offsets", "_missing")
+        columns[name] = of_arrays(kind, {part: found[start + part] for part in parts if start + part in found})
+    return columns
 
 
 def outline_text(spatial: BBox | Region) -> str:
@@ -170,6 +185,8 @@ def outline_text(spatial: BBox | Region) -> str:
     if isinstance(spatial, BBox):
         corners = [spatial.minlon, spatial.minlat, spatial.maxlon, spatial.maxlat]
         return f"{spatial.crs};{json.dumps(corners)}"
+    if spatial.others:
+        return f"{spatial.crs};{json.dumps({'type': 'MultiPolygon', 'coordinates': spatial.parts})}"
     return f"{spatial.crs};{json.dumps({'type': 'Polygon', 'coordinates': spatial.polygon})}"
 
 

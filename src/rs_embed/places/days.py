@@ -35,7 +35,7 @@ def read_windows(
     if len(ways) + (temporal is not None) > 1:
         said = ["the argument temporal"] * (temporal is not None) + named
         raise SpecError(
-            f"Wanted the days once, found {', '.join(said)}.",
+            f"Expected the days once, got {', '.join(said)}.",
             fix="leave out temporal, or switch columns off, as in year=False",
         )
     if frame is None or not ways:
@@ -44,7 +44,7 @@ def read_windows(
     missing = [what for what in way if what not in found]
     if missing:
         raise SpecError(
-            f"Wanted columns of start and end, found only {', '.join(named)}.",
+            f"Expected columns of start and end, got only {', '.join(named)}.",
             fix=f'{missing[0]}="<its column>", or switch the other off, as in {(set(way) - set(missing)).pop()}=False',
         )
     columns = [frame[found[what]] for what in way]
@@ -54,7 +54,7 @@ def read_windows(
         first = _days(columns[0], problems, floor=True)
         return first, first + _ONE_DAY
     first, last = (_days(column, problems, floor=False) for column in columns)
-    problems.add(~(first < last), lambda row: f"Wanted start before end, found {first[row]} and {last[row]}")
+    problems.add(~(first < last), lambda row: f"Expected start before end, got {first[row]} and {last[row]}")
     return first, last
 
 
@@ -65,19 +65,19 @@ def _given(temporal: Temporal, count: int) -> tuple[Days, Days]:
         return first, last
     if isinstance(temporal, str) or not isinstance(temporal, Iterable):
         raise SpecError(
-            f"Wanted a TemporalSpec or one per place, found {temporal!r}.",
+            f"Expected a TemporalSpec or one per place, got {temporal!r}.",
             fix='for example TemporalSpec.range("2022-06-01", "2022-09-01")',
         )
     windows = list(temporal)
     if len(windows) != count:
         raise SpecError(
-            f"Wanted one window for all or one per place ({count}), found {len(windows)}.",
+            f"Expected one window for all or one per place ({count}), got {len(windows)}.",
             fix="pass a single TemporalSpec, or a list as long as the places",
         )
     for row, window in enumerate(windows):
         if window is not None and not isinstance(window, TemporalSpec):
             raise SpecError(
-                f"Wanted a TemporalSpec in row {row}, found {window!r}.", fix='TemporalSpec.range("2022-06-01", ...)'
+                f"Expected a TemporalSpec in row {row}, got {window!r}.", fix='TemporalSpec.range("2022-06-01", ...)'
             )
     firsts = [_NEVER if window is None else window.start for window in windows]
     lasts = [_NEVER if window is None else window.end for window in windows]
@@ -87,7 +87,7 @@ def _given(temporal: Temporal, count: int) -> tuple[Days, Days]:
 def _years(column: "pd.Series", problems: PlaceProblems) -> tuple[Days, Days]:
     years = numbers(column)
     good = (years >= _FIRST_YEAR) & (years <= _LAST_YEAR) & (years == np.round(years))
-    problems.add(~good, lambda row: f"Wanted a year, found {cell(column, row)}")
+    problems.add(~good, lambda row: f"Expected a year, got {cell(column, row)}")
     first = np.where(good, years, _FIRST_YEAR).astype(np.int64) - 1970
     return first.astype("datetime64[Y]").astype("datetime64[D]"), (first + 1).astype("datetime64[Y]").astype(
         "datetime64[D]"
@@ -100,12 +100,12 @@ def _days(column: "pd.Series", problems: PlaceProblems, *, floor: bool) -> Days:
 
     moments = pd.to_datetime(column, errors="coerce", format="ISO8601", utc=True)
     problems.add(
-        moments.isna().to_numpy(bool), lambda row: f'Wanted a date such as "2022-06-01", found {cell(column, row)}'
+        moments.isna().to_numpy(bool), lambda row: f'Expected a date such as "2022-06-01", got {cell(column, row)}'
     )
     whole = moments.dt.tz_localize(None).to_numpy()
     days: NDArray[np.datetime64] = whole.astype("datetime64[D]")
     if not floor:
         problems.add(
-            (days != whole) & ~np.isnat(whole), lambda row: f"Wanted a whole day (UTC), found {cell(column, row)}"
+            (days != whole) & ~np.isnat(whole), lambda row: f"Expected a whole day (UTC), got {cell(column, row)}"
         )
     return days

@@ -1,117 +1,86 @@
 """Tables of places on disk, read into a pandas DataFrame or a GeoDataFrame."""
 
-from collections.abc import Callable, Collection
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rs_embed._checks import short
 from rs_embed._optional import require
 from rs_embed.errors import SpecError
+from rs_embed.places.texts import Found, read_text_table
+from rs_embed.places.vectors import EXTRA, SUFFIXES, read_vector_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-EXTRA = "export"
-_SEPARATORS = ",;\t|"
-_EMPTY = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
-"""What stands for a missing number or date in a CSV; an id may well be "NA"."""
-
-Wanted = Callable[[Collection[str]], Collection[str]]
-"""Which of the columns of a file are needed; the first of them is the id where there is one."""
+_TEXTS = (".csv", ".tsv", ".txt", ".csv.gz")
+_PARQUET = (".parquet", ".geoparquet", ".pq")
 
 
-def read_table(path: Path, wanted: Wanted, id_column: Callable[[Collection[str]], str | None]) -> "pd.DataFrame":
-    """The table in a file; of a CSV only the columns wanted, ids as text.
+def read_table(path: Path, found: Found) -> "pd.DataFrame":
+    """The table in a file; of a CSV ids and what is not wanted as text.
 
     Raises:
         SpecError: There is no such file, it cannot be read, or it holds several layers.
     """
-    if not path.is_file() and not (path.is_dir() and path.suffix == ".gdb"):
-        raise SpecError(f"Wanted a table of places, found no file {str(path)!r}.", fix="check the path")
     kind = "".join(path.suffixes[-2:]).lower() if path.suffix == ".gz" else path.suffix.lower()
-    if kind in (".csv", ".tsv", ".txt", ".csv.gz"):
-        return _read_csv(path, wanted, id_column)
-    if kind in (".parquet", ".geoparquet", ".pq"):
-        return _read_parquet(path, wanted)
-    if kind in (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".gdb", ".zip"):
-        return _read_vector(path)
+    _require_file(path, may_be_folder=kind == ".gdb")
+    import pandas as pd
+
+    reading: tuple[type[Exception], ...] = (OSError, ValueError, csv.Error, EOFError, RecursionError)
+    # The errors of GDAL's readers, and of pyproj, are RuntimeErrors; those of pandas and pyarrow ValueErrors.
+    reading += (RuntimeError, pd.errors.ParserError, KeyError, TypeError)
+    try:
+        if kind in _TEXTS:
+            return read_text_table(path, found)
+        if kind in _PARQUET:
+            return _read_parquet(path)
+        if kind in SUFFIXES:
+            return read_vector_table(path)
+    except SpecError:
+        raise
+    except reading as error:
+        raise _unreadable(path, error) from error
     raise SpecError(
-        f"Wanted a table of places, found {str(path)!r}.",
-        known=".csv, .tsv, .parquet, .geojson, .gpkg, .shp, .fgb",
+        f"Expected a table of places, got {str(path)!r}.",
+        known=".csv, .tsv, .parquet, .geojson, .gpkg, .shp, .fgb, .zip",
         fix="save it as one of these, or pass a DataFrame",
     )
 
 
-def _read_csv(path: Path, wanted: Wanted, id_column: Callable[[Collection[str]], str | None]) -> "pd.DataFrame":
-    import pandas as pd
-
+def _require_file(path: Path, *, may_be_folder: bool) -> None:
+    """Raise `SpecError` for what is not there, and for what would never end, as a pipe or a device."""
     try:
-        options = {"encoding": "utf-8-sig", "sep": _separator(path)}
-        names = list(pd.read_csv(path, nrows=0, **options).columns)
-        needed, id_name = wanted(names), id_column(names)
-        frame: pd.DataFrame = pd.read_csv(
-            path,
-            usecols=list(needed),
-            dtype=None if id_name is None else {id_name: str},
-            keep_default_na=False,
-            na_values={name: list(_EMPTY) for name in needed if name != id_name},
-            low_memory=False,
-            **options,
-        )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
-        raise _unreadable(path, error) from error
-    return frame
+        there, is_file, is_folder = path.exists(), path.is_file(), path.is_dir()
+    except (OSError, ValueError) as error:  # a name that is too long, a NUL in it, a folder that may not be read
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise SpecError(f"Expected the path of a table, got {short(str(path))}: {why}.", fix="check it") from error
+    if is_file or (is_folder and may_be_folder):
+        return
+    what = "a folder" if is_folder else "something that is no file" if there else "no file"
+    raise SpecError(f"Expected a table of places at {str(path)!r}, got {what}.", fix="check the path")
 
 
-def _separator(path: Path) -> str:
-    """The one that occurs most in the first line."""
-    import pandas as pd
-
-    head = pd.read_csv(path, nrows=1, header=None, sep="\0", encoding="utf-8-sig", dtype=str)
-    line = str(head.iloc[0, 0])
-    return max(_SEPARATORS, key=line.count)
-
-
-def _read_parquet(path: Path, wanted: Wanted) -> "pd.DataFrame":
+def _read_parquet(path: Path) -> "pd.DataFrame":
     require("pyarrow", EXTRA)
     import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        schema = pq.read_schema(path)
-        if b"geo" in (schema.metadata or {}):
-            require("geopandas", EXTRA)
-            import geopandas
+    schema = pq.read_schema(path)
+    flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
+    if b"geo" in (schema.metadata or {}):
+        require("geopandas", EXTRA)
+        import geopandas
 
-            return geopandas.read_parquet(path)
-        table: pd.DataFrame = pd.read_parquet(path, columns=list(wanted(schema.names)))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, SpecError):
-            raise
-        raise _unreadable(path, error) from error
+        return geopandas.read_parquet(path, columns=flat)
+    table: pd.DataFrame = pd.read_parquet(path, columns=flat)
     return table
-
-
-def _read_vector(path: Path) -> "pd.DataFrame":
-    require("geopandas", EXTRA)
-    import geopandas
-
-    try:
-        layers = [str(name) for name in geopandas.list_layers(path)["name"]]
-        if len(layers) > 1:
-            raise SpecError(
-                f"Wanted one layer in {str(path)!r}, found {len(layers)}.",
-                layers=", ".join(layers),
-                fix="pass geopandas.read_file(path, layer=...) instead",
-            )
-        return geopandas.read_file(path)
-    except (RuntimeError, OSError) as error:  # pyogrio's own errors are RuntimeErrors
-        raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path, error: Exception) -> SpecError:
     return SpecError(
-        f"Wanted a table of places in {str(path)!r}, found one that cannot be read.",
-        found=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+        f"Expected a table of places in {str(path)!r}, got one that cannot be read.",
+        found=f"{type(error).__name__}: {(str(error).splitlines() or ['no more said'])[0][:300]}",
         fix="open it in the program that wrote it and save it again, CSV as UTF-8",
     )

@@ -1,11 +1,13 @@
 """What is wrong with which row of a table of places."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rs_embed._checks import short
 from rs_embed.errors import SpecError
 
 if TYPE_CHECKING:
@@ -38,25 +40,36 @@ class PlaceProblems:
         if bad > len(lines):
             lines.append(f"... and {bad - len(lines)} more")
         raise SpecError(
-            f"Wanted {self._count} places, found {bad} that cannot be meant.",
+            f"Expected {self._count} places, got {bad} that cannot be meant.",
             rows="\n".join(lines),
             fix="mend these rows or drop them (the first row is row 0)",
         )
 
     def _named(self, row: int) -> str:
-        return "" if self._ids is None else f" (id {self._ids[row]!r})"
+        return "" if self._ids is None else f" (id {short(self._ids[row])})"
 
 
 def numbers(column: "pd.Series") -> NDArray[np.float64]:
     """A column as numbers; NaN where there is none."""
     import pandas as pd
 
-    found: NDArray[np.float64] = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan, copy=True)
+    try:
+        read = pd.to_numeric(column, errors="coerce")
+        found: NDArray[np.float64] = read.to_numpy(np.float64, na_value=np.nan, copy=True)
+    except (OverflowError, TypeError, ValueError):  # whole numbers of hundreds of digits, lists, dicts
+        found = np.array([_number(value) for value in column.to_numpy(object)], np.float64)
     found[~np.isfinite(found)] = np.nan
     return found
+
+
+def _number(value: object) -> float:
+    try:
+        return float(value) if isinstance(value, int | float | str | np.number) else math.nan
+    except (OverflowError, ValueError):
+        return math.nan
 
 
 def cell(column: "pd.Series", row: int) -> str:
     """A value as people know it, for a message."""
     value: object = column.iloc[row]
-    return repr(value.item() if isinstance(value, np.generic) else value)
+    return short(value.item() if isinstance(value, np.generic) else value)

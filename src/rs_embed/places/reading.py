@@ -1,91 +1,34 @@
 """Read a table of places: from specs, coordinates, a DataFrame or a file, with a date, an id and a buffer per row."""
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rs_embed._checks import short
+from rs_embed._polygon import GeoInterface, Rings
 from rs_embed.errors import SpecError
 from rs_embed.places.checks import read_buffer, read_ids, read_outlines, read_points
-from rs_embed.places.columns import Days, Places, Strings, outline_text
+from rs_embed.places.columns import Days, Places, outline_text
 from rs_embed.places.days import Temporal, read_windows
 from rs_embed.places.files import read_table
+from rs_embed.places.naming import Column, Columns, kept_columns, likely_id, which_where, with_active_geometry
 from rs_embed.places.problems import PlaceProblems
+from rs_embed.places.strings import Strings
+from rs_embed.places.texts import refuse_doubles
 from rs_embed.specs import BBox, PointBuffer, Region, SpatialSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Given: TypeAlias = (
-    "Sequence[SpatialSpec] | Sequence[tuple[float, float]] | NDArray[np.floating] | pd.DataFrame | Places | str | Path"
+    "Sequence[SpatialSpec] | Sequence[tuple[float, float]] | Sequence[GeoInterface] | Sequence[Mapping[str, object]]"
+    " | NDArray[np.floating] | pd.DataFrame | pd.Series | Mapping[str, object] | Places | str | Path"
 )
 """What can be read as places."""
-
-Column = str | Literal[False] | None
-"""A column's name; `None`: the usual names are looked for; `False`: there is none, whatever the names say."""
-
-_USUAL: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "id": (("id",),),
-    "lon": (("lon", "longitude", "lng"), ("x",)),
-    "lat": (("lat", "latitude"), ("y",)),
-    "start": (("start", "start_date", "start_datetime"),),
-    "end": (("end", "end_date", "end_datetime"),),
-    "date": (("date",),),
-    "year": (("year",),),
-    "buffer_m": (("buffer_m", "buffer"),),
-    "geometry": (("geometry", "geom", "wkt"),),
-}
-"""Names looked for, whatever their case: those of a later group only where there is none of an earlier one."""
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which column holds what, as given or as found."""
-
-    id: Column = None
-    lon: Column = None
-    lat: Column = None
-    start: Column = None
-    end: Column = None
-    date: Column = None
-    year: Column = None
-    buffer_m: Column = None
-    geometry: Column = None
-
-    def found(self, names: Collection[str]) -> dict[str, str]:
-        """What each column is called in a table with these names; what is not there is left out.
-
-        Raises:
-            SpecError: A column that was named is not there, or several could be meant.
-        """
-        columns = {field.name: _column(field.name, vars(self)[field.name], names) for field in fields(self)}
-        return {what: name for what, name in columns.items() if name is not None}
-
-
-def _column(what: str, given: Column, names: Collection[str]) -> str | None:
-    if given is False:
-        return None
-    if given is not None:
-        if given not in names:
-            raise SpecError(
-                f"Wanted the column {given!r} for {what}, found none of that name.",
-                columns=", ".join(map(str, names)),
-                fix=f"{what}=<one of them>",
-            )
-        return given
-    for group in _USUAL[what]:
-        usual = [name for name in names if isinstance(name, str) and name.strip().lower() in group]
-        if len(usual) > 1:
-            raise SpecError(
-                f"Wanted one column for {what}, found {', '.join(map(repr, usual))}.", fix=f"{what}={usual[0]!r}"
-            )
-        if usual:
-            return usual[0]
-    return None
 
 
 def read_places(
@@ -106,11 +49,13 @@ def read_places(
     """A table of places, checked row by row.
 
     Args:
-        given: A list of specs or of (lon, lat), a DataFrame, a GeoDataFrame, or the path of a CSV, Parquet, GeoJSON,
-            GeoPackage or shapefile. Points become squares, polygons are taken as they are.
+        given: A list of specs, of (lon, lat) or of geometries (shapely, GeoJSON), a DataFrame, a GeoDataFrame, a
+            GeoSeries, or the path of a CSV, Parquet, GeoJSON, GeoPackage or shapefile. Points become squares, polygons
+            are taken as they are.
         temporal: One window for all, or one per row, where the table has no dates.
         buffer_m: Half of the side of the square around a point, metres; or the column that holds it.
-        id: Column of the ids; without one, the row numbers are the ids.
+        id: Column of the ids; if left out, `id`, or the only one whose name ends in `_id`, if its values differ;
+            without one, the row numbers are the ids.
         lon: Column of the longitude (or the x of `crs`).
         lat: Column of the latitude (or the y of `crs`).
         start: Column of the first day. A row's days come from `start` and `end`, from `date` (that day alone), or from
@@ -121,8 +66,13 @@ def read_places(
         geometry: Column of points or polygons; in a CSV as WKT.
         crs: Of the coordinates, where the table does not say; EPSG:4326 if left out.
 
+    All other columns are kept, and stand in the results: `species`, say. Not kept are those that are named like a
+    column of the results, which a warning names, and lists or second geometries. `print` the places to see which
+    column was taken for what.
+
     Raises:
-        SpecError: A column is missing or ambiguous, ids are not unique, or rows cannot be meant: each is named.
+        SpecError: A column is missing or ambiguous, ids are not unique, or rows cannot be meant: each is named. Or a
+            row of a CSV has more or fewer fields than its header.
         MissingDependency: The file needs geopandas or pyarrow.
     """
     buffer = buffer_m if isinstance(buffer_m, str) else None
@@ -130,112 +80,157 @@ def read_places(
     buffer_m = None if isinstance(buffer_m, str) else buffer_m
     if isinstance(given, Places):
         if columns != Columns() or (temporal, buffer_m, crs) != (None, None, None):
-            raise SpecError("Wanted places alone, found options for reading them.", fix="give them to read_places")
+            raise SpecError("Expected places alone, got options for reading them.", fix="give them to read_places")
         return given
-    if isinstance(given, str | Path):
-        given = read_table(
-            Path(given).expanduser(),
-            lambda names: list(columns.found(names).values()),
-            lambda names: columns.found(names).get("id"),
-        )
-    pandas = sys.modules.get("pandas")  # no DataFrame without it
-    if pandas is not None and isinstance(given, pandas.DataFrame):
+    given = read_table(_path(given), columns.found) if isinstance(given, str | Path) else unpacked(given)
+    if is_frame(given):
         return _from_frame(given, columns, temporal, buffer_m, crs)
     if columns != Columns():
-        raise SpecError("Wanted column names with a table, found a list.", fix="leave them out, or pass a DataFrame")
+        raise SpecError("Expected column names with a table, got a list.", fix="leave them out, or pass a DataFrame")
     return _from_list(given, temporal, buffer_m, crs)
+
+
+def is_frame(given: object) -> "TypeGuard[pd.DataFrame]":
+    """Whether it is a DataFrame or a GeoDataFrame."""
+    pandas = sys.modules.get("pandas")  # no DataFrame without it
+    return pandas is not None and isinstance(given, pandas.DataFrame)
+
+
+def unpacked(given: object) -> object:
+    """A GeoSeries as a table, another Series and features as lists; others as they are."""
+    pandas, geopandas = sys.modules.get("pandas"), sys.modules.get("geopandas")
+    if geopandas is not None and isinstance(given, geopandas.GeoSeries):
+        return geopandas.GeoDataFrame(geometry=given)
+    if pandas is not None and isinstance(given, pandas.Series):
+        return given.tolist()
+    if isinstance(given, GeoInterface) and not is_frame(given):
+        given = given.__geo_interface__
+    if isinstance(given, Mapping) and given.get("type") == "FeatureCollection":
+        return given.get("features")
+    return given
+
+
+def _path(given: str | Path) -> Path:
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:  # ~somebody who is not known here
+        raise SpecError(f"Expected the path of a table, got {str(given)!r}: {error}.", fix="write it out") from error
 
 
 def _from_frame(
     frame: "pd.DataFrame", columns: Columns, temporal: Temporal, buffer_m: float | None, crs: str | None
 ) -> Places:
-    found = _with_active_geometry(columns, frame).found(frame.columns)
+    refuse_doubles([str(name) for name in frame.columns])
+    found = with_active_geometry(columns, frame).found(frame.columns)
     if len(frame) == 0:
         raise _empty()
+    where = which_where(found, columns, frame.columns)
+    if "id" not in found and columns.id is None:
+        found |= likely_id(frame, [*found.values()])
     ids = read_ids(frame[found["id"]]) if "id" in found else None
     problems = PlaceProblems(len(frame), ids)
     windows = read_windows(frame, found, temporal, problems, len(frame))
     sides = read_buffer(frame[found["buffer_m"]] if "buffer_m" in found else None, buffer_m, len(frame), problems)
-    if _where(found, columns, frame.columns) == "geometry":
+    if where == "geometry":
         points, outlines = read_outlines(frame[found["geometry"]], crs, sides, problems)
     else:
         points, outlines = read_points(frame[found["lon"]], frame[found["lat"]], crs, sides, problems), None
     problems.refuse()
     rows = np.arange(len(frame), dtype=np.int64)
-    return Places(rows, None if ids is None else Strings.of(ids), *points, sides, outlines, *windows)
-
-
-def _where(found: Mapping[str, str], columns: Columns, names: Collection[str]) -> Literal["geometry", "points"]:
-    """Which columns say where: those that were named, else the only ones there are."""
-    has_points, has_geometry = {"lon", "lat"} <= set(found), "geometry" in found
-    if has_points and has_geometry and not (columns.lon or columns.lat or columns.geometry):
-        raise SpecError(
-            "Wanted coordinates or geometries, found both.",
-            columns=f"{found['lon']!r}, {found['lat']!r} and {found['geometry']!r}",
-            fix="geometry=False, or lon=False and lat=False",
-        )
-    if has_geometry and not (columns.lon or columns.lat):
-        return "geometry"
-    if has_points:
-        return "points"
-    raise SpecError(
-        "Wanted columns of longitude and latitude, or a geometry, found neither.",
-        columns=", ".join(map(str, names)),
-        fix='name them: lon="...", lat="..."',
+    kept = kept_columns(frame, found)
+    return Places(
+        rows, None if ids is None else Strings.of(ids), *points, sides, outlines, *windows, kept=kept, taken=found
     )
-
-
-def _is_geo(frame: "pd.DataFrame") -> bool:
-    geopandas = sys.modules.get("geopandas")  # no GeoDataFrame without it
-    return geopandas is not None and isinstance(frame, geopandas.GeoDataFrame)
-
-
-def _with_active_geometry(columns: Columns, frame: "pd.DataFrame") -> Columns:
-    """A GeoDataFrame says itself which column is the geometry."""
-    if not _is_geo(frame) or columns.geometry is not None or columns.lon or columns.lat:
-        return columns
-    active = frame.active_geometry_name
-    named = {field.name: vars(columns)[field.name] for field in fields(columns)}
-    return columns if active is None else Columns(**named | {"geometry": active, "lon": False, "lat": False})
 
 
 def _from_list(given: object, temporal: Temporal, buffer_m: float | None, crs: str | None) -> Places:
     if isinstance(given, PointBuffer | BBox | Region):
-        raise SpecError(f"Wanted a list of places, found a single one, {given!r}.", fix="put it into a list")
+        raise SpecError(f"Expected a list of places, got a single one, {short(given)}.", fix="put it into a list")
     if isinstance(given, np.ndarray):
         given = given.tolist()
     if not isinstance(given, Sequence) or isinstance(given, str):
         raise SpecError(
-            f"Wanted a list of places, a table or a path, found {type(given).__name__}.",
+            f"Expected a list of places, a table or a path, got {type(given).__name__}.",
             fix="pass a list of specs or of (lon, lat), a DataFrame, or the path of a file",
         )
     if not given:
         raise _empty()
     problems = PlaceProblems(len(given), None)
     windows = read_windows(None, {}, temporal, problems, len(given))
+    if any(_is_geometry(one) for one in given):
+        return _from_specs(_of_geometries(given, buffer_m, crs, problems), windows)
     specs = [isinstance(one, PointBuffer | BBox | Region) for one in given]
     if any(specs):
         if not all(specs):
             row = specs.index(False)
             raise SpecError(
-                f"Wanted a spec in row {row}, as in others, found {given[row]!r}.", fix="pass all rows alike"
+                f"Expected a spec in row {row}, as in others, got {short(given[row])}.", fix="pass all rows alike"
             )
         if buffer_m is not None or crs is not None:
-            raise SpecError("Wanted specs alone, found buffer_m or crs beside them.", fix="specs hold both themselves")
+            raise SpecError("Expected specs alone, got buffer_m or crs beside them.", fix="specs hold both themselves")
         return _from_specs(given, windows)
     sides = read_buffer(None, buffer_m, len(given), problems)
+    return _from_pairs(given, windows, sides, crs, problems)
+
+
+def _from_pairs(
+    given: Sequence[object],
+    windows: tuple[Days, Days],
+    sides: NDArray[np.float64],
+    crs: str | None,
+    problems: PlaceProblems,
+) -> Places:
+    pairs: list[Sequence[object]] = []
     for row, one in enumerate(given):
         if not isinstance(one, Sequence) or isinstance(one, str) or len(one) != 2:
             raise SpecError(
-                f"Wanted a (lon, lat) pair or a spec in row {row}, found {one!r}.",
+                f"Expected a (lon, lat) pair or a spec in row {row}, got {short(one)}.",
                 fix="pass pairs, or PointBuffer(lon, lat, buffer_m), for every row",
             )
+        pairs.append(one)
     import pandas as pd
 
-    lon, lat = (pd.Series([one[axis] for one in given]) for axis in (0, 1))
+    lon, lat = (pd.Series([pair[axis] for pair in pairs]) for axis in (0, 1))
     points = read_points(lon, lat, crs, sides, problems)
     problems.refuse()
     return Places(np.arange(len(given), dtype=np.int64), None, *points, sides, None, *windows)
+
+
+def _is_geometry(one: object) -> bool:
+    return not isinstance(one, tuple | list | str) and isinstance(one, Mapping | GeoInterface)
+
+
+def _of_geometries(
+    given: Sequence[object], buffer_m: float | None, crs: str | None, problems: PlaceProblems
+) -> list[SpatialSpec]:
+    """Geometries of shapely or GeoJSON as specs."""
+    found: list[SpatialSpec] = []
+    wrong: dict[int, str] = {}
+    for row, one in enumerate(given):
+        try:
+            found.append(_of_geometry(one, buffer_m, crs))
+        except SpecError as error:
+            wrong[row] = error.headline
+    problems.add(np.isin(np.arange(len(given)), list(wrong)), lambda row: wrong[row])
+    problems.refuse()
+    return found
+
+
+def _of_geometry(one: object, buffer_m: float | None, crs: str | None) -> SpatialSpec:
+    if not _is_geometry(one):
+        raise SpecError(f"Expected a geometry, as in others, got {short(one)}", fix="pass all rows alike")
+    geometry = one.__geo_interface__ if isinstance(one, GeoInterface) else one
+    if isinstance(geometry, Mapping) and geometry.get("type") == "Feature":
+        geometry = geometry.get("geometry")
+    if not isinstance(geometry, Mapping) or geometry.get("type") != "Point":
+        return Region(cast("Rings", geometry), crs or "EPSG:4326")  # it takes any form of a polygon
+    corner = geometry.get("coordinates")
+    if buffer_m is None or crs not in (None, "EPSG:4326"):
+        what = "in degrees" if buffer_m is not None else "with a buffer_m"
+        raise SpecError(f"Expected a point {what}, got another", fix="buffer_m=..., or PointBuffer(lon, lat, buffer_m)")
+    if not isinstance(corner, Sequence) or len(corner) < 2:
+        raise SpecError(f"Expected a point of two numbers, got {short(corner)}", fix="drop it")
+    return PointBuffer(corner[0], corner[1], buffer_m)
 
 
 def _from_specs(specs: Sequence[SpatialSpec], windows: tuple[Days, Days]) -> Places:
@@ -248,4 +243,4 @@ def _from_specs(specs: Sequence[SpatialSpec], windows: tuple[Days, Days]) -> Pla
 
 
 def _empty() -> SpecError:
-    return SpecError("Wanted at least one place, found an empty table.", fix="check what was read or filtered")
+    return SpecError("Expected at least one place, got an empty table.", fix="check what was read or filtered")

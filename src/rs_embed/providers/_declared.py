@@ -2,7 +2,7 @@
 
 import numbers
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -34,6 +34,8 @@ class Raster:
     """In the archive's own spelling; the name of the file by default."""
     collection: str | None = None
     """The only collection it stands in for; by default any whose bands it has."""
+    allow_foreign: bool = field(default=False, repr=False)
+    """Whether it may draw on more than rasters on this disk, as VRTs can: web addresses, raw bytes of any file."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str | Path):
@@ -60,6 +62,7 @@ class Raster:
             offset=defaults.offset if self.offset is None else self.offset,
             nodata=defaults.nodata if self.nodata is None else self.nodata,
             collection=defaults.collection if self.collection is None else self.collection,
+            allow_foreign=self.allow_foreign or defaults.allow_foreign,
         )
 
 

@@ -5,7 +5,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +13,9 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from pyproj.exceptions import ProjError
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
@@ -22,6 +23,7 @@ from rs_embed._redact import cause_of
 from rs_embed.errors import ReadError
 from rs_embed.geo import pixel_size_m
 from rs_embed.providers import lexicon
+from rs_embed.providers._foreign import driver_of, require_regular
 from rs_embed.providers._grids import finer_by, is_outside, whole_pixel_shift
 
 Zero = Literal["value", "nodata", "nodata_if_all"]
@@ -34,9 +36,21 @@ AVERAGE_FROM = 1.5
 _WARP_TOLERANCE_PX = 1e-6
 """GDAL's default of 0.125 px moves 0.05 percent of nearest pixels; 0 is refused by rasterio."""
 _WORDS = {Resampling.average: "averaged", Resampling.nearest: "repeated", Resampling.bilinear: "interpolated"}
+_WHOLE_FIX = "check that the file is whole (gdalinfo -checksum), and that no GDAL_ or PROJ_ variable is in its way"
 _ZARR_MARKS = (".zgroup", ".zarray", ".zmetadata", "zarr.json")
 _ZARR_FIX = "GDAL up to 3.10 reads Zarr version 2 only: dataset.to_zarr(path, zarr_format=2)"
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+_OPTIONS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "NO",  # masks and world files beside a file are part of it
+    "GDAL_PAM_ENABLED": "YES",
+    "GDAL_GEOREF_SOURCES": "PAM,INTERNAL,TABFILE,WORLDFILE",
+    "GTIFF_POINT_GEO_IGNORE": "NO",  # half a pixel
+    "GTIFF_IGNORE_READ_ERRORS": "NO",  # blocks that cannot be read are no zeros
+    "GDAL_VRT_ENABLE_PYTHON": "NO",
+}
+"""How files on disk are read, whatever environment and other libraries tell GDAL."""
+_NO_WEB = {"CPL_VSIL_CURL_ALLOWED_FILENAME": "none", "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none"}
+"""A second lock behind `_foreign`: GDAL then asks no server for files."""
 _opening = threading.Lock()
 """Silencing a warning is not thread-safe; headers are read once, so waiting costs nothing."""
 
@@ -59,6 +73,8 @@ class Header:
     """Value = stored x scale + offset."""
     tags: Mapping[str, str]
     """Of the file, keys in upper case."""
+    foreign: bool = False
+    """Whether it may draw on more than rasters on this disk."""
 
     @property
     def count(self) -> int:
@@ -70,19 +86,23 @@ class Header:
 def _reading(path: str) -> Iterator[None]:
     try:
         yield
-    except (RasterioError, OSError) as error:
+    except (RasterioError, OSError, CRSError, UnicodeDecodeError) as error:
         cause = error.__cause__ or error  # "Read failed. See previous exception for details."
         raise ReadError(
             f"Wanted a raster that GDAL {rasterio.__gdal_version__} can read, found {path}: {cause}",
-            fix=_ZARR_FIX if _is_store(path) else "check that the file is whole, for example with gdalinfo -checksum",
+            fix=_ZARR_FIX if _is_store(path) else _WHOLE_FIX,
         ) from cause_of(error)
 
 
-def read_headers(path: str | Path) -> tuple[Header, ...]:
+def read_headers(path: str | Path, *, foreign: bool = False) -> tuple[Header, ...]:
     """The header of a file, or of each array of a Zarr store that holds one array per band.
 
+    Args:
+        path: Of a file, or of a store.
+        foreign: Whether it may draw on more than rasters on this disk, as VRTs can.
+
     Raises:
-        ReadError: There is no such raster, it is not one, or it has no place on Earth.
+        ReadError: There is no such raster, it is not one, draws on what it may not, or has no place on Earth.
     """
     file = Path(path).expanduser()
     if "://" in str(path) or str(path).startswith("/vsi"):
@@ -96,7 +116,14 @@ def read_headers(path: str | Path) -> tuple[Header, ...]:
             f"Wanted a raster, found the directory {file}.",
             fix="list its files: LocalRasters([...]) or {band: path}",
         )
-    headers = tuple(_headers(str(file)))
+    if file.is_dir():
+        driver: str | None = "Zarr"
+    elif foreign:
+        require_regular(file)
+        driver = None
+    else:
+        driver = driver_of(file)
+    headers = tuple(replace(header, foreign=foreign) for header in _headers(str(file), driver, foreign=foreign))
     if not headers:
         raise ReadError(f"Wanted bands, found none in {file}.", fix=f"name each array after its band; {_ZARR_FIX}")
     return headers
@@ -106,17 +133,27 @@ def _is_store(path: str) -> bool:
     return path.startswith("ZARR:") or Path(path).is_dir()
 
 
-def _headers(path: str) -> Iterator[Header]:
-    with _reading(path), _opening, warnings.catch_warnings():
+@contextmanager
+def _env(*, foreign: bool) -> Iterator[None]:
+    """GDAL as we want it, and as it was before at the end.
+
+    The outer one is for rasterio, which lets the outermost keep what variables of the environment said.
+    """
+    with rasterio.Env(), rasterio.Env(**_OPTIONS, **({} if foreign else _NO_WEB)):
+        yield
+
+
+def _headers(path: str, driver: str | None, *, foreign: bool) -> Iterator[Header]:
+    with _reading(path), _opening, warnings.catch_warnings(), _env(foreign=foreign):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a missing CRS is an error below
-        with rasterio.open(path) as dataset:
+        with rasterio.open(path, driver=driver) as dataset:
             arrays = list(dataset.subdatasets) if dataset.count == 0 else []
             header = header_of(path, dataset) if not arrays else None
     if header is not None:
         yield header
     for array in arrays:
         if lexicon.names_a_band(array_name(array)):
-            yield from _headers(array)
+            yield from _headers(array, None, foreign=foreign)
 
 
 def array_name(path: str) -> str:
@@ -130,16 +167,9 @@ def header_of(path: str, dataset: rasterio.DatasetReader) -> Header:
     Raises:
         ReadError: It has no place on Earth.
     """
-    if dataset.crs is None or dataset.transform.is_identity:
-        missing = "CRS" if dataset.crs is None else "geotransform"
-        raise ReadError(
-            f"Wanted a raster with a place on Earth, found no {missing} in {path}.",
-            fix="gdal_translate -a_srs EPSG:32633 -a_ullr WEST NORTH EAST SOUTH in.tif out.tif, "
-            "or pass the pixels as input_chw",
-        )
+    grid = _grid_of(path, dataset)
     if any(dtype.startswith("complex") for dtype in dataset.dtypes):
         raise ReadError(f"Wanted real numbers, found complex ones in {path}.", fix="calibrate to backscatter first")
-    epsg = dataset.crs.to_epsg(confidence_threshold=100)  # the default takes a similar CRS for the same
     descriptions = dataset.descriptions
     if dataset.count > 1 and len(set(descriptions)) == 1:
         descriptions = (None,) * dataset.count  # one text for all bands names none of them
@@ -147,7 +177,7 @@ def header_of(path: str, dataset: rasterio.DatasetReader) -> Header:
         descriptions = (array_name(path),)
     return Header(
         path=path,
-        grid=GeoBox(dataset.shape, dataset.transform, f"EPSG:{epsg}" if epsg else dataset.crs.to_wkt()),
+        grid=grid,
         dtypes=tuple(dataset.dtypes),
         descriptions=tuple(descriptions),
         colours=_colours(dataset),
@@ -156,6 +186,30 @@ def header_of(path: str, dataset: rasterio.DatasetReader) -> Header:
         offsets=tuple(dataset.offsets),
         tags={key.upper(): value for key, value in dataset.tags().items()},
     )
+
+
+def _grid_of(path: str, dataset: rasterio.DatasetReader) -> GeoBox:
+    """CRS, transform and shape."""
+    fix = (
+        "gdal_translate -a_srs EPSG:32633 -a_ullr WEST NORTH EAST SOUTH in.tif out.tif, or pass the pixels as input_chw"
+    )
+    try:
+        crs, transform = dataset.crs, dataset.transform
+        if crs is None or transform.is_identity:
+            missing = "CRS" if crs is None else "geotransform"
+            raise ReadError(f"Wanted a raster with a place on Earth, found no {missing} in {path}.", fix=fix)
+        if not (math.isfinite(sum(transform)) and transform.determinant):
+            raise ReadError(f"Expected a geotransform, got {tuple(transform)[:6]} in {path}.", fix=fix)
+        epsg = crs.to_epsg(confidence_threshold=100)  # the default takes a similar CRS for the same
+        grid = GeoBox(dataset.shape, transform, f"EPSG:{epsg}" if epsg else crs.to_wkt())
+    except (CRSError, ProjError) as error:
+        raise ReadError(
+            f"Expected a CRS, got one in {path} that PROJ does not understand: {error}",
+            fix=f"{fix}; if other files fail, too: a variable PROJ_DATA or PROJ_LIB leads to another PROJ",
+        ) from error
+    if grid.crs is None or not (grid.crs.projected or grid.crs.geographic):
+        raise ReadError(f"Expected a CRS that lies on the Earth's surface, got {crs} in {path}.", fix=fix)
+    return grid
 
 
 def _colours(dataset: rasterio.DatasetReader) -> tuple[str | None, ...]:
@@ -208,7 +262,7 @@ def read_stored(
     """
     if is_outside(header.grid, geobox):
         return None
-    with _reading(header.path), rasterio.open(header.path) as dataset:
+    with _reading(header.path), _env(foreign=header.foreign), rasterio.open(header.path) as dataset:
         resampling = whole_or_usual(whole=whole)
         return read_open(dataset, header.grid, geobox, Take(tuple(indexes), nodata, zero, resampling))
 

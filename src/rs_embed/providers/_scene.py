@@ -136,7 +136,11 @@ def _raster(given: RasterLike) -> Raster:
 
 
 def _open(rasters: Sequence[Raster]) -> list[Layer]:
-    return [Layer(raster, header) for raster in rasters for header in read_headers(raster.path)]
+    return [Layer(raster, header) for raster in rasters for header in _headers(raster)]
+
+
+def _headers(raster: Raster) -> tuple[Header, ...]:
+    return read_headers(raster.path, foreign=raster.allow_foreign)
 
 
 def _by_band(source: Mapping[str, RasterLike], defaults: Raster) -> list[Layer]:
@@ -149,7 +153,7 @@ def _by_date(rasters: Sequence[Raster], defaults: Raster) -> list[list[Layer]]:
     """One scene per raster, unless they are the single bands that `defaults.bands` names one by one."""
     names = () if defaults.bands is None else tuple(defaults.bands)
     if len(names) == len(rasters) > 1:
-        headers = [read_headers(raster.path) for raster in rasters]
+        headers = [_headers(raster.completed(defaults)) for raster in rasters]
         if all(len(found) == 1 and found[0].count == 1 for found in headers):
             single = [replace(one, bands=(name,)) for one, name in zip(rasters, names, strict=True)]
             return [_open([one.completed(defaults) for one in single])]

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from glob import glob
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from rs_embed.geo import densified, project
 from rs_embed.providers._grids import in_degrees
 from rs_embed.providers._raster import read_headers
 from rs_embed.providers.base import Query
-from rs_embed.providers.local import LocalRasters
+from rs_embed.providers.local import LocalRasters, Raster
 from rs_embed.specs import SensorSpec
 
 WILD = "*?["
@@ -48,6 +49,7 @@ class RasterFolder:
         offset: float | None = None,
         nodata: float | None = None,
         collection: str | None = None,
+        allow_foreign: bool = False,
     ) -> None:
         """Read the headers of the files. What is said of them is as for `LocalRasters`, and of all of them.
 
@@ -57,11 +59,9 @@ class RasterFolder:
             SpecError: An argument that cannot be meant.
         """
         paths = matching(pattern)
-        self._boxes = np.array([_box(grid) for grid in grids_of(paths)])
-        self._files = tuple(
-            LocalRasters(path, bands=bands, unit=unit, offset=offset, nodata=nodata, collection=collection)
-            for path in paths
-        )
+        self._boxes = np.array([_box(grid) for grid in grids_of(paths, foreign=allow_foreign)])
+        said = Raster("", bands, unit, offset, nodata, collection=collection, allow_foreign=allow_foreign)
+        self._files = tuple(LocalRasters(replace(said, path=path)) for path in paths)
 
     def identity(self) -> str:
         """A hash of what every file is identified by."""
@@ -138,8 +138,8 @@ def matching(pattern: str | Path) -> list[str]:
     return list(found)
 
 
-def grids_of(paths: Sequence[str]) -> list[GeoBox]:
-    """The grid of each file.
+def grids_of(paths: Sequence[str], *, foreign: bool = False) -> list[GeoBox]:
+    """The grid of each file, which may be `foreign` as for `read_headers`.
 
     Raises:
         ReadError: Some cannot be read, or have no place on Earth; all of them are named, up to 20.
@@ -147,7 +147,7 @@ def grids_of(paths: Sequence[str]) -> list[GeoBox]:
     grids, wrong = [], []
     for path in paths:
         try:
-            grids.append(read_headers(path)[0].grid)
+            grids.append(read_headers(path, foreign=foreign)[0].grid)
         except ReadError as error:
             wrong.append(error)
     if len(wrong) > 1:

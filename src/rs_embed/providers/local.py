@@ -59,6 +59,7 @@ class LocalRasters:
         nodata: float | None = None,
         dates: Day | Sequence[Day] | None = None,
         collection: str | None = None,
+        allow_foreign: bool = False,
     ) -> None:
         """Read the headers of the files.
 
@@ -72,13 +73,15 @@ class LocalRasters:
             nodata: Stored number that means nodata; by default what the files say.
             dates: One per date; by default what the files say.
             collection: The only collection that the files stand in for; by default any whose bands they have.
+            allow_foreign: Whether the files may draw on more than rasters on this disk. A VRT can name web addresses,
+                or read the bytes of any file; such a one is refused by default.
 
         Raises:
             ReadError: A file is missing, cannot be read, or has no place on Earth.
             BandMismatch: Not as many names as a file has bands.
             SpecError: An argument that cannot be meant.
         """
-        defaults = Raster("", bands, unit, offset, nodata, collection=collection)
+        defaults = Raster("", bands, unit, offset, nodata, collection=collection, allow_foreign=allow_foreign)
         self._scenes = tuple(open_scenes(source, defaults, dates))
 
     def identity(self) -> str:

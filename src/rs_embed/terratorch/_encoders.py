@@ -1,11 +1,10 @@
 """What both backbones are built with: an encoder to be trained, and options that are words."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
-from torch import Tensor
-
+from rs_embed.embedders._layout import Layout
 from rs_embed.embedders._networks import build_network
 from rs_embed.embedders.base import ModelRequest
 from rs_embed.embedders.card import ModelCard
@@ -20,7 +19,7 @@ Word = TypeVar("Word")
 def trainable(
     make: Callable[[], Trained],
     card: ModelCard,
-    keys: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
+    layout: Layout,
     *,
     pretrained: bool,
     ckpt: str | Path | None,
@@ -30,7 +29,7 @@ def trainable(
     Args:
         make: Builds it without values.
         card: Says where its weights live.
-        keys: How the tensors of the family's files become the encoder's.
+        layout: Of the family's files.
         pretrained: Without, values are random, and the same each time.
         ckpt: A file to use in place of the card's.
 
@@ -38,7 +37,7 @@ def trainable(
         WeightsError: The weights are missing, unreachable, corrupt, or those of another model.
     """
     knobs = card.knobs.read({"pretrained": pretrained, "ckpt": ckpt})
-    network = build_network(make, ModelRequest(card, knobs, inputs=()), LibrarySettings.read(), keys)
+    network = build_network(make, ModelRequest(card, knobs, inputs=()), LibrarySettings.read(), layout)
     return cast("Trained", network.module.train().requires_grad_(True))
 
 

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from rs_embed.embedders._layout import Layout
 from rs_embed.embedders._vit_mae_utils import to_grid
 from rs_embed.embedders.card import ModelCard
 from rs_embed.encoders.anysat import AnySatEncoder
@@ -115,16 +116,11 @@ def build_anysat(
     """
     arch = {name: card.arch[name] for name in ("dim", "depth", "heads")}
     wanted = tuple(modalities)
-    keep = tuple(f"projector_{name}." for name in wanted)
-
-    def keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Without the projectors of modalities that are not asked for."""
-        return {name: one for name, one in state.items() if not name.startswith("projector_") or name.startswith(keep)}
 
     def make() -> AnySatEncoder:
         return AnySatEncoder(dim=arch["dim"], depth=arch["depth"], heads=arch["heads"], modalities=wanted)
 
-    encoder = trainable(make, card, keys, pretrained=pretrained, ckpt=ckpt)
+    encoder = trainable(make, card, Layout(), pretrained=pretrained, ckpt=ckpt)
     by_modality = days if isinstance(days, Mapping) else dict.fromkeys(wanted, days)
     frames = {name: tuple(one) for name, one in by_modality.items()}
     return AnySatBackbone(encoder, patch_m=patch_size_m, days=frames, output=one_of("output", output, OUTPUTS))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rs_embed.embedders._vit_mae_utils import to_grid
 from rs_embed.embedders.card import ModelCard
-from rs_embed.embedders.onthefly_thor import KEYS
+from rs_embed.embedders.onthefly_thor import LAYOUT
 from rs_embed.encoders.thor import ThorEncoder
 from rs_embed.encoders.thor_bands import kernel_name, resolve_bands
 from rs_embed.encoders.thor_patchify import Strategy, ThorGeometry, plan_geometry
@@ -137,7 +137,7 @@ def build_thor(
     params = {**(input_params or {}), **{name: value for name, value in newer.items() if value is not None}}
     geometry = _geometry([band for bands in by_modality.values() for band in bands], params)
     layers = _layers(card.arch["depth"], out_indices)
-    encoder = trainable(lambda: ThorEncoder(**card.arch), card, KEYS, pretrained=pretrained, ckpt=ckpt)
+    encoder = trainable(lambda: ThorEncoder(**card.arch), card, LAYOUT, pretrained=pretrained, ckpt=ckpt)
     modalities = tuple(by_modality) if isinstance(model_bands, Mapping) else ()
     return ThorBackbone(encoder, geometry=geometry, modalities=modalities, layers=layers, merge=merge)
 

@@ -12,8 +12,8 @@ from shapely import MultiPolygon, Polygon
 from shapely.affinity import translate
 
 from rs_embed.errors import SpecError
-from rs_embed.geo import geobox_for, outline, project
-from rs_embed.specs import PointBuffer, SpatialSpec
+from rs_embed.geo import densified, geobox_for, outline, project
+from rs_embed.specs import PointBuffer, Region, SpatialSpec
 from rs_embed.writers.base import Row
 
 Footprint: TypeAlias = Polygon | MultiPolygon
@@ -40,8 +40,10 @@ def footprint(row: Row) -> Footprint | None:
         if isinstance(row.spatial, PointBuffer):
             scale_m = min(_FALLBACK_SCALE_M, 2 * row.spatial.buffer_m)
             return footprint_of(geobox_for(row.spatial, scale_m))
-        xs, ys = outline(row.spatial)
-        return _on_the_globe(*project(xs, ys, row.spatial.crs, "EPSG:4326"))
+        crs, whole = row.spatial.crs, row.spatial
+        parts = [densified(rings[0]) for rings in whole.parts] if isinstance(whole, Region) else [outline(whole)]
+        shapes = [_on_the_globe(*project(xs, ys, crs, "EPSG:4326")) for xs, ys in parts]
+        return shapes[0] if len(shapes) == 1 else shapely.orient_polygons(shapely.union_all(shapes))
     except SpecError:  # a place that cannot be laid on a grid is why the row failed; the row stays
         return None
 

@@ -1,11 +1,16 @@
 """A grid as a file of its own: COG, Zarr, netCDF or npz."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rs_embed.embedding import Embedding
 from rs_embed.embedding_files import load, write_to
-from rs_embed.errors import StorageError
+from rs_embed.errors import SpecError, StorageError
 from rs_embed.writers.base import SUFFIX, GridFormat
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def write_grid(stem: Path, embedding: Embedding, fmt: GridFormat) -> Path:
@@ -49,3 +54,39 @@ def read_grid(path: Path) -> Embedding:
     from rs_embed.writers.zarr_store import read_zarr
 
     return read_zarr(path)
+
+
+class Grids(Mapping[str, "xr.DataArray"]):
+    """Grids by id, read one at a time."""
+
+    def __init__(self, folder: Path, places: Sequence[tuple[str, str]]) -> None:
+        self._folder = folder
+        self._places: dict[str, list[str]] = {}
+        for name, href in places:
+            self._places.setdefault(name, []).append(href)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __getitem__(self, name: str) -> "xr.DataArray":
+        """`[band, y, x]` with coordinates and CRS."""
+        return self.embedding(name).to_xarray()
+
+    def embedding(self, name: str) -> Embedding:
+        """The same with its metadata.
+
+        Raises:
+            SpecError: Several rows have that id.
+            StorageError: The file is gone or damaged.
+        """
+        hrefs = self._places[name]
+        if len(hrefs) > 1:
+            raise SpecError(
+                f"Expected one grid of the id {name!r}, got {len(hrefs)}.",
+                fix="read them by Run.to_frame()['href']",
+                files=", ".join(hrefs),
+            )
+        return read_grid(self._folder / hrefs[0])

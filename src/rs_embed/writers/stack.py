@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from rs_embed._optional import require
 from rs_embed.errors import StorageError
+from rs_embed.writers.base import RunHeader
 from rs_embed.writers.reading import TableFile
 
 if TYPE_CHECKING:
@@ -28,10 +29,15 @@ class Stack:
         """All rows in the user's order."""
         return np.argsort(np.concatenate([rows for rows, _ in self._rows]))
 
-    @cached_property
+    @property
+    def header(self) -> RunHeader:
+        """What a table of embeddings says of itself. Where a whole unit failed, its header may not have known."""
+        return self.tables[self._informed].meta
+
+    @property
     def dim(self) -> int:
-        """Length of a vector. Where a whole unit failed, its header may not have known."""
-        return self.tables[self._informed].meta.dim
+        """Length of a vector."""
+        return self.header.dim
 
     def joined(self, columns: Sequence[str] | None) -> "pa.Table":
         """All rows, with these columns or all.

@@ -70,9 +70,7 @@ CARDS = (
             time=("time", "week_hour"),
             location=("latlon", "angles"),
             gsd="gsd",
-            strip="model.encoder.",
             prepend="clay_encoder.",
-            ignored=(r"model\.(?!encoder\.).*",),  # the decoder and the teacher
         ),
     ),
 )

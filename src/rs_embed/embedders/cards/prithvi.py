@@ -93,11 +93,7 @@ def _card(size: str, parameters_m: float, file: str, *, patch_px: int = 16, **ar
             any_size=True,
             time=("temporal_coords", "year_day") if told else None,
             location=("location_coords", "lat_lon") if told else None,
-            strip="encoder.",
-            # The MAE's decoder; positions depend on the number of frames, and are computed.
-            ignored=(r"decoder.*", r".*_dec\..*", r"mask_token", r"pos_embed")
-            + (() if told else (r"(temporal|location)_embed_enc.*",)),
-            own=(r"pos_embed",),
+            own=(r"pos_embed",),  # depends on the number of frames, and is computed
         ),
     )
 

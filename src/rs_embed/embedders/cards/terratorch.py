@@ -47,12 +47,8 @@ class Backbone:
     """Keyword that takes the pixel size, metres."""
     saturation: Mapping[str, float] = field(default_factory=dict)
     """Band -> value in the unit of its statistics above which the training data were cut off."""
-    strip: str = ""
-    """Prefix of the encoder's tensors in the published file."""
     prepend: str = ""
-    """Prefix of the same tensors in TerraTorch's module."""
-    ignored: tuple[str, ...] = ()
-    """Patterns of names, after stripping, that the file holds for other parts."""
+    """Prefix of the encoder's tensors in TerraTorch's module, which the published file does not have."""
     own: tuple[str, ...] = ()
     """Patterns of the module's tensors that keep the values they are built with: computed, or not used."""
 
