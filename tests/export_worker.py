@@ -80,7 +80,7 @@ def export(out: Path, log: Path, rows: int = 60, unit_rows: int = 10, latency_s:
 def _die_at(point: str, count: int) -> None:
     """Have this process killed, for real, at its `count`th visit to a point."""
     from rs_embed.exports import exporting
-    from rs_embed.pipeline import durable, journal, unit_sink
+    from rs_embed.pipeline import durable, records
     from rs_embed.pipeline.remote import Remote
     from rs_embed.testing import FieldProvider as Field
 
@@ -102,9 +102,9 @@ def _die_at(point: str, count: int) -> None:
     put = Remote.put
     where, name, deadly = {
         "fetch": (Field, "fetch", before(Field.fetch)),
-        "write": (unit_sink, "publish", before(unit_sink.publish)),
+        "write": (records, "publish", before(records.publish)),
         "rename": (durable, "os", _Os(visit)),
-        "record": (journal, "write_json", half),
+        "record": (records, "write_json", half),
         "put": (Remote, "put", lambda self, folder, key: (put(self, folder, key), "/units/" in key and visit())[0]),
         "catalog": (exporting, "write_catalogs", before(exporting.write_catalogs)),
     }[point]

@@ -1,6 +1,7 @@
 """The commands around long jobs, with the bundled scene."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def export(plots: Path, *words: str | Path):
     )
 
 
-@pytest.mark.parametrize("command", ["export", "status", "retry", "compact", "similar"])
+@pytest.mark.parametrize("command", ["export", "status", "retry", "verify", "compact", "similar"])
 def test_help_says_how_and_gives_examples(command):
     result = invoke(command, "--help")
     assert result.exit_code == 0
@@ -106,17 +107,19 @@ def test_a_stop_by_hand_says_how_to_go_on_and_is_told_by_the_exit_code(plots):
     places = [f"p{i},{12.93 + 0.00001 * i},47.77" for i in range(2000)]
     plots.write_text("\n".join(["id,lon,lat", *places]))
     run = plots.parent / "run"
-    words = ["export", "mosaiks_rcf", str(plots), str(run), "--backend=sample", "--buffer=100", "--unit-rows=20"]
+    words = ["export", "mosaiks_rcf", str(plots), str(run), "--backend=sample", "--buffer=100"]  # one unit
     command = [sys.executable, "-c", "from rs_embed.cli import main; main()", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, env=os.environ | {"RS_EMBED_CHECKPOINT_S": "0"}) as process:
         until(lambda: list(run.glob("*/records/u*.json")))
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "stopped; what is finished is kept, and the same command goes on" in said
-    assert "Traceback" not in said
     (facts,) = json.loads(invoke("status", run, "--json").stdout)["models"]
-    assert 0 < facts["finished"] < facts["units"]
+    assert f"stopped; {facts['ok']:,} embeddings are stored in {run}; the same command goes on" in said
+    assert "Traceback" not in said
+    assert (facts["finished"], facts["units"], facts["rows"]) == (0, 1, 2000)
+    assert 0 < facts["ok"] < 2000
 
 
 def test_chips_are_kept_where_asked_also_by_a_retry(plots):

@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from shapely.geometry import Point, box
 
-from rs_embed import PointBuffer
-from rs_embed.errors import ChoiceWarning, SpecError
+from rs_embed import PointBuffer, export_embeddings, open_run
+from rs_embed.errors import ChoiceWarning, NoImagery, SpecError, StorageError
 from rs_embed.places import Places, read_places
 from rs_embed.places.kept import OURS
+from rs_embed.testing import FieldProvider, pixel_centres
 
 SQUARE = box(12.9, 47.7, 13.0, 47.8)
 
@@ -331,3 +332,39 @@ def test_the_limit_of_the_csv_module_is_as_it_was_and_long_polygons_are_read(tmp
     assert len(path.read_text()) > before
     assert len(read_places(path)) == 1
     assert csv.field_size_limit() == before
+
+
+def test_kept_columns_stand_in_the_files_of_an_export_with_their_types_and_after_a_retry(tmp_path):
+    frame = pd.DataFrame({"plot_id": ["a", "b", "c"], "lon": [12.0, 12.3, 11.8], "lat": 47.0})
+    frame = frame.assign(species=["Picea", None, "Fagus"], trees=[1, 2, 3], day=date(2022, 6, 1))
+    fails = Fails()
+    with pytest.warns(ChoiceWarning, match="not kept: status"):
+        places = read_places(frame.assign(status="x"), buffer_m=160)
+    for fails.on in (True, False):  # the second run does only what failed in the first
+        export_embeddings(
+            "mosaiks_rcf", places, tmp_path / "run", backend=fails, temporal=None, unit_rows=2, progress=False
+        )
+        stored = open_run(tmp_path / "run").to_frame()
+        assert stored["id"].tolist() == stored["plot_id"].tolist() == ["a", "b", "c"]
+        assert stored["species"].fillna("?").tolist() == ["Picea", "?", "Fagus"]
+        assert stored["trees"].dtype == np.int64 and stored["trees"].tolist() == [1, 2, 3]
+        assert set(stored["day"]) == {date(2022, 6, 1)}
+        assert (stored["status"] == "failed").tolist() == [False, fails.on, False]
+    columns = set(open_run(tmp_path / "run").tables()[0].columns)
+    assert columns - set(places.kept) <= OURS
+    frame.loc[0, "species"] = "Abies"
+    with pytest.raises(StorageError, match="for something else"):
+        export_embeddings(
+            "mosaiks_rcf", frame, tmp_path / "run", backend=fails, buffer_m=160, unit_rows=2, progress=False
+        )
+
+
+class Fails(FieldProvider):
+    """Has nothing around 12.3 degrees east while it is on."""
+
+    on = True
+
+    def fetch(self, query):
+        if self.on and abs(pixel_centres(query.geobox)[0].mean() - 12.3) < 0.05:
+            raise NoImagery("Expected imagery, got none.", fix="look elsewhere")
+        return super().fetch(query)

@@ -1,5 +1,6 @@
 """A run that was exported is given back in the user's order, failures included, without reading more than is asked."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -17,11 +18,15 @@ from rs_embed.writers.grids import write_grid
 from rs_embed.writers.table import write_index, write_table
 
 
-def record(units, name, files, **more):
+def record(units, name, rows):
+    """The record of a unit, as older versions wrote it."""
     folder = units.parent / "records"
     folder.mkdir(exist_ok=True)
-    files = {f"units/{file}": "hash" for file in files}
-    (folder / f"{name}.json").write_text(json.dumps({"unit": name, "files": files, **more}))
+    table = units / f"{name}.parquet"
+    stamp = {"bytes": table.stat().st_size, "sha256": hashlib.sha256(table.read_bytes()).hexdigest()}
+    counts = {"rows": len(rows), "ok": len(rows), "failed": []}
+    facts = {"unit": int(name[1:]), "fingerprint": "f", "versions": {}, "finished": "2026-01-01T00:00:00+00:00"}
+    (folder / f"{name}.json").write_text(json.dumps({**facts, **counts, "files": {f"units/{table.name}": stamp}}))
 
 
 def pooled_run(folder, units, model="mosaiks_rcf", dtype="float32"):
@@ -31,7 +36,7 @@ def pooled_run(folder, units, model="mosaiks_rcf", dtype="float32"):
     (folder / "run.json").write_text(json.dumps({"models": [model]}))
     for number, rows in enumerate(units):
         write_table(place / f"u{number:06}.parquet", rows, replace(HEADER, model_id=model), dtype=dtype)
-        record(place, f"u{number:06}", [f"u{number:06}.parquet"])
+        record(place, f"u{number:06}", rows)
     return folder
 
 
@@ -196,7 +201,7 @@ def test_what_is_not_a_run_says_so(tmp_path, run):
         open_run(tmp_path)
     table = run.path / "mosaiks_rcf" / "units" / "u000000.parquet"
     geopandas.GeoDataFrame(geometry=[None]).to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(StorageError, match="not of rs_embed"):
+    with pytest.raises(StorageError, match="Parquet of somebody else"):
         read(tmp_path / "other.parquet")
     table.write_bytes(table.read_bytes()[:-300])
     with pytest.raises(StorageError, match="damaged"):
@@ -210,6 +215,7 @@ def test_a_unit_that_failed_whole_may_know_less_than_the_others(tmp_path):
     run = open_run(pooled_run(tmp_path / "run", [[failed(0)], [row(1), failed(3)], [row(2)]]))
     units = run.path / "mosaiks_rcf" / "units"
     write_table(units / "u000000.parquet", [failed(0)], replace(HEADER, dim=3, weights=None))
+    record(units, "u000000", [failed(0)])
     frame, matrix = run.to_frame(), run.matrix()
     assert matrix.shape == (4, DIM) and np.isnan(matrix[[0, 3]]).all()
     np.testing.assert_array_equal(frame["embedding"][2], row(2).embedding.data)

@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from rs_embed.specs import (
         TemporalSpec as TemporalSpec,
     )
+    from rs_embed.verification import verify_run as verify_run
 
 __version__ = "0.1.0"
 
@@ -87,6 +88,7 @@ _HOME = {
     "plan_embedding": "api",
     "Chip": "chip",
     "compact_run": "compaction",
+    "verify_run": "verification",
     "ModelCard": "embedders.card",
     "save_statistics": "embedders.statistics",
     "export_embeddings": "exports",

@@ -14,6 +14,7 @@ from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import card_of_key, get_card
 from rs_embed.errors import ChoiceWarning, InputError, SpecError, warn
 from rs_embed.providers import open_provider
+from rs_embed.providers._checked import Checked
 from rs_embed.providers.arrays import SupportsArray
 from rs_embed.providers.base import Provider
 from rs_embed.settings import LibrarySettings, ModelKnobs, WeightsKnobs
@@ -22,6 +23,7 @@ from rs_embed.specs import InputPrep, OutputSpec, Precision, SensorSpec, Spatial
 if TYPE_CHECKING:
     from rs_embed.embedders.base import Embedder, ModelRequest, NetworkCache
     from rs_embed.pipeline.plan import Plan
+    from rs_embed.places import Single
 
 Backend = str | Path | Provider
 """A backend's name, a path to rasters, or a provider object."""
@@ -30,12 +32,19 @@ InputArrays = SupportsArray | Mapping[str, SupportsArray]
 Sensors = SensorSpec | Mapping[str, SensorSpec] | None
 Modalities = str | Sequence[str] | None
 Bands = Sequence[str] | Mapping[str, Sequence[str]] | None
-Dates = Sequence[str | date | datetime] | Mapping[str, Sequence[str | date | datetime]]
-"""When each frame of the arrays was acquired, `[T]`; or a mapping modality -> dates."""
+Dates = Sequence[str | date | datetime | int] | Mapping[str, Sequence[str | date | datetime | int]]
+"""When each frame of the arrays was acquired, `[T]`: moments or days of the year; or a mapping modality -> dates."""
 Units = Unit | str | Mapping[str, Unit | str]
 """Of the values of the arrays; or a mapping modality -> unit."""
 _DATES = 'dates=["2022-06-01", ...]'
 KnobValue = str | int | float | bool | Path | Sequence[int] | Sequence[str] | None
+
+
+WORDS = (
+    *("model_id", "spatial", "places", "temporal", "output", "backend", "sensor", "modality", "bands", "input_chw"),
+    *("dates", "unit", "buffer_m", "input_prep", "device", "precision", "on_error", "progress"),
+)
+"""Keywords of the public calls: what is none of a call's own goes to the model, misspelt ones as well."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,7 @@ class Call:
 
         require_choice("precision", self.precision, get_args(Precision))
         card = get_card(self.model_id)
-        knobs = card.knobs.read(self.knobs)
+        knobs = card.knobs.read(self.knobs, WORDS)
         dense = self.output.kind == "grid" and self.output.detail == "dense"
         asked = Asked(self.modality, self.sensor, self.bands, dense=dense)
         precision = pick_precision(self.precision, pick_device(self.device))
@@ -116,14 +125,23 @@ def named(modality: Modalities, input_chw: InputArrays | None) -> Modalities:
     return tuple(input_chw) if modality is None and isinstance(input_chw, Mapping) else modality
 
 
-def opened(backend: Backend) -> Provider:
-    """The provider of that name, path or object; with the cache of chips, where there is one."""
-    provider, settings = open_provider(backend), LibrarySettings.read()
-    if settings.chip_cache is None:
-        return provider
-    from rs_embed.providers.cached import CachedProvider
+def one_place(
+    spatial: "Single | None", temporal: TemporalSpec | None, buffer_m: float | None
+) -> tuple[SpatialSpec | None, TemporalSpec | None]:
+    """The place and days of a call for one."""
+    from rs_embed.places import read_place
 
-    return CachedProvider(provider, settings.chip_cache, settings.chip_cache_gb)
+    return read_place(spatial, temporal, buffer_m)
+
+
+def opened(backend: Backend) -> Provider:
+    """The provider of that name, path or object, checked; with the cache of chips, where there is one."""
+    provider, settings = open_provider(backend), LibrarySettings.read()
+    if settings.chip_cache is not None:
+        from rs_embed.providers.cached import CachedProvider
+
+        provider = CachedProvider(provider, settings.chip_cache, settings.chip_cache_gb)
+    return Checked(provider)
 
 
 def provider_of(
@@ -150,20 +168,21 @@ def provider_of(
         )
     from rs_embed.providers.arrays import ArrayProvider
 
-    if isinstance(dates, str | date):
-        raise SpecError(f"Wanted a list of dates, found {dates!r}.", fix=f"dates=[{str(dates)!r}]")
+    if isinstance(dates, str | date | int):
+        one = dates if isinstance(dates, int) else str(dates)
+        raise SpecError(f"Expected a list of dates, got {dates!r}.", fix=f"dates=[{one!r}]")
     series = [modality.name for modality, _ in call.request.inputs if modality.is_series]
     if dates is None and series:
         raise InputError(f"Wanted the date of each frame of {', '.join(series)}, found none.", fix=_DATES)
     if isinstance(input_chw, Mapping):
-        return ArrayProvider(input_chw, dates=dates, unit=unit)
+        return Checked(ArrayProvider(input_chw, dates=dates, unit=unit))
     names = [modality.name for modality, _ in call.request.inputs]
     if len(names) > 1:
         raise SpecError(
             f"Wanted an array for each of {', '.join(names)}, found one.",
             fix=f"pass input_chw={{{names[0]!r}: array, {names[1]!r}: array}}",
         )
-    return ArrayProvider({names[0]: input_chw}, dates=dates, unit=unit)
+    return Checked(ArrayProvider({names[0]: input_chw}, dates=dates, unit=unit))
 
 
 def _adapter(path: str) -> "type[Embedder]":

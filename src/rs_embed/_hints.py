@@ -2,13 +2,6 @@
 
 from collections.abc import Mapping
 
-ARGUMENTS = (
-    *("model_id", "models", "places", "spatial", "temporal", "output", "backend", "sensor", "modality", "bands"),
-    *("input_chw", "dates", "input_prep", "device", "precision", "buffer_m", "on_error", "progress"),
-    *("out", "format", "dtype", "engine", "address", "dry_run", "rate", "share_reads", "save_inputs"),
-)
-"""Arguments of the calls that take knobs beside them, so that a misspelt one is known."""
-
 _SENSOR = "say it in the sensor: sensor=SensorSpec(collection, bands, {}=...)"
 _PLACE = "say it in the place: spatial=PointBuffer(lon=..., lat=..., buffer_m=...)"
 _DAYS = 'say it in the window: temporal=TemporalSpec.range("2022-06-01", "2022-09-01")'

@@ -1,6 +1,7 @@
 """Jobs that can be stopped: one event that all threads of a job hear wherever they wait, and daemon threads."""
 
 import os
+import signal
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
@@ -9,6 +10,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Generic, ParamSpec, TypeVar, cast
 from weakref import WeakSet, finalize
 
@@ -113,7 +115,11 @@ class Stop:
 
     @contextmanager
     def here(self) -> Iterator[None]:
-        """What this thread does inside of the block, it does for this job. Not around a `yield`: who gets it is not."""
+        """What this thread does inside of the block, it does for this job.
+
+        Not around a `yield`, as who gets it works for another; nor in the main thread, where an interrupt may come
+        between any two steps, and all that follows would belong to a job that has ended.
+        """
         before = _STOP.set(self)
         try:
             yield
@@ -164,14 +170,19 @@ class _Queue:
 
     most: int
     name: str
-    changed: threading.Condition = field(default_factory=threading.Condition)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Taken as such wherever the main thread may come: `with` of a `Condition`, an interrupt can leave it locked."""
+    changed: threading.Condition = field(init=False)
     waiting: deque[_Task] = field(default_factory=deque)
     started: int = 0
     idle: int = 0
     closed: bool = False
 
+    def __post_init__(self) -> None:
+        self.changed = threading.Condition(self.lock)
+
     def put(self, task: _Task) -> None:
-        with self.changed:
+        with self.lock:
             if self.closed:
                 raise RuntimeError(f"the threads {self.name} were closed")
             self.waiting.append(task)
@@ -186,7 +197,7 @@ class _Queue:
             del task  # what it held must not live until the next one comes
 
     def _next(self) -> _Task | None:
-        with self.changed:
+        with self.lock:
             self.idle += 1
             while not self.waiting and not self.closed:
                 self.changed.wait()
@@ -195,13 +206,13 @@ class _Queue:
 
     def finish(self) -> None:
         """Take no more; let threads end when nothing waits any longer."""
-        with self.changed:
+        with self.lock:
             self.closed = True
             self.changed.notify_all()
 
     def drop(self) -> None:
         """Begin nothing that waits."""
-        with self.changed:
+        with self.lock:
             left, self.waiting = self.waiting, deque()
         for task in left:
             if task.future.set_running_or_notify_cancel():
@@ -211,17 +222,19 @@ class _Queue:
 class Threads:
     """A pool of daemon threads: what hangs in one of them is abandoned, not awaited, when the process ends.
 
-    Work is done for the job, and in the context, of the thread that submits it. After a fork the child starts threads
-    of its own. When nobody holds the pool any more, they do what was submitted, and end.
+    Work is done in the context of the thread that submits it. After a fork the child starts threads of its own. When
+    nobody holds the pool any more, they do what was submitted, and end.
     """
 
-    def __init__(self, count: int, name: str) -> None:
+    def __init__(self, count: int, name: str, stop: Stop | None = None) -> None:
         """Start none yet.
 
         Args:
             count: Threads at most.
             name: What their names begin with.
+            stop: The job that they work for; `None`: always that of the thread that submits.
         """
+        self._stop = stop
         self._queue = queue = PerProcess(lambda: _Queue(count, name))
         # Not at the end of the process, which daemon threads need not hear of.
         finalize(self, _finish, queue).atexit = False
@@ -233,7 +246,10 @@ class Threads:
             RuntimeError: The pool was closed.
         """
         future: Future[T] = Future()
-        self._queue.here.put(_Task(cast("Future[object]", future), lambda: work(*args, **named), copy_context()))
+        context = copy_context()
+        if self._stop is not None:
+            context.run(_STOP.set, self._stop)
+        self._queue.here.put(_Task(cast("Future[object]", future), lambda: work(*args, **named), context))
         return future
 
     def close(self) -> None:
@@ -246,6 +262,23 @@ def _finish(queue: PerProcess[_Queue]) -> None:
     queue.here.finish()
 
 
+def outcome(future: Future[T]) -> T:
+    """What comes of it, for a thread whose job may be stopped meanwhile.
+
+    Raises:
+        Stopped: The job of this thread was stopped.
+        BaseException: Whatever the work has raised.
+    """
+    stop = current()
+    while True:
+        try:
+            return future.result(POLL_S)  # not for ever: a signal that comes just before the wait does not end it
+        except TimeoutError:
+            if future.done():  # its own error, or it came just now
+                return future.result()
+            stop.check()
+
+
 def apart(work: Callable[[], T]) -> T:
     """What `work` returns. In the main thread it is left to another, so that a signal ends it wherever it is.
 
@@ -254,11 +287,44 @@ def apart(work: Callable[[], T]) -> T:
     """
     if threading.current_thread() is not threading.main_thread():
         return work()
-    threads, stop = Threads(1, "rs-embed-apart"), Stop(current())
+    stop = Stop(current())
+    threads = Threads(1, "rs-embed-apart", stop)  # held meanwhile: Python loses a signal that comes while it is let go
     try:
-        with stop.here():
-            coming = threads.submit(work)
-        return coming.result()
+        return outcome(threads.submit(work))
     finally:
         stop.set()
         threads.close()
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: a stop by hand, as Ctrl-C."""
+
+
+@dataclass
+class Heard:
+    """Which signals came."""
+
+    sigterm: bool = False
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[Heard]:
+    """A scheduler's SIGTERM stops like Ctrl-C: files are closed, and what is finished stays.
+
+    Only in the main thread, where Python hears signals, and only where nobody else has a use for it.
+    """
+    heard = Heard()
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield heard
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        heard.sigterm = True
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

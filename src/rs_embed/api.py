@@ -3,6 +3,7 @@
 Torch and imagery libraries load when a model runs, not when this module is imported.
 """
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 from rs_embed._call import (
@@ -16,6 +17,7 @@ from rs_embed._call import (
     Sensors,
     Units,
     named,
+    one_place,
     provider_of,
 )
 from rs_embed._checks import require_choice
@@ -23,13 +25,13 @@ from rs_embed._progress import progress_bar
 from rs_embed.embedders.catalog import get_card, list_cards
 from rs_embed.embedders.describe import ModelDescription, describe
 from rs_embed.errors import BatchError, SpecError
-from rs_embed.specs import InputPrep, OutputSpec, Precision, SpatialSpec, TemporalSpec
+from rs_embed.specs import InputPrep, OutputSpec, Precision, TemporalSpec
 
 if TYPE_CHECKING:
     from rs_embed.embedders.card import ModelCard
     from rs_embed.embedding import Embedding
     from rs_embed.pipeline.plan import Plan
-    from rs_embed.places import Given, Temporal
+    from rs_embed.places import Given, Single, Temporal
     from rs_embed.report import ChipReport
     from rs_embed.results import Embeddings, Result
 
@@ -38,7 +40,7 @@ OnError = Literal["raise", "keep"]
 
 def get_embedding(
     model_id: "str | ModelCard",
-    spatial: SpatialSpec | None = None,
+    spatial: "Single | None" = None,
     temporal: TemporalSpec | None = None,
     output: OutputSpec = OutputSpec.pooled(),
     backend: Backend = "auto",
@@ -49,6 +51,7 @@ def get_embedding(
     input_chw: InputArrays | None = None,
     dates: Dates | None = None,
     unit: Units | None = None,
+    buffer_m: float | None = None,
     input_prep: InputPrep = "auto",
     device: str = "auto",
     precision: Precision = "fp32",
@@ -58,7 +61,8 @@ def get_embedding(
 
     Args:
         model_id: Id or alias of the catalog (`list_models()`), or a card of your own.
-        spatial: Where; `None` takes everything that a raster, the sample or `input_chw` holds.
+        spatial: Where: a spec, a (lon, lat), a geometry of shapely or GeoJSON (degrees), or a table or file of one
+            place ("aoi.geojson"). `None` takes everything that a raster, the sample or `input_chw` holds.
         temporal: Which days, half-open. The sample and undated rasters are answered with what they are.
         output: `OutputSpec.pooled()` for a vector `[D]`, `OutputSpec.grid()` for a token grid `[D,H,W]`.
         backend: "gee", "sample", a path to a raster, an `EarthEngine`, a `LocalRasters`, or any `Provider`.
@@ -72,6 +76,7 @@ def get_embedding(
             know.
         unit: Of `input_chw`, where it is not that of the collection: "reflectance", "power", ..., or "byte" for
             pictures from 0 to 255; of several arrays, a mapping modality -> unit.
+        buffer_m: Half of the side of the square around a point, metres, where `spatial` does not say it.
         input_prep: "resize" to the network's size, "crop" the centre or "tile" at native pixel size;
             "auto" is the card's choice.
         device: "auto", "cpu", "cuda" or "cuda:0".
@@ -97,6 +102,7 @@ def get_embedding(
         input_chw=input_chw,
         dates=dates,
         unit=unit,
+        buffer_m=buffer_m,
         input_prep=input_prep,
         device=device,
         precision=precision,
@@ -110,7 +116,7 @@ def get_embedding(
 
 def plan_embedding(
     model_id: "str | ModelCard",
-    spatial: SpatialSpec | None = None,
+    spatial: "Single | None" = None,
     temporal: TemporalSpec | None = None,
     output: OutputSpec = OutputSpec.pooled(),
     backend: Backend = "auto",
@@ -121,6 +127,7 @@ def plan_embedding(
     input_chw: InputArrays | None = None,
     dates: Dates | None = None,
     unit: Units | None = None,
+    buffer_m: float | None = None,
     input_prep: InputPrep = "auto",
     device: str = "auto",
     precision: Precision = "fp32",
@@ -133,7 +140,8 @@ def plan_embedding(
     """
     modality = named(modality, input_chw)
     call = Call(model_id, output, sensor, modality, bands, input_prep, device, precision, knobs)
-    return call.plan(provider_of(backend, input_chw, call, dates, unit), [spatial], [temporal])
+    place, days = one_place(spatial, temporal, buffer_m)
+    return call.plan(provider_of(backend, input_chw, call, dates, unit), [place], [days])
 
 
 @overload
@@ -204,8 +212,8 @@ def get_embeddings(
     specs, windows = [place.spatial for place in table], [place.window for place in table]
     plans = [call.plan(provider_of(backend, None, call), specs, windows) for call in calls]
     columns: list[list[Result]] = [[] for _ in plans]
-    with progress_bar(len(table), shown=progress) as advance:
-        for _, results in run_together(plans):
+    with progress_bar(len(table), shown=progress) as advance, closing(run_together(plans)) as coming:
+        for _, results in coming:
             for column, result in zip(columns, results, strict=True):
                 column.append(result)
             advance(1, sum(isinstance(result, Failure) for result in results))
@@ -232,7 +240,7 @@ def describe_model(model_id: str) -> ModelDescription:
 
 def inspect_chip(
     model_id: "str | ModelCard",
-    spatial: SpatialSpec | None = None,
+    spatial: "Single | None" = None,
     temporal: TemporalSpec | None = None,
     backend: Backend = "auto",
     *,
@@ -242,6 +250,7 @@ def inspect_chip(
     input_chw: InputArrays | None = None,
     dates: Dates | None = None,
     unit: Units | None = None,
+    buffer_m: float | None = None,
 ) -> "ChipReport":
     """The chips that a request would feed to the model, and their statistics, without running it.
 
@@ -252,4 +261,4 @@ def inspect_chip(
     provider = provider_of(backend, input_chw, call, dates, unit)
     from rs_embed.report import inspect
 
-    return inspect(call.request, provider, spatial, temporal)
+    return inspect(call.request, provider, *one_place(spatial, temporal, buffer_m))

@@ -60,15 +60,20 @@ class Chip:
     source: Source
 
     def __post_init__(self) -> None:
+        if not isinstance(self.values, np.ndarray) or self.values.ndim != 4 or self.values.dtype != np.float32:
+            raise InputError(
+                f"Expected a numpy array of float32 with the axes [T, C, H, W], got {_kind(self.values)}.",
+                fix="numpy.asarray(values, numpy.float32), with an axis of length 1 where there is one frame",
+            )
         frames, channels, height, width = self.values.shape
         if len(self.bands) != channels or len(self.times) != frames:
             raise InputError(
-                f"Wanted {len(self.bands)} bands and {len(self.times)} frames, found an array {self.values.shape}.",
+                f"Expected {len(self.bands)} bands and {len(self.times)} frames, got an array {self.values.shape}.",
                 fix="values are [T, C, H, W]: one time per frame, one band per channel",
             )
         if self.geobox is not None and self.geobox.shape != (height, width):
             raise InputError(
-                f"Wanted {self.geobox.shape[0]} x {self.geobox.shape[1]} pixels, found {height} x {width}.",
+                f"Expected {self.geobox.shape[0]} x {self.geobox.shape[1]} pixels, got {height} x {width}.",
                 fix="the array must have the shape of its geobox",
             )
 
@@ -125,3 +130,8 @@ class Chip:
         coords = {"time": times, "band": list(self.band_names)}
         array = xr.DataArray(self.values, dims=("time", "band", "y", "x"), coords=coords)
         return array if self.geobox is None else with_coordinates(array, self.geobox)
+
+
+def _kind(values: object) -> str:
+    """What was given as pixels, in words."""
+    return f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__

@@ -1,33 +1,34 @@
-"""The commands around long jobs: export, status, retry, compact, similar."""
+"""The commands that do long jobs: export, retry."""
 
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 import rs_embed
-from rs_embed.cli_base import ERR, OUT, Json, ModelOptions, command, either, together
+from rs_embed.cli_base import ERR, Json, ModelOptions, command, either, together
 from rs_embed.specs import TemporalSpec
-from rs_embed.tables import table
 
 if TYPE_CHECKING:
     from rs_embed.exports import ExportReport
     from rs_embed.places import Places
 
-_REASONS = 5
-"""Kinds of errors shown of each model."""
 _TABLE = "The table (names are guessed if left out)"
 _CLUSTER = "Where it runs"
 _Models = Annotated[str, typer.Argument(metavar="MODEL[,MODEL...]", help="Ids or aliases, joined by commas.")]
 _Places = Annotated[
     str, typer.Argument(metavar="TABLE", help="CSV, Parquet, GeoJSON, GeoPackage or shapefile of points or polygons.")
 ]
-_Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder that `export` filled.")]
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder that `export` filled.")]
 _Column = str | None
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Compare every byte of what is there, and make again what is damaged.")
+]
 _Engine = Annotated[
     Literal["local", "ray"], typer.Option(help="This machine alone, or a Ray cluster.", rich_help_panel=_CLUSTER)
 ]
@@ -41,13 +42,22 @@ _Address = Annotated[
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
-    """Ctrl-C, or a scheduler's SIGTERM, ends with exit code 130 and a word on how to go on."""
+def _stoppable(run: str) -> Iterator[None]:
+    """Ctrl-C, or a scheduler's SIGTERM, ends with what is stored, and a word on how to go on."""
     try:
         yield
     except KeyboardInterrupt:
-        ERR.print("stopped; what is finished is kept, and the same command goes on")
+        ERR.print(f"stopped; {_stored(run)}; the same command goes on", soft_wrap=True)
         raise
+
+
+def _stored(run: str) -> str:
+    """How much of a run is in its folder, as its records say."""
+    from rs_embed.exports import stored_rows
+
+    if "://" in run:
+        return f"what was done up to the last checkpoint, at most about a minute ago, is stored in {run}"
+    return f"{stored_rows(Path(run)):,} embeddings are stored in {run}"
 
 
 def _column(text: str) -> typer.models.OptionInfo:
@@ -66,7 +76,6 @@ def _file(text: str) -> typer.models.OptionInfo:
     "rs-embed export thor --rasters 'tiles/*.tif' run --bands B2,B3,B4,B8 --offset -1000",
     "rs-embed export thor plots.csv run --backend stac --engine ray --address auto",
 )
-@_stoppable()
 def export(
     models: _Models,
     places: _Places,
@@ -97,12 +106,13 @@ def export(
         typer.Option("--format", help="geoparquet for vectors; the others for grids, cog if left out."),
     ] = None,
     dtype: Annotated[Literal["float32", "float16", "int8"], typer.Option(help="Of stored vectors.")] = "float32",
-    unit_rows: Annotated[int, typer.Option(min=1, help="Rows a file, and at most what a crash costs.")] = 4096,
+    unit_rows: Annotated[int, typer.Option(min=1, help="Rows a file.")] = 4096,
     on_error: Annotated[Literal["keep", "raise"], typer.Option(help="Keep failed rows, or stop at one.")] = "keep",
     save_inputs: Annotated[bool, typer.Option("--save-inputs", help="Also keep each chip, as .npz.")] = False,
     share_reads: Annotated[bool, typer.Option("--share-reads", help="Cut chips of neighbours from one read.")] = False,
     engine: _Engine = "local",
     address: _Address = None,
+    verify: Verify = False,
     as_json: Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")] = False,
     plan_rows: Annotated[
@@ -124,11 +134,14 @@ def export(
     if rasters is not None and any((window, buffer, crs, *columns.values())):
         raise typer.BadParameter("--rasters tell places and days: leave out what is about a TABLE")
     imagery = _imagery(backend, rasters, bands, unit, offset)
+    target = places if out is None else out
+    table = _read(Path(places), columns, window, buffer, crs) if rasters is None else _files(rasters)
     run: Callable[..., ExportReport] = export_embeddings  # knobs are words here, whatever they mean
-    report = run(
+    call = partial(
+        run,
         models.split(","),
-        _read(Path(places), columns, window, buffer, crs) if rasters is None else _files(rasters),
-        places if out is None else out,
+        table,
+        target,
         output=options.output_spec(),
         backend=imagery,
         format=file_format,
@@ -143,11 +156,14 @@ def export(
         share_reads=share_reads,
         engine=engine,
         address=address,
+        verify=verify,
         dry_run=dry_run,
         plan_rows=plan_rows,
         rate=_rate(rate),
         **options.keywords(),
     )
+    with _stoppable(target):
+        report = call()
     _tell(report, as_json=as_json)
 
 
@@ -205,83 +221,18 @@ def _tell(report: "ExportReport", *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-@command("rs-embed status run", "rs-embed status run --json")
-def status(run: _Run, as_json: Json = False) -> None:
-    """Show how far an export has come, also while it runs."""
-    from rs_embed.exports import run_status
-
-    found = run_status(run)
-    if as_json:
-        typer.echo(json.dumps(asdict(found) | {"folder": str(found.folder)}, indent=2))
-        return
-    rows = [
-        {
-            "model": one.model,
-            "rows": one.rows,
-            "ok": one.ok,
-            "failed": one.failed,
-            "missing": one.missing,
-            "units": f"{one.finished} of {one.units}",
-        }
-        for one in found.models
-    ]
-    OUT.print(f"{found.folder}, started {found.created}", table(rows), sep="\n")
-    for one in found.models:
-        for reason in one.reasons[:_REASONS]:
-            OUT.print(f"{one.model}: {reason.rows:,} failed at {reason.stage}: {reason.error}", soft_wrap=True)
-    if found.in_use_by is not None:
-        ERR.print(f"being written by {found.in_use_by}")
-    elif any(one.failed or one.missing for one in found.models):
-        ERR.print(f"rs-embed retry {found.folder} goes on with it", soft_wrap=True)
-
-
-@command("rs-embed retry run")
-@_stoppable()
-def retry(run: _Run, engine: _Engine = "local", address: _Address = None, as_json: Json = False) -> None:
-    """Do what failed or was not finished, with the arguments that the run folder has kept."""
+@command("rs-embed retry run", "rs-embed retry run --verify")
+def retry(
+    run: RunFolder,
+    engine: _Engine = "local",
+    address: _Address = None,
+    *,
+    verify: Verify = False,
+    as_json: Json = False,
+) -> None:
+    """Do what failed, was not finished, or is damaged, with the arguments that the run folder has kept."""
     from rs_embed.exports import retry_export
 
-    _tell(retry_export(run, engine=engine, address=address), as_json=as_json)
-
-
-@command("rs-embed compact run", "rs-embed compact run --out vectors --row-group-mb 64")
-@_stoppable()
-def compact(
-    run: _Run,
-    *,
-    out: Annotated[Path | None, typer.Option(help="Folder for the files; RUN/compact if left out.")] = None,
-    row_group_mb: Annotated[float, typer.Option(help="Vectors of a file, MB, at most.")] = 150.0,
-    as_json: Json = False,
-) -> None:
-    """Merge the files of a finished run into few large ones. The same command goes on after a crash."""
-    import rs_embed
-
-    report = rs_embed.compact_run(run, out, row_group_mb=row_group_mb)
-    if as_json:
-        typer.echo(json.dumps(asdict(report) | {"folder": str(report.folder)}, indent=2))
-    else:
-        typer.echo(str(report))
-
-
-@command("rs-embed similar run --id 17 --top 5", "rs-embed similar run --id 'plot a' --model mosaiks_rcf --json")
-def similar(
-    run: _Run,
-    *,
-    row_id: Annotated[str, typer.Option("--id", help="Of the row to compare with.")],
-    top: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
-    model: Annotated[str | None, typer.Option(help="Which one, if the run has several.")] = None,
-    as_json: Json = False,
-) -> None:
-    """List the rows whose vectors are most like that of one row (cosine)."""
-    import rs_embed
-
-    found = rs_embed.open_run(run).similar(row_id, top, model)
-    if as_json:
-        typer.echo(found.to_json(orient="records", date_format="iso", indent=2))
-        return
-    shown = found[["id", "similarity", "center_lon", "center_lat"]].to_dict("records")
-    rows = [{**row, "similarity": f"{row['similarity']:.4f}"} for row in shown]
-    if rows:
-        OUT.print(table(rows))
-    else:
-        ERR.print("There is no other row with a vector.")
+    with _stoppable(run):
+        report = retry_export(run, engine=engine, address=address, verify=verify)
+    _tell(report, as_json=as_json)

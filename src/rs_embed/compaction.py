@@ -1,18 +1,31 @@
 """The many unit files of a finished run as few large ones, for who reads all of it."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from rs_embed._optional import require
 from rs_embed._progress import progress_bar
 from rs_embed.errors import SpecError, StorageError
-from rs_embed.pipeline.durable import locked, make_folder, part_of, publish, remove, remove_parts, storing, write_json
-from rs_embed.pipeline.journal import MANIFEST, Manifest, Record, Stamp
+from rs_embed.pipeline.durable import (
+    locked,
+    make_folder,
+    part_of,
+    publish,
+    read_text,
+    remove,
+    remove_parts,
+    storing,
+    write_json,
+)
+from rs_embed.pipeline.journal import MANIFEST, Manifest, sealed, unsealed
+from rs_embed.pipeline.records import Record, Stamp
 from rs_embed.pipeline.remote import local_place
+from rs_embed.pipeline.unit_tables import RUN
 from rs_embed.pipeline.units import RECORDS, TABLES
 from rs_embed.writers.base import RunHeader
 from rs_embed.writers.merge import merge_tables
@@ -29,7 +42,7 @@ ROW_BYTES = 700
 _SIZES = {"float32": 4, "float16": 2, "int8": 1}
 
 
-class _Partition(BaseModel):
+class Partition(BaseModel):
     """What was merged into a file; its own file is written last."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,12 +51,15 @@ class _Partition(BaseModel):
     sources: dict[str, Stamp]
     """Tables of units, by name."""
     file: Stamp
+    digest: str = ""
+    """sha256 of all other fields."""
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
+        """That of a file; `None` if it is not there, or damaged."""
         try:
-            return cls.model_validate_json(path.read_text("utf-8"))
-        except (OSError, ValidationError, UnicodeDecodeError):
+            return cls.model_validate(unsealed(read_text(path)))
+        except (OSError, ValueError, RecursionError):
             return None
 
 
@@ -63,7 +79,12 @@ class CompactReport:
 
 
 def compact_run(
-    run: str | Path, out: str | Path | None = None, *, row_group_mb: float = ROW_GROUP_MB, progress: bool = True
+    run: str | Path,
+    out: str | Path | None = None,
+    *,
+    row_group_mb: float = ROW_GROUP_MB,
+    progress: bool = True,
+    verify: bool = False,
 ) -> CompactReport:
     """Merge the unit files of a finished run into files of one row group each. Call it again to go on after a crash.
 
@@ -75,27 +96,30 @@ def compact_run(
         out: Where the files go: `<out>/<model>/parts/part-000000.parquet`; `None`: `<run>/compact`.
         row_group_mb: Of a file's vectors before compression, at most (but always one unit).
         progress: Show a bar on a terminal.
+        verify: Compare every byte of files that are there with their records, and make again what is damaged.
 
     Raises:
-        SpecError: `row_group_mb` is not above 0, or the run lies in an object store.
+        SpecError: `row_group_mb` is not above 0, the run lies in an object store, or there is something else in `out`.
         StorageError: There is no run, units are missing or damaged, it is in use, or the disk refuses.
         MissingDependency: The extra `export` is not installed.
     """
     require("pyarrow", "export")
     if not row_group_mb > 0:
-        raise SpecError(f"Wanted row groups above 0 MB, found {row_group_mb!r}.", fix="leave it out")
+        raise SpecError(f"Expected row groups above 0 MB, got {row_group_mb!r}.", fix="leave it out")
     folder = local_place(run)
     manifest = Manifest.read(folder)
     if manifest is None:
-        raise StorageError(f"Wanted a run, found no {MANIFEST} in {str(folder)!r}.", fix="give the `out` of an export")
+        raise StorageError(f"Expected a run, got no {MANIFEST} in {str(folder)!r}.", fix="give the `out` of an export")
     target = folder / FOLDER if out is None else local_place(out)
     rows = partitions = written = 0
     with locked(folder):
         models = sorted(path.parent for path in folder.glob(f"*/{TABLES}"))
         units = [_units_of(model, manifest) for model in models]
+        for model in models:
+            _look(target / model.name)
         with progress_bar(sum(map(len, units)), shown=progress) as advance:
             for model, records in zip(models, units, strict=True):
-                for found, new, merged in _compact(model, records, target / model.name, row_group_mb * 1e6):
+                for found, new, merged in _compact(model, records, target / model.name, row_group_mb * 1e6, verify):
                     rows, partitions, written = rows + found.rows, partitions + 1, written + int(new)
                     advance(merged, 0)
     return CompactReport(target, rows, partitions, written)
@@ -108,20 +132,13 @@ def _units_of(model: Path, manifest: Manifest) -> list[Record]:
         StorageError: One is missing, or of another run.
     """
     wanted = _rows_wanted(manifest)
-    with storing(model):
-        texts = [path.read_text("utf-8") for path in sorted((model / RECORDS).glob("u*.json"))]
-    try:
-        records = [Record.model_validate_json(text) for text in texts]
-    except ValidationError as error:
-        raise StorageError(
-            f"Wanted the records of {model.name}, found one that is damaged.",
-            error=str(error).splitlines()[0],
-            fix="run the export again: it mends its files",
-        ) from error
-    there = sum(record.rows for record in records if record.fingerprint == manifest.fingerprint)
+    paths = sorted((model / RECORDS).glob("u*.json"))
+    records = [record for path in paths if (record := Record.load(path)) is not None]
+    of_this_run = [record for record in records if record.fingerprint == manifest.fingerprint]
+    there = sum(record.rows - len(record.missing) for record in of_this_run)
     if there != wanted or [record.unit for record in records] != list(range(len(records))):
         raise StorageError(
-            f"Wanted all {wanted:,} rows of {model.name}, found {there:,} in finished units.",
+            f"Expected all {wanted:,} rows of {model.name}, got {there:,} that were tried.",
             fix="run the export to its end first",
         )
     return records
@@ -131,13 +148,13 @@ def _rows_wanted(manifest: Manifest) -> int:
     places = manifest.request.get("places")
     rows = places.get("rows") if isinstance(places, dict) else None
     if not isinstance(rows, int):
-        raise StorageError("Wanted the number of rows in the manifest of the run, found none.", fix="export it again")
+        raise StorageError("Expected the number of rows in the manifest of the run, got none.", fix="export it again")
     return rows
 
 
 def _compact(
-    model: Path, records: Sequence[Record], target: Path, group_bytes: float
-) -> Iterator[tuple[_Partition, bool, int]]:
+    model: Path, records: Sequence[Record], target: Path, group_bytes: float, verify: bool
+) -> Iterator[tuple[Partition, bool, int]]:
     """Each partition, whether it is new, and how many units are in it; the catalog at the end."""
     header = TableFile(model / records[0].tables[0]).meta
     each = max(1, int(group_bytes // (_row_bytes(header) * max(record.rows for record in records))))
@@ -150,7 +167,7 @@ def _compact(
         group = records[start : start + each]
         names.append(f"part-{start // each:06d}")
         with storing(target):
-            found, new = _partition(model, group, target, names[-1])
+            found, new = _partition(model, group, target, names[-1], verify=verify)
         yield found, new, len(group)
     with storing(target):
         _remove_others(target, names)
@@ -159,37 +176,70 @@ def _compact(
             write_stac(target, header, items)
 
 
-def _partition(model: Path, group: Sequence[Record], target: Path, name: str) -> tuple[_Partition, bool]:
+def _partition(
+    model: Path, group: Sequence[Record], target: Path, name: str, *, verify: bool
+) -> tuple[Partition, bool]:
     sources = {name: record.files[name] for record in group for name in record.tables}
     path, record_path = target / PARTS / f"{name}.parquet", target / RECORDS / f"{name}.json"
-    found = _Partition.read(record_path)
-    if found is not None and found.sources == sources and path.is_file() and path.stat().st_size == found.file.bytes:
+    found = Partition.read(record_path)
+    if found is not None and found.sources == sources and found.file.fault(path, whole=verify) is None:
         return found, False
+    if found is None and path.exists():
+        _refuse_foreign(path, model / next(iter(sources)))
     for source, stamp in sources.items():
-        if Stamp.of(model / source) != stamp:
+        fault = stamp.fault(model / source)
+        if fault is not None:
             raise StorageError(
-                f"Wanted {str(model / source)!r} as its record says, found another content.",
-                fix="run the export again: it mends its files",
+                f"Expected {str(model / source)!r} as its record says, got a file that is {fault}.",
+                fix="make the same call of export_embeddings again with verify=True (rs-embed retry RUN --verify)",
             )
     for outdated in (target / COLLECTION, record_path):  # first: neither must ever tell of another file
         remove(outdated)
     part = part_of(path)
     rows = merge_tables([TableFile(model / source) for source in sources], part, path.parent)
     publish(part, path)
-    made = _Partition(rows=rows, sources=sources, file=Stamp.of(path))
-    write_json(record_path, made.model_dump(mode="json"))
+    made = Partition(rows=rows, sources=sources, file=Stamp.of(path))
+    write_json(record_path, sealed(made.model_dump(mode="json")))
     return made, True
 
 
+def _look(target: Path) -> None:
+    """Refuse a folder with something else in it, before anything in it is touched."""
+    ours = {PARTS, RECORDS, ITEMS, COLLECTION}
+    with storing(target):
+        names = sorted(path.name for path in target.iterdir()) if target.is_dir() else []
+    found = [name for name in names if name not in ours and not name.startswith(".")]
+    if found:
+        raise SpecError(
+            f"Expected a new folder for the files of a run, got {str(target)!r} with other things in it.",
+            found=", ".join(found[:5]),
+            fix="choose another folder",
+        )
+
+
+def _refuse_foreign(path: Path, source: Path) -> None:
+    """A file that no record of ours knows was left by a killed process of this run, or is somebody else's."""
+    with suppress(StorageError):
+        if TableFile(path).meta.extra.get(RUN) == TableFile(source).meta.extra.get(RUN):
+            return
+    raise StorageError(
+        f"Expected a file of this run, or none, at {str(path)!r}, got one of somebody else.",
+        fix="choose another folder",
+    )
+
+
 def _remove_others(target: Path, names: Sequence[str]) -> None:
-    """Remove partitions of an earlier cut, of other sizes."""
+    """Remove partitions of an earlier cut, of other sizes: those of which a record of ours tells."""
     stale = [
         path
-        for pattern in (f"{PARTS}/part-*.parquet", f"{RECORDS}/part-*.json", f"{ITEMS}/part-*.json")
-        for path in target.glob(pattern)
-        if path.stem not in names
+        for path in target.glob(f"{RECORDS}/part-*.json")
+        if path.stem not in names and Partition.read(path) is not None
     ]
-    for path in [target / COLLECTION, *stale] if stale else []:
+    if stale:
+        remove(target / COLLECTION)
+    for path in stale:
+        remove(target / PARTS / f"{path.stem}.parquet")
+        remove(target / ITEMS / path.name)
         remove(path)
 
 

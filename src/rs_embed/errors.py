@@ -25,7 +25,7 @@ RSEmbedError
 │   ├── WeightsUnreachable   the hub did not answer, or offline mode forbids asking
 │   ├── WeightsCorrupt       empty, truncated, wrong hash, not finite, unsafe
 │   └── WeightsMismatch      keys or shapes of another model
-├── ReadoutError         tokens that cannot be laid out as asked
+├── ReadoutError         tokens that cannot be laid out as asked, or are not finite
 ├── DeviceError          no such device here
 │   └── OutOfMemory          what one place takes does not fit into memory
 ├── CompileError         torch.compile does not work here
@@ -189,7 +189,7 @@ class WeightsMismatch(WeightsError):
 
 
 class ReadoutError(RSEmbedError):
-    """Tokens that cannot be laid out as asked."""
+    """Tokens that cannot be laid out as asked, or numbers that are not finite though pixels were valid."""
 
 
 class DeviceError(RSEmbedError):

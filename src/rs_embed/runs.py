@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -16,7 +16,8 @@ from pydantic import JsonValue
 from rs_embed._checks import require_whole
 from rs_embed.embedding import Embedding
 from rs_embed.errors import SpecError, StorageError
-from rs_embed.pipeline.journal import MANIFEST, Record, Stamp
+from rs_embed.pipeline.journal import MANIFEST
+from rs_embed.pipeline.records import Record, Stamp, fault_in
 from rs_embed.pipeline.remote import Remote, local_place, place_of
 from rs_embed.pipeline.units import RECORDS, TABLES
 from rs_embed.similarity import ModelFacts, most_alike, require_same_model
@@ -54,7 +55,7 @@ def download_run(uri: str, folder: str | Path) -> "Run":
     if not isinstance(remote, Remote):
         raise SpecError(f"Wanted a run in an object store, found {uri!r}.", fix='for example "s3://bucket/run"')
     with TemporaryDirectory() as scratch:
-        if remote.get(MANIFEST, Path(scratch)) and (target / MANIFEST).is_file():
+        if remote.get(MANIFEST, Path(scratch)):
             _refuse_other(_json(Path(scratch) / MANIFEST), target)
     known: dict[str, Stamp] = {}
     for name in sorted(remote.sizes(), key=lambda one: not _is_record(one)):  # these first: they stamp the others
@@ -73,9 +74,14 @@ def _is_record(name: str) -> bool:
 
 
 def _refuse_other(manifest: dict[str, JsonValue], folder: Path) -> None:
-    if manifest != _json(folder / MANIFEST):
+    if not folder.exists():
+        return
+    is_run = (folder / MANIFEST).is_file()
+    others = [] if is_run else sorted(one.name for one in folder.iterdir() if not one.name.startswith("."))
+    if others or (is_run and manifest != _json(folder / MANIFEST)):
         raise StorageError(
-            f"Wanted a new folder or one with a part of this run, found {str(folder)!r} with another.",
+            f"Expected a new folder or one with a part of this run, got {str(folder)!r} with something else.",
+            found=", ".join(others[:5]) or "another run",
             fix="choose another folder",
         )
 
@@ -91,7 +97,7 @@ def read(path: str | Path) -> TableFile:
 
 
 class Run:
-    """A folder of embeddings. Only finished units count: those whose record has been written."""
+    """A folder of embeddings. What has a record counts: units that are finished, and what is stored of others."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -116,14 +122,18 @@ class Run:
         return tables[0].meta if tables else None
 
     def tables(self, model: str | None = None) -> list[TableFile]:
-        """The tables of a model's finished units, in order.
+        """The tables of a model's units, in order; of one that is not finished, with the rows that are done.
 
         Raises:
-            StorageError: A finished unit's file is gone or damaged.
+            StorageError: A table or a record is gone or damaged.
         """
         folder = self.path / self._only(model)
-        names = [name for record in sorted((folder / RECORDS).glob("u*.json")) for name in _tables_in(record)]
-        return [TableFile(folder / name) for name in names]
+        return [
+            TableFile(folder / name, partial(fault_in, path, name))
+            for path in sorted((folder / RECORDS).glob("u*.json"))
+            if (record := Record.load(path)) is not None
+            for name in record.tables
+        ]
 
     def to_frame(self, model: str | None = None, columns: Sequence[str] | None = None) -> "geopandas.GeoDataFrame":
         """One row for each row of the user's table that has been tried, in its order; failed ones have no embedding.
@@ -259,11 +269,6 @@ def _plain(column: "pd.Series") -> NDArray[np.generic]:
     else:
         values = column.to_numpy(dtype=object) if column.dtype.kind not in "fiu" else column.to_numpy()
     return values
-
-
-def _tables_in(record: Path) -> list[str]:
-    files = _json(record).get("files")
-    return sorted(name for name in (files if isinstance(files, dict) else {}) if name.endswith(".parquet"))
 
 
 def _json(path: Path) -> dict[str, JsonValue]:

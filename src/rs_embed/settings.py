@@ -1,13 +1,14 @@
 """`RS_EMBED_*` variables and their keyword forms. The only module that reads the environment."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rs_embed import _hints
+from rs_embed._checks import short
 from rs_embed.bands import did_you_mean
 from rs_embed.errors import KnobError
 from rs_embed.specs import Sampling
@@ -31,14 +32,16 @@ class Knobs(BaseModel):
     """Fields whose keyword `None` is a value, by the authors' meaning of it; of others it is no value."""
     HINTS: ClassVar[Mapping[str, str]] = {}
     """A keyword that there is not -> what says the same."""
-    ARGUMENTS: ClassVar[tuple[str, ...]] = ()
-    """Words beside the keywords that may have been misspelt."""
     checked: ClassVar[str] = PREFIX
     """Variables that start so are checked for spelling whenever the family is read."""
 
     @classmethod
-    def read(cls, keywords: Mapping[str, object] | None = None) -> Self:
+    def read(cls, keywords: Mapping[str, object] | None = None, beside: Collection[str] = ()) -> Self:
         """The knobs of one call.
+
+        Args:
+            keywords: By name; `None` counts as unset.
+            beside: Other words of the calls, of which a keyword may be a misspelling.
 
         Raises:
             KnobError: A keyword is unknown, or a keyword or variable has a bad value.
@@ -49,7 +52,7 @@ class Knobs(BaseModel):
                 raise KnobError(
                     f"Expected a known keyword, got {name!r}.",
                     known=", ".join(sorted(words)),
-                    fix=cls.HINTS.get(name) or did_you_mean(name, [*words, *cls.ARGUMENTS]),
+                    fix=_instead(name, cls.HINTS, words, beside),
                 )
         stated = {name: cls.NONE_IS.get(name) if value is None else value for name, value in (keywords or {}).items()}
         given = {name: value for name, value in stated.items() if value is not None}
@@ -85,11 +88,17 @@ class Knobs(BaseModel):
         return {f"{cls.prefix}{name}".upper(): field for name, field in names.items()}
 
 
+def _instead(name: str, hints: Mapping[str, str], words: Sequence[str], beside: Collection[str]) -> str:
+    """What to say in place of a keyword that there is not."""
+    if name in hints:
+        return hints[name]
+    return f"{name} is not for this call; leave it out" if name in beside else did_you_mean(name, [*words, *beside])
+
+
 class ModelKnobs(Knobs):
     """Knobs that every model has."""
 
     HINTS: ClassVar[Mapping[str, str]] = _hints.HINTS
-    ARGUMENTS: ClassVar[tuple[str, ...]] = _hints.ARGUMENTS
 
     modality: Annotated[str | None, Field(description="what the model is fed, such as s2+s1")] = None
     min_valid_fraction: Annotated[
@@ -136,6 +145,9 @@ class LibrarySettings(Knobs):
     batch: Annotated[
         int | None, Field(ge=1, le=4096, description="network inputs encoded at once; unset: as memory allows")
     ] = None
+    checkpoint_s: Annotated[
+        float, Field(ge=0, description="seconds after which an export stores what is done of a unit")
+    ] = 60.0
     offline: Annotated[bool, Field(description="1: never contact the hub; use the cache or fail")] = False
 
 
@@ -200,9 +212,10 @@ def _families(root: type[Knobs] = Knobs) -> Iterator[type[Knobs]]:
         yield from _families(family)
 
 
-def google_key_named() -> bool:
-    """Whether google-auth is told of a key file."""
-    return bool(os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"))
+def google_key_file() -> Path | None:
+    """The key file that google-auth is told of."""
+    named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    return Path(named) if named else None
 
 
 _TOKEN_SERVICE = "https://planetarycomputer.microsoft.com/api/sas/v1/token"
@@ -223,8 +236,9 @@ def planetary_computer() -> tuple[str, str | None]:
 
 
 def set_variables() -> dict[str, str]:
-    """The variables of this library that are set, with their values."""
-    return {name.upper(): value for name, value in sorted(os.environ.items()) if name.upper().startswith(PREFIX)}
+    """The variables of this library that are set, with their values; an empty one counts as unset."""
+    ours = {name.upper(): value for name, value in sorted(os.environ.items()) if name.upper().startswith(PREFIX)}
+    return {name: value for name, value in ours.items() if value.strip()}
 
 
 def take_over(variables: Mapping[str, str]) -> None:
@@ -241,8 +255,8 @@ def check_environment(prefix: str = PREFIX) -> None:
         KnobError: A variable starts with `prefix` and is no knob of any family that is loaded.
     """
     known = {variable for family in _families() for variable in family.variables()}
-    for variable in sorted(os.environ):
-        if variable.upper().startswith(prefix) and variable.upper() not in known:
+    for variable in set_variables():
+        if variable.startswith(prefix) and variable not in known:
             raise KnobError(
                 f"Expected known variables, got {variable} in the environment.",
                 fix=f"{did_you_mean(variable, known)} (or unset {variable})",
@@ -261,7 +275,7 @@ def _knob_error(family: type[Knobs], error: ValidationError, keywords: Mapping[s
     said = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     wanted = "a path" if first["type"] == "path_type" else said
     return KnobError(
-        f"Wanted {place} to be {wanted}, found {value!r}.",
+        f"Wanted {place} to be {wanted}, found {short(value)}.",
         fix=f"change or leave out the keyword {word}" if word else f"change or unset {variable}",
     )
 

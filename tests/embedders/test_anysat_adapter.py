@@ -124,7 +124,7 @@ def test_a_series_of_arrays_with_its_dates_gives_the_same_in_any_order_of_time(e
         embed(input_chw=frames)
     with pytest.raises(InputError, match="date of each frame of s2"):
         get_embedding("anysat", input_chw=frames)  # the weights are not asked for first
-    with pytest.raises(SpecError, match="list of dates, found '2022-01-01'"):
+    with pytest.raises(SpecError, match="list of dates, got '2022-01-01'"):
         embed(input_chw=frames[:1], dates="2022-01-01")
     with pytest.raises(SpecError, match="dates only with input_chw"):
         embed(dates=DATES)

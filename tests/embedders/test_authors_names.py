@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 import rs_embed
-from rs_embed import _hints, describe_model, list_models, plan_embedding
+from rs_embed import describe_model, list_models, plan_embedding
 from rs_embed.embedders.catalog import CARDS, get_card, names_of
 from rs_embed.errors import KnobError, UnknownModelError
 from rs_embed.settings import EarthEngineSettings, LibrarySettings
@@ -101,13 +101,6 @@ def test_none_does_not_silently_average_the_groups_of_thor():
 
 def test_none_of_other_keywords_is_their_default():
     assert plan_embedding("thor", backend="sample", patch_size=None).job.embedder.geometry().patch_px == 16
-
-
-def test_every_argument_that_may_be_misspelt_is_known():
-    calls = (rs_embed.get_embedding, rs_embed.get_embeddings, rs_embed.export_embeddings)
-    named = {name for call in calls for name in inspect.signature(call).parameters}
-    assert set(_hints.ARGUMENTS) <= named | {"spatial"}
-    assert {"output", "backend", "sensor", "modality", "input_prep", "device", "dates", "buffer_m"} <= named
 
 
 def test_settings_of_the_library_suggest_no_argument_of_a_call():

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from gee_server.server import Request
 
 INIT = ("discovery", "algorithms")
 DATA = ("pixels", "value", "table")
@@ -33,6 +38,18 @@ class Fault:
     """Which requests count: pixels, value, table; discovery and algorithms at Initialize; token."""
     while_evaluating: bool = False
     """Whether it comes after the work is done rather than at once."""
+    when: Callable[[Request], bool] = lambda request: True
+    """Whether a request of its routes counts."""
+
+
+def wider_than(side_px: int) -> Callable[[Request], bool]:
+    """Requests of pixels whose grid is wider or higher than that."""
+    return lambda request: max(request.body["grid"]["dimensions"].values()) > side_px
+
+
+def frames_of(request: Request) -> int:
+    """How many frames a request of rs_embed asks for: each has a band that counts clear observations."""
+    return len(set(re.findall(r"f\d+_clear", json.dumps(request.body))))
 
 
 def quota(retry_after: float | str | None = None, **more) -> Fault:
@@ -124,6 +141,11 @@ def out_of_memory(**more) -> Fault:
     return Fault("status", 400, "User memory limit exceeded.", **more)
 
 
+def too_long_a_list(**more) -> Fault:
+    """400: more than 5,000 elements."""
+    return Fault("status", 400, "Collection query aborted after accumulating over 5000 elements.", **more)
+
+
 TRANSIENT = (quota(), internal(), unavailable(), Fault("reset"), Fault("short"), Fault("cut"))
 """What a client should live through."""
 
@@ -143,14 +165,15 @@ class Script:
         """From now on that share of all data requests meets one of `kinds`; 0 ends it."""
         self._rate, self._random, self._kinds = rate, random.Random(seed), kinds
 
-    def next(self, route: str) -> Fault | None:
+    def next(self, request: Request) -> Fault | None:
         """What this request meets."""
+        route = request.route
         with self._lock:
             self._counts[route] = self._counts.get(route, 0) + 1
             for fault in self.queue:
                 number = sum(self._counts.get(one, 0) for one in fault.routes)
                 due = fault.numbers is None or number in fault.numbers
-                if fault.times > 0 and route in fault.routes and due:
+                if fault.times > 0 and route in fault.routes and due and fault.when(request):
                     fault.times -= 1
                     return fault
             if self._random is not None and route in DATA and self._random.random() < self._rate:

@@ -78,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self, request: Request) -> None:
         engine = self.engine
-        fault = request.fault = engine.script.next(request.route)
+        fault = request.fault = engine.script.next(request)
         if fault is None and engine.needs_token and request.route in (*DATA, "algorithms") and not self._known():
             fault = unauthorized()
         if fault is not None and fault.kind in ("hang", "reset"):

@@ -1,5 +1,6 @@
 """A region in tiles: what needs no network."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -7,6 +8,7 @@ from rs_embed.embedders._framing import InputGeometry, frame_chip
 from rs_embed.embedders._terramind_generative import Tokenizer
 from rs_embed.embedders.base import Network
 from rs_embed.embedders.cards.terramind_tokens import TOKENS
+from rs_embed.errors import ReadoutError
 from rs_embed.generation.tiles import Diffusion, decode_tiles, region_noise, stitch_ids, tile_seed, to_pixels
 
 
@@ -62,3 +64,11 @@ def test_the_first_tile_has_the_seed_of_the_call_and_steps_of_tiles_do_not_meet(
     assert tile_seed(7, 0) == 7
     seeds = {tile_seed(7, tile) + step for tile in range(5) for step in range(6 * 196)}
     assert len(seeds) == 5 * 6 * 196
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_pixels_that_are_not_finite_are_an_error(broken):
+    found = torch.zeros(2, 4, 4)
+    found[1, 2, 3] = broken
+    with pytest.raises(ReadoutError, match="finite pixels of S1GRD, got 1 NaN or infinite ones among 32"):
+        to_pixels(TOKENS["S1GRD"], found)

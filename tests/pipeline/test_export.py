@@ -21,9 +21,10 @@ from export_worker import MODEL, LoggedField, asked, export, pairs
 
 from rs_embed import OutputSpec, PointBuffer, TemporalSpec, export_embeddings, geobox_for, get_embedding, open_run
 from rs_embed.embedders.catalog import get_card
-from rs_embed.errors import KnobError, SpecError, StorageError
+from rs_embed.errors import KnobError, RSEmbedError, SpecError, StorageError
 from rs_embed.exports import ExportReport
 from rs_embed.pipeline.durable import locked
+from rs_embed.pipeline.journal import sealed
 from rs_embed.pipeline.unit_sink import slug
 from rs_embed.pipeline.units import cut_units
 from rs_embed.places import read_places
@@ -55,6 +56,16 @@ def files(run: Path) -> dict[str, tuple[int, bytes]]:
         for path in run.rglob("*")
         if path.is_file() and path.name != ".lock"
     }
+
+
+def tree(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+    """All that is in a folder, links as what they are, with inode, time and content."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        content = os.readlink(path).encode() if path.is_symlink() else path.read_bytes() if path.is_file() else b""
+        found[str(path.relative_to(folder))] = (status.st_ino, status.st_mtime_ns, content)
+    return found
 
 
 def broken_in(share: int) -> "tuple[callable, callable]":
@@ -224,9 +235,9 @@ def test_failed_grids_are_tried_again_and_the_others_stay_as_they_are(run, log):
         ({"backend": FieldProvider()}, 'provider: "logged field" -> "field:rs_embed.testing.hills"'),
         (
             {"models": replace(get_card(MODEL), revision=7)},
-            'models.mosaiks_rcf.model: ["mosaiks_rcf", 1] -> ["mosaiks_rcf", 7]',
+            'models.mosaiks_rcf.model: ["mosaiks_rcf", 2] -> ["mosaiks_rcf", 7]',
         ),
-        ({"models": replace(get_card(MODEL), id="mine")}, 'models.mine.model: not there -> ["mine", 1]'),
+        ({"models": replace(get_card(MODEL), id="mine")}, 'models.mine.model: not there -> ["mine", 2]'),
     ],
 )
 def test_another_request_for_the_same_folder_is_refused_with_what_changed(run, log, change, said):
@@ -246,7 +257,7 @@ def test_another_version_of_a_library_that_changes_numbers_is_refused(run, log):
     export(run, log, rows=5)
     manifest = json.loads((run / "run.json").read_text())
     manifest["request"]["versions"]["torch"] = "2.0.0"
-    (run / "run.json").write_text(json.dumps(manifest))
+    (run / "run.json").write_text(json.dumps(sealed(manifest)))
     refused(StorageError, f'versions.torch: "2.0.0" -> "{torch.__version__.split("+")[0]}', out=run, log=log, rows=5)
 
 
@@ -374,17 +385,96 @@ def test_a_dry_run_counts_the_requests_of_shared_reads(run, log):
 def test_a_folder_with_other_things_in_it_is_left_alone(run, log):
     run.mkdir()
     (run / "thesis.docx").write_text("all of it")
+    before = tree(run)
     refused(SpecError, "thesis.docx", out=run, log=log)
-    assert (run / "thesis.docx").read_text() == "all of it"
+    assert tree(run) == before
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "folder", "pipe"])
+def test_a_lock_of_somebody_else_is_refused_and_stays_as_it_is(run, log, tmp_path, kind):
+    """Also where the folder is empty but for it, and where it leads out of the folder."""
+    mine = tmp_path / "mine.txt"
+    mine.write_text("all of it")
+    run.mkdir()
+    lock = run / ".lock"
+    if kind == "link":
+        lock.symlink_to(mine)
+    elif kind == "file":
+        lock.write_text("all of it")
+    elif kind == "folder":
+        lock.mkdir()
+    else:
+        os.mkfifo(lock)
+    before = tree(tmp_path)
+    refused(StorageError, "Expected the lock of an export", out=run, log=log, rows=5)
+    assert tree(tmp_path) == before
+    if kind != "folder":
+        lock.unlink()
+        assert export(run, log, rows=5).ok == 5
+
+
+@pytest.mark.parametrize("name", [".part-thesis.docx", ".part-0000001-run.json", "places.npz", "run.json"])
+def test_a_folder_that_is_refused_keeps_every_file_and_date(run, log, name):
+    run.mkdir()
+    (run / "thesis.docx").write_text("all of it")
+    (run / ".lock").write_text("not yours")
+    (run / name).write_text("mine")
+    (run / "link").symlink_to(run / "thesis.docx")
+    before = tree(run)
+    refused(RSEmbedError, "Expected", out=run, log=log, rows=5)
+    assert tree(run) == before
+
+
+def test_a_lone_file_with_the_name_of_ours_is_not_written_over(run, log):
+    run.mkdir()
+    (run / "places.npz").write_text("mine")
+    refused(SpecError, "places.npz", out=run, log=log, rows=5)
+    assert (run / "places.npz").read_text() == "mine"
+
+
+def test_hidden_files_and_files_of_others_in_a_run_stay(run, log, tmp_path):
+    run.mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (run / ".DS_Store").write_text("mine")
+    (run / ".part-mine").write_text("mine")
+    export(run, log, rows=10, grid_format="npz")
+    grids = run / MODEL / "grids/u000000"
+    (elsewhere / "000000099-x.npz").write_text("mine")
+    for name in "notes.txt", ".part-mine", "a.npz":
+        (grids / name).write_text("mine")
+    (run / MODEL / "records/u000000.json").unlink()  # its rows are done again
+    (grids / "000000098.npz").symlink_to(elsewhere / "000000099-x.npz")
+    (run / MODEL / "grids/.next").symlink_to(elsewhere)
+    assert export(run, log, rows=10, grid_format="npz").ok == 10
+    kept = [run / ".DS_Store", run / ".part-mine", *(grids / name for name in ("notes.txt", ".part-mine", "a.npz"))]
+    assert all(path.read_text() == "mine" for path in [*kept, elsewhere / "000000099-x.npz"])
+
+
+def test_a_folder_of_grids_that_is_a_link_is_written_to_but_not_cleaned(run, log, tmp_path):
+    export(run, log, rows=5, grid_format="npz")
+    elsewhere = tmp_path / "elsewhere"
+    (run / MODEL / "grids/u000000").rename(elsewhere)
+    (run / MODEL / "grids/u000000").symlink_to(elsewhere)
+    (elsewhere / "000000099-x.npz").write_text("mine")
+    assert export(run, log, rows=5, grid_format="npz").ok == 5
+    assert len(asked(log)) == 5
+    (run / MODEL / "records/u000000.json").unlink()
+    assert export(run, log, rows=5, grid_format="npz").ok == 5
+    assert (elsewhere / "000000099-x.npz").read_text() == "mine"
 
 
 def test_a_damaged_or_newer_manifest_is_refused(run, log):
     export(run, log, rows=5)
     text = (run / "run.json").read_text()
-    (run / "run.json").write_text(text.replace('"format_version": 1', '"format_version": 2'))
-    refused(StorageError, "found version 2", out=run, log=log, rows=5)
-    (run / "run.json").write_text(text[:100])
-    refused(StorageError, "manifest", out=run, log=log, rows=5)
+    (run / "run.json").write_text(json.dumps(sealed(json.loads(text) | {"format_version": 2})))
+    refused(StorageError, "got version 2", out=run, log=log, rows=5)
+    for damaged in text[:100], text.replace('"unit_rows": 10', '"unit_rows": 11'), "[" * 100_000, "[]":
+        (run / "run.json").write_text(damaged)
+        refused(StorageError, "Expected the manifest", "put a copy of it back", out=run, log=log, rows=5)
+    older = {name: value for name, value in json.loads(text).items() if name != "digest"}
+    (run / "run.json").write_text(json.dumps(older))
+    assert export(run, log, rows=5).ok == 5
 
 
 def test_leftovers_of_a_killed_process_are_removed(run, log):
@@ -393,28 +483,28 @@ def test_leftovers_of_a_killed_process_are_removed(run, log):
     (run / MODEL / "records/u000002.json").unlink()
     (units / "u000002.parquet").unlink()
     for name in (
-        "units/.part-u000002.parquet",
-        "records/.part-u000002.json",
-        "grids/u000002/.part-x.tif",
+        "units/.part-a1b2c377-u000002.parquet",
+        "records/.part-a1b2c377-u000002.json",
+        "grids/u000002/.part-a1b2c377-x.tif",
         "grids/u000002/000000099-stray.tif",
     ):
         (run / MODEL / name).write_text("half")
-    (run / ".part-run.json").write_text("half")
+    (run / ".part-a1b2c377-run.json").write_text("half")
     assert export(run, log, rows=25, grid_format="cog").ok == 25
     assert not list(run.rglob(".part-*"))
     assert not list(run.rglob("*stray*"))
 
 
 def test_a_damaged_or_missing_unit_is_made_again_and_the_others_are_not(run, log):
-    export(run, log, rows=30)
+    export(run, log, rows=40)
     units = run / MODEL / "units"
     (units / "u000000.parquet").unlink()
     (units / "u000001.parquet").write_bytes((units / "u000001.parquet").read_bytes()[:100])
     (run / MODEL / "records/u000002.json").write_text("{")
-    kept = (units / "u000002.parquet").stat().st_mtime_ns
-    assert export(run, log, rows=30).ok == 30
-    assert len(asked(log)) == 50
-    assert (units / "u000002.parquet").stat().st_mtime_ns == kept
+    kept = (units / "u000003.parquet").stat().st_mtime_ns
+    assert export(run, log, rows=40).ok == 40
+    assert len(asked(log)) == 70
+    assert (units / "u000003.parquet").stat().st_mtime_ns == kept
 
 
 def test_a_folder_in_use_is_refused_with_the_process_that_uses_it(run, log):

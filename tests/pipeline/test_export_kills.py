@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from engines_help import table_without_times
 from export_worker import ERROR_CODE, MODEL, Exports, LoggedField, asked, export
 
+from rs_embed.exports import run_status
+from rs_embed.pipeline.batching import BATCH_CPU
 from rs_embed.runs import open_run
 
 ROWS, UNIT_ROWS = 120, 10
@@ -38,10 +41,22 @@ def whole(exports, tmp_path_factory) -> Path:
     return folder / "run"
 
 
+@pytest.fixture(scope="module")
+def one_unit(exports, tmp_path_factory) -> Path:
+    """The same rows in one unit, undisturbed."""
+    folder = tmp_path_factory.mktemp("one")
+    exports.start(folder / "run", folder / "log", rows=ROWS, unit_rows=ROWS)
+    code, said = exports.wait()
+    assert code == 0, said
+    return folder / "run"
+
+
 def finished(run: Path) -> dict[str, tuple[int, bytes]]:
-    """Files of all units that have a record: their time and content."""
+    """Files of all units of which every row was tried: their time and content."""
     found = {}
     for record in run.glob(f"{MODEL}/records/u*.json"):
+        if json.loads(record.read_text())["missing"]:
+            continue
         for path in (record, run / MODEL / "units" / f"{record.stem}.parquet"):
             found[path.name] = (path.stat().st_mtime_ns, path.read_bytes())
     return found
@@ -50,7 +65,7 @@ def finished(run: Path) -> dict[str, tuple[int, bytes]]:
 def vectors(run: Path) -> dict[int, bytes]:
     """The bytes of every vector, by row; fails if a row is there twice."""
     found = {}
-    for path in sorted(run.glob(f"{MODEL}/units/*.parquet")):
+    for path in sorted(run.glob(f"{MODEL}/units/u*.parquet")):
         table = pq.read_table(path)
         for row, vector in zip(table["row"].to_pylist(), table["embedding"].combine_chunks(), strict=True):
             assert row not in found
@@ -108,7 +123,7 @@ def test_a_run_killed_at_the_worst_moments_goes_on_where_it_was(exports, whole, 
     in_flight = fetched - len(before) // 2 * UNIT_ROWS
     again = {key: times for key, times in Counter(asked(log)).items() if times > 1}
     assert len(again) <= min(in_flight, UNIT_ROWS)
-    assert not again or point not in ("rename", "record")  # its table was whole already
+    assert not again or point != "rename"  # its table was in place already, and its record announced
 
 
 def test_a_catalog_never_tells_of_less_than_there_is_whenever_the_run_was_killed(exports, tmp_path):
@@ -134,7 +149,7 @@ def test_a_second_process_on_the_same_folder_is_refused_and_harms_nothing(export
     exports.start(run, tmp_path / "other", rows=ROWS, unit_rows=UNIT_ROWS)
     code, said = exports.wait()
     assert code == ERROR_CODE
-    assert said.startswith("StorageError: Wanted")
+    assert said.startswith("StorageError: Expected")
     assert f"process {first} on " in said
     assert not asked(tmp_path / "other")
     assert exports.wait()[0] == 0
@@ -155,6 +170,94 @@ def test_a_stop_by_signal_is_clean_and_the_run_goes_on_later(exports, whole, tmp
     assert exports.wait()[0] == 0
     assert before.items() <= finished(run).items()
     same_as(whole, run)
+
+
+@pytest.mark.parametrize("at", [50, 90])
+def test_what_is_done_of_a_unit_is_stored_now_and_then_and_a_kill_costs_only_the_rest(exports, one_unit, tmp_path, at):
+    run, log, job = tmp_path / "run", tmp_path / "log", {"rows": ROWS, "unit_rows": ROWS}
+    exports.start(run, log, die=("fetch", at), **job, latency_s=0.02, variables={"CHECKPOINT_S": "0"})
+    assert exports.wait()[0] == -signal.SIGKILL
+    record = json.loads((run / MODEL / "records/u000000.json").read_text())
+    kept = vectors(run)
+    assert len(kept) == record["ok"] == ROWS - len(record["missing"]) > 0
+    fetched = len(asked(log))
+    assert fetched - record["ok"] <= 40  # on their way to the encoder
+    exports.start(run, log, **job)
+    code, said = exports.wait()
+    assert code == 0, said
+    same_as(one_unit, run)  # to the bit
+    assert kept.items() <= vectors(run).items()
+    assert len(asked(log)) - fetched == ROWS - record["ok"]
+    same_tables(one_unit, run)
+
+
+def same_tables(whole: Path, run: Path) -> None:
+    """The table is that which one call writes: rows, schema, encodings, header."""
+    one, other = (folder / MODEL / "units/u000000.parquet" for folder in (whole, run))
+    assert table_without_times(one) == table_without_times(other)
+    files = [pq.ParquetFile(path) for path in (one, other)]
+    schemas = [file.schema_arrow for file in files]
+    assert schemas[0].equals(schemas[1])
+    assert schemas[0].metadata[b"geo"] == schemas[1].metadata[b"geo"]
+    groups = [file.metadata.row_group(0) for file in files]
+    for index in range(groups[0].num_columns):
+        pair = [group.column(index) for group in groups]
+        assert pair[0].encodings == pair[1].encodings
+        if pair[0].path_in_schema != "meta":
+            assert pair[0].total_compressed_size == pair[1].total_compressed_size, pair[0].path_in_schema
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_within_the_first_minute_keeps_every_batch_that_was_done(exports, one_unit, tmp_path, number):
+    run, log, job = tmp_path / "run", tmp_path / "log", {"rows": ROWS, "unit_rows": ROWS}
+    process = exports.start(run, log, **job, latency_s=0.02)
+    while len(asked(log)) < 80:
+        time.sleep(0.01)
+    os.kill(process, number)
+    assert exports.wait()[0] == 130
+    (status,) = run_status(run).models
+    kept = vectors(run)
+    assert len(kept) == status.ok == ROWS - status.missing >= 40
+    assert status.ok % BATCH_CPU == 0
+    assert open_run(run).matrix().shape == (status.ok, 1024)
+    before, fetched = dict(kept), len(asked(log))
+    exports.start(run, log, **job)
+    assert exports.wait()[0] == 0
+    assert before.items() <= vectors(run).items()
+    assert len(asked(log)) - fetched == ROWS - len(before)
+    same_as(one_unit, run)
+    same_tables(one_unit, run)
+
+
+@pytest.mark.parametrize("grid_format", ["cog", "zarr"])
+def test_grids_of_a_unit_that_was_stopped_stay_and_the_others_are_made(exports, tmp_path, grid_format):
+    run, log, job = tmp_path / "run", tmp_path / "log", {"rows": 60, "unit_rows": 60, "grid_format": grid_format}
+    process = exports.start(run, log, **job, latency_s=0.02)
+    while len(asked(log)) < 50:
+        time.sleep(0.01)
+    os.kill(process, signal.SIGINT)
+    assert exports.wait()[0] == 130
+    record = json.loads((run / MODEL / "records/u000000.json").read_text())
+    times = {name: (run / MODEL / name).stat().st_mtime_ns for name in record["files"] if name.startswith("grids/")}
+    assert len(times) == record["ok"] > 0
+    exports.start(run, log, **job)
+    assert exports.wait()[0] == 0
+    assert times == {name: (run / MODEL / name).stat().st_mtime_ns for name in times}
+    assert len(open_run(run).grids()) == 60
+
+
+@pytest.mark.parametrize("point", ["rename", "record"])
+def test_a_kill_between_the_table_and_the_record_of_a_checkpoint_loses_nothing(exports, one_unit, tmp_path, point):
+    run, log, job = tmp_path / "run", tmp_path / "log", {"rows": ROWS, "unit_rows": ROWS}
+    exports.start(run, log, die=(point, 5), **job, variables={"CHECKPOINT_S": "0"})
+    assert exports.wait()[0] == -signal.SIGKILL
+    there = len(vectors(run))
+    exports.start(run, log, die=("fetch", ROWS), **job, latency_s=0.001)
+    exports.wait()
+    assert run_status(run).models[0].ok >= there > 0
+    exports.start(run, log, **job)
+    assert exports.wait()[0] == 0
+    same_as(one_unit, run)
 
 
 def mounted(folder: Path, options: str) -> bool:

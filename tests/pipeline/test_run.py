@@ -1,17 +1,21 @@
 """The one path that every call takes: order, sharing, failures, memory, stopping."""
 
+import os
+import signal
 import threading
 import time
 
 import numpy as np
 import pytest
-from echo import echo
+from echo import EchoEmbedder, echo
 
 from rs_embed import OutputSpec, PointBuffer, TemporalSpec
+from rs_embed._stopping import Stop, Stopped, Threads, current
 from rs_embed.embedding import Embedding
 from rs_embed.errors import NoImagery, OutOfMemory
 from rs_embed.pipeline.plan import Job, Plan, plan_items
 from rs_embed.pipeline.run import run, run_together
+from rs_embed.providers._checked import Checked
 from rs_embed.results import Embeddings, Failure
 from rs_embed.testing import FieldProvider
 
@@ -112,16 +116,87 @@ def test_a_place_larger_than_the_memory_of_the_machine_fails_before_it_is_fetche
     assert provider.queries == []
 
 
-def test_stopping_early_leaves_no_thread_and_fetches_no_more():
-    provider = Slow(0.02)
+class Hung(FieldProvider):
+    """Answers a few, then hangs as a service that never answers, until it is let go."""
+
+    def __init__(self, answers: int = 0) -> None:
+        super().__init__()
+        self.answers, self.go_on = answers, threading.Event()
+        self.lock, self.begun, self.hanging, self.jobs = threading.Lock(), 0, threading.Event(), []
+
+    def fetch(self, query):
+        with self.lock:
+            self.begun += 1
+            hangs = self.begun > self.answers
+        if hangs:
+            self.jobs.append(current())
+            self.hanging.set()
+            self.go_on.wait()  # as C code: hears of nothing
+        return super().fetch(query)
+
+
+def threads_end():
+    """Wait until no thread of ours is left."""
+    deadline = time.monotonic() + 60
+    while any(one.name.startswith("rs-embed") for one in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def interrupt_when(hanging: threading.Event) -> None:
+    threading.Thread(target=lambda: (hanging.wait(60), os.kill(os.getpid(), signal.SIGINT)), daemon=True).start()
+
+
+def test_closing_waits_for_no_fetch_begins_no_more_and_leaves_no_thread():
+    provider = Hung(answers=20)
     results = run(plan_of(provider, 200))
     next(results)
+    assert provider.hanging.wait(60)
     results.close()
-    asked = len(provider.queries)
-    assert asked < 60
-    assert not [one for one in threading.enumerate() if one.name.startswith("rs-embed-fetch")]
-    time.sleep(0.1)
-    assert len(provider.queries) == asked
+    begun = provider.begun
+    assert all(job.is_set for job in provider.jobs)
+    provider.go_on.set()
+    threads_end()
+    assert provider.begun <= begun + 8  # a thread may have been about to ask
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_ctrl_c_ends_a_call_whose_provider_hangs_and_what_hangs_is_told(count):
+    provider = Hung()
+    plan = plan_of(Checked(provider), count)
+    interrupt_when(provider.hanging)
+    with pytest.raises(KeyboardInterrupt):
+        list(run(plan))
+    assert provider.begun <= 8 and all(job.is_set for job in provider.jobs)
+    begun = provider.begun
+    provider.go_on.set()
+    threads_end()
+    assert provider.begun <= begun + 8
+    assert not current().is_set  # the next call is another job
+    assert len(list(run(plan))) == count
+
+
+def test_an_error_while_encoding_ends_the_fetches_while_it_is_being_handled(monkeypatch):
+    provider = Hung(answers=20)
+    plan = plan_of(provider, 200)
+    monkeypatch.setattr(EchoEmbedder, "encode", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        list(run(plan))
+    provider.go_on.set()
+    threads_end()
+    assert provider.begun < 60 and caught.tb is not None  # though the traceback keeps every frame
+
+
+def test_a_job_that_is_stopped_ends_as_a_whole_and_is_no_failed_row():
+    stop, provider = Stop(), Hung(answers=4)
+    threads = Threads(1, "test", stop)
+    asked = threads.submit(lambda: list(run(plan_of(provider, 40))))
+    assert provider.hanging.wait(60)
+    stop.set()
+    provider.go_on.set()
+    with pytest.raises(Stopped):
+        asked.result(timeout=60)
+    threads_end()
 
 
 def test_results_stack_and_make_a_table_with_holes_where_items_failed():

@@ -5,6 +5,7 @@ import pytest
 import torch
 from asking import RGB, S1, ask, grid
 
+from rs_embed import get_embedding
 from rs_embed.errors import (
     BandMismatch,
     InputError,
@@ -190,3 +191,57 @@ def test_dates_may_be_those_of_an_xarray(dn, unit):
 def test_a_date_that_is_not_a_time_is_refused(dn):
     with pytest.raises(SpecError, match="Wanted an ISO date, found 'NaT'"):
         ArrayProvider({"M": dn}, dates=np.array(["NaT"], "datetime64[D]"))
+
+
+SERIES = Series(3, "scenes")
+
+
+def test_days_of_the_year_are_dates_of_the_window(dn):
+    provider = ArrayProvider({"M": np.stack([dn] * 3)}, dates=np.array([60, 121, 300]))
+    chip = provider.fetch(replace(ask(window=TemporalSpec.year(2023)), series=SERIES))
+    assert [f"{time:%Y-%m-%d}" for time in chip.times] == ["2023-03-01", "2023-05-01", "2023-10-27"]
+    over_new_year = TemporalSpec.range("2022-10-01", "2023-06-01")
+    chip = provider.fetch(replace(ask(window=over_new_year), series=SERIES))
+    assert [f"{time:%Y-%m-%d}" for time in chip.times] == ["2023-03-01", "2023-05-01", "2022-10-27"]
+    assert not any("year" in note for note in chip.source.notes)
+    with pytest.raises(InputError, match="found one of 2023-10-27"):
+        provider.fetch(replace(ask(window=TemporalSpec.range("2023-01-01", "2023-06-01")), series=SERIES))
+
+
+def test_days_of_the_year_without_a_year_say_that_they_have_none(dn):
+    provider = ArrayProvider({"M": np.stack([dn] * 3)}, dates=[1, 60, 366])
+    chip = provider.fetch(replace(ask(), series=SERIES))
+    assert [time.timetuple().tm_yday for time in chip.times] == [1, 60, 366]
+    assert "without a year" in chip.source.notes[0]
+    single = provider.fetch(ask())  # where the day alone is no use, a year is not made up
+    assert single.times == (None,)
+
+
+def test_a_model_of_series_takes_days_of_the_year(dn):
+    values = np.resize(dn.astype(np.float32), (2, 10, 12, 12))
+    by_day = get_embedding("anysat", input_chw=values, dates=[121, 196], pretrained=False)
+    by_date = get_embedding("anysat", input_chw=values, dates=["2021-05-01", "2021-07-15"], pretrained=False)
+    np.testing.assert_array_equal(by_day.data, by_date.data)
+
+
+@pytest.mark.parametrize(("day", "says"), [(0, "add 1"), (367, "from 1 to 366"), (-1, "from 1 to 366")])
+def test_a_day_that_no_year_has_is_refused(dn, day, says):
+    with pytest.raises(InputError, match=says):
+        ArrayProvider({"M": dn}, dates=[day])
+    with pytest.raises(SpecError, match="Wanted an ISO date"):
+        ArrayProvider({"M": dn}, dates=[True])
+
+
+def test_a_single_day_is_answered_with_the_list_that_it_should_be(dn):
+    with pytest.raises(SpecError, match=r"fix: dates=\[121\]"):
+        get_embedding("anysat", input_chw=np.resize(dn, (10, 12, 12)), dates=121, pretrained=False)
+
+
+@pytest.mark.parametrize("backend", ["array", "file"])
+def test_advice_fits_the_backend(dn, backend, make_raster):
+    dn[:, :, :5] = 0
+    given = {"input_chw": dn} if backend == "array" else {"backend": make_raster(dn, bands=RGB)}
+    with pytest.raises(NoValidPixels, match="Wanted valid pixels") as caught:
+        get_embedding("thor", bands=RGB, min_valid_fraction=0.9, pretrained=False, **given)
+    assert "cloudy_pct" not in str(caught.value)
+    assert "nodata" in caught.value.fix

@@ -1,8 +1,12 @@
 """Chips kept on disk."""
 
+import io
+import json
+import os
 import subprocess
 import sys
 import threading
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -90,6 +94,81 @@ def test_half_a_chip_is_fetched_again(field, cached, tmp_path, damage):
     assert len(field.queries) == 2
     same(cached.fetch(ASKED), whole)
     assert len(field.queries) == 2
+
+
+def bomb(path):
+    """Hundreds of bytes that unpack to gigabytes."""
+    zeros = np.lib.format.header_data_from_array_1_0(np.zeros(1, np.float32)) | {"shape": (1, 3, 60_000, 60_000)}
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, zeros)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("facts.npy", b"")
+        packed.writestr("values.npy", head.getvalue() + bytes(1_000_000))
+
+
+def with_facts(path, change):
+    """The same file with other facts."""
+    with np.load(path) as kept:
+        values, facts = kept["values"], json.loads(kept["facts"].tobytes())
+    text = change if isinstance(change, bytes) else json.dumps(facts | change).encode()
+    np.savez(path, values=values, facts=np.frombuffer(text, np.uint8))
+
+
+def packed(path):
+    with np.load(path) as kept:
+        arrays = dict(kept)
+    np.savez_compressed(path, **arrays)
+
+
+def with_values(path, values):
+    with np.load(path) as kept:
+        facts = kept["facts"]
+    np.savez(path, values=values, facts=facts)
+
+
+HOSTILE = {
+    "a bomb": bomb,
+    "packed": packed,
+    "recursive": lambda path: with_facts(path, b"[" * 100_000),
+    "no mapping": lambda path: with_facts(path, b"[]"),
+    "no text": lambda path: with_facts(path, b"\xff\xfe"),
+    "a lone surrogate": lambda path: with_facts(path, {"asked": "\ud800"}),
+    "of another request": lambda path: with_facts(path, {"asked": "0" * 64}),
+    "of another place": lambda path: with_facts(path, {"grid": ["EPSG:32633", [10, 0, 0, 0, -10, 0], [9, 8]]}),
+    "of no place": lambda path: with_facts(path, {"grid": None}),
+    "of a CRS that is none": lambda path: with_facts(path, {"grid": ["nonsense", [10, 0, 0, 0, -10, 0], [9, 8]]}),
+    "of a grid of huge numbers": lambda path: with_facts(path, {"grid": ["EPSG:32633", [1e999] * 6, [10**30, 8]]}),
+    "of unknown facts": lambda path: with_facts(path, {"source": {"scene_times": [], "planet": "Mars"}}),
+    "of a unit that is none": lambda path: with_facts(path, {"units": ["inch"] * 3}),
+    "of fewer units": lambda path: with_facts(path, {"units": []}),
+    "of times that are none": lambda path: with_facts(path, {"times": ["yesterday"]}),
+    "float64": lambda path: with_values(path, np.zeros((1, 3, 9, 8))),
+    "objects": lambda path: with_values(path, np.array([{}], object)),
+    "of three axes": lambda path: with_values(path, np.zeros((3, 9, 8), np.float32)),
+    "of another shape": lambda path: with_values(path, np.zeros((1, 3, 9, 9), np.float32)),
+    "a folder of text": lambda path: path.write_bytes(b"PK\x05\x06" + bytes(18)),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_file_that_is_hostile_or_anothers_is_not_believed_and_the_chip_is_fetched_again(
+    field, cached, tmp_path, name
+):
+    whole = cached.fetch(ASKED)
+    (file,) = (tmp_path / "chips").glob("*/*.npz")
+    HOSTILE[name](file)
+    same(cached.fetch(ASKED), whole)
+    assert len(field.queries) == 2
+
+
+def test_what_others_keep_in_the_folder_is_never_removed(tmp_path, field):
+    (tmp_path / "photos").mkdir()
+    mine = tmp_path / "photos" / "holiday.npz"
+    mine.write_bytes(bytes(1000))
+    cached = CachedProvider(field, tmp_path, limit_gb=1e-9)
+    cached.fetch(ASKED)
+    assert mine.exists() and not list(tmp_path.glob("*/" + "[0-9a-f]" * 64 + ".npz"))
 
 
 def test_a_failure_is_not_kept(tmp_path):

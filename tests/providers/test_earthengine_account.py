@@ -5,19 +5,21 @@ import logging
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from earth import QUICK, S2, ask, earth_engine, routes
+from earth import QUICK, S2, ask, earth_engine
 from gee_server import EarthEngineServer, World, default_world, no_way_out
 from google.oauth2.credentials import Credentials
 
 from rs_embed import EarthEngine, SensorSpec
 from rs_embed.errors import KnobError, NotConfigured
-from rs_embed.providers import _ee_session
-from rs_embed.providers._ee_session import completed
+from rs_embed.providers import _ee_client
+from rs_embed.providers._ee_session import PROBE_S
 from rs_embed.settings import EarthEngineSettings, describe_knobs
 
 SENSOR = SensorSpec(S2, ("B2",))
@@ -62,7 +64,7 @@ print(time.perf_counter() - started)
 
 def test_a_call_without_credentials_ends_before_weights_are_loaded(tmp_path):
     answer = in_an_empty_home(FIRST_ERROR, tmp_path, RS_EMBED_GEE_PROJECT="x")
-    assert "Wanted credentials for Earth Engine, found none." in answer.stdout
+    assert "Expected credentials for Earth Engine, got none." in answer.stdout
 
 
 def test_settings_are_keyword_then_variable_then_default(monkeypatch):
@@ -136,7 +138,9 @@ def test_a_token_that_has_run_out_is_renewed_once(guarded, tmp_path):
 def test_a_key_that_cannot_be_read_is_said_with_where_to_get_one(tmp_path):
     (tmp_path / "key.json").write_text("{}")
     for name in ("key.json", "missing.json"):
-        with pytest.raises(NotConfigured, match="key file") as caught:
+        with pytest.raises(
+            NotConfigured, match="Expected Google credentials in .* a file that cannot be read"
+        ) as caught:
             EarthEngine(service_account=tmp_path / name).require("M", SENSOR)
         assert "JSON key" in caught.value.fix
 
@@ -145,7 +149,7 @@ def test_credentials_may_be_given_and_name_the_project_unless_one_is_given():
     given = Credentials("token", quota_project_id="of-the-token")
     assert "project of-the-token, credentials of a user" in EarthEngine(credentials=given).account()
     assert "project mine," in EarthEngine("mine", credentials=given).account()
-    with pytest.raises(NotConfigured, match="Wanted a Cloud project") as caught:
+    with pytest.raises(NotConfigured, match="Expected a Cloud project") as caught:
         EarthEngine(credentials=Credentials("token")).account()
     assert "RS_EMBED_GEE_PROJECT" in caught.value.fix
 
@@ -156,14 +160,6 @@ def test_the_client_s_stored_token_is_found(tmp_path):
     (folder / "credentials").write_text(json.dumps({"refresh_token": "secret", "project": "stored"}))
     answer = in_an_empty_home("from rs_embed import EarthEngine; print(EarthEngine().account())", tmp_path)
     assert "project stored, credentials of a user" in answer.stdout
-    (folder / "credentials").write_text("not json")
-    code = """
-from rs_embed import EarthEngine
-from rs_embed.errors import NotConfigured
-try: EarthEngine().account()
-except NotConfigured as error: print(error)
-"""
-    assert "earthengine authenticate --force" in in_an_empty_home(code, tmp_path).stdout
 
 
 def test_application_default_credentials_are_found(tmp_path):
@@ -173,39 +169,71 @@ def test_application_default_credentials_are_found(tmp_path):
     assert "project of-the-key, service account robot@of-the-key" in answer.stdout
 
 
-def test_the_client_is_initialised_once_for_all_providers_of_an_account():
-    with EarthEngineServer(World([])) as server:
-        for _ in range(3):
-            earth_engine(server).check()
-        starts = [one.route for one in server.requests if one.route in ("discovery", "algorithms")]
-    assert starts == ["discovery", "discovery", "algorithms"]
-    assert routes(server) == ["pixels"] * 3
-
-
-def test_a_client_that_the_user_initialised_is_asked_in_its_name(tmp_path):
-    import ee
-    from ee import _state
-
-    ee.Reset()
-    _ee_session._CLIENT.account = None
-    state = _state.get_state()
-    state.initialized, state.credentials, state.cloud_api_user_project = True, Credentials("token"), "theirs"
-    try:
-        assert "project theirs, credentials of a user" in EarthEngine().account()
-        assert "project mine, credentials of a user" in EarthEngine("mine").account()
-        _ee_session._CLIENT.account = completed(EarthEngine()._account)  # as if we had initialised it since
-        assert "project theirs, credentials of a user" in EarthEngine().account()
-    finally:
-        ee.Reset()
-        _ee_session._CLIENT.account, _ee_session._CLIENT.users_own = None, (None, None)
-
-
-def test_two_accounts_take_turns():
+def test_what_there_is_to_compute_is_asked_once_for_all_providers_of_all_accounts():
+    _ee_client.forget()
     with EarthEngineServer(World([])) as one, EarthEngineServer(World([])) as other:
         for _ in range(2):
             earth_engine(one).check()
             earth_engine(other).check()
-        assert routes(one) == routes(other) == ["pixels"] * 2
+    assert [request.route for request in one.requests] == ["algorithms", "pixels", "pixels"]
+    assert [request.route for request in other.requests] == ["pixels", "pixels"]
+
+
+def test_a_key_is_found_however_long_it_takes_to_read(tmp_path):
+    path = tmp_path / "key.json"
+    os.mkfifo(path)
+    code = "from rs_embed import EarthEngine; print(EarthEngine().account())"
+    told = key_file(tmp_path / "..", "http://127.0.0.1:9/token").read_bytes()
+
+    def write_late() -> None:
+        with path.open("wb") as pipe:
+            time.sleep(2 * PROBE_S)
+            pipe.write(told)
+
+    threading.Thread(target=write_late, daemon=True).start()
+    answer = in_an_empty_home(code, tmp_path, GOOGLE_APPLICATION_CREDENTIALS=str(path))
+    assert "service account robot@of-the-key" in answer.stdout
+
+
+ACCOUNT_OR_WHY = """
+from rs_embed import EarthEngine
+from rs_embed.errors import NotConfigured
+try: print(EarthEngine(project="x").account())
+except NotConfigured as error: print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("{", "is not a valid json file"),
+        ("[]", "AttributeError"),
+        ('{"type": "something else"}', "does not have a valid type"),
+        ('{"type": "service_account"}', "missing fields"),
+        (None, "was not found"),
+    ],
+)
+def test_a_key_file_that_cannot_be_read_is_named_with_why_and_not_passed_over(tmp_path, content, why):
+    key, gcloud = tmp_path / "key.json", tmp_path / ".config/gcloud/application_default_credentials.json"
+    if content is not None:
+        key.write_text(content)
+    said = in_an_empty_home(ACCOUNT_OR_WHY, tmp_path, GOOGLE_APPLICATION_CREDENTIALS=str(key)).stdout
+    assert f"Expected Google credentials in {key}, got a file that cannot be read." in said
+    assert "GOOGLE_APPLICATION_CREDENTIALS" in said and why in said
+    if content is not None:
+        gcloud.parent.mkdir(parents=True)
+        key.rename(gcloud)
+        said = in_an_empty_home(ACCOUNT_OR_WHY, tmp_path).stdout
+        assert f"Expected Google credentials in {gcloud}, got a file" in said
+        assert "gcloud auth application-default login" in said
+
+
+@pytest.mark.parametrize("content", ["not json", "[]", "5"])
+def test_a_stored_token_that_cannot_be_read_is_said(tmp_path, content):
+    folder = tmp_path / ".config" / "earthengine"
+    folder.mkdir(parents=True)
+    (folder / "credentials").write_text(content)
+    assert "earthengine authenticate --force" in in_an_empty_home(ACCOUNT_OR_WHY, tmp_path).stdout
 
 
 def test_waits_are_logged_under_a_name_that_can_be_turned_on():

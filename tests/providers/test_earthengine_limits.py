@@ -1,5 +1,6 @@
 """Requests that would be too large are split, and put together again."""
 
+import math
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from rs_embed.bands import COLLECTIONS
 from rs_embed.errors import ReadError
 from rs_embed.providers._ee_archives import ARCHIVES
-from rs_embed.providers._ee_pixels import MAX_BANDS, MAX_BYTES, MAX_SIDE_PX, decode, pieces
+from rs_embed.providers._ee_pixels import FLOOR_PX, MAX_BANDS, MAX_BYTES, MAX_SIDE_PX, Piece, decode, pieces
 from rs_embed.providers.base import Query
 from rs_embed.specs import SensorSpec, Series, TemporalSpec
 
@@ -49,14 +50,22 @@ def test_a_usual_chip_is_one_piece():
         assert len(pieces(frames, (side, side), sensor_of(S2, 12), ARCHIVES[S2])) == 1
 
 
-def test_quarters_cover_a_piece_once_and_a_pixel_cannot_be_quartered():
-    (piece,) = pieces(1, (5, 7), sensor_of(S2, 1), ARCHIVES[S2])
-    covered = np.zeros((5, 7), int)
-    for part in piece.quarters():
-        covered[part.row : part.row + part.height, part.col : part.col + part.width] += 1
-    assert (covered == 1).all() and len(piece.quarters()) == 4
-    (pixel,) = pieces(1, (1, 1), sensor_of(S2, 1), ARCHIVES[S2])
-    assert pixel.quarters() == [pixel]
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 9), st.tuples(st.integers(1, 200), st.integers(1, 200)))
+def test_what_a_piece_is_split_into_covers_it_once_and_ends_at_the_floor(frames, shape):
+    covered = np.zeros((frames, *shape), int)
+    waiting, depth = [(Piece(0, frames, 0, 0, *shape), 0)], 0
+    while waiting:
+        one, level = waiting.pop()
+        depth = max(depth, level)
+        parts = one.smaller()
+        waiting += [(part, level + 1) for part in parts]
+        if not parts:
+            assert one.frames == 1 and max(one.height, one.width) <= FLOOR_PX
+            rows, cols = slice(one.row, one.row + one.height), slice(one.col, one.col + one.width)
+            covered[one.first_frame : one.first_frame + one.frames, rows, cols] += 1
+    assert (covered == 1).all()
+    assert depth <= math.ceil(math.log2(frames)) + math.ceil(math.log2(max(*shape, FLOOR_PX) / FLOOR_PX)) + 1
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +106,7 @@ def test_pixels_of_another_shape_or_of_other_bands_are_not_taken_for_those_asked
     np.save(body, table)
     assert decode(body.getvalue(), ["f0_B2"], (4, 5)).shape == (1, 4, 5)
     for names, shape in ((["f0_B3"], (4, 5)), (["f0_B2"], (5, 4))):
-        with pytest.raises(ReadError, match="Wanted 1 bands"):
+        with pytest.raises(ReadError, match="Expected 1 bands"):
             decode(body.getvalue(), names, shape)
     with pytest.raises(ReadError, match="cannot be read"):
         decode(body.getvalue()[:-7], ["f0_B2"], (4, 5))

@@ -166,7 +166,7 @@ def test_no_imagery_names_what_each_filter_left(how, provenance):
     with world_of(*scenes) as (server, _), pytest.raises(NoImagery) as caught:
         earth_engine(server, provenance=provenance).fetch(over_the_edge(how, cloudy_pct=35))
     text = str(caught.value)
-    assert f"Wanted {S2} from 2022-06-01 up to 2022-07-01" in text
+    assert f"Expected {S2} from 2022-06-01 up to 2022-07-01" in text
     assert "3 in the window, of these 0 with at most 35 % cloud" in text
     assert "lon 1." in text and "lat 43." in text and "raise cloudy_pct" in text
     assert routes(server).count("pixels") <= 1
@@ -197,5 +197,5 @@ def test_a_place_and_days_must_be_given(server):
     provider, query = earth_engine(server), ask()
     with pytest.raises(SpecError, match="Earth Engine covers the Earth"):
         provider.fetch(Query("M", query.sensor, None, query.window))
-    with pytest.raises(SpecError, match="Wanted days"):
+    with pytest.raises(SpecError, match="Expected days"):
         provider.fetch(ask(window=None))

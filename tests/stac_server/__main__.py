@@ -23,11 +23,13 @@ class Place:
         self._tokens: set[str] = set()
         self._issued = itertools.count(1)
         self._counts: dict[str, int] = {}
+        self._going_on = threading.Event()
 
-    def asked(self, route: str, path: str, span: str | None) -> dict | None:
+    def asked(self, route: str, path: str, headers: dict) -> dict | None:
         """Note a request; the fault that it meets, if any."""
         with self._lock:
-            self._log.append({"route": route, "path": path, "range": span, "at": time.monotonic()})
+            told = {"route": route, "path": path, "range": headers.get("Range"), "headers": headers}
+            self._log.append({**told, "at": time.monotonic()})
             self._counts[route] = number = self._counts.get(route, 0) + 1
             for fault in self._faults:
                 fits = route in fault["routes"] and fault["times"] > 0 and fault.get("path", "") in path
@@ -35,6 +37,10 @@ class Place:
                     fault["times"] -= 1
                     return fault
         return None
+
+    def hang(self, seconds: float) -> None:
+        """Say nothing for so long, or until the site is told to go on."""
+        self._going_on.wait(seconds)
 
     def token(self) -> dict:
         with self._lock:
@@ -50,6 +56,8 @@ class Place:
         with self._lock:
             if order.get("fault"):
                 self._faults.append({"times": 1_000_000, "every": 1, **order["fault"]})
+            if order.get("go_on"):
+                self._going_on.set()
             if order.get("expire"):
                 self._tokens.clear()
             if order.get("reset"):

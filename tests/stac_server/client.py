@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,28 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from rs_embed.providers._stac_catalogs import EARTH_SEARCH, EARTH_SEARCH_C1, PLANETARY_COMPUTER, StacCatalog
-from rs_embed.providers._stac_sign import Unsigned
+from rs_embed.providers._stac_sign import PlanetaryComputerSigner, Unsigned
 
 _PRESETS = {"earth-search": EARTH_SEARCH, "c1": EARTH_SEARCH_C1, "planetary-computer": PLANETARY_COMPUTER}
-
-
-class LoopbackSigner:
-    """Tokens as the Planetary Computer gives them, from the loopback, for the loopback."""
-
-    signs = True
-
-    def __init__(self, url: str) -> None:
-        self._url, self._token = url, ""
-        self._lock = threading.Lock()
-
-    def sign(self, href: str) -> str:
-        with self._lock:
-            self._token = self._token or _ask(self._url)["token"]
-            return f"{href}?{self._token}"
-
-    def renew(self, signed: str) -> None:
-        with self._lock:
-            self._token = "" if signed.endswith(self._token) else self._token
 
 
 class Site:
@@ -43,12 +23,20 @@ class Site:
 
     def __init__(self, url: str, preset: StacCatalog, control: str, signed: bool) -> None:
         self.url, self._control = url, control
-        signer = LoopbackSigner(f"{url}/token") if signed else Unsigned()
+        host = url.split("/")[2]
+        signer = PlanetaryComputerSigner(service=f"{url}/sas", storage=host) if signed else Unsigned()
         self.catalog = replace(preset, url=f"{url}/api", signer=signer, name="")
 
     def fail(self, kind: str = "status", routes: tuple[str, ...] = ("head", "range"), **more) -> None:
-        """From now on requests of these routes fail: kind "status", "hang", "reset" or "truncate"."""
+        """From now on requests of these routes fail.
+
+        Kinds: "status", "hang", "slow", "reset", "truncate", "corrupt" (zeros), "redirect", "login".
+        """
         _ask(self._control, {"fault": {"kind": kind, "routes": routes, **more}})
+
+    def go_on(self) -> None:
+        """Whatever hangs need hang no longer."""
+        _ask(self._control, {"go_on": True})
 
     def expire(self) -> None:
         """No token is good any longer."""
@@ -60,7 +48,7 @@ class Site:
 
     @property
     def log(self) -> list[dict]:
-        """What it was asked: route, path, range."""
+        """What it was asked: route, path, range, headers."""
         return _ask(self._control, {"fault": None})["log"]
 
     def count(self, *routes: str) -> int:

@@ -60,12 +60,16 @@ class Quirks:
     """Items without any `proj:` field."""
     missing: tuple[str, ...] = ()
     """Assets that no item has."""
+    lacking: dict = field(default_factory=dict)
+    """Asset or property -> every how many-th day of the year has items without it."""
     overviews: bool = False
     """Files have overviews, with other values."""
     signed: bool = False
     """Files want a token."""
     page: int = 100
     """Items a page, at most."""
+    headers: dict = field(default_factory=dict)
+    """That every request must have."""
     extra: dict = field(default_factory=dict)
     """Properties of every item."""
 
@@ -104,12 +108,21 @@ def item(quirks: Quirks, collection: str, scene: Scene, base: str, files: str) -
     names = HELD[quirks.flavour][collection][1]
     bands = [spec.name for spec in scene.specs if spec.name in names] or list(names)
     assets = {names[b]: _asset(quirks, collection, scene, b, files) for b in bands if names[b] not in quirks.missing}
+    for name, every in quirks.lacking.items():
+        if lacks(scene, every):
+            assets.pop(name, None)
+            told.pop(name, None)
     shape = scene.footprint.shape
     return {
         "type": "Feature", "stac_version": "1.0.0", "id": scene.index, "collection": collection,
         "geometry": mapping(shape), "bbox": list(shape.bounds), "properties": told, "assets": assets,
         "links": [{"rel": "self", "href": f"{base}/collections/{collection}/items/{scene.index}"}],
     }  # fmt: skip
+
+
+def lacks(scene: Scene, every: int) -> bool:
+    """Whether the item of a scene is without what every so many-th lacks."""
+    return (scene.when.timetuple().tm_yday // 5) % every == 0
 
 
 def _properties(quirks: Quirks, collection: str, scene: Scene) -> dict:

@@ -48,27 +48,67 @@ class Handler(BaseHTTPRequestHandler):
             return self._json({"place": self.open_place(body)})
         if first == "_control":
             return self._json(self.places[rest[0]].control(body))
+        if first not in self.places:
+            return self._send(404, b"no such site", "text/plain")
         place = self.places[first]
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         route = self._name(method, rest)
-        fault = place.asked(route, "/".join(rest), self.headers.get("Range"))
-        if fault is not None and fault["kind"] != "truncate":
-            return self._fail(fault)
+        fault = place.asked(route, "/".join(rest), dict(self.headers))
+        if fault is not None and fault["kind"] not in ("truncate", "corrupt"):
+            return self._fail(place, fault)
+        if not self._authorised(place):
+            return self._send(401, b"no key", "text/plain")
         if route == "token":
             return self._json(place.token())
+        if rest[0] == "static":
+            return self._static(place, rest[1:])
         if rest[0] == "files":
             return self._file(place, method, rest[1:], query, fault)
         return self._api(place, rest, body, query)
 
+    def _authorised(self, place: Place) -> bool:
+        """Whether the request has the headers that the site wants."""
+        return all(self.headers.get(name) == value for name, value in place.quirks.headers.items())
+
+    def _static(self, place: Place, rest: list[str]) -> None:
+        """The same catalogue as files that link to each other by relative links."""
+        names = HELD[place.quirks.flavour]
+        if rest == ["catalog.json"]:
+            links = [{"rel": "child", "href": f"./{name}/collection.json"} for name in names]
+            told = {"type": "Catalog", "id": "static", "title": "Loopback of files", "links": links}
+        elif rest[1] == "collection.json":
+            links = [{"rel": "item", "href": f"./{s.index}.json"} for s in scenes(place.quirks, rest[0])]
+            told = {"type": "Collection", "id": rest[0], "links": links}
+        else:
+            index = rest[1].removesuffix(".json")
+            scene = next(one for one in scenes(place.quirks, rest[0]) if one.index == index)
+            told = item(place.quirks, rest[0], scene, "..", "../../files") | {"links": []}
+        self._json({"stac_version": "1.0.0", **told})
+
     def _name(self, method: str, rest: list[str]) -> str:
         if rest[0] == "files":
             return {"HEAD": "head", "GET": "range" if self.headers.get("Range") else "whole"}[method]
-        return "token" if rest[0] == "sas" else {"search": "search", "token": "token"}.get(rest[-1], "landing")
+        if rest[0] in ("sas", "static"):
+            return {"sas": "token"}.get(rest[0], rest[0])
+        if "collections" in rest:
+            return "collections"
+        return {"search": "search", "token": "token"}.get(rest[-1], "landing")
 
-    def _fail(self, fault: dict) -> None:
+    def _fail(self, place: Place, fault: dict) -> None:
         self.close_connection = True
         if fault["kind"] == "hang":
-            time.sleep(fault["seconds"])
+            place.hang(fault["seconds"])
+        elif fault["kind"] == "slow":  # never silent for long, and never done
+            self.send_response(200)
+            self.send_header("Content-Length", "1000000")
+            self.end_headers()
+            for _ in range(fault["seconds"] * 10):
+                self.wfile.write(b" ")
+                time.sleep(0.1)
+        elif fault["kind"] == "redirect":
+            self._send(307, b"", "text/plain", {"Location": fault["to"]})
+        elif fault["kind"] == "login":  # what a network wants to be paid for says to everything
+            self._send(200, b"<html>please log in</html>", "text/html")
         elif fault["kind"] == "status":
             headers = {"Retry-After": str(fault["retry_after"])} if "retry_after" in fault else {}
             self._send(fault["status"], fault.get("text", "no").encode(), "text/plain", headers)
@@ -91,6 +131,13 @@ class Handler(BaseHTTPRequestHandler):
         base = f"http://{self.headers['Host']}/{place.name}/api"
         if rest[-1] == "search":
             return self._json(self._search(place, base, body or query))
+        if "collections" in rest:
+            found = [{"type": "Collection", "id": name} for name in HELD[place.quirks.flavour]]
+            wanted = rest[rest.index("collections") + 1 :]
+            if not wanted:
+                return self._json({"collections": found, "links": []})
+            known = [one for one in found if one["id"] == wanted[0]]
+            return self._json(known[0] if known else {"code": "NotFound"}, 200 if known else 404)
         links = [
             {"rel": "self", "href": base}, {"rel": "root", "href": base},
             {"rel": "search", "href": f"{base}/search", "method": "GET", "type": "application/geo+json"},
@@ -140,6 +187,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._send(416, b"", "text/plain", {"Content-Range": f"bytes */{len(data)}"})
         body = data[start : stop + 1]
         headers["Content-Range"] = f"bytes {start}-{stop}/{len(data)}"
+        if fault is not None and fault["kind"] == "corrupt":
+            return self._send(206, bytes(len(body)), "image/tiff", headers)
         if fault is not None:
             self.close_connection = True
             return self._send(206, body[: len(body) // 2], "image/tiff", headers, len(body))

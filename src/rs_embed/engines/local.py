@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from rs_embed._stopping import Stop, current
 from rs_embed.engines.base import Order, Stamp
 from rs_embed.pipeline.ahead import Ahead, bring_by_threads
 from rs_embed.pipeline.export import Advance, Task, Work, run_unit
@@ -27,15 +28,20 @@ class LocalCrew:
 
     def run(self, stamp: Stamp, tasks: Iterable[Task], advance: Advance) -> None:
         """See `Crew`."""
-        for task in tasks:
-            do_at(self._order.where, partial(self._work, stamp), task, advance, run_unit)
+        stop = Stop(current())
+        try:
+            for task in tasks:
+                do_at(self._order.where, partial(self._work, stamp, stop), task, advance, run_unit)
+        finally:
+            stop.set()
 
-    def _work(self, stamp: Stamp, folder: Path) -> Work:
+    def _work(self, stamp: Stamp, stop: Stop, folder: Path) -> Work:
         work = self._setup.work(stamp, folder)
         if not self._order.share_reads:
             return work
-        return replace(work, readers=(self._ahead, *work.readers))  # else one window would be read after the other
+        ahead = partial(self._ahead, stop)  # else one window would be read after the other
+        return replace(work, readers=(ahead, *work.readers))
 
-    def _ahead(self, provider: Provider) -> Ahead:
+    def _ahead(self, stop: Stop, provider: Provider) -> Ahead:
         windows = max(1, self._order.fetch_workers // 2)
-        return Ahead(provider, bring_by_threads(provider, windows), WINDOW_BYTES, windows)
+        return Ahead(provider, bring_by_threads(provider, windows, stop), WINDOW_BYTES, windows)

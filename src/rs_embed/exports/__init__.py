@@ -4,7 +4,7 @@
 how far it has come, and the same call once more. `rasters` makes a table of a folder of rasters.
 """
 
-from rs_embed.exports.again import ModelStatus, RunStatus, retry_export, run_status
+from rs_embed.exports.again import ModelStatus, RunStatus, retry_export, run_status, stored_rows
 from rs_embed.exports.estimate import ExportPlan
 from rs_embed.exports.exporting import ExportReport, export_embeddings
 from rs_embed.exports.rasters import raster_places
@@ -18,4 +18,5 @@ __all__ = [
     "raster_places",
     "retry_export",
     "run_status",
+    "stored_rows",
 ]

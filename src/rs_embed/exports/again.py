@@ -14,7 +14,8 @@ from rs_embed.errors import SpecError, StorageError
 from rs_embed.exports.exporting import ExportReport, export_embeddings
 from rs_embed.pipeline.durable import used_by
 from rs_embed.pipeline.export import OnError
-from rs_embed.pipeline.journal import MANIFEST, PLACES, Manifest, Record
+from rs_embed.pipeline.journal import MANIFEST, PLACES, Manifest
+from rs_embed.pipeline.records import Record
 from rs_embed.pipeline.remote import local_place
 from rs_embed.pipeline.units import RECORDS
 from rs_embed.places import Places
@@ -77,13 +78,13 @@ class ModelStatus:
     failed: int
     units: int
     finished: int
-    """Units with a record."""
+    """Units of which every row was tried."""
     reasons: tuple[Reason, ...] = ()
     """Of the failed rows, the most frequent first."""
 
     @property
     def missing(self) -> int:
-        """Rows of units that are not finished."""
+        """Rows that were not tried yet."""
         return self.rows - self.ok - self.failed
 
 
@@ -110,11 +111,22 @@ def run_status(folder: str | Path) -> RunStatus:
     units = (facts.places.rows + facts.units.rows - 1) // facts.units.rows
     models = []
     for name in facts.models:
-        records = [_record(file) for file in sorted((path / name / RECORDS).glob("u*.json"))]
+        records = [one for file in sorted((path / name / RECORDS).glob("u*.json")) if (one := Record.load(file))]
         ok, failed = sum(one.ok for one in records), sum(len(one.failed) for one in records)
+        finished = sum(not one.missing for one in records)
         reasons = _reasons([path / name / file for one in records if one.failed for file in one.tables])
-        models.append(ModelStatus(name, facts.places.rows, ok, failed, units, len(records), reasons))
+        models.append(ModelStatus(name, facts.places.rows, ok, failed, units, finished, reasons))
     return RunStatus(path, manifest.created, used_by(path), tuple(models))
+
+
+def stored_rows(folder: Path) -> int:
+    """Embeddings in a run folder, by its records: for all models, finished or not; none where there is no run."""
+    found = 0
+    for path in folder.glob(f"*/{RECORDS}/u*.json"):
+        with suppress(StorageError):  # it is told where it matters
+            record = Record.load(path)
+            found += 0 if record is None else record.ok
+    return found
 
 
 def _reasons(tables: Sequence[Path]) -> tuple[Reason, ...]:
@@ -132,7 +144,12 @@ def _reasons(tables: Sequence[Path]) -> tuple[Reason, ...]:
 
 
 def retry_export(
-    folder: str | Path, *, engine: EngineName = "local", address: str | None = None, progress: bool = True
+    folder: str | Path,
+    *,
+    engine: EngineName = "local",
+    address: str | None = None,
+    progress: bool = True,
+    verify: bool = False,
 ) -> ExportReport:
     """The call that made this folder again: what failed or was not finished is done, nothing else.
 
@@ -140,6 +157,7 @@ def retry_export(
         folder: The `out` of that call.
         engine: Where it runs this time, and `address`: as in `export_embeddings`.
         progress: Show a bar on a terminal.
+        verify: Compare every byte of what is there with its record, and make again what is damaged.
 
     Raises:
         SpecError: A model, or the backend, was given as an object, which no file can hold; or the run lies in an
@@ -151,7 +169,7 @@ def retry_export(
     if command.models is None or command.backend is None:
         what = "its backend" if command.backend is None else "a model"
         raise SpecError(
-            f"Wanted to repeat the export in {str(path)!r}, but {what} was given as an object, which is not kept.",
+            f"Expected in {str(path)!r} all that a call needs, but {what} was given as an object, which is not kept.",
             fix="call export_embeddings again with the same arguments: it retries what failed",
         )
     return export_embeddings(
@@ -175,6 +193,7 @@ def retry_export(
         engine=engine,
         address=address,
         progress=progress,
+        verify=verify,
     )
 
 
@@ -182,7 +201,7 @@ def _manifest(folder: Path) -> Manifest:
     found = Manifest.read(folder)
     if found is None:
         raise StorageError(
-            f"Wanted the folder of an export, found no {MANIFEST} in {str(folder)!r}.",
+            f"Expected the folder of an export, got no {MANIFEST} in {str(folder)!r}.",
             fix="give the folder that was its `out`",
         )
     return found
@@ -193,16 +212,6 @@ def _read(kind: type[M], content: dict[str, JsonValue], folder: Path) -> M:
         return kind.model_validate(content)
     except ValidationError as error:
         raise StorageError(
-            f"Wanted the manifest of an export in {str(folder)!r}, found: {str(error).splitlines()[0]}.",
+            f"Expected the manifest of an export in {str(folder)!r}, got: {str(error).splitlines()[0]}.",
             fix="export to a new folder",
-        ) from error
-
-
-def _record(path: Path) -> Record:
-    try:
-        return Record.model_validate_json(path.read_text("utf-8"))
-    except (OSError, ValidationError, UnicodeDecodeError) as error:
-        raise StorageError(
-            f"Wanted the record of a unit at {str(path)!r}, found: {str(error).splitlines()[0]}.",
-            fix="run the export again: it makes the record anew",
         ) from error

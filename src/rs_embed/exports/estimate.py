@@ -48,8 +48,8 @@ class ExportPlan:
     rows: int
     units: int
     unit_rows: int
-    finished: int
-    """Units that are finished already, of all models."""
+    begun: int
+    """Units that have a file already, of all models; of one that is not finished only the rest is done."""
     fetches: int
     """Chips, if nothing is finished yet."""
     requests: int
@@ -66,7 +66,7 @@ class ExportPlan:
     def __str__(self) -> str:
         lines = [
             f"{', '.join(self.models)}: {self.rows:,} rows in {self.units:,} units of up to {self.unit_rows:,}",
-            f"  finished:  {self.finished:,} of {self.units * len(self.models):,} unit files",
+            f"  there:     {self.begun:,} of {self.units * len(self.models):,} unit files",
             f"  fetches:   {self.fetches:,} chips via {self.provider}, about {_size(self.fetched_bytes)}"
             + (f", in about {self.requests:,} requests" if self.requests != self.fetches else ""),
             f"  output:    {self.output}, about {_size(self.output_bytes)} (estimate, before compression)",
@@ -111,7 +111,7 @@ def estimate(
     *,
     dtype: Dtype,
     output: str,
-    finished: int,
+    begun: int,
     scale: Scale = Scale(),
 ) -> ExportPlan:
     """The plan of an export, by what its first place needs.
@@ -138,7 +138,7 @@ def estimate(
         rows=rows,
         units=-(-rows // units.unit_rows),
         unit_rows=units.unit_rows,
-        finished=finished,
+        begun=begun,
         fetches=chips,
         requests=round(chips * reads),
         fetched_bytes=round(pixels * read_pixels) * 2,  # 16 bits a value, as archives store it

@@ -1,14 +1,11 @@
 """`export_embeddings`: a table of places to a folder of files, unit by unit, to be stopped and resumed at will."""
 
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import JsonValue
@@ -17,16 +14,19 @@ from rs_embed._call import Backend, Bands, KnobValue, Modalities, Sensors
 from rs_embed._checks import require_number
 from rs_embed._optional import require
 from rs_embed._progress import progress_bar
+from rs_embed._stopping import sigterm_as_interrupt
 from rs_embed.engines import EngineName, check_engine, open_crew
 from rs_embed.engines.base import Crew, Stamp
+from rs_embed.errors import StorageError
 from rs_embed.exports.estimate import ExportPlan, Rate, Scale, estimate
 from rs_embed.exports.order import ExportOrder
-from rs_embed.exports.place import Tally, finished, keep_manifest, refuse_foreign, run_folder, swept
+from rs_embed.exports.place import Tally, begun, keep_manifest, refuse_foreign, run_folder, swept
 from rs_embed.exports.request import VECTORS, Asked, Models, versions
 from rs_embed.pipeline.catalog import write_catalogs
 from rs_embed.pipeline.durable import part_of, publish, remove_parts, storing
 from rs_embed.pipeline.export import OnError, Task
-from rs_embed.pipeline.journal import PLACES, Manifest, UnitStore, digest_of
+from rs_embed.pipeline.journal import PLACES, Manifest, digest_of
+from rs_embed.pipeline.records import UnitStore
 from rs_embed.pipeline.remote import Remote, place_of
 from rs_embed.pipeline.units import UNIT_ROWS, Units, cut_units
 from rs_embed.places import Places, read_places
@@ -93,6 +93,7 @@ def export_embeddings(
     engine: EngineName = "local",
     address: str | None = None,
     progress: bool = True,
+    verify: bool = False,
     dry_run: bool = False,
     plan_rows: int | None = None,
     rate: float | Literal["measure"] | None = None,
@@ -109,7 +110,7 @@ def export_embeddings(
         buffer_m: Half of the side of the square around a point, metres, or the column that holds it.
         format: "geoparquet" for vectors; "cog" (default), "zarr", "netcdf" or "npz" for grids.
         dtype: How vectors are stored; "float16" and "int8" are smaller and lose a little.
-        unit_rows: Rows a file, and at most what is lost when the process is killed.
+        unit_rows: Rows a file. (What is done of it is stored each minute, and where the export is stopped.)
         on_error: "keep" stores a failed row with its error and goes on; "raise" stops at the first.
         save_inputs: Also keep each chip: `inputs/<unit>/<row>-<id>-<modality>.npz`.
         share_reads: Cut chips of neighbours from one read of up to 48 MiB: fewer requests where places lie close.
@@ -117,6 +118,8 @@ def export_embeddings(
         address: Of the Ray cluster: "auto" for the one of this machine, "host:port"; `None` starts one here, for this
             call, unless Ray is connected already.
         progress: Show a bar on a terminal.
+        verify: First compare every byte of what is there with its record; what is damaged is made again. Without it,
+            sizes are compared.
         dry_run: Only say what would be done: `print` the answer.
         plan_rows: Of a dry run: plan for so many rows, of which the table is a part as dense as the whole.
         rate: Of a dry run: rows that one worker encodes a second; "measure" runs the models here, for some seconds.
@@ -141,13 +144,13 @@ def export_embeddings(
     jobs, units = replace(asked, device="cpu").jobs() if engine == "ray" else asked.jobs(), cut_units(table, unit_rows)
     told = Scale(plan_rows, share_reads, _rate(rate, jobs, table)) if dry_run else Scale(share_reads=share_reads)
     stored = asked.grid_format or VECTORS
-    plan = estimate(jobs, table, units, dtype=dtype, output=stored, finished=finished(where), scale=told)
+    plan = estimate(jobs, table, units, dtype=dtype, output=stored, begun=begun(where), scale=told)
     if dry_run:
         return ExportReport(where, plan, 0, 0, 0.0, dry=True)
     started = time.perf_counter()
     own = where.resolve() if isinstance(where, Path) else where
-    order = ExportOrder(asked, own, max(job.request.knobs.fetch_workers for job in jobs.values()))
-    with run_folder(where) as folder, open_crew(engine, address, order) as crew, _sigterm_as_interrupt():
+    order = ExportOrder(asked, own, max(job.request.knobs.fetch_workers for job in jobs.values()), verify)
+    with run_folder(where) as folder, open_crew(engine, address, order) as crew, sigterm_as_interrupt():
         manifest = _open(folder, asked, crew, table, units)
         remote = where if isinstance(where, Remote) else None
         keep_manifest(remote, folder)
@@ -175,18 +178,27 @@ def _open(folder: Path, asked: Asked, crew: Crew, places: Places, units: Units) 
     request = asked.request(crew.facts(), places, units)
     manifest = Manifest.read(folder)
     with storing(folder):
-        remove_parts(folder)
         if manifest is None:
             refuse_foreign(folder, [one.name for one in folder.iterdir()])
-            manifest = _begin(folder, asked, request, places)
-    manifest.refuse_change(request, folder)
+            manifest = _begin(folder, asked, request)
+        manifest.refuse_change(request, folder)
+        remove_parts(folder)
+        _keep_places(folder, places)
     return manifest
 
 
-def _begin(folder: Path, asked: Asked, request: dict[str, JsonValue], places: Places) -> Manifest:
-    part = part_of(folder / PLACES)
+def _keep_places(folder: Path, places: Places) -> None:
+    """The table as it was read, for `retry_export`: it is that of the manifest, so a damaged copy is made anew."""
+    path = folder / PLACES
+    with suppress(StorageError):
+        if path.is_file() and Places.load(path).digest() == places.digest():
+            return
+    part = part_of(path)
     places.save(part)
-    publish(part, folder / PLACES)
+    publish(part, path)
+
+
+def _begin(folder: Path, asked: Asked, request: dict[str, JsonValue]) -> Manifest:
     manifest = Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         request=request,
@@ -196,20 +208,3 @@ def _begin(folder: Path, asked: Asked, request: dict[str, JsonValue], places: Pl
     )
     manifest.write(folder)
     return manifest
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """A scheduler's SIGTERM stops like Ctrl-C: files are closed, and what is finished stays."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -14,14 +14,14 @@ from rs_embed.exports.request import Asked, models_facts, versions
 from rs_embed.pipeline.export import Work
 from rs_embed.pipeline.inputs import FOLDER as INPUTS
 from rs_embed.pipeline.inputs import InputKeeper
-from rs_embed.pipeline.journal import UnitStore
 from rs_embed.pipeline.reading import Reader
+from rs_embed.pipeline.records import UnitStore
 from rs_embed.pipeline.remote import Remote
 from rs_embed.pipeline.unit_sink import ModelExport
 from rs_embed.pipeline.unit_tables import RUN
 from rs_embed.pipeline.windows import SharedReads
 from rs_embed.providers.base import Provider
-from rs_embed.settings import ModelKnobs
+from rs_embed.settings import LibrarySettings, ModelKnobs
 from rs_embed.writers.base import RunHeader
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class ExportOrder:
     where: Path | Remote
     fetch_workers: int = ModelKnobs.model_fields["fetch_workers"].default
     """As the models' knobs say."""
+    verify: bool = False
+    """Whether every byte of what is finished is compared with its record."""
 
     @property
     def device(self) -> str:
@@ -55,7 +57,7 @@ class ExportOrder:
     def set_up(self, device: str) -> "ExportSetup":
         """See `Order`."""
         asked = replace(self.asked, device=device)
-        return ExportSetup(asked, asked.jobs())
+        return ExportSetup(asked, asked.jobs(), self.verify)
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class ExportSetup:
     asked: Asked
     jobs: "Mapping[str, Job]"
     """By the name of the model's folder."""
+    verify: bool = False
 
     def facts(self) -> dict[str, JsonValue]:
         """See `Setup`."""
@@ -77,7 +80,9 @@ class ExportSetup:
         models = tuple(self._model(folder / name, job, stamp) for name, job in self.jobs.items())
         readers: list[Callable[[Provider], Reader]] = [SharedReads] if self.asked.share_reads else []
         readers += [partial(InputKeeper, folder=folder / INPUTS)] if self.asked.save_inputs else []
-        return Work(folder, models, self.asked.grid_format, self.asked.on_error, tuple(readers))
+        checkpoint_s = LibrarySettings.read().checkpoint_s
+        given = self.asked.grid_format, self.asked.on_error, tuple(readers)
+        return Work(folder, models, *given, verify=self.verify, checkpoint_s=checkpoint_s)
 
     def _model(self, folder: Path, job: "Job", stamp: Stamp) -> ModelExport:
         card, network = job.request.card, job.embedder.network

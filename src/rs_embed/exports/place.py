@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 from rs_embed.errors import SpecError
 from rs_embed.pipeline.durable import locked, make_folder, storing
 from rs_embed.pipeline.export import Advance
-from rs_embed.pipeline.journal import MANIFEST, PLACES, UnitStore
+from rs_embed.pipeline.journal import MANIFEST, PLACES, Manifest
+from rs_embed.pipeline.records import UnitStore
 from rs_embed.pipeline.remote import Remote
 from rs_embed.pipeline.units import RECORDS
 
@@ -32,15 +33,18 @@ class Tally:
 def run_folder(where: Path | Remote) -> Iterator[Path]:
     """The run folder, made and locked; of an object store, one of this machine with what is known of the run.
 
+    It is looked at first: one with something else in it stays as it is, to the last byte and date.
+
     Object stores have no locks: two exports to the same place do the same work twice, and every file is whole and of
     one of them.
 
     Raises:
-        StorageError: It is in use, or the disk or the store refuses.
-        SpecError: There is something else than a run in the store.
+        StorageError: It is in use or its manifest is damaged, or the disk or the store refuses.
+        SpecError: There is something else than a run in it.
     """
     if isinstance(where, Path):
         with storing(where):
+            _look(where)
             make_folder(where)
         with locked(where):
             yield where
@@ -52,6 +56,11 @@ def run_folder(where: Path | Remote) -> Iterator[Path]:
         else:
             refuse_foreign(where, {name.partition("/")[0] for name in where.sizes()})
         yield folder
+
+
+def _look(where: Path) -> None:
+    if where.is_dir() and Manifest.read(where) is None:
+        refuse_foreign(where, [one.name for one in where.iterdir()])
 
 
 @contextmanager
@@ -69,25 +78,27 @@ def _sweep(folder: Path, stores: Sequence[UnitStore]) -> None:
 
 
 def keep_manifest(remote: Remote | None, folder: Path) -> None:
-    """Put what names the run into the store, the manifest last."""
-    if remote is not None and remote.size(MANIFEST) is None:
-        remote.put(folder, PLACES)
-        remote.put(folder, MANIFEST)
+    """Put what names the run into the store, as far as it is not there."""
+    if remote is None:
+        return
+    for name in (MANIFEST, PLACES):
+        if remote.size(name) != (folder / name).stat().st_size:
+            remote.put(folder, name)
 
 
 def refuse_foreign(where: Path | Remote, names: Iterable[str]) -> None:
     """A folder with something else in it is nobody's to fill."""
-    found = sorted(name for name in names if not name.startswith(".") and name != PLACES)
+    found = sorted(name for name in names if not name.startswith("."))
     if found:
         raise SpecError(
-            f"Wanted a new folder or one with a run, found {str(where)!r} with other things in it.",
+            f"Expected a new folder or one with a run, got {str(where)!r} with other things in it.",
             found=", ".join(found[:5]),
             fix="choose another folder",
         )
 
 
-def finished(where: Path | Remote) -> int:
-    """Units that have a record, of all models."""
+def begun(where: Path | Remote) -> int:
+    """Units that have a record, finished or in part, of all models."""
     if isinstance(where, Path):
         return sum(1 for _ in where.glob(f"*/{RECORDS}/u*.json"))
     return sum(name.endswith(".json") and f"/{RECORDS}/u" in name for name in where.sizes())

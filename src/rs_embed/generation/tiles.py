@@ -17,6 +17,7 @@ from torch import Tensor
 from rs_embed.embedders._framing import Frame, Window
 from rs_embed.embedders._terramind_generative import Tokenizer
 from rs_embed.embedders.cards.terramind_tokens import LULC_CLASSES, PATCH_PX, TokenFacts
+from rs_embed.errors import ReadoutError
 
 NOISE_PX = 32
 """Noise is drawn in squares of this side, each with a seed of its own; windows start on multiples of it, but for
@@ -105,9 +106,20 @@ def _square(facts: TokenFacts, seed: int, row: int, col: int) -> Tensor:
 
 
 def to_pixels(facts: TokenFacts, found: Tensor) -> NDArray[np.float32] | NDArray[np.uint8]:
-    """Standardised values in the modality's unit, float32; or class codes, uint8."""
+    """Standardised values in the modality's unit, float32; or class codes, uint8.
+
+    Raises:
+        ReadoutError: The decoder gave values that are not finite.
+    """
     if facts.is_classes:
         return found.to(torch.uint8).numpy()
+    finite = found.isfinite()
+    if not bool(finite.all()):
+        raise ReadoutError(
+            f"Expected finite pixels of {facts.name}, got {int((~finite).sum())} NaN or infinite ones "
+            f"among {found.numel()}.",
+            fix="check the weights of the model and of the tokenizer",
+        )
     mean, std = (torch.tensor(values)[:, None, None] for values in (facts.mean, facts.std))
     return (found * std + mean).numpy()
 

@@ -3,9 +3,9 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
+from rs_embed._stopping import Stop, Threads, outcome
 from rs_embed.chip import Chip
 from rs_embed.pipeline.reading import Reader, Wish, pixels_of
 from rs_embed.providers.base import Provider, Query
@@ -18,9 +18,9 @@ Bring = Callable[[Sequence[Query]], Callable[[], Brought]]
 """Begins to bring a batch; what it returns waits for it, and may be called from several threads."""
 
 
-def bring_by_threads(provider: Provider, threads: int) -> Bring:
-    """Fetch batches in threads of this process, which end when nobody holds this any more."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="rs-embed-ahead")
+def bring_by_threads(provider: Provider, threads: int, stop: Stop) -> Bring:
+    """Fetch batches in threads of this process, which end with the job, or when nobody holds this any more."""
+    pool = Threads(threads, "rs-embed-ahead", stop)
 
     def fetch(query: Query) -> Chip | Exception:
         try:
@@ -30,7 +30,7 @@ def bring_by_threads(provider: Provider, threads: int) -> Bring:
 
     def bring(queries: Sequence[Query]) -> Callable[[], Brought]:
         coming = [pool.submit(fetch, query) for query in queries]
-        return lambda: [one.result() for one in coming]
+        return lambda: [outcome(one) for one in coming]
 
     return bring
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from rs_embed.pipeline.durable import remove, storing
-from rs_embed.pipeline.journal import UnitStore
+from rs_embed.pipeline.records import UnitStore
 from rs_embed.pipeline.remote import Remote
 from rs_embed.pipeline.units import TABLES, Units
 from rs_embed.writers.base import RunHeader

@@ -1,6 +1,8 @@
 """The long job: unit after unit is fetched, encoded, written and recorded, and what is finished is never done again."""
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,7 @@ from rs_embed.pipeline.unit_sink import ModelExport, Outcome, Undone, UnitSink, 
 from rs_embed.pipeline.units import Unit
 from rs_embed.places.columns import Place, Places
 from rs_embed.providers.base import Provider
+from rs_embed.settings import LibrarySettings
 from rs_embed.writers.base import GridFormat
 
 OnError = Literal["keep", "raise"]
@@ -23,6 +26,10 @@ Advance = Callable[[int, int], None]
 """Told after each row: how many were done, and how many of them failed."""
 Keep = Callable[[Sequence[str], Sequence[Plan]], None]
 """Told before plans are run what the names of each item's files begin with."""
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,12 @@ class Work:
     on_error: OnError = "keep"
     readers: tuple[Callable[[Provider], Reader], ...] = ()
     """What stands between the models and their provider, the innermost first; made anew for each unit."""
+    verify: bool = False
+    """Whether every byte of what is finished is compared with its record, and not only sizes."""
+    checkpoint_s: float = LibrarySettings.model_fields["checkpoint_s"].default
+    """After so many seconds what is done of a unit is stored."""
+    stored: Callable[[], None] = _nothing
+    """Told when files of the unit have changed, but not on the way out of an error."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,49 +64,95 @@ class Task:
 def run_unit(work: Work, task: Task, advance: Advance) -> None:
     """Do what is missing of one unit: a function of the work and the task, whatever was done before.
 
+    What is done is stored after each `work.checkpoint_s` seconds, and in any case on the way out.
+
     Raises:
         StorageError: The disk refuses; at once, not once a row.
         RSEmbedError: That of the first failed row, with `on_error="raise"`.
     """
-    for rows, models in _missing(work, task.unit, advance).items():
-        with storing(work.folder):
-            sinks = [UnitSink(model, task.unit, work.grid_format) for model in models]
+    for rows, sinks in _passes(_sinks(work, task.unit, advance)):
         places = _rows_of(task, rows)
-        jobs, keep = _with_readers(work, task.unit, [model.job for model in models])
-        for which, position, outcome in _outcomes(jobs, places, keep):
-            if not isinstance(outcome, Embedding):
-                _stop_at(outcome.error, work)
-            with storing(work.folder):
-                sinks[which].put(places[position], outcome)
-            advance(1, int(not isinstance(outcome, Embedding)))
-        _close(work, sinks)
+        jobs, keep = _with_readers(work, task.unit, [sink.model.job for sink in sinks])
+        # Closed first: an error at one row ends the fetches of the others.
+        with _stored(work, sinks) as settle, closing(_outcomes(jobs, places, keep, settle)) as outcomes:
+            for which, position, outcome in outcomes:
+                if not isinstance(outcome, Embedding):
+                    _stop_at(outcome.error, work)
+                with storing(work.folder):
+                    sinks[which].put(places[position], outcome)
+                advance(1, int(not isinstance(outcome, Embedding)))
 
 
 def give_up(error: RSEmbedError, work: Work, task: Task, advance: Advance) -> None:
     """Record rows that no worker could do as failed, with that error; rows that are done stay as they are."""
-    for rows, models in _missing(work, task.unit, advance).items():
+    for rows, sinks in _passes(_sinks(work, task.unit, advance)):
         _stop_at(error, work)
-        with storing(work.folder):
-            sinks = [UnitSink(model, task.unit, work.grid_format) for model in models]
+        with _stored(work, sinks):
             for sink in sinks:
                 for place in _rows_of(task, rows):
                     sink.put(place, Undone(error, "worker"))
                     advance(1, 1)
-        _close(work, sinks)
 
 
-def _missing(work: Work, unit: Unit, advance: Advance) -> dict[tuple[int, ...], list[ModelExport]]:
-    """Row numbers that are still to be done, and the models that lack just these."""
-    groups: dict[tuple[int, ...], list[ModelExport]] = {}
+def _sinks(work: Work, unit: Unit, advance: Advance) -> list[UnitSink]:
+    """Where the outcomes of each model go, beginning with what is done already."""
+    sinks = []
     with storing(work.folder):
         for model in work.models:
-            record = model.store.read(unit)
+            record = model.store.read(unit, verify=work.verify)
             model.store.clean(unit, record)
-            missing = model.store.missing(unit, record)
-            advance(len(unit.rows) - len(missing), 0)
-            if missing:
-                groups.setdefault(missing, []).append(model)
-    return groups
+            sinks.append(UnitSink(model, unit, work.grid_format, record))
+            advance(sinks[-1].record.ok, 0)
+    return sinks
+
+
+def _passes(sinks: Sequence[UnitSink]) -> list[tuple[tuple[int, ...], list[UnitSink]]]:
+    """Row numbers that are to be done together, and the sinks that lack just these.
+
+    Rows that were not tried yet come first and by themselves: so they are in the same batches, and have the same
+    bits, as if nobody had stopped the export between them.
+    """
+    untried: dict[tuple[int, ...], list[UnitSink]] = {}
+    failed: dict[tuple[int, ...], list[UnitSink]] = {}
+    for sink in sinks:
+        untried.setdefault(sink.record.missing, []).append(sink)
+        failed.setdefault(sink.record.failed, []).append(sink)
+    return [(rows, group) for rows, group in [*untried.items(), *failed.items()] if rows]
+
+
+@contextmanager
+def _stored(work: Work, sinks: Sequence[UnitSink]) -> Iterator[Callable[[], None]]:
+    """Store what is done: now and then, at the end, and also if there is an error or somebody stops it.
+
+    Gives what is to be called where a batch ends. Of a batch that is not ended nothing is kept, so that the same rows
+    are together in it when it is done again.
+    """
+    due = time.monotonic() + work.checkpoint_s
+
+    def store() -> None:
+        with storing(work.folder):
+            for sink in sinks:
+                sink.store()
+
+    def settle() -> None:
+        nonlocal due
+        for sink in sinks:
+            sink.settle()
+        if time.monotonic() >= due:
+            store()
+            work.stored()
+            due = time.monotonic() + work.checkpoint_s
+
+    try:
+        yield settle
+    except BaseException:
+        with suppress(RSEmbedError):  # what ends it is told, not what follows from it
+            store()
+        raise
+    for sink in sinks:
+        sink.settle()
+    store()
+    work.stored()
 
 
 def _rows_of(task: Task, rows: Sequence[int]) -> Places:
@@ -116,20 +175,16 @@ def _with_readers(work: Work, unit: Unit, jobs: Sequence[Job]) -> tuple[list[Job
     return [replace(job, provider=outermost) for job in jobs], keep
 
 
-def _close(work: Work, sinks: Sequence[UnitSink]) -> None:
-    with storing(work.folder):
-        for sink in sinks:
-            sink.close()
-
-
-def _outcomes(jobs: Sequence[Job], places: Places, keep: Keep | None) -> Iterator[tuple[int, int, Outcome]]:
+def _outcomes(
+    jobs: Sequence[Job], places: Places, keep: Keep | None, settle: Callable[[], None]
+) -> Generator[tuple[int, int, Outcome]]:
     """(model, place, outcome) of every place for every model; rows that cannot be meant fail at "plan"."""
     asked = list(places)
     bad = [_unplanned(job, asked) for job in jobs]
     for which, failures in enumerate(bad):
         yield from ((which, position, failure) for position, failure in failures.items())
     shared = [position for position in range(len(asked)) if not any(position in failures for failures in bad)]
-    run = partial(_run, asked=asked, keep=keep)
+    run = partial(_run, asked=asked, keep=keep, settle=settle)
     yield from run(range(len(jobs)), jobs, shared)
     for which, job in enumerate(jobs):
         alone = [at for at in range(len(asked)) if at not in bad[which] and any(at in failures for failures in bad)]
@@ -137,8 +192,14 @@ def _outcomes(jobs: Sequence[Job], places: Places, keep: Keep | None) -> Iterato
 
 
 def _run(
-    names: Sequence[int], jobs: Sequence[Job], positions: Sequence[int], *, asked: Sequence[Place], keep: Keep | None
-) -> Iterator[tuple[int, int, Outcome]]:
+    names: Sequence[int],
+    jobs: Sequence[Job],
+    positions: Sequence[int],
+    *,
+    asked: Sequence[Place],
+    keep: Keep | None,
+    settle: Callable[[], None],
+) -> Generator[tuple[int, int, Outcome]]:
     if not positions:
         return
     from rs_embed.pipeline.run import run_together  # loads torch
@@ -146,9 +207,10 @@ def _run(
     plans = [_plan(job, [asked[at] for at in positions]) for job in jobs]
     if keep is not None:
         keep([stem_of(asked[at]) for at in positions], plans)
-    for index, results in run_together(plans):
-        for which, result in zip(names, results, strict=True):
-            yield which, positions[index], result
+    with closing(run_together(plans, between=settle)) as done:
+        for index, results in done:
+            for which, result in zip(names, results, strict=True):
+                yield which, positions[index], result
 
 
 def _plan(job: Job, asked: Sequence[Place]) -> Plan:

@@ -2,27 +2,25 @@
 
 What an object store offers: an object appears whole or not at all, and is seen by all at once; there is no rename, no
 lock, and no step over two objects. So a unit is made in a folder of this machine, its files are put one by one, and its
-record last: where there is no record, or one of another size than the table, the unit is done again.
+record last: what is not as its record says is done again.
 """
 
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-from pydantic import ValidationError
 
 from rs_embed._optional import require
 from rs_embed._redact import cause_of
 from rs_embed.errors import SpecError, StorageError
 from rs_embed.pipeline.inputs import FOLDER as INPUTS
-from rs_embed.pipeline.journal import Record, UnitStore
-from rs_embed.pipeline.units import RECORDS, TABLES
+from rs_embed.pipeline.records import Record, Stamp, UnitStore
+from rs_embed.pipeline.units import TABLES, Unit
 from rs_embed.writers.stac import COLLECTION
 
 if TYPE_CHECKING:
@@ -57,11 +55,12 @@ class Remote:
     def __reduce__(self) -> "tuple[type[Remote], tuple[str]]":
         return Remote, (self.uri,)
 
-    def sizes(self) -> dict[str, int]:
-        """Bytes of every object, by name."""
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Bytes of every object, or of those in a folder, by name in it."""
         from pyarrow.fs import FileSelector, FileType
 
         store, root = self._store
+        root = f"{root}/{folder}" if folder else root
         with reaching(self):
             found = store.get_file_info(FileSelector(root, recursive=True, allow_not_found=True))
         return {one.path[len(root) + 1 :]: one.size for one in found if one.type == FileType.File}
@@ -79,6 +78,10 @@ class Remote:
     def get(self, name: str, folder: Path) -> bool:
         """Copy an object into a folder, under its own name; whether it was there."""
         store, root = self._store
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise StorageError(
+                f"Expected objects with names inside of {str(self)!r}, got {name!r}.", fix="give the `out` of an export"
+            )
         if self.size(name) is None:
             return False
         path = folder / name
@@ -114,7 +117,7 @@ def reaching(remote: Remote) -> Iterator[None]:
         yield
     except (OSError, pa.ArrowException) as error:
         raise StorageError(
-            f"Wanted the object store at {str(remote)!r}, found: {' '.join(str(error).split())[:400]}",
+            f"Expected the object store at {str(remote)!r} to answer, got: {' '.join(str(error).split())[:400]}",
             fix="check the bucket, credentials and endpoint, then run the same again: what is finished is kept",
         ) from cause_of(error)
 
@@ -151,7 +154,8 @@ def local_place(path: str | Path) -> Path:
 def do_at(where: Path | Remote, work_in: "Callable[[Path], Work]", task: "Task", advance: "Advance", do: Do) -> None:
     """Do a unit where the run lies.
 
-    Of an object store, it is done in a folder of this machine that is there for it alone; then what is new is put.
+    Of an object store, it is done in a folder of this machine that is there for it alone; what is new is put at each
+    checkpoint and at the end.
 
     Args:
         where: The run.
@@ -164,58 +168,107 @@ def do_at(where: Path | Remote, work_in: "Callable[[Path], Work]", task: "Task",
         do(work_in(where), task, advance)
         return
     with TemporaryDirectory(prefix="rs-embed-") as text:
-        folder, remote = Path(text), where
-        work = work_in(folder)
-        stores = [model.store for model in work.models]
-        before = {store.folder.name: _pull(remote, store, task, folder) for store in stores}
-        if all(record is not None and not record.failed for record in before.values()):
-            advance(len(task.unit.rows) * len(stores), 0)
-            return
-        do(work, task, advance)
-        if (folder / INPUTS).is_dir():
-            remote.put(folder, INPUTS)
-        for store in stores:
-            _push(remote, store, task, before[store.folder.name])
+        _do_remote(where, work_in(Path(text)), task, advance, do)
 
 
-def _pull(remote: Remote, store: UnitStore, task: "Task", folder: Path) -> Record | None:
-    """The record of a unit as the store has it, and here the files that are needed to go on with it."""
-    name, unit = store.folder.name, task.unit
-    table = f"{name}/{TABLES}/{unit.name}.parquet"
-    remote.get(f"{name}/{RECORDS}/{unit.name}.json", folder)
-    try:
-        record = Record.model_validate_json(store.record(unit).read_text("utf-8"))
-    except (FileNotFoundError, ValidationError, UnicodeDecodeError):
-        record = None
-    stamp = None if record is None else record.files.get(f"{TABLES}/{unit.name}.parquet")
-    fits = record is not None and stamp is not None and record.fingerprint == store.fingerprint
-    if not fits or stamp is None or remote.size(table) != stamp.bytes:
-        record = None
-    if record is None:
-        store.record(unit).unlink(missing_ok=True)
-        remote.get(table, folder)  # perhaps whole, and only its record missing
-    elif record.failed:
-        for file in record.files:
-            _pull_file(remote, f"{name}/{file}", folder)
-    return record
-
-
-def _pull_file(remote: Remote, name: str, folder: Path) -> None:
-    if not remote.get(name, folder):  # a Zarr is a folder
-        for one in remote.sizes():
-            if one.startswith(f"{name}/"):
-                remote.get(one, folder)
-
-
-def _push(remote: Remote, store: UnitStore, task: "Task", before: Record | None) -> None:
-    """Put the files that are new, the grids first and the record last."""
-    record = store.read(task.unit)
-    if record is None or record == before:
+def _do_remote(remote: Remote, work: "Work", task: "Task", advance: "Advance", do: Do) -> None:
+    copies = [_pull(remote, model.store, task.unit, verify=work.verify) for model in work.models]
+    if all(copy.is_whole for copy in copies):
+        advance(len(task.unit.rows) * len(copies), 0)
         return
-    remote.remove(f"{store.folder.name}/{COLLECTION}")  # first: it lists the unit as it was
-    known = {} if before is None else before.files
+
+    def put() -> None:
+        if (work.folder / INPUTS).is_dir():
+            remote.put(work.folder, INPUTS)
+        for copy in copies:
+            _push(remote, copy, task.unit)
+
+    models = tuple(replace(model, store=copy.store) for model, copy in zip(work.models, copies, strict=True))
+    do(replace(work, models=models, stored=put), task, advance)
+    put()  # where nothing was to be done but to find a record again
+
+
+@dataclass
+class _Copy:
+    """What is here of a unit of one model, and what is there."""
+
+    store: UnitStore
+    known: dict[str, Stamp] = field(default_factory=dict)
+    """Files that are there as their record says, as far as was looked."""
+    sent: Record | None = None
+    """The record that is there."""
+    is_whole: bool = False
+    """Whether there is nothing to do; then nothing was brought."""
+
+
+def _pull(remote: Remote, store: UnitStore, unit: Unit, *, verify: bool) -> _Copy:
+    """Bring what is needed to go on with a unit. Grids are brought only to be compared."""
+    table, folder = store.name(store.table(unit)), store.folder.parent
+    size = remote.size(f"{store.folder.name}/{table}")
+    for path in (store.record(unit), store.announced(unit)):
+        record = _brought(remote, path, folder)
+        if record is not None and table in record.files and record.files[table].bytes == size:
+            break
+    else:
+        return _Copy(store)
+    sent = record if path == store.record(unit) else None
+    grids = {name: stamp for name, stamp in record.files.items() if name != table}
+    sizes = _sizes_of(remote, store, unit) if grids else {}
+    there = {name: stamp for name, stamp in grids.items() if sizes.get(name) == stamp.bytes}
+    is_ours = sent is not None and record.fingerprint == store.fingerprint
+    if is_ours and record.is_whole and there == grids and not verify:
+        return _Copy(store, is_whole=True)
+    remote.get(f"{store.folder.name}/{table}", folder)
+    if verify:
+        for name in there:
+            _get_all(remote, f"{store.folder.name}/{name}", folder)
+        there = {name: stamp for name, stamp in there.items() if stamp.fault(store.folder / name) is None}
+    else:
+        store = replace(store, elsewhere={name: sizes.get(name, -1) for name in grids})
+    if record.files[table].fault(store.table(unit)) is None:
+        there[table] = record.files[table]
+    return _Copy(store, there, sent)
+
+
+def _brought(remote: Remote, path: Path, folder: Path) -> Record | None:
+    """A record that was brought; `None` if it is not there, or damaged."""
+    remote.get(path.relative_to(folder).as_posix(), folder)
+    try:
+        return Record.load(path)
+    except StorageError:
+        return None
+
+
+def _sizes_of(remote: Remote, store: UnitStore, unit: Unit) -> dict[str, int]:
+    """Bytes of the grids of a unit, by path inside the model's folder; a Zarr is a folder, and counts as one."""
+    prefix = store.name(store.grids(unit))
+    sizes: dict[str, int] = {}
+    for name, size in remote.sizes(f"{store.folder.name}/{prefix}").items():
+        grid = f"{prefix}/{name.partition('/')[0]}"
+        sizes[grid] = sizes.get(grid, 0) + size
+    return sizes
+
+
+def _get_all(remote: Remote, name: str, folder: Path) -> None:
+    if not remote.get(name, folder):  # a folder
+        for one in remote.sizes(name):
+            remote.get(f"{name}/{one}", folder)
+
+
+def _push(remote: Remote, copy: _Copy, unit: Unit) -> None:
+    """Put the files that are new: the grids, what the table's record will be, the table, and the record last."""
+    store = copy.store
+    record = Record.load(store.record(unit))
+    if record is None or record == copy.sent:
+        return
     folder, name = store.folder.parent, store.folder.name
-    for file in sorted(record.files, key=lambda one: one.startswith(TABLES)):
-        if known.get(file) != record.files[file]:
-            remote.put(folder, f"{name}/{file}")
-    remote.put(folder, f"{name}/{RECORDS}/{task.unit.name}.json")
+    remote.remove(f"{name}/{COLLECTION}")  # first: it lists the unit as it was
+    announced, told = store.announced(unit), store.record(unit)
+    shutil.copyfile(told, announced)
+    new = [file for file, stamp in record.files.items() if copy.known.get(file) != stamp]
+    grids = [file for file in new if not file.startswith(f"{TABLES}/")]
+    for file in [*grids, store.name(announced), *(file for file in new if file not in grids), store.name(told)]:
+        remote.put(folder, f"{name}/{file}")
+    remote.remove(f"{name}/{store.name(announced)}")
+    announced.unlink()
+    copy.known, copy.sent = dict(record.files), record

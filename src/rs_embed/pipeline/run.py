@@ -1,13 +1,16 @@
 """Run plans: fetch ahead, encode in batches, read out, in the order of the items."""
 
+import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import closing
 from itertools import islice
 from typing import cast
 
 import torch
 
+from rs_embed._stopping import Stop, Threads, current, outcome
 from rs_embed.embedders.base import Embedder, ModelInput
 from rs_embed.encoders.tokens import TokenLayout, Tokens
 from rs_embed.errors import OutOfMemory, RSEmbedError
@@ -18,6 +21,21 @@ from rs_embed.pipeline.readout import Prepared, read_out
 from rs_embed.results import Failure, Result
 from rs_embed.settings import LibrarySettings
 
+_ENCODED: set[str] = set()
+"""Types of the devices that this process has encoded on."""
+
+
+def _one_thread_after_fork() -> None:
+    """GNU's OpenMP never answers in a process forked from one in which it has run in parallel.
+
+    As torch's own DataLoader does; here for whoever forks by himself.
+    """
+    if "cpu" in _ENCODED:
+        torch.set_num_threads(1)
+
+
+os.register_at_fork(after_in_child=_one_thread_after_fork)
+
 Place = tuple[Item, ...]
 """One item for each plan."""
 Outcome = tuple[Prepared | Failure, ...]
@@ -26,23 +44,30 @@ OneEncoded = tuple[torch.Tensor, TokenLayout] | Exception
 """Tokens `[N, D]` of one network input, or why there are none."""
 
 
-def run(plan: Plan) -> Iterator[tuple[int, Result]]:
+def run(plan: Plan) -> Generator[tuple[int, Result]]:
     """Embeddings in the order of the items, failures among them; see `run_together`."""
-    for index, (result,) in run_together([plan]):
-        yield index, result
+    with closing(run_together([plan])) as results:
+        for index, (result,) in results:
+            yield index, result
 
 
-def run_together(plans: Sequence[Plan], memory: MemoryOf = memory_of) -> Iterator[tuple[int, tuple[Result, ...]]]:
+def run_together(
+    plans: Sequence[Plan], memory: MemoryOf = memory_of, between: Callable[[], None] = lambda: None
+) -> Generator[tuple[int, tuple[Result, ...]]]:
     """Results for each place, one per plan, in order. Imagery that several plans want is fetched once.
 
     Memory: the items on their way, as far as `RS_EMBED_MEMORY_GB` allows (but always one), and the inputs of one
-    batch, however long the plans. Closing the iterator waits for no more than the fetches that have begun.
+    batch, however long the plans. However the iterator ends, by an interrupt or by being closed: nothing more is
+    fetched, and nobody waits for what is being fetched.
 
     Args:
         plans: Of the same places in the same order.
         memory: By which batches are sized.
+        between: Called where a batch ends, once all of its results were taken: a run that begins after them has the
+            same batches.
     """
     for plan in plans:
+        _ENCODED.add(plan.job.embedder.device.type)
         plan.job.embedder.load()  # first: missing weights must not cost a fetch
     settings = LibrarySettings.read()
     places = list(zip(*(plan.items for plan in plans), strict=True))
@@ -50,24 +75,29 @@ def run_together(plans: Sequence[Plan], memory: MemoryOf = memory_of) -> Iterato
     sizes = [BatchSizes(memory(plan.job.embedder.device), settings.batch) for plan in plans]
     waiting: list[Outcome] = []
     windows = 0
-    for outcome in _prepared(places, [plan.job for plan in plans], lambda: max(size.goal for size in sizes), room):
-        waiting.append(outcome)
-        windows += max(0 if isinstance(one, Failure) else len(one.inputs) for one in outcome)
-        if max(windows, len(waiting)) >= min(room, *(size.goal for size in sizes)):
-            yield from _encode_all(waiting, plans, sizes)
-            waiting, windows = [], 0
+    coming = _prepared(places, [plan.job for plan in plans], lambda: max(size.goal for size in sizes), room)
+    with closing(coming):  # at once: while an error is being handled, its traceback would keep it alive, and fetching
+        for outcome in coming:
+            waiting.append(outcome)
+            windows += max(0 if isinstance(one, Failure) else len(one.inputs) for one in outcome)
+            if max(windows, len(waiting)) >= min(room, *(size.goal for size in sizes)):
+                yield from _encode_all(waiting, plans, sizes)
+                waiting, windows = [], 0
+                between()
     yield from _encode_all(waiting, plans, sizes)
+    between()
 
 
 def _prepared(
     places: Sequence[Place], jobs: Sequence[Job], batch_size: Callable[[], int], room: int
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """Fetch and prepare ahead of the encoder, in order; at most `room` places at once."""
-    if len(places) <= 1:  # a single call pays for no thread
+    if len(places) <= 1:
         yield from (prepare_together(items, jobs) for items in places)
         return
-    workers = min(room, max(job.request.knobs.fetch_workers for job in jobs))
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="rs-embed-fetch")
+    workers = min(room, len(places), max(job.request.knobs.fetch_workers for job in jobs))
+    stop = Stop(current())
+    threads = Threads(workers, "rs-embed-fetch", stop)
     try:
         upcoming = iter(places)
         pending: deque[Future[Outcome]] = deque()
@@ -75,12 +105,13 @@ def _prepared(
             # Twice the workers: while the next in order is awaited, the others must not run dry.
             ahead = min(room, 2 * workers + batch_size())
             more = islice(upcoming, max(0, ahead - len(pending)))
-            pending.extend(pool.submit(prepare_together, items, jobs) for items in more)
+            pending.extend(threads.submit(prepare_together, items, jobs) for items in more)
             if not pending:
                 return
-            yield pending.popleft().result()
+            yield outcome(pending.popleft())
     finally:
-        pool.shutdown(cancel_futures=True)
+        stop.set()
+        threads.close()
 
 
 def _affordable(places: Sequence[Place], memory_gb: float) -> int:
@@ -131,6 +162,7 @@ def _encode_windows(inputs: list[ModelInput], embedder: Embedder, sizes: BatchSi
         groups.setdefault(one.signature, deque()).append(index)
     for signature, left in groups.items():
         while left:
+            current().check()
             batch = list(islice(left, sizes.of(signature)))
             encoded = _encode_batch([inputs[i] for i in batch], embedder, sizes)
             if isinstance(encoded, OutOfMemory) and len(batch) > 1:

@@ -1,4 +1,4 @@
-"""Where the outcomes of a unit go: grids to files at once, everything else to one table at the end."""
+"""Where the outcomes of a unit go: grids to files at once, everything else to one table, checkpoint by checkpoint."""
 
 import os
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from rs_embed._room import require_room
 from rs_embed.embedding import Embedding
 from rs_embed.errors import RSEmbedError
 from rs_embed.pipeline.durable import make_folder, part_of, publish, remove
-from rs_embed.pipeline.journal import UnitStore
 from rs_embed.pipeline.plan import Job
+from rs_embed.pipeline.records import Record, Stamp, UnitStore, rows_in_order
 from rs_embed.pipeline.unit_tables import merge_units
 from rs_embed.pipeline.units import Unit
 from rs_embed.places.columns import Place
@@ -59,14 +59,28 @@ class ModelExport:
 
 
 class UnitSink:
-    """Takes the outcomes of one unit of one model."""
+    """Takes the outcomes of one unit of one model.
 
-    def __init__(self, model: ModelExport, unit: Unit, grid_format: GridFormat | None) -> None:
-        self._model, self._unit, self._format = model, unit, grid_format
+    What is put counts once it is settled, and is kept once it is stored; both are for whoever puts to say.
+    """
+
+    def __init__(self, model: ModelExport, unit: Unit, grid_format: GridFormat | None, record: Record | None) -> None:
+        """Go on with a unit.
+
+        Args:
+            model: Whose.
+            unit: Which.
+            grid_format: `None` for vectors.
+            record: What is done of it, as `UnitStore.read` gave it.
+        """
+        self.model = model
+        self._unit, self._format = unit, grid_format
+        self.record = model.store.begin(unit) if record is None else record
+        """What is done and stored."""
         self._rows: dict[int, Row] = {}
         self._hrefs: dict[int, str] = {}
-        for folder in (model.store.table(unit).parent, model.store.record(unit).parent):
-            make_folder(folder)
+        self._grids: dict[int, tuple[str, Stamp]] = {}
+        self._settled: dict[int, Row] = {}
 
     def put(self, place: Place, outcome: Outcome) -> None:
         """Take one outcome; of a grid only the metadata are kept in memory."""
@@ -78,41 +92,54 @@ class UnitSink:
         else:
             self._hrefs[place.index] = self._write_grid(place, outcome, self._format)
             embedding = replace(outcome, data=np.zeros((outcome.data.shape[0], 0, 0), np.float32))
-        self._rows[place.index] = Row(place.index, place.id, place.spatial, place.window, embedding, error, stage)
+        self._rows[place.index] = Row(
+            place.index, place.id, place.spatial, place.window, embedding, error, stage, place.kept
+        )
 
     def _write_grid(self, place: Place, embedding: Embedding, grid_format: GridFormat) -> str:
-        folder = self._model.store.grids(self._unit)
+        folder = self.model.store.grids(self._unit)
         make_folder(folder)
         require_room(folder, 2 * embedding.data.nbytes)
         path = folder / f"{stem_of(place)}{SUFFIX[grid_format]}"
         part = part_of(path)
         remove(part)
         written = write_grid(part.with_name(part.name.removesuffix(SUFFIX[grid_format])), embedding, grid_format)
+        self._grids[place.index] = self.model.store.name(path), Stamp.of(written)
         publish(written, path)
-        return os.path.relpath(path, self._model.store.table(self._unit).parent)
+        return os.path.relpath(path, self.model.store.table(self._unit).parent)
 
-    def close(self) -> None:
-        """Put the table and the record in place; as they were if nothing that was retried could be done."""
-        before = self._model.store.read(self._unit)
-        rows = [self._rows[row] for row in self._unit.rows.tolist() if row in self._rows]
-        if before is not None and all(row.embedding is None for row in rows):
+    def settle(self) -> None:
+        """All that was put up to now may be stored."""
+        self._settled |= self._rows
+        self._rows = {}
+
+    def store(self) -> None:
+        """Put what is settled into the table and the record, if it says anything new."""
+        settled = self._settled
+        done = {row for row, one in settled.items() if one.embedding is not None}
+        if not done and settled.keys() <= set(self.record.failed):
+            self._settled = {}
             return
-        table = self._model.store.table(self._unit)
+        before, store = self.record, self.model.store
+        failed = rows_in_order(self._unit, (settled.keys() | set(before.failed)) - done)
+        missing = tuple(row for row in before.missing if row not in settled)
+        table = store.table(self._unit)
         part = part_of(table)
-        self._write_table(part, rows)
-        failed = [row.index for row in rows if row.embedding is None]
-        grids = [table.parent / href for href in self._hrefs.values()]
-        if before is not None and before.ok:
+        store.make_folders()
+        self._write_table(part, [settled[row] for row in rows_in_order(self._unit, settled)])
+        if before.rows > len(before.missing):
             merged = part_of(table.with_name(f"merged-{table.name}"))
-            merge_units(table, part, merged)
+            merge_units(table, part, merged, rows_in_order(self._unit, set(self._unit.rows.tolist()) - set(missing)))
             os.replace(merged, part)
-            grids += [self._model.store.folder / name for name in before.files if name.startswith("grids/")]
-        remove(self._model.store.catalog)  # first: it lists the unit as it was
-        publish(part, table)
-        self._model.store.finish(self._unit, failed, sorted(grids))
+        files = {name: stamp for name, stamp in before.files.items() if name != store.name(table)}
+        files |= dict(self._grids[row] for row in done if row in self._grids)
+        update = {"ok": before.rows - len(failed) - len(missing), "failed": failed, "missing": missing, "files": files}
+        fresh = store.begin(self._unit)
+        self.record = store.put(self._unit, part, fresh.model_copy(update=update))
+        self._settled = {}  # not before: whoever was interrupted may try again
 
     def _write_table(self, path: Path, rows: Sequence[Row]) -> None:
-        header = self._model.header
+        header = self.model.header
         if self._format is None:
             write_table(path, rows, header)
         else:

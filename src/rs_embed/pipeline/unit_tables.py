@@ -1,61 +1,56 @@
-"""The table of a work unit, read back: to see what is in it, and to put rows into it that were retried."""
+"""The table of a work unit with rows put into it: those that were done since it was written."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rs_embed.errors import StorageError
-from rs_embed.writers.base import RunHeader
-from rs_embed.writers.fields import HEADER_FIELD
-from rs_embed.writers.table import parquet_options
+import shapely
+
+from rs_embed.writers.geoparquet import geo_header
+from rs_embed.writers.reading import TableFile
+from rs_embed.writers.table import save_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 RUN = "run_fingerprint"
 """Under this name a file's header says to which run it belongs."""
 
 
-@dataclass(frozen=True)
-class UnitTable:
-    """What a unit's file says of itself."""
+def merge_units(old: Path, new: Path, into: Path, order: Sequence[int]) -> None:
+    """The rows of both in this order: those of `new` where both have one, and the others of `old` as they are.
 
-    run: str
-    """Fingerprint of the run's request."""
-    rows: list[int]
-    failed: list[int]
-    hrefs: list[str]
-    """Of grids, relative to the folder of the table; none for vectors."""
+    No vector is read into numbers and written again, so every one keeps its bytes. The table is that which one call
+    would have written.
 
+    Args:
+        old: A table of the unit.
+        new: Another one.
+        into: Written to exactly this path.
+        order: Numbers of the rows to take, each in one of the tables.
 
-def read_unit(path: Path) -> UnitTable | None:
-    """What is in the file; `None` if it is not there or is none of ours."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        schema = pq.read_schema(path)
-        names = [name for name in ("row", "status", "href") if name in schema.names]
-        columns = pq.read_table(path, columns=names).to_pydict()
-        header = RunHeader.from_json(json.loads(schema.metadata[b"emb"])[HEADER_FIELD])
-        failed = [row for row, status in zip(columns["row"], columns["status"], strict=True) if status == "failed"]
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, StorageError):
-        return None
-    hrefs = [href for href in columns.get("href", ()) if href is not None]
-    return UnitTable(str(header.extra.get(RUN)), columns["row"], failed, hrefs)
-
-
-def merge_units(old: Path, retried: Path, into: Path) -> None:
-    """The rows of `old` in their order, with those of `retried` in place of their own.
-
-    Every other row keeps its bytes: nothing is read into numbers and written again.
+    Raises:
+        StorageError: A table is damaged.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    before, again = pq.read_table(old), pq.read_table(retried)
-    at = {row: index for index, row in enumerate(before["row"].to_pylist())}
-    order = list(range(len(before)))
-    for index, row in enumerate(again["row"].to_pylist()):
-        order[at[row]] = len(before) + index
-    both = pa.concat_tables([before, again.cast(before.schema)]).unify_dictionaries()
-    merged = both.take(pa.array(order, pa.int64())).replace_schema_metadata(before.schema.metadata)
-    header = RunHeader.from_json(json.loads(before.schema.metadata[b"emb"])[HEADER_FIELD])
-    pq.write_table(merged.combine_chunks(), into, **parquet_options(header))
+    before, again = TableFile(old), TableFile(new)
+    parts = [before.table(), again.table()]
+    both = pa.concat_tables([parts[0], parts[1].cast(parts[0].schema)]).unify_dictionaries()
+    at = {row: index for index, row in enumerate(both["row"].to_pylist())}
+    merged = _plain_dictionaries(both.take(pa.array([at[row] for row in order], pa.int64())).combine_chunks())
+    shapes = [None if blob is None else shapely.from_wkb(blob) for blob in merged["geometry"].to_pylist()]
+    keys = {name: before.keys[name] for name in before.keys if name != "geo"}
+    save_table(merged, into, before.meta, {**keys, "geo": json.dumps(geo_header(shapes), sort_keys=True)})
+
+
+def _plain_dictionaries(table: "pa.Table") -> "pa.Table":
+    """Dictionaries with the values that are there, in the order in which they come: as if written at once."""
+    import pyarrow as pa
+
+    for index, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            column = table.column(index).combine_chunks()
+            table = table.set_column(index, field.name, column.dictionary_decode().dictionary_encode())
+    return table

@@ -12,16 +12,16 @@ from rs_embed.geo import utm_epsg
 from rs_embed.places.columns import Places
 
 UNIT_ROWS = 4096
-"""One file, and at most what a crash costs: 12.6 MB of 768 float32."""
-TABLES, RECORDS = "units", "records"
-"""Folders of a model: nothing but tables in the one, so that any reader takes it whole."""
+"""One file: 12.6 MB of 768 float32."""
+TABLES, RECORDS, GRIDS = "units", "records", "grids"
+"""Folders of a model: nothing but tables in the first, so that any reader takes it whole."""
 _HILBERT_LEVEL = 16
 """The Earth in 65,536 x 65,536 cells, 600 m and less; always the same, so that a row's cell depends on it alone."""
 
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """Rows that are fetched, encoded, written and recorded together."""
+    """Rows that stand in one table."""
 
     number: int
     rows: NDArray[np.int64]

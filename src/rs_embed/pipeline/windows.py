@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from odc.geo.geobox import GeoBox
 
+from rs_embed._stopping import outcome
 from rs_embed.chip import Chip, Source
 from rs_embed.errors import ComputationTimedOut, NoValidPixels, ReadError, RequestTooLarge
 from rs_embed.geo import subgrid
@@ -186,9 +187,9 @@ class SharedReads(Reader):
         if mine:
             try:
                 coming.set_result(self._provider.fetch(window.query))
-            except Exception as error:  # noqa: BLE001  (raised for every chip of it)
+            except BaseException as error:  # noqa: BLE001  (raised for every chip of it; nobody may wait for ever)
                 coming.set_exception(error.with_traceback(None))
-        return coming.result()
+        return outcome(coming)
 
 
 def _cut(whole: Chip, geobox: GeoBox, top: int, left: int) -> Chip | None:

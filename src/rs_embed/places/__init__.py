@@ -1,12 +1,14 @@
 """Tables of places: read from specs, coordinates, a DataFrame or a file, and checked row by row.
 
-`reading` is the one call; `files` (`texts`, `vectors`), `naming`, `days` and `checks` read its parts, `problems` says
-what is wrong with which row, and `columns` (with `kept`, `strings`) holds what came of it.
+`reading` is the one call, `single` the one for one place; `files` (`texts`, `vectors`), `naming`, `days` and `checks`
+read its parts, `problems` says what is wrong with which row, and `columns` (with `kept`, `strings`) holds what came of
+it.
 """
 
 from rs_embed.places.columns import Place, Places
 from rs_embed.places.days import Temporal
 from rs_embed.places.naming import Column
 from rs_embed.places.reading import Given, read_places
+from rs_embed.places.single import Single, read_place
 
-__all__ = ["Column", "Given", "Place", "Places", "Temporal", "read_places"]
+__all__ = ["Column", "Given", "Place", "Places", "Single", "Temporal", "read_place", "read_places"]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 
 from rs_embed.errors import StorageError
 from rs_embed.geo import outline, project
-from rs_embed.places.kept import Cell, Kept, of_arrays
+from rs_embed.places.kept import Kept, KeptRow, of_arrays
 from rs_embed.places.strings import Strings
 from rs_embed.specs import BBox, PointBuffer, Region, SpatialSpec, TemporalSpec
 
 Days = NDArray[np.datetime64]
+_UNREADABLE = (OSError, EOFError, BadZipFile, zlib.error, KeyError, ValueError, TypeError, NotImplementedError)
+"""What numpy and zipfile raise for a file that is not ours or is damaged."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Place:
     id: str
     spatial: SpatialSpec
     window: TemporalSpec | None
-    kept: Mapping[str, Cell] = field(default_factory=dict)
+    kept: KeptRow = field(default_factory=KeptRow)
     """What else stands in the row: column -> value."""
 
 
@@ -69,8 +72,7 @@ class Places:
     def __getitem__(self, index: int) -> Place:
         row = int(self.rows[index])
         name = str(row) if self.ids is None else self.ids[index]
-        kept = {name: column[index] for name, column in self.kept.items()}
-        return Place(row, name, self._spatial(index), self._window(index), kept)
+        return Place(row, name, self._spatial(index), self._window(index), KeptRow(self.kept, index))
 
     def __iter__(self) -> Iterator[Place]:
         return (self[index] for index in range(len(self)))
@@ -144,7 +146,10 @@ class Places:
             StorageError: It is not such a file.
         """
         try:
-            with np.load(path, allow_pickle=False) as columns:
+            with (
+                path.open("rb") as file,
+                np.load(file, allow_pickle=False) as columns,
+            ):
                 found = dict(columns)
             ids, outlines = (
                 Strings(found[name], found[f"{name}_offsets"]) if name in found else None
@@ -153,15 +158,17 @@ class Places:
             rows, lon, lat, buffer_m = (found[name] for name in ("rows", "lon", "lat", "buffer_m"))
             start, end = (found[name].astype("datetime64[D]") for name in ("start", "end"))
             kept = _kept(found)
-        except (OSError, EOFError, BadZipFile, KeyError, ValueError, TypeError) as error:
+        except _UNREADABLE as error:
             raise StorageError(
-                f"Expected the places of a run at {str(path)!r}, got {type(error).__name__}: {error}.",
-                fix="export to a new folder",
+                f"Expected the places of a run at {str(path)!r}, got: {type(error).__name__}: {error}.",
+                fix="make the same call of export_embeddings again, with the table: it writes this file again",
             ) from error
         return cls(rows, ids, lon, lat, buffer_m, outlines, start, end, kept)
 
 
 _KEPT = "kept"
+_UNREADABLE = (OSError, EOFError, BadZipFile, zlib.error, KeyError, ValueError, TypeError, NotImplementedError)
+"""What numpy, zlib and json raise for a file that is not ours or is damaged."""
 
 
 def _kept(found: Mapping[str, NDArray[np.generic]]) -> dict[str, Kept]:

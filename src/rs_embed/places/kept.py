@@ -1,6 +1,6 @@
 """Columns of the user's table that say neither where nor when: kept with their types, for results and files."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Literal
@@ -37,6 +37,16 @@ _STORED: Mapping[str, str] = {
 """Of each kind but text, as numpy has it."""
 
 
+_PANDAS: Mapping[str, str] = {
+    "string": "string",
+    "int64": "Int64",
+    "float64": "float64",
+    "bool": "boolean",
+    "timestamp[us]": "datetime64[us]",
+    "timestamp[us, UTC]": "datetime64[us, UTC]",
+}
+
+
 @dataclass(frozen=True, eq=False)
 class Kept:
     """One column."""
@@ -62,12 +72,39 @@ class Kept:
         values = self.values.take(indices) if isinstance(self.values, Strings) else self.values[indices]
         return Kept(self.kind, values, self.missing[indices])
 
+    def to_pandas(self) -> "pd.Series":
+        """The column as pandas has it, missing values as missing."""
+        import pandas as pd
+
+        cells = [self[index] for index in range(len(self))]
+        return pd.Series(cells, dtype=_PANDAS.get(self.kind, object))
+
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """What `of_arrays` makes the same column of."""
         if isinstance(self.values, Strings):
             return {"": self.values.data, "_offsets": self.values.offsets, "_missing": self.missing}
         numbers = self.values.astype(np.int64) if self.values.dtype.kind == "M" else self.values
         return {"": numbers, "_missing": self.missing}
+
+
+class KeptRow(Mapping[str, Cell]):
+    """The kept columns of one row: name -> value, looked up when it is asked for."""
+
+    def __init__(self, columns: Mapping[str, Kept] | None = None, index: int = 0) -> None:
+        self.columns: Mapping[str, Kept] = columns or {}
+        self._index = index
+
+    def __getitem__(self, name: str) -> Cell:
+        return self.columns[name][self._index]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
 def of_arrays(kind: Kind, arrays: Mapping[str, NDArray[np.generic]]) -> Kept:

@@ -1,13 +1,15 @@
 """Read a table of places: from specs, coordinates, a DataFrame or a file, with a date, an id and a buffer per row."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rs_embed._checks import short
+from rs_embed._polygon import GeoInterface, Rings
 from rs_embed.errors import SpecError
 from rs_embed.places.checks import read_buffer, read_ids, read_outlines, read_points
 from rs_embed.places.columns import Days, Places, outline_text
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Given: TypeAlias = (
-    "Sequence[SpatialSpec] | Sequence[tuple[float, float]] | NDArray[np.floating] | pd.DataFrame | Places | str | Path"
+    "Sequence[SpatialSpec] | Sequence[tuple[float, float]] | Sequence[GeoInterface] | Sequence[Mapping[str, object]]"
+    " | NDArray[np.floating] | pd.DataFrame | pd.Series | Mapping[str, object] | Places | str | Path"
 )
 """What can be read as places."""
 
@@ -46,8 +49,9 @@ def read_places(
     """A table of places, checked row by row.
 
     Args:
-        given: A list of specs or of (lon, lat), a DataFrame, a GeoDataFrame, or the path of a CSV, Parquet, GeoJSON,
-            GeoPackage or shapefile. Points become squares, polygons are taken as they are.
+        given: A list of specs, of (lon, lat) or of geometries (shapely, GeoJSON), a DataFrame, a GeoDataFrame, a
+            GeoSeries, or the path of a CSV, Parquet, GeoJSON, GeoPackage or shapefile. Points become squares, polygons
+            are taken as they are.
         temporal: One window for all, or one per row, where the table has no dates.
         buffer_m: Half of the side of the square around a point, metres; or the column that holds it.
         id: Column of the ids; if left out, `id`, or the only one whose name ends in `_id`, if its values differ;
@@ -78,14 +82,32 @@ def read_places(
         if columns != Columns() or (temporal, buffer_m, crs) != (None, None, None):
             raise SpecError("Expected places alone, got options for reading them.", fix="give them to read_places")
         return given
-    if isinstance(given, str | Path):
-        given = read_table(_path(given), columns.found)
-    pandas = sys.modules.get("pandas")  # no DataFrame without it
-    if pandas is not None and isinstance(given, pandas.DataFrame):
+    given = read_table(_path(given), columns.found) if isinstance(given, str | Path) else unpacked(given)
+    if is_frame(given):
         return _from_frame(given, columns, temporal, buffer_m, crs)
     if columns != Columns():
         raise SpecError("Expected column names with a table, got a list.", fix="leave them out, or pass a DataFrame")
     return _from_list(given, temporal, buffer_m, crs)
+
+
+def is_frame(given: object) -> "TypeGuard[pd.DataFrame]":
+    """Whether it is a DataFrame or a GeoDataFrame."""
+    pandas = sys.modules.get("pandas")  # no DataFrame without it
+    return pandas is not None and isinstance(given, pandas.DataFrame)
+
+
+def unpacked(given: object) -> object:
+    """A GeoSeries as a table, another Series and features as lists; others as they are."""
+    pandas, geopandas = sys.modules.get("pandas"), sys.modules.get("geopandas")
+    if geopandas is not None and isinstance(given, geopandas.GeoSeries):
+        return geopandas.GeoDataFrame(geometry=given)
+    if pandas is not None and isinstance(given, pandas.Series):
+        return given.tolist()
+    if isinstance(given, GeoInterface) and not is_frame(given):
+        given = given.__geo_interface__
+    if isinstance(given, Mapping) and given.get("type") == "FeatureCollection":
+        return given.get("features")
+    return given
 
 
 def _path(given: str | Path) -> Path:
@@ -123,7 +145,7 @@ def _from_frame(
 
 def _from_list(given: object, temporal: Temporal, buffer_m: float | None, crs: str | None) -> Places:
     if isinstance(given, PointBuffer | BBox | Region):
-        raise SpecError(f"Expected a list of places, got a single one, {given!r}.", fix="put it into a list")
+        raise SpecError(f"Expected a list of places, got a single one, {short(given)}.", fix="put it into a list")
     if isinstance(given, np.ndarray):
         given = given.tolist()
     if not isinstance(given, Sequence) or isinstance(given, str):
@@ -135,29 +157,80 @@ def _from_list(given: object, temporal: Temporal, buffer_m: float | None, crs: s
         raise _empty()
     problems = PlaceProblems(len(given), None)
     windows = read_windows(None, {}, temporal, problems, len(given))
+    if any(_is_geometry(one) for one in given):
+        return _from_specs(_of_geometries(given, buffer_m, crs, problems), windows)
     specs = [isinstance(one, PointBuffer | BBox | Region) for one in given]
     if any(specs):
         if not all(specs):
             row = specs.index(False)
             raise SpecError(
-                f"Expected a spec in row {row}, as in others, got {given[row]!r}.", fix="pass all rows alike"
+                f"Expected a spec in row {row}, as in others, got {short(given[row])}.", fix="pass all rows alike"
             )
         if buffer_m is not None or crs is not None:
             raise SpecError("Expected specs alone, got buffer_m or crs beside them.", fix="specs hold both themselves")
         return _from_specs(given, windows)
     sides = read_buffer(None, buffer_m, len(given), problems)
+    return _from_pairs(given, windows, sides, crs, problems)
+
+
+def _from_pairs(
+    given: Sequence[object],
+    windows: tuple[Days, Days],
+    sides: NDArray[np.float64],
+    crs: str | None,
+    problems: PlaceProblems,
+) -> Places:
+    pairs: list[Sequence[object]] = []
     for row, one in enumerate(given):
         if not isinstance(one, Sequence) or isinstance(one, str) or len(one) != 2:
             raise SpecError(
-                f"Expected a (lon, lat) pair or a spec in row {row}, got {one!r}.",
+                f"Expected a (lon, lat) pair or a spec in row {row}, got {short(one)}.",
                 fix="pass pairs, or PointBuffer(lon, lat, buffer_m), for every row",
             )
+        pairs.append(one)
     import pandas as pd
 
-    lon, lat = (pd.Series([one[axis] for one in given]) for axis in (0, 1))
+    lon, lat = (pd.Series([pair[axis] for pair in pairs]) for axis in (0, 1))
     points = read_points(lon, lat, crs, sides, problems)
     problems.refuse()
     return Places(np.arange(len(given), dtype=np.int64), None, *points, sides, None, *windows)
+
+
+def _is_geometry(one: object) -> bool:
+    return not isinstance(one, tuple | list | str) and isinstance(one, Mapping | GeoInterface)
+
+
+def _of_geometries(
+    given: Sequence[object], buffer_m: float | None, crs: str | None, problems: PlaceProblems
+) -> list[SpatialSpec]:
+    """Geometries of shapely or GeoJSON as specs."""
+    found: list[SpatialSpec] = []
+    wrong: dict[int, str] = {}
+    for row, one in enumerate(given):
+        try:
+            found.append(_of_geometry(one, buffer_m, crs))
+        except SpecError as error:
+            wrong[row] = error.headline
+    problems.add(np.isin(np.arange(len(given)), list(wrong)), lambda row: wrong[row])
+    problems.refuse()
+    return found
+
+
+def _of_geometry(one: object, buffer_m: float | None, crs: str | None) -> SpatialSpec:
+    if not _is_geometry(one):
+        raise SpecError(f"Expected a geometry, as in others, got {short(one)}", fix="pass all rows alike")
+    geometry = one.__geo_interface__ if isinstance(one, GeoInterface) else one
+    if isinstance(geometry, Mapping) and geometry.get("type") == "Feature":
+        geometry = geometry.get("geometry")
+    if not isinstance(geometry, Mapping) or geometry.get("type") != "Point":
+        return Region(cast("Rings", geometry), crs or "EPSG:4326")  # it takes any form of a polygon
+    corner = geometry.get("coordinates")
+    if buffer_m is None or crs not in (None, "EPSG:4326"):
+        what = "in degrees" if buffer_m is not None else "with a buffer_m"
+        raise SpecError(f"Expected a point {what}, got another", fix="buffer_m=..., or PointBuffer(lon, lat, buffer_m)")
+    if not isinstance(corner, Sequence) or len(corner) < 2:
+        raise SpecError(f"Expected a point of two numbers, got {short(corner)}", fix="drop it")
+    return PointBuffer(corner[0], corner[1], buffer_m)
 
 
 def _from_specs(specs: Sequence[SpatialSpec], windows: tuple[Days, Days]) -> Places:

@@ -8,11 +8,11 @@ from google.auth._cloud_sdk import get_config_path
 
 from rs_embed._redact import logger
 from rs_embed.chip import Chip
-from rs_embed.errors import NotConfigured
+from rs_embed.errors import NotConfigured, ProviderError
 from rs_embed.providers._ee_session import STORED_TOKEN, users_own
 from rs_embed.providers.base import Provider, Query, Wrapped
 from rs_embed.providers.earthengine import EarthEngine
-from rs_embed.settings import EarthEngineSettings, google_key_named
+from rs_embed.settings import EarthEngineSettings, google_key_file
 
 _GCLOUD_FILE = "application_default_credentials.json"
 LOG = logger("rs_embed.providers")
@@ -26,8 +26,12 @@ class Chosen(Wrapped):
         self._why = why
 
     def fetch(self, query: Query) -> Chip:
-        """See `Provider`."""
-        chip = self._provider.fetch(query)
+        """See `Provider`; an error says, too, who was chosen."""
+        try:
+            chip = self._provider.fetch(query)
+        except ProviderError as error:
+            error.facts.setdefault("backend", self._why)
+            raise
         return replace(chip, source=replace(chip.source, notes=(self._why, *chip.source.notes)))
 
 
@@ -37,7 +41,7 @@ def _mentioned() -> bool:
     A cloud machine that has credentials of its own speaks of it by `RS_EMBED_GEE_PROJECT`.
     """
     settings = EarthEngineSettings.read()
-    named = settings.project is not None or settings.service_account is not None or google_key_named()
+    named = settings.project is not None or settings.service_account is not None or google_key_file() is not None
     files = STORED_TOKEN.expanduser(), Path(get_config_path()) / _GCLOUD_FILE  # type: ignore[no-untyped-call]
     return named or users_own()[0] is not None or any(file.is_file() for file in files)
 
@@ -54,7 +58,7 @@ def chosen(choices: str) -> Provider:
     """
     earth_engine = EarthEngine()
     if not _mentioned():
-        return _without("Wanted credentials for Earth Engine, found none.", choices)
+        return _without("Expected credentials for Earth Engine, got none.", choices)
     try:
         account = earth_engine.account()
     except NotConfigured as error:

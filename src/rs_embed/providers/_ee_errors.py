@@ -1,14 +1,11 @@
 """What Earth Engine's failures mean. Its own words are kept; status and wording decide which error they become."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import ee
 from google.auth.exceptions import GoogleAuthError, TransportError
-from googleapiclient.errors import Error as ClientError
-from googleapiclient.errors import HttpError, InvalidJsonError
+from requests import RequestException, Timeout
 
 from rs_embed.errors import (
     AccessRefused,
@@ -22,6 +19,7 @@ from rs_embed.errors import (
     SensorNotOffered,
     ServiceUnavailable,
 )
+from rs_embed.providers._ee_http import Refused
 from rs_embed.providers._retry import Verdict
 
 _REGISTER = "https://code.earthengine.google.com/register"
@@ -91,74 +89,38 @@ _MEANINGS = (
 _RATE_REASONS = re.compile(r"rateLimitExceeded|userRateLimitExceeded|quotaExceeded|RESOURCE_EXHAUSTED|Too [Mm]any")
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """A failed request as the service put it."""
-
-    status: int
-    message: str
-    body: str
-    headers: Mapping[str, str]
-
-
-_BROKEN = (ConnectionError, TimeoutError, TransportError, json.JSONDecodeError, UnicodeDecodeError, InvalidJsonError)
-"""No answer, or half of one."""
-
-
 class EarthEngineJudge:
     """See `_retry.Judge`."""
 
-    judges: tuple[type[Exception], ...] = (
-        ee.EEException,
-        ClientError,
-        ConnectionError,
-        TimeoutError,
-        GoogleAuthError,
-        json.JSONDecodeError,
-        UnicodeDecodeError,
-        ReadError,
-    )
+    judges: tuple[type[Exception], ...] = (Refused, RequestException, GoogleAuthError, ReadError)
 
     def verdict(self, error: Exception, doing: str) -> Verdict:
         """What one of these failures means, while `doing` something."""
         if isinstance(error, ReadError):  # an answer cut short, found while it was decoded
             return Verdict("transient", error)
-        answer = _answer(error)
-        if answer is not None:
-            return _judge_answer(answer, doing)
-        if isinstance(error, _BROKEN):
-            what = "did not answer in time" if isinstance(error, TimeoutError) else "broke the connection off"
+        if isinstance(error, Refused):
+            return _judge_answer(error, doing)
+        if isinstance(error, RequestException | TransportError):
+            what = "did not answer in time" if isinstance(error, Timeout) else "broke the connection off"
             return Verdict("transient", _unavailable(what, doing, str(error) or type(error).__name__))
-        if isinstance(error, GoogleAuthError):
-            return Verdict("final", _stale(doing, str(error)))
-        return Verdict("final", _meaning(_Answer(0, str(error), "", {}), doing))
+        return Verdict("final", _stale(doing, str(error)))
 
 
-def _answer(error: Exception) -> _Answer | None:
-    """The HTTP answer behind an error of the client (which keeps it only as the context)."""
-    http = error if isinstance(error, HttpError) else error.__context__
-    if not isinstance(http, HttpError):
-        return None
-    body = http.content.decode("utf-8", "replace") if isinstance(http.content, bytes) else str(http.content)
-    return _Answer(int(http.resp.status), str(error), body, {str(k).lower(): str(v) for k, v in http.resp.items()})
-
-
-def _judge_answer(answer: _Answer, doing: str) -> Verdict:
+def _judge_answer(answer: Refused, doing: str) -> Verdict:
     rate = bool(_RATE_REASONS.search(answer.body))
     if answer.status == 429 or (answer.status == 403 and rate):
         error = QuotaExceeded(
             "Earth Engine refused further requests: too many at once, or the quota is used up.",
             doing=doing,
-            said=f"{answer.status} {answer.message}",
+            said=str(answer),
             fix="ask with fewer at once (RS_EMBED_GEE_CONCURRENCY), later, or see the project's quota in the console",
         )
         return Verdict("throttled", error, _retry_after_s(answer.headers))
     known = _known(answer.message)
     if answer.status >= 500 and known not in (ComputationTimedOut, RequestTooLarge):
-        said = f"{answer.status} {answer.message}"
-        return Verdict("transient", _unavailable("failed", doing, said), _retry_after_s(answer.headers))
+        return Verdict("transient", _unavailable("failed", doing, str(answer)), _retry_after_s(answer.headers))
     if answer.status == 401:
-        return Verdict("unauthorised", _stale(doing, f"401 {answer.message}"))
+        return Verdict("unauthorised", _stale(doing, str(answer)))
     return Verdict("final", _meaning(answer, doing))
 
 
@@ -166,8 +128,8 @@ def _known(message: str) -> type[ProviderError] | None:
     return next((meaning.kind for meaning in _MEANINGS if re.search(meaning.words, message)), None)
 
 
-def _meaning(answer: _Answer, doing: str) -> ProviderError:
-    said = f"{answer.status} {answer.message}" if answer.status else answer.message
+def _meaning(answer: Refused, doing: str) -> ProviderError:
+    said = str(answer)
     for meaning in _MEANINGS:
         if re.search(meaning.words, answer.message):
             return meaning.kind(meaning.headline, doing=doing, said=said, fix=meaning.fix)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import ee
 from odc.geo.geobox import GeoBox
 
 from rs_embed.bands import KEPT_WHOLE, bands_of
@@ -26,6 +25,7 @@ from rs_embed.providers._ee_archives import (
     Transport,
     conditions_of,
 )
+from rs_embed.providers._ee_client import ee
 from rs_embed.providers._ee_scenes import FramePlan, Scene
 from rs_embed.providers._grids import bounds_deg, lonlat_border, utm_zone
 from rs_embed.providers._passes import LOOK_PX, look_at

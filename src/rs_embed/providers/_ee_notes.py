@@ -2,20 +2,29 @@
 
 from collections.abc import Sequence
 
+from rs_embed.chip import Source
 from rs_embed.providers._ee_archives import MODEL_VERSION, UTM_ZONE, Archive
-from rs_embed.providers._ee_scenes import Scene
+from rs_embed.providers._ee_scenes import FramePlan, Scene
 from rs_embed.providers.base import Query
 
 BASELINE = "PROCESSING_BASELINE"
 ORBIT = "orbitProperties_pass"
 
 
-def notes_of(query: Query, archive: Archive, scenes: Sequence[Scene]) -> tuple[str, ...]:
-    """The notes of a chip made of these scenes (none, where they were not asked for)."""
+def notes_of(query: Query, archive: Archive, scenes: Sequence[Scene], unlisted: str | None) -> tuple[str, ...]:
+    """The notes of a chip.
+
+    Args:
+        query: What was asked for.
+        archive: How Earth Engine holds it.
+        scenes: What it was made of; none, where that is not known.
+        unlisted: Why it is not known, where the list of scenes was asked for and did not come.
+    """
     sensor = query.sensor
     found = []
     if archive.dated and not scenes:
-        found.append("The list of scenes was not asked for (provenance is off): ids and dates are not known.")
+        why = f"did not come ({unlisted.rstrip('.')})" if unlisted else "was not asked for (provenance is off)"
+        found.append(f"The list of scenes {why}: ids and dates are not known.")
     if not archive.dated and query.window is not None:
         found.append(f"{sensor.collection} is one state of the Earth; the window was not used.")
     baselines = _told(scenes, BASELINE)
@@ -34,6 +43,23 @@ def notes_of(query: Query, archive: Archive, scenes: Sequence[Scene]) -> tuple[s
     if archive.radiance:
         found.append("Reflectance from radiance, with one sun per scene and the mean solar flux of the instrument.")
     return tuple(found)
+
+
+def source_of(
+    query: Query, archive: Archive, frames: Sequence[FramePlan], clear_observations: float, unlisted: str | None
+) -> Source:
+    """Where the pixels of these frames come from; see `notes_of` for `unlisted`."""
+    scenes = [scene for frame in frames for scene in frame.scenes]
+    return Source(
+        provider="gee",
+        collection=query.sensor.collection,
+        scene_ids=tuple(scene.id for scene in scenes),
+        scene_times=tuple(scene.time for scene in scenes),
+        scenes_per_frame=tuple(len(frame.scenes) for frame in frames) if scenes else (),
+        offset_applied=0.0 if query.sensor.collection.startswith("COPERNICUS/S2") else None,
+        notes=notes_of(query, archive, scenes, unlisted),
+        clear_observations=clear_observations,
+    )
 
 
 def _told(scenes: Sequence[Scene], name: str) -> list[str]:

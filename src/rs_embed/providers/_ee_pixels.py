@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +18,8 @@ MAX_BYTES = 50_331_648
 """48 MiB, as Earth Engine counts them: before compression, masks included."""
 MAX_SIDE_PX = 32_768
 MAX_BANDS = 1_024
+FLOOR_PX = 16
+"""Side of the smallest piece that a request is split into: what fails for 256 pixels does not fail for their number."""
 MAX_HEADER_BYTES = 65_536
 """Of an NPY answer: about 20 bytes a band. numpy reads no more than 10,000 unless told to."""
 
@@ -39,11 +41,21 @@ class Piece:
             return whole
         return subgrid(whole, (self.row, self.col), 1, (self.height, self.width))
 
-    def quarters(self) -> list["Piece"]:
-        """The same in four parts (two, where it is a line of pixels; itself, where it is one)."""
-        rows, cols = _cuts(self.height, -(-self.height // 2)), _cuts(self.width, -(-self.width // 2))
+    def smaller(self) -> list["Piece"]:
+        """The same in parts: two of half the frames, or four of half the side, where it is one frame.
+
+        None, where its sides are at the floor: what costs too much then is not the number of pixels.
+        """
+        if self.frames > 1:
+            return [
+                replace(self, first_frame=self.first_frame + first, frames=count)
+                for first, count in _cuts(self.frames, -(-self.frames // 2))
+            ]
+        if max(self.height, self.width) <= FLOOR_PX:
+            return []
+        rows, cols = (_cuts(side, max(FLOOR_PX, -(-side // 2))) for side in (self.height, self.width))
         return [
-            Piece(self.first_frame, self.frames, self.row + row, self.col + col, height, width)
+            replace(self, row=self.row + row, col=self.col + col, height=height, width=width)
             for row, height in rows
             for col, width in cols
         ]
@@ -93,14 +105,14 @@ def decode(body: bytes, names: Sequence[str], shape: tuple[int, int]) -> NDArray
         table = np.load(io.BytesIO(body), allow_pickle=False, max_header_size=MAX_HEADER_BYTES)
     except (ValueError, EOFError, OSError) as error:
         raise ReadError(
-            f"Wanted pixels from Earth Engine, found an answer that cannot be read: {error}",
+            f"Expected pixels from Earth Engine, got an answer that cannot be read: {error}",
             bytes=len(body),
             fix="try again",
         ) from error
     held = table.dtype.names or ()
     if table.shape != shape or any(name not in held for name in names):
         raise ReadError(
-            f"Wanted {len(names)} bands of {shape[0]} x {shape[1]} px, found {len(held)} of {table.shape}.",
+            f"Expected {len(names)} bands of {shape[0]} x {shape[1]} px, got {len(held)} of {table.shape}.",
             fix="report this: Earth Engine answered something else than was asked",
         )
     return np.stack([table[name].astype(np.float32) for name in names])
@@ -119,7 +131,7 @@ def in_units(stored: NDArray[np.float32], sensor: SensorSpec, archive: Archive) 
             values[i] = values[i] * np.float32(scale) + np.float32(offset)
     if archive.radiance and np.nanmin(values, initial=np.inf) >= HIGHEST_OLCI_REFLECTANCE:
         raise UnitMismatch(
-            f"Wanted radiances of {archive.asset}, found numbers about a hundred times as high: integers to be scaled.",
+            f"Expected radiances of {archive.asset}, got numbers about a hundred times as high: integers to be scaled.",
             fix="report this: Earth Engine holds the collection in another form than it did",
         )
     return values

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
 
+from rs_embed._stopping import PerProcess
 from rs_embed.errors import ReadError
 from rs_embed.providers._ee_archives import Archive
 from rs_embed.providers._passes import passes_of, rank
@@ -34,18 +35,18 @@ class Scene:
 
 
 def read_scenes(answer: object, archive: Archive) -> list[Scene]:
-    """The scenes in an answer to the metadata request, in order of time.
+    """The scenes in an answer to the metadata request.
 
     Raises:
         ReadError: It is not a list of scenes.
     """
     if not isinstance(answer, Mapping):
-        raise ReadError(f"Wanted a list of scenes, found {type(answer).__name__}.", fix="try again")
+        raise ReadError(f"Expected a list of scenes, got {type(answer).__name__}.", fix="try again")
     try:
         features = answer["features"]
-        return sorted((_scene(feature["properties"], archive) for feature in features), key=lambda s: (s.time, s.id))
+        return [_scene(feature["properties"], archive) for feature in features]
     except (KeyError, TypeError, ValueError) as error:
-        raise ReadError(f"Wanted a list of scenes, found an answer without: {error!r}", fix="try again") from error
+        raise ReadError(f"Expected a list of scenes, got an answer without: {error!r}", fix="try again") from error
 
 
 def _scene(told: Mapping[str, object], archive: Archive) -> Scene:
@@ -103,23 +104,23 @@ def _frame(how: Composite, window: TemporalSpec | None, passes: Sequence[tuple[S
 
 
 class SceneCache:
-    """Lists of scenes by what was asked, the least used dropped. Safe to use from several threads."""
+    """Lists of scenes by what was asked, the least used dropped. Safe to use from several threads, and after a fork."""
 
     def __init__(self, size: int = KEPT) -> None:
         self._size = size
         self._kept: OrderedDict[str, tuple[Scene, ...]] = OrderedDict()
-        self._lock = Lock()
+        self._lock = PerProcess(Lock)
 
     def get(self, key: str) -> tuple[Scene, ...] | None:
         """What was answered, if it is still there."""
-        with self._lock:
+        with self._lock.here:
             if key in self._kept:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
     def put(self, key: str, scenes: Sequence[Scene]) -> None:
         """Keep an answer."""
-        with self._lock:
+        with self._lock.here:
             self._kept[key] = tuple(scenes)
             while len(self._kept) > self._size:
                 self._kept.popitem(last=False)

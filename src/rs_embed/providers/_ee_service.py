@@ -1,43 +1,70 @@
-"""The two questions that are put to Earth Engine: which scenes, and which pixels. Imports `ee`, which is slow."""
+"""The two questions that are put to Earth Engine: which scenes, and which pixels. Imports the client, which is slow."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
 
-import ee
 import numpy as np
 from numpy.typing import NDArray
 
-from rs_embed.errors import ReadError, RequestTooLarge
+from rs_embed._stopping import POLL_S, PerProcess, current
+from rs_embed.errors import ComputationTimedOut, RequestTooLarge
 from rs_embed.providers._ee_archives import Place
+from rs_embed.providers._ee_client import ee, knows, learn
 from rs_embed.providers._ee_errors import EarthEngineJudge
 from rs_embed.providers._ee_expressions import Options, Recipe, band_names, frames_image, pixel_grid, scene_list
+from rs_embed.providers._ee_http import connection_of
 from rs_embed.providers._ee_pixels import Piece, decode, pieces
 from rs_embed.providers._ee_scenes import FramePlan, Scene, read_scenes
-from rs_embed.providers._ee_session import Account, client_of
+from rs_embed.providers._ee_session import Account
 from rs_embed.providers._limiter import Limits
 from rs_embed.providers._retry import Retry, Waits
 from rs_embed.specs import TemporalSpec
+
+_TOO_MUCH = (RequestTooLarge, ComputationTimedOut)
+"""What a smaller question may be answered to."""
+
+
+_LEARNING = PerProcess(Lock)
 
 
 class Service:
     """Earth Engine for one account. Safe to call from several threads."""
 
     def __init__(self, account: Account, limiter: Limits, waits: Waits, options: Options) -> None:
-        """Ask nothing yet; the client is initialised with the first question."""
-        self._account, self._options = account, options
+        """Ask nothing yet; what Earth Engine can compute is asked with the first question of the process."""
+        self._connection, self._options, self._waits = connection_of(account), options, waits
         self._retry = Retry(EarthEngineJudge(), limiter, waits)
 
     def scenes(self, place: Place, window: TemporalSpec | None, *, measured: bool) -> list[Scene]:
         """The scenes on the grid in the window, in order of time; see `scene_list` for `measured`.
 
+        A list of more than 5,000 scenes, or one that takes too much memory or time, is asked for half a window at a
+        time, down to single days.
+
         Raises:
             ProviderError: The service could not, or would not, answer.
         """
+        self._learn()
+        found: list[Scene] = []
+        waiting, until = [window], self._until()
+        while waiting:
+            part = waiting.pop()
+            try:
+                found += self._scenes_of(place, part, measured=measured)
+            except _TOO_MUCH:
+                halves = () if part is None else part.split(2)
+                if len(halves) < 2 or self._waits.clock() > until:
+                    raise
+                waiting += halves
+        return sorted(found, key=lambda scene: (scene.time, scene.id))
 
-        def ask() -> object:
-            with client_of(self._account):
-                return _computed(scene_list(self._recipe(place), window, measured=measured))
+    def _scenes_of(self, place: Place, window: TemporalSpec | None, *, measured: bool) -> list[Scene]:
+        expression = _encoded(scene_list(self._recipe(place), window, measured=measured))
 
-        return read_scenes(self._retry.call(ask, f"listing scenes of {place.sensor.collection}"), place.archive)
+        def ask() -> list[Scene]:
+            return read_scenes(self._connection.value(expression), place.archive)
+
+        return self._retry.call(ask, f"listing scenes of {place.sensor.collection}")
 
     def any_scene(self, place: Place) -> bool:
         """Whether the collection has anything on the grid, on whichever day.
@@ -45,35 +72,35 @@ class Service:
         Raises:
             ProviderError: The service could not, or would not, answer.
         """
-
-        def ask() -> bool:
-            with client_of(self._account):
-                found = ee.ImageCollection(place.archive.asset).filterBounds(self._recipe(place).region)
-                return bool(_computed(found.limit(1).size()))
-
-        return self._retry.call(ask, f"looking for {place.sensor.collection}")
+        self._learn()
+        found = ee.ImageCollection(place.archive.asset).filterBounds(self._recipe(place).region)
+        expression = _encoded(found.limit(1).size())
+        return bool(
+            self._retry.call(lambda: self._connection.value(expression), f"looking for {place.sensor.collection}")
+        )
 
     def pixels(self, place: Place, frames: Sequence[FramePlan]) -> NDArray[np.float32]:
         """All bands of all frames, `[T, C + 1, H, W]`, the clear count last, as they travel.
 
-        One request, unless the limits of the service ask for more. What it then still finds too large is quartered
-        once.
+        One request, unless the limits of the service ask for more. What it then still finds too large, or gives up
+        computing, is split as often as it takes, down to one frame of 16 x 16 pixels.
 
         Raises:
             ProviderError: The service could not, or would not, answer.
         """
+        self._learn()
         bands = len(place.sensor.bands) + 1
         made = np.empty((len(frames), bands, *place.shape_px), np.float32)
-        waiting = [(piece, True) for piece in pieces(len(frames), place.shape_px, place.sensor, place.archive)]
+        waiting, until = pieces(len(frames), place.shape_px, place.sensor, place.archive), self._until()
         while waiting:
-            piece, may_split = waiting.pop()
+            piece = waiting.pop()
             try:
                 values = self._piece(place, frames, piece)
-            except RequestTooLarge:
-                parts = piece.quarters()
-                if not may_split or len(parts) == 1:
+            except _TOO_MUCH:
+                parts = piece.smaller()
+                if not parts or self._waits.clock() > until:
                     raise
-                waiting += [(part, False) for part in parts]
+                waiting += parts
                 continue
             rows, cols = slice(piece.row, piece.row + piece.height), slice(piece.col, piece.col + piece.width)
             ordinals = slice(piece.first_frame, piece.first_frame + piece.frames)
@@ -84,15 +111,15 @@ class Service:
         recipe, geobox = self._recipe(place), piece.geobox(place.geobox)
         ordinals = range(piece.first_frame, piece.first_frame + piece.frames)
         names = [name for i in ordinals for name in band_names(recipe, i)]
+        image = frames_image(recipe, [frames[i] for i in ordinals], piece.first_frame)
+        asking = self._asking_pixels(image, pixel_grid(geobox), names, (piece.height, piece.width))
+        return self._retry.call(asking, f"reading pixels of {place.sensor.collection}")
 
-        def ask() -> NDArray[np.float32]:
-            with client_of(self._account):
-                image = frames_image(recipe, [frames[i] for i in ordinals], piece.first_frame)
-                request = {"expression": image, "fileFormat": "NPY", "grid": pixel_grid(geobox)}
-                body: bytes = ee.data.computePixels(request)
-            return decode(body, names, (piece.height, piece.width))
-
-        return self._retry.call(ask, f"reading pixels of {place.sensor.collection}")
+    def _asking_pixels(
+        self, image: "ee.Image", grid: Mapping[str, object], names: Sequence[str], shape: tuple[int, int]
+    ) -> Callable[[], NDArray[np.float32]]:
+        request = {"expression": _encoded(image), "fileFormat": "NPY", "grid": grid}
+        return lambda: decode(self._connection.pixels(request), names, shape)
 
     def ping(self) -> None:
         """Have one pixel computed.
@@ -100,32 +127,37 @@ class Service:
         Raises:
             ProviderError: The service could not, or would not, answer.
         """
+        self._learn()
+        grid = {
+            "dimensions": {"width": 1, "height": 1},
+            "affineTransform": {"scaleX": 1, "scaleY": -1},
+            "crsCode": "EPSG:4326",
+        }
+        asking = self._asking_pixels(ee.Image.constant(1).toByte(), grid, ["constant"], (1, 1))
+        self._retry.call(asking, "asking for one pixel")
 
-        def ask() -> None:
-            with client_of(self._account):
-                grid = {
-                    "dimensions": {"width": 1, "height": 1},
-                    "affineTransform": {"scaleX": 1, "scaleY": -1},
-                    "crsCode": "EPSG:4326",
-                }
-                request = {"expression": ee.Image.constant(1).toByte(), "fileFormat": "NPY", "grid": grid}
-                body: bytes = ee.data.computePixels(request)
-            decode(body, ["constant"], (1, 1))
+    def _learn(self) -> None:
+        """Ask what Earth Engine can compute, unless this process knows: expressions are written with it."""
+        if knows():
+            return
+        lock = _LEARNING.here
+        while not lock.acquire(timeout=POLL_S):
+            current().check()
+        try:
+            if not knows():
+                self._retry.call(lambda: learn(self._connection.algorithms()), "asking what Earth Engine can compute")
+        finally:
+            lock.release()
 
-        self._retry.call(ask, "asking for one pixel")
+    def _until(self) -> float:
+        """When no more pieces are made of a question that was too much."""
+        return self._waits.clock() + self._waits.backoff.total_s
 
     def _recipe(self, place: Place) -> Recipe:
         return Recipe(place.sensor, place.archive, place.geobox, self._options)
 
 
-def _computed(value: ee.ComputedObject) -> object:
-    """What the service makes of an expression.
-
-    Raises:
-        ReadError: The answer was cut short: the client then takes its text for the value.
-    """
-    try:
-        told: object = ee.data.computeValue(value)
-    except (TypeError, KeyError) as error:
-        raise ReadError("Wanted an answer from Earth Engine, found half of one.", fix="try again") from error
-    return told
+def _encoded(value: "ee.ComputedObject") -> object:
+    """An expression as it travels."""
+    graph: object = ee.serializer.encode(value, for_cloud_api=True)
+    return graph

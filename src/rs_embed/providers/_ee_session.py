@@ -1,38 +1,37 @@
-"""Who asks Earth Engine, and where: credentials found without a prompt, the client initialised once."""
+"""Who asks Earth Engine, and where: credentials found without a prompt."""
 
-import json
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 import google.auth
+from google.auth._cloud_sdk import get_application_default_credentials_path
 from google.auth.credentials import Credentials
-from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+from google.auth.exceptions import GoogleAuthError
 
 from rs_embed.errors import NotConfigured
+from rs_embed.settings import google_key_file
 
 HOSTS = {
     "standard": "https://earthengine.googleapis.com",
     "highvolume": "https://earthengine-highvolume.googleapis.com",
 }
 SCOPES = ("https://www.googleapis.com/auth/earthengine", "https://www.googleapis.com/auth/cloud-platform")
-SEARCH_S = 1.5
-"""Longest search for default credentials: it asks the metadata server of a cloud machine, which may not exist."""
-CONNECTIONS = 64
-"""Kept open for reuse; above what any project may have under way. The client's own 10 make every other one new."""
+PROBE_S = 1.5
+"""How long the metadata server of a cloud machine is waited for, which may not exist: there it answers at once."""
 STORED_TOKEN = Path("~/.config/earthengine/credentials")
 """Where `earthengine authenticate` leaves its token."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """Everything that decides how the client is initialised."""
+    """Everything that decides how Earth Engine is asked."""
 
     url: str
     project: str | None
@@ -65,7 +64,7 @@ def url_of(host: str) -> str:
     url = HOSTS.get(host, host).rstrip("/")
     if not url.startswith(("http://", "https://")):
         raise NotConfigured(
-            f"Wanted an Earth Engine host, found {host!r}.", fix=f"use one of {', '.join(HOSTS)}, or a URL"
+            f"Expected an Earth Engine host, got {host!r}.", fix=f"use one of {', '.join(HOSTS)}, or a URL"
         )
     return url
 
@@ -73,7 +72,7 @@ def url_of(host: str) -> str:
 def completed(account: Account) -> Account:
     """The account with its credentials found and its project known; nothing is asked of Earth Engine.
 
-    Where nothing was said and the user has initialised `ee`, what it was initialised with is taken.
+    Where nothing was said and the user has initialised `ee`, what he initialised it with is taken (and left alone).
 
     Raises:
         NotConfigured: There are no credentials, or no project; the message says what to run.
@@ -87,7 +86,7 @@ def completed(account: Account) -> Account:
 
 @lru_cache(maxsize=64)
 def _completed(account: Account) -> Account:
-    """Searched for once: equal accounts must stay equal, or the client would be initialised again for each."""
+    """Searched for once: equal accounts stay equal, and share their connections."""
     found: Credentials | Literal["none"] | None
     if account.credentials != "auto":
         found = account.credentials
@@ -97,34 +96,57 @@ def _completed(account: Account) -> Account:
         found = _stored_token() or _default_credentials()
     if found is None:
         raise NotConfigured(
-            "Wanted credentials for Earth Engine, found none.",
-            looked_in=f"RS_EMBED_GEE_SERVICE_ACCOUNT, {STORED_TOKEN}, application default credentials",
+            "Expected credentials for Earth Engine, got none.",
+            looked_in=f"RS_EMBED_GEE_SERVICE_ACCOUNT, {STORED_TOKEN}, GOOGLE_APPLICATION_CREDENTIALS, the file of "
+            "`gcloud auth application-default login`, the metadata server of a cloud machine",
             fix="run `earthengine authenticate` once in a terminal, or name the key file of a service account in "
             "RS_EMBED_GEE_SERVICE_ACCOUNT; docs/providers/earthengine.md leads through it in five minutes",
         )
     project = account.project or (None if found == "none" else _project_of(found))
     if project is None:
         raise NotConfigured(
-            "Wanted a Cloud project to count Earth Engine requests on, found none.",
+            "Expected a Cloud project to count Earth Engine requests on, got none.",
             fix='set RS_EMBED_GEE_PROJECT, or pass EarthEngine(project="..."); your projects are listed at '
             "https://console.cloud.google.com",
         )
     return replace(account, project=project, credentials=found, service_account=None)
 
 
-def _of_service_account(path: Path) -> Credentials:
+_UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, GoogleAuthError)
+"""What google-auth raises of a file that is missing, or holds something else."""
+
+
+def _of_file(path: Path, named: str, load: Callable[[], Credentials | None], fix: str) -> Credentials | None:
+    """Credentials in a file, which is read however long it takes.
+
+    Raises:
+        NotConfigured: It cannot be read.
+    """
+    try:
+        return load()
+    except _UNREADABLE as error:
+        why = " ".join(" ".join(map(str, error.args)).split())
+        raise NotConfigured(
+            f"Expected Google credentials in {path}, got a file that cannot be read.",
+            named_by=named,
+            said=f"{type(error).__name__}: {why}",
+            fix=fix,
+        ) from error
+
+
+_KEY = "download a JSON key in the Cloud console (IAM, Service accounts, Keys) and name its path"
+
+
+def _of_service_account(path: Path) -> Credentials | None:
     from google.oauth2 import service_account
 
-    try:
+    def load() -> Credentials:
         key: Credentials = service_account.Credentials.from_service_account_file(  # type: ignore[no-untyped-call]
             str(path.expanduser()), scopes=SCOPES
         )
-    except (OSError, ValueError, GoogleAuthError) as error:
-        raise NotConfigured(
-            f"Wanted the key file of a service account, found that {path} cannot be read: {error}",
-            fix="download a JSON key in the Cloud console (IAM, Service accounts, Keys) and name its path",
-        ) from error
-    return key
+        return key
+
+    return _of_file(path, "RS_EMBED_GEE_SERVICE_ACCOUNT or service_account=", load, _KEY)
 
 
 def _stored_token() -> Credentials | None:
@@ -132,34 +154,55 @@ def _stored_token() -> Credentials | None:
     path = STORED_TOKEN.expanduser()
     if not path.is_file():
         return None
-    import ee.oauth  # slow: only when there is a token
-    from google.oauth2 import credentials
 
-    try:
+    def load() -> Credentials | None:
+        from google.oauth2 import credentials
+
+        from rs_embed.providers._ee_client import ee  # slow: only when there is a token
+
         arguments = ee.oauth.get_credentials_arguments()
-    except (OSError, json.JSONDecodeError) as error:
-        raise NotConfigured(
-            f"Wanted the token of `earthengine authenticate`, found that {path} cannot be read: {error}",
-            fix="run `earthengine authenticate --force`",
-        ) from error
-    if not arguments.get("refresh_token"):
-        return None
-    return credentials.Credentials(None, **arguments)  # type: ignore[no-untyped-call]
+        if not arguments.get("refresh_token"):
+            return None
+        return credentials.Credentials(None, **arguments)  # type: ignore[no-untyped-call]
+
+    return _of_file(path, "`earthengine authenticate`", load, "run `earthengine authenticate --force`")
 
 
 def _default_credentials() -> Credentials | None:
-    """Application default credentials, unless they take too long to find."""
+    """Application default credentials: of a file, or of a cloud machine, whose metadata server alone is hurried."""
+    named, gcloud = google_key_file(), Path(get_application_default_credentials_path())  # type: ignore[no-untyped-call]
+    if named is not None:
+        return _of_file(named, "GOOGLE_APPLICATION_CREDENTIALS", _searched, _KEY)
+    if gcloud.is_file():
+        return _of_file(gcloud, "gcloud", _searched, "run `gcloud auth application-default login`")
+    return _of_machine()
+
+
+def _searched() -> Credentials:
+    """What google-auth finds.
+
+    Raises:
+        DefaultCredentialsError: Nothing.
+    """
+    with warnings.catch_warnings():  # its advice on quota projects is not ours: we name a project
+        warnings.simplefilter("ignore")
+        found: Credentials = google.auth.default(scopes=SCOPES)[0]
+        return found
+
+
+def _of_machine() -> Credentials | None:
+    """The account of this cloud machine; `None` where no metadata server answers soon."""
+    from google.auth import compute_engine  # noqa: F401  (slow: not to count as waiting)
+
     found: list[Credentials] = []
 
     def search() -> None:
-        with warnings.catch_warnings():  # its advice on quota projects is not ours: we name a project
-            warnings.simplefilter("ignore")
-            with suppress(DefaultCredentialsError):
-                found.append(google.auth.default(scopes=SCOPES)[0])
+        with suppress(GoogleAuthError):
+            found.append(_searched())
 
     thread = threading.Thread(target=search, name="rs-embed-gee-credentials", daemon=True)
     thread.start()
-    thread.join(SEARCH_S)
+    thread.join(PROBE_S)
     return found[0] if found else None
 
 
@@ -170,81 +213,11 @@ def _project_of(credentials: Credentials) -> str | None:
     return project if isinstance(project, str) else None
 
 
-class _Client:
-    """The state of `ee`, which is one per process: who it was initialised for, and who is using it."""
-
-    def __init__(self) -> None:
-        self.changed = threading.Condition()
-        self.account: Account | None = None
-        self.users = 0
-        self.users_own: tuple[Credentials | None, str | None] = (None, None)
-        """Credentials and project that the user had initialised it with, before we did."""
-
-
-_CLIENT = _Client()
-
-
 def users_own() -> tuple[Credentials | None, str | None]:
-    """What the user initialised the client with, if they did; remembered, as we initialise it anew."""
-    if _CLIENT.account is None and "ee" in sys.modules:
-        from ee import _state
+    """Credentials and project that the user has initialised `ee` with, if he has."""
+    if "ee" not in sys.modules:
+        return None, None
+    from ee import _state
 
-        state = _state.get_state()
-        if state.initialized:
-            _CLIENT.users_own = state.credentials, state.cloud_api_user_project
-    return _CLIENT.users_own
-
-
-@contextmanager
-def client_of(account: Account) -> Iterator[None]:
-    """Hold the client, initialised for this account; another account waits until it is free.
-
-    Raises:
-        Exception: Whatever the client raises while it is initialised.
-    """
-    with _CLIENT.changed:
-        while _CLIENT.account != account and _CLIENT.users > 0:
-            _CLIENT.changed.wait()
-        if _CLIENT.account != account:
-            _CLIENT.account = None
-            _initialise(account)
-            _CLIENT.account = account
-        _CLIENT.users += 1
-    try:
-        yield
-    finally:
-        with _CLIENT.changed:
-            _CLIENT.users -= 1
-            _CLIENT.changed.notify_all()
-
-
-def _initialise(account: Account) -> None:
-    """Initialise `ee`: our deadline, our retries, a pool as wide as the threads, and no other host asked.
-
-    `ee` keeps retries, deadline and connections in its state and has no earlier moment to set them: set after
-    initialising, the deadline costs another discovery, and the pool cannot be set at all.
-    """
-    import ee
-    import requests
-    from ee import _state, deprecation
-    from requests.adapters import HTTPAdapter
-
-    before = _state.get_state().requests_session
-    if before is not None:
-        before.close()
-    ee.Reset()
-    session = requests.Session()
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=CONNECTIONS))
     state = _state.get_state()
-    state.requests_session = session
-    state.deadline_ms = int(account.timeout_s * 1000)
-    state.max_retries = 0
-    # A list of deprecated assets would be read from another host, without a deadline; a list that is there is not.
-    nothing = deprecation.DeprecatedAsset("", None, None, None)
-    deprecation.deprecated_assets = {"": nothing}
-    try:
-        credentials = None if account.credentials == "none" else account.credentials
-        ee.Initialize(credentials=credentials, url=account.url, project=account.project)
-    finally:
-        deprecation.deprecated_assets = {}
+    return (state.credentials, state.cloud_api_user_project) if state.initialized else (None, None)

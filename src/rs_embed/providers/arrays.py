@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import datetime
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -16,7 +16,7 @@ from rs_embed.bands import Unit, bands_of, convert, did_you_mean
 from rs_embed.chip import Chip, Source
 from rs_embed.errors import BandMismatch, InputError, NoValidPixels, SensorNotOffered
 from rs_embed.providers._composite import composite, refuse_cloud_mask
-from rs_embed.providers._declared import parse_time
+from rs_embed.providers._days import NO_YEAR_NOTE, Given, Moment, lack_year, moments_of, parse_day
 from rs_embed.providers._nodata import mask_nodata
 from rs_embed.providers._series import mean_time
 from rs_embed.providers._units import (
@@ -30,7 +30,7 @@ from rs_embed.providers._units import (
 from rs_embed.providers.base import Query
 from rs_embed.specs import SensorSpec
 
-Dates = Sequence[str | date | datetime] | Mapping[str, Sequence[str | date | datetime]]
+Dates = Sequence[Given] | Mapping[str, Sequence[Given]]
 """When each frame was acquired."""
 Units = Unit | str | Mapping[str, Unit | str]
 """Of the values of all arrays, or modality -> unit."""
@@ -65,7 +65,8 @@ class ArrayProvider:
             arrays: Modality -> `[C, H, W]` or `[T, C, H, W]`, bands in the order that the model's sensor asks for,
                 numbers of any real type; NaN is nodata. Several dates are composited as the sensor says.
             geobox: The grid that the pixels of the coarsest modality lie on, if they have a place.
-            dates: When each frame was acquired, `[T]`: one list for all modalities, or modality -> list.
+            dates: When each frame was acquired, `[T]`: one list for all modalities, or modality -> list. Numbers are
+                days of the year (1 January is 1), in that of the window asked for.
             unit: Of the values, for all arrays or modality -> unit, where it is not that of the collection: they are
                 converted. "byte" is a picture from 0 to 255, as arrays of uint8 are. What is said is believed.
 
@@ -122,7 +123,7 @@ class ArrayProvider:
         _require_bands(held.shape, query.modality, query.sensor)
         geobox = query.geobox if query.geobox is not None else self._geobox
         _require_grid(held.shape, geobox, where)
-        times = self._times_of(query, where)
+        times, told = self._times_of(query, where)
         declared = self._units.get(query.modality)
         units = tuple(band.unit for band in bands)
         checked = [_checked(stored, units, declared, where) for stored in held.frames()]
@@ -136,7 +137,7 @@ class ArrayProvider:
                 fix="NaN, infinities, fill values and pixels of 0 in every Sentinel-2 band are nodata",
             )
         frames = [checked[i][0] for i in seen]
-        notes = [note for _, found in checked for note in found]
+        notes = [*told, *(note for _, found in checked for note in found)]
         if len(seen) < len(checked):
             notes.append(f"{len(checked) - len(seen)} of {len(checked)} frames have no valid pixel and are left out.")
         notes += ["The array has no date: the window was not checked."] if query.window and not times else []
@@ -148,21 +149,22 @@ class ArrayProvider:
         source = replace(source, scenes_per_frame=(1,) * len(seen))
         return Chip(np.stack(frames), bands, geobox, acquired, source)
 
-    def _times_of(self, query: Query, where: str) -> tuple[datetime, ...]:
-        """When each frame was acquired; empty where nobody said."""
-        times = self._times.get(query.modality, ())
+    def _times_of(self, query: Query, where: str) -> tuple[tuple[datetime, ...], list[str]]:
+        """When each frame was acquired, empty where nobody said; and notes."""
+        window, days = query.window, self._times.get(query.modality, ())
+        no_year = lack_year(days, window)
+        times = () if no_year and query.series is None else moments_of(days, window)
         if query.series is not None and not times:
             raise InputError(
                 f"Wanted the date of each frame of the {where}, found none.", fix='dates=["2022-06-01", ...]'
             )
-        window = query.window
         outside = [time for time in times if window and not window.start <= time.date() < window.end]
         if outside:
             raise InputError(
                 f"Wanted frames of {window}, found one of {outside[0]:%Y-%m-%d} in the {where}.",
                 fix="leave `temporal` out, or leave those frames out",
             )
-        return times
+        return times, [NO_YEAR_NOTE] if no_year and times else []
 
     def _find(self, modality: str) -> "_Held":
         if modality not in self._held:
@@ -174,11 +176,11 @@ class ArrayProvider:
         return self._held[modality]
 
 
-def _times(held: Mapping[str, "_Held"], dates: Dates | None) -> dict[str, tuple[datetime, ...]]:
+def _times(held: Mapping[str, "_Held"], dates: Dates | None) -> dict[str, tuple[Moment, ...]]:
     if dates is None:
         return {}
     by_modality = dates if isinstance(dates, Mapping) else dict.fromkeys(held, dates)
-    times = {name: tuple(parse_time(day) for day in days) for name, days in by_modality.items()}
+    times = {name: tuple(parse_day(day) for day in days) for name, days in by_modality.items()}
     for name, moments in times.items():
         if name not in held:
             raise InputError(f"Wanted dates for {', '.join(held)}, found some for {name!r}.", fix="name the arrays")

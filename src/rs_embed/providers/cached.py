@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import os
+import re
 import tempfile
 import threading
 import zipfile
@@ -12,16 +14,20 @@ from pathlib import Path
 
 import numpy as np
 from affine import Affine
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from rs_embed._stopping import PerProcess
 from rs_embed.bands import Unit, bands_of
 from rs_embed.chip import Chip, Source
 from rs_embed.errors import StorageError
 from rs_embed.providers.base import Provider, Query, Wrapped
 
-FORMAT = 1
+FORMAT = 2
 SWEEP_EVERY = 50
 """Chips written between two looks at the size of the folder."""
+_OURS = re.compile(r"[0-9a-f]{64}(?:\.npz|-\w+\.tmp)")
+"""Names of our files in the folder."""
 SWEEP_TO = 0.9
 """Share of the limit that a sweep leaves."""
 
@@ -45,7 +51,7 @@ class CachedProvider(Wrapped):
         super().__init__(provider)
         self._folder, self._limit = folder, limit_gb * 1e9
         self._written = 0
-        self._lock = threading.Lock()
+        self._lock = PerProcess(threading.Lock)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -83,10 +89,12 @@ class CachedProvider(Wrapped):
         """Written aside and renamed: nobody ever sees half a chip."""
         try:
             path.parent.mkdir(exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+            with tempfile.NamedTemporaryFile(
+                dir=path.parent, prefix=f"{path.stem}-", suffix=".tmp", delete=False
+            ) as file:
                 aside = Path(file.name)
                 try:
-                    np.savez(file, values=chip.values, facts=np.frombuffer(_facts(chip), np.uint8))
+                    np.savez(file, values=chip.values, facts=np.frombuffer(_facts(chip, path.stem), np.uint8))
                     file.close()
                     aside.replace(path)
                 except BaseException:
@@ -97,7 +105,7 @@ class CachedProvider(Wrapped):
                 f"Wanted to keep a chip in {str(self._folder)!r}, found: {error}.",
                 fix="free some space, or unset the chip cache",
             ) from error
-        with self._lock:
+        with self._lock.here:
             self._written += 1
             due = self._written % SWEEP_EVERY == 1
         if due:
@@ -107,8 +115,10 @@ class CachedProvider(Wrapped):
         """Remove what was longest unused, if there is too much; others may be doing the same."""
         found = []
         for path in self._folder.glob("*/*"):
+            if not _OURS.fullmatch(path.name):  # somebody else's file, which is none of our business
+                continue
             try:
-                status = path.stat()
+                status = path.lstat()
             except FileNotFoundError:
                 continue
             found.append((status.st_mtime, status.st_size, path))
@@ -122,10 +132,11 @@ class CachedProvider(Wrapped):
                 return
 
 
-def _facts(chip: Chip) -> bytes:
+def _facts(chip: Chip, asked: str) -> bytes:
     box, source = chip.geobox, asdict(chip.source)
     source["scene_times"] = [time.isoformat() for time in chip.source.scene_times]
     facts = {
+        "asked": asked,
         "grid": None if box is None else [str(box.crs), tuple(box.affine)[:6], tuple(box.shape)],
         "times": [None if time is None else time.isoformat() for time in chip.times],
         "units": [str(band.unit) for band in chip.bands],
@@ -135,19 +146,55 @@ def _facts(chip: Chip) -> bytes:
 
 
 def _read(path: Path, query: Query) -> Chip | None:
-    """The chip of that file; `None` where there is none, or half of one (that is fetched again)."""
+    """The chip of that file; `None` where there is none, half of one, or another's (then it is fetched again)."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-            values, facts = kept["values"], json.loads(kept["facts"].tobytes())
+        if not path.is_file():  # a pipe would never end
+            return None
+        with zipfile.ZipFile(path) as packed:
+            facts, values = _array(packed, "facts.npy", "|u1", 1), _array(packed, "values.npy", "<f4", 4)
+        chip = _chip(values, facts.tobytes(), query, path.stem)
         os.utime(path)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except _BROKEN:
         return None
+    return chip
+
+
+_BROKEN = (
+    *(OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, RecursionError),
+    *(ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError),
+)
+"""What a file that is damaged, or none of ours, leads to."""
+
+
+def _array(packed: zipfile.ZipFile, name: str, dtype: str, axes: int) -> NDArray[np.generic]:
+    """An array whose size is what its file has room for: a few bytes may declare gigabytes.
+
+    Raises:
+        ValueError: It is packed or declared otherwise than we do.
+    """
+    entry = packed.getinfo(name)
+    with packed.open(entry) as file:
+        np.lib.format.read_magic(file)
+        shape, _, kind = np.lib.format.read_array_header_1_0(file)
+    too_large = math.prod(shape) * kind.itemsize > entry.file_size
+    if entry.compress_type != zipfile.ZIP_STORED or kind.str != dtype or len(shape) != axes or too_large:
+        raise ValueError(f"{name} is {kind.str} {shape} in {entry.file_size} bytes")
+    with packed.open(entry) as file:
+        array: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
+
+
+def _chip(values: NDArray[np.generic], told: bytes, query: Query, asked: str) -> Chip:
+    facts = json.loads(told)
     grid, source = facts["grid"], facts["source"]
+    if facts["asked"] != asked:
+        raise ValueError("it answers another request")
     lists = {name: tuple(value) for name, value in source.items() if isinstance(value, list)}
     lists["scene_times"] = tuple(datetime.fromisoformat(time) for time in source["scene_times"])
     geobox = None if grid is None else GeoBox(tuple(grid[2]), Affine(*grid[1]), grid[0])
     times = tuple(None if time is None else datetime.fromisoformat(time) for time in facts["times"])
     bands = bands_of(query.sensor.collection, query.sensor.bands)
-    if "units" in facts:  # since a chip may be a picture; before, all were in the units of their collection
-        bands = tuple(replace(band, unit=Unit(unit)) for band, unit in zip(bands, facts["units"], strict=True))
-    return Chip(values, bands, geobox, times, Source(**(source | lists)))
+    bands = tuple(replace(band, unit=Unit(unit)) for band, unit in zip(bands, facts["units"], strict=True))
+    if query.geobox not in (None, geobox):
+        raise ValueError("it lies on another grid")
+    return Chip(values.astype(np.float32, copy=False), bands, geobox, times, Source(**(source | lists)))

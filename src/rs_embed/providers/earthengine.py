@@ -1,41 +1,51 @@
 """Google Earth Engine as a provider: the exact grid, one request of pixels per chip."""
 
-from collections.abc import Sequence
+import logging
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from google.auth.credentials import Credentials
 from odc.geo.geobox import GeoBox
 
+from rs_embed._stopping import apart
 from rs_embed.bands import bands_of
-from rs_embed.chip import Chip, Source
-from rs_embed.errors import NoImagery, NoValidPixels, OutsideCoverage, ReadError, SpecError
+from rs_embed.chip import Chip
+from rs_embed.errors import (
+    ComputationTimedOut,
+    NoImagery,
+    QuotaExceeded,
+    ReadError,
+    RequestTooLarge,
+    ServiceUnavailable,
+    SpecError,
+)
+from rs_embed.providers._ee_absence import only_nodata, why_no_imagery
 from rs_embed.providers._ee_archives import Place, archive_of, conditions_of
-from rs_embed.providers._ee_notes import notes_of
+from rs_embed.providers._ee_notes import source_of
 from rs_embed.providers._ee_pixels import in_units
-from rs_embed.providers._ee_scenes import FramePlan, Scene, SceneCache, plan_frames
+from rs_embed.providers._ee_scenes import Scene, SceneCache, plan_frames
 from rs_embed.providers._ee_session import Account, completed, url_of
-from rs_embed.providers._grids import in_degrees
 from rs_embed.providers._limiter import shared_limiter
 from rs_embed.providers._retry import Waits
 from rs_embed.providers._series import mean_time
 from rs_embed.providers.base import Query, Rebuilt
 from rs_embed.settings import EarthEngineSettings
-from rs_embed.specs import SensorSpec, TemporalSpec
+from rs_embed.specs import SensorSpec
 
 if TYPE_CHECKING:
     from rs_embed.providers._ee_service import Service
 
 __all__ = ["EarthEngine"]
+LOG = logging.getLogger("rs_embed.providers")
 
 
 class EarthEngine(Rebuilt):
     """Imagery from Google Earth Engine. Safe to call from several threads.
 
-    Building one asks nothing of anybody. Limits, retries and the client itself are shared by all of the process.
+    Building one asks nothing of anybody. Limits and connections are shared by all providers of an account in
+    the process. An Earth Engine client (`ee`) of the user's own is left as it is.
 
     Example:
         >>> EarthEngine()                                                # doctest: +SKIP
@@ -74,7 +84,7 @@ class EarthEngine(Rebuilt):
             timeout_s: Seconds that one request may take.
             total_s: Seconds after which a request is not tried again.
             provenance: False saves one request per chip where pixels need no list of scenes (median and mean of
-                one window): scene ids, dates and counts are then not known.
+                one window): scene ids, dates and counts are then not known, as where that request fails.
             cloud_score: For `cloud_mask="cs+"`: a pixel is clear from this score on.
             resampling: Of bands coarser than the grid; "auto": bilinear for heights and Sentinel-3, else nearest.
             waits: Back-off, clock and sleep of the retries.
@@ -107,7 +117,6 @@ class EarthEngine(Rebuilt):
         )
         self._waits = replace(waits, backoff=replace(waits.backoff, total_s=settings.total_s))
         self._kept = SceneCache()
-        self._lock = Lock()
         self._made: Service | None = None
 
     def identity(self) -> str:
@@ -146,7 +155,7 @@ class EarthEngine(Rebuilt):
         Raises:
             ProviderError: It could not be done, and why.
         """
-        self._service().ping()
+        apart(self._service().ping)
         return self.account()
 
     def fetch(self, query: Query) -> Chip:
@@ -160,27 +169,25 @@ class EarthEngine(Rebuilt):
             NoValidPixels: There are scenes, with only nodata on the grid.
             ProviderError: Earth Engine could not, or would not, answer; one class per reason.
         """
+        return apart(lambda: self._fetched(query))
+
+    def _fetched(self, query: Query) -> Chip:
         place, service = self._place(query), self._service()
-        scenes = self._scenes(service, place, query) if self._wants_scenes(query, place) else []
+        scenes, unlisted = self._scenes(service, place, query)
         frames = plan_frames(query, place.archive, scenes)
         try:
             stored = service.pixels(place, frames)
-        except (NoImagery, ReadError):  # perhaps of nothing to compute with, where no list was asked for
-            nothing = None if scenes else self._nothing(service, place, query.window)
+        except (NoImagery, ReadError):  # perhaps of nothing to compute with, where there was no list
+            nothing = None if scenes or unlisted else why_no_imagery(service, place, query.window)
             if nothing is None:
                 raise
             raise nothing from None
         values = np.stack([in_units(one[:-1], query.sensor, place.archive) for one in stored])
         valid = [i for i, one in enumerate(values) if np.isfinite(one).any()]
         if not valid:
-            raise NoValidPixels(
-                f"Wanted at least one valid pixel of {query.sensor.collection}, found only nodata.",
-                where=in_degrees(place.geobox),
-                scenes=len(scenes) or None,
-                fix=_elsewhen(place) + ("" if query.sensor.cloud_mask == "none" else ', or use cloud_mask="none"'),
-            )
+            raise only_nodata(place, scenes)
         frames = [frames[i] for i in valid]
-        source = _source(query, place, frames, float(stored[valid, -1].mean()))
+        source = source_of(query, place.archive, frames, float(stored[valid, -1].mean()), unlisted)
         times = tuple(mean_time([scene.time for scene in frame.scenes]) for frame in frames)
         return Chip(values[valid], bands_of(query.sensor.collection, query.sensor.bands), place.geobox, times, source)
 
@@ -190,32 +197,37 @@ class EarthEngine(Rebuilt):
         place = Place(query.sensor, query.geobox)
         if place.archive.dated and query.window is None:
             raise SpecError(
-                f"Wanted days for {query.sensor.collection}, found none: Earth Engine holds years of it.",
+                f"Expected days for {query.sensor.collection}, got none: Earth Engine holds years of it.",
                 fix=f"for example temporal=TemporalSpec.{_DAYS[place.archive.annual]}",
             )
         return place
 
     def _service(self) -> "Service":
-        """Made once, when it is first needed: the client is slow to import."""
-        with self._lock:
-            if self._made is None:
-                account, settings = completed(self._account), self._settings
-                from rs_embed.providers._ee_expressions import Options
-                from rs_embed.providers._ee_service import Service
+        """Made when it is first needed: the client is slow to import. Two threads may make two, which share all."""
+        if self._made is None:
+            account, settings = completed(self._account), self._settings
+            from rs_embed.providers._ee_expressions import Options
+            from rs_embed.providers._ee_service import Service
 
-                limiter = shared_limiter(account.name, settings.concurrency, settings.qps)
-                resampling = None if settings.resampling == "auto" else settings.resampling
-                self._made = Service(account, limiter, self._waits, Options(settings.cloud_score, resampling))
-            return self._made
+            limiter = shared_limiter(account.name, settings.concurrency, settings.qps)
+            resampling = None if settings.resampling == "auto" else settings.resampling
+            self._made = Service(account, limiter, self._waits, Options(settings.cloud_score, resampling))
+        return self._made
 
-    def _wants_scenes(self, query: Query, place: Place) -> bool:
-        """Whether the list of scenes is asked for: always, where the pixels depend on it."""
-        archive = place.archive
-        return archive.dated and (
-            self._settings.provenance or query.series is not None or archive.radiance or _picks_scenes(query)
-        )
+    def _scenes(self, service: "Service", place: Place, query: Query) -> tuple[list[Scene], str | None]:
+        """The scenes to make pixels of, as far as they are wanted; and why not, where they were and did not come."""
+        needed = place.archive.radiance or query.series is not None or _picks_scenes(query)
+        if not place.archive.dated or not (self._settings.provenance or needed):
+            return [], None
+        try:
+            return self._listed(service, place, query), None
+        except _UNANSWERED as error:
+            if needed:
+                raise
+            LOG.warning("%s Pixels of %s do without the list of scenes.", error.headline, place.sensor.collection)
+            return [], error.headline
 
-    def _scenes(self, service: "Service", place: Place, query: Query) -> list[Scene]:
+    def _listed(self, service: "Service", place: Place, query: Query) -> list[Scene]:
         """The scenes that meet the conditions of the sensor, in order of time; one or more."""
         picks = _picks_scenes(query)
         key = f"{place.archive.asset} {query.window} {place.geobox} {query.sensor if picks else ''}"
@@ -226,55 +238,22 @@ class EarthEngine(Rebuilt):
         conditions = conditions_of(query.sensor)
         scenes = [scene for scene in told if all(condition.met_by(scene.told) for condition in conditions)]
         if not scenes:
-            nothing = self._nothing(service, place, query.window, None if picks else told)
+            nothing = why_no_imagery(service, place, query.window, None if picks else told)
             if nothing is not None:
                 raise nothing
         return scenes
 
-    def _nothing(
-        self,
-        service: "Service",
-        place: Place,
-        window: TemporalSpec | None,
-        told: Sequence[Scene] | None = None,
-    ) -> NoImagery | OutsideCoverage | None:
-        """Why there is no imagery, if there is none; asks what is not known yet (`told`: all scenes in the window)."""
-        told = service.scenes(place, window, measured=False) if told is None else told
-        if not told and not (place.archive.dated and service.any_scene(place)):
-            return OutsideCoverage(
-                f"Wanted {place.sensor.collection} at {in_degrees(place.geobox)}, found that it has nothing there.",
-                fix="ask for another place or another collection",
-            )
-        left, scenes = list(told), [f"{len(told)} in the window"]
-        for condition in conditions_of(place.sensor):
-            left = [scene for scene in left if condition.met_by(scene.told)]
-            scenes.append(f"{len(left)} {condition.name}")
-        if left:
-            return None
-        return NoImagery(
-            f"Wanted {place.sensor.collection} {_days(window)}, found no scene to make pixels of.",
-            where=in_degrees(place.geobox),
-            scenes=", of these ".join(scenes),
-            fix=_elsewhen(place),
-        )
 
-
-def _elsewhen(place: Place) -> str:
-    return "ask for another year or place" if place.archive.annual else "widen the window or raise cloudy_pct"
-
-
+_UNANSWERED = (ServiceUnavailable, QuotaExceeded, ComputationTimedOut, RequestTooLarge, ReadError)
+"""What may befall the list of scenes, and not the pixels."""
 _DAYS = {False: 'range("2022-06-01", "2022-09-01")', True: "year(2022)"}
 
 
 def _no_place() -> SpecError:
     return SpecError(
-        "Wanted a place, found none: Earth Engine covers the Earth.",
+        "Expected a place, got none: Earth Engine covers the Earth.",
         fix="for example spatial=PointBuffer(lon=12.94, lat=47.77, buffer_m=1000)",
     )
-
-
-def _days(window: TemporalSpec | None) -> str:
-    return "of any day" if window is None else f"from {window.start} up to {window.end}"
 
 
 def _picks_scenes(query: Query) -> bool:
@@ -283,17 +262,3 @@ def _picks_scenes(query: Query) -> bool:
         return False
     by_scene = query.series is not None and query.series.sampling == "scenes"
     return by_scene or query.sensor.composite in ("first", "mosaic")
-
-
-def _source(query: Query, place: Place, frames: Sequence[FramePlan], clear_observations: float) -> Source:
-    scenes = [scene for frame in frames for scene in frame.scenes]
-    return Source(
-        provider=EarthEngine.name,
-        collection=query.sensor.collection,
-        scene_ids=tuple(scene.id for scene in scenes),
-        scene_times=tuple(scene.time for scene in scenes),
-        scenes_per_frame=tuple(len(frame.scenes) for frame in frames) if scenes else (),
-        offset_applied=0.0 if query.sensor.collection.startswith("COPERNICUS/S2") else None,
-        notes=notes_of(query, place.archive, scenes),
-        clear_observations=clear_observations,
-    )

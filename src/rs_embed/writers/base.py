@@ -10,6 +10,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from rs_embed._checks import require_choice
 from rs_embed.embedding import Embedding
 from rs_embed.errors import SpecError, StorageError
+from rs_embed.places.kept import KeptRow
 from rs_embed.specs import SpatialSpec, TemporalSpec
 
 Dtype = Literal["float32", "float16", "int8"]
@@ -35,6 +36,8 @@ class Row:
     """Why it failed: `"NoImagery: Wanted ..., found ..."`."""
     stage: str | None = None
     """Where it failed: "fetch", "prepare" or "encode"."""
+    kept: KeptRow = field(default_factory=KeptRow)
+    """Other columns of the user's table."""
 
     @property
     def status(self) -> Literal["ok", "failed"]:

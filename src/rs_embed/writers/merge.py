@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rs_embed.errors import StorageError
 from rs_embed.writers.reading import TableFile
-from rs_embed.writers.table import parquet_options
+from rs_embed.writers.table import save_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,24 +29,23 @@ def merge_tables(tables: Sequence[TableFile], into: Path, folder: Path) -> int:
         StorageError: The tables are not of one run, or a row is not there afterwards.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     header = tables[0].meta
     for table in tables:
         if table.meta != header:
             raise StorageError(
-                f"Wanted tables of one run, found {str(table.path)!r} of another than {str(tables[0].path)!r}.",
+                f"Expected tables of one run, got {str(table.path)!r} of another than {str(tables[0].path)!r}.",
                 fix="run the export again: it mends its files",
             )
     parts = [_with_paths_from(table, folder) for table in tables]
     merged = pa.concat_tables([part.cast(parts[0].schema) for part in parts]).unify_dictionaries()
-    metadata = dict(parts[0].schema.metadata) | {b"geo": _geo([part.schema.metadata[b"geo"] for part in parts])}
-    merged = merged.replace_schema_metadata(metadata).combine_chunks()
-    pq.write_table(merged, into, row_group_size=max(1, len(merged)), **parquet_options(header))
-    wanted, found = merged["row"].to_pylist(), pq.read_table(into, columns=["row"])["row"].to_pylist()
+    keys = {**tables[0].keys, "geo": _geo([table.keys["geo"] for table in tables])}
+    merged = merged.combine_chunks()
+    save_table(merged, into, header, keys)
+    wanted, found = merged["row"].to_pylist(), TableFile(into).table(["row"])["row"].to_pylist()
     if wanted != found:
         raise StorageError(
-            f"Wanted {len(wanted)} rows in {str(into)!r}, found {len(found)}, or others.",
+            f"Expected {len(wanted)} rows in {str(into)!r}, got {len(found)}, or others.",
             fix="check the disk, then run the same again",
         )
     return len(wanted)
@@ -63,7 +62,7 @@ def _with_paths_from(table: TableFile, folder: Path) -> "pa.Table":
     return rows.set_column(rows.column_names.index("href"), "href", pa.array(paths, pa.string()))
 
 
-def _geo(headers: Sequence[bytes]) -> bytes:
+def _geo(headers: Sequence[str]) -> str:
     """The key `geo` of all: the kinds of geometry that there are, and the box around all boxes."""
     all_of_them = [json.loads(header) for header in headers]
     columns = [header["columns"]["geometry"] for header in all_of_them]
@@ -73,4 +72,4 @@ def _geo(headers: Sequence[bytes]) -> bytes:
     if boxes:
         west, south, east, north = zip(*boxes, strict=True)
         merged["bbox"] = [min(west), min(south), max(east), max(north)]
-    return json.dumps({**all_of_them[0], "columns": {"geometry": merged}}, sort_keys=True).encode()
+    return json.dumps({**all_of_them[0], "columns": {"geometry": merged}}, sort_keys=True)

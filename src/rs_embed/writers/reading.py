@@ -1,7 +1,7 @@
 """A table of an export, read back: vectors as numbers, rows as a frame, each row as the embedding it was."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from rs_embed.writers.base import RunHeader
 from rs_embed.writers.fields import HEADER_FIELD
 from rs_embed.writers.grids import read_grid
 from rs_embed.writers.quantize import dequantize
+from rs_embed.writers.table import CHECKSUM, checksum_of
 
 if TYPE_CHECKING:
     import geopandas
@@ -33,8 +34,18 @@ class TableFile:
         MissingDependency: pyarrow is not installed.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, fault: "Callable[[Path], str | None] | None" = None) -> None:
+        """Open it.
+
+        Args:
+            path: The file.
+            fault: Says what is wrong with its bytes, where somebody knows them; asked once, before vectors or all
+                columns are read. (Every page that is read is compared with its own checksum in any case.)
+        """
         self.path = Path(path)
+        self._fault = fault
+        self.keys = self._own_keys()
+        """Its metadata: what the file says as GeoParquet (`geo`), and of embeddings (`emb`)."""
         self.meta = self._header()
         """What the file says of the whole run."""
 
@@ -64,10 +75,20 @@ class TableFile:
         """
         import pyarrow as pa
 
+        if columns is None or "embedding" in columns:
+            self._compare()
+        if unknown := set(columns or ()) - set(self.columns):
+            raise _damaged(self.path, f"no column {', '.join(sorted(unknown))}")
         try:
             return self._file.read(columns=None if columns is None else list(columns))
-        except (OSError, pa.ArrowException) as error:
-            raise _damaged(self.path, error) from error
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+            raise _damaged(self.path, f"{type(error).__name__}: {error}") from error
+
+    def _compare(self) -> None:
+        """Compare all bytes, once, with those that somebody knows."""
+        if self._fault is not None and (found := self._fault(self.path)) is not None:
+            raise _damaged(self.path, found)
+        self._fault = None
 
     def matrix(self) -> NDArray[np.float32]:
         """`[N, D]`, one vector a row; NaN where the row failed. int8 comes back multiplied by its factor.
@@ -78,7 +99,10 @@ class TableFile:
         if self.is_index:
             raise StorageError(f"Wanted vectors, found an index of grids in {str(self.path)!r}.", fix="read its grids")
         table = self.table(["embedding", "scale"] if "scale" in self.columns else ["embedding"])
-        return vectors_of(table, self.meta.dim)
+        try:
+            return vectors_of(table, self.meta.dim)
+        except ValueError as error:  # another width than the header says
+            raise _damaged(self.path, str(error)) from error
 
     def embeddings(self) -> Iterator[tuple[int, str, Embedding]]:
         """Row number, id and embedding of every row that did not fail, one at a time; grids are opened as they come."""
@@ -103,17 +127,27 @@ class TableFile:
         import pyarrow.parquet as pq
 
         try:
-            return pq.ParquetFile(self.path)
-        except (OSError, pa.ArrowException) as error:
-            raise _damaged(self.path, error) from error
+            return pq.ParquetFile(self.path, page_checksum_verification=True)
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+            raise _damaged(self.path, f"{type(error).__name__}: {error}") from error
+
+    def _own_keys(self) -> dict[str, str]:
+        metadata = self._file.schema_arrow.metadata or {}
+        try:
+            found = {name.decode(): value.decode() for name, value in metadata.items()}
+        except UnicodeDecodeError as error:
+            raise _damaged(self.path, str(error)) from error
+        if CHECKSUM in found and found[CHECKSUM] != checksum_of(found):
+            raise _damaged(self.path, "metadata of another content")
+        return {name: found[name] for name in ("geo", "emb") if name in found}
 
     def _header(self) -> RunHeader:
-        keys = self._file.schema_arrow.metadata or {}
         try:
-            return RunHeader.from_json(json.loads(keys[b"emb"])[HEADER_FIELD])
+            return RunHeader.from_json(json.loads(self.keys["emb"])[HEADER_FIELD])
         except (KeyError, ValueError) as error:
             raise StorageError(
-                f"{str(self.path)!r} is Parquet, but not of rs_embed.", fix="give a file that export_embeddings wrote"
+                f"Expected a table of rs_embed, got {str(self.path)!r}, which is Parquet of somebody else.",
+                fix="give a file that export_embeddings wrote",
             ) from error
 
 
@@ -145,9 +179,9 @@ def frame_of(table: "pa.Table") -> "geopandas.GeoDataFrame":
     return geopandas.GeoDataFrame(frame, geometry=shapely.from_wkb(frame["geometry"]), crs="EPSG:4326")
 
 
-def _damaged(path: Path, error: Exception) -> StorageError:
+def _damaged(path: Path, said: str) -> StorageError:
     found = "which is damaged" if path.exists() else "which does not exist"
     return StorageError(
-        f"Wanted a table of an export, found {str(path)!r}, {found} ({type(error).__name__}: {error}).",
-        fix="give a file that export_embeddings wrote; run the export again to mend it",
+        f"Expected a table of an export, got {str(path)!r}, {found} ({said}).",
+        fix="rs-embed verify RUN tells what is damaged, and what makes it again",
     )

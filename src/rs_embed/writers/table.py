@@ -1,7 +1,8 @@
 """Rows as GeoParquet 1.1: one schema for vectors and for the index of grids, failed rows included."""
 
+import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
@@ -23,6 +24,8 @@ from rs_embed.writers.quantize import quantize
 if TYPE_CHECKING:
     import pyarrow as pa
 
+CHECKSUM = "rs_embed:sha256"
+"""Key of a table's metadata: of what its other keys say. Pages have checksums of their own."""
 VECTORS = "embedding.list.element"
 """Parquet's own name of the leaf column."""
 _REPEATED = ["model_id", "weights_id", "status", "stage", "error", "proj_code", "source_ids.list.element"]
@@ -65,14 +68,39 @@ def write_index(path: Path, rows: Sequence[Row], header: RunHeader, hrefs: Seque
 
 def _write(path: Path, data: "dict[str, pa.Array]", rows: Sequence[Row], header: RunHeader) -> None:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     shapes = [footprint(row) for row in rows]
-    columns = {**_place_columns(rows, shapes), **data, **_other_columns(rows, header)}
+    columns = {**_place_columns(rows, shapes), **_kept_columns(rows), **data, **_other_columns(rows, header)}
     keys = {"geo": geo_header(shapes), "emb": without_none(table_fields(header))}
     metadata = {name: json.dumps(value, sort_keys=True, ensure_ascii=False) for name, value in keys.items()}
-    table = pa.table(columns).replace_schema_metadata(metadata)
-    pq.write_table(table, path, **parquet_options(header))
+    save_table(pa.table(columns), path, header, metadata)
+
+
+def save_table(table: "pa.Table", path: Path, header: RunHeader, keys: Mapping[str, str]) -> None:
+    """Write a table as one row group, with a checksum of every page and one of the keys.
+
+    Args:
+        table: With the columns of `write_table` or `write_index`.
+        path: Written to exactly this path.
+        header: How columns are encoded.
+        keys: Of the file's metadata.
+    """
+    import pyarrow.parquet as pq
+
+    sealed = {**keys, CHECKSUM: checksum_of(keys)}
+    pq.write_table(
+        table.replace_schema_metadata(sealed),
+        path,
+        row_group_size=max(1, len(table)),
+        write_page_checksum=True,
+        **parquet_options(header),
+    )
+
+
+def checksum_of(keys: Mapping[str, str]) -> str:
+    """sha256 of what a table's metadata say, but for the sum itself and for what pyarrow adds."""
+    own = {name: keys[name] for name in ("geo", "emb") if name in keys}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
 def parquet_options(header: RunHeader) -> dict[str, str | bool | list[str]]:
@@ -102,6 +130,18 @@ def _place_columns(rows: Sequence[Row], shapes: Sequence[Footprint | None]) -> "
         "center_lon": pa.array([lon for lon, _ in centers], pa.float64()),
         "center_lat": pa.array([lat for _, lat in centers], pa.float64()),
     }
+
+
+def _kept_columns(rows: Sequence[Row]) -> "dict[str, pa.Array]":
+    """What else stood in the user's table."""
+    import pyarrow as pa
+
+    kinds = {name: column.kind for name, column in rows[0].kept.columns.items()} if rows else {}
+    types = {
+        name: pa.timestamp("us", tz="UTC") if kind == "timestamp[us, UTC]" else pa.type_for_alias(kind)
+        for name, kind in kinds.items()
+    }
+    return {name: pa.array([row.kept[name] for row in rows], kind) for name, kind in types.items()}
 
 
 def _other_columns(rows: Sequence[Row], header: RunHeader) -> "dict[str, pa.Array]":
