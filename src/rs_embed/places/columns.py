@@ -19,6 +19,8 @@ from rs_embed.places.strings import Strings
 from rs_embed.specs import BBox, PointBuffer, Region, SpatialSpec, TemporalSpec
 
 Days = NDArray[np.datetime64]
+_UNREADABLE = (OSError, EOFError, BadZipFile, zlib.error, KeyError, ValueError, TypeError, NotImplementedError)
+"""What numpy and zipfile raise for a file that is not ours or is damaged."""
 
 
 @dataclass(frozen=True)
