@@ -2,6 +2,7 @@
 
 from fnmatch import fnmatchcase
 
+from rs_embed._checks import short
 from rs_embed.bands import did_you_mean
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.cards import alphaearth, anysat, clay, dofa, mosaiks, prithvi, ssl4eo, terramind, thor
@@ -22,6 +23,8 @@ CARDS: tuple[ModelCard, ...] = (
 
 def list_cards(pattern: str = "*") -> tuple[ModelCard, ...]:
     """Cards whose id or an alias matches a shell-style pattern, in catalog order."""
+    if not isinstance(pattern, str):
+        raise UnknownModelError(f"Expected a pattern of ids, got {short(pattern)}.", fix='for example "thor*"')
     return tuple(card for card in CARDS if any(fnmatchcase(name, pattern) for name in (card.id, *card.aliases)))
 
 
@@ -33,6 +36,8 @@ def get_card(model_id: str | ModelCard) -> ModelCard:
     """
     if isinstance(model_id, ModelCard):
         return model_id
+    if not isinstance(model_id, str):
+        raise UnknownModelError(f"Expected the id of a model, got {short(model_id)}.", fix="see list_models()")
     for card in CARDS:
         if model_id == card.id or model_id in card.aliases:
             return card
