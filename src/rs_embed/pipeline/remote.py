@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from rs_embed._checks import short
 from rs_embed._optional import require
 from rs_embed._redact import cause_of
 from rs_embed.errors import SpecError, StorageError
@@ -128,6 +129,8 @@ def place_of(out: str | Path) -> Path | Remote:
     Raises:
         SpecError: A store that is not known.
     """
+    if not isinstance(out, str | Path):
+        raise SpecError(f"Expected a folder, got {short(out)}.", fix="give its path")
     text = str(out)
     if text.startswith(SCHEMES):
         return Remote(text.rstrip("/"))
