@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import ray
 
 from rs_embed._call import Backend, opened
-from rs_embed._stopping import Threads
+from rs_embed._stopping import Threads, outcome
 from rs_embed.chip import Chip
 from rs_embed.engines.ray_limiter import limit_by_cluster
 from rs_embed.errors import EngineError, ProviderError
@@ -87,7 +87,7 @@ def fetch_batch(origin: Origin, queries: Sequence[Query]) -> list[Chip | Excepti
     threads = Threads(min(origin.threads, len(queries)), "rs-embed-fetch")
     try:
         coming = [threads.submit(_fetch, provider, query) for query in queries]
-        return [one.result() for one in coming]
+        return [outcome(one) for one in coming]
     finally:
         threads.close()  # a task that is cancelled, or a process that ends, waits for nobody
 
