@@ -93,8 +93,9 @@ def test_failed_rows_are_tried_again_and_nothing_else_is_put(store, prefix, log,
     assert len(asked(log)) == ROWS + first.failed
 
 
-def test_grids_and_kept_chips_are_put_too(store, prefix, log, tmp_path):
+def test_grids_and_kept_chips_are_put_too(store, prefix, log, tmp_path, monkeypatch):
     flaky = LoggedField(log, fails=lambda key, times: int(key[-3:]) % 70 == 0 and times == 1)
+    monkeypatch.setenv("RS_EMBED_CHECKPOINT_S", "0")
     options = {"rows": 12, "unit_rows": 5, "grid_format": "npz", "save_inputs": True, "backend": flaky}
     failed = export(store.uri(prefix), log, **options).failed
     assert 0 < failed < 12
@@ -104,6 +105,7 @@ def test_grids_and_kept_chips_are_put_too(store, prefix, log, tmp_path):
     assert len(grids) == 12
     assert all(np.isfinite(grids[name]).all() for name in grids)
     assert len(list((tmp_path / "back/inputs").rglob("*.npz"))) == 12
+    assert not [name for name in store.objects(prefix) if "/.part-" in name]
     assert (tmp_path / "back" / MODEL / "collection.json").is_file()
 
 

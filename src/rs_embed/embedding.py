@@ -10,7 +10,8 @@ from numpy.typing import DTypeLike, NDArray
 from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
 
-from rs_embed.errors import ReadoutError
+from rs_embed._checks import short
+from rs_embed.errors import ReadoutError, StorageError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -267,6 +268,8 @@ class Embedding:
         """
         from rs_embed.embedding_files import load
 
+        if not isinstance(path, str | Path):
+            raise StorageError(f"Expected the path of a file, got {short(path)}.", fix='for example "field.npz"')
         return load(Path(path))
 
     def similarity(self, other: "Embedding") -> "float | xr.DataArray":

@@ -88,10 +88,11 @@ def check_path(path: Path, output: Literal["pooled", "grid"]) -> None:
 
 def load(path: Path) -> Embedding:
     """Read what `save` wrote."""
-    if path.suffix not in _FORMATS or not path.is_file():
+    there = _exists(path)
+    if path.suffix not in _FORMATS or not there or not path.is_file():
         raise StorageError(
             f"Wanted a file ending in {', '.join(_FORMATS)}, found {str(path)!r}"
-            f"{'' if path.exists() else ', which does not exist'}.",
+            f"{'' if there else ', which does not exist'}.",
             fix="give a file that Embedding.save wrote",
         )
     _, read = _FORMATS[path.suffix]
@@ -102,6 +103,13 @@ def load(path: Path) -> Embedding:
             f"{str(path)!r} is not an embedding of rs_embed ({type(error).__name__}: {error}).",
             fix="give a file that Embedding.save wrote; if it was one, it is damaged",
         ) from error
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long for a name, or with a NUL
+        return False
 
 
 def to_xarray(embedding: Embedding) -> xr.DataArray:

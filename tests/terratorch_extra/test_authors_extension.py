@@ -41,7 +41,7 @@ def test_the_document_s_script_and_the_options_of_its_config_run():
     """Source of the options: FM4CS/thor_terratorch_ext, README.md and config/sen1floods11_thor_multimodal.yaml."""
     environment = {**os.environ, "PYTHONPATH": str(EXAMPLES)}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=600, check=False
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=1800, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     names, document, config = done.stdout.splitlines()[-3:]

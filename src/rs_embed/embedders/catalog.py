@@ -3,6 +3,7 @@
 import re
 from fnmatch import fnmatchcase
 
+from rs_embed._checks import short
 from rs_embed.bands import did_you_mean
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.cards import alphaearth, anysat, clay, dofa, mosaiks, prithvi, ssl4eo, terramind, thor
@@ -37,6 +38,8 @@ def names_of(card: ModelCard) -> tuple[str, ...]:
 
 def list_cards(pattern: str = "*") -> tuple[ModelCard, ...]:
     """Cards of which a name matches a shell-style pattern, in catalog order."""
+    if not isinstance(pattern, str):
+        raise UnknownModelError(f"Expected a pattern of ids, got {short(pattern)}.", fix='for example "thor*"')
     return tuple(card for card in CARDS if any(fnmatchcase(name, pattern) for name in names_of(card)))
 
 
@@ -48,6 +51,8 @@ def get_card(model_id: str | ModelCard) -> ModelCard:
     """
     if isinstance(model_id, ModelCard):
         return model_id
+    if not isinstance(model_id, str):
+        raise UnknownModelError(f"Expected the id of a model, got {short(model_id)}.", fix="see list_models()")
     for card in CARDS:
         if model_id in names_of(card):
             return card
@@ -55,7 +60,7 @@ def get_card(model_id: str | ModelCard) -> ModelCard:
     raise UnknownModelError(
         f"Expected a model of the catalog, got {model_id!r}.",
         known=", ".join(shown),
-        fix=_variant(str(model_id)) or did_you_mean(str(model_id), shown),
+        fix=_variant(model_id) or did_you_mean(model_id, shown),
     )
 
 
