@@ -61,7 +61,9 @@ def _read(points: Points) -> Places:
     if pandas is not None and isinstance(points, pandas.DataFrame):
         rest = [name for name in points.columns if str(name).strip().lower() in ("buffer", "buffer_m")]
         where = points.drop(columns=rest)
-        return read_places(where, buffer_m=_ANY_BUFFER_M, id=False, start=False, end=False, date=False, year=False)
+        return read_places(
+            where, buffer_m=_ANY_BUFFER_M, id=False, start=False, end=False, date=False, year=False, keep=False
+        )
     if isinstance(points, list | tuple):
         points = [(one.x, one.y) if isinstance(one, shapely.Point) else one for one in points]
     elif not isinstance(points, np.ndarray):
