@@ -249,13 +249,50 @@ def test_the_installed_command_shows_a_traceback_only_with_debug():
     assert "Traceback" in debug.stderr
 
 
-def test_ctrl_c_ends_a_run_with_130():
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_and_is_told_by_the_exit_code(number, code):
     words = ("embed", "thor_1_0_large", "--set", "pretrained=0", "--backend", "sample")
     with subprocess.Popen([COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr.readline().startswith("warning: ")  # given just before the network runs
-        running.send_signal(signal.SIGINT)
+        running.send_signal(number)
         running.communicate(timeout=60)
-    assert running.returncode == 130
+    assert running.returncode == code
+
+
+HANGS = """
+import ctypes, sys
+from rs_embed import cli, providers
+from rs_embed.testing import FieldProvider
+
+class Hung(FieldProvider):
+    def fetch(self, query):
+        print("hanging", flush=True)
+        ctypes.CDLL(None).sleep(3600)  # as GDAL would: out of Python's hands
+        return super().fetch(query)
+
+providers._BACKENDS["sample"] = lambda: Hung()
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("command", ["embed", "inspect", "export"])
+def test_one_signal_ends_a_command_whose_backend_hangs_in_c(tmp_path, command, number, code):
+    words = [command, "mosaiks_rcf", "--backend=sample"]
+    if command == "export":
+        (tmp_path / "plots.csv").write_text("id,lon,lat\n" + "".join(f"{i},12.9{i},47.77\n" for i in range(9)))
+        words += [str(tmp_path / "plots.csv"), str(tmp_path / "run"), "--buffer=320"]
+    else:
+        words += POINT
+    with subprocess.Popen(
+        [sys.executable, "-c", HANGS, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout.readline() == "hanging\n"
+        running.send_signal(number)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == code
+    assert "Traceback" not in said and "Fatal" not in said
+    assert ("stopped" in said) == (command == "export")
 
 
 def test_bad_dates_reach_the_user_as_the_library_words_them():

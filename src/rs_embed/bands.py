@@ -5,7 +5,7 @@ provider maps them to its own names through its lexicon. Source of pixel sizes: 
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -82,6 +82,11 @@ def convert(values: NDArray[np.float32], from_unit: Unit, to_unit: Unit) -> NDAr
         f"Wanted values in {to_unit}, found {from_unit}: one cannot be computed from the other.",
         fix=f"give imagery in {to_unit}, or declare the unit that the values really have",
     )
+
+
+def is_picture(bands: Sequence[Band], wanted: Sequence[Band]) -> bool:
+    """Whether these are bytes where reflectances are wanted: a picture, which models may take or refuse."""
+    return {band.unit for band in bands} == {Unit.BYTE} and {band.unit for band in wanted} == {Unit.DN}
 
 
 def _bands(unit: Unit, **gsd_by_name: float) -> dict[str, Band]:

@@ -1,16 +1,21 @@
 """The command line. Nothing heavy is imported before a command runs, so `--help` is quick."""
 
+import atexit
 import json
+import os
+import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
 import rs_embed
 from rs_embed import cli_export, cli_generate, cli_runs
+from rs_embed._stopping import sigterm_as_interrupt
 from rs_embed.cli_base import ERR, OUT, Json, Model, ModelOptions, Request, app, command
 from rs_embed.errors import RSEmbedWarning
 from rs_embed.tables import table
@@ -21,12 +26,14 @@ if TYPE_CHECKING:
 __all__ = ["app", "cli_export", "cli_generate", "cli_runs", "main"]
 
 T = TypeVar("T")
+SIGINT_CODE, SIGTERM_CODE = 130, 143
+"""Exit codes of who is stopped: 128 and the number of the signal, as shells and schedulers have it."""
 _Pattern = Annotated[str, typer.Argument(metavar="[PATTERN]", help="Such as 'thor*'.")]
 _Picture = Annotated[Path | None, typer.Option(help="Draw it: .png.")]
 
 
 def main() -> None:
-    """The command `rs-embed`."""
+    """The command `rs-embed`. Ctrl-C ends it with 130, SIGTERM with 143, each in the same way."""
     python_style = warnings.formatwarning
 
     def one_line(
@@ -37,7 +44,26 @@ def main() -> None:
         return python_style(message, category, filename, lineno, line)
 
     warnings.formatwarning = one_line
-    app(prog_name="rs-embed")
+    with sigterm_as_interrupt() as heard:
+        try:
+            app(prog_name="rs-embed")
+        except KeyboardInterrupt:  # a second one, while the first was being obeyed
+            _leave(SIGTERM_CODE if heard.sigterm else SIGINT_CODE)
+        except SystemExit as end:
+            if end.code == SIGINT_CODE:
+                _leave(SIGTERM_CODE if heard.sigterm else SIGINT_CODE)
+            raise
+
+
+def _leave(code: int) -> NoReturn:
+    """End at once: Python would first take torch apart, for a second or more, beside threads that hang in GDAL."""
+    try:
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # nobody reads it any more
+                stream.flush()
+    finally:
+        os._exit(code)
 
 
 def _print_version(wanted: bool) -> None:
@@ -80,7 +106,10 @@ def describe(model: Model, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
-    names = ("id", "title", "kind", "aliases", "parameters", "dim", "input_prep", "weights", "licence", "citation")
+    names = (
+        *("id", "title", "kind", "type", "model_key", "aliases", "parameters", "dim", "input_prep"),
+        *("default_backend", "weights", "licence", "citation"),
+    )
     facts = _readable(found)
     OUT.print(table([{"fact": name.replace("_", " "), "value": facts[name]} for name in names]))
     modalities = [{**modality, "units": sorted(set(modality["units"]))} for modality in found["modalities"]]

@@ -43,7 +43,7 @@ _Address = Annotated[
 
 @contextmanager
 def _stoppable(run: str) -> Iterator[None]:
-    """Ctrl-C, or a scheduler's SIGTERM, ends with exit code 130, what is stored, and a word on how to go on."""
+    """Ctrl-C, or a scheduler's SIGTERM, ends with what is stored, and a word on how to go on."""
     try:
         yield
     except KeyboardInterrupt:

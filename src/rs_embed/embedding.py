@@ -57,7 +57,8 @@ class InputMeta(BaseModel):
     clear_observations: float | None = None
     """Mean number of valid, unmasked observations per pixel and frame; `None` where that is not known."""
     clipped_fraction: float | None = None
-    """Share of the values that lay beyond what the model was trained on and were clipped; `None`: not counted."""
+    """Share of the values that lay beyond what the model was trained on and were clipped, counted on every n-th row and
+    column of larger chips; `None`: not counted."""
 
 
 class Channels(BaseModel):

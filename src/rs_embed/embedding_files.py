@@ -1,5 +1,6 @@
 """Write one embedding to a file and read it back, with its metadata and its place."""
 
+import hashlib
 import json
 import math
 import os
@@ -28,6 +29,8 @@ VALID = "valid_fraction"
 """Name of `Embedding.valid` beside a grid: a variable of netCDF and Zarr, a coordinate in xarray."""
 VALID_TAG = "RS_EMBED_VALID"
 """The same in a GeoTIFF, see `_packed`: a band more would pass for a dimension, and a mask of TIFF has one bit."""
+CHECKSUM_TAG = "RS_EMBED_SHA256"
+"""See `checksum_of`. Formats have checksums for some of their bytes, or none; this one is for what is read."""
 COG_BLOCK_PX = 128
 """At most. Blocks hold all channels (GDAL before 3.11 knows no other layout), so they are small: 50 MB for 768."""
 GDAL_WITH_TILES = (3, 11)
@@ -35,8 +38,11 @@ GDAL_WITH_TILES = (3, 11)
 
 ROOM = {".npz": 1, ".nc": 1, ".tif": 2}
 """Bytes that writing may take for each byte of values: a GeoTIFF has overviews, first in a file of their own."""
-_UNREADABLE = (OSError, EOFError, BadZipFile, KeyError, ValueError, ValidationError, zlib.error)
-"""What numpy, h5netcdf, rasterio, zlib and pydantic raise for a file that is not ours or is damaged."""
+UNREADABLE = (
+    *(OSError, EOFError, BadZipFile, KeyError, ValueError, TypeError, IndexError, AttributeError, RuntimeError),
+    *(MemoryError, ValidationError, zlib.error),
+)
+"""What numpy, h5netcdf, zarr, rasterio, zlib and pydantic raise for a file that is not ours or is damaged."""
 
 
 def save(embedding: Embedding, path: Path) -> Path:
@@ -92,7 +98,7 @@ def load(path: Path) -> Embedding:
     _, read = _FORMATS[path.suffix]
     try:
         return read(path)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise StorageError(
             f"{str(path)!r} is not an embedding of rs_embed ({type(error).__name__}: {error}).",
             fix="give a file that Embedding.save wrote; if it was one, it is damaged",
@@ -125,6 +131,7 @@ def to_xarray(embedding: Embedding) -> xr.DataArray:
 def to_dataset(embedding: Embedding) -> xr.Dataset:
     """Variables `embedding` and, of a grid, `valid_fraction`, which CF calls ancillary to it."""
     array = to_xarray(embedding)
+    array.attrs |= _texts(embedding)
     if embedding.valid is None:
         return array.to_dataset()
     array.attrs["ancillary_variables"] = VALID
@@ -143,20 +150,21 @@ def from_dataset(dataset: xr.Dataset) -> Embedding:
     """
     array = dataset["embedding"].load()
     valid = dataset[VALID].load().to_numpy() if VALID in dataset else None
-    return from_parts(array.to_numpy(), str(array.attrs[META_TAG]), valid)
+    return from_parts(array.to_numpy(), str(array.attrs[META_TAG]), valid, array.attrs.get(CHECKSUM_TAG))
 
 
 def _write_npz(embedding: Embedding, path: Path) -> None:
-    meta = np.array(embedding.meta.model_dump_json())
+    meta, checksum = (np.array(text) for text in _texts(embedding).values())
     if embedding.valid is None:
-        np.savez(path, embedding=embedding.data, meta=meta)
+        np.savez(path, embedding=embedding.data, meta=meta, checksum=checksum)
     else:
-        np.savez(path, embedding=embedding.data, meta=meta, valid=embedding.valid)
+        np.savez(path, embedding=embedding.data, meta=meta, checksum=checksum, valid=embedding.valid)
 
 
 def _read_npz(path: Path) -> Embedding:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # np.load leaves a bad file open
-        return from_parts(arrays["embedding"], str(arrays["meta"]), arrays.get("valid"))
+        told = str(arrays["checksum"]) if "checksum" in arrays else None
+        return from_parts(arrays["embedding"], str(arrays["meta"]), arrays.get("valid"), told)
 
 
 def _write_netcdf(embedding: Embedding, path: Path) -> None:
@@ -210,7 +218,7 @@ def _write_cog(embedding: Embedding, geobox: GeoBox, path: Path) -> None:
         file.write(embedding.data)
         file.descriptions = [f"{embedding.meta.model_id} {band}" for band in range(channels)]
         valid = {} if embedding.valid is None else {VALID_TAG: _packed(embedding.valid)}
-        file.update_tags(**{META_TAG: embedding.meta.model_dump_json()}, **valid)
+        file.update_tags(**_texts(embedding), **valid)
 
 
 def _gdal_version() -> tuple[int, ...]:
@@ -225,7 +233,7 @@ def _read_geotiff(path: Path) -> Embedding:
     with rasterio.open(path) as file:
         tags = file.tags()
         valid = _unpacked(tags[VALID_TAG], file.shape) if VALID_TAG in tags else None
-        return from_parts(file.read(), tags[META_TAG], valid)
+        return from_parts(file.read(), tags[META_TAG], valid, tags.get(CHECKSUM_TAG))
 
 
 def _packed(valid: NDArray[np.float32]) -> str:
@@ -239,12 +247,22 @@ def _unpacked(text: str, shape: tuple[int, int]) -> NDArray[np.float32]:
     return np.frombuffer(unpacked, "<f4").reshape(shape).astype(np.float32)
 
 
-def from_parts(data: np.ndarray, meta_json: str, valid: NDArray[np.float32] | None = None) -> Embedding:
+def from_parts(
+    data: NDArray[np.float32], meta_json: str, valid: NDArray[np.float32] | None = None, told: str | None = None
+) -> Embedding:
     """An embedding from its arrays and its metadata (JSON); the place is in the metadata.
 
+    Args:
+        data: As in `Embedding`, and `valid`.
+        meta_json: What `Meta` says.
+        valid: `None` for a vector.
+        told: Their checksum; files of older versions have none.
+
     Raises:
-        ValueError: They do not belong together.
+        ValueError: They do not belong together, or are not what was written.
     """
+    if told is not None and told != checksum_of(data, valid, meta_json):
+        raise ValueError("other content than was written")
     meta = Meta.model_validate(json.loads(meta_json))
     if valid is not None and valid.shape != data.shape[1:]:
         raise ValueError(f"shares of {valid.shape} beside a grid of {data.shape}")
@@ -252,6 +270,24 @@ def from_parts(data: np.ndarray, meta_json: str, valid: NDArray[np.float32] | No
         return Embedding(data, meta, None, valid)
     shape = data.shape[1:] if data.ndim == 3 else meta.inputs[0].shape_px
     return Embedding(data, meta, GeoBox(shape, Affine(*meta.transform), meta.crs), valid)
+
+
+def checksum_of(data: NDArray[np.float32], valid: NDArray[np.float32] | None, meta_json: str) -> str:
+    """sha256 of values, shares of valid pixels and metadata; NaN counts as one value, whatever its bits."""
+    total = hashlib.sha256(meta_json.encode())
+    for array in (data, valid):
+        if array is not None:
+            values = np.ascontiguousarray(array, "<f4")
+            empty = np.isnan(values)
+            total.update(f"{values.shape}".encode())
+            total.update((np.where(empty, np.float32(np.nan), values) if empty.any() else values).tobytes())
+    return total.hexdigest()
+
+
+def _texts(embedding: Embedding) -> dict[str, str]:
+    """What stands beside the values in every format: their metadata, and a checksum of all."""
+    text = embedding.meta.model_dump_json()
+    return {META_TAG: text, CHECKSUM_TAG: checksum_of(embedding.data, embedding.valid, text)}
 
 
 _FORMATS: dict[str, tuple[Callable[[Embedding, Path], None], Callable[[Path], Embedding]]] = {

@@ -257,7 +257,7 @@ class Tokenizer:
         """Ids `[row, col]` of an image `[band, height, width]`: standardised values, or one band of class codes."""
         module = self.network.module
         batch = pixels.to(next(module.parameters()).device)[None]
-        with self.network.lock, torch.inference_mode():
+        with self.network.lock.here, torch.inference_mode():
             _, _, ids = cast("_Vq", module).encode(batch)
         return ids[0].long().cpu()
 
@@ -270,7 +270,7 @@ class Tokenizer:
         """
         module = self.network.module
         device = next(module.parameters()).device
-        with self.network.lock, torch.inference_mode():
+        with self.network.lock.here, torch.inference_mode():
             codes = cast("_Vq", module).tokens_to_embedding(ids.to(device)[None])
             if noise is None:
                 return cast("_Vq", module).decode_quant(codes).argmax(dim=1).float().cpu()

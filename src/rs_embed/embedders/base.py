@@ -15,6 +15,7 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor, nn
 
+from rs_embed._stopping import PerProcess
 from rs_embed.chip import Chip
 from rs_embed.embedders._compiled import as_compiled, compile_blocks
 from rs_embed.embedders._device import brought_back
@@ -95,7 +96,7 @@ class Network:
     """Whose matrix products it computes with, as `RS_EMBED_KERNELS` said when it was loaded."""
     compiled: bool = False
     """Whether its blocks are run through torch.compile, which knows torch's products only."""
-    lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
+    lock: PerProcess[threading.Lock] = field(default_factory=lambda: PerProcess(threading.Lock), compare=False)
     """One batch at a time: an encoder may hold its weights in the precision of the batch that it works on."""
 
 
@@ -221,7 +222,7 @@ class Embedder(ABC):
     def run(self, batch: ModelInput) -> Tokens:
         """`encode` with device, precision and gradients taken care of; tokens come back in float32 on the CPU."""
         with (
-            self.network.lock,
+            self.network.lock.here,
             using(self.network.kernels),
             as_compiled(self.device) if self.network.compiled else torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.request.precision == "bf16"),
@@ -236,13 +237,13 @@ class NetworkCache:
     def __init__(self, size: int = 2) -> None:
         self._size = size
         self._networks: OrderedDict[tuple[object, ...], Network] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = PerProcess(threading.Lock)
 
     def get(self, embedder: type[Embedder], request: ModelRequest, device: torch.device) -> Network:
         """The network of a request, loaded at most once for equal knobs about weights."""
         weights_knobs = request.knobs.model_dump(include=set(WeightsKnobs.model_fields) - set(ModelKnobs.model_fields))
         key = (request.card.id, request.places, tuple(weights_knobs.items()), _stamp(request.knobs), device)
-        with self._lock:
+        with self._lock.here:
             if key not in self._networks:
                 network = embedder.build(request, LibrarySettings.read())
                 network.module.to(device)

@@ -46,7 +46,7 @@ class Networks:
             name: self.tokenizers[name].encode(values) if name in MAP_NAMES else values
             for name, values in given.items()
         }
-        with self.sampler.lock:
+        with self.sampler.lock.here:
             module = cast("Imagination", self.sampler.module)
             ids = module.imagine(read, replace(sampling, seed=seed))
         return {name: values.cpu() for name, values in ids.items()}

@@ -180,9 +180,14 @@ def _do_remote(remote: Remote, work: "Work", task: "Task", advance: "Advance", d
         advance(len(task.unit.rows) * len(copies), 0)
         return
 
+    kept: set[str] = set()
+
     def put() -> None:
-        if (work.folder / INPUTS).is_dir():
-            remote.put(work.folder, INPUTS)
+        for path in sorted((work.folder / INPUTS).glob("*/[!.]*")):  # others are being written
+            name = path.relative_to(work.folder).as_posix()
+            if name not in kept:
+                remote.put(work.folder, name)
+                kept.add(name)
         for copy in copies:
             _push(remote, copy, task.unit)
 

@@ -1,5 +1,6 @@
 """Run plans: fetch ahead, encode in batches, read out, in the order of the items."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
@@ -19,6 +20,21 @@ from rs_embed.pipeline.prepare import COPIES, prepare_together
 from rs_embed.pipeline.readout import Prepared, read_out
 from rs_embed.results import Failure, Result
 from rs_embed.settings import LibrarySettings
+
+_ENCODED: set[str] = set()
+"""Types of the devices that this process has encoded on."""
+
+
+def _one_thread_after_fork() -> None:
+    """GNU's OpenMP never answers in a process forked from one in which it has run in parallel.
+
+    As torch's own DataLoader does; here for whoever forks by himself.
+    """
+    if "cpu" in _ENCODED:
+        torch.set_num_threads(1)
+
+
+os.register_at_fork(after_in_child=_one_thread_after_fork)
 
 Place = tuple[Item, ...]
 """One item for each plan."""
@@ -51,6 +67,7 @@ def run_together(
             same batches.
     """
     for plan in plans:
+        _ENCODED.add(plan.job.embedder.device.type)
         plan.job.embedder.load()  # first: missing weights must not cost a fetch
     settings = LibrarySettings.read()
     places = list(zip(*(plan.items for plan in plans), strict=True))

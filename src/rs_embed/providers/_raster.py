@@ -20,6 +20,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from rs_embed._redact import cause_of
+from rs_embed._stopping import PerProcess
 from rs_embed.errors import ReadError
 from rs_embed.geo import pixel_size_m
 from rs_embed.providers import lexicon
@@ -51,7 +52,7 @@ _OPTIONS = {
 """How files on disk are read, whatever environment and other libraries tell GDAL."""
 _NO_WEB = {"CPL_VSIL_CURL_ALLOWED_FILENAME": "none", "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none"}
 """A second lock behind `_foreign`: GDAL then asks no server for files."""
-_opening = threading.Lock()
+_opening = PerProcess(threading.Lock)
 """Silencing a warning is not thread-safe; headers are read once, so waiting costs nothing."""
 
 
@@ -144,7 +145,7 @@ def _env(*, foreign: bool) -> Iterator[None]:
 
 
 def _headers(path: str, driver: str | None, *, foreign: bool) -> Iterator[Header]:
-    with _reading(path), _opening, warnings.catch_warnings(), _env(foreign=foreign):
+    with _reading(path), _opening.here, warnings.catch_warnings(), _env(foreign=foreign):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a missing CRS is an error below
         with rasterio.open(path, driver=driver) as dataset:
             arrays = list(dataset.subdatasets) if dataset.count == 0 else []

@@ -69,7 +69,8 @@ class Provider(Protocol):
 
         Bands are in the units of `rs_embed.bands.COLLECTIONS`. One frame, made as `query.sensor.composite` says, or
         the frames of `query.series` in order of time, those without a valid pixel left out; `Chip.times` then tells
-        when each was really acquired (the mean, if it is of several scenes).
+        when each was really acquired (the mean, if it is of several scenes). Values are float32, and finite or NaN.
+        All of this is checked (`_checked.py`). It is asked from threads that are abandoned when the user stops.
 
         Raises:
             SensorNotOffered: It does not have that collection or a band of it.

@@ -17,6 +17,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from rs_embed._stopping import PerProcess
 from rs_embed.bands import Unit, bands_of
 from rs_embed.chip import Chip, Source
 from rs_embed.errors import StorageError
@@ -50,7 +51,7 @@ class CachedProvider(Wrapped):
         super().__init__(provider)
         self._folder, self._limit = folder, limit_gb * 1e9
         self._written = 0
-        self._lock = threading.Lock()
+        self._lock = PerProcess(threading.Lock)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -104,7 +105,7 @@ class CachedProvider(Wrapped):
                 f"Wanted to keep a chip in {str(self._folder)!r}, found: {error}.",
                 fix="free some space, or unset the chip cache",
             ) from error
-        with self._lock:
+        with self._lock.here:
             self._written += 1
             due = self._written % SWEEP_EVERY == 1
         if due:
