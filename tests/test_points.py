@@ -88,7 +88,7 @@ def test_points_beside_the_grid_are_named_or_nan():
 @pytest.mark.parametrize(
     ("points", "says"),
     [
-        ([box(0, 0, 1, 1)], "pair"),
+        ([box(0, 0, 1, 1)], "got a box or a polygon in row 0"),
         (geopandas.GeoSeries([box(-72.6, -38.9, -72.4, -38.7)], crs=4326), "got a box or a polygon in row 0"),
         ([], "empty"),
         ("points.csv", "got str"),

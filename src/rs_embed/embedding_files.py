@@ -9,7 +9,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import xarray as xr
@@ -162,9 +162,29 @@ def _write_npz(embedding: Embedding, path: Path) -> None:
 
 
 def _read_npz(path: Path) -> Embedding:
+    _refuse_bomb(path)
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # np.load leaves a bad file open
         told = str(arrays["checksum"]) if "checksum" in arrays else None
         return from_parts(arrays["embedding"], str(arrays["meta"]), arrays.get("valid"), told)
+
+
+def _refuse_bomb(path: Path) -> None:
+    """`np.savez` packs nothing; a few bytes of another file may unpack to, or declare, gigabytes.
+
+    Raises:
+        ValueError: There is more in it than it has bytes.
+    """
+    with ZipFile(path) as packed:
+        for entry in packed.infolist():
+            with packed.open(entry) as file:
+                version = np.lib.format.read_magic(file)
+                read_header = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+                    version, np.lib.format.read_array_header_2_0
+                )
+                shape, _, kind = read_header(file)
+            size = max(entry.file_size, math.prod(shape) * kind.itemsize)
+            if size > path.stat().st_size:
+                raise ValueError(f"{entry.filename} declares {size / 1e9:.3g} GB in a file of {path.stat().st_size} B")
 
 
 def _write_netcdf(embedding: Embedding, path: Path) -> None:

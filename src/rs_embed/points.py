@@ -62,7 +62,7 @@ def _read(points: Points) -> Places:
         return read_places(points.geometry.to_frame("geometry"), buffer_m=_ANY_BUFFER_M)
     if pandas is not None and isinstance(points, pandas.DataFrame):
         where = [name for name in points.columns if str(name).strip().lower() in _WHERE]
-        return read_places(points[where] if where else points, buffer_m=_ANY_BUFFER_M)
+        return read_places(points[where] if where else points, buffer_m=_ANY_BUFFER_M, keep=False)
     if isinstance(points, list | tuple):
         points = [(one.x, one.y) if isinstance(one, shapely.Point) else one for one in points]
     elif not isinstance(points, np.ndarray):

@@ -1,6 +1,8 @@
 """Catalogues of one's own: headers, files, lists of items, buckets; and what a catalogue must not make us do."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -8,6 +10,7 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pystac
@@ -287,3 +290,35 @@ def test_of_a_bucket_elsewhere_an_open_copy_on_the_web_is_read_instead():
     asset["alternate"]["https"]["auth:refs"] = ["oidc"]
     assert file_link(asset, CDSE, None) == "s3://eodata/k.tif"
     assert file_link({"href": "s3://b/k.tif", "alternate": asset["alternate"]}, {}, None) == "s3://b/k.tif"
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """Another service's buckets, in a process of its own: GDAL may hold the interpreter while it waits."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "k")
+    code = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, stderr=-3, text=True) as process:
+        endpoint = f"http://127.0.0.1:{int(process.stdout.readline())}"
+        client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+        client.create_bucket(Bucket="mine")
+        yield endpoint, client
+        process.kill()
+
+
+def test_files_in_a_bucket_of_another_service_are_read_with_the_users_keys(site, bucket):
+    endpoint, client = bucket
+    item = next(one for one in items_of(site) if one["id"] == _first())
+    client.put_object(Bucket="mine", Key="a/red.tif", Body=urlopen(item["assets"]["red"]["href"]).read())
+    item["assets"]["red"]["href"] = "s3://mine/a/red.tif"
+    equal(fetched(own(site, s3_endpoint=endpoint), DAY, items=[item]), expected(WORLD, DAY))
+    item["assets"]["red"]["href"] = "s3://mine/a/gone.tif"
+    with pytest.raises(ReadError, match=r"no such file \(404\)"):
+        fetched(own(site, s3_endpoint=endpoint), DAY, items=[item])
