@@ -1,7 +1,9 @@
 """Clusters of several nodes on this machine, what is needed to look at them and to hurt them, and what is compared."""
 
 import os
+import shutil
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -28,15 +30,20 @@ def processes_of(raylet: int, name: str) -> list[int]:
 
 
 class Nodes:
-    """A cluster of two nodes with a core each."""
+    """A cluster of two nodes with a core each, in a folder of its own: another cluster of this machine is not met."""
 
     def __init__(self) -> None:
         import ray
         from ray.cluster_utils import Cluster
 
-        self._before = {name: os.environ.get(name) for name in ("PYTHONPATH", "RAY_USAGE_STATS_ENABLED")}
-        os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        self._folder = tempfile.mkdtemp(prefix="rse")  # short: sockets lie in it
+        mine = {
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_TMPDIR": self._folder,
+        }
+        self._before = {name: os.environ.get(name) for name in mine}
+        os.environ.update(mine)
         head = {"num_cpus": 1, "object_store_memory": STORE_BYTES, "include_dashboard": False}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.add()
@@ -61,11 +68,27 @@ class Nodes:
         session = Path(self.cluster.head_node.get_session_dir_path())
         return [path for path in session.glob("ray_spilled_objects*/*") if path.is_file()]
 
+    def processes(self) -> list[int]:
+        """Process ids of all that runs for this cluster, but for this process: they name its folder, or are called
+        after what they do and belong to one that does.
+        """
+        found: list[int] = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):
+                if entry.name.isdigit() and self._folder.encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+        return found + [pid for parent in found for pid in processes_of(parent, "ray::")]
+
     def close(self) -> None:
+        """End it, and wait until nothing is left of it."""
         import ray
 
+        running = set(self.processes())
         ray.shutdown()
+        assert not ray.is_initialized()
         self.cluster.shutdown()
+        until(lambda: not running & set(self.processes()), seconds=60)
+        shutil.rmtree(self._folder, ignore_errors=True)
         for name, value in self._before.items():
             os.environ.pop(name, None)
             if value is not None:

@@ -161,6 +161,24 @@ def test_a_run_that_is_not_finished_or_damaged_or_in_use_is_refused(run, tmp_pat
         compact_run(run, row_group_mb=0, progress=False)
 
 
+def test_files_of_others_are_never_written_over_or_removed(run, tmp_path):
+    out = tmp_path / "out"
+    (out / MODEL / "parts").mkdir(parents=True)
+    (out / MODEL / "thesis.docx").write_text("all of it")
+    with pytest.raises(SpecError, match=r"thesis\.docx"):
+        compact_run(run, out, progress=False)
+    assert [path.name for path in (out / MODEL).rglob("*") if path.is_file()] == ["thesis.docx"]
+    (out / MODEL / "thesis.docx").unlink()
+    foreign = out / MODEL / "parts/part-000000.parquet"
+    foreign.write_text("mine")
+    with pytest.raises(StorageError, match="somebody else"):
+        compact_run(run, out, progress=False)
+    assert foreign.read_text() == "mine"
+    foreign.rename(out / MODEL / "parts/part-000007.parquet")
+    compact_run(run, out, progress=False)
+    assert (out / MODEL / "parts/part-000007.parquet").read_text() == "mine"
+
+
 def test_a_compaction_killed_at_random_goes_on_and_loses_no_row(run):
     chance, folder = random.Random(11), run / "compact" / MODEL
     code = f"from rs_embed import compact_run; compact_run({str(run)!r}, row_group_mb={UNIT_MB}, progress=False)"

@@ -376,7 +376,7 @@ def test_describing_a_model_gives_plain_data_about_everything(model_id):
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"grup_merge": "mean"}, KnobError, "known keyword, found 'grup_merge'"),
+        ({"grup_merge": "mean"}, KnobError, "known keyword, got 'grup_merge'"),
         ({"patch_size": "many"}, KnobError, "patch_size"),
         ({"input_prep": "squash"}, SpecError, "input_prep to be one of auto"),
         ({"precision": "fp8"}, SpecError, "precision to be one of fp32"),

@@ -123,3 +123,16 @@ def test_what_cannot_be_meant_is_said_before_anything_is_fetched():
     with pytest.raises(SpecError, match="at least one model"):
         get_embeddings([], PAIRS, YEAR, buffer_m=160, backend=provider)
     assert provider.queries == []
+
+
+def test_other_columns_of_the_table_stand_in_the_frame_and_stay_with_their_rows():
+    table = pd.DataFrame(PAIRS, columns=["lon", "lat"]).assign(plot_id=["c", "a", "b"], species=["x", None, "z"])
+    table = table.assign(trees=pd.array([1, None, 3], "Int64"))
+    found = get_embeddings(MODEL, table, YEAR, backend=Holed(), buffer_m=160, progress=False, on_error="keep")
+    frame = found.to_frame()
+    assert list(frame.columns[:4]) == ["plot_id", "species", "trees", "status"] and list(frame.index) == ["c", "a", "b"]
+    assert frame["species"].fillna("?").tolist() == ["x", "?", "z"] and frame["trees"].sum() == 4
+    again = (found[[2, 0]] + found[1:2]).to_frame()
+    assert again["plot_id"].tolist() == ["b", "c", "a"] == list(again.index)
+    plain = get_embeddings(MODEL, PAIRS[:1], YEAR, backend=FieldProvider(), buffer_m=160, progress=False).to_frame()
+    assert plain.columns[0] == "status" and len(found[:0].to_frame()) == 0

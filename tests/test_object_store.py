@@ -12,7 +12,7 @@ from engines_help import vectors
 from export_worker import ERROR_CODE, MODEL, Exports, LoggedField, asked, export
 from store_server import Store
 
-from rs_embed import compact_run, download_run, open_run
+from rs_embed import compact_run, download_run, open_run, verify_run
 from rs_embed.errors import SpecError, StorageError
 from rs_embed.exports import retry_export, run_status
 
@@ -93,8 +93,9 @@ def test_failed_rows_are_tried_again_and_nothing_else_is_put(store, prefix, log,
     assert len(asked(log)) == ROWS + first.failed
 
 
-def test_grids_and_kept_chips_are_put_too(store, prefix, log, tmp_path):
+def test_grids_and_kept_chips_are_put_too(store, prefix, log, tmp_path, monkeypatch):
     flaky = LoggedField(log, fails=lambda key, times: int(key[-3:]) % 70 == 0 and times == 1)
+    monkeypatch.setenv("RS_EMBED_CHECKPOINT_S", "0")
     options = {"rows": 12, "unit_rows": 5, "grid_format": "npz", "save_inputs": True, "backend": flaky}
     failed = export(store.uri(prefix), log, **options).failed
     assert 0 < failed < 12
@@ -104,6 +105,7 @@ def test_grids_and_kept_chips_are_put_too(store, prefix, log, tmp_path):
     assert len(grids) == 12
     assert all(np.isfinite(grids[name]).all() for name in grids)
     assert len(list((tmp_path / "back/inputs").rglob("*.npz"))) == 12
+    assert not [name for name in store.objects(prefix) if "/.part-" in name]
     assert (tmp_path / "back" / MODEL / "collection.json").is_file()
 
 
@@ -162,6 +164,55 @@ def test_a_torn_or_missing_table_is_made_again(store, prefix, log, tmp_path):
     assert export(store.uri(prefix), log, rows=ROWS).ok == ROWS
     assert len(asked(log)) == ROWS + 2 * UNIT_ROWS
     assert len(vectors(download_run(store.uri(prefix), tmp_path / "back").path)) == ROWS
+
+
+def test_what_is_done_of_a_unit_is_put_now_and_then(exports, store, prefix, log, tmp_path):
+    job = {"rows": ROWS, "unit_rows": ROWS}
+    start = {"die": ("fetch", ROWS), **job, "latency_s": 0.05, "variables": {"CHECKPOINT_S": "0"}}
+    exports.start(store.uri(prefix), log, **start)
+    assert exports.wait()[0] == -signal.SIGKILL
+    record = json.loads(store.read(f"{prefix}/{MODEL}/records/u000000.json"))
+    kept = vectors(download_run(store.uri(prefix), tmp_path / "first").path)
+    assert 0 < len(kept) < ROWS
+    assert len(kept) >= record["ok"] > 0  # the table may be one step ahead of its record
+    fetched = len(asked(log))
+    exports.start(store.uri(prefix), log, **job)
+    code, said = exports.wait()
+    assert code == 0, said
+    assert len(asked(log)) - fetched == ROWS - len(kept)
+    found = vectors(download_run(store.uri(prefix), tmp_path / "back").path)
+    assert kept.items() <= found.items()
+    assert len(found) == ROWS
+    assert not [name for name in store.objects(prefix) if ".next-" in name]
+
+
+@pytest.mark.parametrize("how", ["gone", "cut", "flipped"])
+def test_a_grid_that_is_gone_or_damaged_in_the_store_is_made_again_and_no_other(store, prefix, log, tmp_path, how):
+    options = {"rows": 12, "unit_rows": 6, "grid_format": "npz"}
+    export(store.uri(prefix), log, **options)
+    before = store.objects(prefix)
+    name = sorted(one for one in before if "/grids/" in one)[3]
+    content = bytearray(store.read(f"{prefix}/{name}"))
+    if how == "gone":
+        store.files.delete_file(f"bucket/{prefix}/{name}")
+    else:
+        content[2000] ^= 8
+        store.write(f"{prefix}/{name}", bytes(content[:-5] if how == "cut" else content))
+    assert export(store.uri(prefix), log, **options, verify=how == "flipped").ok == 12
+    assert len(asked(log)) == 13
+    after = store.objects(prefix)
+    changed = {one for one in after if "/grids/" in one and before[one] != after[one]}
+    assert changed <= {name}
+    assert verify_run(download_run(store.uri(prefix), tmp_path / "back").path, progress=False).ok
+
+
+def test_a_download_leaves_a_folder_with_other_things_alone(store, prefix, log, tmp_path):
+    export(store.uri(prefix), log, rows=5)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.docx").write_text("all of it")
+    with pytest.raises(StorageError, match=r"thesis\.docx"):
+        download_run(store.uri(prefix), tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.docx"]
 
 
 def test_another_request_and_foreign_objects_are_refused(store, prefix, log):

@@ -1,19 +1,29 @@
 """What lies at a place must come out at that place, through every preparation, shape and file."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import torch
 from echo import EchoEmbedder, MergingEcho, RectangularEcho, echo
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from impulse import assert_that_the_cell_on_it_answers, unmix
+from impulse import embed as impulse
 from pyproj import Transformer
 
+from rs_embed.embedders._framing import InputGeometry, frame_chip
+from rs_embed.embedders.base import ModelInput
+from rs_embed.embedders.card import ModelCard
+from rs_embed.embedders.catalog import get_card
 from rs_embed.embedding import Embedding
+from rs_embed.encoders.tokens import Tokens
 from rs_embed.geo import geobox_for
 from rs_embed.pipeline.plan import Job, plan_items
 from rs_embed.pipeline.run import run
+from rs_embed.pipeline.validity import Seen, Validity
 from rs_embed.specs import BBox, OutputSpec, PointBuffer, Region, SpatialSpec
 from rs_embed.testing import FieldProvider
 
@@ -112,3 +122,94 @@ def test_a_polygon_leaves_out_what_it_does_not_touch():
     pooled = embed(triangle, "tile", output=OutputSpec.pooled())
     assert 400.8 < pooled.data[0] < 400.9  # centroid of the triangle, not of its bounding box (401.2)
     np.testing.assert_allclose(pooled.data, np.nanmean(grid.data, axis=(1, 2)), atol=1e-3)
+
+
+# --- One bright pixel through the real patches of every network that can be made here ------------------------
+
+EDGES_PX = (0, 14, 15, 16, 17, 31, 32)
+"""Around the borders of patches of 16 pixels, where a convolution that pads gives itself away."""
+
+
+def on_the_diagonal(side_px: int) -> list[tuple[int, int]]:
+    return [*((px, px) for px in EDGES_PX), (side_px - 2, 15), (15, side_px - 1), (side_px - 1, side_px - 1)]
+
+
+def own(name: str, model_id: str, **changes: object) -> ModelCard:
+    return replace(get_card(model_id), id=f"{name}_impulse", aliases=(), **changes)
+
+
+@pytest.mark.parametrize("bands", [["B2", "B3", "B4", "B8"], ["B5", "B6", "B7", "B8A", "B11", "B12"]])
+def test_a_bright_pixel_of_thor_answers_in_its_cell(bands):
+    arch = {"dim": 64, "depth": 2, "heads": 1, "band_dim": 16}
+    card = own(f"thor_{len(bands)}", "thor_1_0_tiny", dim=64, arch=arch)
+    unmix(card, bands=bands)
+    assert_that_the_cell_on_it_answers(card, 288, on_the_diagonal(288), bands=bands)
+
+
+def test_a_bright_pixel_of_terramind_answers_in_its_cell():
+    card = own("terramind", "terramind_1_0_tiny", dim=64, arch={"dim": 64, "depth": 2, "heads": 1, "gated": 0})
+    unmix(card)
+    assert_that_the_cell_on_it_answers(card, 224, on_the_diagonal(224))
+
+
+def test_a_bright_pixel_of_anysat_answers_in_its_cell():
+    """The second half of a dense token is what the pixel alone gives."""
+    card = own("anysat", "anysat_1_0_base", dim=64, arch={"dim": 64, "depth": 1, "heads": 1})
+    options = {"output": OutputSpec.grid("dense"), "patch_size_m": 10, "frames": 1}
+    dark, bright = (impulse(card, 12, pixel, 10_000, **options) for pixel in (None, (3, 7)))
+    change = np.abs(bright.data - dark.data)[64:].max(axis=0)
+    assert {(int(row), int(col)) for row, col in zip(*np.nonzero(change > change.max() * 1e-3), strict=True)} == {
+        (3, 7)
+    }
+    assert dark.geobox.shape == (12, 12)
+
+
+def test_a_bright_pixel_of_mosaiks_answers_most_in_its_cell():
+    """Its filters reach one pixel further on every side, so neighbours answer too, but alike on both sides."""
+    card = get_card("mosaiks_rcf")
+    dark, bright = (impulse(card, 64, pixel, 10_000) for pixel in (None, (20, 44)))
+    change = np.abs(bright.data - dark.data).mean(axis=0)
+    assert np.unravel_index(change.argmax(), change.shape) == (2, 5)
+    assert np.count_nonzero(change > change.max() * 1e-6) == 1  # the pixel and its neighbours lie within one cell
+
+
+# --- A patch convolution that pads ---------------------------------------------------------------------------
+
+
+class Padded(EchoEmbedder):
+    """Patches that begin a pixel before their multiple; in front of the first one the outermost pixel is repeated."""
+
+    patches = (8,)
+
+    def geometry(self) -> InputGeometry:
+        return replace(super().geometry(), token_shift_px=1)
+
+    def encode(self, batch: ModelInput) -> Tokens:
+        image = torch.nn.functional.pad(batch.tensors["image"], (1, 0, 1, 0), mode="replicate")[..., :-1, :-1]
+        return super().encode(ModelInput({"image": image}))
+
+
+@pytest.mark.parametrize("prep", PREPS)
+@pytest.mark.parametrize("sides_m", [(960, 960), (1920, 1920), (3000, 1270)])
+def test_tokens_of_patches_that_pad_lie_further_north_west_by_what_they_pad(prep, sides_m):
+    height_m, width_m = sides_m
+    place = BBox(400_000, 5_000_000, 400_000 + width_m, 5_000_000 + height_m, crs="EPSG:32633")
+    embedding, plain = embed(place, prep, Padded), embed(place, prep)
+    assert_in_place(embedding)
+    (dx, dy), cell_m = (plain.geobox.affine.c - embedding.geobox.affine.c, 0.0), plain.geobox.resolution.x
+    dy = embedding.geobox.affine.f - plain.geobox.affine.f
+    assert dx == dy == pytest.approx(cell_m / 8)
+
+
+def test_nodata_is_told_of_the_tokens_that_see_it():
+    """A column of nodata at pixel 15: of padded patches of 8 it belongs to the third, of others to the second."""
+    counts = np.ones((96, 96), np.uint16)
+    counts[:, 15] = 0
+
+    def share(kind: type[EchoEmbedder]) -> list[float]:
+        embedder = echo(kind)
+        frame = frame_chip((96, 96), "crop", embedder.geometry())
+        return Validity({"s2": Seen(counts, frames=1, grid_px=1)}, frame, embedder).share((12, 12))[0, :4].tolist()
+
+    assert share(EchoEmbedder) == [1, 7 / 8, 1, 1]
+    assert share(Padded) == [1, 1, 7 / 8, 1]

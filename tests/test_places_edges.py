@@ -177,6 +177,7 @@ def test_columns_named_like_those_of_the_results_are_not_kept_and_that_is_said()
         places = read_places(frame, buffer_m=320)
 
     assert list(places.kept) == ["species"]
+    assert not read_places(frame, buffer_m=320, keep=False).kept
     assert {"status", "error", "embedding"} <= OURS
 
 

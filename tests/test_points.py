@@ -64,7 +64,9 @@ UTM = geopandas.GeoSeries([Point(*lon_lat) for lon_lat in POINTS], crs="EPSG:432
         [Point(*lon_lat) for lon_lat in POINTS],
         UTM,
         geopandas.GeoDataFrame({"id": ["same"] * 4, "year": "?", "buffer_m": -1}, geometry=UTM),
-        pd.DataFrame(POINTS, columns=["lon", "lat"]).assign(id="same", date="never", buffer=0, species="oak"),
+        pd.DataFrame(POINTS, columns=["lon", "lat"]).assign(
+            id="same", date="never", buffer=0, species="oak", seen=[[1, 2]] * 4
+        ),
     ],
     ids=["list", "tuple", "array", "shapely", "GeoSeries", "GeoDataFrame", "DataFrame"],
 )
@@ -86,10 +88,11 @@ def test_points_beside_the_grid_are_named_or_nan():
 @pytest.mark.parametrize(
     ("points", "says"),
     [
-        ([box(0, 0, 1, 1)], "pair"),
+        ([box(0, 0, 1, 1)], "got a box or a polygon in row 0"),
         (geopandas.GeoSeries([box(-72.6, -38.9, -72.4, -38.7)], crs=4326), "got a box or a polygon in row 0"),
         ([], "empty"),
         ("points.csv", "got str"),
+        (pd.DataFrame({"east": [1.0], "north": [2.0]}), "east"),
         (None, "got NoneType"),
         ([(47.0, 112.0)], "swapped"),
         ([(12.0, "b")], "number"),

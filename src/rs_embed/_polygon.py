@@ -34,15 +34,15 @@ def polygons_of(geometry: object, crs: str) -> tuple[Rings, ...]:
     """
     if isinstance(geometry, GeoInterface):
         geometry = geometry.__geo_interface__
-    if isinstance(geometry, Mapping) and geometry.get("type") == "Feature":
+    if _kind(geometry) == "Feature" and isinstance(geometry, Mapping):
         geometry = geometry.get("geometry")
-    if isinstance(geometry, Mapping) and geometry.get("type") == "MultiPolygon":
+    if _kind(geometry) == "MultiPolygon" and isinstance(geometry, Mapping):
         parts = geometry.get("coordinates")
         if not isinstance(parts, Sequence) or isinstance(parts, str) or not parts:
             raise SpecError("Wanted a MultiPolygon of polygons, found one without any.", fix=_PASS)
         return tuple(_closed(_rings(part), crs) for part in parts)
     if isinstance(geometry, Mapping):
-        if geometry.get("type") != "Polygon":
+        if _kind(geometry) != "Polygon":
             raise SpecError(
                 f"Wanted a GeoJSON Polygon or MultiPolygon, found type {short(geometry.get('type'))}.",
                 fix="PointBuffer(lon, lat, buffer_m) for a point; get_embeddings for several places",
@@ -52,6 +52,12 @@ def polygons_of(geometry: object, crs: str) -> tuple[Rings, ...]:
 
 
 _PASS = "pass a GeoJSON Polygon, a shapely polygon, or a list of (x, y) corners"
+
+
+def _kind(geometry: object) -> str:
+    """What GeoJSON calls it."""
+    kind = geometry.get("type") if isinstance(geometry, Mapping) else None
+    return kind if isinstance(kind, str) else ""
 
 
 def _closed(rings: Sequence[object], crs: str) -> Rings:

@@ -217,8 +217,8 @@ def get_embeddings(
             for column, result in zip(columns, results, strict=True):
                 column.append(result)
             advance(1, sum(isinstance(result, Failure) for result in results))
-    ids = [place.id for place in table]
-    found = {call.request.card.id: Embeddings(column, ids) for call, column in zip(calls, columns, strict=True)}
+    ids, kept = [place.id for place in table], [place.kept for place in table]
+    found = {call.request.card.id: Embeddings(column, ids, kept) for call, column in zip(calls, columns, strict=True)}
     failures = [failure for one in found.values() for failure in one.failures]
     if failures and on_error == "raise":
         done = {name: [None if isinstance(x, Failure) else x for x in column] for name, column in found.items()}

@@ -5,7 +5,7 @@ provider maps them to its own names through its lexicon. Source of pixel sizes: 
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -13,6 +13,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from rs_embed._checks import short
 from rs_embed.errors import SpecError, UnitMismatch
 
 
@@ -83,6 +84,11 @@ def convert(values: NDArray[np.float32], from_unit: Unit, to_unit: Unit) -> NDAr
     )
 
 
+def is_picture(bands: Sequence[Band], wanted: Sequence[Band]) -> bool:
+    """Whether these are bytes where reflectances are wanted: a picture, which models may take or refuse."""
+    return {band.unit for band in bands} == {Unit.BYTE} and {band.unit for band in wanted} == {Unit.DN}
+
+
 def _bands(unit: Unit, **gsd_by_name: float) -> dict[str, Band]:
     return {name: Band(name, unit, gsd_m) for name, gsd_m in gsd_by_name.items()}
 
@@ -148,6 +154,7 @@ def cloud_masks_of(collection: str) -> tuple[str, ...]:
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that a misspelt one most likely means, or `None`."""
+    word = str(word)
     by_fold = {candidate.casefold(): candidate for candidate in known}
     folded = word.casefold()
     prefixes = sorted((known for known in by_fold if len(known) > 1 and folded.startswith(known)), key=len)
@@ -162,6 +169,8 @@ def bands_of(collection: str, names: Iterable[str]) -> tuple[Band, ...]:
     Raises:
         SpecError: The collection, or a band in it, is not known.
     """
+    if not isinstance(collection, str):
+        raise SpecError(f"Expected the name of a collection, got {short(collection)}.", fix="see rs_embed.bands")
     if collection in _UNHARMONISED:
         raise SpecError(
             f"Wanted harmonised DN, found {collection}: since January 2022 its values are 1000 higher.",

@@ -106,7 +106,10 @@ def describe(model: Model, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
-    names = ("id", "title", "kind", "aliases", "parameters", "dim", "input_prep", "weights", "licence", "citation")
+    names = (
+        *("id", "title", "kind", "type", "model_key", "aliases", "parameters", "dim", "input_prep"),
+        *("default_backend", "weights", "licence", "citation"),
+    )
     facts = _readable(found)
     OUT.print(table([{"fact": name.replace("_", " "), "value": facts[name]} for name in names]))
     modalities = [{**modality, "units": sorted(set(modality["units"]))} for modality in found["modalities"]]

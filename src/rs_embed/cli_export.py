@@ -173,7 +173,7 @@ def _read(
     from rs_embed.places import read_places
 
     named = {what: name for what, name in columns.items() if name is not None}
-    return read_places(path, temporal=window, buffer_m=_number_or_name(buffer), crs=crs, **named)
+    return read_places(path, temporal=window, buffer_m=_number_or_name(buffer), crs=crs, keep=True, **named)
 
 
 def _files(pattern: str) -> "Places":

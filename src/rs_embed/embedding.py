@@ -10,7 +10,8 @@ from numpy.typing import DTypeLike, NDArray
 from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
 
-from rs_embed.errors import ReadoutError
+from rs_embed._checks import short
+from rs_embed.errors import ReadoutError, StorageError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -56,7 +57,8 @@ class InputMeta(BaseModel):
     clear_observations: float | None = None
     """Mean number of valid, unmasked observations per pixel and frame; `None` where that is not known."""
     clipped_fraction: float | None = None
-    """Share of the values that lay beyond what the model was trained on and were clipped; `None`: not counted."""
+    """Share of the values that lay beyond what the model was trained on and were clipped, counted on every n-th row and
+    column of larger chips; `None`: not counted."""
 
 
 class Channels(BaseModel):
@@ -266,6 +268,8 @@ class Embedding:
         """
         from rs_embed.embedding_files import load
 
+        if not isinstance(path, str | Path):
+            raise StorageError(f"Expected the path of a file, got {short(path)}.", fix='for example "field.npz"')
         return load(Path(path))
 
     def similarity(self, other: "Embedding") -> "float | xr.DataArray":

@@ -1,5 +1,6 @@
 """Write one embedding to a file and read it back, with its metadata and its place."""
 
+import hashlib
 import json
 import math
 import os
@@ -8,7 +9,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import xarray as xr
@@ -28,6 +29,8 @@ VALID = "valid_fraction"
 """Name of `Embedding.valid` beside a grid: a variable of netCDF and Zarr, a coordinate in xarray."""
 VALID_TAG = "RS_EMBED_VALID"
 """The same in a GeoTIFF, see `_packed`: a band more would pass for a dimension, and a mask of TIFF has one bit."""
+CHECKSUM_TAG = "RS_EMBED_SHA256"
+"""See `checksum_of`. Formats have checksums for some of their bytes, or none; this one is for what is read."""
 COG_BLOCK_PX = 128
 """At most. Blocks hold all channels (GDAL before 3.11 knows no other layout), so they are small: 50 MB for 768."""
 GDAL_WITH_TILES = (3, 11)
@@ -35,8 +38,11 @@ GDAL_WITH_TILES = (3, 11)
 
 ROOM = {".npz": 1, ".nc": 1, ".tif": 2}
 """Bytes that writing may take for each byte of values: a GeoTIFF has overviews, first in a file of their own."""
-_UNREADABLE = (OSError, EOFError, BadZipFile, KeyError, ValueError, ValidationError, zlib.error)
-"""What numpy, h5netcdf, rasterio, zlib and pydantic raise for a file that is not ours or is damaged."""
+UNREADABLE = (
+    *(OSError, EOFError, BadZipFile, KeyError, ValueError, TypeError, IndexError, AttributeError, RuntimeError),
+    *(MemoryError, ValidationError, zlib.error),
+)
+"""What numpy, h5netcdf, zarr, rasterio, zlib and pydantic raise for a file that is not ours or is damaged."""
 
 
 def save(embedding: Embedding, path: Path) -> Path:
@@ -82,20 +88,28 @@ def check_path(path: Path, output: Literal["pooled", "grid"]) -> None:
 
 def load(path: Path) -> Embedding:
     """Read what `save` wrote."""
-    if path.suffix not in _FORMATS or not path.is_file():
+    there = _exists(path)
+    if path.suffix not in _FORMATS or not there or not path.is_file():
         raise StorageError(
             f"Wanted a file ending in {', '.join(_FORMATS)}, found {str(path)!r}"
-            f"{'' if path.exists() else ', which does not exist'}.",
+            f"{'' if there else ', which does not exist'}.",
             fix="give a file that Embedding.save wrote",
         )
     _, read = _FORMATS[path.suffix]
     try:
         return read(path)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise StorageError(
             f"{str(path)!r} is not an embedding of rs_embed ({type(error).__name__}: {error}).",
             fix="give a file that Embedding.save wrote; if it was one, it is damaged",
         ) from error
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long for a name, or with a NUL
+        return False
 
 
 def to_xarray(embedding: Embedding) -> xr.DataArray:
@@ -117,6 +131,7 @@ def to_xarray(embedding: Embedding) -> xr.DataArray:
 def to_dataset(embedding: Embedding) -> xr.Dataset:
     """Variables `embedding` and, of a grid, `valid_fraction`, which CF calls ancillary to it."""
     array = to_xarray(embedding)
+    array.attrs |= _texts(embedding)
     if embedding.valid is None:
         return array.to_dataset()
     array.attrs["ancillary_variables"] = VALID
@@ -135,20 +150,41 @@ def from_dataset(dataset: xr.Dataset) -> Embedding:
     """
     array = dataset["embedding"].load()
     valid = dataset[VALID].load().to_numpy() if VALID in dataset else None
-    return from_parts(array.to_numpy(), str(array.attrs[META_TAG]), valid)
+    return from_parts(array.to_numpy(), str(array.attrs[META_TAG]), valid, array.attrs.get(CHECKSUM_TAG))
 
 
 def _write_npz(embedding: Embedding, path: Path) -> None:
-    meta = np.array(embedding.meta.model_dump_json())
+    meta, checksum = (np.array(text) for text in _texts(embedding).values())
     if embedding.valid is None:
-        np.savez(path, embedding=embedding.data, meta=meta)
+        np.savez(path, embedding=embedding.data, meta=meta, checksum=checksum)
     else:
-        np.savez(path, embedding=embedding.data, meta=meta, valid=embedding.valid)
+        np.savez(path, embedding=embedding.data, meta=meta, checksum=checksum, valid=embedding.valid)
 
 
 def _read_npz(path: Path) -> Embedding:
+    _refuse_bomb(path)
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # np.load leaves a bad file open
-        return from_parts(arrays["embedding"], str(arrays["meta"]), arrays.get("valid"))
+        told = str(arrays["checksum"]) if "checksum" in arrays else None
+        return from_parts(arrays["embedding"], str(arrays["meta"]), arrays.get("valid"), told)
+
+
+def _refuse_bomb(path: Path) -> None:
+    """`np.savez` packs nothing; a few bytes of another file may unpack to, or declare, gigabytes.
+
+    Raises:
+        ValueError: There is more in it than it has bytes.
+    """
+    with ZipFile(path) as packed:
+        for entry in packed.infolist():
+            with packed.open(entry) as file:
+                version = np.lib.format.read_magic(file)
+                read_header = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+                    version, np.lib.format.read_array_header_2_0
+                )
+                shape, _, kind = read_header(file)
+            size = max(entry.file_size, math.prod(shape) * kind.itemsize)
+            if size > path.stat().st_size:
+                raise ValueError(f"{entry.filename} declares {size / 1e9:.3g} GB in a file of {path.stat().st_size} B")
 
 
 def _write_netcdf(embedding: Embedding, path: Path) -> None:
@@ -202,7 +238,7 @@ def _write_cog(embedding: Embedding, geobox: GeoBox, path: Path) -> None:
         file.write(embedding.data)
         file.descriptions = [f"{embedding.meta.model_id} {band}" for band in range(channels)]
         valid = {} if embedding.valid is None else {VALID_TAG: _packed(embedding.valid)}
-        file.update_tags(**{META_TAG: embedding.meta.model_dump_json()}, **valid)
+        file.update_tags(**_texts(embedding), **valid)
 
 
 def _gdal_version() -> tuple[int, ...]:
@@ -217,7 +253,7 @@ def _read_geotiff(path: Path) -> Embedding:
     with rasterio.open(path) as file:
         tags = file.tags()
         valid = _unpacked(tags[VALID_TAG], file.shape) if VALID_TAG in tags else None
-        return from_parts(file.read(), tags[META_TAG], valid)
+        return from_parts(file.read(), tags[META_TAG], valid, tags.get(CHECKSUM_TAG))
 
 
 def _packed(valid: NDArray[np.float32]) -> str:
@@ -231,12 +267,22 @@ def _unpacked(text: str, shape: tuple[int, int]) -> NDArray[np.float32]:
     return np.frombuffer(unpacked, "<f4").reshape(shape).astype(np.float32)
 
 
-def from_parts(data: np.ndarray, meta_json: str, valid: NDArray[np.float32] | None = None) -> Embedding:
+def from_parts(
+    data: NDArray[np.float32], meta_json: str, valid: NDArray[np.float32] | None = None, told: str | None = None
+) -> Embedding:
     """An embedding from its arrays and its metadata (JSON); the place is in the metadata.
 
+    Args:
+        data: As in `Embedding`, and `valid`.
+        meta_json: What `Meta` says.
+        valid: `None` for a vector.
+        told: Their checksum; files of older versions have none.
+
     Raises:
-        ValueError: They do not belong together.
+        ValueError: They do not belong together, or are not what was written.
     """
+    if told is not None and told != checksum_of(data, valid, meta_json):
+        raise ValueError("other content than was written")
     meta = Meta.model_validate(json.loads(meta_json))
     if valid is not None and valid.shape != data.shape[1:]:
         raise ValueError(f"shares of {valid.shape} beside a grid of {data.shape}")
@@ -244,6 +290,24 @@ def from_parts(data: np.ndarray, meta_json: str, valid: NDArray[np.float32] | No
         return Embedding(data, meta, None, valid)
     shape = data.shape[1:] if data.ndim == 3 else meta.inputs[0].shape_px
     return Embedding(data, meta, GeoBox(shape, Affine(*meta.transform), meta.crs), valid)
+
+
+def checksum_of(data: NDArray[np.float32], valid: NDArray[np.float32] | None, meta_json: str) -> str:
+    """sha256 of values, shares of valid pixels and metadata; NaN counts as one value, whatever its bits."""
+    total = hashlib.sha256(meta_json.encode())
+    for array in (data, valid):
+        if array is not None:
+            values = np.ascontiguousarray(array, "<f4")
+            empty = np.isnan(values)
+            total.update(f"{values.shape}".encode())
+            total.update((np.where(empty, np.float32(np.nan), values) if empty.any() else values).tobytes())
+    return total.hexdigest()
+
+
+def _texts(embedding: Embedding) -> dict[str, str]:
+    """What stands beside the values in every format: their metadata, and a checksum of all."""
+    text = embedding.meta.model_dump_json()
+    return {META_TAG: text, CHECKSUM_TAG: checksum_of(embedding.data, embedding.valid, text)}
 
 
 _FORMATS: dict[str, tuple[Callable[[Embedding, Path], None], Callable[[Path], Embedding]]] = {

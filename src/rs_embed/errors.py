@@ -60,8 +60,8 @@ class RSEmbedError(Exception):
     """
 
     def __init__(self, headline: str, *, fix: str | None = None, **facts: object) -> None:
-        self.headline = redacted(headline)
-        self.fix = None if fix is None else redacted(fix)
+        self.headline = _told(headline)
+        self.fix = None if fix is None else _told(fix)
         self.facts = {name: _fact(value) for name, value in facts.items() if value is not None}
         super().__init__(self.headline)
 
@@ -85,7 +85,17 @@ def _rebuild(kind: type[RSEmbedError], headline: str, fix: str | None, facts: di
 
 
 def _fact(value: object) -> object:
-    return value if isinstance(value, bool | int | float) else redacted(str(value))
+    return value if isinstance(value, bool | float) else _told(str(value), _FACT_CHARS)
+
+
+_LINE_CHARS, _FACT_CHARS = 1000, 2000
+"""A line of a message is to be read; what somebody gave us may have megabytes."""
+
+
+def _told(text: str, limit: int = _LINE_CHARS) -> str:
+    """Without secrets, and cut where nobody reads on."""
+    told = redacted(text[: 10 * limit])
+    return told if len(told) <= limit and len(text) <= 10 * limit else f"{told[:limit]}... ({len(text):,} characters)"
 
 
 def _hang(text: str, indent: int) -> str:

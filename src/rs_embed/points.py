@@ -27,6 +27,8 @@ Points: TypeAlias = (
 )
 """What can be read as points."""
 Outside = Literal["raise", "nan"]
+_WHERE = ("lon", "longitude", "lng", "x", "lat", "latitude", "y", "geometry", "geom", "wkt")
+"""Columns of a table that say where; of the others (ids that repeat, dates, lists) a point needs nothing."""
 _ANY_BUFFER_M = 1.0
 """Places want one; points have none."""
 _EDGE_PX = 1e-6
@@ -59,9 +61,8 @@ def _read(points: Points) -> Places:
     if geopandas is not None and isinstance(points, geopandas.GeoDataFrame | geopandas.GeoSeries):
         return read_places(points.geometry.to_frame("geometry"), buffer_m=_ANY_BUFFER_M)
     if pandas is not None and isinstance(points, pandas.DataFrame):
-        rest = [name for name in points.columns if str(name).strip().lower() in ("buffer", "buffer_m")]
-        where = points.drop(columns=rest)
-        return read_places(where, buffer_m=_ANY_BUFFER_M, id=False, start=False, end=False, date=False, year=False)
+        where = [name for name in points.columns if str(name).strip().lower() in _WHERE]
+        return read_places(points[where] if where else points, buffer_m=_ANY_BUFFER_M, keep=False)
     if isinstance(points, list | tuple):
         points = [(one.x, one.y) if isinstance(one, shapely.Point) else one for one in points]
     elif not isinstance(points, np.ndarray):

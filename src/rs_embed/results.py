@@ -11,6 +11,7 @@ from rs_embed._redact import redacted
 from rs_embed.bands import nearest
 from rs_embed.embedding import Embedding
 from rs_embed.errors import InputError, SpecError
+from rs_embed.places.kept import KeptRow, frame_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,18 +45,25 @@ class Embeddings(Sequence[Result]):
     `Embeddings` with the ids of those places, and so does `+`; to sort, take the numbers in another order:
     `embs[np.argsort(...)]`. `np.asarray(embs)` is `embs.stack()`.
 
+    Args:
+        results: One a place.
+        ids: What each place is called.
+        kept: Other columns of the table that they come from, a row each.
+
     Raises:
-        InputError: There are not as many ids as results.
+        InputError: There are not as many ids, or rows, as results.
     """
 
-    def __init__(self, results: Iterable[Result], ids: Sequence[str]) -> None:
+    def __init__(self, results: Iterable[Result], ids: Sequence[str], kept: Sequence[KeptRow] | None = None) -> None:
         self._results = tuple(results)
+        self._kept = tuple(kept) if kept is not None else (KeptRow(),) * len(self._results)
         self.ids = tuple(ids)
         """What each place is called: as the table says, or its number."""
-        if len(self.ids) != len(self._results):
-            raise InputError(
-                f"Expected an id for each of {len(self._results)} results, got {len(self.ids)}.", fix="one for each"
-            )
+        for what, count in (("an id", len(self.ids)), ("a row", len(self._kept))):
+            if count != len(self._results):
+                raise InputError(
+                    f"Expected {what} for each of {len(self._results)} results, got {count}.", fix="one for each"
+                )
 
     def __len__(self) -> int:
         return len(self._results)
@@ -74,11 +82,12 @@ class Embeddings(Sequence[Result]):
         if isinstance(index, str):
             return self._results[self._row_of(index)]
         if isinstance(index, slice):
-            return Embeddings(self._results[index], self.ids[index])
+            return Embeddings(self._results[index], self.ids[index], self._kept[index])
         if isinstance(index, int | np.integer):
             return self._results[index]
         rows = self._rows_of(np.asarray(index))
-        return Embeddings([self._results[row] for row in rows], [self.ids[row] for row in rows])
+        results, ids = [self._results[row] for row in rows], [self.ids[row] for row in rows]
+        return Embeddings(results, ids, [self._kept[row] for row in rows])
 
     def _row_of(self, name: str) -> int:
         rows = [row for row, one in enumerate(self.ids) if one == name]
@@ -109,7 +118,7 @@ class Embeddings(Sequence[Result]):
         """Both, with their ids."""
         if not isinstance(other, Embeddings):
             return NotImplemented
-        return Embeddings([*self, *other], [*self.ids, *other.ids])
+        return Embeddings([*self, *other], [*self.ids, *other.ids], [*self._kept, *other._kept])
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[np.generic]:
         """See `stack`."""
@@ -142,10 +151,14 @@ class Embeddings(Sequence[Result]):
         return np.stack([one.data if isinstance(one, Embedding) else hole for one in self])
 
     def to_frame(self) -> "pd.DataFrame":
-        """A row per item, by id: what it is of, how it went, and its vector (an array in the column `embedding`)."""
+        """A row per item, by id: what it is of, how it went, and its vector (an array in the column `embedding`).
+
+        The columns of the user's table that were kept come first.
+        """
         import pandas as pd  # slow to import, and only people need it
 
-        return pd.DataFrame([_row(one) for one in self], index=pd.Index(self.ids, name="id"))
+        frame = pd.concat([frame_of(self._kept), pd.DataFrame([_row(one) for one in self])], axis=1)
+        return frame.set_index(pd.Index(self.ids, name="id"))
 
 
 def _row(one: Result) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """What a long export left behind, given back as frames and arrays, failures included."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -168,10 +169,16 @@ class Run:
             yield from (embedding for _, _, embedding in table.embeddings())
 
     def grids(self, model: str | None = None) -> Grids:
-        """The grids by id; each is read when it is asked for."""
+        """The grids by id; each is read, and compared with its record, when it is asked for."""
         frame = self.to_frame(model, ["id", "row", "status", "href"])
-        done = frame[frame["status"] == "ok"]
-        return Grids(self.path / self._only(model) / TABLES, list(zip(done["id"], done["href"], strict=True)))
+        done, folder = frame[frame["status"] == "ok"], self.path / self._only(model)
+        records = {
+            os.path.normpath(folder / name): partial(fault_in, path, name)
+            for path in sorted((folder / RECORDS).glob("u*.json"))
+            if (record := Record.load(path)) is not None
+            for name in record.files
+        }
+        return Grids(folder / TABLES, list(zip(done["id"], done["href"], strict=True)), records)
 
     def to_xarray(self, model: str | None = None) -> "xr.Dataset":
         """Vectors as `embedding[row, band]`, with id, place, time and status of each row beside them."""

@@ -1,12 +1,13 @@
 """`RS_EMBED_*` variables and their keyword forms. The only module that reads the environment."""
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rs_embed import _hints
 from rs_embed._checks import short
 from rs_embed.bands import did_you_mean
 from rs_embed.errors import KnobError
@@ -27,6 +28,10 @@ class Knobs(BaseModel):
     """How the variables of the family start."""
     SYNONYMS: ClassVar[Mapping[str, str]] = {}
     """A second name -> the field that it means, as keyword and as variable."""
+    NONE_IS: ClassVar[Mapping[str, str]] = {}
+    """Fields whose keyword `None` is a value, by the authors' meaning of it; of others it is no value."""
+    HINTS: ClassVar[Mapping[str, str]] = {}
+    """A keyword that there is not -> what says the same."""
     checked: ClassVar[str] = PREFIX
     """Variables that start so are checked for spelling whenever the family is read."""
 
@@ -45,13 +50,12 @@ class Knobs(BaseModel):
         for name in keywords or {}:
             if name not in words:
                 raise KnobError(
-                    f"Wanted a known keyword, found {name!r}.",
+                    f"Expected a known keyword, got {name!r}.",
                     known=", ".join(sorted(words)),
-                    fix=f"{name} is not for this call; leave it out"
-                    if name in beside
-                    else did_you_mean(name, [*words, *beside]),
+                    fix=_instead(name, cls.HINTS, words, beside),
                 )
-        given = {name: value for name, value in (keywords or {}).items() if value is not None}
+        stated = {name: cls.NONE_IS.get(name) if value is None else value for name, value in (keywords or {}).items()}
+        given = {name: value for name, value in stated.items() if value is not None}
         check_environment(cls.checked)
         try:
             return cls.model_validate(cls._by_field(given))
@@ -84,8 +88,17 @@ class Knobs(BaseModel):
         return {f"{cls.prefix}{name}".upper(): field for name, field in names.items()}
 
 
+def _instead(name: str, hints: Mapping[str, str], words: Sequence[str], beside: Collection[str]) -> str:
+    """What to say in place of a keyword that there is not."""
+    if name in hints:
+        return hints[name]
+    return f"{name} is not for this call; leave it out" if name in beside else did_you_mean(name, [*words, *beside])
+
+
 class ModelKnobs(Knobs):
     """Knobs that every model has."""
+
+    HINTS: ClassVar[Mapping[str, str]] = _hints.HINTS
 
     modality: Annotated[str | None, Field(description="what the model is fed, such as s2+s1")] = None
     min_valid_fraction: Annotated[

@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import Literal, Self, get_args
 
-from rs_embed._checks import require_choice, require_crs, require_lon_lat, require_number
+from rs_embed._checks import require_choice, require_crs, require_lon_lat, require_number, short
 from rs_embed._polygon import Rings, polygons_of
 from rs_embed.bands import bands_of, cloud_masks_of
 from rs_embed.errors import SpecError
@@ -115,6 +115,8 @@ class Region:
     def __post_init__(self) -> None:
         require_crs(self.crs)
         first, *more = polygons_of(self.polygon, self.crs)
+        if not isinstance(self.others, list | tuple):
+            raise SpecError(f"Expected a list of polygons, got {short(self.others)}.", fix="others=[polygon, ...]")
         given = [polygons_of(one, self.crs) for one in self.others]
         _set(self, polygon=first, others=(*more, *(part for parts in given for part in parts)))
 
@@ -256,9 +258,10 @@ class SensorSpec:
     classification names (L2A), or those that Cloud Score+ finds unclear."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.bands, str) or not self.bands:
-            raise SpecError(f"Wanted a list of bands, found {self.bands!r}.", fix='for example ("B2", "B3", "B4")')
-        bands = tuple(self.bands)
+        names = self.bands if isinstance(self.bands, list | tuple) else ()
+        if not names or not all(isinstance(name, str) for name in names):
+            raise SpecError(f"Wanted a list of bands, found {short(self.bands)}.", fix='for example ("B2", "B3", "B4")')
+        bands = tuple(names)
         if len(set(bands)) != len(bands):
             raise SpecError(f"Wanted each band once, found {bands}.", fix="remove the repeated band")
         bands_of(self.collection, bands)

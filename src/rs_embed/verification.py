@@ -19,7 +19,9 @@ from rs_embed.pipeline.units import GRIDS, RECORDS
 from rs_embed.places import Places
 
 EXPORT = "rs-embed retry RUN --verify, or the same call of export_embeddings with verify=True, makes it again"
-_TABLE = "the same call of export_embeddings, with its table, writes it again"
+_TABLE = (
+    "the same call of export_embeddings, with its table and verify=True (rs-embed export --verify), writes it again"
+)
 _COMPACT = "rs-embed compact RUN --verify makes it again"
 _NONE = "nothing makes it again by itself: only the chips of rows that are done anew are kept"
 

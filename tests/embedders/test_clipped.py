@@ -30,9 +30,9 @@ def rng():
 
 def test_the_share_of_clipped_values_is_in_the_metadata(dn):
     assert thor(dn).meta.inputs[0].clipped_fraction == 0
-    dn[:, :9] = 30_000  # beyond the 10,000 that THOR's authors clip to, and beyond five sigma then
+    dn[:, :12] = 30_000  # beyond the 10,000 that THOR's authors clip to
     meta = thor(dn).meta.inputs[0]
-    assert meta.clipped_fraction == pytest.approx(9 / 288, abs=1e-4)
+    assert meta.clipped_fraction == pytest.approx(12 / 288, abs=1e-4)
 
 
 def test_many_clipped_values_are_warned_of_once_for_all_chips(dn):
@@ -57,10 +57,17 @@ def test_counting_ends_with_the_call_and_is_of_one_thread():
     with counting_clipped() as shares:
         assert limited(pixels, -4, 3, "M").aminmax() == (-4, 3)
         limited(pixels, None, torch.full((1, 1, 1), 5.0), "N")
-        assert limited(pixels, -8, 7, "O") is pixels
+        limited(pixels, -8, 7, "O")
     limited(pixels, -1, 1, "M")
-    assert shares == {"M": 0.5, "N": 0.125}
+    assert shares == {"M": 0.5, "N": 0.125, "O": 0.0}
     assert pixels.aminmax() == (-8, 7)  # what comes in may be the user's own array
+
+
+def test_of_a_large_chip_every_nth_pixel_is_looked_at():
+    pixels = torch.rand((3, 900, 1100), generator=torch.Generator().manual_seed(0))
+    with counting_clipped() as shares:
+        limited(pixels, 0.2, 0.9, "M")
+    assert shares["M"] == pytest.approx(0.3, abs=0.01)
 
 
 def test_metadata_of_before_read_without_a_count():

@@ -1,29 +1,20 @@
-"""A cluster for all tests of the engines."""
+"""A cluster for each file of tests of the engines."""
 
 import signal
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 from engines_help import Nodes
 
-_RUNNING: list[Nodes] = []
 
-
-@pytest.fixture(scope="session")
-def nodes():
-    """One for all, as it takes long to start."""
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    """One for all tests of a file, as it takes long to start; gone before those of the next begin."""
     handler = signal.getsignal(signal.SIGTERM)
-    _RUNNING.append(Nodes())
+    made = Nodes()
     signal.signal(signal.SIGTERM, handler)
-    return _RUNNING[-1]
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Tests of other things do not share the machine with a cluster."""
-    if nextitem is None or Path(__file__).parent not in nextitem.path.parents:
-        while _RUNNING:
-            _RUNNING.pop().close()
+    yield made
+    made.close()
 
 
 @pytest.fixture(autouse=True)

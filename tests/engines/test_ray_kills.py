@@ -106,6 +106,23 @@ def test_a_run_whose_driver_is_killed_at_random_goes_on_where_it_was(exports, no
     assert not list(run.rglob(".part-*"))
 
 
+@pytest.mark.parametrize("where", ["a cluster that runs", "one of its own"])
+def test_one_ctrl_c_ends_a_run_whose_fetches_hang_and_no_fetch_begins_after_it(exports, nodes, tmp_path, where):
+    run, log = tmp_path / "run", tmp_path / "log"
+    if where == "a cluster that runs":
+        driver = start(exports, nodes, run, log, latency_s=3600.0)
+    else:
+        driver = exports.start(run, log, rows=ROWS, unit_rows=UNIT_ROWS, engine="ray", latency_s=3600.0)
+    until(lambda: asked(log))
+    os.kill(driver, signal.SIGINT)
+    code, said = exports.wait()
+    assert (code, said) == (130, "interrupted")
+    until(lambda: not nodes.workers() and not raylets_of(driver))
+    begun = len(asked(log))
+    time.sleep(2)
+    assert len(asked(log)) == begun < ROWS
+
+
 CONNECT = """
 import sys, time
 from rs_embed.engines.ray_cluster import Room, connected

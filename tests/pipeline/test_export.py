@@ -21,7 +21,7 @@ from export_worker import MODEL, LoggedField, asked, export, pairs
 
 from rs_embed import OutputSpec, PointBuffer, TemporalSpec, export_embeddings, geobox_for, get_embedding, open_run
 from rs_embed.embedders.catalog import get_card
-from rs_embed.errors import KnobError, SpecError, StorageError
+from rs_embed.errors import KnobError, RSEmbedError, SpecError, StorageError
 from rs_embed.exports import ExportReport
 from rs_embed.pipeline.durable import locked
 from rs_embed.pipeline.journal import sealed
@@ -388,6 +388,80 @@ def test_a_folder_with_other_things_in_it_is_left_alone(run, log):
     before = tree(run)
     refused(SpecError, "thesis.docx", out=run, log=log)
     assert tree(run) == before
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "folder", "pipe"])
+def test_a_lock_of_somebody_else_is_refused_and_stays_as_it_is(run, log, tmp_path, kind):
+    """Also where the folder is empty but for it, and where it leads out of the folder."""
+    mine = tmp_path / "mine.txt"
+    mine.write_text("all of it")
+    run.mkdir()
+    lock = run / ".lock"
+    if kind == "link":
+        lock.symlink_to(mine)
+    elif kind == "file":
+        lock.write_text("all of it")
+    elif kind == "folder":
+        lock.mkdir()
+    else:
+        os.mkfifo(lock)
+    before = tree(tmp_path)
+    refused(StorageError, "Expected the lock of an export", out=run, log=log, rows=5)
+    assert tree(tmp_path) == before
+    if kind != "folder":
+        lock.unlink()
+        assert export(run, log, rows=5).ok == 5
+
+
+@pytest.mark.parametrize("name", [".part-thesis.docx", ".part-0000001-run.json", "places.npz", "run.json"])
+def test_a_folder_that_is_refused_keeps_every_file_and_date(run, log, name):
+    run.mkdir()
+    (run / "thesis.docx").write_text("all of it")
+    (run / ".lock").write_text("not yours")
+    (run / name).write_text("mine")
+    (run / "link").symlink_to(run / "thesis.docx")
+    before = tree(run)
+    refused(RSEmbedError, "Expected", out=run, log=log, rows=5)
+    assert tree(run) == before
+
+
+def test_a_lone_file_with_the_name_of_ours_is_not_written_over(run, log):
+    run.mkdir()
+    (run / "places.npz").write_text("mine")
+    refused(SpecError, "places.npz", out=run, log=log, rows=5)
+    assert (run / "places.npz").read_text() == "mine"
+
+
+def test_hidden_files_and_files_of_others_in_a_run_stay(run, log, tmp_path):
+    run.mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (run / ".DS_Store").write_text("mine")
+    (run / ".part-mine").write_text("mine")
+    export(run, log, rows=10, grid_format="npz")
+    grids = run / MODEL / "grids/u000000"
+    (elsewhere / "000000099-x.npz").write_text("mine")
+    for name in "notes.txt", ".part-mine", "a.npz":
+        (grids / name).write_text("mine")
+    (run / MODEL / "records/u000000.json").unlink()  # its rows are done again
+    (grids / "000000098.npz").symlink_to(elsewhere / "000000099-x.npz")
+    (run / MODEL / "grids/.next").symlink_to(elsewhere)
+    assert export(run, log, rows=10, grid_format="npz").ok == 10
+    kept = [run / ".DS_Store", run / ".part-mine", *(grids / name for name in ("notes.txt", ".part-mine", "a.npz"))]
+    assert all(path.read_text() == "mine" for path in [*kept, elsewhere / "000000099-x.npz"])
+
+
+def test_a_folder_of_grids_that_is_a_link_is_written_to_but_not_cleaned(run, log, tmp_path):
+    export(run, log, rows=5, grid_format="npz")
+    elsewhere = tmp_path / "elsewhere"
+    (run / MODEL / "grids/u000000").rename(elsewhere)
+    (run / MODEL / "grids/u000000").symlink_to(elsewhere)
+    (elsewhere / "000000099-x.npz").write_text("mine")
+    assert export(run, log, rows=5, grid_format="npz").ok == 5
+    assert len(asked(log)) == 5
+    (run / MODEL / "records/u000000.json").unlink()
+    assert export(run, log, rows=5, grid_format="npz").ok == 5
+    assert (elsewhere / "000000099-x.npz").read_text() == "mine"
 
 
 def test_a_damaged_or_newer_manifest_is_refused(run, log):

@@ -228,6 +228,20 @@ def test_a_key_file_that_cannot_be_read_is_named_with_why_and_not_passed_over(tm
         assert "gcloud auth application-default login" in said
 
 
+def test_the_login_of_gcloud_is_found_without_running_gcloud(tmp_path):
+    login = {"type": "authorized_user", "client_id": "c", "client_secret": "s", "refresh_token": "r"}
+    folder, tool = tmp_path / ".config/gcloud", tmp_path / "bin/gcloud"
+    for one in (folder, tool.parent):
+        one.mkdir(parents=True)
+    (folder / "application_default_credentials.json").write_text(json.dumps(login | {"quota_project_id": "named"}))
+    tool.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\nsleep 600\n")
+    tool.chmod(0o755)
+    code = "from rs_embed import EarthEngine; print(EarthEngine().account())"
+    answer = in_an_empty_home(code, tmp_path, PATH=f"{tool.parent}:{os.environ['PATH']}")
+    assert "project named, credentials of a user" in answer.stdout
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("content", ["not json", "[]", "5"])
 def test_a_stored_token_that_cannot_be_read_is_said(tmp_path, content):
     folder = tmp_path / ".config" / "earthengine"

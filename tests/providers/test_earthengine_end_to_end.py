@@ -111,7 +111,7 @@ def test_the_command_lists_the_knobs_in_force(monkeypatch, tmp_path):
     answer = CliRunner().invoke(app, ["doctor"])
     assert answer.exit_code == 1
     assert "Expected an Earth Engine host, got 'ftp://nowhere'." in answer.output
-    assert "Wanted a STAC catalogue, found 'nowhere'." in answer.output
+    assert "Expected a STAC catalogue, got 'nowhere'." in answer.output
     assert "RS_EMBED_GEE_QPS" in answer.output and "12.5" in answer.output
 
 

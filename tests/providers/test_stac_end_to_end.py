@@ -128,27 +128,6 @@ def test_the_doctor_asks_the_catalogue_one_thing(stac_server, no_earth_engine):
     assert code == 1 and not found["STAC catalogue"]["ok"] and found["STAC catalogue"]["fix"]
 
 
-def test_the_package_of_the_planetary_computer_signs_and_forgets(stac_server):
-    code = """
-import sys
-from rs_embed.providers._stac_sign import PlanetaryComputerSigner
-from planetary_computer import sas
-signer = PlanetaryComputerSigner()
-href = "https://acct.blob.core.windows.net/box/a.tif"
-first = signer.sign(href)
-assert first == signer.sign(href) and first.startswith(href + "?sig="), first
-signer.renew("/vsicurl/" + href + "?sig=of another")
-assert signer.sign(href) == first
-signer.renew("/vsicurl/" + first)
-assert not sas.TOKEN_CACHE and signer.sign(href) != first
-assert signer.sign("https://elsewhere.example/a.tif") == "https://elsewhere.example/a.tif"
-"""
-    site = stac_server.site("planetary-computer", signed=True)
-    env = {**__import__("os").environ, "PC_SDK_SAS_URL": f"{site.url}/sas"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=env)
-    assert site.count("token") == 2
-
-
 @pytest.mark.network
 @pytest.mark.parametrize("catalog", ["earth-search", "earth-search-c1", "planetary-computer"])
 def test_the_real_catalogue_answers(catalog, request):

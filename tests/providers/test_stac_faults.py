@@ -1,6 +1,8 @@
 """What goes wrong on the way is tried again with new requests, or said in one error of ours."""
 
+import logging
 import threading
+import traceback
 
 import numpy as np
 import pytest
@@ -154,3 +156,16 @@ def test_nothing_listens(stac_server):
     with pytest.raises(ServiceUnavailable, match="no answer"):
         Stac(catalog, waits=STUBBORN).fetch(DAY)
     assert np.isfinite(STUBBORN.backoff.first_s)
+
+
+@pytest.mark.parametrize("route", ["search", "head", "range"])
+def test_what_a_server_says_of_a_signed_link_reaches_neither_messages_nor_logs_nor_tracebacks(
+    stac_server, route, caplog
+):
+    site = stac_server.site("earth-search", applied=True)
+    site.fail("status", routes=(route,), status=503, text="ServerBusy: https://x/B04.tif?se=2030&sig=s3cr3tCANARY")
+    with caplog.at_level(logging.DEBUG, "rs_embed"), pytest.raises(ProviderError) as caught:
+        stac(site, waits=STUBBORN).fetch(DAY)
+    told = "".join(traceback.format_exception(caught.value)) + caplog.text
+    assert "503" in told and "Trying again" in caplog.text
+    assert "s3cr3tCANARY" not in told

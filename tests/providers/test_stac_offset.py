@@ -1,11 +1,13 @@
 """The Sentinel-2 offset: each row of the table, and what the pixels say against it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from gee_server import default_world
-from stac_asking import ask, equal, expected, stac
+from stac_asking import S2, ask, equal, expected, stac
 
-from rs_embed.errors import PixelWarning, ReadError
+from rs_embed.errors import PixelWarning, ReadError, UnitMismatch
 from rs_embed.specs import TemporalSpec
 
 WORLD = default_world()
@@ -75,3 +77,20 @@ def test_an_item_without_a_baseline_is_not_guessed(stac_server):
     with pytest.raises(ReadError, match="processing_baseline") as caught:
         stac(site).fetch(QUERY)
     assert "Stac(offset=-1000)" in caught.value.fix
+
+
+def test_a_catalogue_whose_items_say_that_the_offset_was_taken_out_is_believed_whatever_its_rule(stac_server):
+    site = stac_server.site("earth-search", applied=True)
+    rule = replace(site.catalog.mapping[S2], offset="baseline")
+    site.catalog = replace(site.catalog, mapping={S2: rule})
+    chip = stac(site).fetch(QUERY)
+    equal(chip, expected(WORLD, QUERY))
+    assert chip.source.offset_applied == 0.0
+
+
+@pytest.mark.parametrize("settings", [{}, {"offset": -1000}], ids=["baseline", "of the user"])
+def test_an_offset_that_certainly_was_not_in_the_pixels_is_refused(stac_server, settings):
+    site = stac_server.site("planetary-computer", stored_offset=-1900)  # dark ground, and the offset taken out
+    with pytest.raises(UnitMismatch, match="an offset was subtracted that was not in them") as caught:
+        stac(site, **settings).fetch(QUERY)
+    assert "Stac(offset=0)" in caught.value.fix

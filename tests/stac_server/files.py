@@ -96,7 +96,8 @@ def _pixels(scene: Scene, names: list[str], window: Window, offset: int, dtype: 
     cols, rows = np.meshgrid(np.arange(window.width) + window.col_off, np.arange(window.height) + window.row_off)
     x, y = scene.left + (cols + 0.5) * spec.step, scene.top - (rows + 0.5) * spec.step
     values = np.stack([scene.pixels(name, x, y) for name in names])
-    values = np.where(np.isfinite(values), values + offset, 0 if nodata is None else nodata)
+    stored = values + offset if offset >= 0 else np.maximum(values + offset, 1)  # 0 is nodata
+    values = np.where(np.isfinite(values), stored, 0 if nodata is None else nodata)
     return values.astype(dtype)
 
 

@@ -48,6 +48,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._json({"place": self.open_place(body)})
         if first == "_control":
             return self._json(self.places[rest[0]].control(body))
+        if first not in self.places:
+            return self._send(404, b"no such site", "text/plain")
         place = self.places[first]
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         route = self._name(method, rest)
@@ -104,8 +106,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(b" ")
                 time.sleep(0.1)
         elif fault["kind"] == "redirect":
-            location = fault["to"] + self.path if fault.get("keep_path") else fault["to"]
-            self._send(302, b"", "text/plain", {"Location": location})
+            self._send(307, b"", "text/plain", {"Location": fault["to"]})
         elif fault["kind"] == "login":  # what a network wants to be paid for says to everything
             self._send(200, b"<html>please log in</html>", "text/html")
         elif fault["kind"] == "status":

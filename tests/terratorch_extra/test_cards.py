@@ -22,10 +22,13 @@ from rs_embed import (
 )
 from rs_embed.embedders.cards.terratorch import TerraTorchCard
 from rs_embed.embedders.catalog import CARDS, get_card
-from rs_embed.errors import MissingDependency, SpecError, WeightsMismatch
+from rs_embed.errors import MissingDependency, PixelWarning, SpecError, WeightsMismatch
 from rs_embed.testing import FieldProvider, hills, pixel_centres
 
-pytestmark = pytest.mark.filterwarnings("ignore::rs_embed.errors.ScaleWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::rs_embed.errors.ScaleWarning"),
+    pytest.mark.filterwarnings("ignore:More than 5%:rs_embed.errors.PixelWarning"),
+]
 INSTALLED = find_spec("terratorch") is not None
 with_terratorch = pytest.mark.skipif(not INSTALLED, reason="terratorch is not installed here: `make parity`")
 PLACE = PointBuffer(lon=12.94, lat=47.77, buffer_m=3360)
@@ -244,7 +247,8 @@ def test_what_is_brighter_than_the_training_data_could_be_is_cut_off_as_they_wer
         return FieldProvider(lambda lon, lat, band: np.full_like(lon, dn) + 100 * (lon > 12.94))
 
     card = CHEAP["dofa"]
-    same = [embed(card, backend=bright(dn)).data for dn in (8160, 12_000)]
+    with pytest.warns(PixelWarning, match="are clipped"):
+        same = [embed(card, backend=bright(dn)).data for dn in (8160, 12_000)]
     np.testing.assert_array_equal(*same)
     assert np.abs(embed(card, backend=bright(4000)).data - same[0]).max() > 1e-4
 

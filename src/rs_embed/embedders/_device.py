@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rs_embed._checks import short
 from rs_embed.errors import DeviceError
 from rs_embed.specs import Precision, WorkingPrecision
 
@@ -24,6 +25,8 @@ def pick_device(device: str) -> torch.device:
     Raises:
         DeviceError: There is no such device here.
     """
+    if not isinstance(device, str):
+        raise DeviceError(f"Expected the name of a device, got {short(device)}.", fix='use device="auto"')
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -35,6 +35,8 @@ class InputGeometry:
     """Whether every input must be square."""
     patch_px: int
     """Side of a patch, pixels (for the metadata)."""
+    token_shift_px: int = 0
+    """How many pixels north and west of the input's corner the first token begins: what the patch convolution pads."""
     native_only: bool = False
     """Whether the pixel size must never change; then the adapter cuts windows itself, and a tiled chip is one."""
 
@@ -63,6 +65,14 @@ class Frame:
     """Height and width of the token lattice, chip pixels; includes padding."""
     keep_px: tuple[int, int]
     """The part of the extent that lies on the chip."""
+    token_shift_px: int = 0
+    """As `InputGeometry` has it: input pixels."""
+
+    @property
+    def token_origin_px(self) -> tuple[float, float]:
+        """North-west corner of what the tokens see, chip pixels."""
+        shift = self.token_shift_px * self.zoom
+        return self.origin_px[0] - shift, self.origin_px[1] - shift
 
     @property
     def zoom(self) -> float:
@@ -77,25 +87,28 @@ def frame_chip(shape_px: tuple[int, int], prep: Prep, geometry: InputGeometry) -
     - crop: the centre at native pixel size, at most `image_px` a side.
     - tile: windows of at most `image_px` at native pixel size, overlapping by an eighth or more.
     """
+    shift = geometry.token_shift_px
     if prep == "resize":
         side = max(shape_px)
         size = (geometry.image_px, geometry.image_px)
-        return Frame(prep, (Window(0, 0, side, side),), size, (0, 0), (side, side), shape_px)
+        return Frame(prep, (Window(0, 0, side, side),), size, (0, 0), (side, side), shape_px, shift)
     height, width = (min(geometry.image_px, _round_up(px, geometry.lattice_px)) for px in shape_px)
     if geometry.square:
         height = width = max(height, width)
     if prep == "tile" and geometry.native_only:
         height, width = (_round_up(px, geometry.lattice_px) for px in shape_px)
-        return Frame(prep, (Window(0, 0, height, width),), (height, width), (0, 0), (height, width), shape_px)
+        return Frame(prep, (Window(0, 0, height, width),), (height, width), (0, 0), (height, width), shape_px, shift)
     if prep == "crop":
         row, col = max(0, (shape_px[0] - height) // 2), max(0, (shape_px[1] - width) // 2)
         keep = (min(height, shape_px[0]), min(width, shape_px[1]))
-        return Frame(prep, (Window(row, col, height, width),), (height, width), (row, col), (height, width), keep)
+        return Frame(
+            prep, (Window(row, col, height, width),), (height, width), (row, col), (height, width), keep, shift
+        )
     rows = _starts(shape_px[0], height, geometry.lattice_px)
     cols = _starts(shape_px[1], width, geometry.lattice_px)
     windows = tuple(Window(row, col, height, width) for row in rows for col in cols)
     extent = (rows[-1] + height, cols[-1] + width)
-    return Frame(prep, windows, (height, width), (0, 0), extent, shape_px)
+    return Frame(prep, windows, (height, width), (0, 0), extent, shape_px, shift)
 
 
 def _round_up(value: int, step: int) -> int:

@@ -6,7 +6,6 @@ under the names that their training gave it. The encoder is found by the names o
 beside them is left, and named.
 """
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rs_embed._redact import logger
 from rs_embed.embedders._reading import listed
 from rs_embed.errors import WeightsMismatch
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 WRAPPERS = frozenset(
     {
         *("state_dict", "model_state_dict", "model_state", "current_model_state", "weights"),  # of files

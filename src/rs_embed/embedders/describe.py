@@ -32,11 +32,17 @@ class KnobDescription(TypedDict):
 
 
 class ModelDescription(TypedDict):
-    """Everything that the catalog knows of a model."""
+    """Everything that the catalog knows of a model.
+
+    `type` is "on-the-fly" (a network runs on the imagery of the request) or "precomputed" (embeddings are fetched). The
+    backend of who names none is "auto": Earth Engine where it is set up, else STAC.
+    """
 
     id: str
     title: str
     kind: str
+    type: str
+    default_backend: str
     aliases: list[str]
     model_key: str
     parameters_m: float
@@ -60,6 +66,8 @@ def describe(card: ModelCard) -> ModelDescription:
         "id": card.id,
         "title": card.title,
         "kind": card.kind,
+        "type": "precomputed" if card.kind == "precomputed" else "on-the-fly",
+        "default_backend": "auto",
         "aliases": list(card.aliases),
         "model_key": card.model_key,
         "parameters_m": card.parameters_m,

@@ -70,7 +70,13 @@ class TerraTorchEmbedder(Embedder):
         modality = self.request.inputs[0][0]
         lattice_px = modality.patch_px if self._backbone.any_size else modality.image_px
         square = not self._backbone.any_size
-        return InputGeometry(modality.image_px, lattice_px, square=square, patch_px=modality.patch_px)
+        return InputGeometry(
+            modality.image_px,
+            lattice_px,
+            square=square,
+            patch_px=modality.patch_px,
+            token_shift_px=self._backbone.padding_px,
+        )
 
     def check(self, output: OutputSpec) -> None:
         """One kind of imagery, and the extra.

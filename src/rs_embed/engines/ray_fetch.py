@@ -4,14 +4,13 @@ import os
 import pickle
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 
 import ray
 
 from rs_embed._call import Backend, opened
+from rs_embed._stopping import Threads, outcome
 from rs_embed.chip import Chip
 from rs_embed.engines.ray_limiter import limit_by_cluster
 from rs_embed.errors import EngineError, ProviderError
@@ -85,8 +84,12 @@ _OPENED = _Opened()
 def fetch_batch(origin: Origin, queries: Sequence[Query]) -> list[Chip | Exception]:
     """The chips, or why one could not be had."""
     provider = _OPENED.provider(origin)
-    with ThreadPoolExecutor(min(origin.threads, len(queries)), thread_name_prefix="rs-embed-fetch") as pool:
-        return list(pool.map(partial(_fetch, provider), queries))
+    threads = Threads(min(origin.threads, len(queries)), "rs-embed-fetch")
+    try:
+        coming = [threads.submit(_fetch, provider, query) for query in queries]
+        return [outcome(one) for one in coming]
+    finally:
+        threads.close()  # a task that is cancelled, or a process that ends, waits for nobody
 
 
 def _fetch(provider: Provider, query: Query) -> Chip | Exception:
@@ -125,7 +128,7 @@ class _Coming:
             raise error.cause from error
         except ray.exceptions.RayError as error:
             raise EngineError(
-                f"Wanted a batch of chips, found that who fetched it is gone: {' '.join(str(error).split())[:300]}",
+                f"Expected a batch of chips, got none, as who fetched it is gone: {' '.join(str(error).split())[:300]}",
                 tried=f"{RETRIES + 1} times",
                 fix="look at the memory of the nodes; run the same again to retry",
             ) from error

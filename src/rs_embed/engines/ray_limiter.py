@@ -9,12 +9,14 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import cast
 
 import ray
 from ray.actor import ActorHandle
 
+from rs_embed._stopping import POLL_S, current
 from rs_embed.errors import EngineError
 from rs_embed.providers._limiter import Limits, limit_by
 from rs_embed.providers._policy import Leave, Policy, Slot
@@ -99,6 +101,56 @@ def gate() -> ActorHandle[Gate]:
     return cast("ActorHandle[Gate]", actor.remote())
 
 
+class _Link:
+    """The connection of this process to a cluster, as it was when this was made; another is another link.
+
+    Ray starts a cluster of its own for whoever asks it something while it is shut down (`ray.get` does, and making an
+    actor). A thread that outlives its cluster must not do that, so it asks here first, and waits here.
+    """
+
+    def __init__(self) -> None:
+        self._context = ray.get_runtime_context()
+        self._worker: str = self._context.get_worker_id()
+
+    @property
+    def holds(self) -> bool:
+        """Whether this process is still connected so."""
+        try:
+            return bool(self._context.get_worker_id() == self._worker)
+        except RuntimeError:  # it is connected to nothing
+            return False
+
+    def check(self) -> None:
+        """Go on, or tell that the cluster is gone.
+
+        Raises:
+            EngineError: This process is not connected any more, or to another cluster.
+        """
+        if not self.holds:
+            raise EngineError(
+                "Expected the Ray cluster that limits requests, got a process that is no longer connected to it.",
+                fix="connect to a cluster and run the same again",
+            )
+
+    def wait(self, reference: "ray.ObjectRef[object]") -> object:
+        """What it refers to.
+
+        Raises:
+            EngineError: The cluster is gone.
+            Stopped: The job of this thread was stopped.
+            RayError: Whatever has become of it.
+        """
+        coming: Future[object] = reference.future()
+        while True:
+            try:
+                return coming.result(POLL_S)
+            except TimeoutError:
+                if coming.done():
+                    return coming.result()
+                self.check()
+                current().check()
+
+
 class ClusterLimiter(Limits):
     """The leave of one account, asked of the actor; safe to use from several threads."""
 
@@ -114,6 +166,7 @@ class ClusterLimiter(Limits):
         self._account, self._agreed = account, (ceiling, qps)
         self._lease_s = RaySettings.read().lease_s
         self._gate = gate()
+        self._link = _Link()
         self._turn = threading.Lock()
         """One ask at a time: a process that is killed leaves but one behind, which nobody waits for."""
         self._lock = threading.Lock()
@@ -135,10 +188,15 @@ class ClusterLimiter(Limits):
     def take(self) -> Leave:
         """See `Limits`."""
         lease, leave = secrets.token_hex(8), None
-        with self._turn:
+        while not self._turn.acquire(timeout=POLL_S):
+            current().check()
+        try:
             while leave is None:
+                current().check()
                 found = self._ask(lambda gate: gate.take.remote(self._account, self._agreed, lease, self._lease_s))
                 leave = cast("Leave | None", found)
+        finally:
+            self._turn.release()
         self._hold(lease)
         return leave
 
@@ -146,6 +204,7 @@ class ClusterLimiter(Limits):
         """What the actor answers; asked again where it is gone (its machine, or who made it) and comes back."""
         gone: float | None = None
         while True:
+            self._link.check()
             try:
                 if gone is not None:
                     self._get(self._renewal)  # a new one knows nothing of what is under way
@@ -154,16 +213,17 @@ class ClusterLimiter(Limits):
                 gone = gone or time.monotonic()
                 if time.monotonic() > gone + PATIENCE_S:
                     raise EngineError(
-                        f"Wanted leave to make a request, found the limiter gone for {PATIENCE_S:g} s.",
+                        f"Expected leave to make a request, got no limiter for {PATIENCE_S:g} s.",
                         fix="look at Ray's logs; run the same again to retry",
                     ) from error
-                time.sleep(0.2)
+                current().sleep(0.2)
+                self._link.check()
                 with suppress(ValueError):  # the name is still that of one that has just died
                     self._gate = gate()
 
     def _get(self, call: Call) -> object:
         # Ray's types take what an async method returns for the coroutine itself.
-        return ray.get(cast("ray.ObjectRef[object]", call(self._gate)))
+        return self._link.wait(cast("ray.ObjectRef[object]", call(self._gate)))
 
     def _renewal(self, gate: ActorHandle[Gate]) -> object:
         with self._lock:
@@ -171,10 +231,11 @@ class ClusterLimiter(Limits):
         return gate.renew.remote(self._account, self._agreed, held, self._lease_s)
 
     def give_back(self, slot: Slot) -> None:
-        """See `Limits`."""
+        """See `Limits`; a cluster that is gone needs no word."""
         with self._lock:
             self._held.discard(slot.leave.lease)
-        self._gate.give_back.remote(self._account, slot)
+        if self._link.holds:
+            self._gate.give_back.remote(self._account, slot)
 
     def _hold(self, lease: str) -> None:
         with self._lock:
@@ -184,15 +245,20 @@ class ClusterLimiter(Limits):
                 threading.Thread(target=self._renew, name="rs-embed-leases", daemon=True).start()
 
     def _renew(self) -> None:
-        """As long as anything is held: say so."""
+        """As long as anything is held, and the cluster is there: say so."""
         while True:
             time.sleep(self._lease_s / 3)
             with self._lock:
-                if not self._held:
-                    self._renewing = False
+                self._renewing = bool(self._held) and self._link.holds
+                if not self._renewing:
                     return
-            with suppress(EngineError):  # said to who asks for leave
+            try:
                 self._ask(self._renewal)
+            except EngineError:  # said to who asks for leave
+                continue
+            except Exception:  # Ray raises anything while it is shut down
+                if self._link.holds:
+                    raise
 
 
 def limit_by_cluster() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from zipfile import is_zipfile
 
 from pydantic import JsonValue
 
@@ -152,6 +153,8 @@ def export_embeddings(
     order = ExportOrder(asked, own, max(job.request.knobs.fetch_workers for job in jobs.values()), verify)
     with run_folder(where) as folder, open_crew(engine, address, order) as crew, sigterm_as_interrupt():
         manifest = _open(folder, asked, crew, table, units)
+        with storing(folder):
+            _keep_places(folder, table, verify=verify)
         remote = where if isinstance(where, Remote) else None
         keep_manifest(remote, folder)
         stores = [UnitStore(folder / name, manifest.fingerprint, versions()) for name in jobs]
@@ -183,15 +186,14 @@ def _open(folder: Path, asked: Asked, crew: Crew, places: Places, units: Units) 
             manifest = _begin(folder, asked, request)
         manifest.refuse_change(request, folder)
         remove_parts(folder)
-        _keep_places(folder, places)
     return manifest
 
 
-def _keep_places(folder: Path, places: Places) -> None:
+def _keep_places(folder: Path, places: Places, *, verify: bool) -> None:
     """The table as it was read, for `retry_export`: it is that of the manifest, so a damaged copy is made anew."""
     path = folder / PLACES
     with suppress(StorageError):
-        if path.is_file() and Places.load(path).digest() == places.digest():
+        if is_zipfile(path) and (not verify or Places.load(path).digest() == places.digest()):
             return
     part = part_of(path)
     places.save(part)

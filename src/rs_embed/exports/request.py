@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 from pydantic import JsonValue
 
 from rs_embed._call import Backend, Bands, Call, KnobValue, Modalities, Sensors, provider_of
-from rs_embed._checks import require_choice
+from rs_embed._checks import require_choice, short
 from rs_embed.embedders.card import ModelCard
 from rs_embed.errors import SpecError
 from rs_embed.pipeline.export import OnError
@@ -68,9 +68,9 @@ class Asked:
     def grid_format(self) -> GridFormat | None:
         """How grids are written; `None` for vectors."""
         if self.output.kind == "pooled":
-            require_choice("the format of vectors", self.format or VECTORS, (VECTORS,))
+            require_choice("the format of vectors", VECTORS if self.format is None else self.format, (VECTORS,))
             return None
-        name = self.format or "cog"
+        name = "cog" if self.format is None else self.format
         require_choice("the format of grids", name, tuple(SUFFIX))
         return next(fmt for fmt in SUFFIX if fmt == name)
 
@@ -157,7 +157,12 @@ def _with_knobs(
 ) -> list[tuple[str | ModelCard, Mapping[str, KnobValue]]]:
     if isinstance(models, str | ModelCard):
         return [(models, shared)]
+    if not isinstance(models, Mapping | list | tuple):
+        raise SpecError(f"Expected models by their ids, got {short(models)}.", fix='for example "thor" or ["thor"]')
     if isinstance(models, Mapping):
+        for model, knobs in models.items():
+            if not isinstance(knobs, Mapping):
+                raise SpecError(f"Expected the knobs of {short(model)} by name, got {short(knobs)}.", fix="{} for none")
         return [(model, {**shared, **knobs}) for model, knobs in models.items()]
     return [(model, shared) for model in models]
 

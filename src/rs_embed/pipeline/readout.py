@@ -161,7 +161,7 @@ def _token_geobox(one: Prepared, cells: tuple[int, int], shape: tuple[int, int])
     if one.geobox is None:
         return None
     cell_px = one.frame.extent_px[0] / cells[0]
-    return subgrid(one.geobox, one.frame.origin_px, cell_px, shape)
+    return subgrid(one.geobox, one.frame.token_origin_px, cell_px, shape)
 
 
 def _region_tokens(one: Prepared, region: Region, layout: TokenLayout) -> Tensor:

@@ -1,7 +1,6 @@
 """What a run knows of each unit: which rows are done, and how to know its files again."""
 
 import errno
-import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
+from rs_embed._redact import logger
 from rs_embed.errors import StorageError
 from rs_embed.pipeline.durable import (
     make_folder,
@@ -27,7 +27,7 @@ from rs_embed.pipeline.units import GRIDS, RECORDS, TABLES, Unit
 from rs_embed.writers.base import SUFFIX
 from rs_embed.writers.stac import COLLECTION
 
-_LOG = logging.getLogger(__name__)
+_LOG = logger(__name__)
 NEXT = ".next-"
 """Before the name of the record that a table will have once it is in place."""
 _GRID = re.compile(rf"(\d{{9,}})(-[A-Za-z0-9_-]*)?({'|'.join(map(re.escape, SUFFIX.values()))})")

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from rs_embed._checks import short
 from rs_embed._optional import require
 from rs_embed._redact import cause_of
 from rs_embed.errors import SpecError, StorageError
@@ -128,6 +129,8 @@ def place_of(out: str | Path) -> Path | Remote:
     Raises:
         SpecError: A store that is not known.
     """
+    if not isinstance(out, str | Path):
+        raise SpecError(f"Expected a folder, got {short(out)}.", fix="give its path")
     text = str(out)
     if text.startswith(SCHEMES):
         return Remote(text.rstrip("/"))
@@ -177,9 +180,14 @@ def _do_remote(remote: Remote, work: "Work", task: "Task", advance: "Advance", d
         advance(len(task.unit.rows) * len(copies), 0)
         return
 
+    kept: set[str] = set()
+
     def put() -> None:
-        if (work.folder / INPUTS).is_dir():
-            remote.put(work.folder, INPUTS)
+        for path in sorted((work.folder / INPUTS).glob("*/[!.]*")):  # others are being written
+            name = path.relative_to(work.folder).as_posix()
+            if name not in kept:
+                remote.put(work.folder, name)
+                kept.add(name)
         for copy in copies:
             _push(remote, copy, task.unit)
 

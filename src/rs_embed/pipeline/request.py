@@ -147,7 +147,7 @@ def _with_bands(card: ModelCard, modality: Modality, names: Sequence[str]) -> Se
     by_word = {stats.model_name: band for band, stats in modality.stats.items()}
     by_word |= {band: band for band in modality.stats}
     for name in names:
-        if name not in by_word:
+        if not isinstance(name, str) or name not in by_word:
             raise BandMismatch(
                 f"Modality {modality.name!r} of {card.id} does not know the band {name!r}.",
                 knows=", ".join(f"{band} ({stats.model_name})" for band, stats in modality.stats.items()),

@@ -106,7 +106,9 @@ class Validity:
 def _share(seen: Seen, frame: Frame, cells: tuple[int, int]) -> NDArray[np.float64]:
     edges = [
         (np.round((start + extent * np.arange(count + 1) / count) * seen.grid_px, EDGE_DECIMALS)).clip(0, side)
-        for start, extent, count, side in zip(frame.origin_px, frame.extent_px, cells, seen.counts.shape, strict=True)
+        for start, extent, count, side in zip(
+            frame.token_origin_px, frame.extent_px, cells, seen.counts.shape, strict=True
+        )
     ]
     heights, widths = (np.diff(one) for one in edges)
     pixels = heights[:, None] * widths * seen.frames

@@ -19,6 +19,8 @@ from rs_embed.places.strings import Strings
 from rs_embed.specs import BBox, PointBuffer, Region, SpatialSpec, TemporalSpec
 
 Days = NDArray[np.datetime64]
+_UNREADABLE = (OSError, EOFError, BadZipFile, zlib.error, KeyError, ValueError, TypeError, NotImplementedError)
+"""What numpy and zipfile raise for a file that is not ours or is damaged."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ class Places:
         except _UNREADABLE as error:
             raise StorageError(
                 f"Expected the places of a run at {str(path)!r}, got: {type(error).__name__}: {error}.",
-                fix="make the same call of export_embeddings again, with the table: it writes this file again",
+                fix="make the same call of export_embeddings with the table and verify=True: it writes this file again",
             ) from error
         return cls(rows, ids, lon, lat, buffer_m, outlines, start, end, kept)
 

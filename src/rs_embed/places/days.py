@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from rs_embed._checks import short
 from rs_embed.errors import SpecError
 from rs_embed.places.columns import Days
 from rs_embed.places.problems import PlaceProblems, cell, numbers
@@ -63,12 +64,12 @@ def _given(temporal: Temporal, count: int) -> tuple[Days, Days]:
         edges = (None, None) if temporal is None else (temporal.start, temporal.end)
         first, last = (np.full(count, _NEVER if edge is None else np.datetime64(edge, "D")) for edge in edges)
         return first, last
-    if isinstance(temporal, str) or not isinstance(temporal, Iterable):
+    if isinstance(temporal, str | Mapping) or not isinstance(temporal, Iterable):
         raise SpecError(
-            f"Expected a TemporalSpec or one per place, got {temporal!r}.",
+            f"Expected a TemporalSpec or one per place, got {short(temporal)}.",
             fix='for example TemporalSpec.range("2022-06-01", "2022-09-01")',
         )
-    windows = list(temporal)
+    windows = list(temporal.flat) if isinstance(temporal, np.ndarray) else list(temporal)
     if len(windows) != count:
         raise SpecError(
             f"Expected one window for all or one per place ({count}), got {len(windows)}.",
@@ -77,7 +78,8 @@ def _given(temporal: Temporal, count: int) -> tuple[Days, Days]:
     for row, window in enumerate(windows):
         if window is not None and not isinstance(window, TemporalSpec):
             raise SpecError(
-                f"Expected a TemporalSpec in row {row}, got {window!r}.", fix='TemporalSpec.range("2022-06-01", ...)'
+                f"Expected a TemporalSpec in row {row}, got {short(window)}.",
+                fix='TemporalSpec.range("2022-06-01", ...)',
             )
     firsts = [_NEVER if window is None else window.start for window in windows]
     lasts = [_NEVER if window is None else window.end for window in windows]

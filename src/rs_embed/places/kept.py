@@ -1,6 +1,6 @@
 """Columns of the user's table that say neither where nor when: kept with their types, for results and files."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Literal
@@ -72,13 +72,6 @@ class Kept:
         values = self.values.take(indices) if isinstance(self.values, Strings) else self.values[indices]
         return Kept(self.kind, values, self.missing[indices])
 
-    def to_pandas(self) -> "pd.Series":
-        """The column as pandas has it, missing values as missing."""
-        import pandas as pd
-
-        cells = [self[index] for index in range(len(self))]
-        return pd.Series(cells, dtype=_PANDAS.get(self.kind, object))
-
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """What `of_arrays` makes the same column of."""
         if isinstance(self.values, Strings):
@@ -105,6 +98,18 @@ class KeptRow(Mapping[str, Cell]):
 
     def __repr__(self) -> str:
         return repr(dict(self))
+
+
+def frame_of(rows: Sequence[KeptRow]) -> "pd.DataFrame":
+    """Kept columns of some rows as a table, numbered from 0; missing values are missing."""
+    import pandas as pd
+
+    kinds = {name: column.kind for row in rows for name, column in row.columns.items()}
+    columns = {
+        name: pd.Series([row.get(name) for row in rows], dtype=_PANDAS.get(kind, object))
+        for name, kind in kinds.items()
+    }
+    return pd.DataFrame(columns, index=range(len(rows)))
 
 
 def of_arrays(kind: Kind, arrays: Mapping[str, NDArray[np.generic]]) -> Kept:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
+from rs_embed._checks import short
 from rs_embed.errors import ChoiceWarning, SpecError, warn
 from rs_embed.places.kept import OURS, Kept, keep_column
 from rs_embed.places.texts import SEPARATORS, UNNAMED
@@ -58,9 +59,9 @@ def _column(what: str, given: Column, names: Collection[str]) -> str | None:
     if given is False:
         return None
     if given is not None:
-        if given not in names:
+        if not isinstance(given, str | int) or given not in names:
             raise SpecError(
-                f"Expected the column {given!r} for {what}, got a table without one of that name.",
+                f"Expected the column {short(given)} for {what}, got a table without one of that name.",
                 columns=", ".join(map(str, names)),
                 fix=f"{what}=<one of them>",
             )

@@ -45,6 +45,7 @@ def read_places(
     year: Column = None,
     geometry: Column = None,
     crs: str | None = None,
+    keep: bool = True,
 ) -> Places:
     """A table of places, checked row by row.
 
@@ -65,6 +66,7 @@ def read_places(
         year: Column of calendar years.
         geometry: Column of points or polygons; in a CSV as WKT.
         crs: Of the coordinates, where the table does not say; EPSG:4326 if left out.
+        keep: Whether other columns of a table are kept.
 
     All other columns are kept, and stand in the results: `species`, say. Not kept are those that are named like a
     column of the results, which a warning names, and lists or second geometries. `print` the places to see which
@@ -84,7 +86,7 @@ def read_places(
         return given
     given = read_table(_path(given), columns.found) if isinstance(given, str | Path) else unpacked(given)
     if is_frame(given):
-        return _from_frame(given, columns, temporal, buffer_m, crs)
+        return _from_frame(given, columns, temporal, buffer_m, crs, keep=keep)
     if columns != Columns():
         raise SpecError("Expected column names with a table, got a list.", fix="leave them out, or pass a DataFrame")
     return _from_list(given, temporal, buffer_m, crs)
@@ -118,7 +120,7 @@ def _path(given: str | Path) -> Path:
 
 
 def _from_frame(
-    frame: "pd.DataFrame", columns: Columns, temporal: Temporal, buffer_m: float | None, crs: str | None
+    frame: "pd.DataFrame", columns: Columns, temporal: Temporal, buffer_m: float | None, crs: str | None, *, keep: bool
 ) -> Places:
     refuse_doubles([str(name) for name in frame.columns])
     found = with_active_geometry(columns, frame).found(frame.columns)
@@ -137,7 +139,7 @@ def _from_frame(
         points, outlines = read_points(frame[found["lon"]], frame[found["lat"]], crs, sides, problems), None
     problems.refuse()
     rows = np.arange(len(frame), dtype=np.int64)
-    kept = kept_columns(frame, found)
+    kept = kept_columns(frame, found) if keep else {}
     return Places(
         rows, None if ids is None else Strings.of(ids), *points, sides, outlines, *windows, kept=kept, taken=found
     )

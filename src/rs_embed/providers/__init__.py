@@ -85,6 +85,9 @@ def open_provider(backend: str | Path | Provider) -> Provider:
 
 
 def _is_path(text: str) -> bool:
-    return text != "" and (
-        "/" in text or "\\" in text or text.lower().endswith(_RASTER_SUFFIXES) or Path(text).exists()
-    )
+    if "/" in text or "\\" in text or text.lower().endswith(_RASTER_SUFFIXES):
+        return True
+    try:
+        return text != "" and Path(text).exists()
+    except (OSError, ValueError):  # too long for a name, or with a NUL
+        return False

@@ -8,7 +8,7 @@ from google.auth._cloud_sdk import get_config_path
 
 from rs_embed._redact import logger
 from rs_embed.chip import Chip
-from rs_embed.errors import NotConfigured
+from rs_embed.errors import NotConfigured, ProviderError
 from rs_embed.providers._ee_session import STORED_TOKEN, users_own
 from rs_embed.providers.base import Provider, Query, Wrapped
 from rs_embed.providers.earthengine import EarthEngine
@@ -26,8 +26,12 @@ class Chosen(Wrapped):
         self._why = why
 
     def fetch(self, query: Query) -> Chip:
-        """See `Provider`."""
-        chip = self._provider.fetch(query)
+        """See `Provider`; an error says, too, who was chosen."""
+        try:
+            chip = self._provider.fetch(query)
+        except ProviderError as error:
+            error.facts.setdefault("backend", self._why)
+            raise
         return replace(chip, source=replace(chip.source, notes=(self._why, *chip.source.notes)))
 
 

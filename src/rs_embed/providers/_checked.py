@@ -4,7 +4,7 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from rs_embed._stopping import apart, current
-from rs_embed.bands import bands_of
+from rs_embed.bands import bands_of, is_picture
 from rs_embed.chip import Chip
 from rs_embed.errors import BandMismatch, InputError, UnitMismatch
 from rs_embed.providers.base import Query, Wrapped
@@ -52,7 +52,7 @@ def require_asked(chip: object, query: Query, provider: str) -> None:
 
     Raises:
         BandMismatch: It has other bands, or in another order.
-        UnitMismatch: A band is in another unit than in its collection.
+        UnitMismatch: A band is in another unit than in its collection, and this is no picture.
         InputError: It is no chip, lies on another grid, has frames that nobody asked for, or infinite values.
     """
     if not isinstance(chip, Chip):
@@ -86,6 +86,8 @@ def _require_bands(chip: Chip, query: Query, provider: str) -> None:
             chip=chip.describe(),
             fix="bands come in the order of `query.sensor.bands`: chip.select(query.sensor.bands)",
         )
+    if is_picture(chip.bands, wanted):  # whether the model takes it is for the model to say
+        return
     for band, other in zip(wanted, chip.bands, strict=True):
         if band.unit != other.unit:
             raise UnitMismatch(

@@ -10,7 +10,6 @@ import builtins
 import importlib.util
 import re
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -20,7 +19,6 @@ from typing import TYPE_CHECKING
 from rs_embed.errors import ReadError
 
 _NAME, _OURS = "ee", "_rs_embed_ee"
-_LOADING = threading.RLock()
 
 
 def _import(
@@ -71,8 +69,7 @@ def _loaded() -> ModuleType:
 if TYPE_CHECKING:
     import ee as ee  # noqa: PLC0414  (to be taken from here)
 else:
-    with _LOADING:
-        ee = _loaded()
+    ee = _loaded()
 
 
 def knows() -> bool:

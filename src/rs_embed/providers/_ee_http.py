@@ -4,7 +4,6 @@ Source: https://developers.google.com/earth-engine/reference/rest
 """
 
 import json
-import logging
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -13,11 +12,12 @@ from google.auth.credentials import Credentials, CredentialsWithQuotaProject
 from google.auth.transport.requests import AuthorizedSession
 from requests.adapters import HTTPAdapter
 
+from rs_embed._redact import logger
 from rs_embed._stopping import PerProcess
 from rs_embed.errors import ReadError
 from rs_embed.providers._ee_session import Account
 
-LOG = logging.getLogger("rs_embed.providers")
+LOG = logger("rs_embed.providers")
 CONNECTIONS = 64
 """Kept open for reuse; above what any project may have under way. The usual 10 make every other one new."""
 KEPT = 16

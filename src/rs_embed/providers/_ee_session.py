@@ -6,13 +6,13 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
 import google.auth
 from google.auth._cloud_sdk import get_application_default_credentials_path
-from google.auth.credentials import Credentials
+from google.auth.credentials import Credentials, with_scopes_if_required
 from google.auth.exceptions import GoogleAuthError
 
 from rs_embed.errors import NotConfigured
@@ -172,22 +172,19 @@ def _default_credentials() -> Credentials | None:
     """Application default credentials: of a file, or of a cloud machine, whose metadata server alone is hurried."""
     named, gcloud = google_key_file(), Path(get_application_default_credentials_path())  # type: ignore[no-untyped-call]
     if named is not None:
-        return _of_file(named, "GOOGLE_APPLICATION_CREDENTIALS", _searched, _KEY)
+        return _of_file(named, "GOOGLE_APPLICATION_CREDENTIALS", partial(_loaded, named), _KEY)
     if gcloud.is_file():
-        return _of_file(gcloud, "gcloud", _searched, "run `gcloud auth application-default login`")
+        return _of_file(gcloud, "gcloud", partial(_loaded, gcloud), "run `gcloud auth application-default login`")
     return _of_machine()
 
 
-def _searched() -> Credentials:
-    """What google-auth finds.
-
-    Raises:
-        DefaultCredentialsError: Nothing.
-    """
+def _loaded(path: Path) -> Credentials:
+    """What a file holds; not by `google.auth.default`, which also runs `gcloud` to learn a project that is not used."""
     with warnings.catch_warnings():  # its advice on quota projects is not ours: we name a project
         warnings.simplefilter("ignore")
-        found: Credentials = google.auth.default(scopes=SCOPES)[0]
-        return found
+        held = google.auth.load_credentials_from_file(str(path))[0]  # type: ignore[no-untyped-call]
+    scoped: Credentials = with_scopes_if_required(held, SCOPES)  # type: ignore[no-untyped-call]  # a user's have theirs
+    return scoped
 
 
 def _of_machine() -> Credentials | None:
@@ -198,7 +195,7 @@ def _of_machine() -> Credentials | None:
 
     def search() -> None:
         with suppress(GoogleAuthError):
-            found.append(_searched())
+            found.append(google.auth.default(scopes=SCOPES)[0])
 
     thread = threading.Thread(target=search, name="rs-embed-gee-credentials", daemon=True)
     thread.start()

@@ -98,7 +98,8 @@ class Retry:
                     slot.succeeded()
                     return answer
                 if verdict.kind == "throttled":
-                    slot.throttled(verdict.retry_after_s or 0.0)
+                    # Who calls next waits no longer than anybody would be told to, and then asks again.
+                    slot.throttled(min(verdict.retry_after_s or 0.0, backoff.total_s))
             wait_s = self._wait_s(verdict, attempt, renewed=renewed)
             spent_s = clock() - started
             if wait_s is None or attempt == backoff.tries or spent_s + wait_s > backoff.total_s:

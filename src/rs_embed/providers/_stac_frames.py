@@ -14,7 +14,7 @@ from rs_embed.providers._passes import look_at, rank
 from rs_embed.providers._stac_catalogs import StacCollection
 from rs_embed.providers._stac_items import Item
 from rs_embed.providers._stac_scenes import SceneReader
-from rs_embed.providers._units import Pixels, refuse_implausible
+from rs_embed.providers._units import Pixels, judge_offset, refuse_implausible
 from rs_embed.specs import Composite, SensorSpec
 
 MEMORY_B = 512_000_000
@@ -22,6 +22,7 @@ MEMORY_B = 512_000_000
 AT_ONCE = 4
 """Passes looked at together when the clearest is sought: most often it is among the first."""
 
+_NO_OFFSET = "say that there is none in: Stac(offset=0) or RS_EMBED_STAC_OFFSET=0; or take another catalogue"
 Pass = tuple[Item, ...]
 
 
@@ -182,6 +183,8 @@ class Frames:
         for unit in {band.unit for band in self._bands}:
             here = [i for i, band in enumerate(self._bands) if band.unit is unit]
             refuse_implausible(values[here], unit, self._held.id)
+            if self._held.offset != "none" and unit is Unit.DN:
+                self._reader.findings.notes += judge_offset(values[here], self._held.id, fix=_NO_OFFSET)
         return values
 
 

@@ -33,6 +33,7 @@ def notes_of(
     found += [findings.doubts[item.id] for item in used if item.id in findings.doubts]
     if sensor.cloud_mask != "none":
         found.append(f"Cloud and shadow masked by {sensor.cloud_mask}.")
+    found += findings.notes
     found += [left_out(item, why) for item, why in findings.missing.items()]
     if findings.unread:
         found.append(f"{findings.unread} passes with more cloud were not read: the place was clear often enough.")

@@ -49,7 +49,7 @@ def decide(rule: OffsetRule, told: Mapping[str, object], scale: tuple[float, flo
     """
     if rule == "always":
         return Offset(ESA_OFFSET, "Collection 1: the offset is always in")
-    if rule == "earth-search" and told.get(FLAG) is True:
+    if rule in ("earth-search", "baseline") and told.get(FLAG) is True:
         return Offset(0.0, f"{FLAG}: the offset was taken out", doubtful=True)
     baseline = _baseline(told, scene)
     if baseline < FIRST_BASELINE:
@@ -66,7 +66,7 @@ def _baseline(told: Mapping[str, object], scene: str) -> float:
         return float(str(told[BASELINE]))
     except (KeyError, ValueError):
         raise ReadError(
-            f"Wanted {BASELINE} to decide on the offset of {scene}, found {told.get(BASELINE)!r}.",
+            f"Expected {BASELINE} to decide on the offset of {scene}, got {told.get(BASELINE)!r}.",
             fix="say what is to be added to its DN: Stac(offset=-1000) or Stac(offset=0)",
         ) from None
 

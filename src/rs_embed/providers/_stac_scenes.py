@@ -35,6 +35,8 @@ class Findings:
     """Item id -> what speaks against it."""
     missing: dict[str, ProviderError] = field(default_factory=dict)
     """Item id -> why it was left out: a file of it is not there, or broken."""
+    notes: list[str] = field(default_factory=list)
+    """What looks wrong in a frame."""
     unread: int = 0
     """Passes left out because enough were clear."""
     lock: Lock = field(default_factory=Lock)

@@ -1,6 +1,5 @@
 """Google Earth Engine as a provider: the exact grid, one request of pixels per chip."""
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -9,6 +8,7 @@ import numpy as np
 from google.auth.credentials import Credentials
 from odc.geo.geobox import GeoBox
 
+from rs_embed._redact import logger
 from rs_embed._stopping import apart
 from rs_embed.bands import bands_of
 from rs_embed.chip import Chip
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from rs_embed.providers._ee_service import Service
 
 __all__ = ["EarthEngine"]
-LOG = logging.getLogger("rs_embed.providers")
+LOG = logger("rs_embed.providers")
 
 
 class EarthEngine(Rebuilt):

@@ -1,6 +1,7 @@
 """A grid as a file of its own: COG, Zarr, netCDF or npz."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,10 +58,18 @@ def read_grid(path: Path) -> Embedding:
 
 
 class Grids(Mapping[str, "xr.DataArray"]):
-    """Grids by id, read one at a time."""
+    """Grids by id, read one at a time.
 
-    def __init__(self, folder: Path, places: Sequence[tuple[str, str]]) -> None:
-        self._folder = folder
+    Args:
+        folder: That paths are relative to.
+        places: Id and path of each.
+        faults: By the whole path: says what is wrong with a file by what is known of its bytes.
+    """
+
+    def __init__(
+        self, folder: Path, places: Sequence[tuple[str, str]], faults: Mapping[str, Callable[[Path], str | None]]
+    ) -> None:
+        self._folder, self._faults = folder, faults
         self._places: dict[str, list[str]] = {}
         for name, href in places:
             self._places.setdefault(name, []).append(href)
@@ -89,4 +98,11 @@ class Grids(Mapping[str, "xr.DataArray"]):
                 fix="read them by Run.to_frame()['href']",
                 files=", ".join(hrefs),
             )
-        return read_grid(self._folder / hrefs[0])
+        path = Path(os.path.normpath(self._folder / hrefs[0]))
+        fault = self._faults[str(path)](path) if str(path) in self._faults and path.exists() else None
+        if fault is not None:
+            raise StorageError(
+                f"Expected the grid that was written to {str(path)!r}, got a file {fault}.",
+                fix="it is damaged: run the export again with verify=True (rs-embed export --verify) to make it anew",
+            )
+        return read_grid(path)

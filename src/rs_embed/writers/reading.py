@@ -183,5 +183,5 @@ def _damaged(path: Path, said: str) -> StorageError:
     found = "which is damaged" if path.exists() else "which does not exist"
     return StorageError(
         f"Expected a table of an export, got {str(path)!r}, {found} ({said}).",
-        fix="make the same call again with verify=True (rs-embed retry RUN --verify): it is made again",
+        fix="rs-embed verify RUN tells what is damaged, and what makes it again",
     )

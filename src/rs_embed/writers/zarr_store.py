@@ -10,7 +10,7 @@ from pyproj import CRS
 
 from rs_embed._optional import require
 from rs_embed.embedding import Embedding
-from rs_embed.embedding_files import VALID, from_dataset, to_dataset
+from rs_embed.embedding_files import UNREADABLE, VALID, from_dataset, to_dataset
 from rs_embed.errors import StorageError
 from rs_embed.geo import pixel_size_m
 from rs_embed.writers.fields import model_uri, source_uris
@@ -58,7 +58,7 @@ def read_zarr(path: Path) -> Embedding:
     try:
         with xr.open_zarr(path, consolidated=False, chunks=None) as store:
             return from_dataset(store)
-    except (OSError, KeyError, ValueError) as error:
+    except UNREADABLE as error:
         raise StorageError(
             f"{str(path)!r} is not an embedding of rs_embed ({type(error).__name__}: {error}).",
             fix="give a store that export_embeddings wrote; if it was one, it is damaged",

@@ -8,7 +8,7 @@ weights could not be looked up when this card was written, so `Weights.revision`
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,15 @@ class AnySatKnobs(SeriesKnobs):
     """Knobs of AnySat."""
 
     prefix = "RS_EMBED_ANYSAT_"
+    SYNONYMS: ClassVar[Mapping[str, str]] = {"patch_size": "patch_size_m"}  # the authors' name, metres too
+    HINTS: ClassVar[Mapping[str, str]] = {
+        **SeriesKnobs.HINTS,
+        "scale": "patch_size_m: metres, ten times the authors' scale; pixels keep their own size",
+        "flash_attn": "leave it out: attention is what the authors have with flash_attn=False",
+        "output_modality": "the first of modality is the one that a dense grid is made of",
+        **dict.fromkeys(("img", "image_size", "img_size"), "pixels keep their own size: choose the place instead"),
+        "merge_method": "modalities are always mixed: it is how the model works",
+    }
 
     model_key: Annotated[Literal["anysat_base"] | None, Field(description="there is one release")] = None
     patch_size_m: Annotated[int, Field(ge=10, le=160, multiple_of=10, description="side of a patch, metres")] = 40

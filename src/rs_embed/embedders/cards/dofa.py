@@ -4,7 +4,8 @@ Source of the network: TerraTorch 1.2.11, models/backbones/dofa_vit.py; of the f
 of licences: TorchGeo, docs/api/weights/agnostic.csv; of statistics and bands: zhu-xlab/DOFA, README.md. These are of
 8-bit images of SatlasPretrain, made of L1C (allenai/satlas, Normalization.md): DN / 32 cut off at 255, and ESA's true
 colour for the first three, whose 255 is DN 3558 in L1C (Sentinel-2 user guide, definitions). Here both are undone, so
-that statistics are of DN. Sentinel-1 is left out: how its 8-bit images were made is not told.
+that statistics are of DN. Sentinel-1 is left out: how its 8-bit images were made is not told. The patch convolution
+pads one pixel (TorchGeo 0.8.1, models/dofa.py).
 """
 
 from typing import Annotated, Literal
@@ -57,7 +58,7 @@ def _card(size: Literal["base", "large"], parameters_m: float, dim: int, digest:
     name = f"dofa_{size}_patch16_224"
     return TerraTorchCard(
         id=f"dofa_1_0_{size}",
-        revision=2,
+        revision=3,
         kind="foundation model",
         title=f"DOFA v1 {size.capitalize()}",
         adapter=ADAPTER,
@@ -82,6 +83,7 @@ def _card(size: Literal["base", "large"], parameters_m: float, dim: int, digest:
             builder=name,
             options={"model_bands": [stats.model_name for stats in _S2.values()], "num_classes": 0},
             saturation={band: 255 * step for band, (*_, step) in _EIGHT_BIT.items()},
+            padding_px=1,
             prepend="dofa_model.",
             own=(r"dofa_model\.fc_norm\..*",),  # of the classifier, not in the file, not used
         ),

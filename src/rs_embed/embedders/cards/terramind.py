@@ -60,6 +60,14 @@ class TerraMindKnobs(WeightsKnobs):
 
     prefix = "RS_EMBED_TERRAMIND_"
     SYNONYMS: ClassVar[Mapping[str, str]] = {"layer": "layers"}
+    NONE_IS: ClassVar[Mapping[str, str]] = {"merge_method": "none"}
+    HINTS: ClassVar[Mapping[str, str]] = {
+        **WeightsKnobs.HINTS,
+        "merge": 'merge_method="mean", "max", "concat", "dict" or "none"',
+        "out_indices": "layers=[2, 5, 8, 11] gives the tokens of those blocks, counted from 0",
+        "output_modalities": "rs_embed.generate gives modalities that were not observed",
+        "tim": 'tim_modalities="LULC" lets it think in land cover',
+    }
 
     model_key: Annotated[TerraMindKey | None, Field(description="backbone to run instead of the card's own")] = None
     img: Annotated[int, Field(ge=16, le=2304, description="side of the network input or window, px")] = 224

@@ -39,6 +39,8 @@ class Backbone:
     """Tokens before those of the patches; none in a map."""
     any_size: bool = False
     """Whether inputs of any number of patches are taken; otherwise `image_px` it is."""
+    padding_px: int = 0
+    """What the patch convolution pads: token k sees so many pixels before pixel k x patch, and as many fewer after."""
     time: tuple[str, TimeCode] | None = None
     """Keyword that takes the date, and its code."""
     location: tuple[str, LocationCode] | None = None

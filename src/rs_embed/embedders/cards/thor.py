@@ -5,7 +5,8 @@ default input parameters), snapshot 7e822dd. The commits and hashes of the publi
 when this card was written, so `Weights.revision` is open.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -27,6 +28,18 @@ class ThorKnobs(WeightsKnobs):
     """Knobs of the THOR family."""
 
     prefix = "RS_EMBED_THOR_"
+    NONE_IS: ClassVar[Mapping[str, str]] = {"group_merge": "none"}  # refused: groups differ in size
+    HINTS: ClassVar[Mapping[str, str]] = {
+        **WeightsKnobs.HINTS,
+        "merge_method": 'group_merge="mean", "sum" or "concat"',
+        **dict.fromkeys(
+            ("ground_cover", "ground_covers", "ground_cover_m"),
+            "the ground cover is img x scale_m: img=288, and scale_m in sensor=SensorSpec(...)",
+        ),
+        **dict.fromkeys(("patch_sizes", "flexivit_patch_size_seqs"), "patch_size=8: pixels of a band under one token"),
+        "input_params": "img and patch_size; scale_m in sensor=SensorSpec(...)",
+        "select_patch_strategy": "leave it out: one patch_size for all band groups",
+    }
 
     model_key: Annotated[ThorKey | None, Field(description="backbone to run instead of the card's own")] = None
     img: Annotated[int, Field(ge=16, le=2304, description="side of the network input, px (Sentinel-3: 96)")] = 288
