@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -14,6 +15,9 @@ from export_worker import MODEL
 
 STORE_BYTES = 80_000_000
 """Of each node; little, so that what is not bounded spills at once."""
+
+STARTS = 5
+"""How often a cluster is started: Ray gives a node 30 s, which is little on a busy machine."""
 
 
 def processes_of(raylet: int, name: str) -> list[int]:
@@ -34,16 +38,27 @@ class Nodes:
 
     def __init__(self) -> None:
         import ray
+
+        self._before = {name: os.environ.get(name) for name in ("PYTHONPATH", "RAY_USAGE_STATS_ENABLED", "RAY_TMPDIR")}
+        os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        for tries_left in reversed(range(STARTS)):
+            self._folder = os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="rse")  # short: sockets lie in it
+            try:
+                self._start()
+                break
+            except Exception as error:
+                ray.shutdown()
+                for pid in self.processes():
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                if tries_left == 0 or "timed out" not in str(error):
+                    raise
+
+    def _start(self) -> None:
+        import ray
         from ray.cluster_utils import Cluster
 
-        self._folder = tempfile.mkdtemp(prefix="rse")  # short: sockets lie in it
-        mine = {
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_TMPDIR": self._folder,
-        }
-        self._before = {name: os.environ.get(name) for name in mine}
-        os.environ.update(mine)
         head = {"num_cpus": 1, "object_store_memory": STORE_BYTES, "include_dashboard": False}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.add()

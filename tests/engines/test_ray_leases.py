@@ -16,8 +16,14 @@ from rs_embed.errors import EngineError
 from rs_embed.providers._policy import Slot
 
 def start():
-    ray.init("local", num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False,
-             object_store_memory=80_000_000)
+    for tries_left in (4, 3, 2, 1, 0):  # Ray gives a node 30 s, which is little on a busy machine
+        try:
+            return ray.init("local", num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False,
+                            object_store_memory=80_000_000)
+        except Exception as error:
+            ray.shutdown()
+            if tries_left == 0 or "timed out" not in str(error):
+                raise
 
 def renewing():
     return [one for one in threading.enumerate() if one.name == "rs-embed-leases"]
