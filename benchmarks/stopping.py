@@ -26,7 +26,7 @@ from gee_server import PLACES, EarthEngineServer, default_world  # noqa: E402
 from gee_server.faults import Fault, unavailable  # noqa: E402
 from stac_server import serving  # noqa: E402
 
-SLOW_S = 5.0
+SLOW_S = 5
 """What each request takes in the rows called slow."""
 PATIENCE_S = 120.0
 """After which a process that goes on is killed."""

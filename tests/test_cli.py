@@ -260,13 +260,13 @@ def test_a_signal_ends_a_run_and_is_told_by_the_exit_code(number, code):
 
 
 HANGS = """
-import ctypes, sys
+import ctypes, os, sys
 from rs_embed import cli, providers
 from rs_embed.testing import FieldProvider
 
 class Hung(FieldProvider):
     def fetch(self, query):
-        print("hanging", flush=True)
+        os.write(1, b"hanging\\n")  # at once: several threads do
         ctypes.CDLL(None).sleep(3600)  # as GDAL would: out of Python's hands
         return super().fetch(query)
 

@@ -1,7 +1,6 @@
 """Jobs that can be stopped: one event that all threads of a job hear wherever they wait, and daemon threads."""
 
 import os
-import signal
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
@@ -10,7 +9,6 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Generic, ParamSpec, TypeVar, cast
 from weakref import WeakSet, finalize
 
@@ -294,37 +292,3 @@ def apart(work: Callable[[], T]) -> T:
     finally:
         stop.set()
         threads.close()
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came: a stop by hand, as Ctrl-C."""
-
-
-@dataclass
-class Heard:
-    """Which signals came."""
-
-    sigterm: bool = False
-
-
-@contextmanager
-def sigterm_as_interrupt() -> Iterator[Heard]:
-    """A scheduler's SIGTERM stops like Ctrl-C: files are closed, and what is finished stays.
-
-    Only in the main thread, where Python hears signals, and only where nobody else has a use for it.
-    """
-    heard = Heard()
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield heard
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        heard.sigterm = True
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield heard
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -15,7 +15,7 @@ import typer
 
 import rs_embed
 from rs_embed import cli_export, cli_generate, cli_runs
-from rs_embed._stopping import sigterm_as_interrupt
+from rs_embed._signals import sigterm_as_interrupt
 from rs_embed.cli_base import ERR, OUT, Json, Model, ModelOptions, Request, app, command
 from rs_embed.errors import RSEmbedWarning
 from rs_embed.tables import table

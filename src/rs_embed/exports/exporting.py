@@ -15,7 +15,7 @@ from rs_embed._call import Backend, Bands, KnobValue, Modalities, Sensors
 from rs_embed._checks import require_number
 from rs_embed._optional import require
 from rs_embed._progress import progress_bar
-from rs_embed._stopping import sigterm_as_interrupt
+from rs_embed._signals import sigterm_as_interrupt
 from rs_embed.engines import EngineName, check_engine, open_crew
 from rs_embed.engines.base import Crew, Stamp
 from rs_embed.errors import StorageError
