@@ -287,9 +287,12 @@ def test_one_signal_ends_a_command_whose_backend_hangs_in_c(tmp_path, command, n
     with subprocess.Popen(
         [sys.executable, "-c", HANGS, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
-        assert running.stdout.readline() == "hanging\n"
-        running.send_signal(number)
-        _, said = running.communicate(timeout=60)
+        try:
+            assert running.stdout.readline() == "hanging\n"
+            running.send_signal(number)
+            _, said = running.communicate(timeout=60)
+        finally:
+            running.kill()
     assert running.returncode == code
     assert "Traceback" not in said and "Fatal" not in said
     assert ("stopped" in said) == (command == "export")

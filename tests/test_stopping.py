@@ -9,7 +9,8 @@ import weakref
 
 import pytest
 
-from rs_embed._stopping import PerProcess, Stop, Stopped, Threads, apart, current, sleep
+from rs_embed._signals import sigterm_as_interrupt
+from rs_embed._stopping import PerProcess, Stop, Stopped, Threads, apart, current, outcome, sleep
 
 
 def test_a_job_inside_of_another_ends_with_it_but_not_the_other_way_round():
@@ -124,3 +125,25 @@ def test_who_waits_for_a_pool_that_is_closed_hears_of_it():
     assert busy.result(timeout=60)
     with pytest.raises(RuntimeError, match="closed"):
         threads.submit(int)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # that Python loses it is the point
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_python_loses_ends_the_next_wait(number):
+    threads, never, went_on = Threads(1, "test-lost"), threading.Event(), []
+
+    def lose_one_and_wait():
+        weakref.finalize(Threads(1, "test-gone"), signal.raise_signal, number)  # raised where nobody listens
+        went_on.append(True)
+        outcome(threads.submit(never.wait))
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us without
+    try:
+        with pytest.raises(KeyboardInterrupt), sigterm_as_interrupt() as heard:
+            lose_one_and_wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert went_on
+    assert heard.sigterm == (number == signal.SIGTERM)
+    never.set()
+    assert outcome(threads.submit(int)) == 0  # it ends that wait, and no later one

@@ -1,11 +1,13 @@
-"""Signals that stop: SIGTERM taken as Ctrl-C."""
+"""Signals that stop: SIGTERM taken as Ctrl-C, and neither of them lost."""
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+
+from rs_embed._stopping import INTERRUPTS
 
 
 class Terminated(KeyboardInterrupt):
@@ -23,7 +25,8 @@ class Heard:
 def sigterm_as_interrupt() -> Iterator[Heard]:
     """A scheduler's SIGTERM stops like Ctrl-C: files are closed, and what is finished stays.
 
-    Only in the main thread, where Python hears signals, and only where nobody else has a use for it.
+    Only in the main thread, where Python hears signals, and only where nobody else has a use for it. Ctrl-C raises what
+    it always does; beside that it is remembered, for `outcome` to raise where Python has lost it.
     """
     heard = Heard()
     in_main = threading.current_thread() is threading.main_thread()
@@ -32,11 +35,19 @@ def sigterm_as_interrupt() -> Iterator[Heard]:
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        heard.sigterm = True
-        raise Terminated
+        heard.sigterm = heard.sigterm or number == signal.SIGTERM
+        INTERRUPTS.came = Terminated if heard.sigterm else KeyboardInterrupt
+        raise INTERRUPTS.came
 
-    signal.signal(signal.SIGTERM, stop)
+    before: dict[signal.Signals, signal.Handlers | Callable[[int, FrameType | None], object]]
+    before = {signal.SIGTERM: signal.SIG_DFL}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before[signal.SIGINT] = signal.default_int_handler
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield heard
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        INTERRUPTS.came = None

@@ -260,15 +260,30 @@ def _finish(queue: PerProcess[_Queue]) -> None:
     queue.here.finish()
 
 
+class Interrupts:
+    """What a handler of signals has raised in the main thread, for the case that it went under there.
+
+    Python prints what is raised inside of a weakref callback or a `__del__`, and goes on.
+    """
+
+    came: type[KeyboardInterrupt] | None = None
+
+
+INTERRUPTS = Interrupts()
+
+
 def outcome(future: Future[T]) -> T:
     """What comes of it, for a thread whose job may be stopped meanwhile.
 
     Raises:
         Stopped: The job of this thread was stopped.
+        KeyboardInterrupt: This is the main thread, and a signal came that nobody heard.
         BaseException: Whatever the work has raised.
     """
-    stop = current()
+    stop, in_main = current(), threading.current_thread() is threading.main_thread()
     while True:
+        if in_main and INTERRUPTS.came is not None:
+            raise INTERRUPTS.came
         try:
             return future.result(POLL_S)  # not for ever: a signal that comes just before the wait does not end it
         except TimeoutError:
