@@ -40,7 +40,7 @@ def test_the_first_call_downloads_once_and_the_second_asks_nobody(hub, tmp_path,
     assert first.returncode == 0, first.stderr
     answer = json.loads(first.stdout)
     assert answer["weights"].startswith(f"hub:{REPO}@")
-    assert answer["note"] is None
+    assert answer["note"] == "beside the encoder, not used: decoder_embed (1)"
     asked = len(hub.requests)
     assert asked > 0
     second = call(hub, tmp_path, RS_EMBED_OFFLINE="1")

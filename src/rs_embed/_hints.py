@@ -17,7 +17,7 @@ HINTS: Mapping[str, str] = {
     **dict.fromkeys(("start", "end", "start_date", "end_date", "date", "year", "datetime"), _DAYS),
     **dict.fromkeys(("checkpoint", "ckpt_path", "checkpoint_path", "ckpt_data", "weights"), _CKPT),
     **dict.fromkeys(("pooling", "pool", "pooled", "grid"), _OUTPUT),
-    **dict.fromkeys(("modalities", "sensors"), 'modality="S2L2A", or several: modality=["S2L2A", "S1GRD"]'),
+    "modalities": 'modality="S2L2A", or several: modality=["S2L2A", "S1GRD"]',
     **dict.fromkeys(("model_bands", "channels", "band_names"), 'bands=["B2", "B3"] or bands=["BLUE", "GREEN"]'),
     **dict.fromkeys(("image_size", "img_size", "image_px", "size"), "img is the side of the input, in pixels"),
     **dict.fromkeys(("norm", "normalization", "standardize"), "normalize says how pixels are standardised"),

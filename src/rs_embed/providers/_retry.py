@@ -14,6 +14,8 @@ from rs_embed.providers._limiter import Clock, Limits, Sleep
 T = TypeVar("T")
 LOG = logger("rs_embed.providers")
 
+_JITTER = random.Random()  # noqa: S311  (no secret; of our own, as the user may have seeded Python's)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -64,7 +66,7 @@ class Waits:
     """Seconds that never go back."""
     sleep: Sleep = sleep_unless_stopped
     """Waits for so many seconds, or until the job of this thread is stopped."""
-    jitter: Callable[[], float] = random.random
+    jitter: Callable[[], float] = _JITTER.random
     """A number from 0 to 1, new every time."""
 
 
