@@ -358,6 +358,7 @@ def test_coordinates_stand_beside_imagery(ckpt, lulc, tmp_path):
     assert not np.array_equal(without.tokens["LULC"], beside.tokens["LULC"])
 
 
+@pytest.mark.filterwarnings("ignore:.*DN of a band lie under:rs_embed.errors.PixelWarning")  # of random weights
 def test_rasters_of_ones_own_go_in(tmp_path):
     first = generate(TINY, PLACE, output_modalities="S2L2A", **QUICK)["S2L2A"]
     path = first.to_geotiff(tmp_path / "s2.tif")

@@ -157,7 +157,7 @@ def test_a_chip_keeps_its_place_through_the_geotiff(tmp_path):
     [
         ("S2L2A", np.zeros((4, 32, 32)), BandMismatch, r"Wanted \[12, H, W\] for S2L2A"),
         ("LULC", np.full((1, 32, 32), 11.0), InputError, "class codes 0 to 9"),
-        ("LULC", np.full((1, 32, 32), 0.5), InputError, "class codes 0 to 9"),
+        ("LULC", np.full((1, 32, 32), 0.5), UnitMismatch, "fractions between codes"),
         ("NDVI", np.full((1, 32, 32), 6000.0), UnitMismatch, "values beyond -1 to 1"),
         ("S1GRD", np.full((2, 32, 32), 0.1), UnitMismatch, "linear power"),
         ("NDVI", np.full((1, 32, 32), np.nan), InputError, "nothing but nodata"),
