@@ -167,8 +167,6 @@ class Places:
 
 
 _KEPT = "kept"
-_UNREADABLE = (OSError, EOFError, BadZipFile, zlib.error, KeyError, ValueError, TypeError, NotImplementedError)
-"""What numpy, zlib and json raise for a file that is not ours or is damaged."""
 
 
 def _kept(found: Mapping[str, NDArray[np.generic]]) -> dict[str, Kept]:
