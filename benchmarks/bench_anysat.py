@@ -14,8 +14,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from rs_embed.encoders.anysat import AnySatEncoder
-from rs_embed.encoders.linear import Linear, prepared
+from rs_embed.encoders.anysat.encoder import AnySatEncoder
+from rs_embed.encoders.kernels.linear import Linear, prepared
 
 PATCH_M, PATCH_PX = 40, 4
 SIDE = 103  # patches along 4120 m: 410 px, padded to whole patches

@@ -16,18 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rs_embed import OutputSpec, PointBuffer, export_embeddings, get_embedding, open_run, verify_run
-from rs_embed.embedding import Embedding
-from rs_embed.embedding_files import load
+from rs_embed.embedding.embedding import Embedding
+from rs_embed.embedding.files import load
 from rs_embed.errors import RSEmbedError
-from rs_embed.pipeline.journal import Manifest
-from rs_embed.pipeline.records import Record
+from rs_embed.exports.journal import Manifest
+from rs_embed.exports.records import Record
+from rs_embed.exports.results.run import read
+from rs_embed.formats.grids import write_grid
+from rs_embed.formats.zarr_store import read_zarr
 from rs_embed.places import Places
 from rs_embed.providers.base import Query
 from rs_embed.providers.cached import CachedProvider
-from rs_embed.runs import read
 from rs_embed.testing import FieldProvider
-from rs_embed.writers.grids import write_grid
-from rs_embed.writers.zarr_store import read_zarr
 
 MODEL = "mosaiks_rcf"
 PLACES = [(12.5 + 0.01 * i, 47.0) for i in range(60)]

@@ -73,8 +73,8 @@ def ready(case: Case, precision: str, **knobs: object):
     import numpy as np
 
     from rs_embed import plan_embedding
-    from rs_embed.embedders._framing import frame_chip
     from rs_embed.embedders.base import ModelInput
+    from rs_embed.embedders.prepare.framing import frame_chip
 
     warnings.simplefilter("ignore")
     chip = np.random.default_rng(0).integers(200, 4000, case.chip).astype(np.float32)

@@ -27,7 +27,7 @@ def encoder(case: str, precision: str, turns: str) -> Figures:
     """Packed against plain, and the products alone."""
     import torch
 
-    from rs_embed.encoders.linear import using
+    from rs_embed.encoders.kernels.linear import using
 
     _, batch, embedder = ready(CASES[case], precision, pretrained=False)
     with _noting_products() as (shapes, watch):
@@ -60,8 +60,9 @@ def encoder(case: str, precision: str, turns: str) -> Figures:
 @contextmanager
 def _noting_products() -> Iterator[tuple[Counter[Shape], Callable[[object], None]]]:
     """Note the shapes of all linear maps of a module, and of the products of attention."""
-    from rs_embed.encoders import anysat_attention, attention
-    from rs_embed.encoders.linear import Linear
+    from rs_embed.encoders.anysat import attention as anysat_attention
+    from rs_embed.encoders.kernels import attention
+    from rs_embed.encoders.kernels.linear import Linear
 
     shapes: Counter[Shape] = Counter()
     plain, hooks = attention.attend, []
@@ -92,7 +93,7 @@ def _noting_products() -> Iterator[tuple[Counter[Shape], Callable[[object], None
 def _quickest(shape: Shape, dtype: object) -> Callable[[], object]:
     import torch
 
-    from rs_embed.encoders.linear import multiply
+    from rs_embed.encoders.kernels.linear import multiply
 
     many, rows, inner, cols = shape
     if many > 1:
@@ -113,8 +114,8 @@ def attention(precision: str, turns: str) -> Figures:
     """Torch's kernel against ours: 1620 tokens whose distances weaken attention."""
     import torch
 
-    from rs_embed.encoders.attention import Distances, attend
-    from rs_embed.encoders.linear import _keep_freed_memory, using
+    from rs_embed.encoders.kernels.attention import Distances, attend
+    from rs_embed.encoders.kernels.linear import _keep_freed_memory, using
 
     _keep_freed_memory()  # as `prepared` does
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32

@@ -25,8 +25,8 @@ def _provider(latency_s: float = 0.0):
     """The same pixels everywhere, at once or after a while."""
     import numpy as np
 
-    from rs_embed.bands import bands_of
-    from rs_embed.chip import Chip, Source
+    from rs_embed.core.bands import bands_of
+    from rs_embed.core.chip import Chip, Source
     from rs_embed.testing import FieldProvider
 
     pixels = np.random.default_rng(0).integers(200, 4000, (1, 12, 420, 420)).astype(np.float32)
@@ -54,7 +54,7 @@ def _places(count: int) -> list[tuple[float, float]]:
 def _generator(count: int, buffer_m: float = BUFFER_M, latency_s: float = 0.0) -> None:
     """What every call runs on, with its results dropped."""
     from rs_embed import OutputSpec
-    from rs_embed._call import Call
+    from rs_embed.call import Call
     from rs_embed.pipeline.run import run
     from rs_embed.places import read_places
 

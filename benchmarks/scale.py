@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rs_embed.providers._policy import Policy, Slot
+from rs_embed.providers.common.policy import Policy, Slot
 from rs_embed.testing import FieldProvider
 
 PICTURE = Path(__file__).parents[1] / "docs/images/scale.png"

@@ -39,7 +39,7 @@ service, url, kind, out, lon, lat = sys.argv[1:]
 if service == "gee":
     backend = rs_embed.EarthEngine(host=url, project="test-project", credentials="none")
 else:
-    from rs_embed.providers._stac_catalogs import EARTH_SEARCH
+    from rs_embed.providers.stac.catalogs import EARTH_SEARCH
     backend = rs_embed.Stac(replace(EARTH_SEARCH, url=url, name=""))
 where = [(float(lon) + 0.0002 * (i % 8), float(lat) + 0.0002 * (i // 8)) for i in range(500)]
 when = TemporalSpec.range("2022-06-01", "2022-07-01")
@@ -49,7 +49,7 @@ elif kind == "batch":
     get_embeddings("mosaiks_rcf", [PointBuffer(*one, 320) for one in where], when, backend=backend)
 else:
     from pathlib import Path
-    from rs_embed import cli
+    from rs_embed.cli.main import main as cli
     from rs_embed.providers import _BACKENDS
     _BACKENDS["gee"] = lambda: backend
     table = Path(out) / "places.csv"

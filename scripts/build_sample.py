@@ -70,7 +70,7 @@ class Layer:
     native_gsd_m: tuple[int, ...]
     """Of each band, before it was repeated to 10 m."""
     unit: str
-    """A value of `rs_embed.bands.Unit`."""
+    """A value of `rs_embed.core.bands.Unit`."""
     step: float
     """What one count stands for, in `unit`; stands in the file as the scale of each band."""
     nodata: int

@@ -12,8 +12,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rs_embed import describe_model, errors, list_models
+from rs_embed.core.settings import (
+    EarthEngineSettings,
+    Knobs,
+    LibrarySettings,
+    RaySettings,
+    StacSettings,
+    describe_knobs,
+)
 from rs_embed.embedders.describe import ModelDescription
-from rs_embed.settings import EarthEngineSettings, Knobs, LibrarySettings, RaySettings, StacSettings, describe_knobs
 
 ROOT = Path(__file__).parents[1]
 MODEL_PAGES: Mapping[str, tuple[str, ...]] = {

@@ -26,7 +26,7 @@ def thor_tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A seeded THOR tiny in the layout of the published file: `encoder.` prefix and a decoder beside it."""
     import torch
 
-    from rs_embed.encoders.thor import ThorEncoder
+    from rs_embed.encoders.thor.encoder import ThorEncoder
 
     encoder = ThorEncoder(dim=192, depth=12, heads=3, band_dim=32)
     encoder.init_random(seed=7)

@@ -9,11 +9,11 @@ from pathlib import Path
 from echo import CARD, EchoEmbedder
 from pyproj import Transformer
 
-from rs_embed.chip import Chip
-from rs_embed.embedders._framing import Frame
+from rs_embed.core.chip import Chip
+from rs_embed.core.settings import LibrarySettings
 from rs_embed.embedders.base import ModelInput, ModelRequest, Network
 from rs_embed.embedders.card import ModelCard
-from rs_embed.settings import LibrarySettings
+from rs_embed.embedders.prepare.framing import Frame
 
 LON, LAT = 12.0, 47.0
 """Where."""

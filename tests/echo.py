@@ -6,14 +6,14 @@ from typing import Literal
 import torch
 from torch.nn.functional import avg_pool2d
 
-from rs_embed.bands import Unit
-from rs_embed.chip import Chip
-from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows
+from rs_embed.core.bands import Unit
+from rs_embed.core.chip import Chip
+from rs_embed.core.settings import LibrarySettings, ModelKnobs
+from rs_embed.core.specs import SensorSpec
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network, NetworkCache
 from rs_embed.embedders.card import BandStats, Modality, ModelCard
+from rs_embed.embedders.prepare.framing import Frame, InputGeometry, cut_windows
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
-from rs_embed.settings import LibrarySettings, ModelKnobs
-from rs_embed.specs import SensorSpec
 
 SENSOR = SensorSpec("COPERNICUS/S2_SR_HARMONIZED", ("B2", "B3"))
 CARD = ModelCard(

@@ -79,9 +79,10 @@ def export(out: Path, log: Path, rows: int = 60, unit_rows: int = 10, latency_s:
 
 def _die_at(point: str, count: int) -> None:
     """Have this process killed, for real, at its `count`th visit to a point."""
-    from rs_embed.exports import exporting
-    from rs_embed.pipeline import durable, records
-    from rs_embed.pipeline.remote import Remote
+    from rs_embed.core import atomic as durable
+    from rs_embed.exports import call as exporting
+    from rs_embed.exports import records
+    from rs_embed.exports.object_store import Remote
     from rs_embed.testing import FieldProvider as Field
 
     left = [count]

@@ -5,9 +5,9 @@ import torch
 from numpy.typing import NDArray
 
 from rs_embed import OutputSpec, PointBuffer, TemporalSpec, get_embedding, plan_embedding
+from rs_embed.core.settings import WeightsKnobs
 from rs_embed.embedders.card import ModelCard
-from rs_embed.embedding import Embedding
-from rs_embed.settings import WeightsKnobs
+from rs_embed.embedding.embedding import Embedding
 from rs_embed.testing import FieldProvider
 
 YEAR = TemporalSpec.year(2022)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from rs_embed.embedding import Embedding, InputMeta, Meta
-from rs_embed.geo import geobox_for
-from rs_embed.specs import PointBuffer, TemporalSpec
-from rs_embed.writers.base import Row, RunHeader
+from rs_embed.core.geo import geobox_for
+from rs_embed.core.specs import PointBuffer, TemporalSpec
+from rs_embed.embedding.embedding import Embedding, InputMeta, Meta
+from rs_embed.formats.base import Row, RunHeader
 
 DIM = 64
 YEAR = TemporalSpec.year(2020)

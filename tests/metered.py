@@ -7,8 +7,8 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from rs_embed.errors import QuotaExceeded
-from rs_embed.providers._limiter import shared_limiter
-from rs_embed.providers._retry import Backoff, Retry, Verdict, Waits
+from rs_embed.providers.common.limiter import shared_limiter
+from rs_embed.providers.common.retry import Backoff, Retry, Verdict, Waits
 from rs_embed.testing import FieldProvider
 
 ACCOUNT = "metered service"

@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rs_embed import PointBuffer, SensorSpec, get_embedding, get_embeddings, inspect_chip, plan_embedding
-from rs_embed.cli import app
+from rs_embed.cli.main import app
 from rs_embed.embedders.catalog import get_card
 from rs_embed.errors import BandMismatch, SpecError
 from rs_embed.testing import FieldProvider

@@ -7,7 +7,6 @@ import shlex
 import subprocess
 import sys
 import warnings
-from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
 from itertools import pairwise
@@ -15,33 +14,18 @@ from pathlib import Path
 
 import pytest
 import rasterio
+from pages import ROOT, Block, blocks_of, run_python
 from typer.testing import CliRunner
 
 from rs_embed import describe_model, list_models
-from rs_embed.cli import app
-from rs_embed.embedding_files import META_TAG, VALID_TAG
-from rs_embed.errors import RSEmbedError, RSEmbedWarning
-from rs_embed.settings import EarthEngineSettings, LibrarySettings, RaySettings, StacSettings
+from rs_embed.cli.main import app
+from rs_embed.core.settings import EarthEngineSettings, LibrarySettings, RaySettings, StacSettings
+from rs_embed.embedding.files import META_TAG, VALID_TAG
+from rs_embed.errors import RSEmbedWarning
 
-ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/**/*.md")])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 SAMPLE = str(files("rs_embed") / "data/sample/s2_l2a_12band_10m.tif")
-
-
-@dataclass(frozen=True)
-class Block:
-    language: str
-    how: str
-    """ "", "raises" or "no-run"; "terratorch" where that extra is installed, "terratorch-missing" where it is not."""
-    text: str
-    line: int
-
-
-def blocks_of(page: Path) -> list[Block]:
-    text = page.read_text(encoding="utf-8")
-    fences = re.finditer(r"^```(\w*) ?([\w-]*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    return [Block(m[1], m[2], m[3], text.count("\n", 0, m.start(3)) + 1) for m in fences]
 
 
 @pytest.fixture
@@ -60,19 +44,6 @@ def desk(tmp_path, monkeypatch) -> Path:
 def docs_tables(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "scripts")
     return importlib.import_module("docs_tables")
-
-
-def run_python(block: Block, page: str, names: dict[str, object]) -> str:
-    """Run a block; the text of the error that it raises, or ''."""
-    code = compile("\n" * (block.line - 1) + block.text, page, "exec")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RSEmbedWarning)
-        if block.how not in ("raises", "terratorch-missing"):
-            exec(code, names)
-            return ""
-        with pytest.raises(RSEmbedError) as caught:
-            exec(code, names)
-    return f"{type(caught.value).__name__}: {caught.value}"
 
 
 def is_for_here(block: Block) -> bool:

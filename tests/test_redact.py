@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from rs_embed import _redact
-from rs_embed._redact import cause_of, redacted, redacted_all
-from rs_embed.chip import Source
+from rs_embed import redact
+from rs_embed.core.chip import Source
+from rs_embed.embedding.batch import Failure
 from rs_embed.errors import RSEmbedError, RSEmbedWarning, ServiceUnavailable, warn
-from rs_embed.results import Failure
+from rs_embed.redact import cause_of, redacted, redacted_all
 
 CANARY = "s3cr3tCANARY123456"
 LINK = f"https://store.blob.core.windows.net/x/B02.tif?st=2024&se=2025&sp=rl&sig={CANARY}%2Bab%3D"
@@ -101,7 +101,7 @@ def test_warnings_hold_no_secret():
 
 
 def test_log_records_hold_no_secret_even_in_a_traceback(caplog):
-    log = _redact.logger("rs_embed.of_a_test")
+    log = redact.logger("rs_embed.of_a_test")
     with caplog.at_level(logging.INFO, "rs_embed"):
         try:
             raise OSError(LINK)
@@ -112,12 +112,12 @@ def test_log_records_hold_no_secret_even_in_a_traceback(caplog):
 
 
 def test_every_logger_of_the_library_is_one_that_redacts():
-    package = Path(_redact.__file__).parent
+    package = Path(redact.__file__).parent
     bare = [
         f"{path.relative_to(package)}: {line.strip()}"
         for path in sorted(package.rglob("*.py"))
         for line in path.read_text().splitlines()
-        if re.search(r"=\s*(?:logging\.)?getLogger\(", line) and path.name != "_redact.py"
+        if re.search(r"=\s*(?:logging\.)?getLogger\(", line) and path.name != "redact.py"
     ]
 
     assert bare == []

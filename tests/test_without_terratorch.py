@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rs_embed import PointBuffer, detokenize, generate, get_embedding, tokenize
-from rs_embed.cli import app
+from rs_embed.cli.main import app
 from rs_embed.errors import MissingDependency
 from rs_embed.generation.tokenizing import Tokenized
 from rs_embed.testing import FieldProvider

@@ -7,7 +7,7 @@ from matplotlib import colormaps
 from PIL import Image, ImageOps
 
 from rs_embed import OutputSpec, get_embedding, inspect_chip
-from rs_embed.pictures import Panel, pca_rgb, save_figure, side_by_side, true_colour
+from rs_embed.embedding.plot import Panel, pca_rgb, save_figure, side_by_side, true_colour
 
 OUT = Path(__file__).with_name("overview.png")
 MOTORWAY_TOKEN = (22, 6)

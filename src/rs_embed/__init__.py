@@ -30,94 +30,94 @@ if TYPE_CHECKING:
     from rs_embed.api import (
         plan_embedding as plan_embedding,
     )
-    from rs_embed.chip import Chip as Chip
-    from rs_embed.compaction import compact_run as compact_run
+    from rs_embed.core.chip import Chip as Chip
+    from rs_embed.core.geo import geobox_for as geobox_for
+    from rs_embed.core.specs import (
+        BBox as BBox,
+    )
+    from rs_embed.core.specs import (
+        OutputSpec as OutputSpec,
+    )
+    from rs_embed.core.specs import (
+        PointBuffer as PointBuffer,
+    )
+    from rs_embed.core.specs import (
+        Region as Region,
+    )
+    from rs_embed.core.specs import (
+        SensorSpec as SensorSpec,
+    )
+    from rs_embed.core.specs import (
+        TemporalSpec as TemporalSpec,
+    )
     from rs_embed.embedders.card import ModelCard as ModelCard
     from rs_embed.embedders.statistics import save_statistics as save_statistics
-    from rs_embed.embedding import Embedding as Embedding
-    from rs_embed.embedding import Meta as Meta
+    from rs_embed.embedding.embedding import Embedding as Embedding
+    from rs_embed.embedding.embedding import Meta as Meta
     from rs_embed.exports import export_embeddings as export_embeddings
     from rs_embed.exports import raster_places as raster_places
+    from rs_embed.exports.results.compact import compact_run as compact_run
+    from rs_embed.exports.results.run import download_run as download_run
+    from rs_embed.exports.results.run import open_run as open_run
+    from rs_embed.exports.results.verify import verify_run as verify_run
     from rs_embed.generation import Generated as Generated
     from rs_embed.generation import GeneratedRaster as GeneratedRaster
     from rs_embed.generation import Tokenized as Tokenized
     from rs_embed.generation import detokenize as detokenize
     from rs_embed.generation import generate as generate
     from rs_embed.generation import tokenize as tokenize
-    from rs_embed.geo import geobox_for as geobox_for
+    from rs_embed.pipeline.inspect import ChipReport as ChipReport
     from rs_embed.places import read_places as read_places
-    from rs_embed.providers.earthengine import EarthEngine as EarthEngine
-    from rs_embed.providers.folder import RasterFolder as RasterFolder
-    from rs_embed.providers.local import LocalRasters as LocalRasters
-    from rs_embed.providers.local import Raster as Raster
-    from rs_embed.providers.stac import Stac as Stac
-    from rs_embed.providers.stac import StacCatalog as StacCatalog
-    from rs_embed.providers.stac import StacCollection as StacCollection
-    from rs_embed.report import ChipReport as ChipReport
-    from rs_embed.runs import download_run as download_run
-    from rs_embed.runs import open_run as open_run
-    from rs_embed.specs import (
-        BBox as BBox,
-    )
-    from rs_embed.specs import (
-        OutputSpec as OutputSpec,
-    )
-    from rs_embed.specs import (
-        PointBuffer as PointBuffer,
-    )
-    from rs_embed.specs import (
-        Region as Region,
-    )
-    from rs_embed.specs import (
-        SensorSpec as SensorSpec,
-    )
-    from rs_embed.specs import (
-        TemporalSpec as TemporalSpec,
-    )
-    from rs_embed.verification import verify_run as verify_run
+    from rs_embed.providers.earthengine.provider import EarthEngine as EarthEngine
+    from rs_embed.providers.rasters.folder import RasterFolder as RasterFolder
+    from rs_embed.providers.rasters.local import LocalRasters as LocalRasters
+    from rs_embed.providers.rasters.local import Raster as Raster
+    from rs_embed.providers.stac.provider import Stac as Stac
+    from rs_embed.providers.stac.provider import StacCatalog as StacCatalog
+    from rs_embed.providers.stac.provider import StacCollection as StacCollection
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "ChipReport": "report",
+    "ChipReport": "pipeline.inspect",
     "describe_model": "api",
     "get_embedding": "api",
     "get_embeddings": "api",
     "inspect_chip": "api",
     "list_models": "api",
     "plan_embedding": "api",
-    "Chip": "chip",
-    "compact_run": "compaction",
-    "verify_run": "verification",
+    "Chip": "core.chip",
+    "compact_run": "exports.results.compact",
+    "verify_run": "exports.results.verify",
     "ModelCard": "embedders.card",
     "save_statistics": "embedders.statistics",
     "export_embeddings": "exports",
     "raster_places": "exports",
-    "download_run": "runs",
-    "open_run": "runs",
-    "Embedding": "embedding",
-    "Meta": "embedding",
+    "download_run": "exports.results.run",
+    "open_run": "exports.results.run",
+    "Embedding": "embedding.embedding",
+    "Meta": "embedding.embedding",
     "Generated": "generation",
     "GeneratedRaster": "generation",
     "Tokenized": "generation",
     "detokenize": "generation",
     "generate": "generation",
     "tokenize": "generation",
-    "geobox_for": "geo",
+    "geobox_for": "core.geo",
     "read_places": "places",
-    "EarthEngine": "providers.earthengine",
-    "RasterFolder": "providers.folder",
-    "LocalRasters": "providers.local",
-    "Raster": "providers.local",
-    "Stac": "providers.stac",
-    "StacCatalog": "providers.stac",
-    "StacCollection": "providers.stac",
-    "BBox": "specs",
-    "OutputSpec": "specs",
-    "PointBuffer": "specs",
-    "Region": "specs",
-    "SensorSpec": "specs",
-    "TemporalSpec": "specs",
+    "EarthEngine": "providers.earthengine.provider",
+    "RasterFolder": "providers.rasters.folder",
+    "LocalRasters": "providers.rasters.local",
+    "Raster": "providers.rasters.local",
+    "Stac": "providers.stac.provider",
+    "StacCatalog": "providers.stac.provider",
+    "StacCollection": "providers.stac.provider",
+    "BBox": "core.specs",
+    "OutputSpec": "core.specs",
+    "PointBuffer": "core.specs",
+    "Region": "core.specs",
+    "SensorSpec": "core.specs",
+    "TemporalSpec": "core.specs",
 }
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604
 

@@ -6,7 +6,7 @@ Torch and imagery libraries load when a model runs, not when this module is impo
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
-from rs_embed._call import (
+from rs_embed.call import (
     Backend,
     Bands,
     Call,
@@ -20,20 +20,20 @@ from rs_embed._call import (
     one_place,
     provider_of,
 )
-from rs_embed._checks import require_choice
-from rs_embed._progress import progress_bar
+from rs_embed.core.checks import require_choice
+from rs_embed.core.progress import progress_bar
+from rs_embed.core.specs import InputPrep, OutputSpec, Precision, TemporalSpec
 from rs_embed.embedders.catalog import get_card, list_cards
 from rs_embed.embedders.describe import ModelDescription, describe
 from rs_embed.errors import BatchError, SpecError
-from rs_embed.specs import InputPrep, OutputSpec, Precision, TemporalSpec
 
 if TYPE_CHECKING:
     from rs_embed.embedders.card import ModelCard
-    from rs_embed.embedding import Embedding
+    from rs_embed.embedding.batch import Embeddings, Result
+    from rs_embed.embedding.embedding import Embedding
+    from rs_embed.pipeline.inspect import ChipReport
     from rs_embed.pipeline.plan import Plan
     from rs_embed.places import Given, Single, Temporal
-    from rs_embed.report import ChipReport
-    from rs_embed.results import Embeddings, Result
 
 OnError = Literal["raise", "keep"]
 
@@ -87,8 +87,8 @@ def get_embedding(
     Raises:
         RSEmbedError: One typed error per thing that can be wrong; see `rs_embed.errors`.
     """
+    from rs_embed.embedding.batch import Failure
     from rs_embed.pipeline.run import run  # loads torch
-    from rs_embed.results import Failure
 
     plan = plan_embedding(
         model_id,
@@ -199,9 +199,9 @@ def get_embeddings(
         BatchError: Some places failed. Nothing is lost: `error.embeddings` holds the others (`None` where failed),
             `error.failures` says what happened to each.
     """
+    from rs_embed.embedding.batch import Embeddings, Failure
     from rs_embed.pipeline.run import run_together  # loads torch
     from rs_embed.places import read_places
-    from rs_embed.results import Embeddings, Failure
 
     require_choice("on_error", on_error, get_args(OnError))
     models = model_id if isinstance(model_id, list | tuple) else [model_id]
@@ -259,6 +259,6 @@ def inspect_chip(
     modality = named(modality, input_chw)
     call = Call(model_id, OutputSpec.pooled(), sensor, modality, bands, "auto", "cpu", "fp32", {})
     provider = provider_of(backend, input_chw, call, dates, unit)
-    from rs_embed.report import inspect
+    from rs_embed.pipeline.inspect import inspect
 
     return inspect(call.request, provider, *one_place(spatial, temporal, buffer_m))

@@ -47,7 +47,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from rs_embed._redact import redacted
+from rs_embed.redact import redacted
 
 
 class RSEmbedError(Exception):

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
-from rs_embed.bands import bands_of
-from rs_embed.chip import Chip, Source
+from rs_embed.core.bands import bands_of
+from rs_embed.core.chip import Chip, Source
+from rs_embed.core.specs import SensorSpec
 from rs_embed.errors import SpecError
 from rs_embed.providers.base import Query
-from rs_embed.specs import SensorSpec
 
 Field = Callable[[NDArray[np.float64], NDArray[np.float64], str], NDArray[np.float64]]
 """(longitude, latitude, band name) -> pixel values in the collection's unit."""

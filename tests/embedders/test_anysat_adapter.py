@@ -22,7 +22,7 @@ from rs_embed import (
     plan_embedding,
     save_statistics,
 )
-from rs_embed.encoders.anysat import AnySatEncoder
+from rs_embed.encoders.anysat.encoder import AnySatEncoder
 from rs_embed.errors import (
     BandMismatch,
     InputError,

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from rs_embed import get_embedding
-from rs_embed.embedders._normalize import counting_clipped, limited
-from rs_embed.embedding import InputMeta
+from rs_embed.embedders.prepare.normalize import counting_clipped, limited
+from rs_embed.embedding.embedding import InputMeta
 from rs_embed.errors import PixelWarning
 
 

@@ -13,13 +13,14 @@ from tiny import card_of
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rs_embed import OutputSpec, PointBuffer, TemporalSpec, get_embedding, get_embeddings, plan_embedding
-from rs_embed.embedders._device import beside_the_network, brought_back, placed
-from rs_embed.embedders._framing import frame_chip
+from rs_embed.core.settings import LibrarySettings, ModelKnobs
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, NetworkCache
-from rs_embed.encoders import anysat_attention, thor_patchify
+from rs_embed.embedders.prepare.framing import frame_chip
+from rs_embed.embedders.runtime.device import beside_the_network, brought_back, placed
+from rs_embed.encoders.anysat import attention as anysat_attention
+from rs_embed.encoders.thor import patchify as thor_patchify
 from rs_embed.pipeline.plan import Job, plan_items
 from rs_embed.pipeline.run import run
-from rs_embed.settings import LibrarySettings, ModelKnobs
 from rs_embed.testing import FieldProvider
 
 GPU = torch.device("cuda", 0)

@@ -13,15 +13,15 @@ from tiny import TINY_ANYSAT
 from torch import Tensor
 
 from rs_embed import PointBuffer, TemporalSpec, plan_embedding
-from rs_embed.embedders._layout import Layout, Picked, pick
+from rs_embed.core.settings import LibrarySettings
 from rs_embed.embedders.base import Embedder, Network
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import get_card
 from rs_embed.embedders.onthefly_anysat import AnySatEmbedder
 from rs_embed.embedders.onthefly_terramind import TerraMindEmbedder
 from rs_embed.embedders.onthefly_thor import ThorEmbedder
+from rs_embed.embedders.weights.layout import Layout, Picked, pick
 from rs_embed.errors import WeightsMismatch
-from rs_embed.settings import LibrarySettings
 from rs_embed.testing import FieldProvider
 
 YEAR = TemporalSpec.year(2022)
@@ -113,7 +113,7 @@ WRAPPED: dict[str, Callable[[State, State], object]] = {
 @pytest.mark.parametrize("wrapped", WRAPPED)
 def test_the_encoder_is_found_with_every_head_of_the_pre_training_beside_it(states, family, wrapped, tmp_path, caplog):
     content = WRAPPED[wrapped](states[family], rest(family))
-    with caplog.at_level(logging.INFO, "rs_embed.embedders._layout"):
+    with caplog.at_level(logging.INFO, "rs_embed.embedders.weights.layout"):
         network = build(family, saved(tmp_path / "authors.pt", content))
     assert is_of(network, states[family])
     heads = Counter(name.partition(".")[0] for name in REST[family])
@@ -248,7 +248,7 @@ def test_what_was_kept_before_there_were_notes_is_made_anew(states, tmp_path):
     file = saved(tmp_path / "mine.pt", states["thor"] | rest("thor"))
     first = build("thor", file, tmp_path / "cache")
     (kept,) = (tmp_path / "cache").rglob("*.safetensors")
-    from rs_embed.embedders._converted import digest_of
+    from rs_embed.embedders.weights.converted import digest_of
 
     old = kept.with_suffix(".old")
     save_file(first.module.state_dict(), old, {"format": "pt"})

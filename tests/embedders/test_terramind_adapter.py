@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from rs_embed import Embedding, OutputSpec, PointBuffer, SensorSpec, get_embedding, plan_embedding
-from rs_embed.embedders._framing import frame_chip
 from rs_embed.embedders.base import ModelInput
-from rs_embed.encoders.terramind import TerraMindEncoder
+from rs_embed.embedders.prepare.framing import frame_chip
+from rs_embed.encoders.terramind.encoder import TerraMindEncoder
 from rs_embed.errors import (
     BandMismatch,
     KnobError,

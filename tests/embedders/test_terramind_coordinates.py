@@ -11,10 +11,10 @@ from hub_server import HubServer
 from rs_embed import OutputSpec, PointBuffer, describe_model, geobox_for, get_embedding, get_embeddings, plan_embedding
 from rs_embed.embedders import _coordinates
 from rs_embed.embedders._coordinates import text_of
-from rs_embed.embedders._framing import frame_chip
-from rs_embed.embedders._hub import obtain
 from rs_embed.embedders.cards.terramind import COORDS_TOKENIZER
-from rs_embed.encoders.terramind import TerraMindEncoder
+from rs_embed.embedders.prepare.framing import frame_chip
+from rs_embed.embedders.weights.hub import obtain
+from rs_embed.encoders.terramind.encoder import TerraMindEncoder
 from rs_embed.errors import (
     InputError,
     MissingDependency,
@@ -234,7 +234,7 @@ def test_a_checkpoint_without_coordinates_serves_everything_else(call, folder, t
 
 def test_without_the_package_the_extra_is_named_when_the_call_is_planned(monkeypatch):
     find = importlib.util.find_spec
-    monkeypatch.setattr("rs_embed._optional.find_spec", lambda name: None if name == "tokenizers" else find(name))
+    monkeypatch.setattr("rs_embed.core.optional.find_spec", lambda name: None if name == "tokenizers" else find(name))
     with pytest.raises(MissingDependency, match="tokenizers") as caught:
         plan_embedding("terramind", PLACE, backend=FieldProvider(), modality=BOTH)
     assert caught.value.fix == "pip install 'eo-rs-embed[coords]'"

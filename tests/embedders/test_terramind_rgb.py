@@ -7,7 +7,7 @@ import torch
 from shared_data import terramesh
 
 from rs_embed import LocalRasters, OutputSpec, get_embedding, inspect_chip
-from rs_embed.encoders.terramind import TerraMindEncoder
+from rs_embed.encoders.terramind.encoder import TerraMindEncoder
 from rs_embed.errors import PixelWarning, SpecError, UnitMismatch
 
 MEAN, STD = [87.271, 80.931, 66.667], [58.767, 47.663, 42.631]

@@ -9,9 +9,9 @@ from torch.nn.functional import interpolate
 
 from rs_embed import OutputSpec, PointBuffer, SensorSpec, TemporalSpec, get_embedding
 from rs_embed.embedders.cards.thor import MODALITIES, S2, S2_BANDS_10
-from rs_embed.encoders.thor import ThorEncoder
-from rs_embed.encoders.thor_bands import resolve_bands
-from rs_embed.encoders.thor_patchify import plan_geometry
+from rs_embed.encoders.thor.bands import resolve_bands
+from rs_embed.encoders.thor.encoder import ThorEncoder
+from rs_embed.encoders.thor.patchify import plan_geometry
 from rs_embed.errors import BandMismatch, ChoiceWarning, InputError, KnobError, ScaleWarning, SpecError, WeightsError
 from rs_embed.testing import FieldProvider
 

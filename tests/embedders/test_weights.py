@@ -19,10 +19,10 @@ from hub_server import Fault, HubServer, commit_of
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rs_embed.embedders._hub import Retry
-from rs_embed.embedders._reading import read_state_dict
-from rs_embed.embedders._weights import WeightsFile, load_strict, locate
 from rs_embed.embedders.card import Weights
+from rs_embed.embedders.weights.hub import Retry
+from rs_embed.embedders.weights.load import WeightsFile, load_strict, locate
+from rs_embed.embedders.weights.reading import read_state_dict
 from rs_embed.errors import (
     WeightsCorrupt,
     WeightsError,
@@ -82,7 +82,7 @@ def child(code: str, **environment: str) -> str:
         import sys, time
         time.sleep = lambda seconds: None
         from pathlib import Path
-        from rs_embed.embedders._weights import *
+        from rs_embed.embedders.weights.load import *
     """
     paths = os.pathsep.join(filter(None, sys.path))
     done = subprocess.run(

@@ -3,7 +3,7 @@
 import pytest
 from golden_cases import CASES, Case, golden_encoder, read_case
 
-from rs_embed.encoders.thor import ThorEncoder
+from rs_embed.encoders.thor.encoder import ThorEncoder
 
 
 @pytest.fixture(scope="session")

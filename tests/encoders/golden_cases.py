@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from rs_embed.encoders.thor import ThorEncoder
-from rs_embed.encoders.thor_bands import resolve_bands
-from rs_embed.encoders.thor_patchify import ThorGeometry, plan_geometry
+from rs_embed.encoders.thor.bands import resolve_bands
+from rs_embed.encoders.thor.encoder import ThorEncoder
+from rs_embed.encoders.thor.patchify import ThorGeometry, plan_geometry
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 CASES = sorted(path.name for path in GOLDEN.glob("thor_s*"))

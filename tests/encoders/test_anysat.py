@@ -10,11 +10,11 @@ from golden_cases import GOLDEN, read_arrays, read_config
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rs_embed.encoders.anysat import AnySatEncoder
-from rs_embed.encoders.anysat_attention import positions, relative_index
-from rs_embed.encoders.anysat_modalities import MODALITIES
-from rs_embed.encoders.anysat_projectors import SeriesNorm, VectorNorm, even_sizes, raster_order
-from rs_embed.encoders.linear import Linear
+from rs_embed.encoders.anysat.attention import positions, relative_index
+from rs_embed.encoders.anysat.encoder import AnySatEncoder
+from rs_embed.encoders.anysat.modalities import MODALITIES
+from rs_embed.encoders.anysat.projectors import SeriesNorm, VectorNorm, even_sizes, raster_order
+from rs_embed.encoders.kernels.linear import Linear
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout
 from rs_embed.errors import BandMismatch, InputError, ReadoutError, RSEmbedError, SpecError
 

@@ -12,11 +12,11 @@ import torch
 from golden_cases import GOLDEN, read_arrays, read_config
 from safetensors.torch import load_file
 
-from rs_embed.embedders._layout import Layout, pick
 from rs_embed.embedders._vit_mae_utils import pool, to_grid
-from rs_embed.encoders import terramind_embeddings
-from rs_embed.encoders.terramind import EMBEDDINGS, TerraMindEncoder, complete_state
-from rs_embed.encoders.terramind_embeddings import MODALITIES, V1_MODALITIES
+from rs_embed.embedders.weights.layout import Layout, pick
+from rs_embed.encoders.terramind import embeddings as terramind_embeddings
+from rs_embed.encoders.terramind.embeddings import MODALITIES, V1_MODALITIES
+from rs_embed.encoders.terramind.encoder import EMBEDDINGS, TerraMindEncoder, complete_state
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.errors import BandMismatch, InputError, SpecError, WeightsMismatch
 

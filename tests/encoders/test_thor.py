@@ -13,8 +13,8 @@ from golden_cases import CASES, GOLDEN, Case, golden_encoder, read_arrays, read_
 from safetensors.torch import load_file
 
 from rs_embed.embedders._vit_mae_utils import pool, to_grid
-from rs_embed.encoders.thor import GEOMETRIES_KEPT, ThorEncoder, alibi_slopes
-from rs_embed.encoders.thor_patchify import plan_geometry, resize_kernel
+from rs_embed.encoders.thor.encoder import GEOMETRIES_KEPT, ThorEncoder, alibi_slopes
+from rs_embed.encoders.thor.patchify import plan_geometry, resize_kernel
 from rs_embed.errors import BandMismatch, InputError
 
 SIZES = {
@@ -246,7 +246,7 @@ def test_random_weights_depend_on_the_seed_alone_and_leave_torch_as_it_was() -> 
 def test_random_weights_load_strictly_and_are_equal_in_another_process(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom safetensors.torch import save_file\n"
-        "from rs_embed.encoders.thor import ThorEncoder\n"
+        "from rs_embed.encoders.thor.encoder import ThorEncoder\n"
         "encoder = ThorEncoder(dim=48, depth=2, heads=3, band_dim=8); encoder.init_random(7)\n"
         "save_file(encoder.state_dict(), sys.argv[1])"
     )

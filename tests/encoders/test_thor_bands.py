@@ -2,7 +2,7 @@
 
 import pytest
 
-from rs_embed.encoders.thor_bands import GROUPS, KERNELS, PUBLIC_NAMES, kernel_name, resolve_bands
+from rs_embed.encoders.thor.bands import GROUPS, KERNELS, PUBLIC_NAMES, kernel_name, resolve_bands
 from rs_embed.errors import BandMismatch
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from rs_embed.encoders.thor_patchify import Strategy, plan_geometry, resize_kernel
+from rs_embed.encoders.thor.patchify import Strategy, plan_geometry, resize_kernel
 from rs_embed.errors import BandMismatch, SpecError
 
 TWO_GROUPS = ["S2:RE1", "S2:Red"]

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from rs_embed.embedders._framing import InputGeometry, frame_chip
-from rs_embed.embedders._terramind_generative import Tokenizer
 from rs_embed.embedders.base import Network
 from rs_embed.embedders.cards.terramind_tokens import TOKENS
+from rs_embed.embedders.imagining.tokenizers import Tokenizer
+from rs_embed.embedders.prepare.framing import InputGeometry, frame_chip
 from rs_embed.errors import ReadoutError
 from rs_embed.generation.tiles import Diffusion, decode_tiles, region_noise, stitch_ids, tile_seed, to_pixels
 

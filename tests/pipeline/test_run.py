@@ -10,13 +10,13 @@ import pytest
 from echo import EchoEmbedder, echo
 
 from rs_embed import OutputSpec, PointBuffer, TemporalSpec
-from rs_embed._stopping import Stop, Stopped, Threads, current
-from rs_embed.embedding import Embedding
+from rs_embed.core.stopping import Stop, Stopped, Threads, current
+from rs_embed.embedding.batch import Embeddings, Failure
+from rs_embed.embedding.embedding import Embedding
 from rs_embed.errors import NoImagery, OutOfMemory
 from rs_embed.pipeline.plan import Job, Plan, plan_items
 from rs_embed.pipeline.run import run, run_together
-from rs_embed.providers._checked import Checked
-from rs_embed.results import Embeddings, Failure
+from rs_embed.providers.common.checked import Checked
 from rs_embed.testing import FieldProvider
 
 YEAR = TemporalSpec.year(2022)

@@ -6,6 +6,7 @@ import torch
 from asking import RGB, S1, ask, grid
 
 from rs_embed import get_embedding
+from rs_embed.core.specs import Series, TemporalSpec
 from rs_embed.errors import (
     BandMismatch,
     InputError,
@@ -16,7 +17,6 @@ from rs_embed.errors import (
     UnitMismatch,
 )
 from rs_embed.providers.arrays import ArrayProvider
-from rs_embed.specs import Series, TemporalSpec
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ import pytest
 from asking import S1, ask, grid
 
 from rs_embed import OutputSpec, PointBuffer, TemporalSpec, get_embedding
+from rs_embed.core.specs import SensorSpec, Series
 from rs_embed.errors import NoImagery, StorageError
 from rs_embed.providers.base import Query
 from rs_embed.providers.cached import SWEEP_EVERY, CachedProvider
 from rs_embed.providers.sample import SampleScene
-from rs_embed.specs import SensorSpec, Series
 from rs_embed.testing import FieldProvider
 
 YEAR = TemporalSpec.year(2022)

@@ -1,7 +1,7 @@
 import pytest
 from asking import L1C, S1, S2
 
-from rs_embed.bands import COLLECTIONS
+from rs_embed.core.bands import COLLECTIONS
 from rs_embed.providers.lexicon import canonical, names_a_band
 
 

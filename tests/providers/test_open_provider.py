@@ -11,7 +11,7 @@ from rs_embed import EarthEngine, Stac
 from rs_embed.errors import ReadError, SpecError
 from rs_embed.providers import open_provider
 from rs_embed.providers.arrays import ArrayProvider
-from rs_embed.providers.local import LocalRasters
+from rs_embed.providers.rasters.local import LocalRasters
 from rs_embed.providers.sample import SampleScene
 
 

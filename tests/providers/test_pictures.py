@@ -5,13 +5,13 @@ import pytest
 from asking import RGB, S1, ask
 from shared_data import terramesh
 
-from rs_embed.bands import Unit
+from rs_embed.core.bands import Unit
+from rs_embed.core.specs import Series
 from rs_embed.errors import InputError, PixelWarning, SensorNotOffered, SpecError, UnitMismatch
-from rs_embed.providers._units import check_plausible, doubt_dn
 from rs_embed.providers.arrays import ArrayProvider
 from rs_embed.providers.cached import CachedProvider
-from rs_embed.providers.local import LocalRasters
-from rs_embed.specs import Series
+from rs_embed.providers.common.units import check_plausible, doubt_dn
+from rs_embed.providers.rasters.local import LocalRasters
 
 NAIP = "USDA/NAIP/DOQQ"
 

@@ -6,12 +6,12 @@ import pytest
 import rasterio
 from asking import L1C, S1, S1_FLOAT, S2, ask
 
+from rs_embed.core.geo import geobox_for
+from rs_embed.core.specs import PointBuffer, SensorSpec, TemporalSpec
 from rs_embed.embedders.cards.thor import S2_BANDS_12 as S2_BANDS
 from rs_embed.errors import OutsideCoverage, SensorNotOffered
-from rs_embed.geo import geobox_for
 from rs_embed.providers.base import Query
 from rs_embed.providers.sample import _EXAMPLE, _FOLDER, _RASTERS, SampleScene
-from rs_embed.specs import PointBuffer, SensorSpec, TemporalSpec
 
 
 @pytest.mark.parametrize(

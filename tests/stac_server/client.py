@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from rs_embed.providers._stac_catalogs import EARTH_SEARCH, EARTH_SEARCH_C1, PLANETARY_COMPUTER, StacCatalog
-from rs_embed.providers._stac_sign import PlanetaryComputerSigner, Unsigned
+from rs_embed.providers.stac.catalogs import EARTH_SEARCH, EARTH_SEARCH_C1, PLANETARY_COMPUTER, StacCatalog
+from rs_embed.providers.stac.sign import PlanetaryComputerSigner, Unsigned
 
 _PRESETS = {"earth-search": EARTH_SEARCH, "c1": EARTH_SEARCH_C1, "planetary-computer": PLANETARY_COMPUTER}
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rs_embed._terratorch import leaving_no_trace, load_terratorch
+from rs_embed.embedders.runtime.terratorch import leaving_no_trace, load_terratorch
 
 PIXELS = ("S2L2A", "S2L1C", "RGB", "S1GRD", "S1RTC", "DEM")
 TOKENS = ("S2L2A", "S1GRD", "S1RTC", "DEM", "LULC", "NDVI")
@@ -38,8 +38,9 @@ def stir(state: dict[str, torch.Tensor], seed: int = 11) -> None:
 
 def checkpoint(folder: Path, key: str, outputs: Sequence[str] = TOKENS) -> Path:
     """A file as the authors publish it: encoder, decoder and all embeddings, under the names of both."""
-    from rs_embed.embedders._terramind_generative import Imagination, own_random_numbers
     from rs_embed.embedders.catalog import card_of_key
+    from rs_embed.embedders.imagining.sampler import Imagination
+    from rs_embed.embedders.runtime.random_numbers import own_random_numbers
 
     path = folder / f"{key}.pt"
     if not path.exists():

@@ -8,8 +8,8 @@ import torch
 from numpy.random import default_rng
 
 from rs_embed import OutputSpec, get_embedding
-from rs_embed.encoders.thor_bands import resolve_bands
-from rs_embed.encoders.thor_patchify import plan_geometry
+from rs_embed.encoders.thor.bands import resolve_bands
+from rs_embed.encoders.thor.patchify import plan_geometry
 from rs_embed.errors import BandMismatch, InputError, SpecError, WeightsNotFound
 
 pytestmark = pytest.mark.skipif(
@@ -22,7 +22,7 @@ SMALL = {"ground_covers": [640], "flexivit_patch_size_seqs": [8]}
 @pytest.fixture(scope="module")
 def registry():
     import rs_embed.terratorch  # noqa: F401  (registers)
-    from rs_embed._terratorch import load_terratorch
+    from rs_embed.embedders.runtime.terratorch import load_terratorch
 
     return load_terratorch().backbones
 

@@ -82,7 +82,7 @@ def test_several_modalities_are_refused_where_the_network_has_one_image(card):
 
 def authors_facts(card: TerraTorchCard) -> dict[str, object]:
     """What TerraTorch and TorchGeo say of the same model."""
-    from rs_embed._terratorch import load_terratorch
+    from rs_embed.embedders.runtime.terratorch import load_terratorch
 
     load_terratorch()
     from terratorch.models.backbones import prithvi_vit
@@ -134,7 +134,7 @@ def test_every_card_says_what_terratorch_and_torchgeo_say(card):
 
 
 def build(card: TerraTorchCard, **options):
-    from rs_embed._terratorch import leaving_no_trace, load_terratorch
+    from rs_embed.embedders.runtime.terratorch import leaving_no_trace, load_terratorch
 
     with leaving_no_trace():
         name, given = card.backbone.builder, {**card.backbone.options, **card.arch}
@@ -143,7 +143,7 @@ def build(card: TerraTorchCard, **options):
 
 def published(card: TerraTorchCard, path: Path) -> tuple[Path, dict]:
     """A file laid out as the authors' own, and the options with which TerraTorch loads it."""
-    from rs_embed._terratorch import leaving_no_trace, load_terratorch
+    from rs_embed.embedders.runtime.terratorch import leaving_no_trace, load_terratorch
 
     torch.manual_seed(5)
     family = card.id.partition("_")[0]

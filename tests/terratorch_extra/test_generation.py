@@ -27,12 +27,13 @@ from authors import their_seed as seed_of
 from typer.testing import CliRunner
 
 from rs_embed import BBox, LocalRasters, PointBuffer, Region, generate, tokenize
-from rs_embed.bands import Unit
-from rs_embed.cli import app
-from rs_embed.embedders._terramind_generative import Imagination, Sampling
+from rs_embed.cli.main import app
+from rs_embed.core.bands import Unit
+from rs_embed.core.specs import SensorSpec
 from rs_embed.embedders.cards import terramind_tokens as tokens
 from rs_embed.embedders.cards.terramind_tokens import TOKENS
 from rs_embed.embedders.catalog import get_card
+from rs_embed.embedders.imagining.sampler import Imagination, Sampling
 from rs_embed.errors import (
     BandMismatch,
     KnobError,
@@ -45,7 +46,6 @@ from rs_embed.errors import (
 )
 from rs_embed.generation.networks import Networks, load_sampler, tokenizer_for
 from rs_embed.pipeline.request import Asked, resolve_request
-from rs_embed.specs import SensorSpec
 from rs_embed.testing import FieldProvider
 
 TINY = "terramind_1_0_tiny"

@@ -7,7 +7,7 @@ import pytest
 if find_spec("terratorch") is None:
     pytest.skip("terratorch is not installed here: `make parity` runs this with it", allow_module_level=True)
 
-from test_docs import ROOT, blocks_of, run_python
+from pages import ROOT, blocks_of, run_python
 
 PAGE = "docs/generation.md"
 

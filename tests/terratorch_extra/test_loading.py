@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rs_embed._progress import announce
-from rs_embed._terratorch import leaving_no_trace, load_terratorch
+from rs_embed.core.progress import announce
+from rs_embed.embedders.runtime.terratorch import leaving_no_trace, load_terratorch
 from rs_embed.errors import MissingDependency
 
 INSTALLED = find_spec("terratorch") is not None
@@ -21,7 +21,7 @@ with_terratorch = pytest.mark.skipif(not INSTALLED, reason="terratorch is not in
 STATE = """
 import json, logging, os, random, signal, sys, threading, warnings
 import numpy as np, torch
-from rs_embed._terratorch import OWN_PACKAGES, load_terratorch
+from rs_embed.embedders.runtime.terratorch import OWN_PACKAGES, load_terratorch
 for name in OWN_PACKAGES: __import__(name)
 for name in ("urllib3", "mine"): logging.getLogger(name).addHandler(logging.NullHandler())
 warnings.simplefilter("error", ResourceWarning)
@@ -112,7 +112,7 @@ def test_a_torchvision_of_another_device_is_told_of_in_one_sentence_and_worked_a
         """
 import logging, warnings, torch
 logging.basicConfig(level="INFO", format="%(message)s")
-from rs_embed._terratorch import load_terratorch
+from rs_embed.embedders.runtime.terratorch import load_terratorch
 with warnings.catch_warnings(record=True) as caught:
     loaded = load_terratorch()
 print(*(f"{one.category.__name__}: {one.message}" for one in caught), sep="\\n")

@@ -12,7 +12,7 @@ if find_spec("terratorch") is None:
 from authors import pixels
 
 from rs_embed import PointBuffer, detokenize, inspect_chip, tokenize
-from rs_embed.bands import Unit
+from rs_embed.core.bands import Unit
 from rs_embed.embedders.cards.terramind_tokens import TOKENS
 from rs_embed.errors import BandMismatch, InputError, SpecError, UnitMismatch, WeightsCorrupt, WeightsNotFound
 from rs_embed.generation.networks import tokenizer_for

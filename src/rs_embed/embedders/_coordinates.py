@@ -14,15 +14,15 @@ import torch
 from odc.geo.geobox import GeoBox
 from torch import Tensor
 
-from rs_embed._optional import require
-from rs_embed.embedders._framing import Window
-from rs_embed.embedders._hashes import sha256_of
-from rs_embed.embedders._hub import obtain
-from rs_embed.embedders._weights import PATIENT, WeightsFile
+from rs_embed.core.geo import project
+from rs_embed.core.optional import require
+from rs_embed.core.settings import LibrarySettings
 from rs_embed.embedders.card import Weights
+from rs_embed.embedders.prepare.framing import Window
+from rs_embed.embedders.weights.hashes import sha256_of
+from rs_embed.embedders.weights.hub import obtain
+from rs_embed.embedders.weights.load import PATIENT, WeightsFile
 from rs_embed.errors import InputError, WeightsCorrupt, WeightsError, WeightsMismatch, WeightsNotFound
-from rs_embed.geo import project
-from rs_embed.settings import LibrarySettings
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -15,16 +15,16 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor, nn
 
-from rs_embed._stopping import PerProcess
-from rs_embed.chip import Chip
-from rs_embed.embedders._compiled import as_compiled, compile_blocks
-from rs_embed.embedders._device import brought_back
-from rs_embed.embedders._framing import Frame, InputGeometry
+from rs_embed.core.chip import Chip
+from rs_embed.core.settings import LibrarySettings, ModelKnobs, WeightsKnobs
+from rs_embed.core.specs import OutputSpec, SensorSpec, WorkingPrecision
+from rs_embed.core.stopping import PerProcess
 from rs_embed.embedders.card import Modality, ModelCard
-from rs_embed.encoders.linear import Kernels, Linear, packs, using
+from rs_embed.embedders.prepare.framing import Frame, InputGeometry
+from rs_embed.embedders.runtime.compiled import as_compiled, compile_blocks
+from rs_embed.embedders.runtime.device import brought_back
+from rs_embed.encoders.kernels.linear import Kernels, Linear, packs, using
 from rs_embed.encoders.tokens import Tokens
-from rs_embed.settings import LibrarySettings, ModelKnobs, WeightsKnobs
-from rs_embed.specs import OutputSpec, SensorSpec, WorkingPrecision
 
 
 @dataclass(frozen=True)

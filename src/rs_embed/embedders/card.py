@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rs_embed.bands import Unit
-from rs_embed.settings import ModelKnobs
-from rs_embed.specs import SensorSpec
+from rs_embed.core.bands import Unit
+from rs_embed.core.settings import ModelKnobs
+from rs_embed.core.specs import SensorSpec
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import re
 from fnmatch import fnmatchcase
 
-from rs_embed._checks import short
-from rs_embed.bands import did_you_mean
+from rs_embed.core.bands import did_you_mean
+from rs_embed.core.checks import short
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.cards import alphaearth, anysat, clay, dofa, mosaiks, prithvi, ssl4eo, terramind, thor
 from rs_embed.errors import UnknownModelError

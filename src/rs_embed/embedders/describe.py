@@ -2,9 +2,9 @@
 
 from typing import TypedDict
 
-from rs_embed.bands import bands_of
+from rs_embed.core.bands import bands_of
+from rs_embed.core.settings import describe_knobs
 from rs_embed.embedders.card import Modality, ModelCard
-from rs_embed.settings import describe_knobs
 
 
 class ModalityDescription(TypedDict):

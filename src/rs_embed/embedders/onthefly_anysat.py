@@ -11,23 +11,23 @@ from pydantic import JsonValue
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from rs_embed.chip import Chip
-from rs_embed.embedders._device import placed
-from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows, frame_chip, stitch
-from rs_embed.embedders._hashes import sha256_of
-from rs_embed.embedders._layout import Layout
-from rs_embed.embedders._networks import build_network
-from rs_embed.embedders._normalize import Scaling, to_frames, unscaled, z_score
+from rs_embed.core.chip import Chip
+from rs_embed.core.settings import LibrarySettings
+from rs_embed.core.specs import OutputSpec, SensorSpec
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
 from rs_embed.embedders.card import Modality
 from rs_embed.embedders.cards.anysat import PUBLISHED, S1_RATIO, AnySatKnobs
+from rs_embed.embedders.prepare.framing import Frame, InputGeometry, cut_windows, frame_chip, stitch
+from rs_embed.embedders.prepare.normalize import Scaling, to_frames, unscaled, z_score
+from rs_embed.embedders.runtime.device import placed
 from rs_embed.embedders.statistics import backscatter_ratio, statistics_of
-from rs_embed.encoders.anysat import AnySatEncoder
-from rs_embed.encoders.anysat_modalities import CELL_M
+from rs_embed.embedders.weights.hashes import sha256_of
+from rs_embed.embedders.weights.layout import Layout
+from rs_embed.embedders.weights.networks import build_network
+from rs_embed.encoders.anysat.encoder import AnySatEncoder
+from rs_embed.encoders.anysat.modalities import CELL_M
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.errors import InputError, SpecError
-from rs_embed.settings import LibrarySettings
-from rs_embed.specs import OutputSpec, SensorSpec
 
 WINDOW_PATCHES, WINDOW_M = 32, 1280
 """Largest side of what the patches of a place see of each other: the README advises at most 1024 patches; the tiles

@@ -8,16 +8,14 @@ from typing import Literal, cast, final
 
 from pydantic import JsonValue
 
-from rs_embed.chip import Chip
+from rs_embed.core.chip import Chip
+from rs_embed.core.settings import LibrarySettings
+from rs_embed.core.specs import OutputSpec, SensorSpec
 from rs_embed.embedders._coordinates import Coordinates, check_tokenizer, load_coordinates
-from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows
-from rs_embed.embedders._layout import Layout
-from rs_embed.embedders._networks import build_network
-from rs_embed.embedders._normalize import Scaling, to_image, unscaled, z_score
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
 from rs_embed.embedders.card import Modality
 from rs_embed.embedders.cards.terramind import COORDS_TOKENIZER, TerraMindKnobs
-from rs_embed.embedders.onthefly_terramind_tim import (
+from rs_embed.embedders.imagining.thinking import (
     Thinking,
     build_thinking,
     check_thinking,
@@ -25,11 +23,13 @@ from rs_embed.embedders.onthefly_terramind_tim import (
     sampling_of,
     thinking_facts,
 )
-from rs_embed.encoders.terramind import EMBEDDINGS, TerraMindEncoder, complete_state
+from rs_embed.embedders.prepare.framing import Frame, InputGeometry, cut_windows
+from rs_embed.embedders.prepare.normalize import Scaling, to_image, unscaled, z_score
+from rs_embed.embedders.weights.layout import Layout
+from rs_embed.embedders.weights.networks import build_network
+from rs_embed.encoders.terramind.encoder import EMBEDDINGS, TerraMindEncoder, complete_state
 from rs_embed.encoders.tokens import Tokens
 from rs_embed.errors import SpecError
-from rs_embed.settings import LibrarySettings
-from rs_embed.specs import OutputSpec, SensorSpec
 
 LAYOUT = Layout(containers=EMBEDDINGS, foreign=("register_tokens",))
 """The authors' class has register tokens behind a switch; the published sizes have none."""

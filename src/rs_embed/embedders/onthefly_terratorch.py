@@ -11,15 +11,11 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor, nn
 
-from rs_embed._optional import require
-from rs_embed._terratorch import leaving_no_trace, load_terratorch
-from rs_embed.chip import Chip
+from rs_embed.core.chip import Chip
+from rs_embed.core.optional import require
+from rs_embed.core.settings import LibrarySettings
+from rs_embed.core.specs import OutputSpec, SensorSpec
 from rs_embed.embedders._coordinates import centre_of
-from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows
-from rs_embed.embedders._layout import Layout
-from rs_embed.embedders._networks import RANDOM_NOTE, RANDOM_SEED, load_picked, published_state
-from rs_embed.embedders._normalize import Scaling, limited, to_image, unscaled, z_score
-from rs_embed.embedders._terramind_generative import own_random_numbers
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
 from rs_embed.embedders.card import Modality
 from rs_embed.embedders.cards.terratorch import (
@@ -30,10 +26,14 @@ from rs_embed.embedders.cards.terratorch import (
     TerraTorchKnobs,
     TimeCode,
 )
+from rs_embed.embedders.prepare.framing import Frame, InputGeometry, cut_windows
+from rs_embed.embedders.prepare.normalize import Scaling, limited, to_image, unscaled, z_score
+from rs_embed.embedders.runtime.random_numbers import own_random_numbers
+from rs_embed.embedders.runtime.terratorch import leaving_no_trace, load_terratorch
+from rs_embed.embedders.weights.layout import Layout
+from rs_embed.embedders.weights.networks import RANDOM_NOTE, RANDOM_SEED, load_picked, published_state
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.errors import SpecError
-from rs_embed.settings import LibrarySettings
-from rs_embed.specs import OutputSpec, SensorSpec
 
 IMAGE, TIME, LOCATION = "image", "time", "location"
 

@@ -8,21 +8,21 @@ from typing import Literal, cast, final
 import torch
 from pydantic import JsonValue
 
-from rs_embed.chip import Chip
-from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows
-from rs_embed.embedders._layout import Layout
-from rs_embed.embedders._networks import build_network
-from rs_embed.embedders._normalize import Scaling, to_image, unit_scale, unscaled, z_score
+from rs_embed.core.chip import Chip
+from rs_embed.core.settings import LibrarySettings
+from rs_embed.core.specs import OutputSpec, SensorSpec
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
 from rs_embed.embedders.card import Modality
 from rs_embed.embedders.cards.thor import ThorKnobs
-from rs_embed.encoders.thor import ThorEncoder
-from rs_embed.encoders.thor_bands import GROUP_OF_BAND, GROUPS
-from rs_embed.encoders.thor_patchify import TRAINED_PATCH_SIZES_PX, plan_geometry
+from rs_embed.embedders.prepare.framing import Frame, InputGeometry, cut_windows
+from rs_embed.embedders.prepare.normalize import Scaling, to_image, unit_scale, unscaled, z_score
+from rs_embed.embedders.weights.layout import Layout
+from rs_embed.embedders.weights.networks import build_network
+from rs_embed.encoders.thor.bands import GROUP_OF_BAND, GROUPS
+from rs_embed.encoders.thor.encoder import ThorEncoder
+from rs_embed.encoders.thor.patchify import TRAINED_PATCH_SIZES_PX, plan_geometry
 from rs_embed.encoders.tokens import Tokens
 from rs_embed.errors import SpecError
-from rs_embed.settings import LibrarySettings
-from rs_embed.specs import OutputSpec, SensorSpec
 
 CLAMP_SIGMA = 5.0
 """Pre-training clamped standardised pixels to this range. Source: FM4CS/THOR, thor/data/thor_dataset_base.py."""

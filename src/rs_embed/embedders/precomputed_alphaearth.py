@@ -6,15 +6,15 @@ from typing import cast, final
 import torch
 from torch import Tensor, nn
 
-from rs_embed.chip import Chip
-from rs_embed.embedders._framing import Frame, InputGeometry, cut_windows
-from rs_embed.embedders._normalize import to_image, unscaled
+from rs_embed.core.chip import Chip
+from rs_embed.core.settings import LibrarySettings
+from rs_embed.core.specs import OutputSpec
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
 from rs_embed.embedders.cards.alphaearth import AlphaEarthKnobs
+from rs_embed.embedders.prepare.framing import Frame, InputGeometry, cut_windows
+from rs_embed.embedders.prepare.normalize import to_image, unscaled
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.errors import PixelWarning, SpecError, UnitMismatch, warn
-from rs_embed.settings import LibrarySettings
-from rs_embed.specs import OutputSpec
 
 LENGTH_TOLERANCE = 0.05
 """How far from 1 the length of a vector may be. 8 bits move it by less than 0.01."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rs_embed.bands import Unit
-from rs_embed.chip import Chip
+from rs_embed.core.bands import Unit
+from rs_embed.core.chip import Chip
 from rs_embed.embedders.card import BandStats, Modality
 from rs_embed.embedders.cards.anysat import S1_RATIO
 from rs_embed.errors import InputError, KnobError, StorageError

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rs_embed.encoders.attention import Attention, Distances
-from rs_embed.encoders.linear import Linear
+from rs_embed.encoders.kernels.attention import Attention, Distances
+from rs_embed.encoders.kernels.linear import Linear
 
 NORM_EPS = 1e-6
 """LayerNorm epsilon of the ViT family (torch's own default is 1e-5)."""

@@ -4,10 +4,10 @@
 how far it has come, and the same call once more. `rasters` makes a table of a folder of rasters.
 """
 
-from rs_embed.exports.again import ModelStatus, RunStatus, retry_export, run_status, stored_rows
+from rs_embed.exports.call import ExportReport, export_embeddings
 from rs_embed.exports.estimate import ExportPlan
-from rs_embed.exports.exporting import ExportReport, export_embeddings
 from rs_embed.exports.rasters import raster_places
+from rs_embed.exports.status import ModelStatus, RunStatus, retry_export, run_status, stored_rows
 
 __all__ = [
     "ExportPlan",

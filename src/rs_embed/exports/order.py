@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from rs_embed._call import Backend
-from rs_embed.engines.base import Stamp
+from rs_embed.call import Backend
+from rs_embed.core.settings import LibrarySettings, ModelKnobs
+from rs_embed.exports.engines.base import Stamp
+from rs_embed.exports.fetching.inputs import FOLDER as INPUTS
+from rs_embed.exports.fetching.inputs import InputKeeper
+from rs_embed.exports.fetching.reader import Reader
+from rs_embed.exports.fetching.shared_reads import SharedReads
+from rs_embed.exports.object_store import Remote
+from rs_embed.exports.records import UnitStore
 from rs_embed.exports.request import Asked, models_facts, versions
-from rs_embed.pipeline.export import Work
-from rs_embed.pipeline.inputs import FOLDER as INPUTS
-from rs_embed.pipeline.inputs import InputKeeper
-from rs_embed.pipeline.reading import Reader
-from rs_embed.pipeline.records import UnitStore
-from rs_embed.pipeline.remote import Remote
-from rs_embed.pipeline.unit_sink import ModelExport
-from rs_embed.pipeline.unit_tables import RUN
-from rs_embed.pipeline.windows import SharedReads
+from rs_embed.exports.unit_tables import RUN
+from rs_embed.exports.unit_writer import ModelExport
+from rs_embed.exports.work import Work
+from rs_embed.formats.base import RunHeader
 from rs_embed.providers.base import Provider
-from rs_embed.settings import LibrarySettings, ModelKnobs
-from rs_embed.writers.base import RunHeader
 
 if TYPE_CHECKING:
     from rs_embed.pipeline.plan import Job
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExportOrder:
-    """See `rs_embed.engines.base.Order`."""
+    """See `rs_embed.exports.engines.base.Order`."""
 
     asked: Asked
     where: Path | Remote
@@ -62,7 +62,7 @@ class ExportOrder:
 
 @dataclass(frozen=True)
 class ExportSetup:
-    """See `rs_embed.engines.base.Setup`."""
+    """See `rs_embed.exports.engines.base.Setup`."""
 
     asked: Asked
     jobs: "Mapping[str, Job]"

@@ -5,10 +5,10 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+from rs_embed.core.specs import BBox, TemporalSpec
 from rs_embed.errors import SpecError
 from rs_embed.places import Places, read_places
 from rs_embed.places.strings import Strings
-from rs_embed.specs import BBox, TemporalSpec
 
 
 def raster_places(pattern: str | Path) -> Places:
@@ -27,9 +27,9 @@ def raster_places(pattern: str | Path) -> Places:
         ReadError: No file matches, or some cannot be read or have no place on Earth.
         SpecError: Two are of the same ground and day, so that rows could not be told apart.
     """
-    from rs_embed.providers._declared import Raster
-    from rs_embed.providers._scene import open_scenes  # not above: rasterio is slow to import
-    from rs_embed.providers.folder import grids_of, matching
+    from rs_embed.providers.rasters.declared import Raster
+    from rs_embed.providers.rasters.folder import grids_of, matching
+    from rs_embed.providers.rasters.scene import open_scenes  # not above: rasterio is slow to import
 
     paths = matching(pattern)
     boxes, windows = [], []

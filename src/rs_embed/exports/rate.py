@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rs_embed.chip import Chip
+from rs_embed.core.chip import Chip
 from rs_embed.errors import RSEmbedWarning, SpecError
 from rs_embed.exports.estimate import Rate
 from rs_embed.pipeline.plan import plan_items

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, get_args
 
 from pydantic import JsonValue
 
-from rs_embed._call import Backend, Bands, Call, KnobValue, Modalities, Sensors, provider_of
-from rs_embed._checks import require_choice, short
+from rs_embed.call import Backend, Bands, Call, KnobValue, Modalities, Sensors, provider_of
+from rs_embed.core.checks import require_choice, short
+from rs_embed.core.specs import InputPrep, OutputSpec, Precision
 from rs_embed.embedders.card import ModelCard
 from rs_embed.errors import SpecError
-from rs_embed.pipeline.export import OnError
+from rs_embed.exports.unit import Units
+from rs_embed.exports.unit_writer import slug
+from rs_embed.exports.work import OnError
+from rs_embed.formats.base import SUFFIX, Dtype, GridFormat
 from rs_embed.pipeline.plan import job_facts
-from rs_embed.pipeline.unit_sink import slug
-from rs_embed.pipeline.units import Units
 from rs_embed.places import Places
-from rs_embed.specs import InputPrep, OutputSpec, Precision
-from rs_embed.writers.base import SUFFIX, Dtype, GridFormat
 
 if TYPE_CHECKING:
     from rs_embed.pipeline.plan import Job
@@ -133,7 +133,7 @@ def models_facts(jobs: "Mapping[str, Job]") -> dict[str, JsonValue]:
 
 def _backend_text(backend: Backend) -> str | None:
     if isinstance(backend, str | Path):
-        from rs_embed.providers.folder import is_pattern  # not above: rasterio is slow to import
+        from rs_embed.providers.rasters.folder import is_pattern  # not above: rasterio is slow to import
 
         is_path = isinstance(backend, Path) or Path(backend).exists() or is_pattern(backend)
         return str(Path(backend).resolve() if is_path else backend)

@@ -5,15 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
-from rs_embed._call import Backend, Call, Dates, InputArrays, KnobValue, Modalities, Sensors, named, provider_of
-from rs_embed._checks import require_choice, require_number, require_whole
-from rs_embed.bands import did_you_mean
+from rs_embed.call import Backend, Call, Dates, InputArrays, KnobValue, Modalities, Sensors, named, provider_of
+from rs_embed.core.bands import did_you_mean
+from rs_embed.core.checks import require_choice, require_number, require_whole
+from rs_embed.core.specs import OutputSpec, SpatialSpec, TemporalSpec
 from rs_embed.embedders.cards.terramind import TokenModality
 from rs_embed.embedders.cards.terramind_tokens import DECODER_DEPTHS, MAP_NAMES, MAPS
 from rs_embed.embedders.catalog import get_card
 from rs_embed.errors import KnobError, SpecError, WeightsNotFound
 from rs_embed.generation.result import Generated
-from rs_embed.specs import OutputSpec, SpatialSpec, TemporalSpec
 
 if TYPE_CHECKING:
     from rs_embed.embedders.card import ModelCard
@@ -75,7 +75,7 @@ def generate(
         MissingDependency: The extra `terratorch` is not installed.
         RSEmbedError: One typed error per thing that can be wrong; see `rs_embed.errors`.
     """
-    from rs_embed.embedders._terramind_generative import Sampling, require_all_bands, require_generative  # loads torch
+    from rs_embed.embedders.imagining.sampler import Sampling, require_all_bands, require_generative  # loads torch
     from rs_embed.generation.work import Options, work
 
     outputs = _outputs(output_modalities)

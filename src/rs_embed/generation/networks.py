@@ -9,22 +9,16 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from rs_embed.embedders._networks import RANDOM_NOTE, RANDOM_SEED, published_state
-from rs_embed.embedders._terramind_generative import (
-    Imagination,
-    Sampling,
-    Tokenizer,
-    load_tokenizer,
-    own_random_numbers,
-    pick_state,
-    random_values,
-)
-from rs_embed.embedders._weights import load_strict
+from rs_embed.core.settings import LibrarySettings
 from rs_embed.embedders.base import ModelRequest, Network
 from rs_embed.embedders.cards.terramind import TerraMindKnobs, TokenModality
 from rs_embed.embedders.cards.terramind_tokens import MAP_NAMES, TOKENS
+from rs_embed.embedders.imagining.sampler import Imagination, Sampling, pick_state, random_values
+from rs_embed.embedders.imagining.tokenizers import Tokenizer, load_tokenizer
+from rs_embed.embedders.runtime.random_numbers import own_random_numbers
+from rs_embed.embedders.weights.load import load_strict
+from rs_embed.embedders.weights.networks import RANDOM_NOTE, RANDOM_SEED, published_state
 from rs_embed.encoders.layers import Recent
-from rs_embed.settings import LibrarySettings
 
 _SAMPLERS: Recent[Network] = Recent(1)
 _TOKENIZERS: Recent[Tokenizer] = Recent(6)

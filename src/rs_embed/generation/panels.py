@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from rs_embed.bands import Unit
-from rs_embed.chip import Chip, Source
+from rs_embed.core.bands import Unit
+from rs_embed.core.chip import Chip, Source
+from rs_embed.embedding.plot import STRETCH_PERCENT, Panel, save_figure, side_by_side, true_colour
 from rs_embed.generation.raster import GeneratedRaster
-from rs_embed.pictures import STRETCH_PERCENT, Panel, save_figure, side_by_side, true_colour
 
 PALETTE = (
     *((0, 0, 0), (26, 91, 171), (53, 130, 33), (135, 209, 158), (255, 219, 92)),

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rs_embed._room import require_room
-from rs_embed.bands import Band, Unit
+from rs_embed.core.bands import Band, Unit
+from rs_embed.core.geo import with_coordinates
+from rs_embed.core.resources import require_room
 from rs_embed.embedders.cards.terramind_tokens import LULC_CLASSES
-from rs_embed.embedding_files import COG_BLOCK_PX, META_TAG
+from rs_embed.embedding.files import COG_BLOCK_PX, META_TAG
 from rs_embed.errors import InputError, StorageError
-from rs_embed.geo import with_coordinates
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rs_embed.embedders._framing import Frame, Window
-from rs_embed.embedders._terramind_generative import Tokenizer
 from rs_embed.embedders.cards.terramind_tokens import LULC_CLASSES, PATCH_PX, TokenFacts
+from rs_embed.embedders.imagining.tokenizers import Tokenizer
+from rs_embed.embedders.prepare.framing import Frame, Window
 from rs_embed.errors import ReadoutError
 
 NOISE_PX = 32

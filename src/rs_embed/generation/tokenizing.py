@@ -9,21 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rs_embed._checks import require_choice, require_whole
-from rs_embed._optional import require
-from rs_embed.chip import Chip
+from rs_embed.core.checks import require_choice, require_whole
+from rs_embed.core.chip import Chip
+from rs_embed.core.optional import require
 from rs_embed.embedders.cards.terramind import TokenModality
 from rs_embed.embedders.cards.terramind_tokens import PATCH_PX, TOKENS, TokenFacts
 from rs_embed.errors import BandMismatch, InputError, UnitMismatch
 from rs_embed.generation.raster import GeneratedRaster, RoundTripError, require_classes
-from rs_embed.providers._units import refuse_implausible
 from rs_embed.providers.arrays import SupportsArray
+from rs_embed.providers.common.units import refuse_implausible
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rs_embed.embedders._framing import Frame
-    from rs_embed.embedders._terramind_generative import Tokenizer
+    from rs_embed.embedders.imagining.tokenizers import Tokenizer
+    from rs_embed.embedders.prepare.framing import Frame
 
 TILE_PX = 224
 """Of larger images; the tokenizers were trained with 224 to 256 px."""
@@ -152,7 +152,7 @@ def round_trip_error(
 
 
 def _tokenizer(modality: TokenModality, ckpt: str | Path | None, *, pretrained: bool, device: str) -> "Tokenizer":
-    from rs_embed.embedders._device import pick_device
+    from rs_embed.embedders.runtime.device import pick_device
     from rs_embed.generation.networks import tokenizer_for
 
     path = None if ckpt is None else Path(ckpt).expanduser()
@@ -203,7 +203,7 @@ def _array(facts: TokenFacts, pixels: SupportsArray) -> NDArray[np.float32]:
 
 
 def _frame(facts: TokenFacts, shape_px: tuple[int, int]) -> "Frame":
-    from rs_embed.embedders._framing import InputGeometry, frame_chip
+    from rs_embed.embedders.prepare.framing import InputGeometry, frame_chip
 
     return frame_chip(shape_px, "tile", InputGeometry(TILE_PX, facts.lattice_px, square=False, patch_px=PATCH_PX))
 
@@ -211,7 +211,7 @@ def _frame(facts: TokenFacts, shape_px: tuple[int, int]) -> "Frame":
 def _encode(tokenizer: "Tokenizer", values: NDArray[np.float32]) -> NDArray[np.int32]:
     import torch
 
-    from rs_embed.embedders._framing import cut_windows
+    from rs_embed.embedders.prepare.framing import cut_windows
     from rs_embed.generation.tiles import stitch_ids
 
     facts = tokenizer.facts

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from torch import Tensor
 
-from rs_embed._progress import progress_bar
-from rs_embed.chip import Chip
-from rs_embed.embedders._framing import Frame, InputGeometry, frame_chip
-from rs_embed.embedders._terramind_generative import Sampling
+from rs_embed.core.chip import Chip
+from rs_embed.core.progress import progress_bar
+from rs_embed.core.specs import Region, SpatialSpec
 from rs_embed.embedders.base import ModelInput
 from rs_embed.embedders.cards.terramind import TerraMindKnobs, TokenModality
 from rs_embed.embedders.cards.terramind_tokens import LULC_CLASSES, PATCH_PX, TOKENS
+from rs_embed.embedders.imagining.sampler import Sampling
+from rs_embed.embedders.prepare.framing import Frame, InputGeometry, frame_chip
 from rs_embed.errors import SpecError
 from rs_embed.generation.networks import Networks, networks_for
 from rs_embed.generation.raster import GeneratedRaster, require_classes
@@ -31,7 +32,6 @@ from rs_embed.generation.tiles import Diffusion, at_limit, decode_tiles, stitch_
 from rs_embed.pipeline.plan import Plan
 from rs_embed.pipeline.prepare import fetch_checked
 from rs_embed.pipeline.readout import input_meta, touches
-from rs_embed.specs import Region, SpatialSpec
 
 PACKAGES = {"rs_embed": "eo-rs-embed", "torch": "torch", "numpy": "numpy", "terratorch": "terratorch"}
 

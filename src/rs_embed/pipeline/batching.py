@@ -6,8 +6,8 @@ from typing import Protocol
 
 import torch
 
-from rs_embed._redact import logger
 from rs_embed.errors import OutOfMemory
+from rs_embed.redact import logger
 
 log = logger(__name__)
 BATCH_CPU = 4

@@ -10,15 +10,15 @@ from typing import TypedDict
 from odc.geo.geobox import GeoBox
 from pydantic import JsonValue
 
-from rs_embed._redact import redacted
-from rs_embed.embedders._framing import Prep
+from rs_embed.core.geo import geobox_for, refined, subgrid
+from rs_embed.core.settings import SeriesKnobs
+from rs_embed.core.specs import OutputSpec, Region, Series, SpatialSpec, TemporalSpec, WorkingPrecision
 from rs_embed.embedders.base import Embedder, ModelRequest
 from rs_embed.embedders.card import Modality
+from rs_embed.embedders.prepare.framing import Prep
 from rs_embed.errors import SpecError
-from rs_embed.geo import geobox_for, refined, subgrid
 from rs_embed.providers.base import Provider, Query
-from rs_embed.settings import SeriesKnobs
-from rs_embed.specs import OutputSpec, Region, Series, SpatialSpec, TemporalSpec, WorkingPrecision
+from rs_embed.redact import redacted
 
 FINGERPRINT_VERSION = 1
 _NOT_NUMBERS = {"fetch_workers", "ckpt", "min_valid_fraction", "compile"}

@@ -7,19 +7,19 @@ import numpy as np
 import torch
 from odc.geo.geobox import GeoBox
 
-from rs_embed._room import require_memory
-from rs_embed.chip import Chip
-from rs_embed.embedders._device import beside_the_network
-from rs_embed.embedders._framing import Frame, frame_chip
-from rs_embed.embedders._normalize import counting_clipped, warn_of_clipped
+from rs_embed.core.chip import Chip
+from rs_embed.core.geo import pixel_size_m, subgrid
+from rs_embed.core.resources import require_memory
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest
+from rs_embed.embedders.prepare.framing import Frame, frame_chip
+from rs_embed.embedders.prepare.normalize import counting_clipped, warn_of_clipped
+from rs_embed.embedders.runtime.device import beside_the_network
+from rs_embed.embedding.batch import Failure, Stage
 from rs_embed.errors import InputError, NoValidPixels, PixelWarning, ScaleWarning, warn
-from rs_embed.geo import pixel_size_m, subgrid
 from rs_embed.pipeline.plan import Item, Job
 from rs_embed.pipeline.readout import Prepared, input_meta
 from rs_embed.pipeline.validity import seen_in
 from rs_embed.providers.base import Provider, Query
-from rs_embed.results import Failure, Stage
 
 SCALE_TOLERANCE = 0.1
 """How far the true pixel size may be from the one that the model is told before it is worth a warning."""

@@ -14,18 +14,18 @@ from odc.geo.geobox import GeoBox
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from rs_embed._polygon import Ring
-from rs_embed.chip import Chip
-from rs_embed.embedders._framing import Frame, kept_shape, kept_tokens, stitch
+from rs_embed.core.chip import Chip
+from rs_embed.core.geo import densified, project, subgrid
+from rs_embed.core.polygon import Ring
+from rs_embed.core.specs import Region, SensorSpec
 from rs_embed.embedders._vit_mae_utils import pool, pool_blocks
 from rs_embed.embedders.base import ModelInput
-from rs_embed.embedding import Embedding, InputMeta, Meta
+from rs_embed.embedders.prepare.framing import Frame, kept_shape, kept_tokens, stitch
+from rs_embed.embedding.embedding import Embedding, InputMeta, Meta
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.errors import NoValidPixels, ReadoutError
-from rs_embed.geo import densified, project, subgrid
 from rs_embed.pipeline.plan import Item, Job, fingerprint
 from rs_embed.pipeline.validity import Seen, Validity
-from rs_embed.specs import Region, SensorSpec
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from rs_embed.bands import KEPT_WHOLE, bands_of, did_you_mean
+from rs_embed.core.bands import KEPT_WHOLE, bands_of, did_you_mean
+from rs_embed.core.settings import ModelKnobs
+from rs_embed.core.specs import SensorSpec, WorkingPrecision
 from rs_embed.embedders.base import ModelRequest
 from rs_embed.embedders.card import Modality, ModelCard
 from rs_embed.errors import BandMismatch, SpecError
-from rs_embed.settings import ModelKnobs
-from rs_embed.specs import SensorSpec, WorkingPrecision
 
 SensorChoice = SensorSpec | Mapping[str, SensorSpec] | None
 ModalityChoice = str | Sequence[str] | None

@@ -10,16 +10,16 @@ from typing import cast
 
 import torch
 
-from rs_embed._stopping import Stop, Threads, current, outcome
+from rs_embed.core.settings import LibrarySettings
+from rs_embed.core.stopping import Stop, Threads, current, outcome
 from rs_embed.embedders.base import Embedder, ModelInput
+from rs_embed.embedding.batch import Failure, Result
 from rs_embed.encoders.tokens import TokenLayout, Tokens
 from rs_embed.errors import OutOfMemory, RSEmbedError
 from rs_embed.pipeline.batching import BatchSizes, MemoryOf, memory_of, out_of_memory
 from rs_embed.pipeline.plan import Item, Job, Plan
 from rs_embed.pipeline.prepare import COPIES, prepare_together
 from rs_embed.pipeline.readout import Prepared, read_out
-from rs_embed.results import Failure, Result
-from rs_embed.settings import LibrarySettings
 
 _ENCODED: set[str] = set()
 """Types of the devices that this process has encoded on."""

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rs_embed.chip import Chip
-from rs_embed.embedders._framing import Frame
+from rs_embed.core.chip import Chip
 from rs_embed.embedders._vit_mae_utils import merged_size, to_grid, to_valid_grid
 from rs_embed.embedders.base import Embedder, ModelRequest
+from rs_embed.embedders.prepare.framing import Frame
 from rs_embed.encoders.tokens import TokenGrid, Tokens
 
 EDGE_DECIMALS = 6

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rs_embed._checks import require_number, short
+from rs_embed.core.checks import require_number, short
+from rs_embed.core.geo import project
+from rs_embed.core.specs import MAX_BUFFER_M
 from rs_embed.errors import SpecError
-from rs_embed.geo import project
 from rs_embed.places.kept import require_unicode
 from rs_embed.places.problems import SHOWN, PlaceProblems, cell, numbers
 from rs_embed.places.strings import Strings
-from rs_embed.specs import MAX_BUFFER_M
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,11 +12,11 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from rs_embed.core.geo import outline, project
+from rs_embed.core.specs import BBox, PointBuffer, Region, SpatialSpec, TemporalSpec
 from rs_embed.errors import StorageError
-from rs_embed.geo import outline, project
 from rs_embed.places.kept import Kept, KeptRow, of_arrays
 from rs_embed.places.strings import Strings
-from rs_embed.specs import BBox, PointBuffer, Region, SpatialSpec, TemporalSpec
 
 Days = NDArray[np.datetime64]
 _UNREADABLE = (OSError, EOFError, BadZipFile, zlib.error, KeyError, ValueError, TypeError, NotImplementedError)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rs_embed._checks import short
+from rs_embed.core.checks import short
+from rs_embed.core.specs import TemporalSpec
 from rs_embed.errors import SpecError
 from rs_embed.places.columns import Days
 from rs_embed.places.problems import PlaceProblems, cell, numbers
-from rs_embed.specs import TemporalSpec
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,8 +4,8 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rs_embed._checks import short
-from rs_embed._optional import require
+from rs_embed.core.checks import short
+from rs_embed.core.optional import require
 from rs_embed.errors import SpecError
 from rs_embed.places.texts import Found, read_text_table
 from rs_embed.places.vectors import EXTRA, SUFFIXES, read_vector_table

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
-from rs_embed._checks import short
+from rs_embed.core.checks import short
 from rs_embed.errors import ChoiceWarning, SpecError, warn
 from rs_embed.places.kept import OURS, Kept, keep_column
 from rs_embed.places.texts import SEPARATORS, UNNAMED

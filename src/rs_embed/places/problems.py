@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rs_embed._checks import short
+from rs_embed.core.checks import short
 from rs_embed.errors import SpecError
 
 if TYPE_CHECKING:

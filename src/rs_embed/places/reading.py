@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, TypeAlias, TypeGuard, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from rs_embed._checks import short
-from rs_embed._polygon import GeoInterface, Rings
+from rs_embed.core.checks import short
+from rs_embed.core.polygon import GeoInterface, Rings
+from rs_embed.core.specs import BBox, PointBuffer, Region, SpatialSpec
 from rs_embed.errors import SpecError
 from rs_embed.places.checks import read_buffer, read_ids, read_outlines, read_points
 from rs_embed.places.columns import Days, Places, outline_text
@@ -19,7 +20,6 @@ from rs_embed.places.naming import Column, Columns, kept_columns, likely_id, whi
 from rs_embed.places.problems import PlaceProblems
 from rs_embed.places.strings import Strings
 from rs_embed.places.texts import refuse_doubles
-from rs_embed.specs import BBox, PointBuffer, Region, SpatialSpec
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rs_embed._checks import short
-from rs_embed._polygon import GeoInterface
+from rs_embed.core.checks import short
+from rs_embed.core.polygon import GeoInterface
+from rs_embed.core.specs import BBox, PointBuffer, Region, SpatialSpec, TemporalSpec
 from rs_embed.errors import SpecError
 from rs_embed.places.columns import Place, Places
 from rs_embed.places.reading import Given, is_frame, read_places, unpacked
-from rs_embed.specs import BBox, PointBuffer, Region, SpatialSpec, TemporalSpec
 
 if TYPE_CHECKING:
     import pandas as pd

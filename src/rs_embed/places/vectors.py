@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from zipfile import BadZipFile, ZipFile
 
-from rs_embed._checks import short
-from rs_embed._optional import require
+from rs_embed.core.checks import short
+from rs_embed.core.optional import require
 from rs_embed.errors import SpecError
 
 if TYPE_CHECKING:

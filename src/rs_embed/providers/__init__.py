@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from rs_embed.bands import nearest
-from rs_embed.chip import Chip
+from rs_embed.core.bands import nearest
+from rs_embed.core.chip import Chip
 from rs_embed.errors import SpecError
 from rs_embed.providers.base import Provider, Query
 
@@ -22,19 +22,19 @@ def _sample() -> Provider:
 
 
 def _earth_engine() -> Provider:
-    from rs_embed.providers.earthengine import EarthEngine  # not above: it needs google-auth
+    from rs_embed.providers.earthengine.provider import EarthEngine  # not above: it needs google-auth
 
     return EarthEngine()
 
 
 def _stac() -> Provider:
-    from rs_embed.providers.stac import Stac  # not above: it needs the extra `stac`
+    from rs_embed.providers.stac.provider import Stac  # not above: it needs the extra `stac`
 
     return Stac()
 
 
 def _auto() -> Provider:
-    from rs_embed.providers._auto import chosen  # not above: it needs google-auth
+    from rs_embed.providers.auto import chosen  # not above: it needs google-auth
 
     return chosen(_CHOICES)
 
@@ -70,8 +70,8 @@ def open_provider(backend: str | Path | Provider) -> Provider:
     if isinstance(backend, str) and backend in _BACKENDS:
         return _BACKENDS[backend]()
     if isinstance(backend, Path) or (isinstance(backend, str) and _is_path(backend)):
-        from rs_embed.providers.folder import RasterFolder, is_pattern  # not above: rasterio is slow to import
-        from rs_embed.providers.local import LocalRasters
+        from rs_embed.providers.rasters.folder import RasterFolder, is_pattern  # not above: rasterio is slow to import
+        from rs_embed.providers.rasters.local import LocalRasters
 
         return RasterFolder(str(backend)) if is_pattern(backend) else LocalRasters(backend)
     if isinstance(backend, _Fetches) and not isinstance(backend, str | type):

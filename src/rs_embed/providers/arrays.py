@@ -12,14 +12,16 @@ import xxhash
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rs_embed.bands import Unit, bands_of, convert, did_you_mean
-from rs_embed.chip import Chip, Source
+from rs_embed.core.bands import Unit, bands_of, convert, did_you_mean
+from rs_embed.core.chip import Chip, Source
+from rs_embed.core.specs import SensorSpec
 from rs_embed.errors import BandMismatch, InputError, NoValidPixels, SensorNotOffered
-from rs_embed.providers._composite import composite, refuse_cloud_mask
-from rs_embed.providers._days import NO_YEAR_NOTE, Given, Moment, lack_year, moments_of, parse_day
-from rs_embed.providers._nodata import mask_nodata
-from rs_embed.providers._series import mean_time
-from rs_embed.providers._units import (
+from rs_embed.providers.base import Query
+from rs_embed.providers.common.composite import composite, refuse_cloud_mask
+from rs_embed.providers.common.days import NO_YEAR_NOTE, Given, Moment, lack_year, moments_of, parse_day
+from rs_embed.providers.common.nodata import mask_nodata
+from rs_embed.providers.common.series import mean_time
+from rs_embed.providers.common.units import (
     Pixels,
     declared_unit,
     doubt_dn,
@@ -27,8 +29,6 @@ from rs_embed.providers._units import (
     refuse_implausible,
     warn_of_oddities,
 )
-from rs_embed.providers.base import Query
-from rs_embed.specs import SensorSpec
 
 Dates = Sequence[Given] | Mapping[str, Sequence[Given]]
 """When each frame was acquired."""
@@ -45,7 +45,7 @@ class SupportsArray(Protocol):
 
 
 class ArrayProvider:
-    """Pixels from memory, in the units of `rs_embed.bands.COLLECTIONS`.
+    """Pixels from memory, in the units of `rs_embed.core.bands.COLLECTIONS`.
 
     Safe to call from several threads. The arrays are not copied: leave them as they are until the call is over.
     """
@@ -274,7 +274,7 @@ def _require_grid(shape: tuple[int, ...], geobox: GeoBox | None, where: str) -> 
     raise InputError(
         f"Wanted {geobox.shape[0]} x {geobox.shape[1]} pixels, found {shape[-2]} x {shape[-1]} in the {where}.",
         wanted=f"{geobox.crs} at {geobox.resolution.x:g} m",
-        fix="give pixels on exactly that grid (rs_embed.geo.geobox_for), or leave the place out",
+        fix="give pixels on exactly that grid (rs_embed.core.geo.geobox_for), or leave the place out",
     )
 
 

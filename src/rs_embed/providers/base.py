@@ -8,8 +8,8 @@ from typing import Protocol, Self
 
 from odc.geo.geobox import GeoBox
 
-from rs_embed.chip import Chip
-from rs_embed.specs import SensorSpec, Series, TemporalSpec
+from rs_embed.core.chip import Chip
+from rs_embed.core.specs import SensorSpec, Series, TemporalSpec
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ class Provider(Protocol):
     def fetch(self, query: Query) -> Chip:
         """The chip on exactly `query.geobox`, bands in the order of `query.sensor.bands`, NaN where nodata.
 
-        Bands are in the units of `rs_embed.bands.COLLECTIONS`. One frame, made as `query.sensor.composite` says, or
+        Bands are in the units of `core.bands.COLLECTIONS`. One frame, made as `query.sensor.composite` says, or
         the frames of `query.series` in order of time, those without a valid pixel left out; `Chip.times` then tells
         when each was really acquired (the mean, if it is of several scenes). Values are float32, and finite or NaN.
-        All of this is checked (`_checked.py`). It is asked from threads that are abandoned when the user stops.
+        All of this is checked (`common/checked.py`). It is asked from threads that are abandoned when the user stops.
 
         Raises:
             SensorNotOffered: It does not have that collection or a band of it.

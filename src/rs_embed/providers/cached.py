@@ -17,9 +17,9 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rs_embed._stopping import PerProcess
-from rs_embed.bands import Unit, bands_of
-from rs_embed.chip import Chip, Source
+from rs_embed.core.bands import Unit, bands_of
+from rs_embed.core.chip import Chip, Source
+from rs_embed.core.stopping import PerProcess
 from rs_embed.errors import StorageError
 from rs_embed.providers.base import Provider, Query, Wrapped
 

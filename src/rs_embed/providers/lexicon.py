@@ -1,8 +1,8 @@
-"""Band names as files and archives spell them, and the shared names of `rs_embed.bands` they stand for."""
+"""Band names as files and archives spell them, and the shared names of `rs_embed.core.bands` they stand for."""
 
 import re
 
-from rs_embed.bands import COLLECTIONS
+from rs_embed.core.bands import COLLECTIONS
 
 _SENTINEL_2_COMMON = {
     "coastal": "B1", "blue": "B2", "green": "B3", "red": "B4",

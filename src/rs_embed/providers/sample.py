@@ -9,13 +9,13 @@ from pathlib import Path
 
 from odc.geo.geobox import GeoBox
 
-from rs_embed.bands import Unit
-from rs_embed.chip import Chip
+from rs_embed.core.bands import Unit
+from rs_embed.core.chip import Chip
+from rs_embed.core.specs import OrbitPass, SensorSpec, TemporalSpec
 from rs_embed.errors import OutsideCoverage, SensorNotOffered
-from rs_embed.providers._grids import bounds_deg, in_degrees
 from rs_embed.providers.base import Query
-from rs_embed.providers.local import LocalRasters, Raster
-from rs_embed.specs import OrbitPass, SensorSpec, TemporalSpec
+from rs_embed.providers.common.grids import bounds_deg, in_degrees
+from rs_embed.providers.rasters.local import LocalRasters, Raster
 
 _FOLDER = Path(str(files("rs_embed") / "data" / "sample"))
 _RASTERS = {

@@ -7,13 +7,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from rs_embed.embedders._layout import Layout
 from rs_embed.embedders._vit_mae_utils import to_grid
 from rs_embed.embedders.card import ModelCard
-from rs_embed.encoders.anysat import AnySatEncoder
-from rs_embed.encoders.anysat_modalities import MODALITIES
+from rs_embed.embedders.weights.layout import Layout
+from rs_embed.encoders.anysat.encoder import AnySatEncoder
+from rs_embed.encoders.anysat.modalities import MODALITIES
 from rs_embed.errors import BandMismatch, InputError
-from rs_embed.terratorch._encoders import one_of, trainable
+from rs_embed.terratorch.encoders import one_of, trainable
 
 Output = Literal["patch", "dense", "tile"]
 OUTPUTS: tuple[Output, ...] = get_args(Output)

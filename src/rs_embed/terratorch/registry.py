@@ -5,9 +5,9 @@ from functools import wraps
 
 from torch import nn
 
-from rs_embed._terratorch import load_terratorch
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.cards import anysat, thor
+from rs_embed.embedders.runtime.terratorch import load_terratorch
 from rs_embed.terratorch.anysat import build_anysat
 from rs_embed.terratorch.thor import build_thor
 

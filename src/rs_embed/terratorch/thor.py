@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from rs_embed.embedders._vit_mae_utils import to_grid
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.onthefly_thor import LAYOUT
-from rs_embed.encoders.thor import ThorEncoder
-from rs_embed.encoders.thor_bands import kernel_name, resolve_bands
-from rs_embed.encoders.thor_patchify import Strategy, ThorGeometry, plan_geometry
+from rs_embed.encoders.thor.bands import kernel_name, resolve_bands
+from rs_embed.encoders.thor.encoder import ThorEncoder
+from rs_embed.encoders.thor.patchify import Strategy, ThorGeometry, plan_geometry
 from rs_embed.errors import BandMismatch, SpecError
-from rs_embed.terratorch._encoders import one_of, trainable
+from rs_embed.terratorch.encoders import one_of, trainable
 
 Merge = Literal["mean", "sum", "max", "concat"]
 MERGES: tuple[Merge, ...] = get_args(Merge)

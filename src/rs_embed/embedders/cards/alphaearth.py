@@ -8,10 +8,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rs_embed.bands import COLLECTIONS, Unit
+from rs_embed.core.bands import COLLECTIONS, Unit
+from rs_embed.core.settings import ModelKnobs
+from rs_embed.core.specs import SensorSpec
 from rs_embed.embedders.card import BandStats, Modality, ModelCard
-from rs_embed.settings import ModelKnobs
-from rs_embed.specs import SensorSpec
 
 COLLECTION = "GOOGLE/SATELLITE_EMBEDDING/V1/ANNUAL"
 BANDS = tuple(COLLECTIONS[COLLECTION])

@@ -12,10 +12,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from rs_embed.bands import Unit, bands_of
+from rs_embed.core.bands import Unit, bands_of
+from rs_embed.core.settings import SeriesKnobs
+from rs_embed.core.specs import OrbitPass, SensorSpec
 from rs_embed.embedders.card import BandStats, Modality, ModelCard, Weights
-from rs_embed.settings import SeriesKnobs
-from rs_embed.specs import OrbitPass, SensorSpec
 
 S1_RATIO = "VV/VH"
 """A third channel of `s1`, computed from the other two."""

@@ -7,11 +7,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rs_embed.bands import Unit
+from rs_embed.core.bands import Unit
+from rs_embed.core.settings import ModelKnobs
+from rs_embed.core.specs import SensorSpec
 from rs_embed.embedders.card import BandStats, Modality, ModelCard
 from rs_embed.embedders.cards.thor import S2, S2_BANDS_12
-from rs_embed.settings import ModelKnobs
-from rs_embed.specs import SensorSpec
 
 
 class MosaiksKnobs(ModelKnobs):

@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rs_embed.bands import Unit
+from rs_embed.core.bands import Unit
+from rs_embed.core.specs import SensorSpec
 from rs_embed.embedders.card import BandStats, Modality, Weights
 from rs_embed.embedders.cards.terratorch import ADAPTER, EXTRA, Backbone, TerraTorchCard, TerraTorchKnobs
-from rs_embed.specs import SensorSpec
 
 PrithviKey = Literal[
     "prithvi_eo_v2_tiny_tl",

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rs_embed.bands import Unit
+from rs_embed.core.bands import Unit
+from rs_embed.core.specs import SensorSpec
 from rs_embed.embedders.card import BandStats, Modality, Weights
 from rs_embed.embedders.cards.terratorch import ADAPTER, EXTRA, Backbone, TerraTorchCard, TerraTorchKnobs
-from rs_embed.specs import SensorSpec
 
 Ssl4eoKey = Literal[
     "ssl4eos12_vit_small_patch16_224_sentinel2_all_dino", "ssl4eos12_vit_small_patch16_224_sentinel2_all_moco"

@@ -11,10 +11,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from rs_embed.bands import Unit
+from rs_embed.core.bands import Unit
+from rs_embed.core.settings import WeightsKnobs
+from rs_embed.core.specs import SensorSpec
 from rs_embed.embedders.card import BandStats, Modality, ModelCard, Weights
-from rs_embed.settings import WeightsKnobs
-from rs_embed.specs import SensorSpec
 
 TerraMindKey = Literal[
     "terramind_v1_tiny", "terramind_v1_small", "terramind_v1_base", "terramind_v1_large", "terramind_v01_base"

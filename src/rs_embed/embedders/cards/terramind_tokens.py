@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from rs_embed.bands import Band, Unit, bands_of
+from rs_embed.core.bands import Band, Unit, bands_of
+from rs_embed.core.specs import SensorSpec
 from rs_embed.embedders.card import BandStats, Modality, Weights
 from rs_embed.embedders.cards.terramind import L2A, V1, TokenModality
-from rs_embed.specs import SensorSpec
 
 PATCH_PX = 16
 """Pixels under one token, a side."""

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
+from rs_embed.core.settings import WeightsKnobs
 from rs_embed.embedders.card import ModelCard
-from rs_embed.settings import WeightsKnobs
 
 ADAPTER = "rs_embed.embedders.onthefly_terratorch:TerraTorchEmbedder"
 EXTRA = "terratorch"

@@ -10,10 +10,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from rs_embed.bands import Unit
+from rs_embed.core.bands import Unit
+from rs_embed.core.settings import WeightsKnobs
+from rs_embed.core.specs import InstrumentMode, SensorSpec
 from rs_embed.embedders.card import BandStats, Modality, ModelCard, Weights
-from rs_embed.settings import WeightsKnobs
-from rs_embed.specs import InstrumentMode, SensorSpec
 
 S2 = "COPERNICUS/S2_SR_HARMONIZED"
 S2_BANDS_10 = ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12")

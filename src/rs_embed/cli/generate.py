@@ -1,0 +1,101 @@
+"""The command that generates modalities."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rs_embed.cli.options import ERR, OUT, Json, Request, command
+from rs_embed.cli.tables import table
+
+if TYPE_CHECKING:
+    from rs_embed.generation import Generated
+
+
+@command(
+    "rs-embed generate terramind --outputs LULC,DEM --out maps --backend sample --steps 10 --seed 1",
+    "rs-embed generate terramind_1_0_tiny --outputs NDVI --out maps --raster scene.tif --unit dn --picture maps.png",
+)
+def generate(
+    request: Request,
+    *,
+    outputs: Annotated[
+        str, typer.Option(metavar="MODALITY[,MODALITY...]", help="S2L2A, S1GRD, S1RTC, DEM, LULC, NDVI, in order.")
+    ] = "LULC",
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For <modality>.tif, one each.")] = Path("generated"),
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal pixels.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Of the diffusion; more is slower.")] = 10,
+    decoding_steps: Annotated[int, typer.Option(min=1, max=196, help="In how many steps tokens are drawn.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0, help="Of the draw; 0 takes the likeliest.")] = 1.0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0.")] = "auto",
+    knobs: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help="img, pretrained, ckpt; repeatable.")
+    ] = None,
+    tokenizers: Annotated[
+        list[str] | None, typer.Option("--tokenizer", metavar="MODALITY=FILE", help="Not the hub's; repeatable.")
+    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw them: .png.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Generate what was not observed from what was, as GeoTIFFs (TerraMind 1.0; needs the extra terratorch)."""
+    import rs_embed
+
+    if request.only_bands:
+        raise typer.BadParameter("generation takes all bands: leave --only-bands out")
+    _require_folder(out)
+    run: Callable[..., Generated] = rs_embed.generate  # knobs are words here, whatever they mean
+    generated = run(
+        request.model,
+        request.spatial(),
+        request.temporal(),
+        outputs.split(","),
+        request.imagery(),
+        modality=request.modality,
+        seed=seed,
+        steps=steps,
+        decoding_steps=decoding_steps,
+        temperature=temperature,
+        device=device,
+        tokenizer_ckpts=_pairs("--tokenizer", tokenizers),
+        **_pairs("--set", knobs),
+    )
+    paths = generated.to_geotiff(out)
+    if as_json:
+        typer.echo(generated.meta.model_dump_json(indent=2))
+    else:
+        OUT.print(table([_row(generated, name) for name in generated]))
+    for path in paths:
+        ERR.print(f"wrote {path}", soft_wrap=True)
+    if picture is not None:
+        generated.plot(picture)
+        ERR.print(f"wrote {picture}", soft_wrap=True)
+
+
+def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    pairs = [setting.partition("=") for setting in given or ()]
+    if not all(equals for _, equals, _ in pairs):
+        raise typer.BadParameter(f"{option} wants NAME=VALUE, found {', '.join(given or ())}")
+    return {name: value for name, _, value in pairs}
+
+
+def _require_folder(out: Path) -> None:
+    """Before hours of work, not after."""
+    there = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise typer.BadParameter(f"--out wants a folder that can be written, found {there}")
+
+
+def _row(generated: "Generated", name: str) -> dict[str, object]:
+    raster = generated[name]
+    _, height, width = raster.values.shape
+    return {
+        "modality": name,
+        "bands": len(raster.bands),
+        "unit": str(raster.unit),
+        "pixels": f"{height} x {width}",
+        "tiles": generated.meta.tiles,
+        "at limit": f"{generated.meta.at_limit[name]:.1%}",
+        "weights": raster.note or generated.meta.weights[name],
+    }

@@ -1,0 +1,97 @@
+"""The commands that look at the folder of a long job: status, verify, compact, similar."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import rs_embed
+from rs_embed.cli.export import RunFolder, Verify
+from rs_embed.cli.options import ERR, OUT, Json, command
+from rs_embed.cli.tables import table
+
+_REASONS = 5
+"""Kinds of errors shown of each model."""
+
+
+@command("rs-embed status run", "rs-embed status run --json")
+def status(run: RunFolder, as_json: Json = False) -> None:
+    """Show how far an export has come, also while it runs."""
+    from rs_embed.exports import run_status
+
+    found = run_status(run)
+    if as_json:
+        typer.echo(json.dumps(asdict(found) | {"folder": str(found.folder)}, indent=2))
+        return
+    rows = [
+        {
+            "model": one.model,
+            "rows": one.rows,
+            "ok": one.ok,
+            "failed": one.failed,
+            "missing": one.missing,
+            "units": f"{one.finished} of {one.units}",
+        }
+        for one in found.models
+    ]
+    OUT.print(f"{found.folder}, started {found.created}", table(rows), sep="\n")
+    for one in found.models:
+        for reason in one.reasons[:_REASONS]:
+            OUT.print(f"{one.model}: {reason.rows:,} failed at {reason.stage}: {reason.error}", soft_wrap=True)
+    if found.in_use_by is not None:
+        ERR.print(f"being written by {found.in_use_by}")
+    elif any(one.failed or one.missing for one in found.models):
+        ERR.print(f"rs-embed retry {found.folder} goes on with it", soft_wrap=True)
+
+
+@command("rs-embed verify run", "rs-embed verify run --json")
+def verify(run: RunFolder, *, as_json: Json = False) -> None:
+    """Compare every file of a run with what was written; the exit code is 1 if any is damaged. Changes nothing."""
+    report = rs_embed.verify_run(run)
+    if as_json:
+        typer.echo(json.dumps(asdict(report) | {"folder": str(report.folder), "ok": report.ok}, indent=2))
+    else:
+        typer.echo(str(report))
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@command("rs-embed compact run", "rs-embed compact run --out vectors --row-group-mb 64")
+def compact(
+    run: RunFolder,
+    *,
+    out: Annotated[Path | None, typer.Option(help="Folder for the files; RUN/compact if left out.")] = None,
+    row_group_mb: Annotated[float, typer.Option(help="Vectors of a file, MB, at most.")] = 150.0,
+    verify: Verify = False,
+    as_json: Json = False,
+) -> None:
+    """Merge the files of a finished run into few large ones. The same command goes on after a crash."""
+    report = rs_embed.compact_run(run, out, row_group_mb=row_group_mb, verify=verify)
+    if as_json:
+        typer.echo(json.dumps(asdict(report) | {"folder": str(report.folder)}, indent=2))
+    else:
+        typer.echo(str(report))
+
+
+@command("rs-embed similar run --id 17 --top 5", "rs-embed similar run --id 'plot a' --model mosaiks_rcf --json")
+def similar(
+    run: RunFolder,
+    *,
+    row_id: Annotated[str, typer.Option("--id", help="Of the row to compare with.")],
+    top: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
+    model: Annotated[str | None, typer.Option(help="Which one, if the run has several.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the rows whose vectors are most like that of one row (cosine)."""
+    found = rs_embed.open_run(run).similar(row_id, top, model)
+    if as_json:
+        typer.echo(found.to_json(orient="records", date_format="iso", indent=2))
+        return
+    shown = found[["id", "similarity", "center_lon", "center_lat"]].to_dict("records")
+    rows = [{**row, "similarity": f"{row['similarity']:.4f}"} for row in shown]
+    if rows:
+        OUT.print(table(rows))
+    else:
+        ERR.print("There is no other row with a vector.")

@@ -1,0 +1,211 @@
+"""Files that are whole or not there, even after a power cut, and a folder that belongs to one process at a time."""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from pydantic import JsonValue
+
+from rs_embed.core.resources import is_about_space
+from rs_embed.errors import StorageError
+
+PART = ".part-"
+"""Before the name of a file that is still being written."""
+LOCK = ".lock"
+_OURS = re.compile(rf"{re.escape(PART)}[0-9a-f]{{7,}}-.+")
+"""What `part_of` makes; a file with another name is somebody else's."""
+_LOCK_WORDS = "process "
+"""What a lock file of ours begins with, if anything is in it."""
+_LOCK_BYTES = 1000
+_WRITER = secrets.token_hex(3)
+"""With the process id, in the names of unfinished files: two processes, on two machines, never share one."""
+_FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+@contextmanager
+def storing(folder: Path) -> Iterator[None]:
+    """Whatever the disk refuses becomes one `StorageError` that says why."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(folder, error) from error
+
+
+def storage_error(folder: Path, error: OSError) -> StorageError:
+    """A refusal of the disk in words."""
+    fix = "check the folder and the disk"
+    if is_about_space(error):
+        fix = "make room"
+    elif error.errno in _FORBIDDEN:
+        fix = "choose a folder that you may write to"
+    return StorageError(
+        f"Wanted to write to {str(folder)!r}, found: {error}.",
+        fix=f"{fix}, then run the same command again: what is finished is kept",
+    )
+
+
+def part_of(path: Path) -> Path:
+    """Where a file is written before it gets its name: the same folder, so that renaming it is one step."""
+    return path.with_name(f"{PART}{_WRITER}{os.getpid():x}-{path.name}")
+
+
+def publish(part: Path, path: Path) -> None:
+    """Give a finished file or folder its name, once its content is on the disk."""
+    for file in [part] if part.is_file() else sorted(part.rglob("*")):
+        _sync(file)
+    if path.is_dir():
+        remove(path)
+    os.replace(part, path)
+    _sync(path.parent)
+
+
+def read_text(path: Path) -> str:
+    """The content of a small file.
+
+    Raises:
+        OSError: It is none, such as a pipe that would be waited for.
+        UnicodeDecodeError: It is no UTF-8.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a file", str(path))
+    return path.read_text("utf-8")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file in one step."""
+    part = part_of(path)
+    part.write_text(text, "utf-8")
+    publish(part, path)
+
+
+def write_json(path: Path, value: JsonValue) -> None:
+    """Write JSON in one step, for people as well."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder that survives a power cut, with its parents."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    _sync(path.parent)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what a killed process of ours left half-written in this folder, unless it is a link to another."""
+    if folder.is_symlink():
+        return
+    for part in folder.glob(f"{PART}*"):
+        if _OURS.fullmatch(part.name):
+            remove(part)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder."""
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file, or of all files of a folder by name."""
+    total = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file()):
+        if file != path:
+            total.update(str(file.relative_to(path)).encode())
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def used_by(folder: Path) -> str | None:
+    """The process that has the lock of a run folder; `None` if nobody has."""
+    try:
+        with _open_lock(folder, os.O_RDONLY) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _holder(file)
+    except (OSError, StorageError):  # no lock file, or one that we may not read
+        return None
+    return None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a run folder; the lock goes with the process, however it ends.
+
+    Raises:
+        StorageError: Another process has it, the file system knows no locks, or the name of the lock is taken by
+            something else, which is left as it is.
+    """
+    with storing(folder):
+        file = _open_lock(folder, os.O_RDWR | os.O_CREAT)
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(
+                f"Expected {str(folder)!r} for this process, got one that is in use.",
+                used_by=_holder(file),
+                fix="wait until it has ended, or export to another folder",
+            ) from error
+        except OSError as error:
+            raise storage_error(folder, error) from error
+        with storing(folder):
+            file.truncate(0)
+            file.write(f"{_LOCK_WORDS}{os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+        yield
+
+
+def _open_lock(folder: Path, flags: int) -> TextIO:
+    """The lock file, if it is a file of ours: no link is followed, and no pipe waited for."""
+    path = folder / LOCK
+    try:
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR):
+            raise _foreign_lock(path) from error
+        raise
+    said = os.pread(handle, _LOCK_BYTES, 0) if stat.S_ISREG(os.fstat(handle).st_mode) else b"none"
+    if said and not said.startswith(_LOCK_WORDS.encode()):
+        os.close(handle)
+        raise _foreign_lock(path)
+    return os.fdopen(handle, "r" if flags == os.O_RDONLY else "r+", encoding="utf-8", errors="replace")
+
+
+def _holder(file: TextIO) -> str:
+    file.seek(0)
+    return file.read(_LOCK_BYTES).strip() or "a process that has not said its name"
+
+
+def _foreign_lock(path: Path) -> StorageError:
+    return StorageError(
+        f"Expected the lock of an export, or nothing, at {str(path)!r}, got something else.",
+        fix="choose another folder, or move it away",
+    )

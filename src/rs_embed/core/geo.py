@@ -1,0 +1,217 @@
+"""Places become grids: metres on the ground, in the UTM zone of the place, on the pixel grid of the sensor."""
+
+import math
+from functools import lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError
+
+from rs_embed.core.checks import require_number
+from rs_embed.core.polygon import Ring
+from rs_embed.core.specs import BBox, PointBuffer, Region, SpatialSpec
+from rs_embed.errors import SpecError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+MAX_SIDE_PX = 32_768
+"""Largest side of one chip; also Earth Engine's own limit per request."""
+MAX_EASTING_OFFSET_M = 650_000.0
+"""UTM's scale is k0 (1 + x^2 / 2R^2): at this distance from the central meridian it is 0.5 percent off."""
+_FALSE_EASTING_M = 500_000.0
+_UPS_NORTH, _UPS_SOUTH = 32661, 32761
+
+
+def utm_epsg(lon: float, lat: float) -> int:
+    """EPSG code of the UTM zone of a point (UPS beyond 84 N and 80 S).
+
+    Follows the grid that Sentinel-2 tiles use, with its exceptions for Norway (32V) and Svalbard (31X to 37X).
+    Source: MGRS, DMA TM 8358.1.
+    """
+    if lat >= 84:
+        return _UPS_NORTH
+    if lat < -80:
+        return _UPS_SOUTH
+    zone = min(int((lon + 180) // 6) + 1, 60)
+    if 56 <= lat < 64 and 3 <= lon < 12:
+        zone = 32
+    if lat >= 72 and 0 <= lon < 42:
+        zone = 31 if lon < 9 else 33 if lon < 21 else 35 if lon < 33 else 37
+    return (32600 if lat >= 0 else 32700) + zone
+
+
+@lru_cache(maxsize=256)
+def _transformer(from_crs: str, to_crs: str) -> Transformer:
+    try:
+        return Transformer.from_crs(from_crs, to_crs, always_xy=True)
+    except CRSError as error:
+        raise SpecError(
+            f"Wanted a CRS that pyproj knows, found {from_crs!r}.", fix='for example crs="EPSG:32633"'
+        ) from error
+
+
+def geobox_for(spatial: SpatialSpec, scale_m: float = 10.0) -> GeoBox:
+    """The exact grid that a request for this place uses.
+
+    North-up, square pixels of `scale_m`, edges on whole multiples of `scale_m` (for 10 m: the grid of Sentinel-2).
+    A `PointBuffer` gives a square of `round(2 * buffer_m / scale_m)` pixels; a `BBox` or `Region` the smallest
+    grid that covers it. A box or region already given in a UTM CRS keeps that CRS.
+
+    Raises:
+        SpecError: The place is smaller than a pixel, larger than 32,768 px, or too wide for one UTM zone.
+    """
+    scale_m = require_number("scale_m", scale_m, 0.01, 100_000)
+    if isinstance(spatial, PointBuffer):
+        return _around_point(spatial, scale_m)
+    if isinstance(spatial, BBox | Region):
+        return _around_outline(spatial, scale_m)
+    raise SpecError(
+        f"Wanted a PointBuffer, BBox or Region, found {spatial!r}.",
+        fix="for example PointBuffer(lon=12.94, lat=47.77, buffer_m=1000)",
+    )
+
+
+def _around_point(point: PointBuffer, scale_m: float) -> GeoBox:
+    epsg = utm_epsg(point.lon, point.lat)
+    x, y = _transformer("EPSG:4326", f"EPSG:{epsg}").transform(point.lon, point.lat)
+    side_m = 2 * point.buffer_m
+    if side_m < scale_m:
+        raise SpecError(
+            f"Wanted a square of at least one pixel, found {side_m:g} m at {scale_m:g} m per pixel.",
+            fix=f"use buffer_m of at least {scale_m / 2:g} (it is half of the side)",
+        )
+    side_px = round(side_m / scale_m)
+    half_m = side_px * scale_m / 2
+    left, top = round((x - half_m) / scale_m), round((y + half_m) / scale_m)
+    return _geobox(epsg, (left, top - side_px, left + side_px, top), scale_m)
+
+
+def _around_outline(spatial: BBox | Region, scale_m: float) -> GeoBox:
+    xs, ys = outline(spatial)
+    lons, lats = project(xs, ys, spatial.crs, "EPSG:4326")
+    if not (np.isfinite(lons).all() and np.isfinite(lats).all()):
+        raise SpecError(f"{spatial!r} lies outside of {spatial.crs}.", fix="check the coordinates and the crs")
+    epsg = _utm_of(spatial.crs) or utm_epsg(_middle_longitude(lons), float(lats.min() + lats.max()) / 2)
+    east, north = project(xs, ys, spatial.crs, f"EPSG:{epsg}")
+    if epsg not in (_UPS_NORTH, _UPS_SOUTH) and np.abs(east - _FALSE_EASTING_M).max() > MAX_EASTING_OFFSET_M:
+        across = isinstance(spatial, Region) and np.ptp(lons) > 180
+        raise SpecError(
+            f"{spatial!r} is too wide for one UTM zone (EPSG:{epsg}): distances would be off by over 0.5 %.",
+            fix="cut it at the antimeridian, or give a BBox, which may cross it"
+            if across
+            else "split it into boxes of at most 6 degrees of longitude and call get_embeddings",
+        )
+    edges = east.min(), north.min(), east.max(), north.max()
+    tolerance = 1e-6  # pixels: a box on the grid keeps its edges in spite of rounding
+    left, bottom = (math.floor(edge / scale_m + tolerance) for edge in edges[:2])
+    right, top = (math.ceil(edge / scale_m - tolerance) for edge in edges[2:])
+    return _geobox(epsg, (left, bottom, max(right, left + 1), max(top, bottom + 1)), scale_m)
+
+
+def outline(spatial: BBox | Region) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The border of a box or polygon as x and y in its own CRS, with points along its edges; of all parts together."""
+    if isinstance(spatial, Region):
+        borders = [densified(rings[0]) for rings in spatial.parts]
+        return np.concatenate([xs for xs, _ in borders]), np.concatenate([ys for _, ys in borders])
+    west, east = spatial.minlon, spatial.maxlon
+    east += 360 if spatial.is_geographic and east < west else 0
+    south, north = spatial.minlat, spatial.maxlat
+    return densified(((west, south), (east, south), (east, north), (west, north), (west, south)))
+
+
+def densified(ring: Ring) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """X and y along a ring, 21 points an edge: edges curve when they are projected."""
+    steps = np.linspace(0, 1, 21)
+    edges = list(pairwise(ring))
+    xs = np.concatenate([x0 + (x1 - x0) * steps for (x0, _), (x1, _) in edges])
+    ys = np.concatenate([y0 + (y1 - y0) * steps for (_, y0), (_, y1) in edges])
+    return xs, ys
+
+
+def project(
+    xs: NDArray[np.float64], ys: NDArray[np.float64], from_crs: str, to_crs: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same points in another CRS (x is always the easting or longitude)."""
+    projected: tuple[NDArray[np.float64], NDArray[np.float64]] = _transformer(from_crs, to_crs).transform(xs, ys)
+    return projected
+
+
+def _middle_longitude(lons: NDArray[np.float64]) -> float:
+    """Middle of the range, taken through the antimeridian where that is the shorter way."""
+    unwrapped = np.unwrap(lons, period=360)
+    middle = float(unwrapped.min() + unwrapped.max()) / 2
+    return (middle + 180) % 360 - 180
+
+
+def _utm_of(crs: str) -> int | None:
+    epsg = CRS(crs).to_epsg()
+    is_utm = epsg is not None and (32601 <= epsg <= 32660 or 32701 <= epsg <= 32760)
+    return epsg if is_utm or epsg in (_UPS_NORTH, _UPS_SOUTH) else None
+
+
+def _geobox(epsg: int, edges_px: tuple[int, int, int, int], scale_m: float) -> GeoBox:
+    left, bottom, right, top = edges_px
+    height, width = top - bottom, right - left
+    if max(height, width) > MAX_SIDE_PX:
+        raise SpecError(
+            f"Wanted at most {MAX_SIDE_PX} pixels a side, found {height} x {width} at {scale_m:g} m.",
+            fix="use a coarser scale_m, or split the area and call get_embeddings",
+        )
+    affine = Affine(scale_m, 0, left * scale_m, 0, -scale_m, top * scale_m)
+    return GeoBox((height, width), affine, f"EPSG:{epsg}")
+
+
+def pixel_size_m(geobox: GeoBox) -> float:
+    """Side of a pixel in metres of the grid's CRS (exact for the grids of `geobox_for`)."""
+    return math.sqrt(abs(geobox.affine.a * geobox.affine.e - geobox.affine.b * geobox.affine.d))
+
+
+def subgrid(geobox: GeoBox, origin_px: tuple[float, float], cell_px: float, shape: tuple[int, int]) -> GeoBox:
+    """A grid of square cells laid on `geobox`.
+
+    Args:
+        origin_px: Row and column of the new grid's north-west corner, in pixels of `geobox`.
+        cell_px: Side of a cell, in pixels of `geobox`.
+        shape: Rows and columns of the new grid.
+    """
+    row, col = origin_px
+    affine = geobox.affine @ Affine.translation(col, row) @ Affine.scale(cell_px)
+    return GeoBox(shape, affine, geobox.crs)
+
+
+def refined(geobox: GeoBox, times: int) -> GeoBox:
+    """The same ground in pixels `times` finer.
+
+    Raises:
+        SpecError: More pixels than a chip may have.
+    """
+    height, width = geobox.shape
+    if max(height, width) * times > MAX_SIDE_PX:
+        raise SpecError(
+            f"Wanted at most {MAX_SIDE_PX} pixels a side, found {height * times} x {width * times}.",
+            fix="split the area and call get_embeddings",
+        )
+    return subgrid(geobox, (0, 0), 1 / times, (height * times, width * times))
+
+
+def with_coordinates(array: "xr.DataArray", geobox: GeoBox) -> "xr.DataArray":
+    """Label the last two axes, `y` and `x`, with pixel centres and the CRS, as CF and GDAL read them.
+
+    (`odc.geo.xr` does the same but cannot be imported without dask: odc-geo 0.5.3.)
+    """
+    height, width = geobox.shape
+    a, _, c, _, e, f = tuple(geobox.affine)[:6]
+    cf_names = {axis["axis"].lower(): axis for axis in CRS(str(geobox.crs)).cs_to_cf()}
+    x = ("x", c + a * (np.arange(width) + 0.5), cf_names.get("x", {}))
+    y = ("y", f + e * (np.arange(height) + 0.5), cf_names.get("y", {}))
+    crs = CRS(str(geobox.crs))
+    grid_mapping = {**crs.to_cf(), "GeoTransform": f"{c} {a} 0 {f} 0 {e}"}
+    placed = array.assign_coords(y=y, x=x, spatial_ref=((), crs.to_epsg() or 0, grid_mapping))
+    placed.attrs["grid_mapping"] = "spatial_ref"
+    return placed

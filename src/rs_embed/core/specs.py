@@ -1,0 +1,290 @@
+"""What a user asks for: a place, a time, a sensor, an output. Frozen, and valid once built."""
+
+import math
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from itertools import pairwise
+from typing import Literal, Self, get_args
+
+from rs_embed.core.bands import bands_of, cloud_masks_of
+from rs_embed.core.checks import require_choice, require_crs, require_lon_lat, require_number, short
+from rs_embed.core.polygon import Rings, polygons_of
+from rs_embed.errors import SpecError
+
+Composite = Literal["median", "mean", "mosaic", "first"]
+InputPrep = Literal["auto", "resize", "crop", "tile"]
+Precision = Literal["fp32", "bf16", "auto"]
+WorkingPrecision = Literal["fp32", "bf16"]
+Pooling = Literal["mean", "max"]
+InstrumentMode = Literal["IW", "EW"]
+OrbitPass = Literal["ASCENDING", "DESCENDING"]
+Sampling = Literal["composite", "scenes"]
+GridDetail = Literal["patch", "dense"]
+CloudMask = Literal["none", "scl", "cs+"]
+
+MAX_BUFFER_M = 500_000.0
+"""Half of the widest square for which one UTM zone keeps distances within half a percent."""
+MAX_ANTIMERIDIAN_BOX_DEG = 20.0
+"""A box whose `minlon` exceeds its `maxlon` crosses the antimeridian if it is narrower than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class PointBuffer:
+    """A square on the ground around a point."""
+
+    lon: float
+    """Degrees east, WGS 84, -180 to 180."""
+    lat: float
+    """Degrees north, WGS 84, -90 to 90."""
+    buffer_m: float
+    """Half of the side of the square, metres on the ground."""
+
+    def __post_init__(self) -> None:
+        lon, lat = require_lon_lat(self.lon, self.lat)
+        buffer_m = require_number("buffer_m", self.buffer_m, -math.inf, math.inf)
+        if not 0 < buffer_m <= MAX_BUFFER_M:
+            raise SpecError(
+                f"Wanted buffer_m above 0 and up to {MAX_BUFFER_M:g} metres, found {buffer_m:g}.",
+                fix="buffer_m is half of the side of the square, in metres on the ground; "
+                "split larger areas into several requests",
+            )
+        _set(self, lon=lon, lat=lat, buffer_m=buffer_m)
+
+
+@dataclass(frozen=True, slots=True)
+class BBox:
+    """A box given by its corners. Across the antimeridian, `minlon` is larger than `maxlon`."""
+
+    minlon: float
+    minlat: float
+    maxlon: float
+    maxlat: float
+    crs: str = "EPSG:4326"
+    """Of the four numbers; they are x and y of any CRS that pyproj knows."""
+
+    def __post_init__(self) -> None:
+        require_crs(self.crs)
+        if self.is_geographic:
+            require_lon_lat(self.minlon, self.minlat)
+            require_lon_lat(self.maxlon, self.maxlat)
+        limit = 1e8  # metres: more than twice around the Earth
+        corners = {
+            name: require_number(name, value, -limit, limit)
+            for name, value in zip(("minlon", "minlat", "maxlon", "maxlat"), self._corners, strict=True)
+        }
+        _set(self, **corners)
+        if self.minlat == self.maxlat or self.minlon == self.maxlon:
+            fix = "give corners that differ, or a PointBuffer around a point"
+            raise SpecError(f"Wanted a box with an area, found {self!r}.", fix=fix)
+        if self.minlat > self.maxlat:
+            raise SpecError(f"Wanted minlat below maxlat, found {self!r}.", fix=self._ordered())
+        crossing_deg = self.maxlon + 360 - self.minlon
+        if self.minlon > self.maxlon and not (self.is_geographic and crossing_deg <= MAX_ANTIMERIDIAN_BOX_DEG):
+            raise SpecError(
+                f"Wanted minlon below maxlon, found {self.minlon:g} and {self.maxlon:g}.",
+                fix=f"{self._ordered()} (minlon above maxlon means a box across the antimeridian, "
+                f"at most {MAX_ANTIMERIDIAN_BOX_DEG:g} degrees wide)",
+            )
+
+    @property
+    def is_geographic(self) -> bool:
+        """Whether the numbers are longitudes and latitudes."""
+        return self.crs.upper() == "EPSG:4326"
+
+    @property
+    def _corners(self) -> tuple[float, float, float, float]:
+        return self.minlon, self.minlat, self.maxlon, self.maxlat
+
+    def _ordered(self) -> str:
+        xs, ys = sorted((self.minlon, self.maxlon)), sorted((self.minlat, self.maxlat))
+        return f"the order is minlon, minlat, maxlon, maxlat: BBox({xs[0]:g}, {ys[0]:g}, {xs[1]:g}, {ys[1]:g})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Region:
+    """A polygon, or several of one place. The chip is their bounding box; tokens outside of them are left out."""
+
+    polygon: Rings
+    """Exterior ring, then holes. Built from a GeoJSON Polygon, MultiPolygon or Feature, from a shapely polygon of one
+    or several parts, or from a list of corners."""
+    crs: str = "EPSG:4326"
+    """Of the coordinates."""
+    others: tuple[Rings, ...] = ()
+    """The other parts of a place of several."""
+
+    def __post_init__(self) -> None:
+        require_crs(self.crs)
+        first, *more = polygons_of(self.polygon, self.crs)
+        if not isinstance(self.others, list | tuple):
+            raise SpecError(f"Expected a list of polygons, got {short(self.others)}.", fix="others=[polygon, ...]")
+        given = [polygons_of(one, self.crs) for one in self.others]
+        _set(self, polygon=first, others=(*more, *(part for parts in given for part in parts)))
+
+    @property
+    def parts(self) -> tuple[Rings, ...]:
+        """All polygons of the place."""
+        return (self.polygon, *self.others)
+
+    def __repr__(self) -> str:
+        others = f", others={self.others!r}" if self.others else ""
+        return f"Region(polygon={self.polygon!r}, crs={self.crs!r}{others})"
+
+
+SpatialSpec = PointBuffer | BBox | Region
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TemporalSpec:
+    """A window of whole days, half-open: `end` is the first day that no longer counts."""
+
+    start: date
+    end: date
+
+    def __post_init__(self) -> None:
+        first, last = _day("start", self.start), _day("end", self.end)
+        if first >= last:
+            fix = f'TemporalSpec.range("{last}", "{first}")' if first > last else "end is exclusive: add a day"
+            raise SpecError(f"Wanted start before end, found {first} and {last}.", fix=fix)
+        _set(self, start=first, end=last)
+
+    @classmethod
+    def range(cls, start: str | date, end: str | date) -> Self:
+        """From `start` up to but not including `end` (ISO dates).
+
+        Raises:
+            SpecError: A date is malformed, or the window is empty or reversed.
+        """
+        return cls(_day("start", start), _day("end", end))
+
+    @classmethod
+    def year(cls, year: int) -> Self:
+        """The whole calendar year."""
+        whole = require_number("year", year, 1900, 2200)
+        if whole != int(whole):
+            raise SpecError(f"Wanted a whole year, found {year!r}.", fix="for example TemporalSpec.year(2022)")
+        return cls(date(int(whole), 1, 1), date(int(whole) + 1, 1, 1))
+
+    def split(self, parts: int) -> tuple[Self, ...]:
+        """Consecutive windows of whole days, as even as days allow; never more of them than days."""
+        days = (self.end - self.start).days
+        parts = min(parts, days)
+        edges = [self.start + timedelta(days=days * i // parts) for i in range(parts + 1)]
+        return tuple(type(self)(first, last) for first, last in pairwise(edges))
+
+    def __repr__(self) -> str:
+        return f'TemporalSpec.range("{self.start}", "{self.end}")'
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Several frames of one place instead of a single composite."""
+
+    frames: int
+    """At most so many."""
+    sampling: Sampling
+    """"composite": one per sub-window of the days asked for. "scenes": every scene, or, where there are more than
+    `frames`, the clearest one of each sub-window."""
+
+
+def _day(name: str, value: object) -> date:
+    if isinstance(value, datetime):
+        if (value.hour, value.minute, value.second, value.microsecond) != (0, 0, 0, 0):
+            raise SpecError(f"Wanted a whole day for {name}, found {value}.", fix=f'"{value.date()}"')
+        return value.date()
+    if isinstance(value, date):
+        return value
+    if isinstance(value, str):
+        try:
+            return date.fromisoformat(value)
+        except ValueError as error:
+            raise SpecError(
+                f"Wanted an ISO date for {name}, found {value!r} ({error}).", fix='for example "2022-06-01"'
+            ) from error
+    raise SpecError(f"Wanted a date for {name}, found {value!r}.", fix='for example "2022-06-01"')
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """What comes back: one vector, or a georeferenced grid of tokens."""
+
+    kind: Literal["pooled", "grid"] = "pooled"
+    pooling: Pooling = "mean"
+    detail: GridDetail = "patch"
+    """Grid only: a token per patch, or per part of a patch where the model has such tokens."""
+
+    def __post_init__(self) -> None:
+        require_choice("kind", self.kind, ("pooled", "grid"))
+        require_choice("how", self.pooling, get_args(Pooling))
+        require_choice("kind", self.detail, get_args(GridDetail))
+
+    @classmethod
+    def pooled(cls, how: Pooling = "mean") -> Self:
+        """One vector `[D]` from the patch tokens."""
+        return cls("pooled", how)
+
+    @classmethod
+    def grid(cls, kind: GridDetail = "patch") -> Self:
+        """The token grid `[D, H, W]`, north-up, with its geobox.
+
+        Args:
+            kind: "patch" for a token per patch; "dense" for one per pixel or so, where the model has them (AnySat).
+        """
+        return cls("grid", detail=kind)
+
+
+@dataclass(frozen=True, slots=True)
+class SensorSpec:
+    """Which imagery, and how scenes become one frame."""
+
+    collection: str
+    """Shared sensor name: an Earth Engine id such as `COPERNICUS/S2_SR_HARMONIZED` (see `rs_embed.core.bands`)."""
+    bands: tuple[str, ...]
+    """In the order wanted."""
+    scale_m: float = 10.0
+    """Pixel size on the ground, metres."""
+    cloudy_pct: float = 30.0
+    """Scenes with more cloud than this, percent, are left out."""
+    composite: Composite = "median"
+    """How the scenes of the window become one frame."""
+    fill_value: float | Literal["mean", "nan"] = 0.0
+    """What nodata becomes before the model: a value in the collection's unit, "mean" (0 after standardising), or "nan"
+    where the model keeps it as it is."""
+    instrument_mode: InstrumentMode = "IW"
+    """Sentinel-1 only."""
+    orbit_pass: OrbitPass | None = None
+    """Sentinel-1 only: scenes of that pass alone; `None` takes both."""
+    cloud_mask: CloudMask = "none"
+    """Sentinel-2 only: which pixels of a scene are left out as cloud or shadow: none, those that the scene
+    classification names (L2A), or those that Cloud Score+ finds unclear."""
+
+    def __post_init__(self) -> None:
+        names = self.bands if isinstance(self.bands, list | tuple) else ()
+        if not names or not all(isinstance(name, str) for name in names):
+            raise SpecError(f"Wanted a list of bands, found {short(self.bands)}.", fix='for example ("B2", "B3", "B4")')
+        bands = tuple(names)
+        if len(set(bands)) != len(bands):
+            raise SpecError(f"Wanted each band once, found {bands}.", fix="remove the repeated band")
+        bands_of(self.collection, bands)
+        require_choice("composite", self.composite, get_args(Composite))
+        require_choice("instrument_mode", self.instrument_mode, get_args(InstrumentMode))
+        if self.orbit_pass is not None:
+            require_choice("orbit_pass", self.orbit_pass, get_args(OrbitPass))
+        require_choice("cloud_mask", self.cloud_mask, cloud_masks_of(self.collection))
+        fill_value = self.fill_value
+        if isinstance(fill_value, str):
+            require_choice("fill_value", fill_value, ("mean", "nan"))
+        else:
+            fill_value = require_number("fill_value", fill_value, -1e6, 1e6)
+        _set(
+            self,
+            bands=bands,
+            scale_m=require_number("scale_m", self.scale_m, 0.01, 100_000),
+            cloudy_pct=require_number("cloudy_pct", self.cloudy_pct, 0, 100),
+            fill_value=fill_value,
+        )
+
+
+def _set(spec: object, **values: object) -> None:
+    """Store normalised values in a frozen dataclass (only from its own `__post_init__`)."""
+    for name, value in values.items():
+        object.__setattr__(spec, name, value)

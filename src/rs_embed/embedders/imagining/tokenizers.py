@@ -1,0 +1,111 @@
+"""TerraMind's tokenizers: the authors' own modules, under our rules for weights and random numbers.
+
+Source: terratorch 1.2.11, models/backbones/terramind/tokenizer/vqvae.py.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor
+
+from rs_embed.core.settings import LibrarySettings
+from rs_embed.embedders.base import Network
+from rs_embed.embedders.cards.terramind_tokens import TokenFacts
+from rs_embed.embedders.imagining.sampler import random_values
+from rs_embed.embedders.runtime.random_numbers import own_random_numbers
+from rs_embed.embedders.runtime.terratorch import leaving_no_trace, load_terratorch
+from rs_embed.embedders.weights.layout import Layout
+from rs_embed.embedders.weights.load import locate
+from rs_embed.embedders.weights.networks import RANDOM_NOTE, RANDOM_SEED, load_picked
+from rs_embed.embedders.weights.reading import read_state_dict
+
+
+class _Vq(Protocol):
+    """What we use of the authors' tokenizers."""
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...
+
+    def tokens_to_embedding(self, ids: Tensor) -> Tensor: ...
+
+    def decode_quant(self, codes: Tensor) -> Tensor: ...
+
+
+class _Step(Protocol):
+    prev_sample: Tensor
+
+
+class _Scheduler(Protocol):
+    timesteps: Tensor
+
+    def set_timesteps(self, count: int, mode: str) -> None: ...
+
+    def step(self, found: Tensor, time: Tensor, image: Tensor) -> _Step: ...
+
+
+class _Diffusion(Protocol):
+    noise_scheduler: _Scheduler
+
+    def decoder(self, image: Tensor, time: Tensor, codes: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """One modality's tokenizer, ready to run."""
+
+    facts: TokenFacts
+    network: Network
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Ids `[row, col]` of an image `[band, height, width]`: standardised values, or one band of class codes."""
+        module = self.network.module
+        batch = pixels.to(next(module.parameters()).device)[None]
+        with self.network.lock.here, torch.inference_mode():
+            _, _, ids = cast("_Vq", module).encode(batch)
+        return ids[0].long().cpu()
+
+    def decode(self, ids: Tensor, noise: Tensor | None, steps: int) -> Tensor:
+        """The image `[band, height, width]` of ids `[row, col]`: standardised values, or class codes.
+
+        Args:
+            noise: `[band, height, width]`, where the diffusion begins; classes need none.
+            steps: Of the diffusion.
+        """
+        module = self.network.module
+        device = next(module.parameters()).device
+        with self.network.lock.here, torch.inference_mode():
+            codes = cast("_Vq", module).tokens_to_embedding(ids.to(device)[None])
+            if noise is None:
+                return cast("_Vq", module).decode_quant(codes).argmax(dim=1).float().cpu()
+            return _denoise(cast("_Diffusion", module), codes, noise.to(device)[None], steps)[0].float().cpu()
+
+
+def _denoise(module: _Diffusion, codes: Tensor, image: Tensor, steps: int) -> Tensor:
+    """The authors' scheduler and decoder; the noise is given, where their loop draws it from the process's numbers."""
+    scheduler = module.noise_scheduler
+    scheduler.set_timesteps(steps, mode="trailing")
+    for time in scheduler.timesteps:
+        found = module.decoder(image, time, codes)
+        image = scheduler.step(found.float(), time, image).prev_sample
+    return image
+
+
+def load_tokenizer(facts: TokenFacts, *, ckpt: Path | None, pretrained: bool, device: torch.device) -> Tokenizer:
+    """A tokenizer with its weights.
+
+    Raises:
+        MissingDependency: TerraTorch is not installed.
+        WeightsError: They are missing, unreachable, corrupt, or those of another model.
+    """
+    settings = LibrarySettings.read()
+    if pretrained:  # before the import: what is wrong with the file is told at once
+        file = locate(facts.weights, ckpt=ckpt, offline=settings.offline, cache_dir=settings.cache_dir)
+        state = read_state_dict(file.path)
+    with own_random_numbers(RANDOM_SEED), leaving_no_trace():
+        module = load_terratorch().full_models.build(facts.tokenizer)
+    if not pretrained:
+        random_values(module)
+        return Tokenizer(facts, Network(module.to(device), f"random:{RANDOM_SEED}", RANDOM_NOTE))
+    load_picked(module, file, state, Layout())
+    return Tokenizer(facts, Network(module.to(device), file.id))

@@ -1,0 +1,1 @@
+"""From chips to what a network takes: windows and normalisation."""

@@ -1,0 +1,217 @@
+"""From a chip to a standardised image: bands and units checked, nodata filled, clipped, z-scored."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rs_embed.core.bands import HIGHEST_BYTE, bands_of, convert, is_picture
+from rs_embed.core.chip import Chip
+from rs_embed.core.specs import SensorSpec
+from rs_embed.embedders.card import BandStats, Modality
+from rs_embed.embedders.runtime.device import placed
+from rs_embed.errors import BandMismatch, InputError, PixelWarning, UnitMismatch, warn
+
+MANY_CLIPPED = 0.05
+"""Share of the values of an input beyond which it is said that they were clipped."""
+_COUNTED_SIDE_PX = 64
+"""Rows and columns on which clipped values are counted, at least; a share of so many pixels is right to one percent."""
+_clipped: ContextVar[dict[str, Tensor | float] | None] = ContextVar("_clipped", default=None)
+"""Modality -> which share of its values was clipped so far; `None` where nobody counts."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Affine map of one modality from the collection's unit to what the network takes, band by band."""
+
+    scale: NDArray[np.float32]
+    """`[C]`; network value = pixel * scale + shift."""
+    shift: NDArray[np.float32]
+    """`[C]`."""
+    fill: NDArray[np.float32]
+    """`[C]`, collection's unit: what nodata becomes."""
+    low: float | None = None
+    high: float | None = None
+    """Network values are clamped to this range; `None` leaves a side open."""
+
+
+def z_score(modality: Modality, sensor: SensorSpec, clamp_sigma: float | None) -> Scaling:
+    """Standardise with the card's statistics.
+
+    Args:
+        clamp_sigma: Values beyond this many standard deviations are clamped; `None` clamps nothing.
+    """
+    stats = [modality.stats[name] for name in sensor.bands]
+    factor = _to_model_unit(sensor, stats)
+    mean = np.array([stat.mean for stat in stats], np.float32)
+    std = np.array([stat.std for stat in stats], np.float32)
+    low, high = (None, None) if clamp_sigma is None else (-clamp_sigma, clamp_sigma)
+    return Scaling(factor / std, -mean / std, _fill(sensor, mean / factor), low, high)
+
+
+def unit_scale(modality: Modality, sensor: SensorSpec) -> Scaling:
+    """The card's unit clipped to 0..1, without statistics."""
+    stats = [modality.stats[name] for name in sensor.bands]
+    factor = _to_model_unit(sensor, stats)
+    mean = np.array([stat.mean for stat in stats], np.float32)
+    return Scaling(factor, np.zeros_like(mean), _fill(sensor, mean / factor), 0.0, 1.0)
+
+
+def unscaled(modality: Modality, sensor: SensorSpec) -> Scaling:
+    """The collection's own values."""
+    stats = [modality.stats[name] for name in sensor.bands]
+    mean = np.array([stat.mean for stat in stats], np.float32) / _to_model_unit(sensor, stats)
+    return Scaling(np.ones_like(mean), np.zeros_like(mean), _fill(sensor, mean))
+
+
+def _to_model_unit(sensor: SensorSpec, stats: Sequence[BandStats]) -> NDArray[np.float32]:
+    """`[C]` factors from the collection's unit to the unit of the statistics."""
+    one = np.ones(1, np.float32)
+    bands = bands_of(sensor.collection, sensor.bands)
+    units = [(band.unit, stat.unit) for band, stat in zip(bands, stats, strict=True)]
+    return np.array([convert(one, have, want)[0] for have, want in units], np.float32)
+
+
+def _fill(sensor: SensorSpec, mean: NDArray[np.float32]) -> NDArray[np.float32]:
+    return mean if sensor.fill_value == "mean" else np.full_like(mean, float(sensor.fill_value))
+
+
+def to_image(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scaling) -> Tensor:
+    """The pixels of a chip of one frame, `[C, H, W]`; see `to_frames`.
+
+    Raises:
+        InputError: The chip is a series.
+    """
+    if chip.values.shape[0] != 1:
+        raise InputError(
+            f"Wanted one frame, found {chip.values.shape[0]}.",
+            chip=chip.describe(),
+            fix="composite the frames first, or ask for a shorter window",
+        )
+    return to_frames(chip, modality, sensor, scaling)[0]
+
+
+def to_frames(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scaling) -> Tensor:
+    """Pixels as the network takes them, made on the device in force.
+
+    Args:
+        chip: One frame, bands in the order of `sensor.bands`.
+
+    Returns:
+        `[C, H, W]` float32, without NaN unless the sensor keeps it.
+
+    Raises:
+        BandMismatch: The chip has other bands than the request.
+        UnitMismatch: The chip is not in the unit of its collection.
+    """
+    in_bytes = _check(chip, modality, sensor)
+    pixels = placed(chip.values)
+    if in_bytes is not None:
+        low, high = in_bytes
+        pixels = pixels * ((high - low) / HIGHEST_BYTE) + low
+    if chip.valid_fraction < 1:
+        pixels = torch.where(torch.isnan(pixels), _column(scaling.fill), pixels)
+    if modality.clip is not None and in_bytes is None:
+        pixels = limited(pixels, *modality.clip, modality.name)
+    pixels = pixels.mul(_column(scaling.scale)).add_(_column(scaling.shift))
+    if scaling.low is None and scaling.high is None:
+        return pixels
+    return limited(pixels, scaling.low, scaling.high, modality.name, own=True)
+
+
+@contextmanager
+def counting_clipped() -> Iterator[dict[str, float]]:
+    """Note, by modality, which share of the values `limited` clips in this thread.
+
+    Yields:
+        Modality -> share of its values, filled in at the end; one that is not limited at all is missing.
+    """
+    shares: dict[str, float] = {}
+    counted: dict[str, Tensor | float] = {}
+    token = _clipped.set(counted)
+    try:
+        yield shares
+    finally:
+        _clipped.reset(token)
+    shares |= {name: round(float(share), 4) for name, share in counted.items()}
+
+
+def warn_of_clipped(shares: Mapping[str, float]) -> None:
+    """Warn where many values were clipped."""
+    for name, share in shares.items():
+        if share > MANY_CLIPPED:
+            # one text for all chips, which is shown once: meta tells how many
+            warn(
+                f"More than {MANY_CLIPPED:.0%} of the values of {name} lie beyond what the model was trained on and "
+                "are clipped (see clipped_fraction of the input).",
+                PixelWarning,
+            )
+
+
+def limited(pixels: Tensor, low: float | None, high: float | Tensor | None, name: str, *, own: bool = False) -> Tensor:
+    """The pixels of a modality clamped to a range; the share of those beyond it is noted, see `counting_clipped`.
+
+    Args:
+        pixels: `[C, H, W]` or `[T, C, H, W]`.
+        low: `None` leaves this side open.
+        high: One for all bands, or `[C, 1, 1]`; `None` leaves this side open.
+        name: Of the modality.
+        own: Whether `pixels` may be written to.
+    """
+    if low is None and high is None:
+        return pixels
+    counted = _clipped.get()
+    if counted is not None:
+        counted[name] = counted.get(name, 0.0) + _share_beyond(pixels, low, high)
+    if isinstance(high, Tensor):
+        return pixels.minimum(high)
+    return pixels.clamp_(low, high) if own else pixels.clamp(low, high)
+
+
+def _share_beyond(pixels: Tensor, low: float | None, high: float | Tensor | None) -> Tensor | float:
+    """From every n-th row and column of larger chips, and on a GPU without waiting for it: it must cost nothing."""
+    step = max(1, min(pixels.shape[-2:]) // _COUNTED_SIDE_PX)
+    seen = pixels[..., ::step, ::step]
+    if pixels.device.type == "cpu" and not isinstance(high, Tensor):  # numpy is several times as fast here
+        values = np.ascontiguousarray(seen.numpy())
+        under = 0 if low is None else np.count_nonzero(values < low)
+        return float(under + (0 if high is None else np.count_nonzero(values > high))) / values.size
+    beyond = [] if low is None else [(seen < low).count_nonzero()]
+    beyond += [] if high is None else [(seen > high).count_nonzero()]
+    return torch.stack(beyond).sum() / seen.numel()
+
+
+def _column(values: NDArray[np.float32]) -> Tensor:
+    return placed(values)[:, None, None]
+
+
+def _check(chip: Chip, modality: Modality, sensor: SensorSpec) -> tuple[float, float] | None:
+    """Refuse other bands and units; what 0 and 255 stand for, if these are bytes that the model takes."""
+    if chip.band_names != sensor.bands:
+        raise BandMismatch(
+            f"Wanted bands {', '.join(sensor.bands)}, found {', '.join(chip.band_names)}.",
+            chip=chip.describe(),
+            fix="leave `sensor` out to fetch what the card asks for, or use chip.select(...)",
+        )
+    wanted_bands = bands_of(sensor.collection, sensor.bands)
+    if is_picture(chip.bands, wanted_bands):
+        if modality.byte_range is not None:
+            return modality.byte_range
+        raise UnitMismatch(
+            f"Expected {modality.name} in dn, got bytes from 0 to 255: 8-bit values are a picture made for the screen.",
+            chip=chip.describe(),
+            fix="give the reflectances that it was made from",
+        )
+    for band, wanted in zip(chip.bands, wanted_bands, strict=True):
+        if band.unit != wanted.unit:
+            raise UnitMismatch(
+                f"Wanted {band.name} in {wanted.unit}, found {band.unit}.",
+                chip=chip.describe(),
+                fix="rs_embed.core.bands.convert turns one into the other",
+            )
+    return None

@@ -1,0 +1,173 @@
+"""From a card's `Weights` to a module that holds them: where the file lies, and how its tensors are loaded strictly."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from rs_embed.embedders.card import Weights
+from rs_embed.embedders.weights.hashes import NOTES, SHA256, remembered_sha256, sha256_of
+from rs_embed.embedders.weights.hub import Retry, obtain
+from rs_embed.embedders.weights.reading import REFETCH, listed, sniff
+from rs_embed.errors import WeightsCorrupt, WeightsMismatch
+
+PATIENT = Retry()
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A checkpoint on this disk, and how to know it again."""
+
+    path: Path
+    origin: Literal["ckpt", "hub"]
+    sha256: str
+    hub: str | None = None
+    """Repository, where it came from the hub."""
+    revision: str | None = None
+    """Commit, where it came from the hub."""
+    file: str = ""
+    """Path inside the repository, or the file's own name."""
+    notes: Path | None = None
+    """Where we may keep what was found out about it."""
+
+    @property
+    def id(self) -> str:
+        """For metadata: `hub:<repository>@<commit>:<file>#sha256:<hex>` or `ckpt:<file>#sha256:<hex>`."""
+        place = "ckpt" if self.hub is None else f"hub:{self.hub}@{self.revision}"
+        return f"{place}:{self.file}#sha256:{self.sha256}"
+
+
+def locate(
+    weights: Weights,
+    *,
+    ckpt: str | Path | None,
+    offline: bool,
+    cache_dir: Path | None,
+    endpoint: str | None = None,
+    retry: Retry = PATIENT,
+) -> WeightsFile:
+    """The checkpoint: the file named by `ckpt`, else the hub's cache, else the hub.
+
+    A cached file is used without asking anybody. Whatever is used has been hashed, at the latest when it was last
+    changed; a file from the hub is compared with the card's sha256, or with the hub's own where the card has none.
+
+    Args:
+        weights: What the card says.
+        ckpt: A file to use instead; its hash is compared with that in `<file>.sha256`, if there is such a file.
+        offline: Never ask the hub; HF_HUB_OFFLINE says the same.
+        cache_dir: None is the hub client's own cache (HF_HOME, HF_HUB_CACHE); then nothing is noted of `ckpt`.
+        endpoint: None is the hub client's own (HF_ENDPOINT).
+        retry: How patiently the hub is asked.
+
+    Raises:
+        WeightsNotFound: No such file here, or no such repository, revision or file on the hub.
+        WeightsUnreachable: The hub refused, failed, or may not be asked.
+        WeightsCorrupt: Not a file, or a file of another hash than it should have.
+    """
+    if ckpt is not None:
+        path = Path(ckpt).expanduser()
+        sniff(path)
+        wanted = _stated_sha256(path)
+        notes = None if cache_dir is None else Path(cache_dir).expanduser() / NOTES
+        digest = sha256_of(path) if notes is None else remembered_sha256(path, notes, wanted=wanted)
+        if wanted not in (None, digest):
+            raise WeightsCorrupt(
+                f"{str(path)!r} is not the file that {path.name}.sha256 describes.",
+                expected=f"sha256 {wanted}",
+                found=f"sha256 {digest}",
+                fix=f"{REFETCH}; or correct the hash, if the file was changed on purpose",
+            )
+        return WeightsFile(path, "ckpt", digest, file=path.name, notes=notes)
+    found = obtain(weights, offline=offline, cache_dir=cache_dir, endpoint=endpoint, retry=retry)
+    return WeightsFile(found.path, "hub", found.sha256, weights.hub, found.commit, weights.file, found.notes)
+
+
+def _stated_sha256(path: Path) -> str | None:
+    """What a file beside it, as sha256sum writes it, says of its hash."""
+    stated = path.with_name(f"{path.name}.sha256")
+    if not stated.is_file():
+        return None
+    with stated.open("rb") as opened:
+        first = opened.read(64).decode("ascii", "replace").lower()
+    if not SHA256.fullmatch(first):
+        raise WeightsCorrupt(
+            f"Expected {str(stated)!r} to begin with a sha256 of 64 digits, got {first[:20]!r}.",
+            fix=f"sha256sum {path.name} > {stated.name}, or remove it",
+        )
+    return first
+
+
+def load_strict(module: nn.Module, state: Mapping[str, Tensor], *, source: str, copy: bool = True) -> None:
+    """Give `module` these tensors, as frozen float32 copies, and put it into eval mode.
+
+    Args:
+        module: Built on the meta device; nothing may be left there.
+        state: Exactly the names and shapes of `module`, every value finite.
+        source: For the message: which checkpoint this is.
+        copy: False takes float32 tensors as they are: mapped from a file that nobody writes to.
+
+    Raises:
+        WeightsMismatch: Another name, shape or kind of number, or a tensor that no checkpoint holds.
+        WeightsCorrupt: A value that is not finite.
+    """
+    _match(module.state_dict(), state, source)
+    checked = {name: _checked(name, state[name], source, copy=copy) for name in state}
+    module.load_state_dict(checked, assign=True)
+    stranded = [
+        name
+        for tensors in (module.named_parameters(), module.named_buffers())
+        for name, tensor in tensors
+        if tensor.is_meta
+    ]
+    if stranded:
+        raise WeightsMismatch(
+            f"{len(stranded)} tensors of {type(module).__name__} got no values.",
+            no_values=listed(stranded),
+            source=source,
+            fix="a buffer that is computed, not stored, must be computed outside of the meta device",
+        )
+    module.requires_grad_(False).eval()
+
+
+def _match(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+    missing = [name for name in wanted if name not in state]
+    unexpected = [name for name in state if name not in wanted]
+    other = [
+        f"{name} {_described(state[name])}, expected {_described(tensor)}"
+        for name, tensor in wanted.items()
+        if name in state and _described(state[name]) != _described(tensor)
+    ]
+    if missing or unexpected or other:
+        raise WeightsMismatch(
+            f"The checkpoint is not one of this model: {len(missing)} tensors missing, "
+            f"{len(unexpected)} unexpected, {len(other)} of another shape.",
+            missing=listed(missing) or None,
+            unexpected=listed(unexpected) or None,
+            other_shape=listed(other, "\n") or None,
+            source=source,
+            fix="use the checkpoint that belongs to this card, or the card that belongs to this checkpoint",
+        )
+
+
+def _described(tensor: Tensor) -> str:
+    kind = "" if tensor.is_floating_point() else f" {str(tensor.dtype).removeprefix('torch.')}"
+    return f"{list(tensor.shape)}{kind}"
+
+
+def _checked(name: str, tensor: Tensor, source: str, *, copy: bool) -> Tensor:
+    """Finite float32; a copy, since a mapped tensor would change, or crash the process, when its file is saved over."""
+    if not tensor.is_floating_point():
+        return tensor.clone() if copy else tensor
+    copied = tensor.to(torch.float32, copy=copy)
+    # A sum is finite only if all its terms are, and takes one pass and no memory (isfinite: 5 times slower).
+    if not copied.sum().isfinite() and not copied.isfinite().all():
+        raise WeightsCorrupt(
+            f"{name!r} holds values that are not finite.",
+            found=f"{int((~copied.isfinite()).sum())} of {copied.numel()} are NaN or infinite",
+            source=source,
+            fix=REFETCH,
+        )
+    return copied

@@ -1,0 +1,1 @@
+"""What comes out: one embedding or several, their files, pictures and similarity."""

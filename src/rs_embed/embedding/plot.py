@@ -1,0 +1,169 @@
+"""Pictures: a token grid as three principal components, a Sentinel-2 chip as true colour, side by side in place."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from rs_embed.core.optional import require
+from rs_embed.embedding.embedding import Embedding
+from rs_embed.errors import BandMismatch, StorageError
+
+require("matplotlib", extra="plot")  # before the imports, which would not say how to get it
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: E402
+
+if TYPE_CHECKING:
+    from rs_embed.core.chip import Chip
+
+STRETCH_PERCENT = (2.0, 98.0)
+NODATA_GREY = "0.88"
+"""What shines through where there is no value: no colour of a stretched picture is a lack of one."""
+_SUBSPACE, _ITERATIONS = 8, 20
+"""Width and steps of the subspace iteration: an exact SVD of a map costs ten times as much and looks the same."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A picture with its place."""
+
+    title: str
+    image: NDArray[np.float32]
+    """`[H, W, 3]` in 0..1, or with opacity `[H, W, 4]`."""
+    geobox: GeoBox | None
+
+    @property
+    def unit(self) -> str:
+        """Of the axes."""
+        return "px" if self.geobox is None else "km"
+
+    def edges(self) -> tuple[float, float, float, float]:
+        """West, east, south, north in that unit."""
+        if self.geobox is None:
+            height, width = self.image.shape[:2]
+            return 0.0, width, 0.0, height
+        box = self.geobox.boundingbox
+        return box.left / 1000, box.right / 1000, box.bottom / 1000, box.top / 1000
+
+
+def true_colour(chip: "Chip") -> Panel:
+    """A Sentinel-2 chip as the eye sees it; nodata is transparent.
+
+    Raises:
+        BandMismatch: B4, B3 or B2 is missing.
+    """
+    if not {"B2", "B3", "B4"} <= set(chip.band_names):
+        raise BandMismatch(
+            f"Wanted B4, B3 and B2, found {', '.join(chip.band_names)}.",
+            fix="plot another chip, or fetch those bands",
+        )
+    values = chip.select(("B4", "B3", "B2")).values[0]
+    days = ", ".join(f"{time:%d %B %Y}" for time in chip.times if time is not None)
+    return Panel(f"Sentinel-2, true colour\n{days}", _colours(np.moveaxis(values, 0, -1)), chip.geobox)
+
+
+def principal_components(grid: Embedding) -> Panel:
+    """A token grid in the colours of its first three principal components."""
+    note = grid.meta.warning or f"3 principal components of {len(grid.data)} dimensions"
+    return Panel(f"{grid.meta.model_id}\n{note}", pca_rgb(grid.data), grid.geobox)
+
+
+def pca_rgb(grid: NDArray[np.float32]) -> NDArray[np.float32]:
+    """First three principal components of a grid's tokens as colours.
+
+    Args:
+        grid: `[D, H, W]`; NaN tokens become transparent.
+
+    Returns:
+        `[H, W, 4]` in 0..1: red, green, blue and opacity, each component stretched between its 2nd and 98th
+        percentile. The sign of a component is free; it is chosen so that its largest weight is positive, so equal
+        grids give equal pictures.
+    """
+    tokens = np.moveaxis(grid, 0, -1)
+    valid = np.isfinite(tokens).all(axis=-1)
+    parts = np.full((*valid.shape, 3), np.nan, np.float32)
+    if valid.any():
+        centred = tokens[valid].astype(np.float64) - tokens[valid].mean(axis=0)
+        axes = _principal_axes(centred)
+        parts[valid] = 0.0
+        parts[valid, : len(axes)] = centred @ axes.T
+    return _colours(parts)
+
+
+def _principal_axes(centred: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Up to 3 rows `[K, D]`, largest variance first, by subspace iteration from a fixed start."""
+    basis = np.random.default_rng(0).standard_normal((centred.shape[1], min(_SUBSPACE, *centred.shape)))
+    for _ in range(_ITERATIONS):
+        basis, _ = np.linalg.qr(centred.T @ (centred @ basis))
+    _, _, turn = np.linalg.svd(centred @ basis, full_matrices=False)
+    axes = (basis @ turn.T).T[:3]
+    signs = np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=1, keepdims=True), axis=1))
+    turned: NDArray[np.float64] = axes * signs
+    return turned
+
+
+def _colours(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`[H, W, 4]` with each channel stretched from its 2nd..98th percentile to 0..1; NaN is transparent (and white)."""
+    valid = np.isfinite(values).all(axis=-1)
+    colours = np.ones((*valid.shape, 4), np.float32)
+    colours[~valid, 3] = 0
+    if valid.any():
+        low, high = np.percentile(values[valid], STRETCH_PERCENT, axis=0)
+        colours[valid, :3] = np.clip((values[valid] - low) / np.maximum(high - low, 1e-12), 0, 1)
+    return colours
+
+
+def plot_embedding(embedding: Embedding, path: Path | None = None) -> Figure:
+    """See `Embedding.plot`."""
+    if embedding.is_grid:
+        figure = side_by_side([principal_components(embedding)])
+    else:
+        note = embedding.meta.warning
+        figure = Figure(figsize=(7, 3), layout="constrained")
+        axes = figure.add_subplot()
+        axes.bar(np.arange(embedding.data.size), embedding.data, width=1.0)
+        axes.set(title=embedding.meta.model_id + (f"\n{note}" if note else ""), xlabel="dimension", ylabel="value")
+        axes.title.set_fontsize(10)
+    if path is not None:
+        save_figure(figure, path)
+    return figure
+
+
+def side_by_side(panels: Sequence[Panel], credit: str = "") -> Figure:
+    """Pictures side by side, on the axes of the first.
+
+    Args:
+        credit: A line under the pictures.
+    """
+    west, east, south, north = panels[0].edges()
+    figure = Figure(
+        figsize=(3.7 * len(panels) + 0.6, 3.5 * (north - south) / (east - west) + 1.4),
+        layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1),
+    )
+    for axes, panel in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
+        edges = np.subtract(panel.edges(), (west, west, south, south))
+        axes.set_facecolor(NODATA_GREY)
+        axes.imshow(panel.image, extent=edges, interpolation="nearest")
+        axes.set(title=panel.title, xlabel=f"{panel.unit} east", xlim=(0, east - west), ylim=(0, north - south))
+        axes.title.set_fontsize(10)
+    figure.axes[0].set_ylabel(f"{panels[0].unit} north")
+    figure.supxlabel(credit, fontsize=7, color="0.4")
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure.
+
+    Raises:
+        StorageError: Unknown suffix, or a folder that cannot be written.
+    """
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise StorageError(
+            f"Wanted to write {str(path)!r}, found: {error}.", fix="use .png in a folder that exists"
+        ) from error

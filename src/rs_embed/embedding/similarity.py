@@ -1,0 +1,105 @@
+"""How alike embeddings are, by the angle between them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from rs_embed.core.geo import with_coordinates
+from rs_embed.embedding.embedding import Embedding
+from rs_embed.errors import SpecError
+
+
+def similarity(one: Embedding, other: Embedding) -> float | xr.DataArray:
+    """See `Embedding.similarity`."""
+    if not isinstance(other, Embedding):
+        raise SpecError(
+            f"Wanted an Embedding, found {type(other).__name__}.",
+            fix="for bare vectors: rs_embed.embedding.similarity.cosine(one, other)",
+        )
+    _check_comparable(one, other)
+    if not (one.is_grid or other.is_grid):
+        return float(cosine(one.data, other.data))
+    grid = one if one.is_grid else other
+    values = cosine(_channels_last(one), _channels_last(other))
+    name = f"cosine similarity of {one.meta.model_id}"
+    return _map(values, grid.geobox, name)
+
+
+def cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cosine over the last axis; the others broadcast. NaN where a vector is zero or has no value."""
+    dot = np.einsum("...d,...d->...", one, other, dtype=np.float64)
+    norms = np.linalg.norm(one.astype(np.float64), axis=-1) * np.linalg.norm(other.astype(np.float64), axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosines: NDArray[np.float32] = np.clip(dot / np.where(norms == 0, np.nan, norms), -1, 1).astype(np.float32)
+    return cosines
+
+
+def most_alike(
+    parts: Iterable[tuple[NDArray[np.intp], NDArray[np.float32]]], vector: NDArray[np.float32], count: int, top: int
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """The places of the vectors most like one, best first, and how like each is; those without a value are left out.
+
+    Args:
+        parts: Places and the vectors `[n, D]` there, some at a time.
+        vector: `[D]`.
+        count: How many places there are.
+        top: How many are wanted.
+    """
+    likeness = np.full(count, np.nan, np.float32)
+    for places, part in parts:
+        likeness[places] = cosine(part, vector)
+    best = np.argsort(-np.nan_to_num(likeness, nan=-np.inf), kind="stable")[
+        : min(top, int(np.isfinite(likeness).sum()))
+    ]
+    return best, likeness[best]
+
+
+def _channels_last(embedding: Embedding) -> NDArray[np.float32]:
+    return np.moveaxis(embedding.data, 0, -1)
+
+
+def _map(values: NDArray[np.float32], geobox: GeoBox | None, name: str) -> xr.DataArray:
+    array = xr.DataArray(values, dims=("y", "x"), name="similarity", attrs={"long_name": name})
+    return array if geobox is None else with_coordinates(array, geobox)
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What must be equal of two vectors whose angle means something."""
+
+    model_id: str
+    card_revision: int
+    weights: str
+    dim: int
+
+    @classmethod
+    def of(cls, one: Embedding) -> Self:
+        """Those of an embedding."""
+        return cls(one.meta.model_id, one.meta.card_revision, one.meta.weights, one.data.shape[0])
+
+    def __str__(self) -> str:
+        return f"{self.model_id} revision {self.card_revision}, weights {self.weights}, {self.dim} dimensions"
+
+
+def require_same_model(one: ModelFacts, other: ModelFacts, name: str = "other") -> None:
+    """Raise `SpecError` for vectors whose axes mean different things."""
+    if one != other:
+        raise SpecError(
+            "Expected two embeddings of the same model, got others: their axes mean different things.",
+            **{"one": one, name: other},
+            fix="compute both with the same model and weights",
+        )
+
+
+def _check_comparable(one: Embedding, other: Embedding) -> None:
+    require_same_model(ModelFacts.of(one), ModelFacts.of(other))
+    if one.is_grid and other.is_grid and (one.data.shape != other.data.shape or one.geobox != other.geobox):
+        raise SpecError(
+            f"Wanted two grids of the same ground, found {one!r} and {other!r}.",
+            fix="compare a vector with a grid, or grids of the same place",
+        )

@@ -1,0 +1,1 @@
+"""Products and attention written for the CPU."""

@@ -1,0 +1,179 @@
+"""THOR: one vision transformer over band groups of different pixel size, positioned by metric distance.
+
+Source: FM4CS/THOR v1.0.2 (thor/models/thor_vit.py, thor/utils/pos_embed.py); paper arXiv:2601.16011.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rs_embed.encoders.kernels.attention import Distances
+from rs_embed.encoders.kernels.linear import prepared
+from rs_embed.encoders.layers import NORM_EPS, Block, Encoder, Forgetful, Recent, sincos_1d
+from rs_embed.encoders.thor.bands import GROUPS
+from rs_embed.encoders.thor.patchify import GroupGeometry, PatchEmbed, PatchKernel, ThorGeometry
+from rs_embed.encoders.tokens import Tokens
+from rs_embed.errors import BandMismatch, InputError
+
+REFERENCE_PATCH_M = 40
+"""Ground size of a patch at position 1 of the patch-size code: 4 px of 10 m, whatever bands are used."""
+
+GEOMETRIES_KEPT = 2
+"""How many geometries' kernels and distances are kept (1620 tokens: 10 MB of distances each)."""
+
+
+class ThorEncoder(Forgetful, Encoder):
+    """The encoder of THOR; one object serves every band selection, extent and patch size.
+
+    Distances between tokens are kept for the last few geometries, and merged kernels too while no gradient is wanted.
+    Loading or moving weights drops them, and a forward pass with gradients drops the kernels; after changing
+    weights in place by other means, call `forget`.
+
+    Args:
+        dim: Token width, 64 per head in the published models.
+        depth: Number of blocks.
+        heads: Number of attention heads.
+        band_dim: How much of the token width codes the band group; the rest codes the patch size.
+    """
+
+    encoder_slopes: Float[Tensor, " head"]
+
+    def __init__(self, *, dim: int, depth: int, heads: int, band_dim: int) -> None:
+        super().__init__()
+        self.ind_patch_embed = PatchEmbed(dim=dim)
+        self.band_embed = nn.ParameterDict({g.name: nn.Parameter(torch.zeros(band_dim)) for g in GROUPS})
+        self.blocks = nn.ModuleList(Block(dim=dim, heads=heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.register_buffer("encoder_slopes", torch.tensor(alibi_slopes(heads)))
+        self._kernels: Recent[list[PatchKernel]] = Recent(GEOMETRIES_KEPT)
+        self._distances: Recent[Distances] = Recent(GEOMETRIES_KEPT)
+
+    def forward(
+        self,
+        images: Float[Tensor, "batch channel height width"],
+        geometry: ThorGeometry,
+        *,
+        final_norm: bool = False,
+    ) -> Tokens:
+        """Encode normalised images.
+
+        Args:
+            images: One square raster of all bands, standardised; resized to each group's pixel size here.
+            geometry: What the channels are and how they are cut.
+            final_norm: Apply the LayerNorm that ends the network; the official wrapper leaves it out.
+
+        Raises:
+            InputError: The images are not square.
+            BandMismatch: They do not have the channels that `geometry` was planned for.
+        """
+        x = self.embed(images, geometry)
+        distances = self._kept_distances(geometry)
+        with prepared(self.blocks, device_type=x.device.type):
+            for block in self.blocks:
+                x = block(x, distances)
+        return Tokens(self.norm(x) if final_norm else x, geometry.layout)
+
+    def intermediates(
+        self, images: Float[Tensor, "batch channel height width"], geometry: ThorGeometry
+    ) -> list[Float[Tensor, "batch token dim"]]:
+        """Encode as `forward` does and return the raw output of every block."""
+        x = self.embed(images, geometry)
+        distances = self._kept_distances(geometry)
+        outputs = []
+        with prepared(self.blocks, device_type=x.device.type):
+            for block in self.blocks:
+                x = block(x, distances)
+                outputs.append(x)
+        return outputs
+
+    def embed(
+        self, images: Float[Tensor, "batch channel height width"], geometry: ThorGeometry
+    ) -> Float[Tensor, "batch token dim"]:
+        """Turn images into the tokens that enter the first block."""
+        _check_images(images, geometry)
+        parts = [
+            self.ind_patch_embed(images, group, kernel) + self._code(group)
+            for group, kernel in zip(geometry.groups, self._group_kernels(geometry), strict=True)
+        ]
+        return torch.cat(parts, dim=1)
+
+    def distances(self, geometry: ThorGeometry) -> Distances:
+        """Penalise distance: minus a slope per head, times that between patch centres in largest patches."""
+        unit_m = max(group.patch_m for group in geometry.groups)
+        centres = torch.cat([_patch_centres(group) for group in geometry.groups]) / unit_m
+        row, col = centres.to(self.encoder_slopes.device).unbind(dim=1)
+        distance = torch.hypot(row[:, None] - row, col[:, None] - col)
+        return Distances(distance, -self.encoder_slopes.float())
+
+    def forget(self) -> None:
+        """Drop the kept kernels and distances."""
+        self._kernels.clear()
+        self._distances.clear()
+
+    @torch.no_grad()
+    def init_random(self, seed: int) -> None:
+        """See `Encoder`; the slopes are a formula, not random."""
+        super().init_random(seed)
+        self.encoder_slopes.copy_(torch.tensor(alibi_slopes(len(self.encoder_slopes))))
+        self.forget()
+
+    def _code(self, group: GroupGeometry) -> Float[Tensor, " dim"]:
+        """Give what is added to every token of a group: code of its patch size, then band embedding."""
+        band_code = self.band_embed[group.name]
+        width = self.norm.normalized_shape[0] - len(band_code)
+        size_code = sincos_1d(group.patch_m / REFERENCE_PATCH_M, width)
+        return torch.cat([size_code.to(band_code), band_code])
+
+    def _group_kernels(self, geometry: ThorGeometry) -> list[PatchKernel]:
+        def make() -> list[PatchKernel]:
+            return [self.ind_patch_embed.merge(group) for group in geometry.groups]
+
+        if self.training or torch.is_grad_enabled():
+            self._kernels.clear()  # the weights may be about to change
+            return make()
+        return self._kernels.get(geometry, make)
+
+    def _kept_distances(self, geometry: ThorGeometry) -> Distances:
+        def make() -> Distances:
+            # A tensor made in inference mode could not serve training later.
+            with torch.inference_mode(False):
+                return self.distances(geometry)
+
+        return self._distances.get(geometry, make)
+
+
+def alibi_slopes(heads: int) -> list[float]:
+    """Give the slopes of the distance penalty, one per head.
+
+    A power of two has the geometric series down to 1/256; another count takes the series of the next lower
+    power, then every other slope of the next higher.
+
+    Source: Press et al. 2022, arXiv:2108.12409, and their released code for other counts than powers of two.
+    """
+    power = 2 ** (heads.bit_length() - 1)
+    slopes = [2.0 ** (-8 * k / power) for k in range(1, power + 1)]
+    between = [2.0 ** (-4 * k / power) for k in range(1, 2 * power, 2)]
+    return slopes + between[: heads - power]
+
+
+def _patch_centres(group: GroupGeometry) -> Float[Tensor, "token 2"]:
+    """Give row and column of each patch's centre, in metres from the north-west corner."""
+    along = (torch.arange(group.side, dtype=torch.float32, device="cpu") + 0.5) * group.patch_m
+    return torch.cartesian_prod(along, along)
+
+
+def _check_images(images: Float[Tensor, "batch channel height width"], geometry: ThorGeometry) -> None:
+    channels, height, width = images.shape[1:]
+    wanted = [band for group in geometry.groups for band in group.bands]
+    if channels != len(wanted):
+        raise BandMismatch(
+            f"This THOR geometry wants {len(wanted)} channels, the images have {channels}.",
+            bands=", ".join(wanted),
+            fix="plan the geometry with the bands of the images, in their order",
+        )
+    if height != width:
+        raise InputError(
+            f"THOR wants square images, these are {height} x {width} px.",
+            ground_cover=f"{geometry.ground_cover_m} m along each side",
+            fix="crop or pad to a square first",
+        )

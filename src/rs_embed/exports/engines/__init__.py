@@ -1,0 +1,52 @@
+"""Who does the units of an export: this process ("local") or a cluster ("ray"). Both run `pipeline.export.run_unit`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, get_args
+
+from rs_embed.core.checks import require_choice
+from rs_embed.core.optional import require
+from rs_embed.errors import SpecError
+
+if TYPE_CHECKING:
+    from rs_embed.exports.engines.base import Crew, Order
+
+EngineName = Literal["local", "ray"]
+
+
+def check_engine(engine: EngineName, address: str | None) -> None:
+    """Refuse what cannot be meant.
+
+    Raises:
+        SpecError: No such engine, or an address for one that has none.
+        MissingDependency: The extra `ray` is not installed.
+    """
+    require_choice("engine", engine, get_args(EngineName))
+    if engine == "ray":
+        require("ray", "ray")
+    elif address is not None:
+        raise SpecError(f"Wanted no address for this machine, found {address!r}.", fix='engine="ray"')
+
+
+@contextmanager
+def open_crew(engine: EngineName, address: str | None, order: "Order") -> "Iterator[Crew]":
+    """Who does the units; whatever was started for it is stopped afterwards.
+
+    Args:
+        engine: "local" or "ray".
+        address: Of a Ray cluster; see `rs_embed.exports.engines.ray.cluster.connected`.
+        order: What to do.
+
+    Raises:
+        EngineError: The cluster cannot be reached, or has no room.
+    """
+    check_engine(engine, address)
+    if engine == "local":
+        from rs_embed.exports.engines.local import LocalCrew
+
+        yield LocalCrew(order)
+        return
+    from rs_embed.exports.engines.ray.engine import ray_crew  # not above: Ray is slow to import
+
+    with ray_crew(address, order) as crew:
+        yield crew

@@ -1,0 +1,275 @@
+"""Units on a Ray cluster: handed to workers, and to others where a worker dies.
+
+Plain tasks and actors, not Ray Data: what runs is `run_unit`, as it does locally, so files and numbers are the same;
+the journal says what is done, so nothing of a run is kept in Ray; and a unit, not a row, is what is tried again.
+"""
+
+import math
+import pickle
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import ray
+from pydantic import JsonValue
+from ray import cloudpickle
+from ray.actor import ActorHandle
+
+from rs_embed.core.settings import RaySettings
+from rs_embed.errors import EngineError, SpecError
+from rs_embed.exports.engines.base import Order, Stamp
+from rs_embed.exports.engines.ray.cluster import Room, connected
+from rs_embed.exports.engines.ray.fetch import Origin, Surroundings
+from rs_embed.exports.engines.ray.limiter import gate
+from rs_embed.exports.engines.ray.worker import Done, Terms, Worker
+from rs_embed.exports.journal import differences
+from rs_embed.exports.work import Advance, Task
+from rs_embed.redact import logger
+
+_LOG = logger(__name__)
+UNITS_EACH = 2
+"""Units of one worker at a time: one is fetched while the other is encoded."""
+STORE_SHARE = 0.5
+"""Of the object stores, that chips on their way may take; the rest is for Ray, and for who shares the cluster."""
+
+
+@dataclass(frozen=True)
+class _Try:
+    """A unit in somebody's hands."""
+
+    task: Task
+    died: int = 0
+    """Workers that have died over it."""
+    last: str = ""
+    """What Ray said of the last."""
+
+
+@dataclass(eq=False)
+class _Member:
+    """A worker, ready or still starting."""
+
+    handle: ActorHandle[Worker]
+    starting: "ray.ObjectRef[dict[str, JsonValue]]"
+    ready: bool = False
+    hands: "dict[ray.ObjectRef[Done], _Try]" = field(default_factory=dict)
+
+    def takes(self, one: _Try) -> bool:
+        """A unit that somebody died over is done alone, so that no other suffers for it."""
+        if not self.ready or any(other.died for other in self.hands.values()):
+            return False
+        return len(self.hands) < (1 if one.died else UNITS_EACH)
+
+
+@contextmanager
+def ray_crew(address: str | None, order: Order) -> Iterator["RayCrew"]:
+    """Workers on a cluster; they end with the block.
+
+    Args:
+        address: See `connected`.
+        order: What to do.
+
+    Raises:
+        SpecError: The order cannot travel.
+        EngineError: There is no such cluster.
+    """
+    settings = RaySettings.read()
+    packed = _packed(order)
+    with connected(address):
+        crew = RayCrew(order, packed, settings, Room.now())
+        try:
+            yield crew
+        finally:
+            crew.dismiss()
+
+
+def share_out(settings: RaySettings, cpus: float, gpus: int) -> tuple[int, float]:
+    """How many workers there are, and how many cores each counts as.
+
+    Where all of them fit, there is room for a fetching task beside each: else they would wait for chips for ever.
+
+    Args:
+        settings: What was asked for.
+        cpus: Cores of the cluster.
+        gpus: For workers.
+    """
+    each = min(settings.worker_cpus, max(cpus / 2, 0.01))
+    count = settings.workers or gpus or max(1, int(cpus / (2 * each)))
+    if count * each > cpus:  # an autoscaler may bring what is missing
+        return count, each
+    return count, min(each, max(cpus / count - settings.fetch_cpus, 0.01))
+
+
+def _packed(order: Order) -> tuple[bytes, bytes]:
+    """The order and its backend as bytes.
+
+    Raises:
+        SpecError: The backend is an object that cannot be sent.
+    """
+    try:
+        return cloudpickle.dumps(order), cloudpickle.dumps(order.backend)
+    except (TypeError, ValueError, pickle.PicklingError, AttributeError) as error:
+        raise SpecError(
+            f"Wanted a backend that can be sent to other machines, found {order.backend!r}: {error}.",
+            fix='name it (backend="gee", "stac", a path) and set it by its RS_EMBED_* variables',
+        ) from error
+
+
+class RayCrew:
+    """See `Crew`."""
+
+    def __init__(self, order: Order, packed: tuple[bytes, bytes], settings: RaySettings, room: Room) -> None:
+        self._settings = settings
+        gpus = room.gpus if order.device.startswith(("cuda", "auto")) else 0
+        self._gpus = 1 if gpus else 0
+        count, cpus = share_out(settings, room.cpus, gpus)
+        slots = count * UNITS_EACH * (settings.ahead + order.fetch_workers)
+        batch_bytes = max(1, int(min(settings.batch_mb * 1e6, STORE_SHARE * room.store_bytes / slots)))
+        surroundings = Surroundings.here()
+        self._terms = Terms(
+            packed[0],
+            "cuda" if self._gpus or order.device.startswith("cuda") else "cpu",
+            surroundings,
+            max(1, math.floor(cpus)),
+            settings.fetch_cpus,
+            batch_bytes,
+            settings.ahead,
+        )
+        self._cpus = cpus
+        origin = Origin(secrets.token_hex(8), packed[1], surroundings, order.fetch_workers)
+        self._origin = [ray.put(origin)]
+        self._gate = gate()  # kept: it lives as long as somebody who made it does
+        self._facts: dict[str, JsonValue] | None = None
+        self._members = [self._hire() for _ in range(count)]
+        self._again: list[_Try] = []
+        self._never_started, self._last = 0, ""
+
+    def facts(self) -> dict[str, JsonValue]:
+        """See `Crew`; waits for the first worker."""
+        while self._facts is None:
+            self._require_somebody()
+            self._wait()
+        return self._facts
+
+    def run(self, stamp: Stamp, tasks: Iterable[Task], advance: Advance) -> None:
+        """See `Crew`."""
+        upcoming = (_Try(task) for task in tasks)
+        following = next(upcoming, None)
+        while following is not None or self._again or any(member.hands for member in self._members):
+            while self._again and self._give(self._again[0], stamp):
+                self._again.pop(0)
+            while not self._again and following is not None and self._give(following, stamp):
+                following = next(upcoming, None)
+            self._require_somebody()
+            for done in self._wait():
+                advance(done.rows, done.failed)
+
+    def dismiss(self) -> None:
+        """End all workers."""
+        for member in self._members:
+            ray.kill(member.handle)
+        self._members = []
+
+    def _hire(self) -> _Member:
+        actor = ray.remote(Worker).options(
+            num_cpus=self._cpus, num_gpus=self._gpus, max_concurrency=UNITS_EACH, max_restarts=0
+        )
+        handle = cast("ActorHandle[Worker]", actor.remote(self._terms, self._origin))
+        return _Member(handle, handle.set_up.remote())
+
+    def _give(self, one: _Try, stamp: Stamp) -> bool:
+        """Put a unit into the hands of the idlest worker that takes it; whether there was one."""
+        able = [member for member in self._members if member.takes(one)]
+        if not able:
+            return False
+        member = min(able, key=lambda each: len(each.hands))
+        if one.died < self._settings.tries:
+            member.hands[member.handle.run.remote(stamp, one.task)] = one
+        else:
+            member.hands[member.handle.give_up.remote(stamp, one.task, self._lost(one))] = one
+        return True
+
+    def _lost(self, one: _Try) -> EngineError:
+        return EngineError(
+            f"Wanted unit {one.task.unit.name} done, found that {one.died} workers died over it.",
+            last=one.last,
+            fix="look at the memory of the nodes and at Ray's logs; run the same again to retry",
+        )
+
+    def _wait(self) -> list[Done]:
+        """Units that came through, once anything has happened."""
+        starting = {member.starting: member for member in self._members if not member.ready}
+        working = {reference: member for member in self._members for reference in member.hands}
+        happened, _ = ray.wait([*working, *starting], num_returns=1, timeout=self._settings.start_s)
+        found = []
+        for reference in happened:
+            if reference in starting:
+                self._welcome(starting[reference])
+            elif reference in working[reference].hands:  # not taken from a worker that has died meanwhile
+                done = self._take(reference, working[reference])
+                found += [] if done is None else [done]
+        if not happened and working and starting:
+            _LOG.warning(
+                "Nothing came through for %g s, and %d of %d workers found no room (%g CPU each): perhaps none is left "
+                "for fetching; set RS_EMBED_RAY_WORKERS lower, or give the cluster more nodes",
+                *(self._settings.start_s, len(starting), len(self._members), self._cpus),
+            )
+        if not happened and not working:
+            raise EngineError(
+                f"Wanted a worker, found none that started within {self._settings.start_s:g} s.",
+                wanted=f"{self._cpus:g} CPU, {self._gpus} GPU each",
+                cluster=str(ray.cluster_resources()),
+                fix="give the cluster more nodes, or set RS_EMBED_RAY_WORKER_CPUS lower",
+            )
+        return found
+
+    def _welcome(self, member: _Member) -> None:
+        """A worker has started; it must be like the others."""
+        try:
+            facts: dict[str, JsonValue] = ray.get(member.starting)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except ray.exceptions.RayError as error:
+            self._bury(member, error)
+            return
+        self._facts = self._facts or facts
+        if facts != self._facts:
+            raise EngineError(
+                "Wanted the same models and packages on all nodes, found others on one.",
+                differs="\n".join(differences(self._facts, facts)),
+                fix="install the same versions everywhere",
+            )
+        member.ready, self._never_started = True, 0
+
+    def _take(self, reference: "ray.ObjectRef[Done]", member: _Member) -> Done | None:
+        try:
+            done: Done = ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except ray.exceptions.RayError as error:
+            self._bury(member, error)
+            return None
+        del member.hands[reference]
+        return done
+
+    def _bury(self, member: _Member, error: ray.exceptions.RayError) -> None:
+        """A worker is gone: another is hired, and its units are done again by whoever is free."""
+        self._last = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        tried = [replace(one, died=one.died + 1, last=self._last) for one in member.hands.values()]
+        self._again += tried
+        ray.kill(member.handle)
+        self._members.remove(member)
+        self._never_started += int(not member.ready)
+        if any(one.died > 2 * self._settings.tries for one in tried):  # they die over saying that others have
+            self.dismiss()
+        elif self._never_started < self._settings.tries:
+            self._members.append(self._hire())
+
+    def _require_somebody(self) -> None:
+        if not self._members:
+            raise EngineError(
+                "Wanted workers, found that all of them died.",
+                last=self._last,
+                fix="look at the memory of the nodes and at Ray's logs; run the same again to go on",
+            )

@@ -1,0 +1,1 @@
+"""Bringing the imagery of a long job."""

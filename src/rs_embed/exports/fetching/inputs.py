@@ -1,0 +1,59 @@
+"""Chips kept beside the results, for who wants to see what a model was given."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rs_embed.core.atomic import make_folder, part_of, publish, remove_parts
+from rs_embed.core.chip import Chip
+from rs_embed.exports.fetching.reader import Reader, Wish
+from rs_embed.providers.base import Provider, Query
+
+FOLDER = "inputs"
+
+
+class InputKeeper(Reader):
+    """A provider that writes each chip it brings to `inputs/<unit>/<row>-<id>-<modality>.npz`.
+
+    A file holds `values` (`[T, C, H, W]`, NaN is nodata), `bands`, `units`, `times` (ISO 8601, UTC; empty where not
+    known), `crs` and `transform` (a, b, c, d, e, f).
+    """
+
+    def __init__(self, provider: Provider, folder: Path) -> None:
+        super().__init__(provider)
+        self._folder = folder
+        self._paths: dict[Query, Path] = {}
+
+    def expect(self, unit: str, wishes: Sequence[Wish]) -> None:
+        """See `Reader`; a chip that is not expected is not kept."""
+        super().expect(unit, wishes)
+        folder = self._folder / unit
+        make_folder(folder)
+        remove_parts(folder)
+        self._paths = {query: folder / f"{wish.stem}-{query.modality}.npz" for wish in wishes for query in wish.queries}
+
+    def fetch(self, query: Query) -> Chip:
+        """The provider's chip, once it is kept."""
+        chip = self._provider.fetch(query)
+        path = self._paths.get(query)
+        if path is not None:
+            part = part_of(path)
+            write_chip(chip, part)
+            publish(part, path)
+        return chip
+
+
+def write_chip(chip: Chip, path: Path) -> None:
+    """Write a chip to exactly this path."""
+    place = chip.geobox
+    with path.open("wb") as file:
+        np.savez(
+            file,
+            values=chip.values,
+            bands=np.array(chip.band_names),
+            units=np.array([str(band.unit) for band in chip.bands]),
+            times=np.array(["" if time is None else time.isoformat() for time in chip.times]),
+            crs=np.array("" if place is None else str(place.crs)),
+            transform=np.array([] if place is None else tuple(place.affine)[:6]),
+        )

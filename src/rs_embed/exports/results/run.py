@@ -1,0 +1,289 @@
+"""What a long export left behind, given back as frames and arrays, failures included."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from rs_embed.core.checks import require_whole
+from rs_embed.embedding.embedding import Embedding
+from rs_embed.embedding.similarity import ModelFacts, most_alike, require_same_model
+from rs_embed.errors import SpecError, StorageError
+from rs_embed.exports.journal import MANIFEST
+from rs_embed.exports.object_store import Remote, local_place, place_of
+from rs_embed.exports.records import Record, Stamp, fault_in
+from rs_embed.exports.unit import RECORDS, TABLES
+from rs_embed.formats.base import RunHeader
+from rs_embed.formats.grids import Grids
+from rs_embed.formats.reading import TableFile, frame_of
+from rs_embed.formats.stack import Stack
+
+if TYPE_CHECKING:
+    import geopandas
+    import pandas as pd
+    import xarray as xr
+
+_PLACE = ("id", "row", "center_lon", "center_lat", "start_datetime", "end_datetime")
+
+
+def open_run(path: str | Path) -> "Run":
+    """Open the folder that `export_embeddings` filled, finished or not. Reads only its manifest.
+
+    Raises:
+        StorageError: There is no such run.
+        SpecError: It lies in an object store.
+    """
+    return Run(local_place(path))
+
+
+def download_run(uri: str, folder: str | Path) -> "Run":
+    """Copy a run from an object store, and open it; tables and grids that are there already are not copied again.
+
+    Raises:
+        SpecError: It is none of an object store.
+        StorageError: There is no such run, it cannot be read, or the folder holds another.
+    """
+    remote, target = place_of(uri), Path(folder).expanduser()
+    if not isinstance(remote, Remote):
+        raise SpecError(f"Wanted a run in an object store, found {uri!r}.", fix='for example "s3://bucket/run"')
+    with TemporaryDirectory() as scratch:
+        if remote.get(MANIFEST, Path(scratch)):
+            _refuse_other(_json(Path(scratch) / MANIFEST), target)
+    known: dict[str, Stamp] = {}
+    for name in sorted(remote.sizes(), key=lambda one: not _is_record(one)):  # these first: they stamp the others
+        path = target / name
+        if name not in known or not path.is_file() or Stamp.of(path) != known[name]:
+            remote.get(name, target)
+        if _is_record(name):
+            with suppress(ValueError):  # damaged: all of its unit is copied
+                files = Record.model_validate_json(path.read_text("utf-8")).files
+                known |= {f"{path.parents[1].name}/{file}": stamp for file, stamp in files.items()}
+    return open_run(target)
+
+
+def _is_record(name: str) -> bool:
+    return f"/{RECORDS}/u" in name
+
+
+def _refuse_other(manifest: dict[str, JsonValue], folder: Path) -> None:
+    if not folder.exists():
+        return
+    is_run = (folder / MANIFEST).is_file()
+    others = [] if is_run else sorted(one.name for one in folder.iterdir() if not one.name.startswith("."))
+    if others or (is_run and manifest != _json(folder / MANIFEST)):
+        raise StorageError(
+            f"Expected a new folder or one with a part of this run, got {str(folder)!r} with something else.",
+            found=", ".join(others[:5]) or "another run",
+            fix="choose another folder",
+        )
+
+
+def read(path: str | Path) -> TableFile:
+    """Open one table of an export; its `meta` is the header.
+
+    Raises:
+        StorageError: There is no such file, or it is not one of ours.
+        MissingDependency: pyarrow is not installed.
+    """
+    return TableFile(path)
+
+
+class Run:
+    """A folder of embeddings. What has a record counts: units that are finished, and what is stored of others."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest: Mapping[str, JsonValue] = _json(path / MANIFEST)
+        """What was asked for, as the export wrote it."""
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {', '.join(self.models) or 'nothing finished'})"
+
+    @cached_property
+    def models(self) -> tuple[str, ...]:
+        """Ids of the models that have a folder here."""
+        return tuple(sorted(folder.parent.name for folder in self.path.glob(f"*/{TABLES}") if folder.is_dir()))
+
+    def header(self, model: str | None = None) -> RunHeader | None:
+        """What the files of a model say of themselves; `None` where none is finished.
+
+        Args:
+            model: May be left out if the run has only one; so everywhere.
+        """
+        tables = self.tables(model)
+        return tables[0].meta if tables else None
+
+    def tables(self, model: str | None = None) -> list[TableFile]:
+        """The tables of a model's units, in order; of one that is not finished, with the rows that are done.
+
+        Raises:
+            StorageError: A table or a record is gone or damaged.
+        """
+        folder = self.path / self._only(model)
+        return [
+            TableFile(folder / name, partial(fault_in, path, name))
+            for path in sorted((folder / RECORDS).glob("u*.json"))
+            if (record := Record.load(path)) is not None
+            for name in record.tables
+        ]
+
+    def to_frame(self, model: str | None = None, columns: Sequence[str] | None = None) -> "geopandas.GeoDataFrame":
+        """One row for each row of the user's table that has been tried, in its order; failed ones have no embedding.
+
+        Args:
+            columns: Only these; leaving out `embedding` and `meta` saves most of the memory.
+        """
+        return frame_of(self._stack(model).joined(columns))
+
+    def failures(self, model: str | None = None) -> "geopandas.GeoDataFrame":
+        """The rows that failed: where, at which stage, and why."""
+        frame = self.to_frame(model, ["id", "row", "geometry", "center_lon", "center_lat", "status", "stage", "error"])
+        return frame[frame["status"] == "failed"].reset_index(drop=True)
+
+    def matrix(self, model: str | None = None) -> NDArray[np.float32]:
+        """`[N, D]`: the vectors of `to_frame`, in its order; NaN where a row failed.
+
+        Raises:
+            StorageError: The run holds grids.
+        """
+        stack = self._stack(model)
+        if not stack.tables:
+            return np.empty((0, 0), np.float32)
+        vectors = np.empty((len(stack.order), stack.dim), np.float32)
+        for places, part in stack.vectors():
+            vectors[places] = part
+        return vectors
+
+    def embeddings(self, model: str | None = None) -> Iterator[Embedding]:
+        """Every embedding, a unit at a time, in the order of the units; failed rows are left out."""
+        for table in self.tables(model):
+            yield from (embedding for _, _, embedding in table.embeddings())
+
+    def grids(self, model: str | None = None) -> Grids:
+        """The grids by id; each is read, and compared with its record, when it is asked for."""
+        frame = self.to_frame(model, ["id", "row", "status", "href"])
+        done, folder = frame[frame["status"] == "ok"], self.path / self._only(model)
+        records = {
+            os.path.normpath(folder / name): partial(fault_in, path, name)
+            for path in sorted((folder / RECORDS).glob("u*.json"))
+            if (record := Record.load(path)) is not None
+            for name in record.files
+        }
+        return Grids(folder / TABLES, list(zip(done["id"], done["href"], strict=True)), records)
+
+    def to_xarray(self, model: str | None = None) -> "xr.Dataset":
+        """Vectors as `embedding[row, band]`, with id, place, time and status of each row beside them."""
+        import xarray as xr
+
+        names = [*_PLACE, "status"]
+        frame = self.to_frame(model, names)
+        rows = {name: ("row", _plain(frame[name])) for name in names if name != "row"}
+        vectors = self.matrix(model)
+        coords = {"row": frame["row"].to_numpy(), "band": np.arange(vectors.shape[1]), **rows}
+        return xr.Dataset({"embedding": (("row", "band"), vectors)}, coords=coords)
+
+    def similar(
+        self,
+        id: "str | int | Embedding",  # noqa: A002
+        top: int = 10,
+        model: str | None = None,
+    ) -> "pd.DataFrame":
+        """The rows most like a row of the run, itself left out, or like an embedding of your own, best first.
+
+        Cosine similarity over the whole run, a unit at a time.
+
+        Args:
+            id: As in the user's table (a number means the id of that text; without ids, the number of the row); of
+                several rows with it, the first that did not fail. Or a vector of the same model and weights.
+            top: How many.
+
+        Raises:
+            SpecError: There is no such row, or it failed; the embedding is of another model, or a grid.
+            StorageError: The run holds grids.
+        """
+        require_whole("top", top, 1, sys.maxsize)
+        frame, stack = self.to_frame(model, [*_PLACE, "status"]), self._stack(model)
+        row = None
+        if isinstance(id, Embedding):
+            _check_like(id, stack)
+            vector = id.data
+        else:
+            row = _row_of(frame, id)
+            vector = next(part[places == row][0] for places, part in stack.vectors() if row in places)
+        best, likeness = most_alike(stack.vectors(), vector, len(frame), top + 1)
+        others = np.flatnonzero(best != row)[:top]
+        found: pd.DataFrame = frame.iloc[best[others]][list(_PLACE)].reset_index(drop=True)
+        found.insert(2, "similarity", likeness[others])
+        return found
+
+    def _stack(self, model: str | None) -> Stack:
+        return Stack(self.tables(model))
+
+    def _only(self, model: str | None) -> str:
+        if model is None and len(self.models) == 1:
+            return self.models[0]
+        if model is None or model not in self.models:
+            raise SpecError(
+                f"Wanted one of the models {', '.join(self.models) or '(none yet)'}, found {model!r}.",
+                fix=f"for example model={self.models[0]!r}" if self.models else "run the export first",
+            )
+        return model
+
+
+def _row_of(frame: "pd.DataFrame", name: str | int) -> int:
+    """Where the row of an id stands in the frame of a run."""
+    if isinstance(name, bool) or not isinstance(name, str | int | np.integer):
+        raise SpecError(
+            f"Expected an id of the table or an Embedding, got {type(name).__name__}.",
+            fix="for a bare vector: rs_embed.embedding.similarity.cosine(run.matrix(), vector)",
+        )
+    of_that_id = frame["id"] == str(name)
+    mine = np.flatnonzero(of_that_id & (frame["status"] == "ok"))
+    if mine.size:
+        return int(mine[0])
+    fix = "look at Run.failures()" if of_that_id.any() else "look at Run.to_frame()['id']"
+    for other in frame["id"][frame["row"] == name]:
+        fix = f"ids are text, and row {name} has the id {other!r}"
+    raise SpecError(
+        f"Expected a row with the id {str(name)!r} and an embedding, got none among {len(frame)} rows.", fix=fix
+    )
+
+
+def _check_like(one: Embedding, stack: Stack) -> None:
+    """Refuse an embedding that the vectors of a run cannot be compared with."""
+    if one.is_grid:
+        raise SpecError("Expected a vector, got a grid.", fix="embed the place with output=OutputSpec.pooled()")
+    if stack.tables:
+        mine, header = ModelFacts.of(one), stack.header
+        weights = header.weights or mine.weights
+        require_same_model(mine, ModelFacts(header.model_id, header.card_revision, weights, header.dim), "run")
+
+
+def _plain(column: "pd.Series") -> NDArray[np.generic]:
+    """A column as xarray takes it: times without a zone (they are UTC), text as objects."""
+    values: NDArray[np.generic]
+    if column.dtype.kind == "M":
+        values = column.dt.tz_localize(None).to_numpy()
+    else:
+        values = column.to_numpy(dtype=object) if column.dtype.kind not in "fiu" else column.to_numpy()
+    return values
+
+
+def _json(path: Path) -> dict[str, JsonValue]:
+    try:
+        content: dict[str, JsonValue] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StorageError(
+            f"Wanted a run of export_embeddings, found no readable {str(path)!r} ({type(error).__name__}).",
+            fix="give the folder that was its `out`",
+        ) from error
+    return content

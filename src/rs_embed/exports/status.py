@@ -1,0 +1,217 @@
+"""A run folder by itself: how far it has come, and the same call again from what its manifest says."""
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, JsonValue, ValidationError
+
+from rs_embed.core.atomic import used_by
+from rs_embed.core.specs import InputPrep, OutputSpec, Precision, SensorSpec
+from rs_embed.errors import SpecError, StorageError
+from rs_embed.exports.call import ExportReport, export_embeddings
+from rs_embed.exports.engines import EngineName
+from rs_embed.exports.journal import MANIFEST, PLACES, Manifest
+from rs_embed.exports.object_store import local_place
+from rs_embed.exports.records import Record
+from rs_embed.exports.unit import RECORDS
+from rs_embed.exports.work import OnError
+from rs_embed.formats.base import Dtype
+from rs_embed.formats.reading import TableFile
+from rs_embed.places import Places
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Count(BaseModel):
+    rows: int
+
+
+class _Facts(BaseModel):
+    """What a status needs of a manifest's request."""
+
+    models: dict[str, JsonValue]
+    places: _Count
+    units: _Count
+
+
+class _Command(BaseModel):
+    """The arguments of a call, as its manifest keeps them."""
+
+    models: dict[str, dict[str, str | int | float | bool | list[int] | None]] | None
+    backend: str | None
+    sensor: dict[str, SensorSpec]
+    output: OutputSpec
+    format: str | None
+    dtype: Dtype
+    unit_rows: int
+    on_error: OnError
+    modality: str | list[str] | None
+    bands: list[str] | dict[str, list[str]] | None
+    input_prep: InputPrep
+    device: str
+    precision: Precision
+    save_inputs: bool = False
+    share_reads: bool = False
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why rows failed: errors of one kind at one stage."""
+
+    rows: int
+    stage: str
+    error: str
+    """Of the first of them."""
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """How far an export has come with one model."""
+
+    model: str
+    rows: int
+    ok: int
+    failed: int
+    units: int
+    finished: int
+    """Units of which every row was tried."""
+    reasons: tuple[Reason, ...] = ()
+    """Of the failed rows, the most frequent first."""
+
+    @property
+    def missing(self) -> int:
+        """Rows that were not tried yet."""
+        return self.rows - self.ok - self.failed
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How far an export has come."""
+
+    folder: Path
+    created: str
+    in_use_by: str | None
+    """Who is exporting to it at this moment."""
+    models: tuple[ModelStatus, ...]
+
+
+def run_status(folder: str | Path) -> RunStatus:
+    """How far an export has come; may be asked while it runs.
+
+    Raises:
+        StorageError: There is no run, or it cannot be read.
+    """
+    path = local_place(folder)
+    manifest = _manifest(path)
+    facts = _read(_Facts, manifest.request, path)
+    units = (facts.places.rows + facts.units.rows - 1) // facts.units.rows
+    models = []
+    for name in facts.models:
+        records = [one for file in sorted((path / name / RECORDS).glob("u*.json")) if (one := Record.load(file))]
+        ok, failed = sum(one.ok for one in records), sum(len(one.failed) for one in records)
+        finished = sum(not one.missing for one in records)
+        reasons = _reasons([path / name / file for one in records if one.failed for file in one.tables])
+        models.append(ModelStatus(name, facts.places.rows, ok, failed, units, finished, reasons))
+    return RunStatus(path, manifest.created, used_by(path), tuple(models))
+
+
+def stored_rows(folder: Path) -> int:
+    """Embeddings in a run folder, by its records: for all models, finished or not; none where there is no run."""
+    found = 0
+    for path in folder.glob(f"*/{RECORDS}/u*.json"):
+        with suppress(StorageError):  # it is told where it matters
+            record = Record.load(path)
+            found += 0 if record is None else record.ok
+    return found
+
+
+def _reasons(tables: Sequence[Path]) -> tuple[Reason, ...]:
+    first: dict[tuple[str, str], str] = {}
+    count: Counter[tuple[str, str]] = Counter()
+    for path in tables:
+        with suppress(StorageError):  # it is being written anew, or the export will
+            found = TableFile(path).table(["stage", "error"])
+            for stage, error in zip(found["stage"].to_pylist(), found["error"].to_pylist(), strict=True):
+                if error is not None:
+                    kind = stage, error.partition(":")[0]
+                    first.setdefault(kind, error)
+                    count[kind] += 1
+    return tuple(Reason(rows, kind[0], first[kind]) for kind, rows in count.most_common())
+
+
+def retry_export(
+    folder: str | Path,
+    *,
+    engine: EngineName = "local",
+    address: str | None = None,
+    progress: bool = True,
+    verify: bool = False,
+) -> ExportReport:
+    """The call that made this folder again: what failed or was not finished is done, nothing else.
+
+    Args:
+        folder: The `out` of that call.
+        engine: Where it runs this time, and `address`: as in `export_embeddings`.
+        progress: Show a bar on a terminal.
+        verify: Compare every byte of what is there with its record, and make again what is damaged.
+
+    Raises:
+        SpecError: A model, or the backend, was given as an object, which no file can hold; or the run lies in an
+            object store.
+        StorageError: There is no run, or what it was asked for has changed since.
+    """
+    path = local_place(folder)
+    command = _read(_Command, _manifest(path).command, path)
+    if command.models is None or command.backend is None:
+        what = "its backend" if command.backend is None else "a model"
+        raise SpecError(
+            f"Expected in {str(path)!r} all that a call needs, but {what} was given as an object, which is not kept.",
+            fix="call export_embeddings again with the same arguments: it retries what failed",
+        )
+    return export_embeddings(
+        command.models,
+        Places.load(path / PLACES),
+        path,
+        output=command.output,
+        backend=command.backend,
+        format=command.format,
+        dtype=command.dtype,
+        unit_rows=command.unit_rows,
+        on_error=command.on_error,
+        sensor=command.sensor.get("", command.sensor or None),
+        modality=command.modality,
+        bands=command.bands,
+        input_prep=command.input_prep,
+        device=command.device,
+        precision=command.precision,
+        save_inputs=command.save_inputs,
+        share_reads=command.share_reads,
+        engine=engine,
+        address=address,
+        progress=progress,
+        verify=verify,
+    )
+
+
+def _manifest(folder: Path) -> Manifest:
+    found = Manifest.read(folder)
+    if found is None:
+        raise StorageError(
+            f"Expected the folder of an export, got no {MANIFEST} in {str(folder)!r}.",
+            fix="give the folder that was its `out`",
+        )
+    return found
+
+
+def _read(kind: type[M], content: dict[str, JsonValue], folder: Path) -> M:
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise StorageError(
+            f"Expected the manifest of an export in {str(folder)!r}, got: {str(error).splitlines()[0]}.",
+            fix="export to a new folder",
+        ) from error

@@ -1,0 +1,164 @@
+"""Where the outcomes of a unit go: grids to files at once, everything else to one table, checkpoint by checkpoint."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from rs_embed.core.atomic import make_folder, part_of, publish, remove
+from rs_embed.core.resources import require_room
+from rs_embed.embedding.embedding import Embedding
+from rs_embed.errors import RSEmbedError
+from rs_embed.exports.records import Record, Stamp, UnitStore, rows_in_order
+from rs_embed.exports.unit import Unit
+from rs_embed.exports.unit_tables import merge_units
+from rs_embed.formats.base import SUFFIX, GridFormat, Row, RunHeader
+from rs_embed.formats.grids import write_grid
+from rs_embed.formats.table import write_index, write_table
+from rs_embed.pipeline.plan import Job
+from rs_embed.places.columns import Place
+from rs_embed.redact import redacted
+
+_SLUG_CHARS = 40
+"""Of an id in a file's name; the row number before it is what makes the name unique."""
+
+
+class Failed(Protocol):
+    """What the pipeline says of a row that could not be done."""
+
+    @property
+    def stage(self) -> str: ...  # noqa: D102
+
+    @property
+    def error(self) -> Exception: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Undone:
+    """A row that never came to be fetched."""
+
+    error: Exception
+    stage: Literal["plan", "worker"]
+    """"plan": it cannot be meant for this model, as it is too small for a pixel or too wide for a zone.
+    "worker": all who tried died."""
+
+
+Outcome = Embedding | Failed
+
+
+@dataclass(frozen=True)
+class ModelExport:
+    """One model of an export."""
+
+    job: Job
+    header: RunHeader
+    store: UnitStore
+
+
+class UnitSink:
+    """Takes the outcomes of one unit of one model.
+
+    What is put counts once it is settled, and is kept once it is stored; both are for whoever puts to say.
+    """
+
+    def __init__(self, model: ModelExport, unit: Unit, grid_format: GridFormat | None, record: Record | None) -> None:
+        """Go on with a unit.
+
+        Args:
+            model: Whose.
+            unit: Which.
+            grid_format: `None` for vectors.
+            record: What is done of it, as `UnitStore.read` gave it.
+        """
+        self.model = model
+        self._unit, self._format = unit, grid_format
+        self.record = model.store.begin(unit) if record is None else record
+        """What is done and stored."""
+        self._rows: dict[int, Row] = {}
+        self._hrefs: dict[int, str] = {}
+        self._grids: dict[int, tuple[str, Stamp]] = {}
+        self._settled: dict[int, Row] = {}
+
+    def put(self, place: Place, outcome: Outcome) -> None:
+        """Take one outcome; of a grid only the metadata are kept in memory."""
+        embedding, error, stage = None, None, None
+        if not isinstance(outcome, Embedding):
+            error, stage = _said(outcome.error), outcome.stage
+        elif self._format is None:
+            embedding = outcome
+        else:
+            self._hrefs[place.index] = self._write_grid(place, outcome, self._format)
+            embedding = replace(outcome, data=np.zeros((outcome.data.shape[0], 0, 0), np.float32))
+        self._rows[place.index] = Row(
+            place.index, place.id, place.spatial, place.window, embedding, error, stage, place.kept
+        )
+
+    def _write_grid(self, place: Place, embedding: Embedding, grid_format: GridFormat) -> str:
+        folder = self.model.store.grids(self._unit)
+        make_folder(folder)
+        require_room(folder, 2 * embedding.data.nbytes)
+        path = folder / f"{stem_of(place)}{SUFFIX[grid_format]}"
+        part = part_of(path)
+        remove(part)
+        written = write_grid(part.with_name(part.name.removesuffix(SUFFIX[grid_format])), embedding, grid_format)
+        self._grids[place.index] = self.model.store.name(path), Stamp.of(written)
+        publish(written, path)
+        return os.path.relpath(path, self.model.store.table(self._unit).parent)
+
+    def settle(self) -> None:
+        """All that was put up to now may be stored."""
+        self._settled |= self._rows
+        self._rows = {}
+
+    def store(self) -> None:
+        """Put what is settled into the table and the record, if it says anything new."""
+        settled = self._settled
+        done = {row for row, one in settled.items() if one.embedding is not None}
+        if not done and settled.keys() <= set(self.record.failed):
+            self._settled = {}
+            return
+        before, store = self.record, self.model.store
+        failed = rows_in_order(self._unit, (settled.keys() | set(before.failed)) - done)
+        missing = tuple(row for row in before.missing if row not in settled)
+        table = store.table(self._unit)
+        part = part_of(table)
+        store.make_folders()
+        self._write_table(part, [settled[row] for row in rows_in_order(self._unit, settled)])
+        if before.rows > len(before.missing):
+            merged = part_of(table.with_name(f"merged-{table.name}"))
+            merge_units(table, part, merged, rows_in_order(self._unit, set(self._unit.rows.tolist()) - set(missing)))
+            os.replace(merged, part)
+        files = {name: stamp for name, stamp in before.files.items() if name != store.name(table)}
+        files |= dict(self._grids[row] for row in done if row in self._grids)
+        update = {"ok": before.rows - len(failed) - len(missing), "failed": failed, "missing": missing, "files": files}
+        fresh = store.begin(self._unit)
+        self.record = store.put(self._unit, part, fresh.model_copy(update=update))
+        self._settled = {}  # not before: whoever was interrupted may try again
+
+    def _write_table(self, path: Path, rows: Sequence[Row]) -> None:
+        header = self.model.header
+        if self._format is None:
+            write_table(path, rows, header)
+        else:
+            write_index(path, rows, header, [self._hrefs.get(row.index) for row in rows])
+
+
+def _said(error: Exception) -> str:
+    """What went wrong, in one line."""
+    text = error.headline if isinstance(error, RSEmbedError) else str(error)
+    return redacted(f"{type(error).__name__}: {' '.join(text.split())}")
+
+
+def stem_of(place: Place) -> str:
+    """What the names of a row's own files begin with: unique by the row number."""
+    return f"{place.index:09d}{slug(place.id)}"
+
+
+def slug(name: str) -> str:
+    """An id as a part of a file's name: ASCII letters, digits, dot and dash; `-` before it, nothing if none is left."""
+    kept = "".join(char if char.isascii() and (char.isalnum() or char in "-_") else "-" for char in name)
+    short = "-".join(part for part in kept.split("-") if part)[:_SLUG_CHARS]
+    return f"-{short}" if short else ""

@@ -1,0 +1,134 @@
+"""A grid as a Zarr v3 store that xarray, GDAL and readers of the geo-embeddings convention place alike."""
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from pydantic import JsonValue
+from pyproj import CRS
+
+from rs_embed.core.geo import pixel_size_m
+from rs_embed.core.optional import require
+from rs_embed.embedding.embedding import Embedding
+from rs_embed.embedding.files import UNREADABLE, VALID, from_dataset, to_dataset
+from rs_embed.errors import StorageError
+from rs_embed.formats.fields import model_uri, source_uris
+
+CHUNK_PX = 256
+"""Chunks hold all channels: a token's vector is what is read together."""
+CHUNK_BYTES = 64 * 2**20
+_REPOSITORY = "https://raw.githubusercontent.com"
+
+
+def write_zarr(path: Path, embedding: Embedding) -> None:
+    """Write an unsharded store (GDAL of today cannot read sharded ones); `path` must not exist.
+
+    Raises:
+        StorageError: The grid has no place.
+        MissingDependency: zarr is not installed.
+    """
+    require("zarr", "export")
+    from zarr.codecs import BloscCodec
+
+    if embedding.geobox is None:
+        raise StorageError(
+            "Wanted a georeferenced grid for a Zarr store, found an array without a place.",
+            fix="save it as .npz or .nc",
+        )
+    store = to_dataset(embedding).assign_attrs(_group_attributes(embedding, embedding.geobox))
+    codec = BloscCodec(cname="zstd", clevel=5, shuffle="shuffle", typesize=4)
+    chunks = _chunks(embedding.data.shape)
+    encoding = {"embedding": {"chunks": chunks, "compressors": [codec], "_FillValue": np.nan}}
+    if VALID in store:
+        encoding[VALID] = {"chunks": chunks[1:], "compressors": [codec]}
+    for name in encoding:
+        store[name].attrs["_CRS"] = _gdal_crs(embedding.geobox)
+    store.to_zarr(path, mode="w-", zarr_format=3, consolidated=False, encoding=encoding)
+
+
+def read_zarr(path: Path) -> Embedding:
+    """What `write_zarr` wrote.
+
+    Raises:
+        StorageError: There is no such store, or it is not one of ours.
+        MissingDependency: zarr is not installed.
+    """
+    require("zarr", "export")
+    try:
+        with xr.open_zarr(path, consolidated=False, chunks=None) as store:
+            return from_dataset(store)
+    except UNREADABLE as error:
+        raise StorageError(
+            f"{str(path)!r} is not an embedding of rs_embed ({type(error).__name__}: {error}).",
+            fix="give a store that export_embeddings wrote; if it was one, it is damaged",
+        ) from error
+
+
+def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """All channels of a square, of at most `CHUNK_BYTES`."""
+    side = min(CHUNK_PX, max(1, int((CHUNK_BYTES / (4 * shape[0])) ** 0.5)))
+    return shape[0], min(side, shape[1]), min(side, shape[2])
+
+
+def _gdal_crs(geobox: GeoBox) -> dict[str, JsonValue]:
+    """GDAL reads this one and no convention. Source: GDAL, Zarr driver, "SRS encoding"."""
+    crs = CRS(str(geobox.crs))
+    epsg = crs.to_epsg()
+    return {"url": f"http://www.opengis.net/def/crs/EPSG/0/{epsg}"} if epsg else {"wkt": crs.to_wkt()}
+
+
+def _group_attributes(embedding: Embedding, geobox: GeoBox) -> dict[str, JsonValue]:
+    meta, code = embedding.meta, CRS(str(geobox.crs)).to_epsg()
+    cell_px = max(1, round(pixel_size_m(geobox) / meta.gsd_m))
+    left, bottom, right, top = geobox.boundingbox
+    return {
+        "zarr_conventions": list(_CONVENTIONS),
+        "geoemb:type": "chip",
+        "geoemb:dimensions": embedding.data.shape[0],
+        "geoemb:model": model_uri(meta.model_id),
+        "geoemb:source_data": list(source_uris(dict.fromkeys(one.collection for one in meta.inputs))),
+        "geoemb:data_type": "float32",
+        "geoemb:gsd": pixel_size_m(geobox),
+        "geoemb:chip_layout": {"layout_type": "regular_grid", "chip_size": [cell_px, cell_px]},
+        "geoemb:build_version": f"rs_embed {meta.versions.get('rs_embed', '')}".strip(),
+        **({"proj:code": f"EPSG:{code}"} if code else {"proj:wkt2": CRS(str(geobox.crs)).to_wkt()}),
+        "spatial:dimensions": ["y", "x"],
+        "spatial:shape": list(geobox.shape),
+        "spatial:transform": list(tuple(geobox.affine)[:6]),
+        "spatial:bbox": [left, bottom, right, top],
+        "spatial:registration": "pixel",
+    }
+
+
+def _convention(uuid: str, name: str, repository: str, description: str) -> dict[str, JsonValue]:
+    return {
+        "uuid": uuid,
+        "name": name,
+        "schema_url": f"{_REPOSITORY}/{repository}/refs/tags/v1/schema.json",
+        "spec_url": f"https://github.com/{repository}/blob/v1/README.md",
+        "description": description,
+    }
+
+
+_CONVENTIONS: tuple[dict[str, JsonValue], ...] = (
+    _convention(
+        "61c12cc5-0e28-4056-999a-480cf3fb7e4c",
+        "geoemb:",
+        "geo-embeddings/embeddings-zarr-convention",
+        "Geoembeddings convention for geospatial embedding arrays with model provenance",
+    ),
+    _convention(
+        "f17cb550-5864-4468-aeb7-f3180cfb622f",
+        "proj:",
+        "zarr-conventions/geo-proj",
+        "Coordinate reference system information for geospatial data",
+    ),
+    _convention(
+        "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
+        "spatial:",
+        "zarr-conventions/spatial",
+        "Spatial coordinate information",
+    ),
+)
+"""Source: the README of each repository; uuid, name and description are fixed there."""

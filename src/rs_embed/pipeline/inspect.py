@@ -1,0 +1,97 @@
+"""What a request would feed to a model: look before you pay for inference."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from rs_embed.core.bands import HIGHEST_BYTE, Unit, convert
+from rs_embed.core.chip import Chip
+from rs_embed.core.specs import SpatialSpec, TemporalSpec
+from rs_embed.embedders.base import ModelRequest
+from rs_embed.embedders.card import BandStats, Modality
+from rs_embed.pipeline.plan import queries_for
+from rs_embed.providers.base import Provider
+
+
+@dataclass(frozen=True)
+class BandReport:
+    """Statistics of one band over its valid pixels."""
+
+    modality: str
+    band: str
+    unit: Unit
+    valid_fraction: float
+    minimum: float
+    median: float
+    maximum: float
+    mean: float
+    std: float
+    model_mean: float
+    """What the model was trained on, in the same unit."""
+    model_std: float
+
+    @property
+    def sigma(self) -> float:
+        """How far the mean lies from the training mean, in training standard deviations."""
+        return (self.mean - self.model_mean) / self.model_std
+
+
+@dataclass(frozen=True)
+class ChipReport:
+    """Chips by modality, with their statistics. Printing it gives a table."""
+
+    chips: Mapping[str, Chip]
+    bands: tuple[BandReport, ...]
+
+    def __str__(self) -> str:
+        head = f"{'band':<22}{'unit':<12}{'valid':>7}{'min':>10}{'median':>10}{'max':>10}{'mean':>10}{'sigma':>8}"
+        rows = [
+            f"{b.modality + ' ' + b.band:<22}{b.unit:<12}{b.valid_fraction:>7.1%}{b.minimum:>10.4g}"
+            f"{b.median:>10.4g}{b.maximum:>10.4g}{b.mean:>10.4g}{b.sigma:>+8.2f}"
+            for b in self.bands
+        ]
+        notes = [f"note: {note}" for chip in self.chips.values() for note in chip.source.notes]
+        chips = [f"{name}: {chip.describe()}" for name, chip in self.chips.items()]
+        return "\n".join([*chips, head, *rows, *notes])
+
+
+def inspect(
+    request: ModelRequest, provider: Provider, spatial: SpatialSpec | None, window: TemporalSpec | None
+) -> ChipReport:
+    """Fetch the chips of one request and describe their pixels."""
+    chips: dict[str, Chip] = {}
+    rows: list[BandReport] = []
+    queries = queries_for(request, provider, spatial, window)
+    for (modality, _), query in zip(request.inputs, queries, strict=True):
+        chip = chips[modality.name] = provider.fetch(query)
+        for index, band in enumerate(chip.bands):
+            rows.append(_band(modality, chip, index, modality.stats[band.name]))
+    return ChipReport(chips, tuple(rows))
+
+
+def _band(modality: Modality, chip: Chip, index: int, stats: BandStats) -> BandReport:
+    band = chip.bands[index]
+    pixels = chip.values[:, index]
+    valid = pixels[np.isfinite(pixels)].astype(np.float64)
+    if valid.size == 0:
+        valid = np.array([np.nan])
+    start, factor = 0.0, 1.0
+    if band.unit is Unit.BYTE is not stats.unit and modality.byte_range is not None:
+        low, high = modality.byte_range
+        start, factor = low, HIGHEST_BYTE / (high - low)
+    elif stats.unit != band.unit:
+        factor = float(convert(np.ones(1, np.float32), stats.unit, band.unit)[0])
+    return BandReport(
+        modality.name,
+        band.name,
+        band.unit,
+        valid_fraction=float(np.isfinite(pixels).mean()),
+        minimum=float(valid.min()),
+        median=float(np.median(valid)),
+        maximum=float(valid.max()),
+        mean=float(valid.mean()),
+        std=float(valid.std()),
+        model_mean=(stats.mean - start) * factor,
+        model_std=stats.std * factor,
+    )

@@ -1,0 +1,85 @@
+"""The backend of who names none: Earth Engine where it is set up, else STAC where that is installed."""
+
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from google.auth._cloud_sdk import get_config_path
+
+from rs_embed.core.chip import Chip
+from rs_embed.core.settings import EarthEngineSettings, google_key_file
+from rs_embed.errors import NotConfigured, ProviderError
+from rs_embed.providers.base import Provider, Query, Wrapped
+from rs_embed.providers.earthengine.provider import EarthEngine
+from rs_embed.providers.earthengine.session import STORED_TOKEN, users_own
+from rs_embed.redact import logger
+
+_GCLOUD_FILE = "application_default_credentials.json"
+LOG = logger("rs_embed.providers")
+
+
+class Chosen(Wrapped):
+    """A provider that was chosen for the user, and says so with every chip; why changes no pixel."""
+
+    def __init__(self, provider: Provider, why: str) -> None:
+        super().__init__(provider)
+        self._why = why
+
+    def fetch(self, query: Query) -> Chip:
+        """See `Provider`; an error says, too, who was chosen."""
+        try:
+            chip = self._provider.fetch(query)
+        except ProviderError as error:
+            error.facts.setdefault("backend", self._why)
+            raise
+        return replace(chip, source=replace(chip.source, notes=(self._why, *chip.source.notes)))
+
+
+def _mentioned() -> bool:
+    """Whether anything on this machine speaks of Earth Engine; else no metadata server is waited for.
+
+    A cloud machine that has credentials of its own speaks of it by `RS_EMBED_GEE_PROJECT`.
+    """
+    settings = EarthEngineSettings.read()
+    named = settings.project is not None or settings.service_account is not None or google_key_file() is not None
+    files = STORED_TOKEN.expanduser(), Path(get_config_path()) / _GCLOUD_FILE  # type: ignore[no-untyped-call]
+    return named or users_own()[0] is not None or any(file.is_file() for file in files)
+
+
+def chosen(choices: str) -> Provider:
+    """Earth Engine if there are credentials and a project, else STAC; asks nothing of either.
+
+    Args:
+        choices: For the message: what can be named instead.
+
+    Raises:
+        NotConfigured: Neither can be used.
+        KnobError: A setting of theirs has a bad value.
+    """
+    earth_engine = EarthEngine()
+    if not _mentioned():
+        return _without("Expected credentials for Earth Engine, got none.", choices)
+    try:
+        account = earth_engine.account()
+    except NotConfigured as error:
+        return _without(error.headline, choices)
+    why = f"backend='auto' took Earth Engine ({account})."
+    LOG.info(why)
+    return Chosen(earth_engine, why)
+
+
+def _without(reason: str, choices: str) -> Provider:
+    """STAC, as Earth Engine cannot be used."""
+    if find_spec("pystac_client") is None:
+        raise NotConfigured(
+            "Wanted a backend to fetch imagery from, found none chosen and none set up.",
+            earth_engine=reason,
+            stac="the extra is not installed: pip install 'eo-rs-embed[stac]'",
+            fix=choices,
+        )
+    from rs_embed.providers.stac.provider import Stac
+
+    stac = Stac()
+    why = f"backend='auto' took STAC ({stac.described()}): Earth Engine is not set up."
+    LOG.info(why)
+    return Chosen(stac, why)

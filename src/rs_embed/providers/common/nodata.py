@@ -1,0 +1,59 @@
+"""Which values are no measurements."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rs_embed.core.bands import Unit
+from rs_embed.providers.common.units import LOWEST_DB, LOWEST_DN, OPTICAL, Pixels, warned
+
+HIGHEST_DN = 60_000.0
+"""Reflectance 6 does not exist: above is 65535, with which ESA marks saturated pixels and others nodata."""
+LARGEST_VALUE = 1e9
+"""Above what any unit means, and below the fill values of GDAL (-3.4e38) and netCDF (9.97e36)."""
+NODATA_LOOKALIKES = (-9999.0, -32768.0, -32767.0)
+_FLOORS = {Unit.DN: LOWEST_DN, Unit.DB: LOWEST_DB}
+_CEILINGS = {Unit.DN: HIGHEST_DN}
+
+
+def mask_nodata(
+    values: Pixels, unit: Unit, where: str, *, zero_is_nodata: bool = True
+) -> tuple[Pixels, tuple[str, ...]]:
+    """NaN for what cannot be a measurement.
+
+    Args:
+        values: `[C, H, W]`, in `unit`.
+        unit: Of the values.
+        where: For the messages.
+        zero_is_nodata: Whether optical pixels with exactly 0 in every band are nodata, as ESA defines (and vectors of
+            length 0). False once an offset was added.
+
+    Returns:
+        The values, and notes on infinities and on values that look like nodata (those are warned of, too).
+    """
+    notes = []
+    low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)  # both skip NaN
+    if np.isinf(low) or np.isinf(high):
+        infinite = np.isinf(values)
+        notes.append(f"{where}: {infinite.sum()} infinite values are taken as nodata.")
+        values = np.where(infinite, np.float32(np.nan), values)
+    floor = max(_FLOORS.get(unit, -np.inf), *NODATA_LOOKALIKES)
+    odd = low <= floor or high > _CEILINGS.get(
+        unit, LARGEST_VALUE
+    )  # one look at the range spares most chips the search
+    if odd and (lookalike := _lookalikes(values, unit)).any():
+        which = ", ".join(f"{value:g}" for value in np.unique(values[lookalike])[:3])
+        text = f"{where}: {lookalike.sum()} values ({which}) look like nodata and are taken as such."
+        notes.extend(warned([text]))
+        values = np.where(lookalike, np.float32(np.nan), values)
+    if zero_is_nodata and unit in (*OPTICAL, Unit.COMPONENT) and low <= 0:
+        values = np.where((values == 0).all(axis=0), np.float32(np.nan), values)
+    return values, tuple(notes)
+
+
+def _lookalikes(values: Pixels, unit: Unit) -> NDArray[np.bool_]:
+    found = (np.abs(values) > LARGEST_VALUE) | np.isin(values, NODATA_LOOKALIKES)
+    beyond = ~found & ((values < _FLOORS.get(unit, -np.inf)) | (values > _CEILINGS.get(unit, np.inf)))
+    valid = np.isfinite(values) & ~found
+    if 2 * beyond.sum() < valid.sum():  # a majority is no fill value but another unit
+        found |= beyond
+    return found

@@ -1,0 +1,173 @@
+"""The collections of Earth Engine as they really are: names, what their values mean, what their scenes tell.
+
+Source, where no other is named: the Earth Engine data catalogue, page of each collection.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+from odc.geo.geobox import GeoBox
+
+from rs_embed.core.bands import COLLECTIONS
+from rs_embed.core.specs import SensorSpec
+from rs_embed.errors import SensorNotOffered
+from rs_embed.providers.common.conditions import Condition
+
+Transport = Literal["uint16", "float"]
+Resampling = Literal["nearest", "bilinear"]
+
+SENTINEL: Mapping[Transport, float] = MappingProxyType({"uint16": 65_535, "float": -32_768})
+"""What stands for nodata on the way here. A stored 65,535 (saturated) is brought down by one."""
+BYTES_PER_PIXEL: Mapping[Transport, int] = MappingProxyType({"uint16": 3, "float": 5})
+"""As Earth Engine counts: the value, and one byte for its mask."""
+
+CLOUD_SCORE = "GOOGLE/CLOUD_SCORE_PLUS/V1/S2_HARMONIZED"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One collection of Earth Engine."""
+
+    asset: str
+    """Its id there."""
+    bands: Mapping[str, str]
+    """Shared band name -> name there."""
+    transport: Transport
+    """How values travel. Whole numbers take 3 bytes with their mask, floats 5; rounding a median of DN costs at most
+    half a DN. Decibels travel as floats: two bands are small, and nothing is lost."""
+    scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Shared band name -> factor and offset from what travels to the unit of the collection."""
+    cloud_property: str | None = None
+    """Percent of a scene under cloud; scenes without it are left out."""
+    properties: tuple[str, ...] = ()
+    """What else is worth knowing of a scene, or is asked of it."""
+    dated: bool = True
+    """False: one state of the Earth in many tiles, taken whatever the days."""
+    linear: bool = False
+    """Whether values are dB that must be averaged as power."""
+    radiance: bool = False
+    """Whether values are radiances that become reflectances by the sun's height."""
+    resampling: Resampling = "nearest"
+    """Of pixels coarser than the grid."""
+    annual: bool = False
+    """One image per UTM zone and calendar year, and pixels that must stay whole: the image of the chip's own zone lies
+    on top, those of its neighbours fill what it lacks, and nothing is averaged."""
+
+    def name(self, band: str) -> str:
+        """What a band is called there."""
+        return self.bands.get(band, band)
+
+
+def _same(collection: str) -> dict[str, str]:
+    return {band: band for band in COLLECTIONS[collection]}
+
+
+def _sentinel_2(collection: str) -> Archive:
+    return Archive(
+        collection,
+        _same(collection),
+        "uint16",
+        cloud_property="CLOUDY_PIXEL_PERCENTAGE",
+        properties=("PROCESSING_BASELINE",),
+    )
+
+
+def _landsat(collection: str) -> Archive:
+    scale = dict.fromkeys(COLLECTIONS[collection], (2.75e-05, -0.2)) | {"ST_B10": (0.00341802, 149.0)}
+    return Archive(collection, _same(collection), "uint16", scale=scale, cloud_property="CLOUD_COVER")
+
+
+ALPHAEARTH = "GOOGLE/SATELLITE_EMBEDDING/V1/ANNUAL"
+UTM_ZONE, MODEL_VERSION = "UTM_ZONE", "MODEL_VERSION"
+_S1 = ("instrumentMode", "transmitterReceiverPolarisation", "orbitProperties_pass")
+_ALL = (
+    _sentinel_2("COPERNICUS/S2_SR_HARMONIZED"),
+    _sentinel_2("COPERNICUS/S2_HARMONIZED"),
+    Archive("COPERNICUS/S1_GRD", _same("COPERNICUS/S1_GRD"), "float", properties=_S1, linear=True),
+    Archive("COPERNICUS/S1_GRD_FLOAT", _same("COPERNICUS/S1_GRD_FLOAT"), "float", properties=_S1),
+    Archive("COPERNICUS/DEM/GLO30", {"DEM": "DEM"}, "float", dated=False, resampling="bilinear"),
+    Archive(
+        "COPERNICUS/S3/OLCI",
+        {f"Oa{i:02d}_reflectance": f"Oa{i:02d}_radiance" for i in range(1, 22)},
+        "float",
+        radiance=True,
+        resampling="bilinear",
+    ),
+    _landsat("LANDSAT/LC08/C02/T1_L2"),
+    _landsat("LANDSAT/LC09/C02/T1_L2"),
+    Archive("LANDSAT/LC08/C02/T1_TOA", _same("LANDSAT/LC08/C02/T1_TOA"), "float", cloud_property="CLOUD_COVER"),
+    Archive("USDA/NAIP/DOQQ", _same("USDA/NAIP/DOQQ"), "uint16"),
+    Archive("ESA/WorldCover/v100", {"Map": "Map"}, "uint16", dated=False),
+    Archive("ESA/WorldCover/v200", {"Map": "Map"}, "uint16", dated=False),
+    Archive(ALPHAEARTH, _same(ALPHAEARTH), "float", properties=(UTM_ZONE, MODEL_VERSION), annual=True),
+)
+ARCHIVES: Mapping[str, Archive] = MappingProxyType({archive.asset: archive for archive in _ALL})
+"""Collection -> how Earth Engine holds it."""
+
+OLCI_SOLAR_FLUX = (
+    1500.96, 1672.84, 1849.84, 1893.60, 1879.35, 1758.86, 1614.05, 1497.63, 1463.22, 1438.04, 1373.91,
+    1239.14, 1221.16, 1213.50, 1202.85, 1149.11, 938.91, 911.24, 876.70, 808.90, 684.75,
+)  # fmt: skip
+"""Solar irradiance in Oa01 to Oa21, W m-2 um-1.
+Source: FM4CS/thor_terratorch_ext 83020d6, sentinel3_utils.py (mean over the detectors of a typical scene)."""
+LOWEST_COS_SUN = 0.01
+"""As THOR's authors have it: nearer to the terminator reflectance is not defined."""
+HIGHEST_OLCI_REFLECTANCE = 2.0
+"""As THOR's authors clip it."""
+
+
+def archive_of(sensor: SensorSpec) -> Archive:
+    """How Earth Engine holds a collection.
+
+    Raises:
+        SensorNotOffered: It does not.
+    """
+    if sensor.collection not in ARCHIVES:
+        raise SensorNotOffered(
+            f"Wanted {sensor.collection}, which Earth Engine does not have.",
+            has=", ".join(ARCHIVES),
+            fix=_INSTEAD.get(sensor.collection, "use one of these collections"),
+        )
+    return ARCHIVES[sensor.collection]
+
+
+_INSTEAD = {
+    "COPERNICUS/S1_RTC": "use COPERNICUS/S1_GRD (sigma0 instead of gamma0), or give your own rasters: backend=<path>",
+    "COPERNICUS/S3/SLSTR": "give your own rasters: backend=<path>",
+}
+
+
+def conditions_of(sensor: SensorSpec) -> tuple[Condition, ...]:
+    """What its scenes must have, beside place and days, in the order in which people are told."""
+    found = []
+    if sensor.collection.startswith("COPERNICUS/S1_"):
+        mode, polarisations, pass_ = ARCHIVES[sensor.collection].properties
+        found.append(Condition(f"in mode {sensor.instrument_mode}", mode, "is", sensor.instrument_mode))
+        found += [Condition(f"with {band}", polarisations, "holds", band) for band in sensor.bands]
+        if sensor.orbit_pass is not None:
+            found.append(Condition(sensor.orbit_pass.lower(), pass_, "is", sensor.orbit_pass))
+    cloud = ARCHIVES[sensor.collection].cloud_property
+    if cloud is not None:
+        found.append(Condition(f"with at most {sensor.cloudy_pct:g} % cloud", cloud, "at most", sensor.cloudy_pct))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is asked about: a sensor on a grid."""
+
+    sensor: SensorSpec
+    geobox: GeoBox
+
+    @property
+    def shape_px(self) -> tuple[int, int]:
+        """Height and width of the grid."""
+        height, width = self.geobox.shape
+        return height, width
+
+    @property
+    def archive(self) -> Archive:
+        """How Earth Engine holds the sensor's collection."""
+        return archive_of(self.sensor)

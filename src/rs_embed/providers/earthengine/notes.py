@@ -1,0 +1,67 @@
+"""What a reader of a result should know of how its pixels were made."""
+
+from collections.abc import Sequence
+
+from rs_embed.core.chip import Source
+from rs_embed.providers.base import Query
+from rs_embed.providers.earthengine.archives import MODEL_VERSION, UTM_ZONE, Archive
+from rs_embed.providers.earthengine.scenes import FramePlan, Scene
+
+BASELINE = "PROCESSING_BASELINE"
+ORBIT = "orbitProperties_pass"
+
+
+def notes_of(query: Query, archive: Archive, scenes: Sequence[Scene], unlisted: str | None) -> tuple[str, ...]:
+    """The notes of a chip.
+
+    Args:
+        query: What was asked for.
+        archive: How Earth Engine holds it.
+        scenes: What it was made of; none, where that is not known.
+        unlisted: Why it is not known, where the list of scenes was asked for and did not come.
+    """
+    sensor = query.sensor
+    found = []
+    if archive.dated and not scenes:
+        why = f"did not come ({unlisted.rstrip('.')})" if unlisted else "was not asked for (provenance is off)"
+        found.append(f"The list of scenes {why}: ids and dates are not known.")
+    if not archive.dated and query.window is not None:
+        found.append(f"{sensor.collection} is one state of the Earth; the window was not used.")
+    baselines = _told(scenes, BASELINE)
+    if baselines:
+        found.append(f"Processing baseline {', '.join(baselines)}; Earth Engine has removed the offset of 04.00.")
+    if sensor.cloud_mask != "none":
+        found.append(f"Cloud and shadow masked by {sensor.cloud_mask}.")
+    if archive.linear and sensor.composite in ("median", "mean"):
+        found.append(f"The {sensor.composite} was taken of linear power, then given in dB.")
+    if len({scene.told.get(ORBIT) for scene in scenes if ORBIT in scene.told}) > 1:
+        found.append("Ascending and descending passes are mixed; orbit_pass takes one of them.")
+    if archive.annual:
+        zones, versions = _told(scenes, UTM_ZONE), _told(scenes, MODEL_VERSION)
+        found += [f"Model version {', '.join(versions)}."] if versions else []
+        found += [f"Images of the UTM zones {', '.join(zones)}; the grid's own is on top."] if len(zones) > 1 else []
+    if archive.radiance:
+        found.append("Reflectance from radiance, with one sun per scene and the mean solar flux of the instrument.")
+    return tuple(found)
+
+
+def source_of(
+    query: Query, archive: Archive, frames: Sequence[FramePlan], clear_observations: float, unlisted: str | None
+) -> Source:
+    """Where the pixels of these frames come from; see `notes_of` for `unlisted`."""
+    scenes = [scene for frame in frames for scene in frame.scenes]
+    return Source(
+        provider="gee",
+        collection=query.sensor.collection,
+        scene_ids=tuple(scene.id for scene in scenes),
+        scene_times=tuple(scene.time for scene in scenes),
+        scenes_per_frame=tuple(len(frame.scenes) for frame in frames) if scenes else (),
+        offset_applied=0.0 if query.sensor.collection.startswith("COPERNICUS/S2") else None,
+        notes=notes_of(query, archive, scenes, unlisted),
+        clear_observations=clear_observations,
+    )
+
+
+def _told(scenes: Sequence[Scene], name: str) -> list[str]:
+    """The different values of a property."""
+    return sorted({str(scene.told[name]) for scene in scenes if name in scene.told})

@@ -1,0 +1,264 @@
+"""Google Earth Engine as a provider: the exact grid, one request of pixels per chip."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from google.auth.credentials import Credentials
+from odc.geo.geobox import GeoBox
+
+from rs_embed.core.bands import bands_of
+from rs_embed.core.chip import Chip
+from rs_embed.core.settings import EarthEngineSettings
+from rs_embed.core.specs import SensorSpec
+from rs_embed.core.stopping import apart
+from rs_embed.errors import (
+    ComputationTimedOut,
+    NoImagery,
+    QuotaExceeded,
+    ReadError,
+    RequestTooLarge,
+    ServiceUnavailable,
+    SpecError,
+)
+from rs_embed.providers.base import Query, Rebuilt
+from rs_embed.providers.common.limiter import shared_limiter
+from rs_embed.providers.common.retry import Waits
+from rs_embed.providers.common.series import mean_time
+from rs_embed.providers.earthengine.absence import only_nodata, why_no_imagery
+from rs_embed.providers.earthengine.archives import Place, archive_of, conditions_of
+from rs_embed.providers.earthengine.notes import source_of
+from rs_embed.providers.earthengine.pixels import in_units
+from rs_embed.providers.earthengine.scenes import Scene, SceneCache, plan_frames
+from rs_embed.providers.earthengine.session import Account, completed, url_of
+from rs_embed.redact import logger
+
+if TYPE_CHECKING:
+    from rs_embed.providers.earthengine.service import Service
+
+__all__ = ["EarthEngine"]
+LOG = logger("rs_embed.providers")
+
+
+class EarthEngine(Rebuilt):
+    """Imagery from Google Earth Engine. Safe to call from several threads.
+
+    Building one asks nothing of anybody. Limits and connections are shared by all providers of an account in
+    the process. An Earth Engine client (`ee`) of the user's own is left as it is.
+
+    Example:
+        >>> EarthEngine()                                                # doctest: +SKIP
+        >>> EarthEngine(project="my-project", host="standard")           # doctest: +SKIP
+        >>> EarthEngine(service_account="key.json", concurrency=10)      # doctest: +SKIP
+    """
+
+    name = "gee"
+
+    def __init__(
+        self,
+        project: str | None = None,
+        *,
+        host: str | None = None,
+        credentials: Credentials | Literal["auto", "none"] = "auto",
+        service_account: str | Path | None = None,
+        concurrency: int | None = None,
+        qps: float | None = None,
+        timeout_s: float | None = None,
+        total_s: float | None = None,
+        provenance: bool | None = None,
+        cloud_score: float | None = None,
+        resampling: Literal["auto", "nearest", "bilinear"] | None = None,
+        waits: Waits = Waits(),
+    ) -> None:
+        """Take the settings; what is left out is read from `RS_EMBED_GEE_*`, and then has its default.
+
+        Args:
+            project: Cloud project that requests are counted on; by default what the credentials name.
+            host: "highvolume" (default; made for many small requests), "standard", or a URL.
+            credentials: A google-auth object, "auto" (the token of `earthengine authenticate`, then application
+                default credentials), or "none" for an endpoint without.
+            service_account: Key file of a service account, instead.
+            concurrency: Requests at the same time, at most, in this process (a project has 40, shared by all).
+            qps: Requests started per second, at most.
+            timeout_s: Seconds that one request may take.
+            total_s: Seconds after which a request is not tried again.
+            provenance: False saves one request per chip where pixels need no list of scenes (median and mean of
+                one window): scene ids, dates and counts are then not known, as where that request fails.
+            cloud_score: For `cloud_mask="cs+"`: a pixel is clear from this score on.
+            resampling: Of bands coarser than the grid; "auto": bilinear for heights and Sentinel-3, else nearest.
+            waits: Back-off, clock and sleep of the retries.
+
+        Raises:
+            KnobError: A setting has a bad value.
+            NotConfigured: There is no such host.
+        """
+        self._settings = EarthEngineSettings.read(
+            {
+                "project": project,
+                "host": host,
+                "service_account": service_account,
+                "concurrency": concurrency,
+                "qps": qps,
+                "timeout_s": timeout_s,
+                "total_s": total_s,
+                "provenance": provenance,
+                "cloud_score": cloud_score,
+                "resampling": resampling,
+            }
+        )
+        settings = self._settings
+        self._account = Account(
+            url_of(settings.host),
+            settings.project,
+            credentials,
+            settings.service_account,
+            settings.timeout_s,
+        )
+        self._waits = replace(waits, backoff=replace(waits.backoff, total_s=settings.total_s))
+        self._kept = SceneCache()
+        self._made: Service | None = None
+
+    def identity(self) -> str:
+        """What decides the pixels, beside the query. Not the account: all see the same archive."""
+        return f"gee:1 resampling={self._settings.resampling} cloud_score={self._settings.cloud_score:g}"
+
+    def require(self, modality: str, sensor: SensorSpec) -> None:
+        """See `Provider`; also that there are credentials and a project.
+
+        Raises:
+            SensorNotOffered: Earth Engine does not have that collection.
+            NotConfigured: There are no credentials, or no project.
+        """
+        archive_of(sensor)
+        completed(self._account)
+
+    def native_geobox(self, query: Query) -> GeoBox:
+        """There is none: Earth Engine covers the Earth.
+
+        Raises:
+            SpecError: Always.
+        """
+        raise _no_place()
+
+    def account(self) -> str:
+        """Whom and what it would ask, in words; asks nothing.
+
+        Raises:
+            NotConfigured: There are no credentials, or no project.
+        """
+        return completed(self._account).described
+
+    def check(self) -> str:
+        """Have one pixel computed; who did it, in words.
+
+        Raises:
+            ProviderError: It could not be done, and why.
+        """
+        apart(self._service().ping)
+        return self.account()
+
+    def fetch(self, query: Query) -> Chip:
+        """The chip; see `Provider`. Two requests: the list of scenes (kept), and the pixels.
+
+        Raises:
+            SensorNotOffered: Earth Engine does not have that collection.
+            SpecError: No place, or no days for a collection that has some.
+            NoImagery: No scene in the window passes the filters.
+            OutsideCoverage: The collection has nothing there at all.
+            NoValidPixels: There are scenes, with only nodata on the grid.
+            ProviderError: Earth Engine could not, or would not, answer; one class per reason.
+        """
+        return apart(lambda: self._fetched(query))
+
+    def _fetched(self, query: Query) -> Chip:
+        place, service = self._place(query), self._service()
+        scenes, unlisted = self._scenes(service, place, query)
+        frames = plan_frames(query, place.archive, scenes)
+        try:
+            stored = service.pixels(place, frames)
+        except (NoImagery, ReadError):  # perhaps of nothing to compute with, where there was no list
+            nothing = None if scenes or unlisted else why_no_imagery(service, place, query.window)
+            if nothing is None:
+                raise
+            raise nothing from None
+        values = np.stack([in_units(one[:-1], query.sensor, place.archive) for one in stored])
+        valid = [i for i, one in enumerate(values) if np.isfinite(one).any()]
+        if not valid:
+            raise only_nodata(place, scenes)
+        frames = [frames[i] for i in valid]
+        source = source_of(query, place.archive, frames, float(stored[valid, -1].mean()), unlisted)
+        times = tuple(mean_time([scene.time for scene in frame.scenes]) for frame in frames)
+        return Chip(values[valid], bands_of(query.sensor.collection, query.sensor.bands), place.geobox, times, source)
+
+    def _place(self, query: Query) -> Place:
+        if query.geobox is None:
+            raise _no_place()
+        place = Place(query.sensor, query.geobox)
+        if place.archive.dated and query.window is None:
+            raise SpecError(
+                f"Expected days for {query.sensor.collection}, got none: Earth Engine holds years of it.",
+                fix=f"for example temporal=TemporalSpec.{_DAYS[place.archive.annual]}",
+            )
+        return place
+
+    def _service(self) -> "Service":
+        """Made when it is first needed: the client is slow to import. Two threads may make two, which share all."""
+        if self._made is None:
+            account, settings = completed(self._account), self._settings
+            from rs_embed.providers.earthengine.expressions import Options
+            from rs_embed.providers.earthengine.service import Service
+
+            limiter = shared_limiter(account.name, settings.concurrency, settings.qps)
+            resampling = None if settings.resampling == "auto" else settings.resampling
+            self._made = Service(account, limiter, self._waits, Options(settings.cloud_score, resampling))
+        return self._made
+
+    def _scenes(self, service: "Service", place: Place, query: Query) -> tuple[list[Scene], str | None]:
+        """The scenes to make pixels of, as far as they are wanted; and why not, where they were and did not come."""
+        needed = place.archive.radiance or query.series is not None or _picks_scenes(query)
+        if not place.archive.dated or not (self._settings.provenance or needed):
+            return [], None
+        try:
+            return self._listed(service, place, query), None
+        except _UNANSWERED as error:
+            if needed:
+                raise
+            LOG.warning("%s Pixels of %s do without the list of scenes.", error.headline, place.sensor.collection)
+            return [], error.headline
+
+    def _listed(self, service: "Service", place: Place, query: Query) -> list[Scene]:
+        """The scenes that meet the conditions of the sensor, in order of time; one or more."""
+        picks = _picks_scenes(query)
+        key = f"{place.archive.asset} {query.window} {place.geobox} {query.sensor if picks else ''}"
+        told = self._kept.get(key)
+        if told is None:
+            told = tuple(service.scenes(place, query.window, measured=picks))
+            self._kept.put(key, told)
+        conditions = conditions_of(query.sensor)
+        scenes = [scene for scene in told if all(condition.met_by(scene.told) for condition in conditions)]
+        if not scenes:
+            nothing = why_no_imagery(service, place, query.window, None if picks else told)
+            if nothing is not None:
+                raise nothing
+        return scenes
+
+
+_UNANSWERED = (ServiceUnavailable, QuotaExceeded, ComputationTimedOut, RequestTooLarge, ReadError)
+"""What may befall the list of scenes, and not the pixels."""
+_DAYS = {False: 'range("2022-06-01", "2022-09-01")', True: "year(2022)"}
+
+
+def _no_place() -> SpecError:
+    return SpecError(
+        "Expected a place, got none: Earth Engine covers the Earth.",
+        fix="for example spatial=PointBuffer(lon=12.94, lat=47.77, buffer_m=1000)",
+    )
+
+
+def _picks_scenes(query: Query) -> bool:
+    """Whether single scenes are chosen, for which they must be measured."""
+    if archive_of(query.sensor).annual:
+        return False
+    by_scene = query.series is not None and query.series.sampling == "scenes"
+    return by_scene or query.sensor.composite in ("first", "mosaic")

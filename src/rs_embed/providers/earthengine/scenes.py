@@ -1,0 +1,126 @@
+"""The scenes of a query: what Earth Engine tells of them, which count, and which make which frame."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from threading import Lock
+
+from rs_embed.core.specs import Composite, TemporalSpec
+from rs_embed.core.stopping import PerProcess
+from rs_embed.errors import ReadError
+from rs_embed.providers.base import Query
+from rs_embed.providers.common.passes import passes_of, rank
+from rs_embed.providers.common.series import frame_slots
+from rs_embed.providers.earthengine.archives import Archive
+
+KEPT = 256
+"""Lists of scenes kept in memory, about 50 kB each for a year of Sentinel-2."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One image of a collection."""
+
+    id: str
+    """Its `system:index`."""
+    time: datetime
+    told: Mapping[str, object]
+    """Its properties, as far as they were asked for."""
+    cloud: float = 0.0
+    """Percent of the whole scene; 0 where that is not told."""
+    clear: float = 0.0
+    """Share of the chip that it shows unmasked; 0 where that was not asked."""
+
+
+def read_scenes(answer: object, archive: Archive) -> list[Scene]:
+    """The scenes in an answer to the metadata request.
+
+    Raises:
+        ReadError: It is not a list of scenes.
+    """
+    if not isinstance(answer, Mapping):
+        raise ReadError(f"Expected a list of scenes, got {type(answer).__name__}.", fix="try again")
+    try:
+        features = answer["features"]
+        return [_scene(feature["properties"], archive) for feature in features]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ReadError(f"Expected a list of scenes, got an answer without: {error!r}", fix="try again") from error
+
+
+def _scene(told: Mapping[str, object], archive: Archive) -> Scene:
+    def number(name: str | None) -> float:
+        value = told.get(name) if name else None
+        return float(value) if isinstance(value, int | float) else 0.0
+
+    time = datetime.fromtimestamp(number("system:time_start") / 1000, UTC)
+    return Scene(str(told["scene"]), time, told, number(archive.cloud_property), number("clear"))
+
+
+@dataclass(frozen=True)
+class FramePlan:
+    """What one frame is made of."""
+
+    how: Composite
+    window: TemporalSpec | None
+    ids: tuple[str, ...] | None
+    """Scenes, the one to be on top last; `None`: all that pass the filters of the sensor in the window."""
+    scenes: tuple[Scene, ...]
+    """The same, as far as they are known."""
+
+
+def clearest_first(passes: Iterable[tuple[Scene, ...]]) -> list[tuple[Scene, ...]]:
+    """Passes by the share of the chip that they show, to a tenth of a percent; then by cloud; then the latest."""
+    return sorted(passes, key=lambda one: rank(one, math.fsum(scene.clear for scene in one)))
+
+
+def plan_frames(query: Query, archive: Archive, scenes: Sequence[Scene]) -> list[FramePlan]:
+    """The frames of a query, in order of time, from the scenes that pass the filters (one or more)."""
+    if not archive.dated or archive.annual:
+        return [FramePlan("mosaic", query.window if archive.dated else None, None, tuple(scenes))]
+    if query.series is None:
+        return [_frame(query.sensor.composite, query.window, passes_of(scenes))]
+    passes = passes_of(scenes)
+    slots = frame_slots([one[0].time for one in passes], query.window, query.series)
+    if query.series.sampling == "scenes":
+        return [_frame("first", query.window, [passes[i] for i in slot]) for slot in slots]
+    windows = query.window.split(query.series.frames) if query.window else ()
+    return [
+        _frame(query.sensor.composite, part, [passes[i] for i in slot])
+        for slot in slots
+        for part in windows
+        if part.start <= passes[slot[0]][0].time.date() < part.end
+    ]
+
+
+def _frame(how: Composite, window: TemporalSpec | None, passes: Sequence[tuple[Scene, ...]]) -> FramePlan:
+    """One frame of these passes."""
+    if how not in ("first", "mosaic"):
+        return FramePlan(how, window, None, tuple(scene for one in passes for scene in one))
+    ordered = clearest_first(passes)[: 1 if how == "first" else None]
+    on_top_last = [scene for one in reversed(ordered) for scene in one]
+    return FramePlan(how, window, tuple(scene.id for scene in on_top_last), tuple(on_top_last))
+
+
+class SceneCache:
+    """Lists of scenes by what was asked, the least used dropped. Safe to use from several threads, and after a fork."""
+
+    def __init__(self, size: int = KEPT) -> None:
+        self._size = size
+        self._kept: OrderedDict[str, tuple[Scene, ...]] = OrderedDict()
+        self._lock = PerProcess(Lock)
+
+    def get(self, key: str) -> tuple[Scene, ...] | None:
+        """What was answered, if it is still there."""
+        with self._lock.here:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def put(self, key: str, scenes: Sequence[Scene]) -> None:
+        """Keep an answer."""
+        with self._lock.here:
+            self._kept[key] = tuple(scenes)
+            while len(self._kept) > self._size:
+                self._kept.popitem(last=False)

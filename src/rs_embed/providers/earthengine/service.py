@@ -1,0 +1,163 @@
+"""The two questions that are put to Earth Engine: which scenes, and which pixels. Imports the client, which is slow."""
+
+from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rs_embed.core.specs import TemporalSpec
+from rs_embed.core.stopping import POLL_S, PerProcess, current
+from rs_embed.errors import ComputationTimedOut, RequestTooLarge
+from rs_embed.providers.common.limiter import Limits
+from rs_embed.providers.common.retry import Retry, Waits
+from rs_embed.providers.earthengine.archives import Place
+from rs_embed.providers.earthengine.client import ee, knows, learn
+from rs_embed.providers.earthengine.errors import EarthEngineJudge
+from rs_embed.providers.earthengine.expressions import Options, Recipe, band_names, frames_image, pixel_grid, scene_list
+from rs_embed.providers.earthengine.http import connection_of
+from rs_embed.providers.earthengine.pixels import Piece, decode, pieces
+from rs_embed.providers.earthengine.scenes import FramePlan, Scene, read_scenes
+from rs_embed.providers.earthengine.session import Account
+
+_TOO_MUCH = (RequestTooLarge, ComputationTimedOut)
+"""What a smaller question may be answered to."""
+
+
+_LEARNING = PerProcess(Lock)
+
+
+class Service:
+    """Earth Engine for one account. Safe to call from several threads."""
+
+    def __init__(self, account: Account, limiter: Limits, waits: Waits, options: Options) -> None:
+        """Ask nothing yet; what Earth Engine can compute is asked with the first question of the process."""
+        self._connection, self._options, self._waits = connection_of(account), options, waits
+        self._retry = Retry(EarthEngineJudge(), limiter, waits)
+
+    def scenes(self, place: Place, window: TemporalSpec | None, *, measured: bool) -> list[Scene]:
+        """The scenes on the grid in the window, in order of time; see `scene_list` for `measured`.
+
+        A list of more than 5,000 scenes, or one that takes too much memory or time, is asked for half a window at a
+        time, down to single days.
+
+        Raises:
+            ProviderError: The service could not, or would not, answer.
+        """
+        self._learn()
+        found: list[Scene] = []
+        waiting, until = [window], self._until()
+        while waiting:
+            part = waiting.pop()
+            try:
+                found += self._scenes_of(place, part, measured=measured)
+            except _TOO_MUCH:
+                halves = () if part is None else part.split(2)
+                if len(halves) < 2 or self._waits.clock() > until:
+                    raise
+                waiting += halves
+        return sorted(found, key=lambda scene: (scene.time, scene.id))
+
+    def _scenes_of(self, place: Place, window: TemporalSpec | None, *, measured: bool) -> list[Scene]:
+        expression = _encoded(scene_list(self._recipe(place), window, measured=measured))
+
+        def ask() -> list[Scene]:
+            return read_scenes(self._connection.value(expression), place.archive)
+
+        return self._retry.call(ask, f"listing scenes of {place.sensor.collection}")
+
+    def any_scene(self, place: Place) -> bool:
+        """Whether the collection has anything on the grid, on whichever day.
+
+        Raises:
+            ProviderError: The service could not, or would not, answer.
+        """
+        self._learn()
+        found = ee.ImageCollection(place.archive.asset).filterBounds(self._recipe(place).region)
+        expression = _encoded(found.limit(1).size())
+        return bool(
+            self._retry.call(lambda: self._connection.value(expression), f"looking for {place.sensor.collection}")
+        )
+
+    def pixels(self, place: Place, frames: Sequence[FramePlan]) -> NDArray[np.float32]:
+        """All bands of all frames, `[T, C + 1, H, W]`, the clear count last, as they travel.
+
+        One request, unless the limits of the service ask for more. What it then still finds too large, or gives up
+        computing, is split as often as it takes, down to one frame of 16 x 16 pixels.
+
+        Raises:
+            ProviderError: The service could not, or would not, answer.
+        """
+        self._learn()
+        bands = len(place.sensor.bands) + 1
+        made = np.empty((len(frames), bands, *place.shape_px), np.float32)
+        waiting, until = pieces(len(frames), place.shape_px, place.sensor, place.archive), self._until()
+        while waiting:
+            piece = waiting.pop()
+            try:
+                values = self._piece(place, frames, piece)
+            except _TOO_MUCH:
+                parts = piece.smaller()
+                if not parts or self._waits.clock() > until:
+                    raise
+                waiting += parts
+                continue
+            rows, cols = slice(piece.row, piece.row + piece.height), slice(piece.col, piece.col + piece.width)
+            ordinals = slice(piece.first_frame, piece.first_frame + piece.frames)
+            made[ordinals, :, rows, cols] = values.reshape(piece.frames, bands, piece.height, piece.width)
+        return made
+
+    def _piece(self, place: Place, frames: Sequence[FramePlan], piece: Piece) -> NDArray[np.float32]:
+        recipe, geobox = self._recipe(place), piece.geobox(place.geobox)
+        ordinals = range(piece.first_frame, piece.first_frame + piece.frames)
+        names = [name for i in ordinals for name in band_names(recipe, i)]
+        image = frames_image(recipe, [frames[i] for i in ordinals], piece.first_frame)
+        asking = self._asking_pixels(image, pixel_grid(geobox), names, (piece.height, piece.width))
+        return self._retry.call(asking, f"reading pixels of {place.sensor.collection}")
+
+    def _asking_pixels(
+        self, image: "ee.Image", grid: Mapping[str, object], names: Sequence[str], shape: tuple[int, int]
+    ) -> Callable[[], NDArray[np.float32]]:
+        request = {"expression": _encoded(image), "fileFormat": "NPY", "grid": grid}
+        return lambda: decode(self._connection.pixels(request), names, shape)
+
+    def ping(self) -> None:
+        """Have one pixel computed.
+
+        Raises:
+            ProviderError: The service could not, or would not, answer.
+        """
+        self._learn()
+        grid = {
+            "dimensions": {"width": 1, "height": 1},
+            "affineTransform": {"scaleX": 1, "scaleY": -1},
+            "crsCode": "EPSG:4326",
+        }
+        asking = self._asking_pixels(ee.Image.constant(1).toByte(), grid, ["constant"], (1, 1))
+        self._retry.call(asking, "asking for one pixel")
+
+    def _learn(self) -> None:
+        """Ask what Earth Engine can compute, unless this process knows: expressions are written with it."""
+        if knows():
+            return
+        lock = _LEARNING.here
+        while not lock.acquire(timeout=POLL_S):
+            current().check()
+        try:
+            if not knows():
+                self._retry.call(lambda: learn(self._connection.algorithms()), "asking what Earth Engine can compute")
+        finally:
+            lock.release()
+
+    def _until(self) -> float:
+        """When no more pieces are made of a question that was too much."""
+        return self._waits.clock() + self._waits.backoff.total_s
+
+    def _recipe(self, place: Place) -> Recipe:
+        return Recipe(place.sensor, place.archive, place.geobox, self._options)
+
+
+def _encoded(value: "ee.ComputedObject") -> object:
+    """An expression as it travels."""
+    graph: object = ee.serializer.encode(value, for_cloud_api=True)
+    return graph

@@ -1,0 +1,1 @@
+"""The user's rasters: GeoTIFF, COG, VRT, Zarr, a folder of them."""

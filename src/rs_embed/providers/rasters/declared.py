@@ -1,0 +1,97 @@
+"""What a user states of a raster file."""
+
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import numpy as np
+
+from rs_embed.core.bands import Unit, bands_of
+from rs_embed.core.checks import require_number
+from rs_embed.errors import SpecError
+from rs_embed.providers.common.units import declared_unit
+
+
+@dataclass(frozen=True)
+class Raster:
+    """A raster file and what the user knows of it. What is left out is taken from the file."""
+
+    path: str | Path
+    """GeoTIFF, COG, VRT or a Zarr store; whatever this wheel's GDAL reads."""
+    bands: Sequence[str] | None = None
+    """Names of its bands, in the order of the file."""
+    unit: Unit | str | None = None
+    """Of its values: "dn", "reflectance", "byte", "db", "power", ..."""
+    offset: float | None = None
+    """Added to stored DN to make them 0-based (ESA's BOA_ADD_OFFSET, e.g. -1000); 0 says that they are."""
+    nodata: float | None = None
+    """Stored number that means nodata."""
+    time: str | date | datetime | None = None
+    """Of the acquisition; UTC unless it says otherwise."""
+    scene_id: str | None = None
+    """In the archive's own spelling; the name of the file by default."""
+    collection: str | None = None
+    """The only collection it stands in for; by default any whose bands it has."""
+    allow_foreign: bool = field(default=False, repr=False)
+    """Whether it may draw on more than rasters on this disk, as VRTs can: web addresses, raw bytes of any file."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, str | Path):
+            raise SpecError(f"Wanted a path, found {self.path!r}.", fix='for example Raster("scene.tif")')
+        if self.bands is not None:
+            object.__setattr__(self, "bands", band_list(self.bands))
+        if self.unit is not None:
+            object.__setattr__(self, "unit", declared_unit(self.unit))
+        if self.offset is not None:
+            object.__setattr__(self, "offset", require_number("offset", self.offset, -1e6, 1e6))
+        if self.nodata is not None and not isinstance(self.nodata, numbers.Real):
+            raise SpecError(f"Wanted a number for nodata, found {self.nodata!r}.", fix="for example nodata=0")
+        if self.time is not None:
+            object.__setattr__(self, "time", parse_time(self.time))
+        if self.collection is not None:
+            bands_of(self.collection, ())
+
+    def completed(self, defaults: "Raster") -> "Raster":
+        """The same, with what is not stated taken from `defaults` (all but path, time and scene id)."""
+        return replace(
+            self,
+            bands=defaults.bands if self.bands is None else self.bands,
+            unit=defaults.unit if self.unit is None else self.unit,
+            offset=defaults.offset if self.offset is None else self.offset,
+            nodata=defaults.nodata if self.nodata is None else self.nodata,
+            collection=defaults.collection if self.collection is None else self.collection,
+            allow_foreign=self.allow_foreign or defaults.allow_foreign,
+        )
+
+
+def band_list(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of bands, each once.
+
+    Raises:
+        SpecError: Not a list of names, or a repeated one.
+    """
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise SpecError(f"Wanted a list of band names, found {names!r}.", fix='for example ["B2", "B3", "B4"]')
+    repeated = sorted({name for name in names if list(names).count(name) > 1})
+    if repeated:
+        raise SpecError(f"Wanted each band once, found {', '.join(repeated)} repeated.", fix="name each band once")
+    return tuple(names)
+
+
+def parse_time(value: str | date | datetime | np.datetime64) -> datetime:
+    """A moment in UTC; a bare day is its midnight.
+
+    Raises:
+        SpecError: Not a date.
+    """
+    if isinstance(value, np.datetime64):  # as the times of an xarray are
+        value = str(value.astype("datetime64[us]"))
+    try:
+        moment = datetime.fromisoformat(value if isinstance(value, str) else value.isoformat())
+    except (AttributeError, ValueError) as error:
+        raise SpecError(
+            f"Wanted an ISO date, found {value!r} ({error}).", fix='for example "2022-06-01T10:10:31Z"'
+        ) from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

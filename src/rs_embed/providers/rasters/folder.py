@@ -1,0 +1,178 @@
+"""A folder of rasters as a provider, where each file is a place of its own: files are never composed."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from glob import glob
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from rs_embed.core.bands import Unit
+from rs_embed.core.chip import Chip
+from rs_embed.core.geo import densified, project
+from rs_embed.core.specs import SensorSpec
+from rs_embed.errors import NoImagery, OutsideCoverage, ReadError, SensorNotOffered, SpecError
+from rs_embed.providers.base import Query
+from rs_embed.providers.common.grids import in_degrees
+from rs_embed.providers.rasters.local import LocalRasters, Raster
+from rs_embed.providers.rasters.raster import read_headers
+
+WILD = "*?["
+"""What makes a path a pattern."""
+SHOWN = 20
+"""Files that an error names."""
+COVERED = 0.5
+"""Least share of a chip's ground that its file must cover."""
+
+
+class RasterFolder:
+    """Every raster that a pattern matches, one of which a chip comes from.
+
+    It is the one that covers most of the chip's ground, and of those that cover it alike, the one of that size.
+
+    Example:
+        >>> RasterFolder("tiles/*.tif")                                           # doctest: +SKIP
+        >>> RasterFolder("tiles/*.tif", bands=["B2", "B3", "B4"], offset=-1000)   # doctest: +SKIP
+    """
+
+    name = "local"
+
+    def __init__(
+        self,
+        pattern: str | Path,
+        *,
+        bands: Sequence[str] | None = None,
+        unit: Unit | str | None = None,
+        offset: float | None = None,
+        nodata: float | None = None,
+        collection: str | None = None,
+        allow_foreign: bool = False,
+    ) -> None:
+        """Read the headers of the files. What is said of them is as for `LocalRasters`, and of all of them.
+
+        Raises:
+            ReadError: No file matches, or some cannot be read; all of these are named.
+            BandMismatch: Not as many names as a file has bands.
+            SpecError: An argument that cannot be meant.
+        """
+        paths = matching(pattern)
+        self._boxes = np.array([_box(grid) for grid in grids_of(paths, foreign=allow_foreign)])
+        said = Raster("", bands, unit, offset, nodata, collection=collection, allow_foreign=allow_foreign)
+        self._files = tuple(LocalRasters(replace(said, path=path)) for path in paths)
+
+    def identity(self) -> str:
+        """A hash of what every file is identified by."""
+        told = "\n".join(one.identity() for one in self._files)
+        return "folder:" + hashlib.sha256(told.encode()).hexdigest()
+
+    def require(self, modality: str, sensor: SensorSpec) -> None:
+        """See `Provider`; one file that has the bands is enough.
+
+        Raises:
+            SensorNotOffered: None has.
+        """
+        for one in self._files[:-1]:
+            try:
+                return one.require(modality, sensor)
+            except SensorNotOffered:
+                continue
+        return self._files[-1].require(modality, sensor)
+
+    def native_geobox(self, query: Query) -> GeoBox:
+        """That of the file, where there is one only.
+
+        Raises:
+            SpecError: There are several.
+        """
+        if len(self._files) > 1:
+            raise SpecError(
+                f"Wanted a place in one of {len(self._files)} rasters, found none.",
+                fix="embed them one by one: export_embeddings(model, raster_places(pattern), out, backend=pattern)",
+            )
+        return self._files[0].native_geobox(query)
+
+    def fetch(self, query: Query) -> Chip:
+        """The chip, from the file that covers it best among those of the window.
+
+        Raises:
+            OutsideCoverage: No file covers that place.
+            NoImagery: None of those that do lies in the window.
+        """
+        if query.geobox is None:
+            return self._files[0].fetch(query)
+        covered, alike = _shared(_box(query.geobox), self._boxes)
+        ranked: list[int] = np.lexsort((-alike, -covered)).tolist()
+        order = [index for index in ranked if covered[index] >= COVERED]
+        if not order:
+            raise OutsideCoverage(
+                f"Wanted a raster of the ground at {in_degrees(query.geobox)}, found none in the folder.",
+                fix="take the places from the same pattern: raster_places(pattern)",
+            )
+        for index in order[:-1]:
+            try:
+                return self._files[index].fetch(query)
+            except NoImagery:  # of another day
+                continue
+        return self._files[order[-1]].fetch(query)
+
+
+def is_pattern(path: str | Path) -> bool:
+    """Whether it stands for several files."""
+    return any(mark in str(path) for mark in WILD) and not Path(path).exists()
+
+
+def matching(pattern: str | Path) -> list[str]:
+    """Files that a pattern matches, sorted; `**` reaches into folders.
+
+    Raises:
+        ReadError: None does.
+    """
+    found: Sequence[str] = sorted(glob(str(Path(pattern).expanduser()), recursive=True))
+    if not found:
+        raise ReadError(
+            f"Wanted rasters that match {str(pattern)!r}, found none.", fix="check the folder and the suffix"
+        )
+    return list(found)
+
+
+def grids_of(paths: Sequence[str], *, foreign: bool = False) -> list[GeoBox]:
+    """The grid of each file, which may be `foreign` as for `read_headers`.
+
+    Raises:
+        ReadError: Some cannot be read, or have no place on Earth; all of them are named, up to 20.
+    """
+    grids, wrong = [], []
+    for path in paths:
+        try:
+            grids.append(read_headers(path, foreign=foreign)[0].grid)
+        except ReadError as error:
+            wrong.append(error)
+    if len(wrong) > 1:
+        raise ReadError(
+            f"Wanted {len(paths)} rasters, found {len(wrong)} that cannot be read.",
+            files="\n".join(error.headline for error in wrong[:SHOWN]),
+            fix="mend them or move them away; then make the same call again",
+        )
+    if wrong:
+        raise wrong[0]
+    return grids
+
+
+def _box(grid: GeoBox) -> NDArray[np.float64]:
+    """West, south, east, north of a grid, degrees."""
+    left, bottom, right, top = grid.boundingbox.bbox
+    ring = ((left, bottom), (left, top), (right, top), (right, bottom), (left, bottom))
+    lons, lats = project(*densified(ring), str(grid.crs), "EPSG:4326")
+    return np.array([lons.min(), lats.min(), lons.max(), lats.max()])
+
+
+def _shared(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`[N]` each: how much of `box` each of `boxes` covers, to a thousandth; and ground in both, by that in either."""
+    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
+    both = np.prod(np.clip(high - low, 0, None), axis=1)
+    own = np.prod(box[2:] - box[:2])
+    either = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) + own - both
+    return np.round(both / own, 3), both / either

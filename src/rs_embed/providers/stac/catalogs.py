@@ -1,0 +1,244 @@
+"""STAC catalogues as they really are: names, what their values mean, what their items tell.
+
+Source, where no other is named: the collection pages of Earth Search and of the Planetary Computer.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Literal
+
+from rs_embed.core.specs import SensorSpec
+from rs_embed.errors import NotConfigured, SensorNotOffered, SpecError
+from rs_embed.providers.common.conditions import Condition
+from rs_embed.providers.stac.sign import PlanetaryComputerSigner, Signer, Unsigned
+
+OffsetRule = Literal["none", "earth-search", "always", "baseline"]
+"""How the Sentinel-2 offset of an item is decided; see `_stac_offset`. "none": there is none to decide."""
+
+
+@dataclass(frozen=True)
+class StacCollection:
+    """One collection of a catalogue, as a stand-in for one of our sensors."""
+
+    id: str
+    """In the catalogue."""
+    assets: Mapping[str, str]
+    """Shared band name -> asset; "image:2" is the second band of a file."""
+    offset: OffsetRule = "none"
+    """Sentinel-2: who says whether ESA's offset of 1000 is in the stored DN."""
+    scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Shared band name -> factor and offset from what is stored to the unit of the sensor."""
+    nodata: float | None = None
+    """Stored number that means nodata; `None`: what the file says."""
+    mask: str | None = None
+    """Asset of the scene classification (SCL)."""
+    cloud_property: str | None = None
+    """Percent of a scene under cloud; items without it are left out."""
+    conditions: tuple[Condition, ...] = ()
+    """What else an item must tell of itself to count."""
+    dated: bool = True
+    """False: one state of the Earth in many tiles, taken whatever the days."""
+    linear: bool = False
+    """Whether stored power becomes dB, after it was averaged."""
+    smooth: bool = False
+    """Whether pixels coarser than the grid are interpolated (heights)."""
+    note: str | None = None
+    """What a reader of a result should know."""
+
+
+@dataclass(frozen=True)
+class StacCatalog:
+    """A STAC catalogue, and where it has what.
+
+    Raises:
+        SpecError: `headers` are no headers.
+
+    Example:
+        >>> bands = {"B2": "blue", "B3": "green", "B4": "red"}
+        >>> held = StacCollection("s2-l2a", bands, offset="baseline", nodata=0, cloud_property="eo:cloud_cover")
+        >>> catalog = StacCatalog("https://stac.example/v1", mapping={"COPERNICUS/S2_SR_HARMONIZED": held})
+    """
+
+    url: str
+    """Of the landing page of an API; or where a catalogue of files, or a list of items (JSON, stac-geoparquet) is, on
+    the web or on this machine."""
+    mapping: Mapping[str, StacCollection]
+    """Shared sensor name -> collection."""
+    signer: Signer = field(default_factory=Unsigned)
+    """Makes links readable, at the last moment."""
+    name: str = ""
+    """Of a preset; else empty."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Sent with every request to the host of `url`, such as `Authorization`; never shown, and sent to no other host."""
+    hosts: Sequence[str] = ()
+    """Further hosts that get the headers, such as the one that keeps its files: "files.example", "127.0.0.1:8000"."""
+    s3_endpoint: str | None = None
+    """Of the service that keeps its `s3://` files, with keys in `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`;
+    `None`: they are in open buckets of Amazon."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", str(self.url))
+        for name, value in self.headers.items():
+            if not isinstance(value, str) or not re.fullmatch(r"[\w-]+", name) or not value.isprintable():
+                raise SpecError(
+                    f"Expected headers of one line of text each, got another value for {name!r}.",
+                    fix='for example headers={"Authorization": "Bearer ..."}',
+                )
+
+    @property
+    def title(self) -> str:
+        """For messages."""
+        return self.name or self.url
+
+    def held(self, sensor: SensorSpec) -> StacCollection:
+        """Its collection for a sensor.
+
+        Raises:
+            SensorNotOffered: It has none, or not that band or mask of it.
+        """
+        title = self.title
+        if sensor.collection not in self.mapping:
+            raise SensorNotOffered(
+                f"Expected a collection that the STAC catalogue {title} has, got {sensor.collection}.",
+                has=", ".join(self.mapping),
+                fix=_INSTEAD.get(sensor.collection, 'use one of these collections, or backend="gee"'),
+            )
+        held = self.mapping[sensor.collection]
+        missing = [band for band in sensor.bands if band not in held.assets]
+        if missing:
+            raise SensorNotOffered(
+                f"Expected bands of {sensor.collection} that {title} has, got {', '.join(missing)}.",
+                has=", ".join(held.assets),
+                fix="ask for bands that are there",
+            )
+        if sensor.cloud_mask not in ("none", "scl") or (sensor.cloud_mask == "scl" and held.mask is None):
+            raise SpecError(
+                f"Expected a cloud mask of {sensor.collection} that {title} has, got {sensor.cloud_mask!r}.",
+                fix='use cloud_mask="scl"' if held.mask else "leave cloud_mask out",
+            )
+        return held
+
+
+_INSTEAD = {
+    "COPERNICUS/S1_GRD": "with the catalogue planetary-computer use COPERNICUS/S1_RTC (gamma0 instead of sigma0), or "
+    'backend="gee"',
+    "COPERNICUS/S1_RTC": 'use catalog="planetary-computer"',
+    "COPERNICUS/S2_HARMONIZED": 'no open catalogue has L1C as files to be read in windows; use backend="gee"',
+    **dict.fromkeys(
+        ("LANDSAT/LC08/C02/T1_L2", "LANDSAT/LC09/C02/T1_L2", "USDA/NAIP/DOQQ", "ESA/WorldCover/v100"),
+        'use catalog="planetary-computer", or backend="gee"',
+    ),
+    "ESA/WorldCover/v200": 'use catalog="planetary-computer", or backend="gee"',
+}
+
+
+def conditions_of(sensor: SensorSpec, held: StacCollection) -> tuple[Condition, ...]:
+    """What its items must tell, beside place and days, in the order in which people are told."""
+    found = list(held.conditions)
+    if sensor.collection.startswith("COPERNICUS/S1_"):
+        found.append(
+            Condition(f"in mode {sensor.instrument_mode}", "sar:instrument_mode", "is", sensor.instrument_mode)
+        )
+        found += [Condition(f"with {band}", "sar:polarizations", "holds", band) for band in sensor.bands]
+        if sensor.orbit_pass is not None:
+            found.append(Condition(sensor.orbit_pass.lower(), "sat:orbit_state", "is", sensor.orbit_pass.lower()))
+    if held.cloud_property is not None:
+        name = f"with at most {sensor.cloudy_pct:g} % cloud"
+        found.append(Condition(name, held.cloud_property, "at most", sensor.cloudy_pct))
+    return tuple(found)
+
+
+_ES_S2 = {
+    "B1": "coastal", "B2": "blue", "B3": "green", "B4": "red", "B5": "rededge1", "B6": "rededge2", "B7": "rededge3",
+    "B8": "nir", "B8A": "nir08", "B9": "nir09", "B11": "swir16", "B12": "swir22",
+}  # fmt: skip
+_PC_S2 = {band: band if band == "B8A" else f"B{int(band[1:]):02d}" for band in _ES_S2}
+_CLOUD = "eo:cloud_cover"
+_DEM = StacCollection("cop-dem-glo-30", {"DEM": "data"}, dated=False, smooth=True)
+
+
+def _sentinel_2(collection: str, assets: Mapping[str, str], offset: OffsetRule, mask: str) -> StacCollection:
+    return StacCollection(collection, assets, offset, nodata=0, mask=mask, cloud_property=_CLOUD)
+
+
+def _landsat(platform: str) -> StacCollection:
+    names = ("coastal", "blue", "green", "red", "nir08", "swir16", "swir22")
+    assets = {f"SR_B{i}": name for i, name in enumerate(names, start=1)} | {"ST_B10": "lwir11"}
+    scale = dict.fromkeys(assets, (2.75e-05, -0.2)) | {"ST_B10": (0.00341802, 149.0)}
+    asked = (
+        Condition(f"of {platform}", "platform", "is", platform),
+        Condition("of tier 1", "landsat:collection_category", "is", "T1"),
+    )
+    return StacCollection("landsat-c2-l2", assets, scale=scale, nodata=0, cloud_property=_CLOUD, conditions=asked)
+
+
+def _worldcover(version: str) -> StacCollection:
+    asked = (Condition(f"of version {version}", "esa_worldcover:product_version", "is", version),)
+    return StacCollection("esa-worldcover", {"Map": "map"}, nodata=0, conditions=asked, dated=False)
+
+
+EARTH_SEARCH = StacCatalog(
+    "https://earth-search.aws.element84.com/v1",
+    {
+        "COPERNICUS/S2_SR_HARMONIZED": _sentinel_2("sentinel-2-l2a", _ES_S2, "earth-search", "scl"),
+        "COPERNICUS/DEM/GLO30": _DEM,
+    },
+    name="earth-search",
+)
+"""Element 84, on Amazon's open data. No key."""
+
+EARTH_SEARCH_C1 = replace(
+    EARTH_SEARCH,
+    mapping={
+        **EARTH_SEARCH.mapping,
+        "COPERNICUS/S2_SR_HARMONIZED": _sentinel_2("sentinel-2-c1-l2a", _ES_S2, "always", "scl"),
+    },
+    name="earth-search-c1",
+)
+"""The same with Sentinel-2 as ESA reprocessed it (Collection 1), which has gaps in time."""
+
+PLANETARY_COMPUTER = StacCatalog(
+    "https://planetarycomputer.microsoft.com/api/stac/v1",
+    {
+        "COPERNICUS/S2_SR_HARMONIZED": _sentinel_2("sentinel-2-l2a", _PC_S2, "baseline", "SCL"),
+        "COPERNICUS/S1_RTC": StacCollection(
+            "sentinel-1-rtc",
+            {"VV": "vv", "VH": "vh"},
+            nodata=-32768,
+            linear=True,
+            note="Backscatter is gamma0, flattened for the terrain (RTC), not sigma0.",
+        ),
+        "COPERNICUS/DEM/GLO30": _DEM,
+        "LANDSAT/LC08/C02/T1_L2": _landsat("landsat-8"),
+        "LANDSAT/LC09/C02/T1_L2": _landsat("landsat-9"),
+        "USDA/NAIP/DOQQ": StacCollection("naip", {name: f"image:{i}" for i, name in enumerate("RGBN", start=1)}),
+        "ESA/WorldCover/v100": _worldcover("1.0.0"),
+        "ESA/WorldCover/v200": _worldcover("2.0.0"),
+    },
+    PlanetaryComputerSigner(),
+    "planetary-computer",
+)
+"""Microsoft, on Azure. No key; links are signed with tokens that anybody gets."""
+
+CATALOGS: Mapping[str, StacCatalog] = MappingProxyType(
+    {one.name: one for one in (EARTH_SEARCH, EARTH_SEARCH_C1, PLANETARY_COMPUTER)}
+)
+"""The presets."""
+
+
+def catalog_of(choice: "str | StacCatalog") -> StacCatalog:
+    """A catalogue given as it is, or by the name of a preset.
+
+    Raises:
+        NotConfigured: There is no such preset.
+    """
+    if isinstance(choice, StacCatalog):
+        return choice
+    if choice not in CATALOGS:
+        raise NotConfigured(
+            f"Expected a STAC catalogue, got {choice!r}.",
+            fix=f"use one of {', '.join(CATALOGS)}, or Stac(StacCatalog(url, mapping=...))",
+        )
+    return CATALOGS[choice]

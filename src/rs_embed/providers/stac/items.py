@@ -1,0 +1,198 @@
+"""Items of a catalogue: what is taken from them, which of them are the same scene twice, which touch a grid."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import shapely
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from rs_embed.errors import ReadError, SpecError
+from rs_embed.providers.common.grids import bounds_deg, is_outside
+from rs_embed.providers.rasters.declared import parse_time
+from rs_embed.providers.stac.access import file_link, s3_service
+from rs_embed.providers.stac.catalogs import StacCollection
+from rs_embed.providers.stac.offset import BASELINE, FLAG
+from rs_embed.redact import cause_of
+
+_KEPT = (
+    BASELINE, FLAG, "platform", "sar:instrument_mode", "sar:polarizations", "sat:orbit_state",
+    "landsat:collection_category", "esa_worldcover:product_version",
+)  # fmt: skip
+_MARGIN_DEG = 0.01
+"""About a kilometre: footprints are drawn with few corners."""
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One file of an item."""
+
+    href: str
+    """Absolute."""
+    service: str | None
+    """That keeps its bucket, if the item says that it is not Amazon's."""
+    grid: GeoBox | None
+    """Of the whole file, as far as the item tells."""
+    scale: tuple[float, float] | None
+    """Factor and offset in `raster:bands` of its first band."""
+
+    @property
+    def file(self) -> str:
+        """Name of the file, without what it was signed with."""
+        return self.href.partition("?")[0].rstrip("/").rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One scene, as far as we need it."""
+
+    id: str
+    time: datetime
+    """Of the acquisition, UTC; the start, where it tells a range."""
+    cloud: float
+    """Percent of the whole scene; 0 where that is not told."""
+    tile: str | None
+    """Of Sentinel-2's grid."""
+    made: str
+    """When it was processed or listed, to find the newest of several."""
+    told: Mapping[str, object]
+    """Its properties that conditions and rules look at."""
+    assets: Mapping[str, Asset]
+    """Those that we read, as far as it has them."""
+    offered: tuple[str, ...]
+    """Names of all its assets."""
+    footprint: shapely.Geometry | None
+    """`None` where it cannot be trusted: across the antimeridian, or malformed."""
+
+    def touches(self, geobox: GeoBox) -> bool:
+        """Whether it may have a pixel on a grid."""
+        grids = [asset.grid for asset in self.assets.values() if asset.grid is not None]
+        if grids and all(is_outside(grid, geobox) for grid in grids):
+            return False
+        west, south, east, north = bounds_deg(geobox)
+        if self.footprint is None or west < -180 or east > 180:
+            return True
+        around = shapely.box(west, south, east, north).buffer(_MARGIN_DEG / max(0.05, _cos(south, north)))
+        return bool(self.footprint.intersects(around))
+
+
+def _cos(south: float, north: float) -> float:
+    return 1.0 - max(abs(south), abs(north)) / 90  # under the cosine: at 70 degrees a degree is a third as wide
+
+
+def read_item(told: Mapping[str, object], held: StacCollection, base: str | None = None) -> Item:
+    """What we need of an item as the API tells it.
+
+    Args:
+        told: The item.
+        held: What is wanted of it.
+        base: Where it was read, for relative links; `None`: as it says itself.
+
+    Raises:
+        ReadError: It is no STAC item.
+    """
+    try:
+        return _item(told, held, base or _own_link(told))
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        IndexError,
+        SpecError,
+        shapely.errors.ShapelyError,
+    ) as error:
+        raise ReadError(
+            f"Expected a STAC item, got one that cannot be read: {error!r}",
+            item=told.get("id"),
+            fix="report this: the catalogue answered something else than STAC",
+        ) from cause_of(error)
+
+
+def _own_link(told: Mapping[str, object]) -> str | None:
+    """Where an item says that it is."""
+    links = told.get("links")
+    for link in links if isinstance(links, Sequence) else ():
+        if isinstance(link, Mapping) and link.get("rel") == "self" and isinstance(link.get("href"), str):
+            return str(link["href"])
+    return None
+
+
+def _item(told: Mapping[str, object], held: StacCollection, base: str | None) -> Item:
+    properties, assets = told["properties"], told["assets"]
+    if not isinstance(properties, Mapping) or not isinstance(assets, Mapping):
+        raise TypeError("properties and assets are mappings")
+    when = properties.get("datetime") or properties["start_datetime"]
+    cloud = properties.get(held.cloud_property) if held.cloud_property else None
+    names = {name.partition(":")[0] for name in held.assets.values()} | ({held.mask} if held.mask else set())
+    kept = {*_KEPT, *([held.cloud_property] if held.cloud_property else [])}
+    kept |= {condition.property for condition in held.conditions}
+    return Item(
+        id=str(told["id"]),
+        time=parse_time(str(when)),
+        cloud=float(cloud) if isinstance(cloud, int | float) else 0.0,
+        tile=_tile(properties),
+        made=str(properties.get("s2:generation_time") or properties.get("created") or ""),
+        told={name: properties[name] for name in kept if name in properties},
+        assets={name: _asset(assets[name], properties, base) for name in names if name in assets},
+        offered=tuple(str(name) for name in assets),
+        footprint=_footprint(told.get("geometry")),
+    )
+
+
+def _tile(properties: Mapping[str, object]) -> str | None:
+    for name in ("grid:code", "s2:mgrs_tile"):
+        if isinstance(properties.get(name), str):
+            return str(properties[name]).removeprefix("MGRS-")
+    return None
+
+
+def _asset(asset: Mapping[str, object], properties: Mapping[str, object], base: str | None) -> Asset:
+    both = {**properties, **asset}
+    bands = asset.get("raster:bands") or asset.get("bands")
+    first = bands[0] if isinstance(bands, Sequence) and bands else {}
+    link, service = file_link(asset, properties, base), s3_service(asset, properties)
+    return Asset(link, service, _grid(both), _scale(asset) or _scale(first))
+
+
+def _grid(told: Mapping[str, object]) -> GeoBox | None:
+    code, transform, shape = told.get("proj:code"), told.get("proj:transform"), told.get("proj:shape")
+    if code is None and told.get("proj:epsg") is not None:
+        code = f"EPSG:{told['proj:epsg']}"
+    if not isinstance(code, str) or not isinstance(transform, Sequence) or not isinstance(shape, Sequence):
+        return None
+    return GeoBox((int(shape[0]), int(shape[1])), Affine(*(float(one) for one in transform[:6])), code)
+
+
+def _scale(told: Mapping[str, object]) -> tuple[float, float] | None:
+    """As STAC 1.0 has it in `raster:bands`, and STAC 1.1 in `bands` or beside them."""
+    for scale, offset in (("scale", "offset"), ("raster:scale", "raster:offset")):
+        if offset in told:
+            return float(str(told.get(scale, 1.0))), float(str(told[offset]))
+    return None
+
+
+def _footprint(geometry: object) -> shapely.Geometry | None:
+    if not isinstance(geometry, Mapping):
+        return None
+    shape = shapely.geometry.shape(geometry)
+    west, _, east, _ = shape.bounds
+    if east - west > 180 or not shape.is_valid:
+        return None
+    shapely.prepare(shape)
+    return shape
+
+
+def without_duplicates(items: Iterable[Item]) -> list[Item]:
+    """Each scene once, in order of time: of several with one tile and second, the newest processing."""
+    best: dict[tuple[str, str], Item] = {}
+    for item in items:
+        key = (item.tile, f"{item.time:%Y-%m-%dT%H:%M:%S}") if item.tile else (item.id, "")
+        if key not in best or _newness(item) > _newness(best[key]):
+            best[key] = item
+    return sorted(best.values(), key=lambda item: (item.time, item.id))
+
+
+def _newness(item: Item) -> tuple[str, str, str]:
+    return str(item.told.get(BASELINE, "")), item.made, item.id

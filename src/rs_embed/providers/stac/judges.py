@@ -1,0 +1,133 @@
+"""What failures mean: of a STAC API and whatever else is asked by HTTP, of GDAL reading files, of signing."""
+
+import re
+
+from rasterio.errors import RasterioError
+from requests import RequestException
+
+from rs_embed.errors import AccessRefused, ProviderError, QuotaExceeded, ReadError, ServiceUnavailable
+from rs_embed.providers.common.retry import Verdict
+from rs_embed.providers.stac.http import Garbled, NoToken, Refusal, Silence
+from rs_embed.providers.stac.sign import Signer
+
+_LATER = "try again later, or use another catalogue"
+_NO_NETWORK = (
+    "check the network, and HTTPS_PROXY if you need one; without a network give files of your own, or "
+    'backend="sample" to try things out'
+)
+_STATUS = re.compile(r"(?:HTTP response code|HTTP error code|response_code|returned error)\s*[:=]?\s*(\d{3})", re.I)
+_NO_KEY = re.compile(r"AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|AWS_SECRET_ACCESS_KEY|credentials", re.I)
+_GONE = re.compile(r"NoSuchKey|NoSuchBucket|BlobNotFound", re.I)
+
+
+class Broken(Exception):
+    """A file that is there, and cannot be read: not even with new requests."""
+
+
+class HttpJudge:
+    """What failures of a service mean that is asked by HTTP.
+
+    Args:
+        who: For messages: "the STAC catalogue earth-search".
+        refused: What a status from 400 to 499 is that has no meaning of its own.
+    """
+
+    judges = (Refusal, Silence, Garbled)
+
+    def __init__(self, who: str, refused: type[ProviderError] = ReadError) -> None:
+        self._who, self._refused = who, refused
+
+    def verdict(self, error: Exception, doing: str) -> Verdict:
+        """See `Judge`."""
+        said = words(error)[:300] or None
+        if isinstance(error, Refusal):
+            return self._of_status(error, doing, said)
+        if isinstance(error, Silence) and error.offline:
+            found = "no answer: this machine seems to be offline, or that host is not there"
+            return Verdict("final", self._told(ServiceUnavailable, found, doing, said, _NO_NETWORK))
+        if isinstance(error, Garbled):
+            return Verdict("transient", self._told(ReadError, "something else", doing, said, _LATER))
+        return Verdict("transient", self._told(ServiceUnavailable, "no answer", doing, said, _LATER))
+
+    def _of_status(self, error: Refusal, doing: str, said: str | None) -> Verdict:
+        status, wait_s = error.status, error.retry_after_s
+        if status == 429:
+            told = self._told(QuotaExceeded, "too many requests", doing, said, _LATER)
+            return Verdict("throttled", told, wait_s)
+        if status in (401, 403):
+            fix = 'does it want a key? StacCatalog(..., headers={"Authorization": "Bearer ..."})'
+            return Verdict("final", self._told(AccessRefused, f"a refusal ({status})", doing, said, fix))
+        if status < 500 and status != 408:
+            fix = "check the catalogue's URL"
+            return Verdict("final", self._told(self._refused, f"a refusal ({status})", doing, said, fix))
+        found = f"an error of the server ({status})"
+        return Verdict("transient", self._told(ServiceUnavailable, found, doing, said, _LATER), wait_s)
+
+    def _told(self, kind: type[ProviderError], found: str, doing: str, said: str | None, fix: str) -> ProviderError:
+        return kind(f"Expected an answer of {self._who} ({doing}), got {found}.", said=said, fix=fix)
+
+
+_TOKENS = HttpJudge("the token service that signs links", AccessRefused)
+_SERVERS = HttpJudge("the server of a file")
+
+
+class FileJudge:
+    """What failures of GDAL and of signing mean, as far as their words tell."""
+
+    judges = (RasterioError, OSError, RequestException, Refusal, Silence, NoToken, Broken)
+
+    def __init__(self, signer: Signer) -> None:
+        self._signer = signer
+
+    def verdict(self, error: Exception, doing: str) -> Verdict:
+        """See `Judge`."""
+        if isinstance(error, NoToken):
+            cause = error.__cause__
+            return _TOKENS.verdict(cause if isinstance(cause, Exception) else error, doing)
+        if isinstance(error, Silence):
+            return _SERVERS.verdict(error, doing)
+        said = words(error)
+        if isinstance(error, Broken):
+            fix = "report it to the catalogue; to go on without that scene: on_missing='skip'"
+            return Verdict("final", _told(ReadError, "a file that cannot be read", doing, said, fix))
+        status = error.status if isinstance(error, Refusal) else status_in(said)
+        if status is not None or isinstance(error, Refusal):
+            return self._of_status(status or 0, doing, said)
+        later = _told(ServiceUnavailable, "no answer", doing, said, _LATER)
+        return Verdict("transient", later)
+
+    def _of_status(self, status: int, doing: str, said: str) -> Verdict:
+        if status == 429:
+            error = _told(QuotaExceeded, "too many requests", doing, said, "fewer at once: RS_EMBED_STAC_CONCURRENCY")
+            return Verdict("throttled", error)
+        if status in (401, 403):
+            fix = "does the catalogue want signed links, headers, or keys for its buckets (s3_endpoint)?"
+            refused = _told(AccessRefused, f"a refusal ({status})", doing, said, fix)
+            return Verdict("unauthorised" if self._signer.signs else "final", refused)
+        if status in (404, 410):
+            fix = "report it to the catalogue; to go on without that scene: on_missing='skip'"
+            return Verdict("final", _told(ReadError, f"no such file ({status})", doing, said, fix))
+        if status == 503 and ("busy" in said.casefold() or "egress" in said.casefold()):
+            return Verdict("throttled", _told(QuotaExceeded, "a busy server (503)", doing, said, _LATER))
+        return Verdict("transient", _told(ServiceUnavailable, f"no pixels ({status})", doing, said, _LATER))
+
+
+def _told(kind: type[ProviderError], found: str, doing: str, said: str, fix: str) -> ProviderError:
+    return kind(f"Expected pixels ({doing}), got {found}.", said=said[:500] or None, fix=fix)
+
+
+def status_in(said: str) -> int | None:
+    """The status that the words of GDAL or of a bucket tell."""
+    found = _STATUS.search(said)
+    if found is not None:
+        return int(found[1])
+    return 404 if _GONE.search(said) else 403 if _NO_KEY.search(said) else None
+
+
+def words(error: BaseException | None) -> str:
+    """All that an error and its causes say, without markup and what a link was signed with."""
+    said: list[str] = []
+    while error is not None and len(said) < 8:
+        said.append(re.sub(r"<[^>]{0,200}>|\s+", " ", str(error)).strip())
+        error = error.__cause__ or error.__context__
+    return re.sub(r"\?[^\s'\"]*", "?...", "; ".join(dict.fromkeys(one for one in said if one)))

@@ -1,0 +1,285 @@
+"""STAC catalogues as a provider: imagery without an account, read window by window from files on the web."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+
+from rs_embed.core.bands import bands_of
+from rs_embed.core.chip import Chip, Source
+from rs_embed.core.optional import require
+from rs_embed.core.settings import StacSettings
+from rs_embed.core.specs import Composite, SensorSpec
+from rs_embed.core.stopping import PerProcess, Stop, Threads, current
+from rs_embed.errors import NoValidPixels, PixelWarning, SpecError, warn
+from rs_embed.providers.base import Query, Rebuilt
+from rs_embed.providers.common.grids import in_degrees
+from rs_embed.providers.common.limiter import shared_limiter
+from rs_embed.providers.common.passes import passes_of
+from rs_embed.providers.common.retry import Backoff, Retry, Waits
+from rs_embed.providers.common.series import frame_slots, mean_time
+from rs_embed.providers.stac.access import Access, is_local
+from rs_embed.providers.stac.catalogs import StacCatalog, StacCollection, catalog_of
+from rs_embed.providers.stac.files import Files
+from rs_embed.providers.stac.frames import Frame, Frames, Pass
+from rs_embed.providers.stac.http import Credentials, Http
+from rs_embed.providers.stac.items import Item
+from rs_embed.providers.stac.judges import FileJudge, HttpJudge
+from rs_embed.providers.stac.notes import left_out, notes_of
+from rs_embed.providers.stac.scenes import Findings, SceneReader
+from rs_embed.providers.stac.selection import WIDEN, Finder, Selection
+from rs_embed.providers.stac.sign import PlanetaryComputerSigner
+
+if TYPE_CHECKING:
+    from rs_embed.providers.stac.listed import Items
+
+__all__ = ["Stac", "StacCatalog", "StacCollection"]
+
+
+class _Links:
+    """How a catalogue and its files are asked."""
+
+    def __init__(self, catalog: StacCatalog, settings: StacSettings, waits: Waits) -> None:
+        site, count = urlsplit(catalog.url).netloc or catalog.url, settings.concurrency
+        credentials = Credentials(catalog.headers, frozenset({site, *catalog.hosts}))
+        signer = catalog.signer
+        if isinstance(signer, PlanetaryComputerSigner):
+            signer = signer.within(settings.timeout_s)
+        self.http = Http(settings.timeout_s, credentials, count)
+        judge = HttpJudge(f"the STAC catalogue {catalog.title}")
+        self.searching = Retry(judge, shared_limiter(f"stac {site}", count, None), waits)
+        access = Access(signer, self.http, credentials, catalog.s3_endpoint, local=is_local(catalog.url))
+        reading = Retry(FileJudge(signer), shared_limiter(f"files {site}", count, None), waits)
+        self.files = Files(access, reading, settings.timeout_s, settings.cache_mb)
+
+
+class Stac(Rebuilt):
+    """Imagery from a STAC catalogue. Safe to call from several threads.
+
+    Building one asks nothing of anybody. Limits, searches and open files are shared by all of the process.
+
+    Example:
+        >>> Stac()                                                       # doctest: +SKIP
+        >>> Stac("planetary-computer", max_scenes=6)                     # doctest: +SKIP
+        >>> Stac(StacCatalog("https://stac.example/v1", mapping={...}))  # doctest: +SKIP
+        >>> Stac("earth-search", items="found.json")                     # doctest: +SKIP
+    """
+
+    name = "stac"
+
+    def __init__(
+        self,
+        catalog: str | StacCatalog | None = None,
+        *,
+        max_scenes: int | None = None,
+        offset: float | None = None,
+        concurrency: int | None = None,
+        timeout_s: float | None = None,
+        total_s: float | None = None,
+        max_items: int | None = None,
+        cache_mb: int | None = None,
+        on_missing: Literal["skip", "raise"] | None = None,
+        items: "Items | None" = None,
+        waits: Waits = Waits(Backoff(first_s=0.5, longest_s=30.0)),
+    ) -> None:
+        """Take the settings; what is left out is read from `RS_EMBED_STAC_*`, and then has its default.
+
+        Args:
+            catalog: "earth-search" (default), "earth-search-c1", "planetary-computer", or a `StacCatalog`.
+            max_scenes: A median or mean takes no more passes, least cloud first, once the chip was seen clear so
+                often.
+            offset: Added to stored Sentinel-2 DN to make them 0-based, whatever the catalogue says of it.
+            concurrency: Files read at the same time.
+            timeout_s: Seconds that one request may take.
+            total_s: Seconds after which a request is not tried again.
+            max_items: More items than this in one window are refused.
+            cache_mb: Memory for what was read, in the whole process; the first to read decides.
+            on_missing: A scene with a file that is not listed, not there or broken is left out of a composite of
+                several, with a note and a warning ("skip", the default), or is an error ("raise"). So it always is
+                where no scene is left; and a service that does not answer is an error either way.
+            items: Instead of searching the catalogue: items that you found in it yourself. A list of them (pystac or
+                dictionaries), an item collection, or the path of one (JSON, stac-geoparquet).
+            waits: Back-off, clock and sleep of the retries.
+
+        Raises:
+            MissingDependency: The extra `stac` is not installed.
+            KnobError: A setting has a bad value.
+            NotConfigured: There is no such catalogue.
+            SpecError: `items` are none.
+            ReadError: There is no such file of items.
+        """
+        require("pystac_client", extra="stac")
+        from rs_embed.providers.stac.listed import Listed, digest_of, given
+        from rs_embed.providers.stac.opening import Opening
+
+        self._settings = settings = StacSettings.read(
+            {
+                "catalog": None if isinstance(catalog, StacCatalog) else catalog,
+                "max_scenes": max_scenes,
+                "offset": offset,
+                "concurrency": concurrency,
+                "timeout_s": timeout_s,
+                "total_s": total_s,
+                "max_items": max_items,
+                "cache_mb": cache_mb,
+                "on_missing": on_missing,
+            }
+        )
+        self._catalog = catalog = catalog if isinstance(catalog, StacCatalog) else catalog_of(settings.catalog)
+        waits = replace(waits, backoff=replace(waits.backoff, total_s=settings.total_s))
+        told = None if items is None else given(items)
+        self._items_given = "" if told is None else f" items={digest_of(told)}"
+        self._links = _Links(catalog, settings, waits)
+        self._opening = Opening(catalog, self._links.http, self._links.searching, settings.max_items)
+        self._listed = None if told is None else Listed.of(told)
+        self._threads = Threads(settings.concurrency, "rs-embed-stac")
+        self._warned: set[str] = set()
+        self._lock = PerProcess(threading.Lock)
+
+    def identity(self) -> str:
+        """What decides the pixels, beside the query."""
+        settings = self._settings
+        catalog = self._catalog.name or f"{self._catalog.url} {dict(self._catalog.mapping)}"
+        strict = " on_missing=raise" if settings.on_missing == "raise" else ""
+        return f"stac:1 {catalog} max_scenes={settings.max_scenes} offset={settings.offset}{strict}{self._items_given}"
+
+    def require(self, modality: str, sensor: SensorSpec) -> None:
+        """See `Provider`; asks nothing.
+
+        Raises:
+            SensorNotOffered: The catalogue does not have that collection, or a band of it.
+        """
+        self._catalog.held(sensor)
+
+    def native_geobox(self, query: Query) -> GeoBox:
+        """There is none: catalogues cover the Earth.
+
+        Raises:
+            SpecError: Always.
+        """
+        raise _no_place()
+
+    def described(self) -> str:
+        """What it would ask, in words; asks nothing."""
+        given = "" if self._listed is None else ", items of your own"
+        return f"{self._catalog.name or 'a catalogue of yours'}, {self._catalog.url}{given}"
+
+    def check(self) -> str:
+        """Ask the catalogue for its landing page, or read it; what it calls itself.
+
+        Raises:
+            ProviderError: It did not answer, and why.
+        """
+        return self._finder().title()
+
+    def fetch(self, query: Query) -> Chip:
+        """The chip; see `Provider`. One search per area and window, then the windows of the files.
+
+        Raises:
+            SensorNotOffered: The catalogue does not have that collection, or a band of it.
+            SpecError: No place, or no days for a collection that has some.
+            NoImagery: No scene in the window meets the conditions of the sensor.
+            OutsideCoverage: The collection has nothing there.
+            NoValidPixels: There are scenes, with only nodata on the grid.
+            ReadError: A file is not there or broken, and there is no other scene, or none is to be left out.
+            ProviderError: The catalogue could not, or would not, answer; one class per reason.
+            Stopped: The job of this thread was stopped.
+        """
+        stop = Stop(current())
+        try:
+            with stop.here():
+                return self._fetched(query)
+        finally:
+            stop.set()  # of a chip that failed, no further file is read
+
+    def _fetched(self, query: Query) -> Chip:
+        held, sensor = self._catalog.held(query.sensor), query.sensor
+        if query.geobox is None:
+            raise _no_place()
+        if held.dated and query.window is None:
+            raise SpecError(
+                f"Expected days for {sensor.collection}, got none: the catalogue holds years of it.",
+                fix='for example temporal=TemporalSpec.range("2022-06-01", "2022-09-01")',
+            )
+        skip = self._settings.on_missing == "skip"
+        selected = Selection(self._catalog, self._finder(), skip).selected(query, query.geobox, held)
+        reader = SceneReader(self._links.files, self._threads, sensor, held, self._settings.offset, skip=skip)
+        frames = Frames(reader, sensor, held, self._settings.max_scenes)
+        made = [
+            frame
+            for how, passes in _planned(query, held, selected.items)
+            if (frame := frames.frame(passes, how, query.geobox)) is not None
+        ]
+        if not made:
+            raise _nothing_valid(query, query.geobox, len(selected.items), reader.findings)
+        self._warn(reader.findings)
+        times = tuple(mean_time([item.time for item in frame.used]) if held.dated else None for frame in made)
+        source = self._source(query, held, made, reader.findings, selected.notes)
+        values = np.stack([frame.values for frame in made])
+        return Chip(values, bands_of(sensor.collection, sensor.bands), query.geobox, times, source)
+
+    def _finder(self) -> Finder:
+        return self._listed or self._opening.opened()
+
+    def _warn(self, findings: Findings) -> None:
+        """Say once per scene what speaks against its metadata, and that it was left out."""
+        missing = {scene: left_out(scene, why) for scene, why in findings.missing.items()}
+        for scene, text in [*findings.doubts.items(), *missing.items()]:
+            with self._lock.here:
+                new = scene not in self._warned
+                self._warned.add(scene)
+            if new:
+                warn(text, PixelWarning)
+
+    def _source(
+        self, query: Query, held: StacCollection, frames: Sequence[Frame], findings: Findings, left: Sequence[str]
+    ) -> Source:
+        used = [item for frame in frames for item in frame.used]
+        offsets = {findings.offsets[item.id].dn for item in used if item.id in findings.offsets}
+        return Source(
+            provider=self.name,
+            collection=query.sensor.collection,
+            scene_ids=tuple(item.id for item in used),
+            scene_times=tuple(item.time for item in used) if held.dated else (),
+            scenes_per_frame=tuple(len(frame.used) for frame in frames),
+            offset_applied=offsets.pop() if len(offsets) == 1 else None,
+            notes=(*notes_of(query, self._catalog, held, used, findings), *left),
+            clear_observations=float(np.mean([frame.observations for frame in frames])),
+        )
+
+
+def _no_place() -> SpecError:
+    return SpecError(
+        "Expected a place, got none: the catalogue covers the Earth.",
+        fix="for example spatial=PointBuffer(lon=12.94, lat=47.77, buffer_m=1000)",
+    )
+
+
+def _nothing_valid(query: Query, geobox: GeoBox, scenes: int, findings: Findings) -> Exception:
+    """Why no frame could be made: a file that is not there, or pixels that all are nodata."""
+    if len(findings.missing) == scenes:
+        return next(iter(findings.missing.values()))
+    left = [left_out(scene, why) for scene, why in findings.missing.items()]
+    return NoValidPixels(
+        f"Expected at least one valid pixel of {query.sensor.collection}, got only nodata.",
+        where=in_degrees(geobox),
+        scenes=scenes,
+        left_out="\n".join(left) if left else None,
+        fix=WIDEN + ("" if query.sensor.cloud_mask == "none" else ', or use cloud_mask="none"'),
+    )
+
+
+def _planned(query: Query, held: StacCollection, items: Sequence[Item]) -> list[tuple[Composite, list[Pass]]]:
+    """What each frame is made of, in order of time."""
+    if not held.dated:
+        return [("mosaic", [(item,) for item in items])]
+    passes = passes_of(items)
+    if query.series is None:
+        return [(query.sensor.composite, passes)]
+    slots = frame_slots([one[0].time for one in passes], query.window, query.series)
+    how: Composite = "first" if query.series.sampling == "scenes" else query.sensor.composite
+    return [(how, [passes[i] for i in slot]) for slot in slots]

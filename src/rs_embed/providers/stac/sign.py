@@ -1,0 +1,165 @@
+"""Links that must be signed to be read: at the last moment, and anew when a token has run out."""
+
+import json
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol
+from urllib.parse import parse_qs, urlsplit
+
+from rs_embed.core.settings import planetary_computer
+from rs_embed.core.stopping import PerProcess
+from rs_embed.providers.rasters.declared import parse_time
+from rs_embed.providers.stac.http import Credentials, Garbled, Http, NoToken, Refusal, Silence
+from rs_embed.providers.stac.waiting import awaited
+
+AZURE = ".blob.core.windows.net"
+_OPEN = "ai4edatasetspublicassets.blob.core.windows.net"
+"""Azure's, but for anybody."""
+_FRESH_S = 60.0
+"""A token that lives no longer is not used any more."""
+_LARGEST_B = 100_000
+"""Of an answer of the token service; it is some 300 bytes."""
+
+
+class Signer(Protocol):
+    """Makes links readable. Called from several threads."""
+
+    @property
+    def signs(self) -> bool:
+        """Whether a link that is refused may be readable if it is signed anew."""
+        ...
+
+    def sign(self, href: str) -> str:
+        """The link, readable for a while."""
+        ...
+
+    def renew(self, signed: str) -> None:
+        """The service refused this signed link: what it was signed with is not to be used again."""
+        ...
+
+
+class Unsigned:
+    """Links that anybody can read."""
+
+    signs = False
+
+    def sign(self, href: str) -> str:
+        """The link as it is."""
+        return href
+
+    def renew(self, signed: str) -> None:
+        """Nothing to renew."""
+
+
+@dataclass(frozen=True)
+class _Token:
+    text: str
+    until: float
+    """Seconds since 1970."""
+
+
+@dataclass
+class _Tokens:
+    """Those of this process, by the address that gave them."""
+
+    held: dict[str, _Token] = field(default_factory=dict)
+    asked: "dict[str, Future[_Token | None]]" = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_TOKENS = PerProcess(_Tokens)
+
+
+class PlanetaryComputerSigner:
+    """Tokens of the Planetary Computer, one per account and container, used until they run out.
+
+    As its own package does, it heeds `PC_SDK_SUBSCRIPTION_KEY`, `PC_SDK_SAS_URL` and the file
+    `~/.planetarycomputer/settings.env`. Other than that, it asks within a limit of time, and one failure is heard by
+    all who wait for the same token.
+    """
+
+    signs = True
+
+    def __init__(self, timeout_s: float = 30.0, service: str | None = None, storage: str = AZURE) -> None:
+        """Ask nothing yet.
+
+        Args:
+            timeout_s: Seconds that one request for a token may take.
+            service: Address of the token service; `None`: that of the settings.
+            storage: How the hosts end whose links are signed.
+        """
+        self._timeout_s, self._service, self._storage = timeout_s, service, storage
+
+    def within(self, timeout_s: float) -> "PlanetaryComputerSigner":
+        """The same with another limit of time; tokens are shared by all of a process."""
+        return PlanetaryComputerSigner(timeout_s, self._service, self._storage)
+
+    def sign(self, href: str) -> str:
+        """See `Signer`; links that are not in Azure's storage stay as they are.
+
+        A token that the link has already is replaced: it may have run out.
+
+        Raises:
+            NoToken: The service gave none; why is its cause.
+        """
+        parts = urlsplit(href)
+        if not parts.netloc.endswith(self._storage) or parts.netloc == _OPEN:
+            return href
+        if "sig" in parse_qs(parts.query):
+            parts = parts._replace(query="")
+        account, container = parts.netloc.partition(".")[0], parts.path.strip("/").partition("/")[0]
+        return f"{parts.geturl()}{'&' if parts.query else '?'}{self._token(f'{account}/{container}').text}"
+
+    def renew(self, signed: str) -> None:
+        """See `Signer`. Of many threads that are refused together, the first forgets the token."""
+        tokens = _TOKENS.here
+        with tokens.lock:
+            for key in [key for key, token in tokens.held.items() if token.text in signed]:
+                del tokens.held[key]
+
+    def _token(self, container: str) -> _Token:
+        """A token that lives for a while yet; of the threads that want it, one asks and the others wait."""
+        service, key = planetary_computer()
+        url, tokens = f"{self._service or service}/{container}", _TOKENS.here
+        while True:
+            with tokens.lock:
+                held = tokens.held.get(url)
+                if held is not None and held.until - time.time() > _FRESH_S:
+                    return held
+                coming = tokens.asked.get(url)
+                if coming is None:
+                    tokens.asked[url] = mine = Future[_Token | None]()
+            if coming is None:
+                return self._fetched(url, key, tokens, mine)
+            found = awaited(coming)
+            if found is not None:
+                return found
+
+    def _fetched(self, url: str, key: str | None, tokens: _Tokens, mine: "Future[_Token | None]") -> _Token:
+        found: _Token | None = None
+        try:
+            found = self._ask(url, key)
+        except Exception as error:
+            mine.set_exception(error)  # for those who wait
+            raise
+        finally:
+            with tokens.lock:
+                del tokens.asked[url]
+                if found is not None:
+                    tokens.held[url] = found
+            if not mine.done():
+                mine.set_result(found)  # None where this thread was stopped: another may ask
+        return found
+
+    def _ask(self, url: str, key: str | None) -> _Token:
+        headers = {} if key is None else {"Ocp-Apim-Subscription-Key": key}
+        http = Http(self._timeout_s, Credentials(headers, frozenset({urlsplit(url).netloc})), count=1)
+        try:
+            told = json.loads(http.ask(url, most_b=_LARGEST_B))
+            return _Token(str(told["token"]), parse_time(str(told["msft:expiry"])).timestamp())
+        except (Refusal, Silence, Garbled) as error:
+            raise NoToken(str(error)) from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise NoToken("an answer without a token") from Garbled(str(error))

@@ -1,0 +1,99 @@
+"""The thread that renews leases, in a process whose cluster goes away: a notebook that calls `ray.shutdown()`."""
+
+import os
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+USER = """
+import sys, threading, time
+import ray
+from rs_embed.core.stopping import Stop, Stopped, Threads
+from rs_embed.exports.engines.ray.limiter import NAME, NAMESPACE, ClusterLimiter, gate
+from rs_embed.errors import EngineError
+from rs_embed.providers.common.policy import Slot
+
+def start():
+    for tries_left in (4, 3, 2, 1, 0):  # Ray gives a node 30 s, which is little on a busy machine
+        try:
+            return ray.init("local", num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False,
+                            object_store_memory=80_000_000)
+        except Exception as error:
+            ray.shutdown()
+            if tries_left == 0 or "timed out" not in str(error):
+                raise
+
+def renewing():
+    return [one for one in threading.enumerate() if one.name == "rs-embed-leases"]
+
+start()
+limiter = ClusterLimiter("account", 1, None)
+held = Slot(limiter.take())
+(thread,) = renewing()
+"""
+GONE = {
+    "another one in its place": """
+ray.shutdown()
+start()
+thread.join(120)
+assert not thread.is_alive()
+actors = ray.util.list_named_actors(all_namespaces=True)
+assert actors == [], actors  # the old limiter makes none there
+ray.shutdown()
+""",
+    "asked after it": """
+ray.shutdown()
+try:
+    limiter.take()
+except EngineError as error:
+    assert "no longer connected to it" in str(error)
+else:
+    raise AssertionError("leave was given by nobody")
+thread.join(120)
+assert not thread.is_alive()
+limiter.give_back(held)
+assert not ray.is_initialized(), "a cluster was started that nobody had asked for"
+""",
+    "asked meanwhile": """
+stop, threads = Stop(), Threads(2, "test")
+with stop.here():
+    stopped = threads.submit(limiter.take)
+left = threads.submit(limiter.take)
+time.sleep(2)
+stop.set()
+assert isinstance(stopped.exception(120), Stopped)
+ray.shutdown()
+assert isinstance(left.exception(120), EngineError)
+thread.join(120)
+assert not thread.is_alive() and not ray.is_initialized()
+""",
+    "the limiter killed for good": """
+ray.kill(gate())
+while True:  # made anew by the thread, which is told nothing of the account before
+    try:
+        if ray.get(gate().state.remote("account"))[1] == 1:
+            break
+    except (ray.exceptions.RayError, KeyError, ValueError):
+        time.sleep(0.1)
+assert thread.is_alive()
+limiter.give_back(held)
+thread.join(120)
+assert not thread.is_alive()
+ray.shutdown()
+""",
+}
+
+
+@pytest.mark.parametrize("how", GONE)
+def test_it_ends_without_a_word_when_its_cluster_is_gone_and_starts_none(how):
+    with tempfile.TemporaryDirectory(prefix="rse", ignore_cleanup_errors=True) as folder:
+        environment = {
+            **os.environ, "RS_EMBED_RAY_LEASE_S": "1.5", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": folder,
+        }  # fmt: skip
+        answer = subprocess.run(
+            [sys.executable, "-c", USER + GONE[how]], env=environment, capture_output=True, text=True, timeout=400
+        )
+    assert answer.returncode == 0, answer.stderr
+    assert "Traceback" not in answer.stderr, answer.stderr

@@ -1,0 +1,159 @@
+"""Several dated frames of one place."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import pytest
+from asking import RGB, S2, grid
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rs_embed import LocalRasters, SensorSpec, TemporalSpec
+from rs_embed.core.specs import Series
+from rs_embed.errors import InputError, NoImagery, SpecError
+from rs_embed.providers.arrays import ArrayProvider
+from rs_embed.providers.base import Query
+from rs_embed.providers.common.series import frame_slots, mean_time
+from rs_embed.providers.sample import SampleScene
+from rs_embed.testing import FieldProvider
+
+YEAR = TemporalSpec.year(2022)
+FOUR = Series(4, "composite")
+
+
+def ask(series, window=None, geobox=None, composite="median"):
+    return Query("M", SensorSpec(S2, RGB, composite=composite), geobox, window, series)
+
+
+def at(*days):
+    return [datetime(2022, 1, 1, tzinfo=UTC) + timedelta(days=day) for day in days]
+
+
+@pytest.fixture
+def dn(rng):
+    return rng.integers(500, 4000, (3, 8, 9)).astype(np.uint16)
+
+
+@given(st.dates(date(2000, 1, 1), date(2030, 1, 1)), st.integers(1, 800), st.integers(1, 40))
+def test_sub_windows_follow_each_other_and_cover_every_day_once(start, days, parts):
+    window = TemporalSpec(start, start + timedelta(days=days))
+    found = window.split(parts)
+    assert len(found) == min(parts, days)
+    assert found[0].start == window.start and found[-1].end == window.end
+    assert all(before.end == after.start for before, after in zip(found, found[1:], strict=False))
+    lengths = [(one.end - one.start).days for one in found]
+    assert max(lengths) - min(lengths) <= 1
+
+
+@given(st.lists(st.integers(0, 364), max_size=30), st.integers(1, 12), st.sampled_from(["composite", "scenes"]))
+def test_a_scene_serves_one_frame_and_none_is_left_out(days, frames, sampling):
+    slots = frame_slots(at(*days), YEAR, Series(frames, sampling))
+    assert len(slots) <= frames
+    assert sorted(index for slot in slots for index in slot) == list(range(len(days)))
+    ordered = [[days[i] for i in slot] for slot in slots]
+    assert all(max(a) <= min(b) for a, b in zip(ordered, ordered[1:], strict=False))
+
+
+def test_few_scenes_are_frames_of_their_own_even_within_one_sub_window():
+    assert frame_slots(at(3, 1, 2), YEAR, Series(4, "scenes")) == [(1,), (2,), (0,)]
+    assert frame_slots(at(3, 1, 2), YEAR, FOUR) == [(1, 2, 0)]
+
+
+def test_without_a_window_the_days_are_those_of_the_scenes():
+    assert frame_slots(at(100, 101, 107), None, Series(2, "composite")) == [(0, 1), (2,)]
+
+
+def test_the_time_of_a_frame_is_the_mean_of_its_scenes_not_the_middle():
+    assert mean_time(at(0, 0, 3)) == datetime(2022, 1, 2, tzinfo=UTC)
+    assert mean_time(()) is None
+
+
+@pytest.fixture
+def months(make_raster, dn):
+    """Scenes of January, twice May, and December, each 100 DN brighter."""
+    files = [make_raster(dn + np.uint16(100 * i), f"s{i}.tif", bands=RGB) for i in range(4)]
+    return LocalRasters(files, dates=["2022-01-10", "2022-05-10", "2022-05-20", "2022-12-10"], offset=0)
+
+
+def test_a_composite_series_has_a_frame_per_sub_window_with_its_true_date_and_skips_empty_ones(months, dn):
+    chip = months.fetch(ask(FOUR, YEAR))
+    assert [time.date().isoformat() for time in chip.times] == ["2022-01-10", "2022-05-15", "2022-12-10"]
+    assert chip.source.scenes_per_frame == (1, 2, 1)
+    for frame, shift in zip(chip.values, (0, 150, 300), strict=True):
+        np.testing.assert_allclose(frame, dn + np.float32(shift))
+
+
+def test_a_series_of_scenes_takes_each_as_it_is(months, dn):
+    chip = months.fetch(ask(Series(8, "scenes"), YEAR))
+    assert [time.month for time in chip.times] == [1, 5, 5, 12]
+    np.testing.assert_allclose(chip.values[2], dn + np.float32(200))
+
+
+@pytest.mark.parametrize("composite", ["median", "first"])
+def test_of_too_many_scenes_the_clearest_of_each_sub_window_is_taken(make_raster, dn, composite):
+    holes = dn.copy()
+    holes[:, :4] = 0
+    files = [make_raster(holes, "cloudy.tif", bands=RGB), make_raster(dn, "clear.tif", bands=RGB)]
+    provider = LocalRasters(files, dates=["2022-05-10", "2022-05-11"], offset=0)
+    chip = provider.fetch(ask(Series(1, "scenes"), YEAR, composite=composite))
+    assert chip.source.scene_ids == ("clear",)
+    assert chip.times[0].day == 11
+
+
+def test_a_frame_without_a_valid_pixel_is_dropped(make_raster, dn):
+    files = [make_raster(dn * np.uint16(0), "empty.tif", bands=RGB), make_raster(dn, "full.tif", bands=RGB)]
+    chip = LocalRasters(files, dates=["2022-02-01", "2022-07-01"], offset=0).fetch(ask(FOUR, YEAR))
+    assert len(chip.values) == len(chip.times) == 1
+    assert chip.source.scene_ids == ("full",)
+    assert "1 of 2 frames have no valid pixel and are left out." in chip.source.notes
+
+
+def test_a_series_of_undated_files_is_refused(make_raster, dn):
+    with pytest.raises(NoImagery, match="no date for scene") as caught:
+        LocalRasters(make_raster(dn, bands=RGB)).fetch(ask(FOUR))
+    assert "dates=" in str(caught.value)
+
+
+def test_the_sample_is_a_series_of_one():
+    chip = SampleScene().fetch(ask(FOUR, YEAR))
+    assert chip.values.shape[0] == 1
+    assert chip.times[0].date() == date(2017, 6, 13)
+
+
+def test_arrays_keep_their_frames_and_dates(dn):
+    frames = np.stack([dn, dn * np.uint16(0), dn])
+    provider = ArrayProvider({"M": frames}, dates=["2022-01-01", "2022-02-01", "2022-03-01"])
+    chip = provider.fetch(ask(Series(1, "composite")))
+    assert [time.month for time in chip.times] == [1, 3]
+    assert "1 of 3 frames have no valid pixel and are left out." in chip.source.notes
+    np.testing.assert_array_equal(chip.values[1], dn)
+
+
+@pytest.mark.parametrize(
+    ("dates", "window", "problem"),
+    [
+        (None, None, "date of each frame"),
+        (["2022-01-01"], None, "each of the 2 frames of M, found 1"),
+        ({"N": ["2022-01-01"] * 2}, None, "some for 'N'"),
+        (["2022-01-01", "2021-12-31"], YEAR, "one of 2021-12-31"),
+    ],
+)
+def test_dates_that_do_not_fit_the_frames_are_refused(dn, dates, window, problem):
+    with pytest.raises(InputError, match=problem):
+        ArrayProvider({"M": np.stack([dn, dn])}, dates=dates).fetch(ask(FOUR, window))
+
+
+def test_what_is_no_date_is_refused(dn):
+    with pytest.raises(SpecError, match="ISO date"):
+        ArrayProvider({"M": dn}, dates=["June"])
+
+
+def test_other_dates_are_other_imagery(dn):
+    one, other = (ArrayProvider({"M": dn}, dates=[day]).identity() for day in ("2022-01-01", "2022-01-02"))
+    assert one != other
+
+
+def test_the_stand_in_has_a_frame_per_sub_window():
+    chip = FieldProvider().fetch(ask(FOUR, YEAR, grid(0, 0, 4, 4)))
+    assert chip.values.shape == (4, 3, 4, 4)
+    assert [time.date() for time in chip.times] == [part.start for part in YEAR.split(4)]
