@@ -1,10 +1,11 @@
 # Two commands set up a fresh machine that has python3, make and git: `make demo` and `make test`.
 PYTHON ?= python3
+WORKERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.ready
 PARITY := .venv-parity
 
-.PHONY: setup demo test check parity bench constraints clean
+.PHONY: setup demo test quick check parity bench constraints clean
 
 setup: $(STAMP)
 
@@ -19,9 +20,15 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/rs-embed demo --out demo
 
-# One thread: for the small networks of the tests two are slower, and on a busy machine much slower.
+# One thread each: for the small networks of the tests two are slower. A file stays in one process, with its servers.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	$(PYTEST)
+
+# While you write: what needs neither other processes nor a cluster.
+quick: setup
+	$(PYTEST) -m "not slow" tests
 
 check: setup
 	$(BIN)/ruff check .
@@ -32,7 +39,7 @@ check: setup
 
 # Against the authors' own code, in an environment of its own: TerraTorch brings some 150 packages.
 parity: $(PARITY)/.ready
-	OMP_NUM_THREADS=1 $(PARITY)/bin/python -m pytest tests/parity tests/terratorch_extra notebooks/terratorch
+	OMP_NUM_THREADS=1 $(PARITY)/bin/python -m pytest -n $(WORKERS) --dist loadfile tests/parity tests/terratorch_extra notebooks/terratorch
 
 $(PARITY)/.ready: $(STAMP) constraints-parity.txt
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(PARITY)

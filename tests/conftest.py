@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,32 @@ from jaxtyping import install_import_hook
 # Before anything imports these modules: from here on beartype checks every annotated shape.
 install_import_hook(["rs_embed.encoders", "rs_embed.embedders._vit_mae_utils"], "beartype.beartype")
 
+ALONE = "TEST_IS_ALONE"
+
+# As wide as a pipe, whatever the tests run under: the command line measures its terminal when it is imported.
+os.environ["COLUMNS"] = "120"
+
 # A shell makes what it starts in the background deaf to Ctrl-C, and all processes started from there inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """A test marked `alone` runs in a process of its own: to fork this one, with the threads of others, may hang."""
+    if pyfuncitem.get_closest_marker("alone") is None or ALONE in os.environ:
+        return None
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", pyfuncitem.nodeid]
+    answer = subprocess.run(
+        command,
+        cwd=pyfuncitem.config.rootpath,
+        env=os.environ | {ALONE: "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if answer.returncode != 0:
+        pytest.fail(answer.stdout + answer.stderr, pytrace=False)
+    return True
 
 
 @pytest.fixture(autouse=True)

@@ -61,6 +61,6 @@ def row(index=0, name=None, place=None, **options):
     return Row(index, name or f"plot {index}", place, YEAR, one)
 
 
-def failed(index=0, name=None, place=None, error="NoImagery: Wanted scenes, found none.\n  fix: widen the window"):
+def failed(index=0, name=None, place=None, error="NoImagery: Expected scenes, got none.\n  fix: widen the window"):
     """A row that could not be done."""
     return Row(index, name or f"plot {index}", place or PointBuffer(20, 50, 320), YEAR, None, error, "fetch")

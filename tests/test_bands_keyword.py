@@ -48,7 +48,7 @@ def test_the_order_of_bands_is_the_order_of_the_channels_of_an_array():
     six = get_embedding(**call, input_chw=dn, bands=HLS)
     turned = get_embedding(**call, input_chw=dn[::-1].copy(), bands=HLS[::-1])
     np.testing.assert_allclose(turned.data, six.data, atol=2e-5)
-    with pytest.raises(BandMismatch, match="Wanted 6 bands"):
+    with pytest.raises(BandMismatch, match="Expected 6 bands"):
         get_embedding(**call, input_chw=dn[:5], bands=HLS)
 
 
@@ -75,13 +75,13 @@ def test_the_variable_for_modalities_still_counts(monkeypatch):
         ({"bands": ["b8a"]}, BandMismatch, "did you mean 'B8A'?"),
         ({"bands": ["B10"]}, BandMismatch, "B8A (NIR_NARROW)"),
         ({"bands": ["B2", "BLUE"]}, SpecError, "each band once"),
-        ({"bands": []}, SpecError, "Wanted a list of bands"),
+        ({"bands": []}, SpecError, "Expected a list of bands"),
         ({"bands": "B2,B3"}, SpecError, 'bands=["B2", "B3", "B4"]'),
-        ({"bands": 3}, SpecError, "Wanted a list of bands, found 3"),
-        ({"bands": ["VH"], "modality": "S2L2A+S1GRD"}, SpecError, "bands per modality (S2L2A, S1GRD), found one list"),
-        ({"bands": {"DEM": ["DEM"]}, "modality": "S2L2A"}, SpecError, "bands for S2L2A, found some for DEM"),
+        ({"bands": 3}, SpecError, "Expected a list of bands, got 3"),
+        ({"bands": ["VH"], "modality": "S2L2A+S1GRD"}, SpecError, "bands per modality (S2L2A, S1GRD), got one list"),
+        ({"bands": {"DEM": ["DEM"]}, "modality": "S2L2A"}, SpecError, "bands for S2L2A, got some for DEM"),
         ({"bands": {"s2": ["B2"]}}, SpecError, "no modality 's2'"),
-        ({"bands": ["B2"], "sensor": SensorSpec("COPERNICUS/S2_SR_HARMONIZED", ("B3",))}, SpecError, "found both"),
+        ({"bands": ["B2"], "sensor": SensorSpec("COPERNICUS/S2_SR_HARMONIZED", ("B3",))}, SpecError, "got both"),
     ],
 )
 def test_bands_that_cannot_be_meant_are_refused_before_anything_is_fetched(options, error, says):

@@ -242,7 +242,7 @@ def test_an_array_gives_what_the_same_pixels_from_a_provider_give(model_id):
 @pytest.mark.parametrize("model_id", SMALL)
 def test_pixels_in_another_order_unit_or_count_are_refused(model_id):
     chw = pixels(model_id)
-    with pytest.raises(BandMismatch, match="wants|Wanted"):
+    with pytest.raises(BandMismatch, match="wants|Expected"):
         embed(model_id, input_chw=chw[..., :-1, :, :])
     with pytest.raises(BandMismatch, match="moveaxis"):
         embed(model_id, input_chw=np.moveaxis(chw, -3, -1))
@@ -383,11 +383,11 @@ def test_describing_a_model_gives_plain_data_about_everything(model_id):
         ({"precision": "fp8"}, SpecError, "precision to be one of fp32"),
         ({"modality": "s4"}, SpecError, "no modality 's4'"),
         ({"modality": 4}, SpecError, "name of a modality, found 4"),
-        ({"sensor": "S2"}, SpecError, "Wanted a SensorSpec"),
+        ({"sensor": "S2"}, SpecError, "Expected a SensorSpec"),
         ({"device": None}, DeviceError, "got None"),
         ({"sensor": SensorSpec("COPERNICUS/S1_GRD_FLOAT", ("VV",))}, SpecError, "takes no COPERNICUS/S1_GRD_FLOAT"),
         ({"temporal": "2022"}, SpecError, "Expected a TemporalSpec"),
-        ({"output": "grid"}, SpecError, "Wanted an OutputSpec"),
+        ({"output": "grid"}, SpecError, "Expected an OutputSpec"),
         ({"spatial": (1, 2)}, SpecError, "Expected a buffer"),
         ({"device": "cuda:7"}, Exception, "cuda:7"),
         ({"device": "tpu"}, Exception, "tpu"),

@@ -23,7 +23,7 @@ class Holed(FieldProvider):
     def fetch(self, query):
         lon, _ = pixel_centres(query.geobox)
         if abs(lon.mean() - 12.3) < 0.05:
-            raise NoImagery("Wanted imagery, found none.", fix="look elsewhere")
+            raise NoImagery("Expected imagery, got none.", fix="look elsewhere")
         return super().fetch(query)
 
 

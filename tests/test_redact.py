@@ -49,7 +49,7 @@ SECRETS = [
     f"'sig': '{CANARY}",
 ]
 WORDS = [
-    "Wanted model_key='thor_1_0_base' (keyword or variable)",
+    "Expected model_key='thor_1_0_base' (keyword or variable)",
     'fix="id=..."',
     "Expected a known keyword, got 'key'.",
     "tokens: {'10m': [18, 18]}, token_grid=1, tokens=4, patch_token: 3",

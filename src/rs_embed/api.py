@@ -207,7 +207,7 @@ def get_embeddings(
     models = model_id if isinstance(model_id, list | tuple) else [model_id]
     calls = [Call(model, output, sensor, modality, bands, input_prep, device, precision, knobs) for model in models]
     if not calls:
-        raise SpecError("Wanted at least one model, found none.", fix='for example "mosaiks_rcf"')
+        raise SpecError("Expected at least one model, got none.", fix='for example "mosaiks_rcf"')
     table = read_places(places, temporal=temporal, buffer_m=buffer_m)
     specs, windows = [place.spatial for place in table], [place.window for place in table]
     plans = [call.plan(provider_of(backend, None, call), specs, windows) for call in calls]

@@ -73,7 +73,7 @@ class Call:
 
         require_choice("input_prep", self.input_prep, get_args(InputPrep))
         if not isinstance(self.output, OutputSpec):
-            raise SpecError(f"Wanted an OutputSpec, found {self.output!r}.", fix="OutputSpec.pooled() or .grid()")
+            raise SpecError(f"Expected an OutputSpec, got {self.output!r}.", fix="OutputSpec.pooled() or .grid()")
         request = self.request
         prep = request.card.input_prep if self.input_prep == "auto" else self.input_prep
         embedder = _adapter(request.card.adapter)(request, pick_device(self.device), _networks())
@@ -88,7 +88,7 @@ class Call:
         plan = plan_items(Job(embedder, provider, self.output, prep), places, windows)
         if request.places and any(query.geobox is None for item in plan.items for query in item.queries):
             raise SpecError(
-                f"Wanted a place for {', '.join(request.places)}, found pixels without one.",
+                f"Expected a place for {', '.join(request.places)}, got pixels without one.",
                 fix="say where they lie: spatial=PointBuffer(...), on the grid of rs_embed.geobox_for",
             )
         return plan
@@ -159,11 +159,11 @@ def provider_of(
                 fix=f"for files: backend=LocalRasters(path, unit={unit!r})",
             )
         if dates is not None:
-            raise SpecError("Wanted dates only with input_chw, found them alone.", fix="temporal=TemporalSpec.range()")
+            raise SpecError("Expected dates only with input_chw, got them alone.", fix="temporal=TemporalSpec.range()")
         return opened(backend)
     if backend != "auto":
         raise SpecError(
-            f"Wanted either input_chw or a backend, found both (backend={backend!r}).",
+            f"Expected either input_chw or a backend, got both (backend={backend!r}).",
             fix="leave one of them out",
         )
     from rs_embed.providers.arrays import ArrayProvider
@@ -173,13 +173,13 @@ def provider_of(
         raise SpecError(f"Expected a list of dates, got {dates!r}.", fix=f"dates=[{one!r}]")
     series = [modality.name for modality, _ in call.request.inputs if modality.is_series]
     if dates is None and series:
-        raise InputError(f"Wanted the date of each frame of {', '.join(series)}, found none.", fix=_DATES)
+        raise InputError(f"Expected the date of each frame of {', '.join(series)}, got none.", fix=_DATES)
     if isinstance(input_chw, Mapping):
         return Checked(ArrayProvider(input_chw, dates=dates, unit=unit))
     names = [modality.name for modality, _ in call.request.inputs]
     if len(names) > 1:
         raise SpecError(
-            f"Wanted an array for each of {', '.join(names)}, found one.",
+            f"Expected an array for each of {', '.join(names)}, got one.",
             fix=f"pass input_chw={{{names[0]!r}: array, {names[1]!r}: array}}",
         )
     return Checked(ArrayProvider({names[0]: input_chw}, dates=dates, unit=unit))

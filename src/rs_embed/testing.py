@@ -56,13 +56,13 @@ class FieldProvider:
 
     def native_geobox(self, query: Query) -> GeoBox | None:
         """There is a value everywhere, so a place must be given."""
-        raise SpecError(f"Wanted a place for {query.modality}.", fix="pass spatial=PointBuffer(...)")
+        raise SpecError(f"Expected a place for {query.modality}.", fix="pass spatial=PointBuffer(...)")
 
     def fetch(self, query: Query) -> Chip:
         """The field at the pixel centres of the query's grid."""
         self.queries.append(query)
         if query.geobox is None:
-            raise SpecError("Wanted a grid.", fix="pass spatial=PointBuffer(...)")
+            raise SpecError("Expected a grid.", fix="pass spatial=PointBuffer(...)")
         lon, lat = pixel_centres(query.geobox)
         bands = bands_of(query.sensor.collection, query.sensor.bands)
         values = np.stack([self._field(lon, lat, band.name) for band in bands]).astype(np.float32)

@@ -74,7 +74,7 @@ def test_export_status_retry_and_similar_work_on_one_folder(plots):
 
     result = invoke("status", run)
     assert "mosaiks_rcf" in result.stdout
-    assert "mosaiks_rcf: 1 failed at fetch: OutsideCoverage: Wanted imagery at" in result.stdout
+    assert "mosaiks_rcf: 1 failed at fetch: OutsideCoverage: Expected imagery at" in result.stdout
     assert "3 of 3" in result.stdout
     assert f"rs-embed retry {run}" in result.stderr
     (facts,) = json.loads(invoke("status", run, "--json").stdout)["models"]
@@ -181,9 +181,9 @@ def test_a_finished_run_is_compacted(plots):
 
 def test_an_engine_that_cannot_be_meant_is_refused(plots):
     misused(export(plots, "--engine", "dask"), "dask")
-    refused(export(plots, "--address", "auto"), "SpecError", "Wanted no address", "engine=")
+    refused(export(plots, "--address", "auto"), "SpecError", "Expected no address", "engine=")
     export(plots)
-    refused(invoke("retry", plots.parent / "run", "--address", "auto"), "SpecError", "Wanted no address")
+    refused(invoke("retry", plots.parent / "run", "--address", "auto"), "SpecError", "Expected no address")
 
 
 def test_a_folder_of_rasters_is_embedded_a_row_a_file(tmp_path):

@@ -95,7 +95,7 @@ def test_a_box_in_degrees_is_covered_by_its_grid():
         (BBox(0, 0, 40, 5), 10, "too wide for one UTM zone"),
         (Region([(179.9, 0), (-179.9, 0), (-179.9, 0.1), (179.9, 0.1)]), 10, "cut it at the antimeridian"),
         (BBox(0, 0, 1, 1, crs="EPSG:nonsense"), 10, "CRS that pyproj knows"),
-        ("somewhere", 10, "Wanted a PointBuffer"),
+        ("somewhere", 10, "Expected a PointBuffer"),
         (PointBuffer(1, 2, 100), 0, "scale_m between"),
         (PointBuffer(1, 2, 100), float("nan"), "scale_m between"),
     ],

@@ -67,6 +67,7 @@ def test_threads_end_when_nobody_holds_the_pool():
         time.sleep(0.01)
 
 
+@pytest.mark.alone
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_pool_works_in_a_forked_process():
     threads = Threads(2, "test-fork")
@@ -77,6 +78,7 @@ def test_a_pool_works_in_a_forked_process():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+@pytest.mark.alone
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_has_its_own_of_what_the_parent_holds_locked():
     lock = PerProcess(threading.Lock)

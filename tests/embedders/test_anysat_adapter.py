@@ -204,7 +204,7 @@ def test_no_statistics_come_of_no_chips_and_none_go_where_nothing_can_be_written
     with pytest.raises(InputError, match="found none"):
         save_statistics(tmp_path / "a.json", [])
     chips = inspect_chip(TINY_ANYSAT, PLACE, WINDOW, FieldProvider(), modality="s2").chips
-    with pytest.raises(StorageError, match="Wanted to write"):
+    with pytest.raises(StorageError, match="Expected to write"):
         save_statistics(tmp_path / "no" / "a.json", [chips])
 
 

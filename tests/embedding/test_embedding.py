@@ -256,9 +256,9 @@ def test_a_batch_loses_nothing_when_items_fail():
 def test_errors_travel_between_processes_whole():
     import pickle
 
-    error = OutsideCoverage("Wanted a, found b.", fix="do c", place="there", nothing=None)
+    error = OutsideCoverage("Expected a, got b.", fix="do c", place="there", nothing=None)
     again: RSEmbedError = pickle.loads(pickle.dumps(error))
-    assert str(again) == str(error) == "Wanted a, found b.\n  place: there\n  fix:   do c"
+    assert str(again) == str(error) == "Expected a, got b.\n  place: there\n  fix:   do c"
     assert type(again) is OutsideCoverage
 
 

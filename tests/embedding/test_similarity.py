@@ -72,5 +72,5 @@ def test_long_vectors_lose_nothing():
 
 @pytest.mark.parametrize("other", [np.ones(3, np.float32), "vector", None])
 def test_what_is_no_embedding_is_not_compared(other):
-    with pytest.raises(SpecError, match="Wanted an Embedding, found"):
+    with pytest.raises(SpecError, match="Expected an Embedding, got"):
         embedding().similarity(other)

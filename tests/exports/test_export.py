@@ -298,7 +298,7 @@ def test_several_models_share_what_they_fetch_and_have_a_folder_each(run):
     assert len(provider.queries) == 12
     assert report.open().models == (MODEL, "other")
     np.testing.assert_array_equal(report.open().matrix(MODEL), report.open().matrix("other"))
-    with pytest.raises(SpecError, match="Wanted every model once"):
+    with pytest.raises(SpecError, match="Expected every model once"):
         export_embeddings([MODEL, "mosaiks"], pairs(2), run, buffer_m=120, backend=provider)
 
 
@@ -320,7 +320,7 @@ def test_a_row_that_cannot_be_planned_fails_alone(run, log):
     assert (report.ok, report.failed) == (2, 1)
     (failure,) = report.open().failures().itertuples()
     assert (failure.row, failure.stage) == (1, "plan")
-    assert failure.error.startswith("SpecError: Wanted a square of at least one pixel")
+    assert failure.error.startswith("SpecError: Expected a square of at least one pixel")
 
 
 def test_the_first_error_stops_an_export_that_is_told_so(run, log):

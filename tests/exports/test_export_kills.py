@@ -285,7 +285,7 @@ def test_a_full_disk_stops_the_run_at_once_and_room_lets_it_go_on(exports, whole
     exports.start(run, log, rows=ROWS, unit_rows=UNIT_ROWS)
     code, said = exports.wait()
     assert code == ERROR_CODE
-    assert said.startswith("StorageError: Wanted to write to")
+    assert said.startswith("StorageError: Expected to write to")
     assert "No space left" in said
     assert "make room" in said
     before = finished(run)

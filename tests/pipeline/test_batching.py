@@ -116,7 +116,7 @@ def test_an_input_that_does_not_fit_alone_fails_by_itself_and_says_what_helps():
         assert isinstance(failure, Failure)
         assert (failure.index, failure.stage) == (index, "encode")
         assert isinstance(failure.error, OutOfMemory)
-        assert str(failure.error).startswith("Wanted to encode 1 input(s) of echo at once, found too little memory")
+        assert str(failure.error).startswith("Expected to encode 1 input(s) of echo at once, got too little memory")
         assert "CUDA out of memory. Tried" in str(failure.error)
         assert "More lines" not in str(failure.error)
         assert 'input_prep="tile"' in str(failure.error)

@@ -37,7 +37,7 @@ class Slow(FieldProvider):
         try:
             time.sleep(self.seconds)
             if self.fails(query):
-                raise NoImagery("Wanted imagery, found none.", fix="ask again")
+                raise NoImagery("Expected imagery, got none.", fix="ask again")
             return super().fetch(query)
         finally:
             with self.lock:
@@ -83,7 +83,7 @@ def test_a_failed_item_stands_among_the_others():
     provider = Slow(fails=lambda query: query.geobox == plan_of(FieldProvider(), 5).items[3].queries[0].geobox)
     results = [result for _, result in run(plan_of(provider, 5))]
     assert [isinstance(one, Failure) for one in results] == [False, False, False, True, False]
-    assert str(results[3]) == "fetch: NoImagery: Wanted imagery, found none.\n  fix: ask again"
+    assert str(results[3]) == "fetch: NoImagery: Expected imagery, got none.\n  fix: ask again"
 
 
 def test_fetches_run_at_the_same_time():

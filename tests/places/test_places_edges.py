@@ -38,7 +38,9 @@ def written(tmp_path, text, name="plots.csv"):
 
 def test_rows_longer_or_shorter_than_the_header_are_refused_with_their_lines(tmp_path):
     longer = written(tmp_path, "id,lon,lat\na,10,5,47,5\nb,12.5,47\n")
-    refused(longer, "3 fields in every row", "got 1 rows", "line 2: 5 in 'a,10,5,47,5'", "10,5 for 10.5")
+    refused(
+        longer, "3 fields in every row", "got more or fewer in 1 row.", "line 2: 5 in 'a,10,5,47,5'", "10,5 for 10.5"
+    )
 
     shorter = written(tmp_path, 'id;lon;lat\na;10;47\n"b\nb";11\nc;12\n', "shorter.csv")
     refused(shorter, "line 4: 2 in", "line 5: 2 in 'c;12'", "an empty field needs its separator")

@@ -101,7 +101,7 @@ def test_channels_last_is_told_apart_and_the_message_holds_the_call_that_mends_i
 
 
 def test_too_few_bands_are_refused_with_the_names_wanted(dn):
-    with pytest.raises(BandMismatch, match="Wanted 3 bands.*found 2") as caught:
+    with pytest.raises(BandMismatch, match="Expected 3 bands.*got 2") as caught:
         ArrayProvider({"M": dn[:2]}).fetch(ask())
     assert "B4, B3, B2" in str(caught.value)
 
@@ -134,7 +134,7 @@ def test_nothing_but_nodata_is_refused(nothing):
 
 
 def test_a_missing_modality_is_named_with_what_was_given(dn):
-    with pytest.raises(SensorNotOffered, match="Wanted an array for M, found none") as caught:
+    with pytest.raises(SensorNotOffered, match="Expected an array for M, got none") as caught:
         ArrayProvider({"S2L2A": dn}).fetch(ask())
     assert "S2L2A" in str(caught.value)
 
@@ -145,7 +145,7 @@ def test_the_grid_is_that_of_the_query_and_must_fit(dn):
     assert ArrayProvider({"M": dn}, fits).fetch(ask()).geobox == fits
     assert ArrayProvider({"M": dn}, fits).native_geobox(ask()) == fits
     assert ArrayProvider({"M": dn}).native_geobox(ask()) is None
-    with pytest.raises(InputError, match="Wanted 7 x 5 pixels, found 5 x 7") as caught:
+    with pytest.raises(InputError, match="Expected 7 x 5 pixels, got 5 x 7") as caught:
         ArrayProvider({"M": dn}).fetch(ask(geobox=other))
     assert "geobox_for" in str(caught.value)
 
@@ -189,7 +189,7 @@ def test_dates_may_be_those_of_an_xarray(dn, unit):
 
 
 def test_a_date_that_is_not_a_time_is_refused(dn):
-    with pytest.raises(SpecError, match="Wanted an ISO date, found 'NaT'"):
+    with pytest.raises(SpecError, match="Expected an ISO date, got 'NaT'"):
         ArrayProvider({"M": dn}, dates=np.array(["NaT"], "datetime64[D]"))
 
 
@@ -228,7 +228,7 @@ def test_a_model_of_series_takes_days_of_the_year(dn):
 def test_a_day_that_no_year_has_is_refused(dn, day, says):
     with pytest.raises(InputError, match=says):
         ArrayProvider({"M": dn}, dates=[day])
-    with pytest.raises(SpecError, match="Wanted an ISO date"):
+    with pytest.raises(SpecError, match="Expected an ISO date"):
         ArrayProvider({"M": dn}, dates=[True])
 
 
@@ -241,7 +241,7 @@ def test_a_single_day_is_answered_with_the_list_that_it_should_be(dn):
 def test_advice_fits_the_backend(dn, backend, make_raster):
     dn[:, :, :5] = 0
     given = {"input_chw": dn} if backend == "array" else {"backend": make_raster(dn, bands=RGB)}
-    with pytest.raises(NoValidPixels, match="Wanted valid pixels") as caught:
+    with pytest.raises(NoValidPixels, match="Expected valid pixels") as caught:
         get_embedding("thor", bands=RGB, min_valid_fraction=0.9, pretrained=False, **given)
     assert "cloudy_pct" not in str(caught.value)
     assert "nodata" in caught.value.fix

@@ -217,7 +217,7 @@ def test_many_threads_share_a_folder(tmp_path, field):
 
 def test_a_folder_that_cannot_be_made_is_said_so(field, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StorageError, match="Wanted a folder for chips"):
+    with pytest.raises(StorageError, match="Expected a folder for chips"):
         CachedProvider(field, tmp_path / "file" / "chips", 1)
 
 

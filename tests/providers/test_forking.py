@@ -54,20 +54,24 @@ def site():
         yield server.site("earth-search", applied=True)
 
 
+@pytest.mark.alone
 def test_a_provider_without_connections_works_in_workers():
     workers_agree(Embedded(FieldProvider()))
 
 
+@pytest.mark.alone
 def test_stac_works_in_workers_after_it_was_used_here(site):
     workers_agree(Embedded(rs_embed.Stac(site.catalog, timeout_s=20, waits=QUICK)))
 
 
+@pytest.mark.alone
 def test_earth_engine_works_in_workers_after_it_was_used_here():
     with EarthEngineServer(default_world()) as server:
         backend = rs_embed.EarthEngine(host=server.url, project="test-project", credentials="none", waits=QUICK)
         workers_agree(Embedded(backend))
 
 
+@pytest.mark.alone
 def test_the_bundled_scene_and_local_files_work_in_workers(tmp_path):
     class Here(Embedded):
         def __getitem__(self, index: int) -> np.ndarray:
@@ -77,12 +81,14 @@ def test_the_bundled_scene_and_local_files_work_in_workers(tmp_path):
     workers_agree(Here("sample"))
 
 
+@pytest.mark.alone
 def test_chips_kept_on_disk_are_shared_with_workers(tmp_path, monkeypatch):
     monkeypatch.setenv("RS_EMBED_CHIP_CACHE", str(tmp_path))
     workers_agree(Embedded(FieldProvider()))
     assert list(tmp_path.glob("*/*.npz"))
 
 
+@pytest.mark.alone
 def test_a_transformer_runs_in_workers_after_it_ran_here_on_several_threads():
     before = torch.get_num_threads()
     torch.set_num_threads(2)

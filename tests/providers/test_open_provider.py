@@ -54,7 +54,7 @@ def test_a_misspelt_name_is_met_with_the_right_one(name, guess):
 
 @pytest.mark.parametrize("backend", ["", "planetary", None, 3, SampleScene, object(), np.ones((3, 2, 2))])
 def test_anything_else_is_refused(backend):
-    with pytest.raises(SpecError, match="Wanted a backend"):
+    with pytest.raises(SpecError, match="Expected a backend"):
         open_provider(backend)
 
 

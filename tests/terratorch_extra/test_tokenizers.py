@@ -155,7 +155,7 @@ def test_a_chip_keeps_its_place_through_the_geotiff(tmp_path):
 @pytest.mark.parametrize(
     ("name", "given", "error", "says"),
     [
-        ("S2L2A", np.zeros((4, 32, 32)), BandMismatch, r"Wanted \[12, H, W\] for S2L2A"),
+        ("S2L2A", np.zeros((4, 32, 32)), BandMismatch, r"Expected \[12, H, W\] for S2L2A"),
         ("LULC", np.full((1, 32, 32), 11.0), InputError, "class codes 0 to 9"),
         ("LULC", np.full((1, 32, 32), 0.5), UnitMismatch, "fractions between codes"),
         ("NDVI", np.full((1, 32, 32), 6000.0), UnitMismatch, "values beyond -1 to 1"),
@@ -173,7 +173,7 @@ def test_what_cannot_be_tokenised_is_refused_before_weights_are_looked_for(name,
 def test_a_chip_of_another_sensor_is_refused():
     place = PointBuffer(lon=12.94, lat=47.77, buffer_m=160)
     chip = next(iter(inspect_chip("terramind_1_0_tiny", place, backend="sample").chips.values()))
-    with pytest.raises(UnitMismatch, match="Wanted one frame of VV, VH in db"):
+    with pytest.raises(UnitMismatch, match="Expected one frame of VV, VH in db"):
         tokenize("S1GRD", chip, **RANDOM)
 
 

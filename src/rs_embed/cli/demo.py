@@ -53,7 +53,7 @@ def run_demo(out: Path, console: Console) -> int:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"Wanted a folder at {str(out)!r}, found: {error}.", fix="name another by --out") from error
+        raise StorageError(f"Expected a folder at {str(out)!r}, got: {error}.", fix="name another by --out") from error
     chip = inspect_chip(BASELINE, backend="sample").chips["s2_12"]
     console.print(f"The sample: {chip.describe()}", soft_wrap=True)
     runs = [_run(model_id, console) for model_id in (BASELINE, *FOUNDATION_MODELS)]

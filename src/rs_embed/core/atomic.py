@@ -50,7 +50,7 @@ def storage_error(folder: Path, error: OSError) -> StorageError:
     elif error.errno in _FORBIDDEN:
         fix = "choose a folder that you may write to"
     return StorageError(
-        f"Wanted to write to {str(folder)!r}, found: {error}.",
+        f"Expected to write to {str(folder)!r}, got: {error}.",
         fix=f"{fix}, then run the same command again: what is finished is kept",
     )
 

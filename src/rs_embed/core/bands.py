@@ -79,7 +79,7 @@ def convert(values: NDArray[np.float32], from_unit: Unit, to_unit: Unit) -> NDAr
     if (from_unit, to_unit) == (Unit.DB, Unit.POWER):
         return np.power(np.float32(10), values / 10).astype(np.float32, copy=False)
     raise UnitMismatch(
-        f"Wanted values in {to_unit}, found {from_unit}: one cannot be computed from the other.",
+        f"Expected values in {to_unit}, got {from_unit}: one cannot be computed from the other.",
         fix=f"give imagery in {to_unit}, or declare the unit that the values really have",
     )
 
@@ -173,12 +173,12 @@ def bands_of(collection: str, names: Iterable[str]) -> tuple[Band, ...]:
         raise SpecError(f"Expected the name of a collection, got {short(collection)}.", fix="see rs_embed.core.bands")
     if collection in _UNHARMONISED:
         raise SpecError(
-            f"Wanted harmonised DN, found {collection}: since January 2022 its values are 1000 higher.",
+            f"Expected harmonised DN, got {collection}: since January 2022 its values are 1000 higher.",
             fix=f"use {_UNHARMONISED[collection]!r}: the same scenes, with that offset removed",
         )
     if collection not in COLLECTIONS:
         raise SpecError(
-            f"Wanted a known collection, found {collection!r}.",
+            f"Expected a known collection, got {collection!r}.",
             known=", ".join(COLLECTIONS),
             fix=did_you_mean(collection, COLLECTIONS),
         )

@@ -26,13 +26,13 @@ def require_number(name: str, value: object, low: float, high: float, fix: str |
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise SpecError(
-            f"Wanted a number for {name}, found {short(value)} ({type(value).__name__}).",
+            f"Expected a number for {name}, got {short(value)} ({type(value).__name__}).",
             fix=f"pass {name} as a plain number",
         )
     number = _float(value)
     if not low <= number <= high:  # also true of NaN
         raise SpecError(
-            f"Wanted {name} between {low:g} and {high:g}, found {number:g}.",
+            f"Expected {name} between {low:g} and {high:g}, got {number:g}.",
             fix=fix or f"choose {name} in that range",
         )
     return number
@@ -57,7 +57,7 @@ def require_whole(name: str, value: object, low: int, high: int) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
         raise SpecError(
-            f"Wanted a whole number from {low} to {high} for {name}, found {short(value)}.",
+            f"Expected a whole number from {low} to {high} for {name}, got {short(value)}.",
             fix=f"for example {name}={low}",
         )
     return int(value)
@@ -67,7 +67,7 @@ def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise `SpecError` unless `value` is one of `choices`."""
     if not isinstance(value, str) or value not in choices:
         raise SpecError(
-            f"Wanted {name} to be one of {', '.join(choices)}, found {short(value)}.",
+            f"Expected {name} to be one of {', '.join(choices)}, got {short(value)}.",
             fix=f"use {name}={choices[0]!r} if in doubt",
         )
 
@@ -76,9 +76,9 @@ def require_crs(crs: object) -> None:
     """Raise `SpecError` for what is no name of a CRS; whether there is such a CRS shows when it is used."""
     if not isinstance(crs, str):
         fix = f'crs="EPSG:{crs}"' if isinstance(crs, int) else 'for example crs="EPSG:32633"'
-        raise SpecError(f"Wanted a CRS as text, found {short(crs)} ({type(crs).__name__}).", fix=fix)
+        raise SpecError(f"Expected a CRS as text, got {short(crs)} ({type(crs).__name__}).", fix=fix)
     if not crs or "\0" in crs or crs.encode(errors="replace").decode() != crs:  # pyproj would stop reading at a NUL
-        raise SpecError(f"Wanted the name of a CRS, found {short(crs)}.", fix='for example crs="EPSG:32633"')
+        raise SpecError(f"Expected the name of a CRS, got {short(crs)}.", fix='for example crs="EPSG:32633"')
 
 
 def require_lon_lat(lon: object, lat: object) -> tuple[float, float]:
@@ -89,7 +89,7 @@ def require_lon_lat(lon: object, lat: object) -> tuple[float, float]:
     """
     if isinstance(lat, numbers.Real) and isinstance(lon, numbers.Real) and 90 < _size(lat) <= 180 and _size(lon) <= 90:
         raise SpecError(
-            f"Wanted lat between -90 and 90, found {float(lat):g}.",
+            f"Expected lat between -90 and 90, got {float(lat):g}.",
             fix=f"lon and lat look swapped: use lon={float(lat):g}, lat={float(lon):g}",
         )
     fix = 'lon and lat are degrees; for metres: BBox(..., crs="EPSG:32633")'

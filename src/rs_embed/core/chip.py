@@ -101,7 +101,7 @@ class Chip:
         missing = [name for name in names if name not in self.band_names]
         if missing:
             raise BandMismatch(
-                f"Wanted bands {', '.join(names)}, this chip lacks {', '.join(missing)}.",
+                f"Expected bands {', '.join(names)}; this chip lacks {', '.join(missing)}.",
                 chip=self.describe(),
                 fix=f"choose among {', '.join(self.band_names)}",
             )

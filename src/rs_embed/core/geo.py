@@ -52,7 +52,7 @@ def _transformer(from_crs: str, to_crs: str) -> Transformer:
         return Transformer.from_crs(from_crs, to_crs, always_xy=True)
     except CRSError as error:
         raise SpecError(
-            f"Wanted a CRS that pyproj knows, found {from_crs!r}.", fix='for example crs="EPSG:32633"'
+            f"Expected a CRS that pyproj knows, got {from_crs!r}.", fix='for example crs="EPSG:32633"'
         ) from error
 
 
@@ -72,7 +72,7 @@ def geobox_for(spatial: SpatialSpec, scale_m: float = 10.0) -> GeoBox:
     if isinstance(spatial, BBox | Region):
         return _around_outline(spatial, scale_m)
     raise SpecError(
-        f"Wanted a PointBuffer, BBox or Region, found {spatial!r}.",
+        f"Expected a PointBuffer, BBox or Region, got {spatial!r}.",
         fix="for example PointBuffer(lon=12.94, lat=47.77, buffer_m=1000)",
     )
 
@@ -83,7 +83,7 @@ def _around_point(point: PointBuffer, scale_m: float) -> GeoBox:
     side_m = 2 * point.buffer_m
     if side_m < scale_m:
         raise SpecError(
-            f"Wanted a square of at least one pixel, found {side_m:g} m at {scale_m:g} m per pixel.",
+            f"Expected a square of at least one pixel, got {side_m:g} m at {scale_m:g} m per pixel.",
             fix=f"use buffer_m of at least {scale_m / 2:g} (it is half of the side)",
         )
     side_px = round(side_m / scale_m)
@@ -160,7 +160,7 @@ def _geobox(epsg: int, edges_px: tuple[int, int, int, int], scale_m: float) -> G
     height, width = top - bottom, right - left
     if max(height, width) > MAX_SIDE_PX:
         raise SpecError(
-            f"Wanted at most {MAX_SIDE_PX} pixels a side, found {height} x {width} at {scale_m:g} m.",
+            f"Expected at most {MAX_SIDE_PX} pixels a side, got {height} x {width} at {scale_m:g} m.",
             fix="use a coarser scale_m, or split the area and call get_embeddings",
         )
     affine = Affine(scale_m, 0, left * scale_m, 0, -scale_m, top * scale_m)
@@ -194,7 +194,7 @@ def refined(geobox: GeoBox, times: int) -> GeoBox:
     height, width = geobox.shape
     if max(height, width) * times > MAX_SIDE_PX:
         raise SpecError(
-            f"Wanted at most {MAX_SIDE_PX} pixels a side, found {height * times} x {width * times}.",
+            f"Expected at most {MAX_SIDE_PX} pixels a side, got {height * times} x {width * times}.",
             fix="split the area and call get_embeddings",
         )
     return subgrid(geobox, (0, 0), 1 / times, (height * times, width * times))

@@ -14,5 +14,5 @@ def require(package: str, extra: str) -> None:
     spec = find_spec(package)
     if spec is None or spec.origin is None:  # a folder of that name on the path is no package
         raise MissingDependency(
-            f"Wanted the package {package!r}, found none.", fix=f"pip install 'eo-rs-embed[{extra}]'"
+            f"Expected the package {package!r}, got none.", fix=f"pip install 'eo-rs-embed[{extra}]'"
         )

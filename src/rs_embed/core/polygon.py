@@ -39,12 +39,12 @@ def polygons_of(geometry: object, crs: str) -> tuple[Rings, ...]:
     if _kind(geometry) == "MultiPolygon" and isinstance(geometry, Mapping):
         parts = geometry.get("coordinates")
         if not isinstance(parts, Sequence) or isinstance(parts, str) or not parts:
-            raise SpecError("Wanted a MultiPolygon of polygons, found one without any.", fix=_PASS)
+            raise SpecError("Expected a MultiPolygon of polygons, got one without any.", fix=_PASS)
         return tuple(_closed(_rings(part), crs) for part in parts)
     if isinstance(geometry, Mapping):
         if _kind(geometry) != "Polygon":
             raise SpecError(
-                f"Wanted a GeoJSON Polygon or MultiPolygon, found type {short(geometry.get('type'))}.",
+                f"Expected a GeoJSON Polygon or MultiPolygon, got type {short(geometry.get('type'))}.",
                 fix="PointBuffer(lon, lat, buffer_m) for a point; get_embeddings for several places",
             )
         geometry = geometry.get("coordinates")
@@ -66,7 +66,7 @@ def _closed(rings: Sequence[object], crs: str) -> Rings:
 
 def _rings(geometry: object) -> Sequence[object]:
     if not isinstance(geometry, Sequence) or isinstance(geometry, str) or len(geometry) == 0:
-        raise SpecError(f"Wanted a polygon, found {short(geometry)}.", fix=_PASS)
+        raise SpecError(f"Expected a polygon, got {short(geometry)}.", fix=_PASS)
     first = geometry[0]
     if isinstance(first, Sequence) and len(first) > 0 and isinstance(first[0], Sequence):
         return geometry
@@ -75,11 +75,11 @@ def _rings(geometry: object) -> Sequence[object]:
 
 def _ring(corners: object, crs: str) -> Ring:
     if not isinstance(corners, Sequence) or isinstance(corners, str):
-        raise SpecError(f"Wanted a list of corners, found {short(corners)}.", fix="corners are (x, y) pairs")
+        raise SpecError(f"Expected a list of corners, got {short(corners)}.", fix="corners are (x, y) pairs")
     points: list[tuple[float, float]] = []
     for corner in corners:
         if not isinstance(corner, Sequence) or len(corner) < 2:
-            raise SpecError(f"Wanted an (x, y) corner, found {short(corner)}.", fix="corners are (x, y) pairs")
+            raise SpecError(f"Expected an (x, y) corner, got {short(corner)}.", fix="corners are (x, y) pairs")
         if crs.upper() == "EPSG:4326":
             points.append(require_lon_lat(corner[0], corner[1]))
         else:
@@ -88,12 +88,12 @@ def _ring(corners: object, crs: str) -> Ring:
         points.append(points[0])
     if len(set(points)) < 3:
         raise SpecError(
-            f"Wanted at least 3 different corners in a ring, found {len(set(points))}.",
+            f"Expected at least 3 different corners in a ring, got {len(set(points))}.",
             fix="list the corners of the polygon in order",
         )
     if _is_flat(points):
         fix = "list the corners in order around the polygon"
-        raise SpecError("Wanted a polygon with an area, found corners on one line, or edges that cross.", fix=fix)
+        raise SpecError("Expected a polygon with an area, got corners on one line, or edges that cross.", fix=fix)
     return tuple(points)
 
 

@@ -44,7 +44,7 @@ def require_memory(size: int, what: str) -> None:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if size > memory:
         raise OutOfMemory(
-            f"Wanted imagery that fits into memory, found {what}, which takes {size / 1e9:.0f} GB.",
+            f"Expected imagery that fits into memory, got {what}, which takes {size / 1e9:.0f} GB.",
             machine=f"{memory / 1e9:.0f} GB",
             fix="use a smaller buffer_m, or split the area into places and call get_embeddings or export_embeddings",
         )

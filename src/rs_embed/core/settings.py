@@ -73,7 +73,7 @@ class Knobs(BaseModel):
                 found = [name for name in names if name in source]
                 if len(found) > 1:
                     raise KnobError(
-                        f"Wanted {found[0]} or {found[1]}, which mean the same, found both.",
+                        f"Expected {found[0]} or {found[1]}, which mean the same, got both.",
                         fix=f"leave {found[1]} out",
                     )
                 if found:
@@ -275,7 +275,7 @@ def _knob_error(family: type[Knobs], error: ValidationError, keywords: Mapping[s
     said = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     wanted = "a path" if first["type"] == "path_type" else said
     return KnobError(
-        f"Wanted {place} to be {wanted}, found {short(value)}.",
+        f"Expected {place} to be {wanted}, got {short(value)}.",
         fix=f"change or leave out the keyword {word}" if word else f"change or unset {variable}",
     )
 

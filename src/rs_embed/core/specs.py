@@ -44,7 +44,7 @@ class PointBuffer:
         buffer_m = require_number("buffer_m", self.buffer_m, -math.inf, math.inf)
         if not 0 < buffer_m <= MAX_BUFFER_M:
             raise SpecError(
-                f"Wanted buffer_m above 0 and up to {MAX_BUFFER_M:g} metres, found {buffer_m:g}.",
+                f"Expected buffer_m above 0 and up to {MAX_BUFFER_M:g} metres, got {buffer_m:g}.",
                 fix="buffer_m is half of the side of the square, in metres on the ground; "
                 "split larger areas into several requests",
             )
@@ -75,13 +75,13 @@ class BBox:
         _set(self, **corners)
         if self.minlat == self.maxlat or self.minlon == self.maxlon:
             fix = "give corners that differ, or a PointBuffer around a point"
-            raise SpecError(f"Wanted a box with an area, found {self!r}.", fix=fix)
+            raise SpecError(f"Expected a box with an area, got {self!r}.", fix=fix)
         if self.minlat > self.maxlat:
-            raise SpecError(f"Wanted minlat below maxlat, found {self!r}.", fix=self._ordered())
+            raise SpecError(f"Expected minlat below maxlat, got {self!r}.", fix=self._ordered())
         crossing_deg = self.maxlon + 360 - self.minlon
         if self.minlon > self.maxlon and not (self.is_geographic and crossing_deg <= MAX_ANTIMERIDIAN_BOX_DEG):
             raise SpecError(
-                f"Wanted minlon below maxlon, found {self.minlon:g} and {self.maxlon:g}.",
+                f"Expected minlon below maxlon, got {self.minlon:g} and {self.maxlon:g}.",
                 fix=f"{self._ordered()} (minlon above maxlon means a box across the antimeridian, "
                 f"at most {MAX_ANTIMERIDIAN_BOX_DEG:g} degrees wide)",
             )
@@ -144,7 +144,7 @@ class TemporalSpec:
         first, last = _day("start", self.start), _day("end", self.end)
         if first >= last:
             fix = f'TemporalSpec.range("{last}", "{first}")' if first > last else "end is exclusive: add a day"
-            raise SpecError(f"Wanted start before end, found {first} and {last}.", fix=fix)
+            raise SpecError(f"Expected start before end, got {first} and {last}.", fix=fix)
         _set(self, start=first, end=last)
 
     @classmethod
@@ -161,7 +161,7 @@ class TemporalSpec:
         """The whole calendar year."""
         whole = require_number("year", year, 1900, 2200)
         if whole != int(whole):
-            raise SpecError(f"Wanted a whole year, found {year!r}.", fix="for example TemporalSpec.year(2022)")
+            raise SpecError(f"Expected a whole year, got {year!r}.", fix="for example TemporalSpec.year(2022)")
         return cls(date(int(whole), 1, 1), date(int(whole) + 1, 1, 1))
 
     def split(self, parts: int) -> tuple[Self, ...]:
@@ -189,7 +189,7 @@ class Series:
 def _day(name: str, value: object) -> date:
     if isinstance(value, datetime):
         if (value.hour, value.minute, value.second, value.microsecond) != (0, 0, 0, 0):
-            raise SpecError(f"Wanted a whole day for {name}, found {value}.", fix=f'"{value.date()}"')
+            raise SpecError(f"Expected a whole day for {name}, got {value}.", fix=f'"{value.date()}"')
         return value.date()
     if isinstance(value, date):
         return value
@@ -198,9 +198,9 @@ def _day(name: str, value: object) -> date:
             return date.fromisoformat(value)
         except ValueError as error:
             raise SpecError(
-                f"Wanted an ISO date for {name}, found {value!r} ({error}).", fix='for example "2022-06-01"'
+                f"Expected an ISO date for {name}, got {value!r} ({error}).", fix='for example "2022-06-01"'
             ) from error
-    raise SpecError(f"Wanted a date for {name}, found {value!r}.", fix='for example "2022-06-01"')
+    raise SpecError(f"Expected a date for {name}, got {value!r}.", fix='for example "2022-06-01"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,10 +260,10 @@ class SensorSpec:
     def __post_init__(self) -> None:
         names = self.bands if isinstance(self.bands, list | tuple) else ()
         if not names or not all(isinstance(name, str) for name in names):
-            raise SpecError(f"Wanted a list of bands, found {short(self.bands)}.", fix='for example ("B2", "B3", "B4")')
+            raise SpecError(f"Expected a list of bands, got {short(self.bands)}.", fix='for example ("B2", "B3", "B4")')
         bands = tuple(names)
         if len(set(bands)) != len(bands):
-            raise SpecError(f"Wanted each band once, found {bands}.", fix="remove the repeated band")
+            raise SpecError(f"Expected each band once, got {bands}.", fix="remove the repeated band")
         bands_of(self.collection, bands)
         require_choice("composite", self.composite, get_args(Composite))
         require_choice("instrument_mode", self.instrument_mode, get_args(InstrumentMode))

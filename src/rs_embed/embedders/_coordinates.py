@@ -52,7 +52,7 @@ class Coordinates:
         ids = [torch.tensor(self.tokenizer.encode(text).ids) for text in texts]
         if len({len(one) for one in ids}) > 1:
             raise InputError(
-                "Wanted equally many tokens for the coordinates of every window, found others.",
+                "Expected equally many tokens for the coordinates of every window, got others.",
                 texts="; ".join(dict.fromkeys(texts)),
                 fix='use input_prep="crop", or a place that lies within one quarter of a degree',
             )
@@ -85,7 +85,7 @@ def check_tokenizer(given: Path | None) -> None:
     require("tokenizers", extra="coords")
     if given is not None and not given.expanduser().is_file():
         raise WeightsNotFound(
-            f"Wanted TerraMind's coordinates tokenizer at {str(given)!r}, found no such file.",
+            f"Expected TerraMind's coordinates tokenizer at {str(given)!r}, got no such file.",
             fix=f"correct the path, or leave it out to use the hub's; {NAME_IT}",
         )
 
@@ -126,7 +126,7 @@ def _find(given: Path | None, ckpt: Path | None, weights: Weights, settings: Lib
         found = obtain(weights, offline=settings.offline, cache_dir=settings.cache_dir, endpoint=None, retry=PATIENT)
     except WeightsError as error:
         raise type(error)(
-            "Wanted TerraMind's coordinates tokenizer, found none.",
+            "Expected TerraMind's coordinates tokenizer, got none.",
             beside_the_checkpoint=None if beside is None else f"no {beside}",
             hub=f"{weights.hub}: {error.headline}",
             found=error.facts.get("found", error.facts.get("hub")),

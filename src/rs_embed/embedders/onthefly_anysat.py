@@ -76,7 +76,8 @@ class AnySatEmbedder(Embedder):
             self._scaling(modality, sensor)
         if output.pooling != "mean" and self.own_vector is not None:
             raise SpecError(
-                f"Wanted the maximum over patches, but the vector is the {self.own_vector}.", fix='pooled="patch"'
+                f"The maximum over patches does not exist here: the vector is the {self.own_vector}.",
+                fix='pooled="patch"',
             )
 
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
@@ -178,7 +179,7 @@ class AnySatEmbedder(Embedder):
 def _days_of_year(chip: Chip, name: str) -> Tensor:
     days = [time.timetuple().tm_yday - 1 for time in chip.times if time is not None]
     if len(days) < len(chip.times):
-        raise InputError(f"Wanted the date of each frame of {name}, found none.", fix="give `dates` or `temporal`")
+        raise InputError(f"Expected the date of each frame of {name}, got none.", fix="give `dates` or `temporal`")
     return torch.tensor(days, dtype=torch.float32)
 
 

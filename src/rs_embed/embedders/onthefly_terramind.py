@@ -86,7 +86,7 @@ class TerraMindEmbedder(Embedder):
         patch_px, image_px = self.request.inputs[0][0].patch_px, self._knobs.img
         if image_px % patch_px:
             raise SpecError(
-                f"Wanted img as a multiple of {patch_px} px, found {image_px}.",
+                f"Expected img as a multiple of {patch_px} px, got {image_px}.",
                 fix=f"img={max(1, round(image_px / patch_px)) * patch_px}",
             )
         depth = self.request.card.arch["depth"]
@@ -112,7 +112,7 @@ class TerraMindEmbedder(Embedder):
         names = self._maps
         if self._knobs.merge_method == "none" and output.kind == "grid" and len(names) > 1:
             raise SpecError(
-                f"Wanted one grid, found {len(names)}: merge_method='none' leaves {', '.join(names)} unmerged.",
+                f"Expected one grid, got {len(names)}: merge_method='none' leaves {', '.join(names)} unmerged.",
                 fix="merge_method='dict' gives each its own channels (Embedding.by_modality); or ask for a vector",
             )
 

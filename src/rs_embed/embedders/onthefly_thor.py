@@ -51,7 +51,7 @@ class ThorEmbedder(Embedder):
         lattice_px = math.lcm(*(patch_px * gsd_m for gsd_m in self._gsds_m)) / scale_m
         if lattice_px != int(lattice_px):
             raise SpecError(
-                f"Wanted patches of whole pixels, found {lattice_px:g} pixels of {scale_m:g} m.",
+                f"Expected patches of whole pixels, got {lattice_px:g} pixels of {scale_m:g} m.",
                 fix="use a scale_m of 10, or one that divides the patch",
             )
         if image_px % lattice_px:
@@ -65,7 +65,7 @@ class ThorEmbedder(Embedder):
             units = {str(modality.stats[band].unit) for band in sensor.bands} - {"reflectance"}
             if units:
                 raise SpecError(
-                    f"Wanted reflectance for normalize='unit_scale', found {', '.join(units)} in {modality.name}.",
+                    f"Expected reflectance for normalize='unit_scale', got {', '.join(units)} in {modality.name}.",
                     fix="use normalize='thor_stats', which knows every sensor",
                 )
 
@@ -98,7 +98,7 @@ class ThorEmbedder(Embedder):
                 band = modality.stats[name].model_name
                 if band in bands:
                     raise SpecError(
-                        f"Wanted each band of THOR once, found {name} of {modality.name!r} in another modality too.",
+                        f"Expected each band of THOR once, got {name} of {modality.name!r} in another modality too.",
                         fix="leave one of the modalities out",
                     )
                 bands[band] = int(modality.native_gsd_m[band]) if band in modality.native_gsd_m else None
@@ -119,7 +119,7 @@ class ThorEmbedder(Embedder):
         """The page's rule: `ground_cover_m = scale_m * image_size`."""
         cover_m = self.request.scale_m * image_px
         if cover_m != int(cover_m):
-            raise SpecError(f"Wanted a ground cover of whole metres, found {cover_m:g} m.", fix="use a whole scale_m")
+            raise SpecError(f"Expected a ground cover of whole metres, got {cover_m:g} m.", fix="use a whole scale_m")
         return int(cover_m)
 
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:

@@ -42,7 +42,7 @@ class AlphaEarthEmbedder(Embedder):
         """
         if output.kind == "pooled" and output.pooling != "mean":
             raise SpecError(
-                f"Wanted the mean direction of unit vectors, found pooling {output.pooling!r}.",
+                f"Expected the mean direction of unit vectors, got pooling {output.pooling!r}.",
                 fix="OutputSpec.pooled()",
             )
 
@@ -96,7 +96,7 @@ def _check_length(length: Tensor, chip: Chip) -> None:
     off = (length - 1).abs() > LENGTH_TOLERANCE
     if 2 * int(off.sum()) >= max(1, len(off)):
         raise UnitMismatch(
-            f"Wanted vectors of length 1, found {length.min():.3g} to {length.max():.3g}.",
+            f"Expected vectors of length 1, got {length.min():.3g} to {length.max():.3g}.",
             chip=chip.describe(),
             fix="resample them by nearest neighbour only, or divide each by its length",
         )

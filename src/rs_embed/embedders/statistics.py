@@ -48,7 +48,7 @@ def save_statistics(path: str | Path, samples: Iterable[Mapping[str, Chip]]) -> 
                 if found.size:
                     moments.setdefault(modality, {}).setdefault(band, []).append((found.mean(), found.std()))
     if not moments:
-        raise InputError("Wanted chips to take statistics of, found none.", fix="[inspect_chip(...).chips, ...]")
+        raise InputError("Expected chips to take statistics of, got none.", fix="[inspect_chip(...).chips, ...]")
     table = {
         modality: {band: _entry(units[modality][band], found) for band, found in bands.items()}
         for modality, bands in moments.items()
@@ -58,7 +58,7 @@ def save_statistics(path: str | Path, samples: Iterable[Mapping[str, Chip]]) -> 
         path.write_text(json.dumps({"format": FORMAT, "chips": count, "modalities": table}, indent=1), encoding="utf-8")
     except OSError as error:
         raise StorageError(
-            f"Wanted to write {path}, found: {error}.", fix="name a folder that can be written"
+            f"Expected to write {path}, got: {error}.", fix="name a folder that can be written"
         ) from error
     return path
 
@@ -103,7 +103,7 @@ def statistics_of(modality: Modality, name: str, published: Published) -> Mappin
     missing = [band for band in modality.stats if band not in found]
     if missing:
         raise KnobError(
-            f"Wanted mean and std of {', '.join(missing)} of {modality.name}, found none in normalize={name!r}.",
+            f"Expected mean and std of {', '.join(missing)} of {modality.name}, got none in normalize={name!r}.",
             published="; ".join(f"{table}: {', '.join(by_modality)}" for table, by_modality in published.items()),
             fix="normalize=<file that rs_embed.save_statistics wrote>, or normalize='none'",
         )
@@ -122,7 +122,7 @@ def _load(path: Path, published: Published) -> dict[str, dict[str, BandStats]]:
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise KnobError(
-            f"Wanted a file of band statistics, found {str(path)!r}: {type(error).__name__}: {error}.",
+            f"Expected a file of band statistics, got {str(path)!r}: {type(error).__name__}: {error}.",
             known=", ".join([*published, "none"]),
             fix="write one with rs_embed.save_statistics(path, chips)",
         ) from error

@@ -144,7 +144,7 @@ class Embeddings(Sequence[Result]):
         shapes = {one.data.shape for one in self if isinstance(one, Embedding)}
         if len(shapes) != 1:
             raise InputError(
-                f"Wanted embeddings of one shape, found {', '.join(map(str, sorted(shapes))) or 'none'}.",
+                f"Expected embeddings of one shape, got {', '.join(map(str, sorted(shapes))) or 'none'}.",
                 fix="ask for places of one size, or take the items one by one",
             )
         hole = np.full(shapes.pop(), np.nan, np.float32)

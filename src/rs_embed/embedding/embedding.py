@@ -208,7 +208,7 @@ class Embedding:
         whose = TypeAdapter(list[Channels]).validate_python(self.meta.get("channels", []))
         if not whose or any("+" in one.modality for one in whose):
             raise ReadoutError(
-                "Wanted channels of each modality, but here every channel stands for all of them.",
+                "There are no channels of one modality here: every channel stands for all of them.",
                 model=self.meta.model_id,
                 modality="+".join(self.meta.modality),
                 fix='for TerraMind: make it with merge_method="dict"',

@@ -56,7 +56,7 @@ def save(embedding: Embedding, path: Path) -> Path:
         os.replace(part, path)
     except OSError as error:
         raise StorageError(
-            f"Wanted to write {str(path)!r}, found: {error}.",
+            f"Expected to write {str(path)!r}, got: {error}.",
             fix=f"make room: {(size + SPARE_BYTES) / 1e6:.1f} MB at most are needed"
             if is_about_space(error)
             else "check that the folder exists and may be written to",
@@ -76,13 +76,13 @@ def check_path(path: Path, output: Literal["pooled", "grid"]) -> None:
     """Raise `StorageError` for a path that `save` could not write, before anything is computed for it."""
     if path.suffix not in _FORMATS:
         raise StorageError(
-            f"Wanted a file name ending in {', '.join(_FORMATS)}, found {str(path)!r}.", fix="choose one of them"
+            f"Expected a file name ending in {', '.join(_FORMATS)}, got {str(path)!r}.", fix="choose one of them"
         )
     if not path.parent.is_dir():
-        raise StorageError(f"Wanted to write {str(path)!r}, found no such folder.", fix="make the folder first")
+        raise StorageError(f"Expected to write {str(path)!r}, got no such folder.", fix="make the folder first")
     if path.suffix == ".tif" and output == "pooled":
         raise StorageError(
-            "Wanted a grid for a GeoTIFF, found a pooled vector.", fix="save it as .npz or .nc, or ask for a grid"
+            "Expected a grid for a GeoTIFF, got a pooled vector.", fix="save it as .npz or .nc, or ask for a grid"
         )
 
 
@@ -91,7 +91,7 @@ def load(path: Path) -> Embedding:
     there = _exists(path)
     if path.suffix not in _FORMATS or not there or not path.is_file():
         raise StorageError(
-            f"Wanted a file ending in {', '.join(_FORMATS)}, found {str(path)!r}"
+            f"Expected a file ending in {', '.join(_FORMATS)}, got {str(path)!r}"
             f"{'' if there else ', which does not exist'}.",
             fix="give a file that Embedding.save wrote",
         )
@@ -205,7 +205,7 @@ def _write_geotiff(embedding: Embedding, path: Path) -> None:
     geobox = embedding.geobox
     if geobox is None:
         raise StorageError(
-            "Wanted a georeferenced grid for a GeoTIFF, found an array without a place.", fix="save it as .npz or .nc"
+            "Expected a georeferenced grid for a GeoTIFF, got an array without a place.", fix="save it as .npz or .nc"
         )
     try:
         _write_cog(embedding, geobox, path)

@@ -58,7 +58,7 @@ def true_colour(chip: "Chip") -> Panel:
     """
     if not {"B2", "B3", "B4"} <= set(chip.band_names):
         raise BandMismatch(
-            f"Wanted B4, B3 and B2, found {', '.join(chip.band_names)}.",
+            f"Expected B4, B3 and B2, got {', '.join(chip.band_names)}.",
             fix="plot another chip, or fetch those bands",
         )
     values = chip.select(("B4", "B3", "B2")).values[0]
@@ -165,5 +165,5 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
         raise StorageError(
-            f"Wanted to write {str(path)!r}, found: {error}.", fix="use .png in a folder that exists"
+            f"Expected to write {str(path)!r}, got: {error}.", fix="use .png in a folder that exists"
         ) from error

@@ -18,7 +18,7 @@ def similarity(one: Embedding, other: Embedding) -> float | xr.DataArray:
     """See `Embedding.similarity`."""
     if not isinstance(other, Embedding):
         raise SpecError(
-            f"Wanted an Embedding, found {type(other).__name__}.",
+            f"Expected an Embedding, got {type(other).__name__}.",
             fix="for bare vectors: rs_embed.embedding.similarity.cosine(one, other)",
         )
     _check_comparable(one, other)
@@ -100,6 +100,6 @@ def _check_comparable(one: Embedding, other: Embedding) -> None:
     require_same_model(ModelFacts.of(one), ModelFacts.of(other))
     if one.is_grid and other.is_grid and (one.data.shape != other.data.shape or one.geobox != other.geobox):
         raise SpecError(
-            f"Wanted two grids of the same ground, found {one!r} and {other!r}.",
+            f"Expected two grids of the same ground, got {one!r} and {other!r}.",
             fix="compare a vector with a grid, or grids of the same place",
         )

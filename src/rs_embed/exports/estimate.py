@@ -123,7 +123,7 @@ def estimate(
     rows = len(places) if scale.rows is None else scale.rows
     if rows < len(places):
         raise SpecError(
-            f"Wanted the rows of the whole, found {rows:,} of a part of {len(places):,}.", fix="leave it out"
+            f"Expected the rows of the whole, got {rows:,} of a part of {len(places):,}.", fix="leave it out"
         )
     output_bytes = 0
     for job in jobs.values():
@@ -176,7 +176,7 @@ def _first_queries(job: "Job", places: Places) -> "tuple[Query, ...]":
             return plan_items(job, [place.spatial], [place.window]).items[0].queries
         except SpecError as found:
             error = error or found
-    raise error or SpecError("Wanted at least one place, found none.", fix="check the table")
+    raise error or SpecError("Expected at least one place, got none.", fix="check the table")
 
 
 def _values(query: "Query") -> int:

@@ -135,7 +135,7 @@ def place_of(out: str | Path) -> Path | Remote:
     if text.startswith(SCHEMES):
         return Remote(text.rstrip("/"))
     if "://" in text:
-        raise SpecError(f"Wanted a folder, or one of {', '.join(SCHEMES)}, found {text!r}.", fix="choose one of these")
+        raise SpecError(f"Expected a folder, or one of {', '.join(SCHEMES)}, got {text!r}.", fix="choose one of these")
     return Path(out).expanduser()
 
 
@@ -148,7 +148,7 @@ def local_place(path: str | Path) -> Path:
     place = place_of(path)
     if isinstance(place, Remote):
         raise SpecError(
-            f"Wanted a run on this machine, found {str(place)!r}.",
+            f"Expected a run on this machine, got {str(place)!r}.",
             fix="download_run(uri, folder) first; an export goes on by the same call again",
         )
     return place

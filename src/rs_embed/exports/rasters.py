@@ -50,7 +50,7 @@ def _refuse_doubles(paths: list[str], boxes: list[BBox], windows: list[TemporalS
         twin = first.setdefault((box, window), path)
         if twin != path:
             raise SpecError(
-                f"Wanted one raster of a ground and day, found {twin!r} and {path!r}.",
+                f"Expected one raster of a ground and day, got {twin!r} and {path!r}.",
                 day="not told by the files" if window is None else str(window.start),
                 fix="export them to two folders, or write their dates into the tag TIFFTAG_DATETIME",
             )

@@ -54,7 +54,7 @@ def measure_rate(jobs: "Mapping[str, Job]", places: Places) -> Rate:
     plans = [plan for job in jobs.values() if (plan := _plans(job, good)) is not None]
     if not good:
         raise SpecError(
-            "Wanted a place that can be asked for, to measure a rate on, found none.", fix="check the table"
+            "Expected a place that can be asked for, to measure a rate on, got none.", fix="check the table"
         )
     done = 0
     with warnings.catch_warnings():

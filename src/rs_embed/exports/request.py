@@ -58,11 +58,11 @@ class Asked:
         require_choice("dtype", self.dtype, get_args(Dtype))
         require_choice("on_error", self.on_error, get_args(OnError))
         if isinstance(self.unit_rows, bool) or not isinstance(self.unit_rows, int) or self.unit_rows < 1:
-            raise SpecError(f"Wanted unit_rows of 1 or more, found {self.unit_rows!r}.", fix="leave it out")
+            raise SpecError(f"Expected unit_rows of 1 or more, got {self.unit_rows!r}.", fix="leave it out")
         if not isinstance(self.output, OutputSpec):
-            raise SpecError(f"Wanted an OutputSpec, found {self.output!r}.", fix="OutputSpec.pooled() or .grid()")
+            raise SpecError(f"Expected an OutputSpec, got {self.output!r}.", fix="OutputSpec.pooled() or .grid()")
         if self.grid_format is not None and self.dtype != "float32":
-            raise SpecError(f"Wanted float32 for grids, found dtype={self.dtype!r}.", fix="leave out dtype")
+            raise SpecError(f"Expected float32 for grids, got dtype={self.dtype!r}.", fix="leave out dtype")
 
     @property
     def grid_format(self) -> GridFormat | None:
@@ -86,10 +86,10 @@ class Asked:
             job = call.plan(provider, [], []).job
             name = slug(job.request.card.id).removeprefix("-")
             if name in jobs:
-                raise SpecError(f"Wanted every model once, found {name!r} twice.", fix="export it to another folder")
+                raise SpecError(f"Expected every model once, got {name!r} twice.", fix="export it to another folder")
             jobs[name] = job
         if not jobs:
-            raise SpecError("Wanted at least one model, found none.", fix='for example "mosaiks_rcf"')
+            raise SpecError("Expected at least one model, got none.", fix='for example "mosaiks_rcf"')
         return jobs
 
     def request(self, facts: Mapping[str, JsonValue], places: Places, units: Units) -> dict[str, JsonValue]:

@@ -33,7 +33,7 @@ class Row:
     embedding: Embedding | None
     """`None` where it failed."""
     error: str | None = None
-    """Why it failed: `"NoImagery: Wanted ..., found ..."`."""
+    """Why it failed: `"NoImagery: Expected ..., got ..."`."""
     stage: str | None = None
     """Where it failed: "fetch", "prepare" or "encode"."""
     kept: KeptRow = field(default_factory=KeptRow)
@@ -100,7 +100,7 @@ class RunHeader:
             return _ADAPTER.validate_json(text)
         except (ValidationError, SpecError) as error:
             raise StorageError(
-                f"Wanted the header of an export of rs_embed, found another text ({error}).",
+                f"Expected the header of an export of rs_embed, got another text ({error}).",
                 fix="give a file that export_embeddings wrote",
             ) from error
 

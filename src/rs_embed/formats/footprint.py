@@ -111,7 +111,7 @@ def _on_the_globe(lons: NDArray[np.float64], lats: NDArray[np.float64]) -> Footp
     parts = [translate(whole & shapely.box(360 * t - 180, -90, 360 * t + 180, 90), -360 * t) for t in turns]
     merged = shapely.set_precision(shapely.union_all(parts), GRID_DEG)
     if not isinstance(merged, Polygon | MultiPolygon):
-        raise SpecError("Wanted a place with an area, found none in degrees.", fix="check the place and its CRS")
+        raise SpecError("Expected a place with an area, got none in degrees.", fix="check the place and its CRS")
     return shapely.orient_polygons(merged.normalize())
 
 

@@ -31,7 +31,7 @@ def write_grid(stem: Path, embedding: Embedding, fmt: GridFormat) -> Path:
     """
     if not embedding.is_grid:
         raise StorageError(
-            f"Wanted a grid [D, H, W], found a vector {embedding.data.shape}.", fix="write vectors with write_table"
+            f"Expected a grid [D, H, W], got a vector {embedding.data.shape}.", fix="write vectors with write_table"
         )
     path = stem.with_name(stem.name + SUFFIX[fmt])
     if fmt == "zarr":

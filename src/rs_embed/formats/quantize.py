@@ -24,7 +24,7 @@ def quantize(vectors: NDArray[np.float32], dtype: Dtype) -> tuple[NDArray[np.gen
             half = vectors.astype(np.float16)
         if (np.isinf(half) & np.isfinite(vectors)).any():
             raise StorageError(
-                f"Wanted values up to {np.finfo(np.float16).max:g} for float16, found {np.abs(vectors).max():g}.",
+                f"Expected values up to {np.finfo(np.float16).max:g} for float16, got {np.abs(vectors).max():g}.",
                 fix='use dtype="float32" or "int8"',
             )
         return half, None

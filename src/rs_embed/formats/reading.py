@@ -97,7 +97,7 @@ class TableFile:
             StorageError: The file is an index of grids, or damaged.
         """
         if self.is_index:
-            raise StorageError(f"Wanted vectors, found an index of grids in {str(self.path)!r}.", fix="read its grids")
+            raise StorageError(f"Expected vectors, got an index of grids in {str(self.path)!r}.", fix="read its grids")
         table = self.table(["embedding", "scale"] if "scale" in self.columns else ["embedding"])
         try:
             return vectors_of(table, self.meta.dim)

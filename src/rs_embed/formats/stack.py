@@ -53,7 +53,7 @@ class Stack:
         missing = set(columns or ()) - set(self.tables[0].columns)
         if missing:
             raise StorageError(
-                f"Wanted the columns {', '.join(sorted(missing))}, found none in {str(self.tables[0].path)!r}.",
+                f"Expected the columns {', '.join(sorted(missing))}, got none in {str(self.tables[0].path)!r}.",
                 known=", ".join(self.tables[0].columns),
                 fix="tables of vectors have `embedding`, those of grids have `href`",
             )

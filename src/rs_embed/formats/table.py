@@ -184,7 +184,7 @@ def _vector_columns(rows: Sequence[Row], header: RunHeader) -> "dict[str, pa.Arr
             continue
         if row.embedding.data.shape != (header.dim,):
             raise StorageError(
-                f"Wanted a vector of {header.dim} values, found an array {row.embedding.data.shape}.",
+                f"Expected a vector of {header.dim} values, got an array {row.embedding.data.shape}.",
                 row=f"{row.index} ({row.id!r})",
                 fix="write grids with write_grid and write_index",
             )

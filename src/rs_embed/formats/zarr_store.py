@@ -33,7 +33,7 @@ def write_zarr(path: Path, embedding: Embedding) -> None:
 
     if embedding.geobox is None:
         raise StorageError(
-            "Wanted a georeferenced grid for a Zarr store, found an array without a place.",
+            "Expected a georeferenced grid for a Zarr store, got an array without a place.",
             fix="save it as .npz or .nc",
         )
     store = to_dataset(embedding).assign_attrs(_group_attributes(embedding, embedding.geobox))

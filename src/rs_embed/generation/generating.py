@@ -86,7 +86,7 @@ def generate(
     require_generative(call.request.card, "generation")  # another one, where model_key names it
     both = [name for name in MAP_NAMES if name in call.request.modality_names and name in outputs]
     if both:
-        raise SpecError(f"Wanted {both[0]} given or generated, found both.", fix="leave it out of one of them")
+        raise SpecError(f"Expected {both[0]} given or generated, got both.", fix="leave it out of one of them")
     require_all_bands(call.request, "Generation")
     sampling = Sampling(
         require_whole("seed", seed, 0, 2**31),
@@ -104,10 +104,10 @@ def generate(
 
 def _outputs(names: str | Sequence[str]) -> tuple[TokenModality, ...]:
     if not isinstance(names, str | Sequence):
-        raise SpecError(f"Wanted names of output modalities, found {names!r}.", fix='for example ["LULC", "DEM"]')
+        raise SpecError(f"Expected names of output modalities, got {names!r}.", fix='for example ["LULC", "DEM"]')
     chosen = tuple(names.split("+")) if isinstance(names, str) else tuple(names)
     if not chosen or len(set(chosen)) < len(chosen):
-        raise SpecError(f"Wanted each output modality once, found {chosen}.", fix='for example ["LULC", "DEM"]')
+        raise SpecError(f"Expected each output modality once, got {chosen}.", fix='for example ["LULC", "DEM"]')
     for name in chosen:
         require_choice("output_modalities", name, get_args(TokenModality))
     return cast("tuple[TokenModality, ...]", chosen)
@@ -118,11 +118,11 @@ def _tokenizer_files(
 ) -> Mapping[TokenModality, Path]:
     used = (*outputs, *(name for name in MAP_NAMES if name in call.request.modality_names))
     if not isinstance(ckpts, Mapping):
-        raise SpecError(f"Wanted a file for each modality, found {ckpts!r}.", fix=f'{{"{used[0]}": "tokenizer.pt"}}')
+        raise SpecError(f"Expected a file for each modality, got {ckpts!r}.", fix=f'{{"{used[0]}": "tokenizer.pt"}}')
     unused = [name for name in ckpts if name not in used]
     if unused:
         raise SpecError(
-            f"Wanted tokenizers of {', '.join(used)}, found one of {', '.join(unused)}.",
+            f"Expected tokenizers of {', '.join(used)}, got one of {', '.join(unused)}.",
             fix="name the modalities that are generated, or given as a map",
         )
     files = {name: Path(ckpts[name]).expanduser() for name in used if name in ckpts}
@@ -136,7 +136,7 @@ def _knobs_of_generation(knobs: Mapping[str, KnobValue]) -> Mapping[str, KnobVal
     for name in knobs:
         if name not in KNOBS:
             raise KnobError(
-                f"Wanted a knob that generation has, found {name!r}.",
+                f"Expected a knob that generation has, got {name!r}.",
                 known=", ".join(KNOBS),
                 fix=did_you_mean(name, KNOBS),
             )

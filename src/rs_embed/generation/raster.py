@@ -100,7 +100,7 @@ class GeneratedRaster:
         if self.geobox is None or path.suffix != ".tif" or not path.parent.is_dir():
             found = "no place" if self.geobox is None else f"{str(path)!r}"
             raise StorageError(
-                f"Wanted a place and a .tif in a folder that exists, found {found}.",
+                f"Expected a place and a .tif in a folder that exists, got {found}.",
                 fix="generate from imagery that has a place, and make the folder first",
             )
         part = path.with_name(f".{path.stem}.part{path.suffix}")
@@ -110,7 +110,7 @@ class GeneratedRaster:
             os.replace(part, path)
         except OSError as error:
             raise StorageError(
-                f"Wanted to write {str(path)!r}, found: {error}.", fix="check the folder, and that the disk has room"
+                f"Expected to write {str(path)!r}, got: {error}.", fix="check the folder, and that the disk has room"
             ) from error
         finally:
             part.unlink(missing_ok=True)
@@ -152,7 +152,7 @@ def require_classes(values: NDArray[np.float32]) -> None:
     valid = values[np.isfinite(values)]
     if ((valid != np.rint(valid)) | (valid < 0) | (valid >= len(LULC_CLASSES))).any():
         raise InputError(
-            f"Wanted class codes 0 to {len(LULC_CLASSES) - 1} for LULC, found {valid.min():g} to {valid.max():g}.",
+            f"Expected class codes 0 to {len(LULC_CLASSES) - 1} for LULC, got {valid.min():g} to {valid.max():g}.",
             codes=", ".join(f"{code} {name}" for code, name in enumerate(LULC_CLASSES)),
             fix="translate your classes into these",
         )

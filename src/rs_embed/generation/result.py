@@ -128,7 +128,7 @@ class Generated(Mapping[str, GeneratedRaster]):
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(
-                f"Wanted the folder {str(folder)!r}, found: {error}.", fix="choose another one"
+                f"Expected the folder {str(folder)!r}, got: {error}.", fix="choose another one"
             ) from error
         return [raster.to_geotiff(folder / f"{name}.tif") for name, raster in self.items()]
 

@@ -119,7 +119,7 @@ def detokenize(
 
     seed, steps = require_whole("seed", seed, 0, 2**31), require_whole("steps", steps, 1, 1000)
     if not isinstance(tokens, Tokenized):
-        raise InputError(f"Wanted what `tokenize` gives, found {tokens!r:.80}.", fix="Tokenized(modality, ids, ...)")
+        raise InputError(f"Expected what `tokenize` gives, got {tokens!r:.80}.", fix="Tokenized(modality, ids, ...)")
     require_choice("modality", tokens.modality, get_args(TokenModality))
     require("terratorch", extra="terratorch")
     facts = TOKENS[tokens.modality]
@@ -168,7 +168,7 @@ def _values(facts: TokenFacts, pixels: Chip | SupportsArray) -> tuple[NDArray[np
             (b.name, b.unit) for b in facts.bands
         ):
             raise UnitMismatch(
-                f"Wanted one frame of {', '.join(names)} in {facts.bands[0].unit}.",
+                f"Expected one frame of {', '.join(names)} in {facts.bands[0].unit}.",
                 chip=chip.describe(),
                 fix="fetch the chip with the sensor of the model's card",
             )
@@ -178,13 +178,13 @@ def _values(facts: TokenFacts, pixels: Chip | SupportsArray) -> tuple[NDArray[np
         values = values[None] if values.ndim == 2 and len(names) == 1 else values
     if values.ndim != 3 or values.shape[0] != len(names):
         raise BandMismatch(
-            f"Wanted [{len(names)}, H, W] for {facts.name}, found an array {values.shape}.",
+            f"Expected [{len(names)}, H, W] for {facts.name}, got an array {values.shape}.",
             bands=", ".join(names),
             fix="give all bands of the modality, in this order",
         )
     if not np.isfinite(values).any():
         raise InputError(
-            f"Wanted values for {facts.name}, found nothing but nodata.", fix="give pixels that hold something"
+            f"Expected values for {facts.name}, got nothing but nodata.", fix="give pixels that hold something"
         )
     refuse_implausible(values, facts.bands[0].unit, f"array for {facts.name}")
     if facts.is_classes:
@@ -197,7 +197,7 @@ def _array(facts: TokenFacts, pixels: SupportsArray) -> NDArray[np.float32]:
         return np.asarray(pixels, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"Wanted an array or a chip for {facts.name}, found {pixels!r:.80}.",
+            f"Expected an array or a chip for {facts.name}, got {pixels!r:.80}.",
             fix="of a file, inspect_chip(..., backend=<path>) gives the chip",
         ) from error
 
@@ -232,7 +232,7 @@ def _check_ids(tokens: Tokenized, facts: TokenFacts) -> None:
     if not whole or ids.shape != wanted or ids.min() < 0 or ids.max() >= facts.vocabulary:
         reach = f", {ids.min()} to {ids.max()}" if ids.size else ""
         raise InputError(
-            f"Wanted {' x '.join(map(str, wanted))} ids of {facts.name} from 0 to {facts.vocabulary - 1}.",
+            f"Expected {' x '.join(map(str, wanted))} ids of {facts.name} from 0 to {facts.vocabulary - 1}.",
             found=f"{ids.dtype} {ids.shape}{reach}",
             fix="one whole number per 16 x 16 px of shape_px",
         )

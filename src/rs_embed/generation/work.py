@@ -93,7 +93,7 @@ def _geometry(image_px: int, options: Options) -> InputGeometry:
     lattice_px = max(TOKENS[name].lattice_px for name in options.outputs)
     if image_px % lattice_px:
         raise SpecError(
-            f"Wanted img as a multiple of {lattice_px} px to generate {', '.join(options.outputs)}, found {image_px}.",
+            f"Expected img as a multiple of {lattice_px} px to generate {', '.join(options.outputs)}, got {image_px}.",
             fix=f"img={max(1, round(image_px / lattice_px)) * lattice_px}",
         )
     return InputGeometry(image_px, lattice_px=lattice_px, square=True, patch_px=PATCH_PX)
@@ -116,7 +116,7 @@ def _require_memory(plan: Plan, options: Options) -> None:
     needed, held = rows * cols * 4 * (3 * bands + 2 * layers), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > held:
         raise SpecError(
-            f"Wanted a region that fits into memory, {held / 1e9:.0f} GB, found one of {rows} x {cols} px.",
+            f"Expected a region that fits into memory, {held / 1e9:.0f} GB, got one of {rows} x {cols} px.",
             takes=f"about {needed / 1e9:.0f} GB",
             fix="split the area, or ask for fewer outputs at once",
         )

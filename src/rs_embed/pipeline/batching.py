@@ -143,7 +143,7 @@ def out_of_memory(error: Exception, what: str, device: torch.device) -> OutOfMem
     if not plain and not isinstance(error, torch.OutOfMemoryError | MemoryError):
         return None
     return OutOfMemory(
-        f"Wanted to encode {what} at once, found too little memory on {device}.",
+        f"Expected to encode {what} at once, got too little memory on {device}.",
         found=said[:300],
         fix='input_prep="tile" or a smaller image or place, a larger patch, precision="bf16", or another device',
     )

@@ -96,13 +96,13 @@ def plan_items(job: Job, places: Sequence[SpatialSpec | None], windows: Sequence
 def _plan_item(job: Job, index: int, spatial: SpatialSpec | None, window: TemporalSpec | None) -> Item:
     if window is not None and not isinstance(window, TemporalSpec):
         raise SpecError(
-            f"Wanted a TemporalSpec, found {window!r}.",
+            f"Expected a TemporalSpec, got {window!r}.",
             fix='for example TemporalSpec.range("2022-06-01", "2022-09-01")',
         )
     own_vector = job.embedder.own_vector
     if isinstance(spatial, Region) and own_vector is not None and job.output.kind == "pooled":
         raise SpecError(
-            f"Wanted a vector of a polygon, but {own_vector} sees all of the box around it.",
+            f"A polygon has no vector of its own here: {own_vector} sees the whole box around it.",
             fix='pooled="patch" takes the mean of the patches that the polygon touches',
         )
     return Item(index, spatial, window, queries_for(job.request, job.provider, spatial, window))
@@ -148,7 +148,7 @@ def _require_year(request: ModelRequest, modality: Modality, window: TemporalSpe
     why = f": it ends on {whole.end - timedelta(days=1)}" if window == whole and year >= first else ""
     near = min(max(year, first), today.year - 1)
     raise SpecError(
-        f"Wanted one calendar year from {first} on that is over, found {window.start} up to {window.end}{why}.",
+        f"Expected one calendar year from {first} on that is over, got {window.start} up to {window.end}{why}.",
         why=f"{request.card.id} has one embedding per pixel and year",
         fix=f"temporal=TemporalSpec.year({near})",
     )

@@ -113,7 +113,7 @@ def _shared_shape(chips: Mapping[str, Chip], request: ModelRequest) -> tuple[int
     shape_px = found.pop()
     if found or shape_px is None:
         raise InputError(
-            "Wanted all modalities to cover the same ground in whole pixels of the coarsest, found other sizes.",
+            "Expected all modalities to cover the same ground in whole pixels of the coarsest, got other sizes.",
             **{name: "{} x {} px".format(*chip.shape_px) for name, chip in chips.items()},
             **{f"{m.name} per {request.scale_m:g} m": f"{m.grid_px} px" for m, _ in request.inputs if m.grid_px > 1},
             fix="cut them to the same square on the ground",
@@ -126,7 +126,7 @@ def _check_pixels(chips: Mapping[str, Chip], floor: float) -> None:
         valid = chip.valid_fraction
         if valid == 0 or valid < floor:
             raise NoValidPixels(
-                f"Wanted valid pixels in {name}, found {valid:.1%}" + (f" (floor {floor:.0%})." if floor else "."),
+                f"Expected valid pixels in {name}, got {valid:.1%}" + (f" (floor {floor:.0%})." if floor else "."),
                 chip=chip.describe(),
                 bands=_share_by_band(chip),
                 fix=_ADVICE.get(chip.source.provider, "check place and window, widen the window or raise cloudy_pct"),

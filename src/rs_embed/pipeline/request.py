@@ -40,7 +40,7 @@ def resolve_request(card: ModelCard, knobs: ModelKnobs, asked: Asked, precision:
     modality, sensor, bands = asked.modality, asked.sensor, asked.bands
     if sensor is not None and not isinstance(sensor, SensorSpec | Mapping):
         raise SpecError(
-            f"Wanted a SensorSpec, or a mapping modality -> SensorSpec, found {sensor!r}.",
+            f"Expected a SensorSpec, or a mapping modality -> SensorSpec, got {sensor!r}.",
             fix="leave it out for the card's own",
         )
     if modality is None and sensor is None:
@@ -55,14 +55,14 @@ def resolve_request(card: ModelCard, knobs: ModelKnobs, asked: Asked, precision:
         )
     if isinstance(sensor, SensorSpec) and len(names) > 1:
         raise SpecError(
-            f"Wanted one sensor per modality ({', '.join(names)}), found a single one.",
+            f"Expected one sensor per modality ({', '.join(names)}), got a single one.",
             fix=f"pass sensor={{{names[0]!r}: SensorSpec(...), ...}}, or leave it out for the card's own",
         )
     by_name = {names[0]: sensor} if isinstance(sensor, SensorSpec) else dict(sensor or {})
     unused = [name for name in by_name if name not in names]
     if unused:
         raise SpecError(
-            f"Wanted sensors for {', '.join(names)}, found one for {', '.join(unused)}.",
+            f"Expected sensors for {', '.join(names)}, got one for {', '.join(unused)}.",
             fix="name the modality, or drop that sensor",
         )
     by_name |= _sensors_of_bands(card, names, bands, by_name)
@@ -81,7 +81,7 @@ def _modality_names(card: ModelCard, modality: ModalityChoice, sensor: SensorCho
         modality = tuple(sensor) if sensor else card.modality_names[0]
     if not isinstance(modality, str | Sequence):
         raise SpecError(
-            f"Wanted the name of a modality, found {modality!r}.",
+            f"Expected the name of a modality, got {modality!r}.",
             fix=f"for example modality={card.modality_names[0]!r}",
         )
     names = modality.split("+") if isinstance(modality, str) else list(modality)
@@ -94,7 +94,7 @@ def _modality_names(card: ModelCard, modality: ModalityChoice, sensor: SensorCho
                 fix=did_you_mean(str(name), known) + " (join several by '+')",
             )
     if not names or len(set(names)) != len(names):
-        raise SpecError(f"Wanted each modality once, found {modality!r}.", fix="name each of them once, joined by '+'")
+        raise SpecError(f"Expected each modality once, got {modality!r}.", fix="name each of them once, joined by '+'")
     return tuple(names)
 
 
@@ -126,20 +126,20 @@ def _sensors_of_bands(
     if bands is None:
         return {}
     if isinstance(bands, str) or not isinstance(bands, Sequence | Mapping):
-        raise SpecError(f"Wanted a list of bands, found {bands!r}.", fix='for example bands=["B2", "B3", "B4"]')
+        raise SpecError(f"Expected a list of bands, got {bands!r}.", fix='for example bands=["B2", "B3", "B4"]')
     if not isinstance(bands, Mapping):
         if len(names) > 1:
             raise SpecError(
-                f"Wanted bands per modality ({', '.join(names)}), found one list.",
+                f"Expected bands per modality ({', '.join(names)}), got one list.",
                 fix=f"pass bands={{{names[0]!r}: [...], ...}}; one that is left out keeps the card's own",
             )
         bands = {names[0]: bands}
     for name in bands:
         if name not in names:
             fix = "name the modality, or drop those bands"
-            raise SpecError(f"Wanted bands for {', '.join(names)}, found some for {name}.", fix=fix)
+            raise SpecError(f"Expected bands for {', '.join(names)}, got some for {name}.", fix=fix)
         if name in sensors:
-            raise SpecError(f"Wanted bands or a sensor for {name}, found both.", fix="SensorSpec(..., bands=...)")
+            raise SpecError(f"Expected bands or a sensor for {name}, got both.", fix="SensorSpec(..., bands=...)")
     return {name: _with_bands(card, card.modality(name), some) for name, some in bands.items()}
 
 
@@ -196,6 +196,6 @@ def _check_whole(card: ModelCard, modality: Modality, sensor: SensorSpec) -> Non
     whole = any(band.unit in KEPT_WHOLE for band in bands_of(sensor.collection, sensor.bands))
     if whole and sensor.composite in ("median", "mean"):
         raise SpecError(
-            f"Wanted whole pixels of {sensor.collection}, found composite={sensor.composite!r}, which mixes them.",
+            f"Expected whole pixels of {sensor.collection}, got composite={sensor.composite!r}, which mixes them.",
             fix='composite="mosaic"',
         )

@@ -136,8 +136,9 @@ def _checked_names(path: Path, file: TextIO, separator: str) -> list[str]:
     if count > len(shown):
         shown.append(f"... and {count - len(shown)} more")
     numbers = "10,5 for 10.5" if separator == "," else f"{separator!r} within a text"
+    ragged = "1 row" if count == 1 else f"{count:,} rows"
     raise SpecError(
-        f"Expected {width} fields in every row of {str(path)!r}, as in its header, got more or fewer in {count:,}.",
+        f"Expected {width} fields in every row of {str(path)!r}, as in its header, got more or fewer in {ragged}.",
         rows="\n".join(shown),
         header=separator.join(names),
         fix=f"mend these lines; is it {numbers}? then put quotes around, or separate the fields by another character"

@@ -78,7 +78,7 @@ def open_provider(backend: str | Path | Provider) -> Provider:
         return backend
     guess = nearest(backend, _BACKENDS) if isinstance(backend, str) else None
     raise SpecError(
-        f"Wanted a backend, found {backend!r}.",
+        f"Expected a backend, got {backend!r}.",
         known=", ".join(_BACKENDS),
         fix=f"did you mean {guess!r}?" if guess else _CHOICES,
     )

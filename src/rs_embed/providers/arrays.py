@@ -76,7 +76,7 @@ class ArrayProvider:
         """
         if not isinstance(arrays, Mapping) or not arrays:
             raise InputError(
-                f"Wanted arrays by modality, found {type(arrays).__name__}.",
+                f"Expected arrays by modality, got {type(arrays).__name__}.",
                 fix='for example {"s2": array}',
             )
         self._held = {modality: _Held(modality, array) for modality, array in arrays.items()}
@@ -132,7 +132,7 @@ class ArrayProvider:
         seen = [i for i, (values, _) in enumerate(checked) if np.isfinite(values).any()]
         if not seen:
             raise NoValidPixels(
-                f"Wanted at least one valid pixel, found only nodata in the {where}.",
+                f"Expected at least one valid pixel, got only nodata in the {where}.",
                 found=f"{held.dtype} {held.shape}",
                 fix="NaN, infinities, fill values and pixels of 0 in every Sentinel-2 band are nodata",
             )
@@ -156,12 +156,12 @@ class ArrayProvider:
         times = () if no_year and query.series is None else moments_of(days, window)
         if query.series is not None and not times:
             raise InputError(
-                f"Wanted the date of each frame of the {where}, found none.", fix='dates=["2022-06-01", ...]'
+                f"Expected the date of each frame of the {where}, got none.", fix='dates=["2022-06-01", ...]'
             )
         outside = [time for time in times if window and not window.start <= time.date() < window.end]
         if outside:
             raise InputError(
-                f"Wanted frames of {window}, found one of {outside[0]:%Y-%m-%d} in the {where}.",
+                f"Expected frames of {window}, got one of {outside[0]:%Y-%m-%d} in the {where}.",
                 fix="leave `temporal` out, or leave those frames out",
             )
         return times, [NO_YEAR_NOTE] if no_year and times else []
@@ -169,7 +169,7 @@ class ArrayProvider:
     def _find(self, modality: str) -> "_Held":
         if modality not in self._held:
             raise SensorNotOffered(
-                f"Wanted an array for {modality}, found none.",
+                f"Expected an array for {modality}, got none.",
                 given=", ".join(self._held),
                 fix=did_you_mean(modality, self._held),
             )
@@ -183,11 +183,11 @@ def _times(held: Mapping[str, "_Held"], dates: Dates | None) -> dict[str, tuple[
     times = {name: tuple(parse_day(day) for day in days) for name, days in by_modality.items()}
     for name, moments in times.items():
         if name not in held:
-            raise InputError(f"Wanted dates for {', '.join(held)}, found some for {name!r}.", fix="name the arrays")
+            raise InputError(f"Expected dates for {', '.join(held)}, got some for {name!r}.", fix="name the arrays")
         frames = len(held[name].frames())
         if len(moments) != frames:
             raise InputError(
-                f"Wanted a date for each of the {frames} frames of {name}, found {len(moments)}.",
+                f"Expected a date for each of the {frames} frames of {name}, got {len(moments)}.",
                 fix=f"{_AXES}; dates are in the order of T",
             )
     return times
@@ -217,15 +217,15 @@ class _Held:
         self.dtype, self.shape = self._array.dtype, self._array.shape
         if self.dtype.kind not in "iuf":
             raise InputError(
-                f"Wanted real numbers in the {where}, found {self.dtype}.",
+                f"Expected real numbers in the {where}, got {self.dtype}.",
                 fix="give intensities as integers or floats (for complex radar data: calibrated backscatter)",
             )
         if len(self.shape) not in (3, 4):
             hint = {2: "a single band is array[None]", 5: "give one place per request, not a batch"}
             fix = f"{_AXES}; {hint[len(self.shape)]}" if len(self.shape) in hint else _AXES
-            raise InputError(f"Wanted 3 or 4 axes in the {where}, found shape {self.shape}.", fix=fix)
+            raise InputError(f"Expected 3 or 4 axes in the {where}, got shape {self.shape}.", fix=fix)
         if 0 in self.shape:
-            raise InputError(f"Wanted pixels in the {where}, found the empty shape {self.shape}.", fix=_AXES)
+            raise InputError(f"Expected pixels in the {where}, got the empty shape {self.shape}.", fix=_AXES)
 
     @cached_property
     def digest(self) -> str:
@@ -242,12 +242,12 @@ def _as_array(given: SupportsArray, where: str) -> NDArray[np.generic]:
     if isinstance(given, np.ma.MaskedArray):
         return np.where(np.ma.getmaskarray(given), np.nan, np.ma.getdata(given))
     if not isinstance(given, SupportsArray) or isinstance(given, type):
-        raise InputError(f"Wanted an {where}, found {type(given).__name__}.", fix="np.asarray(values)")
+        raise InputError(f"Expected an {where}, got {type(given).__name__}.", fix="np.asarray(values)")
     try:
         return np.asarray(given)
     except (TypeError, RuntimeError) as error:  # torch: on another device, of type bfloat16, with a gradient
         raise InputError(
-            f"Wanted an {where} that numpy can read, found {type(given).__name__}: {error}",
+            f"Expected an {where} that numpy can read, got {type(given).__name__}: {error}",
             fix="for a torch tensor: tensor.detach().float().cpu()",
         ) from error
 
@@ -261,7 +261,7 @@ def _require_bands(shape: tuple[int, ...], modality: str, sensor: SensorSpec) ->
         target = 0 if len(shape) == 3 else 1
         fix = f"it looks like HWC: pass np.moveaxis(x, -1, {target})"
     raise BandMismatch(
-        f"Wanted {len(wanted)} bands of {sensor.collection} for {modality}, found {shape[-3]}.",
+        f"Expected {len(wanted)} bands of {sensor.collection} for {modality}, got {shape[-3]}.",
         wanted=", ".join(wanted),
         found=f"shape {shape}; {_AXES}",
         fix=fix,
@@ -272,7 +272,7 @@ def _require_grid(shape: tuple[int, ...], geobox: GeoBox | None, where: str) -> 
     if geobox is None or tuple(geobox.shape) == shape[-2:]:
         return
     raise InputError(
-        f"Wanted {geobox.shape[0]} x {geobox.shape[1]} pixels, found {shape[-2]} x {shape[-1]} in the {where}.",
+        f"Expected {geobox.shape[0]} x {geobox.shape[1]} pixels, got {shape[-2]} x {shape[-1]} in the {where}.",
         wanted=f"{geobox.crs} at {geobox.resolution.x:g} m",
         fix="give pixels on exactly that grid (rs_embed.core.geo.geobox_for), or leave the place out",
     )

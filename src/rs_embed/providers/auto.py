@@ -72,7 +72,7 @@ def _without(reason: str, choices: str) -> Provider:
     """STAC, as Earth Engine cannot be used."""
     if find_spec("pystac_client") is None:
         raise NotConfigured(
-            "Wanted a backend to fetch imagery from, found none chosen and none set up.",
+            "Expected a backend to fetch imagery from, got none chosen and none set up.",
             earth_engine=reason,
             stac="the extra is not installed: pip install 'eo-rs-embed[stac]'",
             fix=choices,

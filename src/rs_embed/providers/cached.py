@@ -56,7 +56,7 @@ class CachedProvider(Wrapped):
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(
-                f"Wanted a folder for chips at {str(folder)!r}, found: {error}.", fix="change or unset the chip cache"
+                f"Expected a folder for chips at {str(folder)!r}, got: {error}.", fix="change or unset the chip cache"
             ) from error
 
     def fetch(self, query: Query) -> Chip:
@@ -102,7 +102,7 @@ class CachedProvider(Wrapped):
                     raise
         except OSError as error:
             raise StorageError(
-                f"Wanted to keep a chip in {str(self._folder)!r}, found: {error}.",
+                f"Expected to keep a chip in {str(self._folder)!r}, got: {error}.",
                 fix="free some space, or unset the chip cache",
             ) from error
         with self._lock.here:

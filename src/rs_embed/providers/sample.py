@@ -95,14 +95,14 @@ def _window_note(window: TemporalSpec | None, time: datetime | None) -> tuple[st
 def _require_offered(sensor: SensorSpec) -> None:
     if sensor.collection not in _RASTERS:
         raise SensorNotOffered(
-            f"Wanted {sensor.collection}, which the sample scene does not have.",
+            f"The sample scene does not have {sensor.collection}.",
             has=", ".join(_RASTERS),
             fix="choose a model that takes one of these, or give your own imagery: backend=<path>",
         )
     mode, orbit_pass = sensor.instrument_mode, sensor.orbit_pass or _ORBIT
     if sensor.collection == "COPERNICUS/S1_GRD" and (mode, orbit_pass) != ("IW", _ORBIT):
         raise SensorNotOffered(
-            f"Wanted Sentinel-1 in mode {mode}, {orbit_pass.lower()}; the sample scene is in mode IW, ascending.",
+            f"Expected Sentinel-1 in mode {mode}, {orbit_pass.lower()}; the sample scene is in mode IW, ascending.",
             fix='use a modality of that kind, such as "s1"',
         )
 

@@ -60,7 +60,7 @@ class AnySatBackbone(nn.Module):
         given = {self.encoder.modalities[0]: x} if isinstance(x, Tensor) else x
         if set(given) != set(self.encoder.modalities):
             raise BandMismatch(
-                f"Wanted {', '.join(self.encoder.modalities)}, found {', '.join(given)}.",
+                f"Expected {', '.join(self.encoder.modalities)}, got {', '.join(given)}.",
                 fix="name the modalities of the data module as AnySat does, or give `modalities`",
             )
         inputs = {name: _time_first(name, given[name]) for name in self.encoder.modalities}
@@ -75,7 +75,7 @@ class AnySatBackbone(nn.Module):
         days = self._days.get(name, ())
         if len(days) != values.shape[1]:
             raise InputError(
-                f"Wanted a day for each of {values.shape[1]} frames of {name}, found {len(days)}.",
+                f"Expected a day for each of {values.shape[1]} frames of {name}, got {len(days)}.",
                 fix=f"days={{{name!r}: [...]}}, days of the year with 1 January = 0, or `dates` in the batch",
             )
         return torch.tensor(days, device=values.device).expand(len(values), -1)

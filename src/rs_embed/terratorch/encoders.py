@@ -51,5 +51,5 @@ def one_of(name: str, found: object, known: Sequence[Word]) -> Word:
         if word == found:
             return word
     raise SpecError(
-        f"Wanted {name} as one of {', '.join(map(str, known))}, found {found!r}.", fix=f"{name}={known[0]!r}"
+        f"Expected {name} as one of {', '.join(map(str, known))}, got {found!r}.", fix=f"{name}={known[0]!r}"
     )

@@ -91,7 +91,7 @@ class ThorBackbone(nn.Module):
     def _joined(self, x: Mapping[str, Tensor]) -> Tensor:
         if set(x) != set(self._modalities):
             raise BandMismatch(
-                f"Wanted {', '.join(self._modalities) or 'one tensor of all bands'}, found {', '.join(x)}.",
+                f"Expected {', '.join(self._modalities) or 'one tensor of all bands'}, got {', '.join(x)}.",
                 fix="give model_bands by modality, such as {'S2L2A': ['BLUE', ...]}; or concat_bands: true",
             )
         return torch.cat([x[name] for name in self._modalities], dim=1)
@@ -147,11 +147,11 @@ def _geometry(names: Sequence[str], params: Mapping[str, object]) -> ThorGeometr
     unknown = [name for name in params if name not in INPUT_PARAMS]
     if unknown:
         raise SpecError(
-            f"Wanted {', '.join(INPUT_PARAMS)} in input_params, found {', '.join(unknown)}.", fix="leave the others out"
+            f"Expected {', '.join(INPUT_PARAMS)} in input_params, got {', '.join(unknown)}.", fix="leave the others out"
         )
     covers = _whole_numbers("ground_covers", params.get("ground_covers", [GROUND_COVER_M]))
     if len(covers) != 1:
-        raise SpecError(f"Wanted one ground cover, found {covers}.", fix=f"ground_covers=[{GROUND_COVER_M}]")
+        raise SpecError(f"Expected one ground cover, got {covers}.", fix=f"ground_covers=[{GROUND_COVER_M}]")
     patches_px = _whole_numbers("flexivit_patch_size_seqs", params.get("flexivit_patch_size_seqs", [PATCH_PX]))
     strategy = one_of("select_patch_strategy", params.get("select_patch_strategy", "min"), STRATEGIES)
     return plan_geometry(bands, covers[0], patches_px, strategy, sizes)
@@ -160,7 +160,7 @@ def _geometry(names: Sequence[str], params: Mapping[str, object]) -> ThorGeometr
 def _whole_numbers(name: str, value: object) -> list[int]:
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if not all(isinstance(one, int) for one in values):
-        raise SpecError(f"Wanted {name} as whole numbers, found {value!r}.", fix=f"{name}=[...]")
+        raise SpecError(f"Expected {name} as whole numbers, got {value!r}.", fix=f"{name}=[...]")
     return list(values)
 
 
@@ -168,7 +168,7 @@ def _layers(depth: int, indices: Sequence[int] | None) -> tuple[int, ...]:
     layers = tuple(range(depth)) if indices is None else tuple(index % depth for index in indices)
     if not layers or any(not -depth <= index < depth for index in indices or ()):
         raise SpecError(
-            f"Wanted out_indices between {-depth} and {depth - 1}, found {list(indices or ())}.",
+            f"Expected out_indices between {-depth} and {depth - 1}, got {list(indices or ())}.",
             fix="leave it out for all layers, or [-1] for the last",
         )
     return layers

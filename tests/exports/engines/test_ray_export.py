@@ -31,7 +31,7 @@ class Picky(FieldProvider):
     def fetch(self, query):
         x, _ = query.geobox.affine @ (0, 0)
         if int(x) % 7 == 0:
-            raise NoImagery("Wanted scenes, found none.", fix="widen the window", where=f"{x:.0f}")
+            raise NoImagery("Expected scenes, got none.", fix="widen the window", where=f"{x:.0f}")
         return super().fetch(query)
 
 
@@ -131,7 +131,7 @@ def test_a_disk_that_refuses_is_one_storage_error_also_from_a_cluster(nodes, tmp
     for folder in ("units", "records"):
         shutil.rmtree(run / MODEL / folder)
     (run / MODEL / "units").write_text("in the way")
-    with pytest.raises(StorageError, match="Wanted to write to"):
+    with pytest.raises(StorageError, match="Expected to write to"):
         export(run, tmp_path / "log", rows=20, engine="ray")
 
 
@@ -193,7 +193,7 @@ def test_a_backend_that_cannot_travel_is_refused_before_anything_starts(tmp_path
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"engine": "dask"}, "Wanted engine"), ({"address": "auto"}, "Wanted no address")],
+    [({"engine": "dask"}, "Expected engine"), ({"address": "auto"}, "Expected no address")],
 )
 def test_engines_that_cannot_be_meant_are_refused(tmp_path, options, said):
     with pytest.raises(SpecError, match=said):

@@ -108,7 +108,7 @@ def test_a_window_that_is_too_much_for_the_service_is_read_chip_by_chip():
     class Small(FieldProvider):
         def fetch(self, query):
             if query.geobox.shape != (24, 24):
-                raise RequestTooLarge("Wanted less.")
+                raise RequestTooLarge("Expected less.")
             return super().fetch(query)
 
     queries, provider = [query(200 * i, 0) for i in range(5)], Small()

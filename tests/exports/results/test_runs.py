@@ -222,7 +222,7 @@ def test_a_unit_that_failed_whole_may_know_less_than_the_others(tmp_path):
     assert frame["weights_id"].tolist()[1:] == ["bundled:abc"] * 3
     assert run.similar("plot 1")["id"].tolist() == ["plot 2"]
     assert run.similar(row(1).embedding)["id"].tolist() == ["plot 1", "plot 2"]
-    with pytest.raises(StorageError, match="Wanted the columns nothing"):
+    with pytest.raises(StorageError, match="Expected the columns nothing"):
         run.to_frame(columns=["nothing"])
 
 

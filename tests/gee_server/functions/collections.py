@@ -25,7 +25,7 @@ _load.wants_world = True
 def _from_images(images: list) -> Collection:
     for image in images:
         if not isinstance(image, Image):
-            raise EarthEngineError(f"ImageCollection.fromImages: Expected images, found {type_name(image)}.")
+            raise EarthEngineError(f"ImageCollection.fromImages: Wanted images, found {type_name(image)}.")
     return Collection([_indexed(image, str(i)) for i, image in enumerate(images)])
 
 

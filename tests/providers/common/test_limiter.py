@@ -79,6 +79,7 @@ def test_no_request_begins_for_a_job_that_was_stopped():
     assert not asked
 
 
+@pytest.mark.alone
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_has_all_the_room_though_the_parent_is_asking():
     limiter, go_on, begun = Limiter(1), threading.Event(), threading.Event()

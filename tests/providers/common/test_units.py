@@ -166,5 +166,5 @@ def test_units_of_file_tags(tag, unit):
 def test_a_misspelt_unit_is_met_with_the_right_one():
     with pytest.raises(SpecError, match="did you mean 'reflectance'"):
         declared_unit("reflectence")
-    with pytest.raises(SpecError, match="Wanted a unit, found 3"):
+    with pytest.raises(SpecError, match="Expected a unit, got 3"):
         declared_unit(3)

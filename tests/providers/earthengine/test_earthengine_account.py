@@ -116,7 +116,8 @@ def test_a_token_that_has_run_out_is_renewed_once(guarded, tmp_path):
     guarded.expire_tokens()
     guarded.requests.clear()
     provider.fetch(ask(bands=("B3",)))
-    assert [(one.route, one.status) for one in guarded.requests] == [("pixels", 401), ("token", 200), ("pixels", 200)]
+    asked = [(one.route, one.status) for one in guarded.requests if one.route != "proxy"]  # threads of other tests
+    assert asked == [("pixels", 401), ("token", 200), ("pixels", 200)]
 
 
 def test_a_key_that_cannot_be_read_is_said_with_where_to_get_one(tmp_path):

@@ -94,12 +94,12 @@ def test_the_doctor_says_what_the_service_refuses_and_what_to_do(server):
 
 def test_the_doctor_stops_at_the_account_where_there_is_none():
     def make() -> EarthEngine:
-        raise NotConfigured("Wanted credentials, found none.", fix="run this")
+        raise NotConfigured("Expected credentials, got none.", fix="run this")
 
     code, found = examined(make)
     assert code == 1
     assert found["checks"][-1] == {
-        "name": "Earth Engine settings", "ok": False, "found": "Wanted credentials, found none.", "fix": "run this",
+        "name": "Earth Engine settings", "ok": False, "found": "Expected credentials, got none.", "fix": "run this",
     }  # fmt: skip
 
 

@@ -51,6 +51,7 @@ class Chips(Dataset):
         return self.provider.fetch(ask(bands=(BANDS[i],), side_m=160)).values
 
 
+@pytest.mark.alone
 def test_a_provider_that_was_used_works_in_forked_workers(server):
     chips = Chips(earth_engine(server))
     here = [chips[i] for i in range(len(BANDS))]
@@ -59,6 +60,7 @@ def test_a_provider_that_was_used_works_in_forked_workers(server):
         np.testing.assert_array_equal(there, wanted)
 
 
+@pytest.mark.alone
 def test_a_process_forked_while_another_thread_holds_every_lock_works(server):
     _ee_client.forget()
     server.faults.append(Fault("hang", times=1, routes=("algorithms",)))

@@ -38,7 +38,7 @@ def test_a_device_is_refused(path):
 @pytest.mark.parametrize("path", ["/vsicurl/http://127.0.0.1:1/x.tif", "http://127.0.0.1:1/x.tif", "s3://b/x.tif"])
 def test_an_address_is_refused_whoever_is_trusted(path):
     for allowed in (False, True):
-        with pytest.raises(ReadError, match="Wanted a raster on disk"):
+        with pytest.raises(ReadError, match="Expected a raster on disk"):
             LocalRasters(path, allow_foreign=allowed)
 
 

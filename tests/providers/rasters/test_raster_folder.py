@@ -91,7 +91,7 @@ def test_two_files_of_one_ground_and_day_and_a_pattern_without_files_are_refused
         raster_places(tiles / "*.tif")
     with pytest.raises(ReadError, match="match .*vrt"):
         raster_places(tiles / "*.vrt")
-    with pytest.raises(SpecError, match="Wanted a place in one of 5 rasters"):
+    with pytest.raises(SpecError, match="Expected a place in one of 5 rasters"):
         get_embedding(MODEL, backend=str(tiles / "*.tif"))
 
 

@@ -133,6 +133,7 @@ class Chips(Dataset):
         return self.provider.fetch(self.queries[i]).values
 
 
+@pytest.mark.alone
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_provider_used_by_its_parent_works_in_forked_workers(stac_server):
     site = stac_server.site("planetary-computer", signed=True)
@@ -147,6 +148,7 @@ def test_a_provider_used_by_its_parent_works_in_forked_workers(stac_server):
         np.testing.assert_array_equal(values[0], expected(WORLD, query))
 
 
+@pytest.mark.alone
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_fork_while_the_parent_reads_waits_for_no_lock_of_it(stac_server):
     site = stac_server.site("earth-search", applied=True)

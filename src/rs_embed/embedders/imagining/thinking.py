@@ -88,7 +88,7 @@ def check_thinking(request: ModelRequest) -> None:
     both = [name for name in imagined if name in request.modality_names]
     if both:
         raise SpecError(
-            f"Wanted modalities that are given or imagined, found both: {', '.join(both)}.",
+            f"Expected modalities that are given or imagined, got both: {', '.join(both)}.",
             fix="leave them out of tim_modalities, or of modality",
         )
     require_all_bands(request, "Thinking in modalities")

@@ -89,7 +89,7 @@ def to_image(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scalin
     """
     if chip.values.shape[0] != 1:
         raise InputError(
-            f"Wanted one frame, found {chip.values.shape[0]}.",
+            f"Expected one frame, got {chip.values.shape[0]}.",
             chip=chip.describe(),
             fix="composite the frames first, or ask for a shorter window",
         )
@@ -194,7 +194,7 @@ def _check(chip: Chip, modality: Modality, sensor: SensorSpec) -> tuple[float, f
     """Refuse other bands and units; what 0 and 255 stand for, if these are bytes that the model takes."""
     if chip.band_names != sensor.bands:
         raise BandMismatch(
-            f"Wanted bands {', '.join(sensor.bands)}, found {', '.join(chip.band_names)}.",
+            f"Expected bands {', '.join(sensor.bands)}, got {', '.join(chip.band_names)}.",
             chip=chip.describe(),
             fix="leave `sensor` out to fetch what the card asks for, or use chip.select(...)",
         )
@@ -210,7 +210,7 @@ def _check(chip: Chip, modality: Modality, sensor: SensorSpec) -> tuple[float, f
     for band, wanted in zip(chip.bands, wanted_bands, strict=True):
         if band.unit != wanted.unit:
             raise UnitMismatch(
-                f"Wanted {band.name} in {wanted.unit}, found {band.unit}.",
+                f"Expected {band.name} in {wanted.unit}, got {band.unit}.",
                 chip=chip.describe(),
                 fix="rs_embed.core.bands.convert turns one into the other",
             )

@@ -42,7 +42,7 @@ def as_compiled(device: torch.device) -> Iterator[None]:
     except TorchDynamoException as error:
         said = next((line for line in str(error).splitlines() if line.strip()), "")
         raise CompileError(
-            f"Wanted to compile the network for {device}, which torch.compile could not.",
+            f"torch.compile could not compile the network for {device}.",
             found=f"{type(error).__name__}: {said[:300]}",
             torch=torch.__version__,
             fix="leave compile out; on a CPU torch.compile wants a C++ compiler (CXX), on CUDA Triton",

@@ -33,17 +33,17 @@ def pick_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise DeviceError(
-            f"Wanted a device such as 'auto', 'cpu' or 'cuda:0', found {device!r}.", fix='use device="auto"'
+            f"Expected a device such as 'auto', 'cpu' or 'cuda:0', got {device!r}.", fix='use device="auto"'
         ) from error
     count = torch.cuda.device_count()
     if chosen.type == "cuda" and (chosen.index or 0) >= count:
         raise DeviceError(
-            f"Wanted {device!r}, found {count} CUDA devices.",
+            f"Expected {device!r}, got {count} CUDA devices.",
             torch=torch.__version__,
             fix='use device="cpu" or "auto", or install a driver that this torch build supports',
         )
     if chosen.type not in ("cpu", "cuda"):
-        raise DeviceError(f"Wanted 'cpu' or 'cuda', found {device!r}.", fix='use device="auto"')
+        raise DeviceError(f"Expected 'cpu' or 'cuda', got {device!r}.", fix='use device="auto"')
     return chosen
 
 

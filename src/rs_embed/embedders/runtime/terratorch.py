@@ -177,7 +177,7 @@ def _import(name: str) -> None:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise MissingDependency(
-            f"Wanted to import {name}, found no module {error.name!r}, which it needs.",
+            f"Expected to import {name}, got no module {error.name!r}, which it needs.",
             fix=f"pip install 'eo-rs-embed[{EXTRA}]'",
         ) from error
 

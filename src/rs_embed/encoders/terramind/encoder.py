@@ -232,7 +232,7 @@ def _resolve(layers: Sequence[int], depth: int) -> list[int]:
     """Count every layer from the first block."""
     if not layers or not all(-depth <= layer < depth for layer in layers):
         raise SpecError(
-            f"Wanted layers from 0 to {depth - 1}, or from -1 to -{depth}, found {list(layers)}.",
+            f"Expected layers from 0 to {depth - 1}, or from -1 to -{depth}, got {list(layers)}.",
             fix="leave `layers` out for the last one",
         )
     return [layer % depth for layer in layers]

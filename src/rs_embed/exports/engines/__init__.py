@@ -25,7 +25,7 @@ def check_engine(engine: EngineName, address: str | None) -> None:
     if engine == "ray":
         require("ray", "ray")
     elif address is not None:
-        raise SpecError(f"Wanted no address for this machine, found {address!r}.", fix='engine="ray"')
+        raise SpecError(f"Expected no address for this machine, got {address!r}.", fix='engine="ray"')
 
 
 @contextmanager

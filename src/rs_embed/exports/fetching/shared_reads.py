@@ -168,7 +168,7 @@ class SharedReads(Reader):
             return self._provider.fetch(query)
         if chip is None:  # raised where nothing holds the window: errors are kept, with all that their frames hold
             raise NoValidPixels(
-                f"Wanted at least one valid pixel of {query.sensor.collection}, found only nodata.",
+                f"Expected at least one valid pixel of {query.sensor.collection}, got only nodata.",
                 fix="widen the window of days, or ask for another place",
             )
         return chip

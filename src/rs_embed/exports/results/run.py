@@ -54,7 +54,7 @@ def download_run(uri: str, folder: str | Path) -> "Run":
     """
     remote, target = place_of(uri), Path(folder).expanduser()
     if not isinstance(remote, Remote):
-        raise SpecError(f"Wanted a run in an object store, found {uri!r}.", fix='for example "s3://bucket/run"')
+        raise SpecError(f"Expected a run in an object store, got {uri!r}.", fix='for example "s3://bucket/run"')
     with TemporaryDirectory() as scratch:
         if remote.get(MANIFEST, Path(scratch)):
             _refuse_other(_json(Path(scratch) / MANIFEST), target)
@@ -233,7 +233,7 @@ class Run:
             return self.models[0]
         if model is None or model not in self.models:
             raise SpecError(
-                f"Wanted one of the models {', '.join(self.models) or '(none yet)'}, found {model!r}.",
+                f"Expected one of the models {', '.join(self.models) or '(none yet)'}, got {model!r}.",
                 fix=f"for example model={self.models[0]!r}" if self.models else "run the export first",
             )
         return model
@@ -283,7 +283,7 @@ def _json(path: Path) -> dict[str, JsonValue]:
         content: dict[str, JsonValue] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StorageError(
-            f"Wanted a run of export_embeddings, found no readable {str(path)!r} ({type(error).__name__}).",
+            f"Expected a run of export_embeddings, got no readable {str(path)!r} ({type(error).__name__}).",
             fix="give the folder that was its `out`",
         ) from error
     return content

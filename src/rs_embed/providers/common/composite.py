@@ -35,7 +35,7 @@ def refuse_cloud_mask(sensor: SensorSpec) -> None:
     """Raise `SpecError` where a sensor asks for a mask that files and arrays do not come with."""
     if sensor.cloud_mask != "none":
         raise SpecError(
-            f"Wanted cloud_mask={sensor.cloud_mask!r}, which only an archive can give.",
+            f"cloud_mask={sensor.cloud_mask!r} needs an archive with cloud masks.",
             fix="leave it out, and make cloudy pixels nodata in the file",
         )
 

@@ -58,7 +58,7 @@ def declared_unit(value: str) -> Unit:
     if unit is None:
         known = [unit.value for unit in Unit]
         fix = did_you_mean(value, known) if isinstance(value, str) else 'for example unit="reflectance"'
-        raise SpecError(f"Wanted a unit, found {value!r}.", known=", ".join(known), fix=fix)
+        raise SpecError(f"Expected a unit, got {value!r}.", known=", ".join(known), fix=fix)
     return unit
 
 
@@ -96,7 +96,7 @@ def recognise_unit(values: Pixels, stored: np.dtype[np.generic], wanted: Unit, w
     elif seen.min() >= 0 and middle <= HIGHEST_POWER:
         return Unit.POWER
     raise UnitMismatch(
-        f"Wanted values in {wanted}, found {stored} from {seen.min():g} to {seen.max():g}, median {middle:g}: "
+        f"Expected values in {wanted}, got {stored} from {seen.min():g} to {seen.max():g}, median {middle:g}: "
         "they could be several units.",
         where=where,
         fix='declare it, for example LocalRasters(path, unit="reflectance")',
@@ -237,7 +237,7 @@ def refuse_implausible(values: Pixels, unit: Unit, where: str, stored: np.dtype[
     for rule in _RULES:
         if seen.size and rule.unit is unit and rule.broken_by(seen):
             raise UnitMismatch(
-                f"Wanted values in {unit}, found {rule.finding}.",
+                f"Expected values in {unit}, got {rule.finding}.",
                 found=f"{seen.min():g} to {seen.max():g}, median {np.median(seen):g}",
                 where=where,
                 fix=rule.fix,

@@ -126,7 +126,7 @@ def archive_of(sensor: SensorSpec) -> Archive:
     """
     if sensor.collection not in ARCHIVES:
         raise SensorNotOffered(
-            f"Wanted {sensor.collection}, which Earth Engine does not have.",
+            f"Earth Engine does not have {sensor.collection}.",
             has=", ".join(ARCHIVES),
             fix=_INSTEAD.get(sensor.collection, "use one of these collections"),
         )

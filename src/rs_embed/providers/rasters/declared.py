@@ -39,7 +39,7 @@ class Raster:
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str | Path):
-            raise SpecError(f"Wanted a path, found {self.path!r}.", fix='for example Raster("scene.tif")')
+            raise SpecError(f"Expected a path, got {self.path!r}.", fix='for example Raster("scene.tif")')
         if self.bands is not None:
             object.__setattr__(self, "bands", band_list(self.bands))
         if self.unit is not None:
@@ -47,7 +47,7 @@ class Raster:
         if self.offset is not None:
             object.__setattr__(self, "offset", require_number("offset", self.offset, -1e6, 1e6))
         if self.nodata is not None and not isinstance(self.nodata, numbers.Real):
-            raise SpecError(f"Wanted a number for nodata, found {self.nodata!r}.", fix="for example nodata=0")
+            raise SpecError(f"Expected a number for nodata, got {self.nodata!r}.", fix="for example nodata=0")
         if self.time is not None:
             object.__setattr__(self, "time", parse_time(self.time))
         if self.collection is not None:
@@ -73,10 +73,10 @@ def band_list(names: Sequence[str]) -> tuple[str, ...]:
         SpecError: Not a list of names, or a repeated one.
     """
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise SpecError(f"Wanted a list of band names, found {names!r}.", fix='for example ["B2", "B3", "B4"]')
+        raise SpecError(f"Expected a list of band names, got {names!r}.", fix='for example ["B2", "B3", "B4"]')
     repeated = sorted({name for name in names if list(names).count(name) > 1})
     if repeated:
-        raise SpecError(f"Wanted each band once, found {', '.join(repeated)} repeated.", fix="name each band once")
+        raise SpecError(f"Expected each band once, got {', '.join(repeated)} repeated.", fix="name each band once")
     return tuple(names)
 
 
@@ -92,6 +92,6 @@ def parse_time(value: str | date | datetime | np.datetime64) -> datetime:
         moment = datetime.fromisoformat(value if isinstance(value, str) else value.isoformat())
     except (AttributeError, ValueError) as error:
         raise SpecError(
-            f"Wanted an ISO date, found {value!r} ({error}).", fix='for example "2022-06-01T10:10:31Z"'
+            f"Expected an ISO date, got {value!r} ({error}).", fix='for example "2022-06-01T10:10:31Z"'
         ) from error
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

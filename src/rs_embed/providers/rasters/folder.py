@@ -89,7 +89,7 @@ class RasterFolder:
         """
         if len(self._files) > 1:
             raise SpecError(
-                f"Wanted a place in one of {len(self._files)} rasters, found none.",
+                f"Expected a place in one of {len(self._files)} rasters, got none.",
                 fix="embed them one by one: export_embeddings(model, raster_places(pattern), out, backend=pattern)",
             )
         return self._files[0].native_geobox(query)
@@ -108,7 +108,7 @@ class RasterFolder:
         order = [index for index in ranked if covered[index] >= COVERED]
         if not order:
             raise OutsideCoverage(
-                f"Wanted a raster of the ground at {in_degrees(query.geobox)}, found none in the folder.",
+                f"Expected a raster of the ground at {in_degrees(query.geobox)}, got none in the folder.",
                 fix="take the places from the same pattern: raster_places(pattern)",
             )
         for index in order[:-1]:
@@ -133,7 +133,7 @@ def matching(pattern: str | Path) -> list[str]:
     found: Sequence[str] = sorted(glob(str(Path(pattern).expanduser()), recursive=True))
     if not found:
         raise ReadError(
-            f"Wanted rasters that match {str(pattern)!r}, found none.", fix="check the folder and the suffix"
+            f"Expected rasters that match {str(pattern)!r}, got none.", fix="check the folder and the suffix"
         )
     return list(found)
 
@@ -152,7 +152,7 @@ def grids_of(paths: Sequence[str], *, foreign: bool = False) -> list[GeoBox]:
             wrong.append(error)
     if len(wrong) > 1:
         raise ReadError(
-            f"Wanted {len(paths)} rasters, found {len(wrong)} that cannot be read.",
+            f"Expected {len(paths)} rasters, got {len(wrong)} that cannot be read.",
             files="\n".join(error.headline for error in wrong[:SHOWN]),
             fix="mend them or move them away; then make the same call again",
         )

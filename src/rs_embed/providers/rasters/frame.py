@@ -138,7 +138,7 @@ def _converted(values: Pixels, codings: list[_Coding], wanted: Unit, where: str)
     stated = {coding.unit for coding in codings}
     if len(stated) > 1:
         raise UnitMismatch(
-            f"Wanted bands in one unit, found {', '.join(sorted(str(unit) for unit in stated))} in {where}.",
+            f"Expected bands in one unit, got {', '.join(sorted(str(unit) for unit in stated))} in {where}.",
             fix='declare it, for example LocalRasters(path, unit="dn")',
         )
     plain = all(coding.scale == 1 for coding in codings)
@@ -157,7 +157,7 @@ def _converted(values: Pixels, codings: list[_Coding], wanted: Unit, where: str)
         notes.append(f"{where}: unit not stated, taken as {unit}.")
     if shifted and plain and unit is not Unit.DN:
         raise UnitMismatch(
-            f"Wanted DN to add an offset to, found {unit} in {where}.",
+            f"Expected DN to add an offset to, got {unit} in {where}.",
             fix="leave the offset out: it is in stored DN",
         )
     refuse_implausible(values, unit, where, dtype)

@@ -134,7 +134,7 @@ class LocalRasters:
         frames = [one for one in made if one.used]
         if not frames:
             raise NoValidPixels(
-                f"Wanted at least one valid pixel, found only nodata in {', '.join(scenes[0].ids)}.",
+                f"Expected at least one valid pixel, got only nodata in {', '.join(scenes[0].ids)}.",
                 where=in_degrees(geobox),
                 fix="ask for another place, or state the right nodata value",
             )
@@ -167,7 +167,7 @@ class LocalRasters:
         if not inside:
             days = sorted({scene.time.date() for scene in able if scene.time is not None})
             raise NoImagery(
-                f"Wanted imagery from {window.start} up to {window.end}, found none in the files.",
+                f"Expected imagery from {window.start} up to {window.end}, got none in the files.",
                 dates=", ".join(str(day) for day in days[:10]) + (", ..." if len(days) > 10 else ""),
                 fix=f'TemporalSpec.range("{days[0]}", "{days[-1] + timedelta(days=1)}")',
             )
@@ -235,7 +235,7 @@ def _slots(scenes: Sequence[Scene], query: Query) -> list[list[Scene]]:
     undated = [scene.ids[0] for scene in scenes if scene.time is None]
     if undated or query.series is None:
         raise NoImagery(
-            f"Wanted dated scenes for a series, found no date for {', '.join(undated[:5])}.",
+            f"Expected dated scenes for a series, got no date for {', '.join(undated[:5])}.",
             fix='LocalRasters(path, dates=["2022-06-01", ...])',
         )
     times = [scene.time for scene in scenes if scene.time is not None]
@@ -244,7 +244,7 @@ def _slots(scenes: Sequence[Scene], query: Query) -> list[list[Scene]]:
 
 def _outside(scenes: Sequence[Scene], geobox: GeoBox) -> OutsideCoverage:
     return OutsideCoverage(
-        f"Wanted imagery at {in_degrees(geobox)}, found none in the files.",
+        f"Expected imagery at {in_degrees(geobox)}, got none in the files.",
         covered="\n".join(dict.fromkeys(in_degrees(scene.layers[0].header.grid) for scene in scenes[:5])),
         fix="ask for a place inside, or leave the place out to use the whole raster",
     )
@@ -283,7 +283,7 @@ def _require_one_chip(grid: GeoBox) -> None:
     height, width = grid.shape
     if max(height, width) > MAX_SIDE_PX:
         raise SpecError(
-            f"Wanted at most {MAX_SIDE_PX} pixels a side, found a raster of {height} x {width}.",
+            f"Expected at most {MAX_SIDE_PX} pixels a side, got a raster of {height} x {width}.",
             fix="give a place inside of it",
         )
 
@@ -294,7 +294,7 @@ def _stamp(path: Path) -> str:
     try:
         stats = [file.stat() for file in sorted(path.rglob("*"))] if path.is_dir() else [path.stat()]
     except OSError as error:
-        raise ReadError(f"Wanted a raster, found that {path} is gone: {error}", fix="check the path") from error
+        raise ReadError(f"Expected a raster, got that {path} is gone: {error}", fix="check the path") from error
     return f"{path} {sum(stat.st_size for stat in stats)} {max(stat.st_mtime_ns for stat in stats)}"
 
 
@@ -307,7 +307,7 @@ def _not_offered(scenes: Sequence[Scene], sensor: SensorSpec) -> SensorNotOffere
     if unnamed:
         fix = f"say which band is which, in the order of the file: {_example(unnamed[0], sensor)}"
     return SensorNotOffered(
-        f"Wanted {', '.join(wanted)} of {sensor.collection}, found no file that has them.",
+        f"Expected {', '.join(wanted)} of {sensor.collection}, got no file that has them.",
         files="\n".join(_holds(layer) for layer in layers[:10]) + ("\n..." if len(layers) > 10 else ""),
         fix=fix,
     )

@@ -90,7 +90,7 @@ def _reading(path: str) -> Iterator[None]:
     except (RasterioError, OSError, CRSError, UnicodeDecodeError) as error:
         cause = error.__cause__ or error  # "Read failed. See previous exception for details."
         raise ReadError(
-            f"Wanted a raster that GDAL {rasterio.__gdal_version__} can read, found {path}: {cause}",
+            f"Expected a raster that GDAL {rasterio.__gdal_version__} can read, got {path}: {cause}",
             fix=_ZARR_FIX if _is_store(path) else _WHOLE_FIX,
         ) from cause_of(error)
 
@@ -107,14 +107,14 @@ def read_headers(path: str | Path, *, foreign: bool = False) -> tuple[Header, ..
     """
     file = Path(path).expanduser()
     if "://" in str(path) or str(path).startswith("/vsi"):
-        raise ReadError(f"Wanted a raster on disk, found {path}.", fix="download it, and give the path of the file")
+        raise ReadError(f"Expected a raster on disk, got {path}.", fix="download it, and give the path of the file")
     if not file.exists():
         raise ReadError(
-            f"Wanted a raster, found no file {file}.", looked_in=file.parent.resolve(), fix="check the path"
+            f"Expected a raster, got no file {file}.", looked_in=file.parent.resolve(), fix="check the path"
         )
     if file.is_dir() and not any((file / mark).exists() for mark in _ZARR_MARKS):
         raise ReadError(
-            f"Wanted a raster, found the directory {file}.",
+            f"Expected a raster, got the directory {file}.",
             fix="list its files: LocalRasters([...]) or {band: path}",
         )
     if file.is_dir():
@@ -126,7 +126,7 @@ def read_headers(path: str | Path, *, foreign: bool = False) -> tuple[Header, ..
         driver = driver_of(file)
     headers = tuple(replace(header, foreign=foreign) for header in _headers(str(file), driver, foreign=foreign))
     if not headers:
-        raise ReadError(f"Wanted bands, found none in {file}.", fix=f"name each array after its band; {_ZARR_FIX}")
+        raise ReadError(f"Expected bands, got none in {file}.", fix=f"name each array after its band; {_ZARR_FIX}")
     return headers
 
 
@@ -170,7 +170,7 @@ def header_of(path: str, dataset: rasterio.DatasetReader) -> Header:
     """
     grid = _grid_of(path, dataset)
     if any(dtype.startswith("complex") for dtype in dataset.dtypes):
-        raise ReadError(f"Wanted real numbers, found complex ones in {path}.", fix="calibrate to backscatter first")
+        raise ReadError(f"Expected real numbers, got complex ones in {path}.", fix="calibrate to backscatter first")
     descriptions = dataset.descriptions
     if dataset.count > 1 and len(set(descriptions)) == 1:
         descriptions = (None,) * dataset.count  # one text for all bands names none of them
@@ -198,7 +198,7 @@ def _grid_of(path: str, dataset: rasterio.DatasetReader) -> GeoBox:
         crs, transform = dataset.crs, dataset.transform
         if crs is None or transform.is_identity:
             missing = "CRS" if crs is None else "geotransform"
-            raise ReadError(f"Wanted a raster with a place on Earth, found no {missing} in {path}.", fix=fix)
+            raise ReadError(f"Expected a raster with a place on Earth, got no {missing} in {path}.", fix=fix)
         if not (math.isfinite(sum(transform)) and transform.determinant):
             raise ReadError(f"Expected a geotransform, got {tuple(transform)[:6]} in {path}.", fix=fix)
         epsg = crs.to_epsg(confidence_threshold=100)  # the default takes a similar CRS for the same

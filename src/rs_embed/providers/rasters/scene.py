@@ -27,7 +27,7 @@ class Layer:
         names = self.raster.bands
         if names is not None and len(names) != self.header.count:
             raise BandMismatch(
-                f"Wanted one name per band, found {len(names)} names for {self.header.count} bands.",
+                f"Expected one name per band, got {len(names)} names for {self.header.count} bands.",
                 file=self.header.path,
                 names=", ".join(names),
                 fix="name every band of the file, in its order; any name will do for those not needed",
@@ -59,7 +59,7 @@ class Layer:
             band = canonical(name, collection) if name else None
             if band in found:
                 raise BandMismatch(
-                    f"Wanted each band once, found {band} twice.",
+                    f"Expected each band once, got {band} twice.",
                     file=self.header.path,
                     bands=", ".join(str(name) for name in self.names),
                     fix="say which is which: bands=[...]",
@@ -127,7 +127,7 @@ def open_scenes(source: RasterSource, defaults: Raster, dates: Day | Sequence[Da
     else:
         groups = [_open([_raster(source).completed(defaults)])]
     if not any(groups):
-        raise SpecError(f"Wanted at least one raster, found {source!r}.", fix='LocalRasters("scene.tif")')
+        raise SpecError(f"Expected at least one raster, got {source!r}.", fix='LocalRasters("scene.tif")')
     return [Scene(tuple(layers)) for layers in _dated(groups, dates)]
 
 
@@ -145,7 +145,7 @@ def _headers(raster: Raster) -> tuple[Header, ...]:
 
 def _by_band(source: Mapping[str, RasterLike], defaults: Raster) -> list[Layer]:
     if defaults.bands is not None:
-        raise SpecError("Wanted band names once, found a mapping and bands=[...].", fix="leave bands out")
+        raise SpecError("Expected band names once, got a mapping and bands=[...].", fix="leave bands out")
     return _open([replace(_raster(one), bands=(band,)).completed(defaults) for band, one in source.items()])
 
 
@@ -166,7 +166,7 @@ def _dated(groups: list[list[Layer]], dates: Day | Sequence[Day] | None) -> list
     days = [dates] if isinstance(dates, str | date) else list(dates)
     if len(days) != len(groups):
         raise SpecError(
-            f"Wanted one date per scene, found {len(days)} dates for {len(groups)} scenes.",
+            f"Expected one date per scene, got {len(days)} dates for {len(groups)} scenes.",
             fix="give as many dates as files (one for all files of a single date)",
         )
     return [

@@ -64,7 +64,7 @@ def _require_same(address: str | None) -> None:
     here = ray.get_runtime_context().gcs_address
     if address not in (None, "auto", here):
         raise EngineError(
-            f"Wanted the cluster at {address!r}, found this process connected to the one at {here!r}.",
+            f"Expected the cluster at {address!r}, got this process connected to the one at {here!r}.",
             fix="leave out `address`, or call ray.shutdown() before",
         )
 

@@ -111,7 +111,7 @@ def _packed(order: Order) -> tuple[bytes, bytes]:
         return cloudpickle.dumps(order), cloudpickle.dumps(order.backend)
     except (TypeError, ValueError, pickle.PicklingError, AttributeError) as error:
         raise SpecError(
-            f"Wanted a backend that can be sent to other machines, found {order.backend!r}: {error}.",
+            f"Expected a backend that can be sent to other machines, got {order.backend!r}: {error}.",
             fix='name it (backend="gee", "stac", a path) and set it by its RS_EMBED_* variables',
         ) from error
 
@@ -192,7 +192,7 @@ class RayCrew:
 
     def _lost(self, one: _Try) -> EngineError:
         return EngineError(
-            f"Wanted unit {one.task.unit.name} done, found that {one.died} workers died over it.",
+            f"Expected unit {one.task.unit.name} done, got that {one.died} workers died over it.",
             last=one.last,
             fix="look at the memory of the nodes and at Ray's logs; run the same again to retry",
         )
@@ -217,7 +217,7 @@ class RayCrew:
             )
         if not happened and not working:
             raise EngineError(
-                f"Wanted a worker, found none that started within {self._settings.start_s:g} s.",
+                f"Expected a worker, got none that started within {self._settings.start_s:g} s.",
                 wanted=f"{self._cpus:g} CPU, {self._gpus} GPU each",
                 cluster=str(ray.cluster_resources()),
                 fix="give the cluster more nodes, or set RS_EMBED_RAY_WORKER_CPUS lower",
@@ -236,7 +236,7 @@ class RayCrew:
         self._facts = self._facts or facts
         if facts != self._facts:
             raise EngineError(
-                "Wanted the same models and packages on all nodes, found others on one.",
+                "Expected the same models and packages on all nodes, got others on one.",
                 differs="\n".join(differences(self._facts, facts)),
                 fix="install the same versions everywhere",
             )
@@ -269,7 +269,7 @@ class RayCrew:
     def _require_somebody(self) -> None:
         if not self._members:
             raise EngineError(
-                "Wanted workers, found that all of them died.",
+                "Expected workers, got that all of them died.",
                 last=self._last,
                 fix="look at the memory of the nodes and at Ray's logs; run the same again to go on",
             )
