@@ -67,15 +67,23 @@ def open_provider(backend: str | Path | Provider) -> Provider:
         NotConfigured: The backend is known but cannot be used.
         ReadError: There is no such raster, or it cannot be read.
     """
+    require_backend(backend)
     if isinstance(backend, str) and backend in _BACKENDS:
         return _BACKENDS[backend]()
-    if isinstance(backend, Path) or (isinstance(backend, str) and _is_path(backend)):
+    if isinstance(backend, str | Path):
         from rs_embed.providers.rasters.folder import RasterFolder, is_pattern  # not above: rasterio is slow to import
         from rs_embed.providers.rasters.local import LocalRasters
 
         return RasterFolder(str(backend)) if is_pattern(backend) else LocalRasters(backend)
+    return backend
+
+
+def require_backend(backend: str | Path | Provider) -> None:
+    """Raise `SpecError` for what is no backend; whether it can be used shows when it is opened."""
+    if isinstance(backend, Path) or (isinstance(backend, str) and (backend in _BACKENDS or _is_path(backend))):
+        return
     if isinstance(backend, _Fetches) and not isinstance(backend, str | type):
-        return backend
+        return
     guess = nearest(backend, _BACKENDS) if isinstance(backend, str) else None
     raise SpecError(
         f"Expected a backend, got {backend!r}.",
