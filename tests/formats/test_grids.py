@@ -164,7 +164,7 @@ def test_shares_that_are_not_those_of_the_grid_are_damage(tmp_path):
 
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_a_vector_is_no_grid(tmp_path, fmt):
-    with pytest.raises(StorageError, match="found a vector"):
+    with pytest.raises(StorageError, match="got a vector"):
         write_grid(tmp_path / "grid", row().embedding, fmt)
     assert list(tmp_path.iterdir()) == []
 
