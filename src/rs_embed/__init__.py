@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         TemporalSpec as TemporalSpec,
     )
     from rs_embed.embedders.card import ModelCard as ModelCard
+    from rs_embed.embedders.catalog import register_model as register_model
     from rs_embed.embedders.statistics import save_statistics as save_statistics
     from rs_embed.embedding.embedding import Embedding as Embedding
     from rs_embed.embedding.embedding import Meta as Meta
@@ -92,6 +93,7 @@ _HOME = {
     "compact_run": "exports.results.compact",
     "verify_run": "exports.results.verify",
     "ModelCard": "embedders.card",
+    "register_model": "embedders.catalog",
     "save_statistics": "embedders.statistics",
     "export_embeddings": "exports.call",
     "raster_places": "exports.rasters",

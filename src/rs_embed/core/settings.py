@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rs_embed.core import hints as _hints
 from rs_embed.core.bands import did_you_mean
 from rs_embed.core.checks import short
+from rs_embed.core.plugins import load_plugins
 from rs_embed.core.specs import Sampling
 from rs_embed.errors import KnobError
 
@@ -248,15 +249,24 @@ def take_over(variables: Mapping[str, str]) -> None:
     os.environ.update(variables)
 
 
+def _known_variables() -> set[str]:
+    return {variable for family in _families() for variable in family.variables()}
+
+
 def check_environment(prefix: str = PREFIX) -> None:
     """Refuse a mistyped variable, which would have no effect.
 
     Raises:
-        KnobError: A variable starts with `prefix` and is no knob of any family that is loaded.
+        KnobError: A variable starts with `prefix` and is no knob of any family that is loaded, or that another
+            package adds.
     """
-    known = {variable for family in _families() for variable in family.variables()}
-    for variable in set_variables():
-        if variable.startswith(prefix) and variable not in known:
+    stated = [variable for variable in set_variables() if variable.startswith(prefix)]
+    known = _known_variables()
+    if not known.issuperset(stated):
+        load_plugins()
+        known = _known_variables()
+    for variable in stated:
+        if variable not in known:
             raise KnobError(
                 f"Expected known variables, got {variable} in the environment.",
                 fix=f"{did_you_mean(variable, known)} (or unset {variable})",
