@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from rs_embed.embedders.statistics import save_statistics as save_statistics
     from rs_embed.embedding.embedding import Embedding as Embedding
     from rs_embed.embedding.embedding import Meta as Meta
-    from rs_embed.exports import export_embeddings as export_embeddings
-    from rs_embed.exports import raster_places as raster_places
+    from rs_embed.exports.call import export_embeddings as export_embeddings
+    from rs_embed.exports.rasters import raster_places as raster_places
     from rs_embed.exports.results.compact import compact_run as compact_run
     from rs_embed.exports.results.run import download_run as download_run
     from rs_embed.exports.results.run import open_run as open_run
@@ -91,8 +91,8 @@ _HOME = {
     "verify_run": "exports.results.verify",
     "ModelCard": "embedders.card",
     "save_statistics": "embedders.statistics",
-    "export_embeddings": "exports",
-    "raster_places": "exports",
+    "export_embeddings": "exports.call",
+    "raster_places": "exports.rasters",
     "download_run": "exports.results.run",
     "open_run": "exports.results.run",
     "Embedding": "embedding.embedding",

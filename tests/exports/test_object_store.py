@@ -235,7 +235,7 @@ def test_what_is_no_store_or_does_not_answer_is_said_so(store, log, tmp_path):
     with pytest.raises(StorageError, match="run"):
         download_run(store.uri("nothing-here"), tmp_path / "back")
     for function in (open_run, compact_run, retry_export, run_status):
-        with pytest.raises(SpecError, match="on this machine, found 's3://bucket/run'"):
+        with pytest.raises(SpecError, match="on this machine, got 's3://bucket/run'"):
             function("s3://key:secret@bucket/run")
 
 

@@ -19,7 +19,8 @@ from rs_embed.errors import SpecError
 from rs_embed.exports.unit import Units
 from rs_embed.exports.unit_writer import slug
 from rs_embed.exports.work import OnError
-from rs_embed.formats.base import SUFFIX, Dtype, GridFormat
+from rs_embed.formats.base import Dtype
+from rs_embed.formats.files import format_named
 from rs_embed.pipeline.plan import job_facts
 from rs_embed.places import Places
 
@@ -65,14 +66,12 @@ class Asked:
             raise SpecError(f"Expected float32 for grids, got dtype={self.dtype!r}.", fix="leave out dtype")
 
     @property
-    def grid_format(self) -> GridFormat | None:
+    def grid_format(self) -> str | None:
         """How grids are written; `None` for vectors."""
         if self.output.kind == "pooled":
             require_choice("the format of vectors", VECTORS if self.format is None else self.format, (VECTORS,))
             return None
-        name = "cog" if self.format is None else self.format
-        require_choice("the format of grids", name, tuple(SUFFIX))
-        return next(fmt for fmt in SUFFIX if fmt == name)
+        return format_named("cog" if self.format is None else self.format).name
 
     def jobs(self) -> "dict[str, Job]":
         """What is run for each model, by the name of its folder. Everything is checked that concerns no place."""

@@ -15,8 +15,9 @@ from rs_embed.core.bands import Band, Unit
 from rs_embed.core.geo import with_coordinates
 from rs_embed.core.resources import require_room
 from rs_embed.embedders.cards.terramind_tokens import LULC_CLASSES
-from rs_embed.embedding.files import COG_BLOCK_PX, META_TAG
 from rs_embed.errors import InputError, StorageError
+from rs_embed.formats.geotiff import COG_BLOCK_PX
+from rs_embed.formats.parts import META_TAG
 
 if TYPE_CHECKING:
     import xarray as xr
