@@ -21,7 +21,7 @@ from rs_embed.providers.base import Provider, Query
 from rs_embed.redact import redacted
 
 FINGERPRINT_VERSION = 1
-_NOT_NUMBERS = {"fetch_workers", "ckpt", "min_valid_fraction", "compile"}
+_NOT_NUMBERS = {"fetch_workers", "ckpt", "min_valid_fraction"}
 """Knobs that do not change what comes out, but for rounding (a checkpoint counts by its content, not by its path)."""
 
 
