@@ -13,12 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rs_embed import plan_embedding
+from rs_embed.core.hashing import sha256_of
 from rs_embed.core.settings import LibrarySettings
 from rs_embed.embedders.base import Network
 from rs_embed.embedders.card import Weights
 from rs_embed.embedders.onthefly_thor import ThorEmbedder
 from rs_embed.embedders.weights.converted import ABANDONED_S, Converted, digest_of
-from rs_embed.embedders.weights.hashes import SETTLED_S, sha256_of
+from rs_embed.embedders.weights.hashes import SETTLED_S
 from rs_embed.embedders.weights.layout import Picked
 from rs_embed.embedders.weights.load import load_strict, locate
 from rs_embed.embedders.weights.reading import is_pickled

@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -128,18 +127,6 @@ def remove_parts(folder: Path) -> None:
 def remove(path: Path) -> None:
     """Remove a file or a folder."""
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file, or of all files of a folder by name."""
-    total = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file()):
-        if file != path:
-            total.update(str(file.relative_to(path)).encode())
-        with file.open("rb") as opened:
-            while block := opened.read(1 << 20):
-                total.update(block)
-    return total.hexdigest()
 
 
 def size_of(path: Path) -> int:

@@ -16,10 +16,10 @@ from rs_embed.core.atomic import (
     read_text,
     remove,
     remove_parts,
-    sha256_of,
     size_of,
     write_json,
 )
+from rs_embed.core.hashing import sha256_of
 from rs_embed.errors import StorageError
 from rs_embed.exports.journal import sealed, unsealed
 from rs_embed.exports.unit import GRIDS, RECORDS, TABLES, Unit

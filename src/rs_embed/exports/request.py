@@ -1,9 +1,8 @@
 """What an export is asked for: as models that can run, as the request that names a run, as arguments to repeat."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
@@ -13,6 +12,7 @@ from pydantic import JsonValue
 
 from rs_embed.call import Backend, Bands, Call, KnobValue, Modalities, Sensors, provider_of
 from rs_embed.core.checks import require_choice, short
+from rs_embed.core.hashing import as_json
 from rs_embed.core.specs import InputPrep, OutputSpec, Precision
 from rs_embed.embedders.card import ModelCard
 from rs_embed.errors import SpecError
@@ -168,15 +168,5 @@ def _with_knobs(
 
 def plain(value: Mapping[str, object]) -> dict[str, JsonValue]:
     """The same as JSON values."""
-    found: dict[str, JsonValue] = json.loads(json.dumps(value, default=_plain))
+    found: dict[str, JsonValue] = json.loads(json.dumps(value, default=as_json))
     return found
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Iterable):
-        return list(value)
-    raise TypeError(f"{value!r} has no stable text form")

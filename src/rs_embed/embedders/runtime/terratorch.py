@@ -182,8 +182,10 @@ def _require_torchvision() -> None:
     """
     import torch
 
+    if find_spec("torchvision") is None:  # then importing TerraTorch says so
+        return
     try:
-        _import("torchvision")
+        importlib.import_module("torchvision")
     except (RuntimeError, ImportError, AttributeError, OSError) as error:  # "operator torchvision::nms does not exist"
         raise MissingDependency(
             f"Expected a torchvision that loads beside torch {torch.__version__}, got {version('torchvision')}.",
