@@ -155,7 +155,7 @@ def test_safetensors_are_used_as_they_are(thor_tiny_checkpoint, tmp_path):
 def test_what_dead_processes_left_half_written_is_never_read_and_swept(tmp_path):
     module = nn.Linear(3, 2)
     converted = Converted.of(module, SHA, tmp_path)
-    young, old = (tmp_path / f"{converted.key}.{name}.part" for name in ("1.1", "2.2"))
+    young, old = (tmp_path / f".part-{name}-{converted.key}.safetensors" for name in ("0123456", "789abcd"))
     for part in (young, old):
         part.write_bytes(b"half")
     os.utime(old, (0, time.time() - ABANDONED_S - 60))

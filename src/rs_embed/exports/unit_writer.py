@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from rs_embed.core.atomic import make_folder, part_of, publish, remove
+from rs_embed.core.atomic import make_folder, part_of, remove, replacing
 from rs_embed.core.resources import require_room
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.errors import RSEmbedError
@@ -102,13 +102,11 @@ class UnitSink:
         make_folder(folder)
         require_room(folder, grid_format.room(embedding))
         path = folder / f"{stem_of(place)}{grid_format.suffix}"
-        part = part_of(path)
-        remove(part)
-        grid_format.write(embedding, part)
-        self._grids[place.index] = self.model.store.name(path), Stamp.of(part)
-        if path.is_dir():  # of an earlier try
-            remove(path)
-        publish(part, path)
+        with replacing(path) as part:
+            grid_format.write(embedding, part)
+            self._grids[place.index] = self.model.store.name(path), Stamp.of(part)
+            if path.is_dir():  # of an earlier try
+                remove(path)
         return os.path.relpath(path, self.model.store.table(self._unit).parent)
 
     def settle(self) -> None:

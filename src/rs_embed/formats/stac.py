@@ -1,7 +1,6 @@
 """A STAC collection and its items beside the data, with the embeddings extension, so that catalogs can find them."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import shapely
 from pydantic import JsonValue
 
+from rs_embed.core.atomic import replacing
 from rs_embed.formats.base import RunHeader
 from rs_embed.formats.fields import (
     collection_fields,
@@ -80,11 +80,8 @@ def write_stac(folder: Path, header: RunHeader, items: Sequence[StacItem]) -> No
     (folder / ITEMS).mkdir(exist_ok=True)
     for item in items:
         _dump(folder / ITEMS / f"{item.id}.json", _item(item, header))
-    part = folder / f".part-{COLLECTION}"
-    _dump(part, _collection(header, items))
-    with part.open() as file:
-        os.fsync(file.fileno())
-    os.replace(part, folder / COLLECTION)
+    with replacing(folder / COLLECTION) as part:
+        _dump(part, _collection(header, items))
 
 
 def _table_item(rows: "pa.Table", name: str, href: str) -> StacItem:
