@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 from rs_embed import describe_model, list_models
 from rs_embed.cli.main import app
 from rs_embed.core.settings import EarthEngineSettings, LibrarySettings, RaySettings, StacSettings
-from rs_embed.embedding.files import META_TAG, VALID_TAG
 from rs_embed.errors import RSEmbedWarning
+from rs_embed.formats.geotiff import VALID_TAG
+from rs_embed.formats.parts import META_TAG
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/**/*.md")])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]

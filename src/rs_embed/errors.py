@@ -28,7 +28,6 @@ RSEmbedError
 ├── ReadoutError         tokens that cannot be laid out as asked, or are not finite
 ├── DeviceError          no such device here
 │   └── OutOfMemory          what one place takes does not fit into memory
-├── CompileError         torch.compile does not work here
 ├── StorageError         an embedding that cannot be written or read back
 ├── EngineError          a cluster that cannot be used, or workers that died over their work
 ├── BatchError           some items of a batch failed; holds the others
@@ -209,10 +208,6 @@ class DeviceError(RSEmbedError):
 
 class OutOfMemory(DeviceError):
     """The imagery of one place, or its input of the network, does not fit."""
-
-
-class CompileError(RSEmbedError):
-    """torch.compile was asked for, and does not work here."""
 
 
 class StorageError(RSEmbedError):

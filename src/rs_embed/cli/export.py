@@ -102,8 +102,8 @@ def export(
     backend: Annotated[str, typer.Option(help="sample, gee, or the path of a raster.")] = "auto",
     modality: Annotated[str | None, typer.Option(help="One that `describe` lists, or several: s2+s1.")] = None,
     file_format: Annotated[
-        Literal["geoparquet", "cog", "zarr", "netcdf", "npz"] | None,
-        typer.Option("--format", help="geoparquet for vectors; the others for grids, cog if left out."),
+        str | None,
+        typer.Option("--format", help="geoparquet for vectors; cog (if left out), zarr, netcdf or npz for grids."),
     ] = None,
     dtype: Annotated[Literal["float32", "float16", "int8"], typer.Option(help="Of stored vectors.")] = "float32",
     unit_rows: Annotated[int, typer.Option(min=1, help="Rows a file.")] = 4096,

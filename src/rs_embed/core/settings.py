@@ -117,7 +117,6 @@ class WeightsKnobs(ModelKnobs):
     model_key: Annotated[str | None, Field(description="backbone to run instead of the card's own")] = None
     ckpt: Annotated[Path | None, Field(description="checkpoint file (.pt, .pth, .safetensors) to use")] = None
     pretrained: Annotated[bool, Field(description="0: seeded random weights, and the result says so")] = True
-    compile: Annotated[bool, Field(description="1: run blocks through torch.compile; slower on a CPU")] = False
 
 
 class SeriesKnobs(WeightsKnobs):
@@ -267,9 +266,10 @@ def check_environment(prefix: str = PREFIX) -> None:
         known = _known_variables()
     for variable in stated:
         if variable not in known:
+            removed = next((why for word, why in _hints.REMOVED.items() if variable.endswith(f"_{word.upper()}")), None)
             raise KnobError(
                 f"Expected known variables, got {variable} in the environment.",
-                fix=f"{did_you_mean(variable, known)} (or unset {variable})",
+                fix=f"{removed or did_you_mean(variable, known)} (or unset {variable})",
             )
 
 

@@ -7,7 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -21,7 +21,6 @@ from rs_embed.core.specs import OutputSpec, SensorSpec, WorkingPrecision
 from rs_embed.core.stopping import PerProcess
 from rs_embed.embedders.card import Modality, ModelCard
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry
-from rs_embed.embedders.runtime.compiled import as_compiled, compile_blocks
 from rs_embed.embedders.runtime.device import brought_back
 from rs_embed.encoders.kernels.linear import Kernels, Linear, packs, using
 from rs_embed.encoders.tokens import Tokens
@@ -96,8 +95,6 @@ class Network:
     """For the metadata: that weights are random, or what their file holds beside them and in which precision."""
     kernels: Kernels = "auto"
     """Whose matrix products it computes with, as `RS_EMBED_KERNELS` said when it was loaded."""
-    compiled: bool = False
-    """Whether its blocks are run through torch.compile, which knows torch's products only."""
     lock: PerProcess[threading.Lock] = field(default_factory=lambda: PerProcess(threading.Lock), compare=False)
     """One batch at a time: an encoder may hold its weights in the precision of the batch that it works on."""
 
@@ -215,7 +212,7 @@ class Embedder(ABC):
         with (
             self.network.lock.here,
             using(self.network.kernels),
-            as_compiled(self.device) if self.network.compiled else torch.inference_mode(),
+            torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.request.precision == "bf16"),
         ):
             tokens = self.encode(batch.to(self.device))
@@ -238,9 +235,6 @@ class NetworkCache:
             if key not in self._networks:
                 network = embedder.build(request, LibrarySettings.read())
                 network.module.to(device)
-                if isinstance(request.knobs, WeightsKnobs) and request.knobs.compile:
-                    compile_blocks(network.module, device)
-                    network = replace(network, compiled=True, kernels="torch")
                 self._networks[key] = network
             self._networks.move_to_end(key)
             while len(self._networks) > self._size:
