@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Self
 from odc.geo.geobox import GeoBox
 
 from rs_embed.core.bands import Unit
+from rs_embed.core.hashing import json_digest
 from rs_embed.core.settings import LibrarySettings, ModelKnobs, WeightsKnobs
 from rs_embed.core.specs import SpatialSpec, TemporalSpec
 from rs_embed.embedders.card import ModelCard
-from rs_embed.embedders.catalog import card_of_key, get_card
+from rs_embed.embedders.catalog import get_card
 from rs_embed.errors import ChoiceWarning, InputError, SpecError, warn
 from rs_embed.pipeline.request import Backend, EmbeddingRequest, Modalities
 from rs_embed.places import read_places
@@ -147,7 +148,7 @@ class Plan:
         Weights are not loaded for it: they count as card and knobs name them. What they were is in the fingerprint of
         each result (`meta.fingerprint`).
         """
-        from rs_embed.pipeline.plan import digest_of_facts, numbers_of, place_facts
+        from rs_embed.pipeline.plan import numbers_of, place_facts
 
         backend = self.request.backend
         where = [[place_facts(one.spatial), None if one.window is None else asdict(one.window)] for one in self.items]
@@ -159,7 +160,7 @@ class Plan:
             "provider": redacted(str(backend) if isinstance(backend, str | Path) else backend.identity()),
             "places": where,
         }
-        return digest_of_facts(facts)
+        return json_digest(facts)
 
     def __str__(self) -> str:
         """What people see with `--dry-run`."""
@@ -283,7 +284,7 @@ def _variant(card: ModelCard, knobs: ModelKnobs) -> ModelCard:
     """The card that really runs: `model_key` may name another size of the family."""
     if not isinstance(knobs, WeightsKnobs) or knobs.model_key in (None, card.model_key):
         return card
-    chosen = card_of_key(knobs.model_key)
+    chosen = get_card(knobs.model_key)
     warn(
         f"{card.id} was asked for, but model_key={knobs.model_key!r} (keyword or variable) runs {chosen.id}.",
         ChoiceWarning,
@@ -294,8 +295,10 @@ def _variant(card: ModelCard, knobs: ModelKnobs) -> ModelCard:
 def _embedder(model: "ModelRequest", device: str) -> "Embedder":
     from rs_embed.embedders.runtime.device import pick_device
 
-    module, name = model.card.adapter.split(":")
-    adapter: type[Embedder] = vars(import_module(module))[name]
+    adapter = model.card.adapter
+    if isinstance(adapter, str):
+        module, name = adapter.split(":")
+        adapter = vars(import_module(module))[name]
     return adapter(model, pick_device(device), _networks())
 
 

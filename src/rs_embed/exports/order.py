@@ -73,7 +73,7 @@ class ExportSetup:
         header = RunHeader(
             model_id=card.id,
             card_revision=card.revision,
-            dim=job.embedder.width(self.request.output),
+            dim=job.embedder.readout.width(self.request.output),
             output=self.request.output.kind,
             created=stamp.created,
             weights=network.weights_id,

@@ -1,8 +1,7 @@
 """What an export is asked for: as models that can run, as the request that names a run, as arguments to repeat."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
@@ -12,21 +11,22 @@ from pydantic import (
     AfterValidator,
     Field,
     JsonValue,
-    SkipValidation,
     ValidationError,
     field_serializer,
     model_validator,
 )
 
 from rs_embed.core.checks import require_choice, short
+from rs_embed.core.hashing import as_json
 from rs_embed.embedders.card import ModelCard
 from rs_embed.errors import SpecError
 from rs_embed.exports.unit import UNIT_ROWS, Units
 from rs_embed.exports.unit_writer import slug
 from rs_embed.exports.work import OnError
-from rs_embed.formats.base import SUFFIX, Dtype, GridFormat
+from rs_embed.formats.base import Dtype
+from rs_embed.formats.files import format_named
 from rs_embed.pipeline.plan import job_facts
-from rs_embed.pipeline.request import Backend, EmbeddingRequest, KnobValue, RequestBase, one_of, settled
+from rs_embed.pipeline.request import AsGiven, Backend, EmbeddingRequest, KnobValue, RequestBase, one_of, settled
 from rs_embed.places import Places
 from rs_embed.plan import Plan, opened
 
@@ -43,7 +43,7 @@ VECTORS = "geoparquet"
 class ExportRequest(RequestBase):
     """What is asked of all models of an export, checked as far as it can be without the places."""
 
-    models: SkipValidation[Models]
+    models: Annotated[Models, AsGiven]
     knobs: Annotated[Mapping[str, object], AfterValidator(settled)] = {}
     """Of every model; those that stand with a model in `models` go before."""
     format: Annotated[
@@ -68,14 +68,12 @@ class ExportRequest(RequestBase):
         return self
 
     @property
-    def grid_format(self) -> GridFormat | None:
+    def grid_format(self) -> str | None:
         """How grids are written; `None` for vectors."""
         if self.output.kind == "pooled":
             require_choice("the format of vectors", VECTORS if self.format is None else self.format, (VECTORS,))
             return None
-        name = "cog" if self.format is None else self.format
-        require_choice("the format of grids", name, tuple(SUFFIX))
-        return next(fmt for fmt in SUFFIX if fmt == name)
+        return format_named("cog" if self.format is None else self.format).name
 
     def requests(self) -> list[EmbeddingRequest]:
         """What is asked of each model."""
@@ -185,15 +183,5 @@ def _with_knobs(models: Models) -> list[tuple[str | ModelCard, Mapping[str, Knob
 
 def plain(value: Mapping[str, object]) -> dict[str, JsonValue]:
     """The same as JSON values."""
-    found: dict[str, JsonValue] = json.loads(json.dumps(value, default=_plain))
+    found: dict[str, JsonValue] = json.loads(json.dumps(value, default=as_json))
     return found
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Iterable):
-        return list(value)
-    raise TypeError(f"{value!r} has no stable text form")

@@ -1,15 +1,14 @@
 """Which chips will be fetched on which grids, for which model. Nothing is loaded or fetched for it."""
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from odc.geo.geobox import GeoBox
 
 from rs_embed.core.geo import geobox_for, refined, subgrid
+from rs_embed.core.hashing import json_digest
 from rs_embed.core.settings import SeriesKnobs
 from rs_embed.core.specs import OutputSpec, Region, Series, SpatialSpec, TemporalSpec
 from rs_embed.embedders.card import Modality
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from rs_embed.embedders.prepare.framing import Prep
 
 FINGERPRINT_VERSION = 1
-_NOT_NUMBERS = {"fetch_workers", "ckpt", "min_valid_fraction", "compile"}
+_NOT_NUMBERS = {"fetch_workers", "ckpt", "min_valid_fraction"}
 """Knobs that do not change what comes out, but for rounding (a checkpoint counts by its content, not by its path)."""
 
 
@@ -81,7 +80,7 @@ def items_of(
     Raises:
         SpecError: A place or window cannot be meant.
     """
-    own_vector = embedder.own_vector if output.kind == "pooled" else None
+    own_vector = embedder.readout.own_vector if output.kind == "pooled" else None
     if own_vector is not None and any(isinstance(place, Region) for place in places):
         raise SpecError(
             f"A polygon has no vector of its own here: {own_vector} sees the whole box around it.",
@@ -207,7 +206,7 @@ def job_facts(job: Job) -> dict[str, object]:
 def fingerprint(job: Job, item: Item) -> str:
     """sha256 of the canonical JSON of everything that decides the numbers of an item."""
     spatial, window = item.spatial, item.window
-    return digest_of_facts(
+    return json_digest(
         {
             **job_facts(job),
             "version": FINGERPRINT_VERSION,
@@ -218,22 +217,8 @@ def fingerprint(job: Job, item: Item) -> str:
     )
 
 
-def digest_of_facts(facts: Mapping[str, object]) -> str:
-    """sha256 of the canonical JSON of facts with dates and sequences among them."""
-    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), default=_plain)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def place_facts(spatial: SpatialSpec | None) -> list[object] | None:
     """What a place is made of; a polygon of one part has the same fingerprint as before there were others."""
     if spatial is None:
         return None
     return [type(spatial).__name__, {name: value for name, value in asdict(spatial).items() if value != ()}]
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, Iterable):
-        return list(value)
-    raise TypeError(f"{value!r} has no stable text form")

@@ -11,11 +11,10 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    SkipValidation,
     ValidationError,
     field_serializer,
 )
-from pydantic_core import PydanticSerializationError
+from pydantic_core import CoreSchema, PydanticSerializationError, core_schema
 
 from rs_embed.core.bands import did_you_mean
 from rs_embed.core.checks import require_choice, short
@@ -30,6 +29,15 @@ Sensors = SensorSpec | Mapping[str, SensorSpec] | None
 Modalities = str | Sequence[str] | None
 Bands = Sequence[str] | Mapping[str, Sequence[str]] | None
 KnobValue = str | int | float | bool | Path | Sequence[int] | Sequence[str] | None
+
+
+class AsGiven:
+    """Of a field: who uses it checks it."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> CoreSchema:
+        """Anything."""
+        return core_schema.any_schema()
 
 
 def one_of(choices: object, name: str) -> BeforeValidator:
@@ -60,7 +68,8 @@ class RequestBase(BaseModel):
         OutputSpec.pooled()
     )
     backend: Annotated[
-        SkipValidation[Backend],
+        Backend,
+        AsGiven,
         Field(description="sample, gee, stac, auto (gee where it is set up, else stac), or the path of a raster"),
     ] = "auto"
     sensor: Annotated[
@@ -89,7 +98,7 @@ class RequestBase(BaseModel):
     input_prep: Annotated[
         InputPrep, one_of(InputPrep, "input_prep"), Field(description="how the chip fits the network")
     ] = "auto"
-    device: Annotated[SkipValidation[str], Field(description="auto, cpu, cuda or cuda:0")] = "auto"
+    device: Annotated[str, AsGiven, Field(description="auto, cpu, cuda or cuda:0")] = "auto"
     precision: Annotated[
         Precision,
         one_of(Precision, "precision"),
@@ -162,7 +171,7 @@ class EmbeddingRequest(RequestBase):
     True
     """
 
-    model_id: SkipValidation[str | ModelCard]
+    model_id: Annotated[str | ModelCard, AsGiven]
     """Id or alias of the catalog, or a card of one's own."""
     knobs: Annotated[Mapping[str, object], AfterValidator(settled)] = {}
     """As given by keyword; variables and defaults are read when it is planned."""
