@@ -39,6 +39,14 @@ _Address = Annotated[
         rich_help_panel=_CLUSTER,
     ),
 ]
+_Shard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="Do every N-th unit, from number I on (0 to N-1): N processes fill one folder. Limits hold for each.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
 
 
 @contextmanager
@@ -99,7 +107,7 @@ def export(
     lat_column: Annotated[_Column, _column("Of the latitude, or y of --crs.")] = None,
     year_column: Annotated[_Column, _column("Of calendar years.")] = None,
     crs: Annotated[str | None, typer.Option(help="Of the coordinates.", rich_help_panel=_TABLE)] = None,
-    backend: Annotated[str, typer.Option(help="sample, gee, or the path of a raster.")] = "auto",
+    backend: Annotated[str, typer.Option(help="sample, gee, stac, auto, or the path of a raster.")] = "auto",
     modality: Annotated[str | None, typer.Option(help="One that `describe` lists, or several: s2+s1.")] = None,
     file_format: Annotated[
         str | None,
@@ -112,6 +120,7 @@ def export(
     share_reads: Annotated[bool, typer.Option("--share-reads", help="Cut chips of neighbours from one read.")] = False,
     engine: _Engine = "local",
     address: _Address = None,
+    shard: _Shard = None,
     verify: Verify = False,
     as_json: Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")] = False,
@@ -157,6 +166,7 @@ def export(
         engine=engine,
         address=address,
         verify=verify,
+        shard=shard,
         dry_run=dry_run,
         plan_rows=plan_rows,
         rate=_rate(rate),
@@ -226,6 +236,7 @@ def retry(
     run: RunFolder,
     engine: _Engine = "local",
     address: _Address = None,
+    shard: _Shard = None,
     *,
     verify: Verify = False,
     as_json: Json = False,
@@ -234,5 +245,5 @@ def retry(
     from rs_embed.exports.status import retry_export
 
     with _stoppable(run):
-        report = retry_export(run, engine=engine, address=address, verify=verify)
+        report = retry_export(run, engine=engine, address=address, verify=verify, shard=shard)
     _tell(report, as_json=as_json)

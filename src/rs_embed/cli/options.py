@@ -54,7 +54,7 @@ class Request:
     start: Annotated[str | None, _when(help="First day, YYYY-MM-DD.")] = None
     end: Annotated[str | None, _when(help="The day after the last.")] = None
     year: Annotated[int | None, _when(help="A whole year instead.")] = None
-    backend: Annotated[str | None, _imagery(help="gee, stac, sample, or the path of a raster.")] = None
+    backend: Annotated[str | None, _imagery(help="sample, gee, stac, auto, or the path of a raster.")] = None
     raster: Annotated[Path | None, _imagery(help="Your own GeoTIFF, COG, VRT or Zarr instead.")] = None
     bands: Annotated[str | None, _imagery(help="Bands of --raster in order: B2,B3,...")] = None
     unit: Annotated[str | None, _imagery(help="Of --raster: dn, reflectance, db or power.")] = None
