@@ -45,9 +45,14 @@ import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rs_embed.redact import redacted
+
+if TYPE_CHECKING:
+    from rs_embed.embedding.embedding import Embedding
+
+    Done = Sequence[Embedding | None]
 
 
 class RSEmbedError(Exception):
@@ -245,13 +250,11 @@ class BatchError(RSEmbedError):
         failures: Index, stage and error of each failed item.
     """
 
-    embeddings: Sequence[object] | Mapping[str, Sequence[object]] = ()
+    embeddings: "Done | Mapping[str, Done]" = ()
     failures: Sequence[ItemFailure] = ()
 
     @classmethod
-    def of(
-        cls, embeddings: Sequence[object] | Mapping[str, Sequence[object]], failures: Sequence[ItemFailure], count: int
-    ) -> "BatchError":
+    def of(cls, embeddings: "Done | Mapping[str, Done]", failures: Sequence[ItemFailure], count: int) -> "BatchError":
         """The error of a batch of `count` items."""
         first = failures[0]
         error = cls(
