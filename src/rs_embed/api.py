@@ -25,7 +25,7 @@ from rs_embed.core.progress import progress_bar
 from rs_embed.core.specs import InputPrep, OutputSpec, Precision, TemporalSpec
 from rs_embed.embedders.catalog import get_card, list_cards
 from rs_embed.embedders.describe import ModelDescription, describe
-from rs_embed.errors import BatchError, SpecError
+from rs_embed.errors import BatchError, Failure, SpecError
 
 if TYPE_CHECKING:
     from rs_embed.embedders.card import ModelCard
@@ -87,7 +87,6 @@ def get_embedding(
     Raises:
         RSEmbedError: One typed error per thing that can be wrong; see `rs_embed.errors`.
     """
-    from rs_embed.embedding.batch import Failure
     from rs_embed.pipeline.run import run  # loads torch
 
     plan = plan_embedding(
@@ -199,7 +198,7 @@ def get_embeddings(
         BatchError: Some places failed. Nothing is lost: `error.embeddings` holds the others (`None` where failed),
             `error.failures` says what happened to each.
     """
-    from rs_embed.embedding.batch import Embeddings, Failure
+    from rs_embed.embedding.batch import Embeddings
     from rs_embed.pipeline.run import run_together  # loads torch
     from rs_embed.places import read_places
 

@@ -14,8 +14,7 @@ from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest
 from rs_embed.embedders.prepare.framing import Frame, frame_chip
 from rs_embed.embedders.prepare.normalize import counting_clipped, warn_of_clipped
 from rs_embed.embedders.runtime.device import beside_the_network
-from rs_embed.embedding.batch import Failure, Stage
-from rs_embed.errors import InputError, NoValidPixels, PixelWarning, ScaleWarning, warn
+from rs_embed.errors import Failure, InputError, NoValidPixels, PixelWarning, ScaleWarning, Stage, warn
 from rs_embed.pipeline.plan import Item, Job
 from rs_embed.pipeline.readout import Prepared, input_meta
 from rs_embed.pipeline.validity import seen_in
