@@ -36,7 +36,8 @@ RSEmbedError
 RSEmbedWarning           (UserWarning)
 ├── ScaleWarning         the model sees another pixel size than the imagery has
 ├── PixelWarning         pixels that are legal but look wrong
-└── ChoiceWarning        a setting that overrides what the call says
+├── ChoiceWarning        a setting that overrides what the call says
+└── PluginWarning        an installed package whose models cannot be used
 """
 
 import sys
@@ -281,6 +282,10 @@ class PixelWarning(RSEmbedWarning):
 
 class ChoiceWarning(RSEmbedWarning):
     """A setting that overrides what the call says."""
+
+
+class PluginWarning(RSEmbedWarning):
+    """An installed package whose models cannot be used."""
 
 
 def warn(message: str, category: type[RSEmbedWarning]) -> None:

@@ -14,7 +14,7 @@ from store_server import Store
 
 from rs_embed import compact_run, download_run, open_run, verify_run
 from rs_embed.errors import SpecError, StorageError
-from rs_embed.exports import retry_export, run_status
+from rs_embed.exports.status import retry_export, run_status
 
 ROWS, UNIT_ROWS = 40, 10
 

@@ -98,7 +98,7 @@ def _plan_item(job: Job, index: int, spatial: SpatialSpec | None, window: Tempor
             f"Expected a TemporalSpec, got {window!r}.",
             fix='for example TemporalSpec.range("2022-06-01", "2022-09-01")',
         )
-    own_vector = job.embedder.own_vector
+    own_vector = job.embedder.readout.own_vector
     if isinstance(spatial, Region) and own_vector is not None and job.output.kind == "pooled":
         raise SpecError(
             f"A polygon has no vector of its own here: {own_vector} sees the whole box around it.",

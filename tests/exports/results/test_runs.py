@@ -11,7 +11,7 @@ from made_rows import DIM, HEADER, YEAR, embedding, failed, row
 
 from rs_embed import OutputSpec, PointBuffer, get_embedding
 from rs_embed.errors import SpecError, StorageError
-from rs_embed.exports import export_embeddings
+from rs_embed.exports.call import export_embeddings
 from rs_embed.exports.results.run import open_run, read
 from rs_embed.formats.table import write_index, write_table
 from rs_embed.testing import FieldProvider
