@@ -10,9 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rs_embed import Embedding, OutputSpec, PointBuffer, export_embeddings, get_embedding, open_run
+from rs_embed import (
+    Embedding,
+    FileFormat,
+    OutputSpec,
+    PointBuffer,
+    export_embeddings,
+    get_embedding,
+    open_run,
+    register_format,
+)
 from rs_embed.errors import SpecError, StorageError
-from rs_embed.formats import FileFormat, from_parts, register_format, texts_of
+from rs_embed.formats import from_parts, texts_of
 from rs_embed.testing import FieldProvider
 
 PLACE = PointBuffer(lon=12.94, lat=47.77, buffer_m=320)
