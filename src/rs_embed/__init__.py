@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from rs_embed.exports.results.verify import verify_run as verify_run
     from rs_embed.exports.status import retry_export as retry_export
     from rs_embed.exports.status import run_status as run_status
+    from rs_embed.formats.files import FileFormat as FileFormat
+    from rs_embed.formats.files import register_format as register_format
     from rs_embed.generation import Generated as Generated
     from rs_embed.generation import GeneratedRaster as GeneratedRaster
     from rs_embed.generation import Tokenized as Tokenized
@@ -103,6 +105,8 @@ _HOME = {
     "run_status": "exports.status",
     "download_run": "exports.results.run",
     "open_run": "exports.results.run",
+    "FileFormat": "formats.files",
+    "register_format": "formats.files",
     "Embedding": "embedding.embedding",
     "Meta": "embedding.embedding",
     "Generated": "generation",

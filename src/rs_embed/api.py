@@ -15,7 +15,7 @@ from rs_embed.core.specs import InputPrep, OutputSpec, Precision, TemporalSpec
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import get_card, list_cards
 from rs_embed.embedders.describe import ModelDescription, describe
-from rs_embed.errors import BatchError, SpecError
+from rs_embed.errors import BatchError, Failure, SpecError
 from rs_embed.pipeline.request import Backend, Bands, EmbeddingRequest, KnobValue, Modalities, Sensors
 from rs_embed.plan import Dates, InputArrays, Plan, Units, arrays_of, named, opened, resolved, run_plans
 
@@ -139,8 +139,6 @@ def get_embedding(plan: Plan) -> "Embedding":
     Raises:
         RSEmbedError: One typed error per thing that can be wrong; see `rs_embed.errors`.
     """
-    from rs_embed.embedding.batch import Failure
-
     (result,) = plan.run()
     if isinstance(result, Failure):
         raise result.error
@@ -185,7 +183,7 @@ def get_embeddings(
         BatchError: Some places failed. Nothing is lost: `error.embeddings` holds the others (`None` where failed),
             `error.failures` says what happened to each.
     """
-    from rs_embed.embedding.batch import Embeddings, Failure
+    from rs_embed.embedding.batch import Embeddings
     from rs_embed.places import read_places
 
     require_choice("on_error", on_error, get_args(OnError))

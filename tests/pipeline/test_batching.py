@@ -17,8 +17,7 @@ from rs_embed import PointBuffer, TemporalSpec, get_embeddings, plan_embedding
 from rs_embed.core.settings import ModelKnobs
 from rs_embed.core.specs import OutputSpec
 from rs_embed.embedders.base import ModelInput, ModelRequest, NetworkCache
-from rs_embed.embedding.batch import Failure
-from rs_embed.errors import OutOfMemory
+from rs_embed.errors import Failure, OutOfMemory
 from rs_embed.pipeline.batching import BATCH_CPU, FIRST_BATCH, LARGEST_BATCH, BatchSizes, CudaMemory, memory_of
 from rs_embed.pipeline.plan import Job, Workload, plan_items
 from rs_embed.pipeline.run import run_together

@@ -252,7 +252,7 @@ class Embedding:
     def save(self, path: str | Path) -> Path:
         """Write to `.npz`, `.nc`, or (grids) `.tif` or `.zarr`; all of them keep the metadata.
 
-        A file that is there is replaced, a folder is not. More formats: `rs_embed.formats.register_format`.
+        A file that is there is replaced, a folder is not. More formats: `register_format`.
 
         Raises:
             StorageError: Another suffix, a vector as `.tif` or `.zarr`, or a path that cannot be written.
