@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import cache, cached_property
-from importlib import import_module
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -21,7 +20,7 @@ from rs_embed.providers.base import Provider
 from rs_embed.providers.common.checked import Checked
 
 if TYPE_CHECKING:
-    from rs_embed.embedders.base import Embedder, ModelRequest, NetworkCache
+    from rs_embed.embedders.base import ModelRequest
     from rs_embed.pipeline.plan import Plan
     from rs_embed.places import Single
 
@@ -68,6 +67,7 @@ class Call:
         windows: Sequence[TemporalSpec | None],
     ) -> "Plan":
         """Everything checked that can be checked before weights are loaded or pixels fetched."""
+        from rs_embed.embedders.base import embedder_for
         from rs_embed.embedders.runtime.device import pick_device
         from rs_embed.pipeline.plan import Job, plan_items
 
@@ -76,7 +76,7 @@ class Call:
             raise SpecError(f"Expected an OutputSpec, got {self.output!r}.", fix="OutputSpec.pooled() or .grid()")
         request = self.request
         prep = request.card.input_prep if self.input_prep == "auto" else self.input_prep
-        embedder = _adapter(request.card.adapter)(request, pick_device(self.device), _networks())
+        embedder = embedder_for(request, pick_device(self.device))
         if embedder.geometry().native_only and prep == "resize":
             raise SpecError(
                 f"{request.card.id} takes pixels at their own size only, found input_prep='resize'.",
@@ -183,18 +183,3 @@ def provider_of(
             fix=f"pass input_chw={{{names[0]!r}: array, {names[1]!r}: array}}",
         )
     return Checked(ArrayProvider({names[0]: input_chw}, dates=dates, unit=unit))
-
-
-def _adapter(named: "str | type[Embedder]") -> "type[Embedder]":
-    if not isinstance(named, str):
-        return named
-    module, name = named.split(":")
-    adapter: type[Embedder] = vars(import_module(module))[name]
-    return adapter
-
-
-@cache
-def _networks() -> "NetworkCache":
-    from rs_embed.embedders.base import NetworkCache
-
-    return NetworkCache()

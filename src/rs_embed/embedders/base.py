@@ -5,10 +5,10 @@ An adapter has four methods. It neither fetches, nor batches, nor pools, nor rea
 
 import threading
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib import import_module
 from typing import Literal
 
 import torch
@@ -23,6 +23,7 @@ from rs_embed.embedders.card import Modality, ModelCard
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry
 from rs_embed.embedders.runtime.compiled import as_compiled, compile_blocks
 from rs_embed.embedders.runtime.device import brought_back
+from rs_embed.embedders.runtime.kept import Kept
 from rs_embed.encoders.kernels.linear import Kernels, Linear, packs, using
 from rs_embed.encoders.tokens import Tokens
 
@@ -226,26 +227,36 @@ class NetworkCache:
     """The last few networks, so that a second call pays nothing for loading. Thread-safe."""
 
     def __init__(self, size: int = 2) -> None:
-        self._size = size
-        self._networks: OrderedDict[tuple[object, ...], Network] = OrderedDict()
-        self._lock = PerProcess(threading.Lock)
+        self._kept: Kept[Network] = Kept(size)
 
     def get(self, embedder: type[Embedder], request: ModelRequest, device: torch.device) -> Network:
-        """The network of a request, loaded at most once for equal knobs about weights."""
-        weights_knobs = request.knobs.model_dump(include=set(WeightsKnobs.model_fields) - set(ModelKnobs.model_fields))
-        key = (request.card.id, request.places, tuple(weights_knobs.items()), _stamp(request.knobs), device)
-        with self._lock.here:
-            if key not in self._networks:
-                network = embedder.build(request, LibrarySettings.read())
-                network.module.to(device)
-                if isinstance(request.knobs, WeightsKnobs) and request.knobs.compile:
-                    compile_blocks(network.module, device)
-                    network = replace(network, compiled=True, kernels="torch")
-                self._networks[key] = network
-            self._networks.move_to_end(key)
-            while len(self._networks) > self._size:
-                self._networks.popitem(last=False)
-            return self._networks[key]
+        """The network of a request, loaded at most once for equal cards and equal knobs about weights."""
+        card, own = request.card, set(WeightsKnobs.model_fields) - set(ModelKnobs.model_fields)
+        weights_knobs = tuple(request.knobs.model_dump(include=own).items())
+        facts = card.id, card.weights, tuple(card.arch.items())
+        key = (embedder, *facts, request.places, weights_knobs, _stamp(request.knobs), device)
+        return self._kept.get(key, lambda: _loaded(embedder, request, device))
+
+
+_NETWORKS = NetworkCache()
+
+
+def embedder_for(request: ModelRequest, device: torch.device) -> Embedder:
+    """The adapter that the card of a request names; its network is one of those that the process keeps."""
+    adapter = request.card.adapter
+    if isinstance(adapter, str):
+        module, name = adapter.split(":")
+        adapter = vars(import_module(module))[name]
+    return adapter(request, device, _NETWORKS)
+
+
+def _loaded(embedder: type[Embedder], request: ModelRequest, device: torch.device) -> Network:
+    network = embedder.build(request, LibrarySettings.read())
+    network.module.to(device)
+    if isinstance(request.knobs, WeightsKnobs) and request.knobs.compile:
+        compile_blocks(network.module, device)
+        network = replace(network, compiled=True, kernels="torch")
+    return network
 
 
 def _stamp(knobs: ModelKnobs) -> tuple[int, int] | None:
