@@ -11,7 +11,7 @@ from rs_embed.core.bands import Unit
 from rs_embed.core.checks import require_choice
 from rs_embed.core.settings import LibrarySettings, ModelKnobs, WeightsKnobs
 from rs_embed.core.specs import InputPrep, OutputSpec, Precision, SensorSpec, SpatialSpec, TemporalSpec
-from rs_embed.embedders.card import ModelCard
+from rs_embed.embedders.card import ModelCard, auto_backend
 from rs_embed.embedders.catalog import get_card
 from rs_embed.errors import ChoiceWarning, InputError, SpecError, warn
 from rs_embed.providers import open_provider
@@ -160,7 +160,7 @@ def provider_of(
             )
         if dates is not None:
             raise SpecError("Expected dates only with input_chw, got them alone.", fix="temporal=TemporalSpec.range()")
-        return opened(backend)
+        return opened(auto_backend([call.request.card]) if backend == "auto" else backend)
     if backend != "auto":
         raise SpecError(
             f"Expected either input_chw or a backend, got both (backend={backend!r}).",
