@@ -176,6 +176,9 @@ class Embedder(ABC):
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
         """Chips of one place to network inputs, one per window of the frame.
 
+        An optional modality that the place lacks is not among the chips: what the network gets in its stead, and by
+        which mask it is told, is for the adapter to say.
+
         Pixels come to the device in force by `placed`; small tensors may stay on the CPU until the batch is run.
         """
 

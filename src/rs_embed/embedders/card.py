@@ -65,6 +65,9 @@ class Modality:
     """Whether the model takes several dated frames."""
     first_year: int | None = None
     """Of a product of calendar years: the first one there is, and a window must be one of them, whole."""
+    optional: bool = False
+    """Whether the model can do without it where a place lacks it: nothing was acquired there, or nothing is valid. Then
+    it is masked, and the metadata say so; one modality at least must be there."""
     grid_px: int = 1
     """How many of its pixels lie along a pixel of the grid that all modalities of a request share."""
 
