@@ -20,6 +20,7 @@ from rs_embed import (
     get_embedding,
     get_embeddings,
     plan_embedding,
+    release_models,
 )
 from rs_embed.core.settings import SeriesKnobs, WeightsKnobs
 from rs_embed.embedders.catalog import CARDS, get_card
@@ -35,7 +36,6 @@ from rs_embed.errors import (
     SpecError,
     UnitMismatch,
 )
-from rs_embed.plan import _networks
 from rs_embed.testing import FieldProvider, directions, hills, pixel_centres
 
 PLACE = PointBuffer(lon=12.94, lat=47.77, buffer_m=1440)
@@ -318,10 +318,10 @@ def test_products_are_those_that_were_chosen_and_the_result_says_so(monkeypatch)
     found = {}
     for kernels in ("packed", "torch"):
         monkeypatch.setenv("RS_EMBED_KERNELS", kernels)
-        _networks.cache_clear()  # read when a network is loaded
+        release_models()  # read when a network is loaded
         found[kernels] = embed("thor_1_0_tiny", device="cpu")
         assert found[kernels].meta["kernels"] == kernels
-    _networks.cache_clear()
+    release_models()
     assert not np.array_equal(found["packed"].data, found["torch"].data)
     np.testing.assert_allclose(found["packed"].data, found["torch"].data, atol=1e-5)
     assert embed("mosaiks_rcf").meta["kernels"] == "torch"

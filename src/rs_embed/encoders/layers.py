@@ -63,6 +63,9 @@ class Recent(Generic[Kept]):
         """Drop everything."""
         self._kept.clear()
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
 
 class Forgetful(nn.Module, ABC):
     """A module that keeps what it computed from its weights, and drops it when they are loaded or moved."""

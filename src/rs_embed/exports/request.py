@@ -28,7 +28,7 @@ from rs_embed.formats.files import format_named
 from rs_embed.pipeline.plan import job_facts
 from rs_embed.pipeline.request import AsGiven, Backend, EmbeddingRequest, KnobValue, RequestBase, one_of, settled
 from rs_embed.places import Places
-from rs_embed.plan import Plan, opened
+from rs_embed.plan import Plan, backend_for, opened
 
 if TYPE_CHECKING:
     from rs_embed.pipeline.plan import Job
@@ -94,7 +94,7 @@ class ExportRequest(RequestBase):
             plans[name] = plan
         if not plans:
             raise SpecError("Expected at least one model, got none.", fix='for example "mosaiks_rcf"')
-        provider = opened(self.backend)
+        provider = opened(backend_for(self.backend, [plan.model for plan in plans.values()]))
         return {name: plan.job_with(provider) for name, plan in plans.items()}
 
     def run_facts(self, facts: Mapping[str, JsonValue], places: Places, units: Units) -> dict[str, JsonValue]:
