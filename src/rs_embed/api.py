@@ -256,5 +256,5 @@ def inspect_chip(
         EmbeddingRequest(model_id=model_id, sensor=sensor, modality=named(modality, input_chw), bands=bands)
     )
     arrays = arrays_of(input_chw, backend, dates, unit)
-    provider = opened(backend_for(backend, [model]) if arrays is None else arrays.provider(model))
+    provider = opened(backend_for(backend, [model.card]) if arrays is None else arrays.provider(model))
     return inspect(model, provider, *read_place(spatial, temporal, buffer_m))

@@ -120,7 +120,7 @@ class Plan:
     @property
     def job(self) -> "Job":
         """What runs it, made now for this process: the model, not loaded yet, and an open provider."""
-        return self.job_with(opened(backend_for(self.request.backend, [self.model])))
+        return self.job_with(opened(backend_for(self.request.backend, [self.model.card])))
 
     def job_with(self, provider: Provider) -> "Job":
         """What runs it with a provider that is open.
@@ -185,7 +185,7 @@ def run_plans(plans: Sequence[Plan]) -> "Generator[tuple[Result, ...]]":
     from rs_embed.pipeline.run import run_together
 
     settings = LibrarySettings.read()
-    provider = opened(backend_for(plans[0].request.backend, [plan.model for plan in plans]), settings)
+    provider = opened(backend_for(plans[0].request.backend, [plan.model.card for plan in plans]), settings)
     works = [on_grids(plan.job_with(provider), plan.items) for plan in plans]
     with closing(run_together(works, settings=settings)) as coming:
         for _, results in coming:
@@ -253,13 +253,13 @@ def named(modality: Modalities, input_chw: InputArrays | None) -> Modalities:
     return tuple(input_chw) if modality is None and isinstance(input_chw, Mapping) else modality
 
 
-def backend_for(backend: Backend, models: "Iterable[ModelRequest]") -> Backend:
+def backend_for(backend: Backend, cards: Iterable[ModelCard]) -> Backend:
     """What is asked for the imagery of these models: "auto" is the one that their cards name.
 
     Raises:
         SpecError: "auto", and they name different ones.
     """
-    return auto_backend([model.card for model in models]) if backend == "auto" else backend
+    return auto_backend(cards) if backend == "auto" else backend
 
 
 def opened(backend: Backend, settings: LibrarySettings | None = None) -> Provider:
