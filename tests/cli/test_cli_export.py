@@ -103,6 +103,7 @@ def test_retry_finishes_what_was_not_finished(plots):
     assert "6 embeddings in" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_stop_by_hand_says_how_to_go_on_and_is_told_by_the_exit_code(plots):
     places = [f"p{i},{12.93 + 0.00001 * i},47.77" for i in range(2000)]
     plots.write_text("\n".join(["id,lon,lat", *places]))
@@ -222,6 +223,7 @@ def test_a_table_that_cannot_be_read_names_its_rows(plots):
     refused(export(plots), "SpecError", "row 1 (id 'b')", "97.7")
 
 
+@pytest.mark.slow
 def test_help_of_all_commands_imports_nothing_heavy():
     code = (
         "import sys\nfrom rs_embed.cli.main import app\n"

@@ -11,6 +11,8 @@ import pytest
 from rs_embed import get_embedding
 from rs_embed.errors import KnobError
 
+pytestmark = pytest.mark.slow
+
 CODE = """
 import json, sys, warnings
 import numpy as np

@@ -243,6 +243,7 @@ def test_random_weights_depend_on_the_seed_alone_and_leave_torch_as_it_was() -> 
     assert (one.norm.bias == 0).all()
 
 
+@pytest.mark.slow
 def test_random_weights_load_strictly_and_are_equal_in_another_process(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom safetensors.torch import save_file\n"

@@ -319,6 +319,7 @@ def test_the_middle_of_a_place_is_known_across_the_antimeridian():
     np.testing.assert_allclose(lat, [-16.5, 2, 47.75])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_million_rows_are_read_in_seconds(kind, tmp_path):
     count = 1_000_000

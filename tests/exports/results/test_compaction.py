@@ -179,6 +179,7 @@ def test_files_of_others_are_never_written_over_or_removed(run, tmp_path):
     assert (out / MODEL / "parts/part-000007.parquet").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_compaction_killed_at_random_goes_on_and_loses_no_row(run):
     chance, folder = random.Random(11), run / "compact" / MODEL
     code = f"from rs_embed import compact_run; compact_run({str(run)!r}, row_group_mb={UNIT_MB}, progress=False)"

@@ -191,6 +191,7 @@ except NotConfigured as error: print(error)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "why"),
     [

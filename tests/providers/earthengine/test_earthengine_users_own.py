@@ -128,6 +128,7 @@ print(ee.Number(1).add(1).getInfo())
 """
 
 
+@pytest.mark.slow
 def test_a_client_that_the_user_imports_after_our_call_is_as_new():
     with EarthEngineServer(default_world()) as his, EarthEngineServer(default_world()) as ours, no_way_out(his):
         answer = subprocess.run(
