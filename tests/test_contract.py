@@ -154,7 +154,7 @@ def test_a_model_knows_how_wide_its_answer_will_be(model_id, options):
     place = PointBuffer(lon=12.94, lat=47.77, buffer_m=320)
     call = {"spatial": place, "temporal": YEAR, "backend": FieldProvider()} | knobs(model_id) | options
     plan = plan_embedding(card_of(model_id), **call)
-    wide = plan.job.embedder.width(plan.job.output)
+    wide = plan.job.embedder.readout.width(plan.job.output)
     assert get_embedding(card_of(model_id), **call).data.shape[0] == wide
 
 

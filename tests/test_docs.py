@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 from rs_embed import describe_model, list_models
 from rs_embed.cli.main import app
 from rs_embed.core.settings import LibrarySettings, RaySettings
-from rs_embed.embedding.files import META_TAG, VALID_TAG
 from rs_embed.errors import RSEmbedWarning
+from rs_embed.formats.geotiff import VALID_TAG
+from rs_embed.formats.parts import META_TAG
 from rs_embed.providers.earthengine.settings import EarthEngineSettings
 from rs_embed.providers.stac.settings import StacSettings
 

@@ -13,7 +13,7 @@ from rs_embed.core.checks import require_choice
 from rs_embed.core.settings import LibrarySettings, ModelKnobs, WeightsKnobs
 from rs_embed.core.specs import InputPrep, OutputSpec, Precision, SensorSpec, SpatialSpec, TemporalSpec
 from rs_embed.embedders.card import ModelCard
-from rs_embed.embedders.catalog import card_of_key, get_card
+from rs_embed.embedders.catalog import get_card
 from rs_embed.errors import ChoiceWarning, InputError, SpecError, warn
 from rs_embed.providers import open_provider
 from rs_embed.providers.arrays import SupportsArray
@@ -112,7 +112,7 @@ def _variant(card: ModelCard, knobs: ModelKnobs) -> ModelCard:
     """The card that really runs: `model_key` may name another size of the family."""
     if not isinstance(knobs, WeightsKnobs) or knobs.model_key in (None, card.model_key):
         return card
-    chosen = card_of_key(knobs.model_key)
+    chosen = get_card(knobs.model_key)
     warn(
         f"{card.id} was asked for, but model_key={knobs.model_key!r} (keyword or variable) runs {chosen.id}.",
         ChoiceWarning,
@@ -185,8 +185,10 @@ def provider_of(
     return Checked(ArrayProvider({names[0]: input_chw}, dates=dates, unit=unit))
 
 
-def _adapter(path: str) -> "type[Embedder]":
-    module, name = path.split(":")
+def _adapter(named: "str | type[Embedder]") -> "type[Embedder]":
+    if not isinstance(named, str):
+        return named
+    module, name = named.split(":")
     adapter: type[Embedder] = vars(import_module(module))[name]
     return adapter
 

@@ -28,7 +28,6 @@ RSEmbedError
 ├── ReadoutError         tokens that cannot be laid out as asked, or are not finite
 ├── DeviceError          no such device here
 │   └── OutOfMemory          what one place takes does not fit into memory
-├── CompileError         torch.compile does not work here
 ├── StorageError         an embedding that cannot be written or read back
 ├── EngineError          a cluster that cannot be used, or workers that died over their work
 ├── BatchError           some items of a batch failed; holds the others
@@ -37,7 +36,8 @@ RSEmbedError
 RSEmbedWarning           (UserWarning)
 ├── ScaleWarning         the model sees another pixel size than the imagery has
 ├── PixelWarning         pixels that are legal but look wrong
-└── ChoiceWarning        a setting that overrides what the call says
+├── ChoiceWarning        a setting that overrides what the call says
+└── PluginWarning        an installed package whose models cannot be used
 """
 
 import sys
@@ -210,10 +210,6 @@ class OutOfMemory(DeviceError):
     """The imagery of one place, or its input of the network, does not fit."""
 
 
-class CompileError(RSEmbedError):
-    """torch.compile was asked for, and does not work here."""
-
-
 class StorageError(RSEmbedError):
     """An embedding that cannot be written or read back."""
 
@@ -286,6 +282,10 @@ class PixelWarning(RSEmbedWarning):
 
 class ChoiceWarning(RSEmbedWarning):
     """A setting that overrides what the call says."""
+
+
+class PluginWarning(RSEmbedWarning):
+    """An installed package whose models cannot be used."""
 
 
 def warn(message: str, category: type[RSEmbedWarning]) -> None:

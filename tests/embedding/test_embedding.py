@@ -214,7 +214,7 @@ def test_a_limit_on_the_size_of_files_is_the_same_error(grid, tmp_path, suffix):
 
 
 def test_what_gdal_says_of_a_disk_that_fills_up_meanwhile_is_that_error_too(grid, small_disk, monkeypatch):
-    monkeypatch.setattr("rs_embed.embedding.files.require_room", lambda folder, size: None)
+    monkeypatch.setattr("rs_embed.formats.files.require_room", lambda folder, size: None)
     (small_disk / "taken").write_bytes(bytes(300_000))
     with pytest.raises(StorageError, match=r"grid\.tif"):
         grid.save(small_disk / "grid.tif")

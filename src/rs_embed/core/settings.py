@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rs_embed.core import hints as _hints
 from rs_embed.core.bands import did_you_mean
 from rs_embed.core.checks import short
+from rs_embed.core.plugins import load_plugins
 from rs_embed.core.specs import Sampling
 from rs_embed.errors import KnobError
 
@@ -144,7 +145,6 @@ class WeightsKnobs(ModelKnobs):
     model_key: Annotated[str | None, Field(description="backbone to run instead of the card's own")] = None
     ckpt: Annotated[Path | None, Field(description="checkpoint file (.pt, .pth, .safetensors) to use")] = None
     pretrained: Annotated[bool, Field(description="0: seeded random weights, and the result says so")] = True
-    compile: Annotated[bool, Field(description="1: run blocks through torch.compile; slower on a CPU")] = False
 
 
 class SeriesKnobs(WeightsKnobs):
@@ -212,18 +212,21 @@ def check_environment(environment: Mapping[str, str], prefix: str = PREFIX) -> N
     """Refuse a mistyped variable, which would have no effect.
 
     Raises:
-        KnobError: A variable starts with `prefix` and is no knob of any family.
+        KnobError: A variable starts with `prefix` and is no knob of any family, nor of one that another package adds.
     """
     stated = [variable for variable in environment if variable.startswith(prefix)]
     if _KNOWN.issuperset(stated):
         return
     for home in _HOMES:
         import_module(home)
+    if not _KNOWN.issuperset(stated):
+        load_plugins()
     for variable in stated:
         if variable not in _KNOWN:
+            removed = next((why for word, why in _hints.REMOVED.items() if variable.endswith(f"_{word.upper()}")), None)
             raise KnobError(
                 f"Expected known variables, got {variable} in the environment.",
-                fix=f"{did_you_mean(variable, sorted(_KNOWN))} (or unset {variable})",
+                fix=f"{removed or did_you_mean(variable, sorted(_KNOWN))} (or unset {variable})",
             )
 
 

@@ -109,7 +109,7 @@ def export_embeddings(
             must have been asked for the same.
         temporal: One window for all rows or one per row, where the table has no dates.
         buffer_m: Half of the side of the square around a point, metres, or the column that holds it.
-        format: "geoparquet" for vectors; "cog" (default), "zarr", "netcdf" or "npz" for grids.
+        format: "geoparquet" for vectors; "cog" (default), "zarr", "netcdf", "npz" or one of your own for grids.
         dtype: How vectors are stored; "float16" and "int8" are smaller and lose a little.
         unit_rows: Rows a file. (What is done of it is stored each minute, and where the export is stopped.)
         on_error: "keep" stores a failed row with its error and goes on; "raise" stops at the first.

@@ -130,7 +130,7 @@ def estimate(
         own = _first_queries(job, places)
         queries += [query for query in own if pixels_of(query) not in map(pixels_of, queries)]
         shape = (0, 0) if own[0].geobox is None else (own[0].geobox.shape[0], own[0].geobox.shape[1])
-        output_bytes += rows * (ROW_BYTES + BYTES[dtype] * job.embedder.width(job.output) * _cells(job, shape))
+        output_bytes += rows * (ROW_BYTES + BYTES[dtype] * job.embedder.readout.width(job.output) * _cells(job, shape))
     chips, pixels = rows * len(queries), rows * sum(_values(query) for query in queries)
     reads, read_pixels = _shared(jobs, places, units) if scale.share_reads else (1.0, 1.0)
     return ExportPlan(

@@ -89,7 +89,7 @@ class ExportSetup:
         header = RunHeader(
             model_id=card.id,
             card_revision=card.revision,
-            dim=job.embedder.width(self.asked.output),
+            dim=job.embedder.readout.width(self.asked.output),
             output=self.asked.output.kind,
             created=stamp.created,
             weights=network.weights_id,

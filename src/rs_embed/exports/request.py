@@ -1,9 +1,8 @@
 """What an export is asked for: as models that can run, as the request that names a run, as arguments to repeat."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
@@ -13,13 +12,15 @@ from pydantic import JsonValue
 
 from rs_embed.call import Backend, Bands, Call, KnobValue, Modalities, Sensors, provider_of
 from rs_embed.core.checks import require_choice, short
+from rs_embed.core.hashing import as_json
 from rs_embed.core.specs import InputPrep, OutputSpec, Precision
 from rs_embed.embedders.card import ModelCard
 from rs_embed.errors import SpecError
 from rs_embed.exports.unit import Units
 from rs_embed.exports.unit_writer import slug
 from rs_embed.exports.work import OnError
-from rs_embed.formats.base import SUFFIX, Dtype, GridFormat
+from rs_embed.formats.base import Dtype
+from rs_embed.formats.files import format_named
 from rs_embed.pipeline.plan import job_facts
 from rs_embed.places import Places
 
@@ -65,14 +66,12 @@ class Asked:
             raise SpecError(f"Expected float32 for grids, got dtype={self.dtype!r}.", fix="leave out dtype")
 
     @property
-    def grid_format(self) -> GridFormat | None:
+    def grid_format(self) -> str | None:
         """How grids are written; `None` for vectors."""
         if self.output.kind == "pooled":
             require_choice("the format of vectors", VECTORS if self.format is None else self.format, (VECTORS,))
             return None
-        name = "cog" if self.format is None else self.format
-        require_choice("the format of grids", name, tuple(SUFFIX))
-        return next(fmt for fmt in SUFFIX if fmt == name)
+        return format_named("cog" if self.format is None else self.format).name
 
     def jobs(self) -> "dict[str, Job]":
         """What is run for each model, by the name of its folder. Everything is checked that concerns no place."""
@@ -169,15 +168,5 @@ def _with_knobs(
 
 def plain(value: Mapping[str, object]) -> dict[str, JsonValue]:
     """The same as JSON values."""
-    found: dict[str, JsonValue] = json.loads(json.dumps(value, default=_plain))
+    found: dict[str, JsonValue] = json.loads(json.dumps(value, default=as_json))
     return found
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Iterable):
-        return list(value)
-    raise TypeError(f"{value!r} has no stable text form")

@@ -16,7 +16,6 @@ from rs_embed.errors import RSEmbedError, SpecError, StorageError
 from rs_embed.exports.fetching.reader import Reader, wishes_of
 from rs_embed.exports.unit import Unit
 from rs_embed.exports.unit_writer import ModelExport, Outcome, Undone, UnitSink, stem_of
-from rs_embed.formats.base import GridFormat
 from rs_embed.pipeline.plan import Job, Plan, plan_items
 from rs_embed.places.columns import Place, Places
 from rs_embed.providers.base import Provider
@@ -39,8 +38,8 @@ class Work:
     folder: Path
     models: tuple[ModelExport, ...]
     """All with the same provider."""
-    grid_format: GridFormat | None
-    """`None` for vectors."""
+    grid_format: str | None
+    """Its name; `None` for vectors."""
     on_error: OnError = "keep"
     readers: tuple[Callable[[Provider], Reader], ...] = ()
     """What stands between the models and their provider, the innermost first; made anew for each unit."""

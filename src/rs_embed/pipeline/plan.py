@@ -1,16 +1,15 @@
 """The plan: which chips will be fetched on which grids. Pure and printable; nothing is loaded or fetched for it."""
 
-import hashlib
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypedDict
 
 from odc.geo.geobox import GeoBox
 from pydantic import JsonValue
 
 from rs_embed.core.geo import geobox_for, refined, subgrid
+from rs_embed.core.hashing import json_digest
 from rs_embed.core.settings import SeriesKnobs
 from rs_embed.core.specs import OutputSpec, Region, Series, SpatialSpec, TemporalSpec, WorkingPrecision
 from rs_embed.embedders.base import Embedder, ModelRequest
@@ -21,7 +20,7 @@ from rs_embed.providers.base import Provider, Query
 from rs_embed.redact import redacted
 
 FINGERPRINT_VERSION = 1
-_NOT_NUMBERS = {"fetch_workers", "ckpt", "min_valid_fraction", "compile"}
+_NOT_NUMBERS = {"fetch_workers", "ckpt", "min_valid_fraction"}
 """Knobs that do not change what comes out, but for rounding (a checkpoint counts by its content, not by its path)."""
 
 
@@ -99,7 +98,7 @@ def _plan_item(job: Job, index: int, spatial: SpatialSpec | None, window: Tempor
             f"Expected a TemporalSpec, got {window!r}.",
             fix='for example TemporalSpec.range("2022-06-01", "2022-09-01")',
         )
-    own_vector = job.embedder.own_vector
+    own_vector = job.embedder.readout.own_vector
     if isinstance(spatial, Region) and own_vector is not None and job.output.kind == "pooled":
         raise SpecError(
             f"A polygon has no vector of its own here: {own_vector} sees the whole box around it.",
@@ -205,18 +204,9 @@ def fingerprint(job: Job, item: Item) -> str:
         "spatial": None if spatial is None else [type(spatial).__name__, _place(spatial)],
         "temporal": None if window is None else asdict(window),
     }
-    text = json.dumps(whole, sort_keys=True, separators=(",", ":"), default=_plain)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return json_digest(whole)
 
 
 def _place(spatial: SpatialSpec) -> dict[str, object]:
     """What a place is made of; a polygon of one part has the same fingerprint as before there were others."""
     return {name: value for name, value in asdict(spatial).items() if value != ()}
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, Iterable):
-        return list(value)
-    raise TypeError(f"{value!r} has no stable text form")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rs_embed import export_embeddings, open_run, verify_run
-from rs_embed.exports import retry_export
+from rs_embed.exports.status import retry_export
 
 KEPT = Path(__file__).parents[2] / "data" / "run_kept"
 PLACES = KEPT.with_name("run_kept_places.csv")
