@@ -19,7 +19,7 @@ from rs_embed.encoders.terramind.embeddings import (
     MODALITIES,
     PATCH_PX,
     V1_MODALITIES,
-    Embedding,
+    ModalityEmbedding,
     PixelEmbedding,
     SequenceEmbedding,
     build_embedding,
@@ -164,7 +164,7 @@ class TerraMindEncoder(Encoder):
     def forget(self) -> None:
         """Drop the kept position tables; needed only after changing tables in place."""
         for embedding in self.encoder_embeddings.values():
-            if isinstance(embedding, Embedding):
+            if isinstance(embedding, ModalityEmbedding):
                 embedding.forget()
 
     @torch.no_grad()
