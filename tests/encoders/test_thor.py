@@ -184,7 +184,7 @@ def test_a_training_step_is_seen_by_the_next_inference() -> None:
     optimiser.step()
     with torch.no_grad():
         after = encoder.embed(s2_images(), S2_GEOMETRY)
-        encoder.forget()
+        encoder.drop_cached()
         assert torch.equal(after, encoder.embed(s2_images(), S2_GEOMETRY))
     assert not torch.equal(after, before)
 

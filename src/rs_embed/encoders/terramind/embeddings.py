@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rs_embed.encoders.kernels.linear import linear
-from rs_embed.encoders.layers import Forgetful, Recent, sincos_1d
+from rs_embed.encoders.layers import CachesFromWeights, Recent, sincos_1d
 from rs_embed.errors import BandMismatch, InputError
 
 PATCH_PX = 16
@@ -86,7 +86,7 @@ def sincos_row(dim: int) -> Float[Tensor, "1 position dim"]:
     return torch.stack([sincos_1d(float(place), dim) for place in range(SEQUENCE_POSITIONS)])[None]
 
 
-class ModalityEmbedding(Forgetful):
+class ModalityEmbedding(CachesFromWeights):
     """What all kinds share: a table of positions, and a vector that tells the modality.
 
     Args:
@@ -102,7 +102,7 @@ class ModalityEmbedding(Forgetful):
         self.register_buffer("pos_emb", torch.zeros(1, positions, dim))
         self._tables: Recent[Tensor] = Recent(TABLES_KEPT)
 
-    def forget(self) -> None:
+    def drop_cached(self) -> None:
         """Drop the resized tables."""
         self._tables.clear()
 
