@@ -53,7 +53,7 @@ def test_stopping_ends_a_wait_at_once_and_what_has_not_begun_never_begins():
 
     with stop.here():
         waiting, later = threads.submit(wait), threads.submit(int)
-    begun.wait(60)
+    begun.wait(300)
     stop.set()
     for future in (waiting, later):
         with pytest.raises(Stopped):
@@ -118,10 +118,10 @@ def test_an_interrupt_ends_what_hangs_outside_of_python_and_the_job_of_who_hangs
     go_on = threading.Event()
 
     def hang():
-        threading.Timer(0.01, lambda: (hanging.wait(60), os.kill(os.getpid(), signal.SIGINT))).start()
+        threading.Timer(0.01, lambda: (hanging.wait(300), os.kill(os.getpid(), signal.SIGINT))).start()
         seen.append(current())
         hanging.set()
-        go_on.wait(60)  # as GDAL would: hears nothing
+        go_on.wait(300)  # as GDAL would: hears nothing
 
     with pytest.raises(KeyboardInterrupt):
         apart(hang)
@@ -131,9 +131,9 @@ def test_an_interrupt_ends_what_hangs_outside_of_python_and_the_job_of_who_hangs
 
 def test_who_waits_for_a_pool_that_is_closed_hears_of_it():
     threads, begun, go_on = Threads(1, "test-close"), threading.Event(), threading.Event()
-    busy = threads.submit(lambda: begun.set() or go_on.wait(60))
+    busy = threads.submit(lambda: begun.set() or go_on.wait(300))
     waiting = threads.submit(int)
-    begun.wait(60)
+    begun.wait(300)
     threads.close()
     with pytest.raises(Stopped):
         waiting.result(timeout=60)

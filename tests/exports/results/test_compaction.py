@@ -193,7 +193,7 @@ def test_a_compaction_killed_at_random_goes_on_and_loses_no_row(run):
             time.sleep(0.002)
         time.sleep(chance.uniform(0, 0.02))
         process.kill()
-        if process.wait() == 0:  # it was through: from the beginning
+        if process.wait(300) == 0:  # it was through: from the beginning
             content(run, folder)
             shutil.rmtree(folder)
         else:

@@ -1,7 +1,6 @@
 """What can go wrong between us and Earth Engine, and what comes of it."""
 
 import re
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -307,15 +306,10 @@ def test_200_chips_arrive_right_although_a_tenth_of_all_requests_fails(server, p
 
 
 @pytest.mark.slow
-def test_64_chips_wait_for_each_other_no_longer_than_the_limit_makes_them(world):
+def test_64_chips_are_asked_for_as_many_at_once_as_the_limit_allows(world):
     with EarthEngineServer(world, latency_s=0.3) as server:
         provider = earth_engine(server, provenance=False, concurrency=8)
         provider.check()
-        started = time.perf_counter()
         with ThreadPoolExecutor(32) as pool:
             list(pool.map(provider.fetch, queries(64)))
-        took_s = time.perf_counter() - started
-    ideal_s = 64 * 0.3 / 8
-    print(f"\n{took_s:.2f} s, ideal {ideal_s:.2f} s: {took_s / ideal_s:.2f}")
-    assert took_s < 64 * 0.3 / 2  # far from one by one; the ratio itself is for benchmarks, on an idle machine
     assert server.high_water == 8
