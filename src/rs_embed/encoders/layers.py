@@ -39,8 +39,8 @@ def at_once(count: int, like: Tensor) -> int:
     return count if like.device.type == "cpu" else GPU_FACTOR * count
 
 
-class Recent(Generic[Kept]):
-    """The few most recently used results of a costly function.
+class LRUCache(Generic[Kept]):
+    """The few results of a costly function that were used last.
 
     Args:
         size: How many are kept.

@@ -18,10 +18,10 @@ from rs_embed.embedders.imagining.tokenizers import Tokenizer, load_tokenizer
 from rs_embed.embedders.runtime.random_numbers import own_random_numbers
 from rs_embed.embedders.weights.load import load_strict
 from rs_embed.embedders.weights.networks import RANDOM_NOTE, RANDOM_SEED, published_state
-from rs_embed.encoders.layers import Recent
+from rs_embed.encoders.layers import LRUCache
 
-_SAMPLERS: Recent[Network] = Recent(1)
-_TOKENIZERS: Recent[Tokenizer] = Recent(6)
+_SAMPLERS: LRUCache[Network] = LRUCache(1)
+_TOKENIZERS: LRUCache[Tokenizer] = LRUCache(6)
 """At most as many as there are modalities; 0.7 to 1.2 GB each in memory."""
 _LOADING = threading.Lock()
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rs_embed.encoders.kernels.linear import linear
-from rs_embed.encoders.layers import CachesFromWeights, Recent, sincos_1d
+from rs_embed.encoders.layers import CachesFromWeights, LRUCache, sincos_1d
 from rs_embed.errors import BandMismatch, InputError
 
 PATCH_PX = 16
@@ -100,7 +100,7 @@ class ModalityEmbedding(CachesFromWeights):
         super().__init__()
         self.mod_emb = nn.Parameter(torch.zeros(1, 1, dim))
         self.register_buffer("pos_emb", torch.zeros(1, positions, dim))
-        self._tables: Recent[Tensor] = Recent(TABLES_KEPT)
+        self._tables: LRUCache[Tensor] = LRUCache(TABLES_KEPT)
 
     def drop_cached(self) -> None:
         """Drop the resized tables."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rs_embed.encoders.kernels.attention import Distances
 from rs_embed.encoders.kernels.linear import prepared
-from rs_embed.encoders.layers import NORM_EPS, Block, CachesFromWeights, Encoder, Recent, sincos_1d
+from rs_embed.encoders.layers import NORM_EPS, Block, CachesFromWeights, Encoder, LRUCache, sincos_1d
 from rs_embed.encoders.thor.bands import GROUPS
 from rs_embed.encoders.thor.patchify import GroupGeometry, PatchEmbed, PatchKernel, ThorGeometry
 from rs_embed.encoders.tokens import Tokens
@@ -45,8 +45,8 @@ class ThorEncoder(CachesFromWeights, Encoder):
         self.blocks = nn.ModuleList(Block(dim=dim, heads=heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.register_buffer("encoder_slopes", torch.tensor(alibi_slopes(heads)))
-        self._kernels: Recent[list[PatchKernel]] = Recent(GEOMETRIES_KEPT)
-        self._distances: Recent[Distances] = Recent(GEOMETRIES_KEPT)
+        self._kernels: LRUCache[list[PatchKernel]] = LRUCache(GEOMETRIES_KEPT)
+        self._distances: LRUCache[Distances] = LRUCache(GEOMETRIES_KEPT)
 
     def forward(
         self,
