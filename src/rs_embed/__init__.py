@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     )
     from rs_embed.embedders.card import ModelCard as ModelCard
     from rs_embed.embedders.catalog import register_model as register_model
+    from rs_embed.embedders.runtime.kept import release_models as release_models
     from rs_embed.embedders.statistics import save_statistics as save_statistics
     from rs_embed.embedding.embedding import Embedding as Embedding
     from rs_embed.embedding.embedding import Meta as Meta
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
     from rs_embed.exports.results.verify import verify_run as verify_run
     from rs_embed.exports.status import retry_export as retry_export
     from rs_embed.exports.status import run_status as run_status
+    from rs_embed.formats.files import FileFormat as FileFormat
+    from rs_embed.formats.files import register_format as register_format
     from rs_embed.generation import Generated as Generated
     from rs_embed.generation import GeneratedRaster as GeneratedRaster
     from rs_embed.generation import Tokenized as Tokenized
@@ -96,6 +99,7 @@ _HOME = {
     "verify_run": "exports.results.verify",
     "ModelCard": "embedders.card",
     "register_model": "embedders.catalog",
+    "release_models": "embedders.runtime.kept",
     "save_statistics": "embedders.statistics",
     "export_embeddings": "exports.call",
     "raster_places": "exports.rasters",
@@ -103,6 +107,8 @@ _HOME = {
     "run_status": "exports.status",
     "download_run": "exports.results.run",
     "open_run": "exports.results.run",
+    "FileFormat": "formats.files",
+    "register_format": "formats.files",
     "Embedding": "embedding.embedding",
     "Meta": "embedding.embedding",
     "Generated": "generation",

@@ -15,9 +15,9 @@ from rs_embed.core.specs import InputPrep, OutputSpec, Precision, TemporalSpec
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import get_card, list_cards
 from rs_embed.embedders.describe import ModelDescription, describe
-from rs_embed.errors import BatchError, SpecError
+from rs_embed.errors import BatchError, Failure, SpecError
 from rs_embed.pipeline.request import Backend, Bands, EmbeddingRequest, KnobValue, Modalities, Sensors
-from rs_embed.plan import Dates, InputArrays, Plan, Units, arrays_of, named, opened, resolved, run_plans
+from rs_embed.plan import Dates, InputArrays, Plan, Units, arrays_of, backend_for, named, opened, resolved, run_plans
 
 if TYPE_CHECKING:
     from rs_embed.embedding.batch import Embeddings, Result
@@ -139,8 +139,6 @@ def get_embedding(plan: Plan) -> "Embedding":
     Raises:
         RSEmbedError: One typed error per thing that can be wrong; see `rs_embed.errors`.
     """
-    from rs_embed.embedding.batch import Failure
-
     (result,) = plan.run()
     if isinstance(result, Failure):
         raise result.error
@@ -185,7 +183,7 @@ def get_embeddings(
         BatchError: Some places failed. Nothing is lost: `error.embeddings` holds the others (`None` where failed),
             `error.failures` says what happened to each.
     """
-    from rs_embed.embedding.batch import Embeddings, Failure
+    from rs_embed.embedding.batch import Embeddings
     from rs_embed.places import read_places
 
     require_choice("on_error", on_error, get_args(OnError))
@@ -258,5 +256,5 @@ def inspect_chip(
         EmbeddingRequest(model_id=model_id, sensor=sensor, modality=named(modality, input_chw), bands=bands)
     )
     arrays = arrays_of(input_chw, backend, dates, unit)
-    provider = opened(backend if arrays is None else arrays.provider(model))
+    provider = opened(backend_for(backend, [model.card]) if arrays is None else arrays.provider(model))
     return inspect(model, provider, *read_place(spatial, temporal, buffer_m))

@@ -13,6 +13,7 @@ import pytest
 from command_line import invoke
 from echo import CARD as ECHO
 from echo import EchoEmbedder
+from pages import ROOT
 from plugins import TINY_PATCHES, install, make
 
 import rs_embed
@@ -58,6 +59,16 @@ def test_the_package_of_the_page_uses_public_names_only():
     }
     assert len(modules) > 5
     assert not [name for name in modules if "._" in name]
+
+
+def test_the_page_shows_the_code_of_the_package():
+    page = (ROOT / "docs/extending.md").read_text("utf-8")
+    shown = []
+    for path in TINY_PATCHES.rglob("*.py"):
+        code = path.read_text("utf-8")
+        shown += [ast.get_source_segment(code, node) for node in ast.parse(code).body if isinstance(node, ast.ClassDef)]
+    assert len(shown) == 4
+    assert not [code for code in shown if code not in page]
 
 
 def test_a_model_and_a_backend_of_a_package_work_by_name(tiny):

@@ -10,9 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rs_embed import Embedding, OutputSpec, PointBuffer, export_embeddings, get_embedding, open_run
+from rs_embed import (
+    Embedding,
+    FileFormat,
+    OutputSpec,
+    PointBuffer,
+    export_embeddings,
+    get_embedding,
+    open_run,
+    register_format,
+)
 from rs_embed.errors import SpecError, StorageError
-from rs_embed.formats import FileFormat, from_parts, register_format, texts_of
+from rs_embed.formats import from_parts, texts_of
 from rs_embed.testing import FieldProvider
 
 PLACE = PointBuffer(lon=12.94, lat=47.77, buffer_m=320)
@@ -110,12 +119,16 @@ def test_the_format_of_an_installed_package_needs_no_call(grid, tmp_path):
     package = tmp_path / "packages"
     (package / "named-1.0.dist-info").mkdir(parents=True)
     (package / "named-1.0.dist-info" / "METADATA").write_text("Name: named\nVersion: 1.0\n")
-    (package / "named-1.0.dist-info" / "entry_points.txt").write_text("[rs_embed.formats]\nnamed = named:Named\n")
+    (package / "named-1.0.dist-info" / "entry_points.txt").write_text(
+        "[rs_embed.formats]\nnamed = named:Named\nbroken = no:Such\n"
+    )
     (package / "named.py").write_text(
         "from rs_embed.formats.npz import Npz\nclass Named(Npz):\n    name, suffix = 'named', '.named'\n"
     )
     code = "import sys, rs_embed; rs_embed.Embedding.load(sys.argv[1]).save(sys.argv[2])"
     files = grid.save(tmp_path / "grid.npz"), tmp_path / "grid.named"
     environment = {**os.environ, "PYTHONPATH": str(package)}
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code, *files], env=environment, check=True)
+    command = [sys.executable, "-W", "ignore", "-c", code, *files]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert "the format broken of named 1.0 cannot be used: ModuleNotFoundError" in done.stderr
     assert files[0].read_bytes() == files[1].read_bytes()

@@ -17,8 +17,7 @@ from rs_embed import PointBuffer, TemporalSpec, get_embeddings, plan_embedding
 from rs_embed.core.settings import ModelKnobs
 from rs_embed.core.specs import OutputSpec
 from rs_embed.embedders.base import ModelInput, ModelRequest, NetworkCache
-from rs_embed.embedding.batch import Failure
-from rs_embed.errors import OutOfMemory
+from rs_embed.errors import Failure, OutOfMemory
 from rs_embed.pipeline.batching import BATCH_CPU, FIRST_BATCH, LARGEST_BATCH, BatchSizes, CudaMemory, memory_of
 from rs_embed.pipeline.plan import Job, Workload, plan_items
 from rs_embed.pipeline.run import run_together
@@ -208,6 +207,7 @@ print(len(many), float(abs(many[0].data - alone.data).max()))
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_may_take_no_more_memory_goes_on_with_smaller_batches():
     environment = os.environ | {"RS_EMBED_BATCH": "64", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", SHORT_OF_MEMORY]

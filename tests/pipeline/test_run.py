@@ -11,9 +11,9 @@ from echo import EchoEmbedder, echo
 
 from rs_embed import OutputSpec, PointBuffer, TemporalSpec
 from rs_embed.core.stopping import Stop, Stopped, Threads, current
-from rs_embed.embedding.batch import Embeddings, Failure
+from rs_embed.embedding.batch import Embeddings
 from rs_embed.embedding.embedding import Embedding
-from rs_embed.errors import NoImagery, OutOfMemory
+from rs_embed.errors import Failure, NoImagery, OutOfMemory
 from rs_embed.pipeline.plan import Job, Workload, plan_items
 from rs_embed.pipeline.run import run, run_together
 from rs_embed.providers.common.checked import Checked
@@ -131,7 +131,7 @@ class Hung(FieldProvider):
         if hangs:
             self.jobs.append(current())
             self.hanging.set()
-            self.go_on.wait()  # as C code: hears of nothing
+            self.go_on.wait(300)  # as C code: hears of nothing
         return super().fetch(query)
 
 

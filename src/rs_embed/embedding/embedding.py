@@ -96,6 +96,8 @@ class Meta(BaseModel):
     cls_removed: bool
     """Whether the encoder returned class or register tokens that were left out."""
     modality: tuple[str, ...]
+    absent: dict[str, str] = {}
+    """Modalities that were asked for and that the place lacks -> why; the model did without them."""
     inputs: tuple[InputMeta, ...]
     spatial: str | None
     temporal: str | None
@@ -252,7 +254,7 @@ class Embedding:
     def save(self, path: str | Path) -> Path:
         """Write to `.npz`, `.nc`, or (grids) `.tif` or `.zarr`; all of them keep the metadata.
 
-        A file that is there is replaced, a folder is not. More formats: `rs_embed.formats.register_format`.
+        A file that is there is replaced, a folder is not. More formats: `register_format`.
 
         Raises:
             StorageError: Another suffix, a vector as `.tif` or `.zarr`, or a path that cannot be written.

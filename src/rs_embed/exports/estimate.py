@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from rs_embed.errors import SpecError
-from rs_embed.exports.fetching.reader import pixels_of
 from rs_embed.exports.fetching.shared_reads import count_reads
 from rs_embed.exports.request import VECTORS, ExportRequest
 from rs_embed.exports.unit import Units
 from rs_embed.formats.base import Dtype
 from rs_embed.pipeline.plan import plan_items
 from rs_embed.places import Places
+from rs_embed.providers.base import pixels_of
 
 if TYPE_CHECKING:
     from rs_embed.pipeline.plan import Job

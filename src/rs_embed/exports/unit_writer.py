@@ -4,12 +4,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
 
 import numpy as np
 
 from rs_embed.core.atomic import make_folder, part_of, remove, replacing
 from rs_embed.core.resources import require_room
+from rs_embed.embedding.batch import Result
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.errors import RSEmbedError
 from rs_embed.exports.records import Record, Stamp, UnitStore, rows_in_order
@@ -24,29 +24,6 @@ from rs_embed.redact import redacted
 
 _SLUG_CHARS = 40
 """Of an id in a file's name; the row number before it is what makes the name unique."""
-
-
-class Failed(Protocol):
-    """What the pipeline says of a row that could not be done."""
-
-    @property
-    def stage(self) -> str: ...  # noqa: D102
-
-    @property
-    def error(self) -> Exception: ...  # noqa: D102
-
-
-@dataclass(frozen=True)
-class Undone:
-    """A row that never came to be fetched."""
-
-    error: Exception
-    stage: Literal["plan", "worker"]
-    """"plan": it cannot be meant for this model, as it is too small for a pixel or too wide for a zone.
-    "worker": all who tried died."""
-
-
-Outcome = Embedding | Failed
 
 
 @dataclass(frozen=True)
@@ -83,7 +60,7 @@ class UnitSink:
         self._grids: dict[int, tuple[str, Stamp]] = {}
         self._settled: dict[int, Row] = {}
 
-    def put(self, place: Place, outcome: Outcome) -> None:
+    def put(self, place: Place, outcome: Result) -> None:
         """Take one outcome; of a grid only the metadata are kept in memory."""
         embedding, error, stage = None, None, None
         if not isinstance(outcome, Embedding):

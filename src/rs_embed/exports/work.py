@@ -11,11 +11,12 @@ from typing import Literal
 from rs_embed.core.atomic import storage_error, storing
 from rs_embed.core.resources import is_about_space
 from rs_embed.core.settings import LibrarySettings
+from rs_embed.embedding.batch import Result
 from rs_embed.embedding.embedding import Embedding
-from rs_embed.errors import RSEmbedError, SpecError, StorageError
+from rs_embed.errors import Failure, RSEmbedError, SpecError, StorageError
 from rs_embed.exports.fetching.reader import Reader, wishes_of
 from rs_embed.exports.unit import Unit
-from rs_embed.exports.unit_writer import ModelExport, Outcome, Undone, UnitSink, stem_of
+from rs_embed.exports.unit_writer import ModelExport, UnitSink, stem_of
 from rs_embed.pipeline.plan import Job, Workload, plan_items
 from rs_embed.places.columns import Place, Places
 from rs_embed.providers.base import Provider
@@ -89,7 +90,7 @@ def give_up(error: RSEmbedError, work: Work, task: Task, advance: Advance) -> No
         with _stored(work, sinks):
             for sink in sinks:
                 for place in _rows_of(task, rows):
-                    sink.put(place, Undone(error, "worker"))
+                    sink.put(place, Failure(place.index, "worker", error))
                     advance(1, 1)
 
 
@@ -176,7 +177,7 @@ def _with_readers(work: Work, unit: Unit, jobs: Sequence[Job]) -> tuple[list[Job
 
 def _outcomes(
     jobs: Sequence[Job], places: Places, keep: Keep | None, settle: Callable[[], None]
-) -> Generator[tuple[int, int, Outcome]]:
+) -> Generator[tuple[int, int, Result]]:
     """(model, place, outcome) of every place for every model; rows that cannot be meant fail at "plan"."""
     asked = list(places)
     bad = [_unplanned(job, asked) for job in jobs]
@@ -198,7 +199,7 @@ def _run(
     asked: Sequence[Place],
     keep: Keep | None,
     settle: Callable[[], None],
-) -> Generator[tuple[int, int, Outcome]]:
+) -> Generator[tuple[int, int, Result]]:
     if not positions:
         return
     from rs_embed.pipeline.run import run_together  # loads torch
@@ -216,7 +217,7 @@ def _laid(job: Job, asked: Sequence[Place]) -> Workload:
     return plan_items(job, [place.spatial for place in asked], [place.window for place in asked])
 
 
-def _unplanned(job: Job, asked: Sequence[Place]) -> dict[int, Undone]:
+def _unplanned(job: Job, asked: Sequence[Place]) -> dict[int, Failure]:
     """Places that have no plan; found one by one only where there are any."""
     try:
         _laid(job, asked)
@@ -226,7 +227,7 @@ def _unplanned(job: Job, asked: Sequence[Place]) -> dict[int, Undone]:
             try:
                 _laid(job, [place])
             except SpecError as error:
-                failures[position] = Undone(error, "plan")
+                failures[position] = Failure(place.index, "plan", error)
         return failures
     return {}
 

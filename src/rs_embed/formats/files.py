@@ -2,12 +2,12 @@
 
 import re
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Literal, Protocol
 
 from rs_embed.core.atomic import replacing
 from rs_embed.core.checks import require_choice
+from rs_embed.core.plugins import plugins
 from rs_embed.core.resources import SPARE_BYTES, is_about_space, require_room
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.errors import SpecError, StorageError
@@ -16,7 +16,9 @@ from rs_embed.formats.netcdf import NetCdf
 from rs_embed.formats.npz import Npz
 from rs_embed.formats.parts import UNREADABLE
 from rs_embed.formats.zarr_store import Zarr
+from rs_embed.redact import logger
 
+_LOG = logger(__name__)
 PLUGINS = "rs_embed.formats"
 """Group of entry points: each names a class that is a `FileFormat`."""
 TABLES = {"geoparquet": ".parquet"}
@@ -93,8 +95,13 @@ def formats() -> tuple[FileFormat, ...]:
 
 @cache
 def _load_installed() -> None:
-    for entry in sorted(entry_points(group=PLUGINS)):
-        register_format(entry.load()())
+    for plugin in plugins(PLUGINS):
+        try:
+            register_format(plugin.entry.load()())
+        except Exception as error:  # noqa: BLE001  (the code of others; the formats that work are not to suffer)
+            _LOG.warning(
+                "the format %s of %s cannot be used: %s: %s", plugin.name, plugin.package, type(error).__name__, error
+            )
 
 
 def format_named(name: str) -> FileFormat:

@@ -13,9 +13,9 @@ import torch
 from rs_embed.core.settings import LibrarySettings
 from rs_embed.core.stopping import Stop, Threads, current, outcome
 from rs_embed.embedders.base import Embedder, ModelInput
-from rs_embed.embedding.batch import Failure, Result
+from rs_embed.embedding.batch import Result
 from rs_embed.encoders.tokens import TokenLayout, Tokens
-from rs_embed.errors import OutOfMemory, RSEmbedError
+from rs_embed.errors import Failure, OutOfMemory, RSEmbedError
 from rs_embed.pipeline.batching import BatchSizes, MemoryOf, memory_of, out_of_memory
 from rs_embed.pipeline.plan import Item, Job, Workload
 from rs_embed.pipeline.prepare import COPIES, prepare_together

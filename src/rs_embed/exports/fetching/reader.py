@@ -1,10 +1,10 @@
 """Providers that are told beforehand what they will be asked for: they stand between a unit and its provider."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rs_embed.providers.base import Query, Wrapped
+from rs_embed.providers.base import Query, Wrapped, pixels_of
 
 if TYPE_CHECKING:
     from rs_embed.pipeline.plan import Workload  # loads torch, which who only fetches must not
@@ -27,11 +27,6 @@ class Reader(Wrapped):
         """Say what will be asked for from now on, place after place; what was expected before is forgotten."""
         if isinstance(self._provider, Reader):
             self._provider.expect(unit, wishes)
-
-
-def pixels_of(query: Query) -> Query:
-    """The query as far as a provider sees it: equal for all models that share a chip."""
-    return replace(query, modality="", sensor=replace(query.sensor, fill_value=0.0))
 
 
 def wishes_of(stems: Sequence[str], works: "Sequence[Workload]") -> list[Wish]:
