@@ -21,7 +21,6 @@ from rs_embed import (
     get_embeddings,
     plan_embedding,
 )
-from rs_embed.call import _networks
 from rs_embed.core.settings import SeriesKnobs, WeightsKnobs
 from rs_embed.embedders.catalog import CARDS, get_card
 from rs_embed.embedding.embedding import Embedding
@@ -36,6 +35,7 @@ from rs_embed.errors import (
     SpecError,
     UnitMismatch,
 )
+from rs_embed.plan import _networks
 from rs_embed.testing import FieldProvider, directions, hills, pixel_centres
 
 PLACE = PointBuffer(lon=12.94, lat=47.77, buffer_m=1440)

@@ -72,7 +72,9 @@ if TYPE_CHECKING:
     from rs_embed.generation import generate as generate
     from rs_embed.generation import tokenize as tokenize
     from rs_embed.pipeline.inspect import ChipReport as ChipReport
+    from rs_embed.pipeline.request import EmbeddingRequest as EmbeddingRequest
     from rs_embed.places import read_places as read_places
+    from rs_embed.plan import Plan as Plan
     from rs_embed.providers.earthengine.provider import EarthEngine as EarthEngine
     from rs_embed.providers.rasters.folder import RasterFolder as RasterFolder
     from rs_embed.providers.rasters.local import LocalRasters as LocalRasters
@@ -114,6 +116,8 @@ _HOME = {
     "generate": "generation",
     "tokenize": "generation",
     "geobox_for": "core.geo",
+    "EmbeddingRequest": "pipeline.request",
+    "Plan": "plan",
     "read_places": "places",
     "EarthEngine": "providers.earthengine.provider",
     "RasterFolder": "providers.rasters.folder",

@@ -17,15 +17,15 @@ from rs_embed.errors import Failure, RSEmbedError, SpecError, StorageError
 from rs_embed.exports.fetching.reader import Reader, wishes_of
 from rs_embed.exports.unit import Unit
 from rs_embed.exports.unit_writer import ModelExport, UnitSink, stem_of
-from rs_embed.pipeline.plan import Job, Plan, plan_items
+from rs_embed.pipeline.plan import Job, Workload, plan_items
 from rs_embed.places.columns import Place, Places
 from rs_embed.providers.base import Provider
 
 OnError = Literal["keep", "raise"]
 Advance = Callable[[int, int], None]
 """Told after each row: how many were done, and how many of them failed."""
-Keep = Callable[[Sequence[str], Sequence[Plan]], None]
-"""Told before plans are run what the names of each item's files begin with."""
+Keep = Callable[[Sequence[str], Sequence[Workload]], None]
+"""Told before workloads are run what the names of each item's files begin with."""
 
 
 def _nothing() -> None:
@@ -169,8 +169,8 @@ def _with_readers(work: Work, unit: Unit, jobs: Sequence[Job]) -> tuple[list[Job
     for reader in others:
         outermost = reader(outermost)
 
-    def keep(stems: Sequence[str], plans: Sequence[Plan]) -> None:
-        outermost.expect(unit.name, wishes_of(stems, plans))
+    def keep(stems: Sequence[str], works: Sequence[Workload]) -> None:
+        outermost.expect(unit.name, wishes_of(stems, works))
 
     return [replace(job, provider=outermost) for job in jobs], keep
 
@@ -204,28 +204,28 @@ def _run(
         return
     from rs_embed.pipeline.run import run_together  # loads torch
 
-    plans = [_plan(job, [asked[at] for at in positions]) for job in jobs]
+    works = [_laid(job, [asked[at] for at in positions]) for job in jobs]
     if keep is not None:
-        keep([stem_of(asked[at]) for at in positions], plans)
-    with closing(run_together(plans, between=settle)) as done:
+        keep([stem_of(asked[at]) for at in positions], works)
+    with closing(run_together(works, between=settle)) as done:
         for index, results in done:
             for which, result in zip(names, results, strict=True):
                 yield which, positions[index], result
 
 
-def _plan(job: Job, asked: Sequence[Place]) -> Plan:
+def _laid(job: Job, asked: Sequence[Place]) -> Workload:
     return plan_items(job, [place.spatial for place in asked], [place.window for place in asked])
 
 
 def _unplanned(job: Job, asked: Sequence[Place]) -> dict[int, Failure]:
     """Places that have no plan; found one by one only where there are any."""
     try:
-        _plan(job, asked)
+        _laid(job, asked)
     except SpecError:
         failures = {}
         for position, place in enumerate(asked):
             try:
-                _plan(job, [place])
+                _laid(job, [place])
             except SpecError as error:
                 failures[position] = Failure(place.index, "plan", error)
         return failures
