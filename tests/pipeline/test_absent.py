@@ -15,7 +15,7 @@ from rs_embed.embedders.card import BandStats, Modality, ModelCard
 from rs_embed.embedders.prepare.framing import InputGeometry, cut_windows
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.errors import BatchError, NoImagery, NoValidPixels, OutsideCoverage, ReadError
-from rs_embed.exports import export_embeddings
+from rs_embed.exports.call import export_embeddings
 from rs_embed.testing import FieldProvider, pixel_centres
 
 YEAR, GRID = TemporalSpec.year(2022), OutputSpec.grid()

@@ -23,7 +23,7 @@ class _Releases(Protocol):
 _ALL: "WeakSet[_Releases]" = WeakSet()
 
 
-class Kept(Generic[T]):
+class KeptNetworks(Generic[T]):
     """The most recently used networks of one kind. Thread-safe.
 
     Args:
