@@ -382,7 +382,7 @@ def test_describing_a_model_gives_plain_data_about_everything(model_id):
         ({"input_prep": "squash"}, SpecError, "input_prep to be one of auto"),
         ({"precision": "fp8"}, SpecError, "precision to be one of fp32"),
         ({"modality": "s4"}, SpecError, "no modality 's4'"),
-        ({"modality": 4}, SpecError, "name of a modality, found 4"),
+        ({"modality": 4}, SpecError, "name of a modality, got 4"),
         ({"sensor": "S2"}, SpecError, "Expected a SensorSpec"),
         ({"device": None}, DeviceError, "got None"),
         ({"sensor": SensorSpec("COPERNICUS/S1_GRD_FLOAT", ("VV",))}, SpecError, "takes no COPERNICUS/S1_GRD_FLOAT"),

@@ -6,7 +6,7 @@ An adapter has four methods. It neither fetches, nor batches, nor pools, nor rea
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from typing import Literal
@@ -21,7 +21,6 @@ from rs_embed.core.specs import OutputSpec, SensorSpec, WorkingPrecision
 from rs_embed.core.stopping import PerProcess
 from rs_embed.embedders.card import Modality, ModelCard
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry
-from rs_embed.embedders.runtime.compiled import as_compiled, compile_blocks
 from rs_embed.embedders.runtime.device import brought_back
 from rs_embed.embedders.runtime.kept import Kept
 from rs_embed.encoders.kernels.linear import Kernels, Linear, packs, using
@@ -110,8 +109,6 @@ class Network:
     """For the metadata: that weights are random, or what their file holds beside them and in which precision."""
     kernels: Kernels = "auto"
     """Whose matrix products it computes with, as `RS_EMBED_KERNELS` said when it was loaded."""
-    compiled: bool = False
-    """Whether its blocks are run through torch.compile, which knows torch's products only."""
     lock: PerProcess[threading.Lock] = field(default_factory=lambda: PerProcess(threading.Lock), compare=False)
     """One batch at a time: an encoder may hold its weights in the precision of the batch that it works on."""
 
@@ -232,7 +229,7 @@ class Embedder(ABC):
         with (
             self.network.lock.here,
             using(self.network.kernels),
-            as_compiled(self.device) if self.network.compiled else torch.inference_mode(),
+            torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.request.precision == "bf16"),
         ):
             tokens = self.encode(batch.to(self.device))
@@ -269,9 +266,6 @@ def embedder_for(request: ModelRequest, device: torch.device) -> Embedder:
 def _loaded(embedder: type[Embedder], request: ModelRequest, device: torch.device) -> Network:
     network = embedder.build(request, LibrarySettings.read())
     network.module.to(device)
-    if isinstance(request.knobs, WeightsKnobs) and request.knobs.compile:
-        compile_blocks(network.module, device)
-        network = replace(network, compiled=True, kernels="torch")
     return network
 
 

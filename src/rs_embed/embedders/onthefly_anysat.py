@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from rs_embed.core.chip import Chip
+from rs_embed.core.hashing import sha256_of
 from rs_embed.core.settings import LibrarySettings
 from rs_embed.core.specs import OutputSpec, SensorSpec
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network, Readout
@@ -21,7 +22,6 @@ from rs_embed.embedders.cards.anysat import PUBLISHED, AnySatKnobs
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry, cut_windows, frame_chip, stitch
 from rs_embed.embedders.prepare.normalize import Scaling, to_frames, unscaled, z_score
 from rs_embed.embedders.statistics import statistics_of
-from rs_embed.embedders.weights.hashes import sha256_of
 from rs_embed.embedders.weights.layout import Layout
 from rs_embed.embedders.weights.networks import build_network
 from rs_embed.encoders.anysat.encoder import AnySatEncoder

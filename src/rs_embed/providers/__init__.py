@@ -72,22 +72,35 @@ def open_provider(backend: str | Path | Provider) -> Provider:
         NotConfigured: The backend is known but cannot be used.
         ReadError: There is no such raster, or it cannot be read.
     """
-    named = {**_installed(tuple(sys.path)), **_BACKENDS}
+    require_backend(backend)
+    named = _named()
     if isinstance(backend, str) and backend in named:
         return named[backend]()
-    if isinstance(backend, Path) or (isinstance(backend, str) and _is_path(backend)):
+    if isinstance(backend, str | Path):
         from rs_embed.providers.rasters.folder import RasterFolder, is_pattern  # not above: rasterio is slow to import
         from rs_embed.providers.rasters.local import LocalRasters
 
         return RasterFolder(str(backend)) if is_pattern(backend) else LocalRasters(backend)
+    return backend
+
+
+def require_backend(backend: str | Path | Provider) -> None:
+    """Raise `SpecError` for what is no backend; whether it can be used shows when it is opened."""
+    named = _named()
+    if isinstance(backend, Path) or (isinstance(backend, str) and (backend in named or _is_path(backend))):
+        return
     if _is_provider(backend):
-        return backend
+        return
     guess = nearest(backend, named) if isinstance(backend, str) else None
     raise SpecError(
         f"Expected a backend, got {backend!r}.",
         known=", ".join(named),
         fix=f"did you mean {guess!r}?" if guess else _CHOICES,
     )
+
+
+def _named() -> Mapping[str, Callable[[], Provider]]:
+    return {**_installed(tuple(sys.path)), **_BACKENDS}
 
 
 @lru_cache(maxsize=8)

@@ -21,7 +21,7 @@ from rs_embed.core.bands import Unit, bands_of
 from rs_embed.core.chip import Chip, Source
 from rs_embed.core.stopping import PerProcess
 from rs_embed.errors import StorageError
-from rs_embed.providers.base import Provider, Query, Wrapped
+from rs_embed.providers.base import Provider, Query, Wrapped, pixels_of
 
 FORMAT = 2
 SWEEP_EVERY = 50
@@ -77,7 +77,7 @@ class CachedProvider(Wrapped):
         facts = {
             "format": FORMAT,
             "provider": self._provider.identity(),
-            "sensor": asdict(replace(query.sensor, fill_value=0.0)),
+            "sensor": asdict(pixels_of(query).sensor),
             "grid": None if box is None else [str(box.crs), tuple(box.affine)[:6], tuple(box.shape)],
             "window": None if query.window is None else repr(query.window),
             "series": None if query.series is None else asdict(query.series),

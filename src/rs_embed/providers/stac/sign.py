@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
 
-from rs_embed.core.settings import planetary_computer
 from rs_embed.core.stopping import PerProcess
 from rs_embed.providers.rasters.declared import parse_time
 from rs_embed.providers.stac.http import Credentials, Garbled, Http, NoToken, Refusal, Silence
+from rs_embed.providers.stac.settings import planetary_computer
 from rs_embed.providers.stac.waiting import awaited
 
 AZURE = ".blob.core.windows.net"
