@@ -17,11 +17,20 @@ from pages import ROOT
 from plugins import TINY_PATCHES, install, make
 
 import rs_embed
-from rs_embed import OutputSpec, PointBuffer, TemporalSpec, describe_model, get_embedding, list_models, open_run
+from rs_embed import (
+    OutputSpec,
+    PointBuffer,
+    TemporalSpec,
+    describe_model,
+    export_embeddings,
+    get_embedding,
+    list_models,
+    open_run,
+    retry_export,
+)
 from rs_embed.core.plugins import MODELS, PROVIDERS, plugins
 from rs_embed.embedders import catalog
 from rs_embed.errors import KnobError, NotConfigured, PluginWarning, SpecError, UnknownModelError
-from rs_embed.exports import export_embeddings, retry_export
 from rs_embed.testing import FieldProvider
 
 PLACE = PointBuffer(lon=7, lat=51, buffer_m=640)

@@ -8,14 +8,21 @@ import torch
 from echo import CARD as ECHO
 from torch.nn.functional import avg_pool2d
 
-from rs_embed import OutputSpec, PointBuffer, SensorSpec, TemporalSpec, get_embedding, get_embeddings
+from rs_embed import (
+    OutputSpec,
+    PointBuffer,
+    SensorSpec,
+    TemporalSpec,
+    export_embeddings,
+    get_embedding,
+    get_embeddings,
+)
 from rs_embed.core.bands import bands_of
 from rs_embed.embedders.base import Embedder, ModelInput, Network, Readout
 from rs_embed.embedders.card import BandStats, Modality, ModelCard
 from rs_embed.embedders.prepare.framing import InputGeometry, cut_windows
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.errors import BatchError, NoImagery, NoValidPixels, OutsideCoverage, ReadError
-from rs_embed.exports import export_embeddings
 from rs_embed.testing import FieldProvider, pixel_centres
 
 YEAR, GRID = TemporalSpec.year(2022), OutputSpec.grid()
