@@ -9,7 +9,7 @@ from echo import CARD as ECHO
 from torch import nn
 
 from rs_embed import PointBuffer, get_embedding, plan_embedding, release_models
-from rs_embed.embedders.runtime.kept import Kept
+from rs_embed.embedders.runtime.kept import KeptNetworks
 from rs_embed.testing import FieldProvider
 
 CALL = {"spatial": PointBuffer(lon=7, lat=51, buffer_m=1440), "backend": FieldProvider(), "pretrained": False}
@@ -40,7 +40,7 @@ def test_what_still_runs_keeps_its_network_until_it_is_done():
 
 
 def test_networks_of_every_kind_are_released_such_as_those_of_a_generation():
-    decoders: Kept[nn.Module] = Kept(2)
+    decoders: KeptNetworks[nn.Module] = KeptNetworks(2)
     decoder = weakref.ref(decoders.get("LULC", lambda: nn.Linear(2, 2)))
     thor()
     assert decoder() is not None

@@ -22,7 +22,7 @@ from rs_embed.core.stopping import PerProcess
 from rs_embed.embedders.card import Modality, ModelCard
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry
 from rs_embed.embedders.runtime.device import brought_back
-from rs_embed.embedders.runtime.kept import Kept
+from rs_embed.embedders.runtime.kept import KeptNetworks
 from rs_embed.encoders.kernels.linear import Kernels, Linear, packs, using
 from rs_embed.encoders.tokens import Tokens
 from rs_embed.errors import BandMismatch
@@ -240,7 +240,7 @@ class NetworkCache:
     """The last few networks, so that a second call pays nothing for loading. Thread-safe."""
 
     def __init__(self, size: int = 2) -> None:
-        self._kept: Kept[Network] = Kept(size)
+        self._kept: KeptNetworks[Network] = KeptNetworks(size)
 
     def get(self, embedder: type[Embedder], request: ModelRequest, device: torch.device) -> Network:
         """The network of a request, loaded at most once for equal cards and equal knobs about weights."""

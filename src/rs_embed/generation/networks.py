@@ -14,13 +14,13 @@ from rs_embed.embedders.cards.terramind import TerraMindKnobs, TokenModality
 from rs_embed.embedders.cards.terramind_tokens import MAP_NAMES, TOKENS
 from rs_embed.embedders.imagining.sampler import Imagination, Sampling, pick_state, random_values
 from rs_embed.embedders.imagining.tokenizers import Tokenizer, load_tokenizer
-from rs_embed.embedders.runtime.kept import Kept
+from rs_embed.embedders.runtime.kept import KeptNetworks
 from rs_embed.embedders.runtime.random_numbers import own_random_numbers
 from rs_embed.embedders.weights.load import load_strict
 from rs_embed.embedders.weights.networks import RANDOM_NOTE, RANDOM_SEED, published_state
 
-_SAMPLERS: Kept[Network] = Kept(1)
-_TOKENIZERS: Kept[Tokenizer] = Kept(6)
+_SAMPLERS: KeptNetworks[Network] = KeptNetworks(1)
+_TOKENIZERS: KeptNetworks[Tokenizer] = KeptNetworks(6)
 """At most as many as there are modalities; 0.7 to 1.2 GB each in memory."""
 
 

@@ -9,7 +9,7 @@ from weakref import WeakSet
 import torch
 
 from rs_embed.core.stopping import PerProcess
-from rs_embed.encoders.layers import Recent
+from rs_embed.encoders.layers import LRUCache
 
 T = TypeVar("T")
 _LOADING = PerProcess(threading.RLock)
@@ -23,7 +23,7 @@ class _Releases(Protocol):
 _ALL: "WeakSet[_Releases]" = WeakSet()
 
 
-class Kept(Generic[T]):
+class KeptNetworks(Generic[T]):
     """The most recently used networks of one kind. Thread-safe.
 
     Args:
@@ -31,7 +31,7 @@ class Kept(Generic[T]):
     """
 
     def __init__(self, size: int) -> None:
-        self._recent: Recent[T] = Recent(size)
+        self._recent: LRUCache[T] = LRUCache(size)
         _ALL.add(self)
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
