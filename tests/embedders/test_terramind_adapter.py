@@ -478,7 +478,7 @@ def test_variables_are_knobs_and_keywords_win(checkpoint, monkeypatch):
         ({"layers": [3, 12]}, SpecError, "has layers 0 to 11, found 12"),
         ({"layer": -1}, KnobError, "Expected layer to be greater than or equal to 0, got -1"),
         ({"layers": "3,x"}, KnobError, "Expected layers to be a valid integer"),
-        ({"layers": [3, 3]}, KnobError, "one or more blocks, each once, got [3, 3]"),
+        ({"layers": [3, 3]}, KnobError, "one or more blocks, each once, got"),
         ({"layers": []}, KnobError, "one or more blocks"),
         ({"merge_method": "sum"}, KnobError, "'mean', 'max', 'concat', 'dict' or 'none', got 'sum'"),
         ({"normalize": "zscore"}, KnobError, "'terramind_stats' or 'none', got 'zscore'"),
