@@ -76,7 +76,7 @@ class Holes(FieldProvider):
 def test_a_chip_without_a_valid_pixel_fails_alone():
     queries = [query(0, 0), query(300, 0), query(600, 0), query(900, 0), query(1200, 0)]
     reader = shared(Holes(), queries)
-    with pytest.raises(NoValidPixels, match="only nodata") as caught:
+    with pytest.raises(NoValidPixels, match="got only nodata") as caught:
         reader.fetch(queries[0])
     assert np.isfinite(reader.fetch(queries[-1]).values).all()
     frames = []
