@@ -258,6 +258,7 @@ def test_crop_and_resize_take_one_window(checkpoint, encoder):
     assert resized.meta["gsd_m"] == 5
 
 
+@pytest.mark.slow
 def test_four_kilometres_become_one_seamless_grid_of_overlapping_windows(checkpoint, encoder):
     provider = FieldProvider()
     call = {"spatial": PointBuffer(lon=12.94, lat=47.77, buffer_m=2048), "backend": provider}
