@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from rs_embed.api import (
         plan_embedding as plan_embedding,
     )
+    from rs_embed.core.bands import Band as Band
+    from rs_embed.core.bands import Collection as Collection
+    from rs_embed.core.bands import Limit as Limit
+    from rs_embed.core.bands import Unit as Unit
+    from rs_embed.core.bands import register_collection as register_collection
+    from rs_embed.core.bands import register_unit as register_unit
     from rs_embed.core.chip import Chip as Chip
     from rs_embed.core.geo import geobox_for as geobox_for
     from rs_embed.core.specs import (
@@ -86,6 +92,12 @@ _HOME = {
     "inspect_chip": "api",
     "list_models": "api",
     "plan_embedding": "api",
+    "Band": "core.bands",
+    "Collection": "core.bands",
+    "Limit": "core.bands",
+    "Unit": "core.bands",
+    "register_collection": "core.bands",
+    "register_unit": "core.bands",
     "Chip": "core.chip",
     "compact_run": "exports.results.compact",
     "verify_run": "exports.results.verify",

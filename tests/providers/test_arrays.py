@@ -66,10 +66,10 @@ def test_dates_are_composited_as_the_sensor_says(dn, composite):
 @pytest.mark.parametrize(
     ("array", "says"),
     [
-        ([[[1.0]]], "found list"),
-        ("pixels.tif", "found str"),
-        (None, "found NoneType"),
-        (np.ndarray, "found type"),
+        ([[[1.0]]], "got list"),
+        ("pixels.tif", "got str"),
+        (None, "got NoneType"),
+        (np.ndarray, "got type"),
         (np.array([[["a"]]]), "real numbers"),
         (np.ones((3, 2, 2), bool), "real numbers"),
         (np.ones((3, 2, 2), complex), "real numbers"),
@@ -129,7 +129,7 @@ def test_numbers_too_large_for_float32_are_nodata(dn):
 
 @pytest.mark.parametrize("nothing", [np.full((3, 4, 4), np.nan), np.zeros((3, 4, 4), np.uint16)])
 def test_nothing_but_nodata_is_refused(nothing):
-    with pytest.raises(NoValidPixels, match="found only nodata"):
+    with pytest.raises(NoValidPixels, match="got only nodata"):
         ArrayProvider({"M": nothing}).fetch(ask())
 
 
@@ -204,7 +204,7 @@ def test_days_of_the_year_are_dates_of_the_window(dn):
     chip = provider.fetch(replace(ask(window=over_new_year), series=SERIES))
     assert [f"{time:%Y-%m-%d}" for time in chip.times] == ["2023-03-01", "2023-05-01", "2022-10-27"]
     assert not any("year" in note for note in chip.source.notes)
-    with pytest.raises(InputError, match="found one of 2023-10-27"):
+    with pytest.raises(InputError, match="got one of 2023-10-27"):
         provider.fetch(replace(ask(window=TemporalSpec.range("2023-01-01", "2023-06-01")), series=SERIES))
 
 

@@ -1,12 +1,12 @@
 """What a user asks for: a place, a time, a sensor, an output. Frozen, and valid once built."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import Literal, Self, get_args
 
-from rs_embed.core.bands import bands_of, cloud_masks_of
+from rs_embed.core.bands import Collection, bands_of, cloud_masks_of, register_collection, registered
 from rs_embed.core.checks import require_choice, require_crs, require_lon_lat, require_number, short
 from rs_embed.core.polygon import Rings, polygons_of
 from rs_embed.errors import SpecError
@@ -282,6 +282,21 @@ class SensorSpec:
             cloudy_pct=require_number("cloudy_pct", self.cloudy_pct, 0, 100),
             fill_value=fill_value,
         )
+
+    def facts(self) -> dict[str, object]:
+        """All that it says, for a fingerprint: of a collection that the user registered, also what that is."""
+        own = registered(self.collection)
+        return asdict(self) | ({} if own is None else {"registered": repr(own)})
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        """Sent to another process, it takes along a collection that the user registered."""
+        return _sent, (registered(self.collection), astuple(self))
+
+
+def _sent(own: Collection | None, values: tuple[object, ...]) -> SensorSpec:
+    if own is not None:
+        register_collection(own, replace=True)
+    return SensorSpec(*values)  # type: ignore[arg-type]  # what pickle brings back
 
 
 def _set(spec: object, **values: object) -> None:

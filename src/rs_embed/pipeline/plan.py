@@ -187,7 +187,7 @@ def job_facts(job: Job) -> JobFacts:
         model=[card.id, card.revision],
         knobs={name: value for name, value in knobs.items() if name not in _NOT_NUMBERS},
         weights=job.embedder.network.weights_id,
-        inputs={modality.name: asdict(sensor) for modality, sensor in job.request.inputs},
+        inputs={modality.name: sensor.facts() for modality, sensor in job.request.inputs},
         output=asdict(job.output),
         prep=job.prep,
         precision=job.request.precision,

@@ -12,7 +12,7 @@ import xxhash
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rs_embed.core.bands import Unit, bands_of, convert, did_you_mean
+from rs_embed.core.bands import Unit, bands_of, convert, did_you_mean, unit_named
 from rs_embed.core.chip import Chip, Source
 from rs_embed.core.specs import SensorSpec
 from rs_embed.errors import BandMismatch, InputError, NoValidPixels, SensorNotOffered
@@ -20,15 +20,9 @@ from rs_embed.providers.base import Query
 from rs_embed.providers.common.composite import composite, refuse_cloud_mask
 from rs_embed.providers.common.days import NO_YEAR_NOTE, Given, Moment, lack_year, moments_of, parse_day
 from rs_embed.providers.common.nodata import mask_nodata
+from rs_embed.providers.common.plausible import Pixels, refuse_implausible, warn_of_oddities
+from rs_embed.providers.common.sentinel2 import doubt_dn, judge_offset
 from rs_embed.providers.common.series import mean_time
-from rs_embed.providers.common.units import (
-    Pixels,
-    declared_unit,
-    doubt_dn,
-    judge_offset,
-    refuse_implausible,
-    warn_of_oddities,
-)
 
 Dates = Sequence[Given] | Mapping[str, Sequence[Given]]
 """When each frame was acquired."""
@@ -200,7 +194,7 @@ def _units(held: Mapping[str, "_Held"], unit: Units | None) -> dict[str, Unit]:
     for name in by_modality:
         if name not in held:
             raise InputError(f"Expected units for {', '.join(held)}, got one for {name!r}.", fix="name the arrays")
-    return {name: declared_unit(one) for name, one in by_modality.items()}
+    return {name: unit_named(one) for name, one in by_modality.items()}
 
 
 def _is_picture(declared: Unit | None, dtype: np.dtype[np.generic]) -> bool:
@@ -286,7 +280,7 @@ def _checked(
         values = stored.astype(np.float32)
     notes: list[str] = []
     for unit in dict.fromkeys(units):
-        same = [other is unit for other in units]
+        same = [other == unit for other in units]
         index = slice(None) if all(same) else np.flatnonzero(same)  # a slice is not copied
         values[index], found = _in_unit(values[index], unit, declared, stored.dtype, where)
         notes += found

@@ -17,7 +17,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rs_embed.core.bands import Unit, bands_of
+from rs_embed.core.bands import bands_of, unit_named
 from rs_embed.core.chip import Chip, Source
 from rs_embed.core.stopping import PerProcess
 from rs_embed.errors import StorageError
@@ -77,7 +77,7 @@ class CachedProvider(Wrapped):
         facts = {
             "format": FORMAT,
             "provider": self._provider.identity(),
-            "sensor": asdict(replace(query.sensor, fill_value=0.0)),
+            "sensor": replace(query.sensor, fill_value=0.0).facts(),
             "grid": None if box is None else [str(box.crs), tuple(box.affine)[:6], tuple(box.shape)],
             "window": None if query.window is None else repr(query.window),
             "series": None if query.series is None else asdict(query.series),
@@ -194,7 +194,7 @@ def _chip(values: NDArray[np.generic], told: bytes, query: Query, asked: str) ->
     geobox = None if grid is None else GeoBox(tuple(grid[2]), Affine(*grid[1]), grid[0])
     times = tuple(None if time is None else datetime.fromisoformat(time) for time in facts["times"])
     bands = bands_of(query.sensor.collection, query.sensor.bands)
-    bands = tuple(replace(band, unit=Unit(unit)) for band, unit in zip(bands, facts["units"], strict=True))
+    bands = tuple(replace(band, unit=unit_named(unit)) for band, unit in zip(bands, facts["units"], strict=True))
     if query.geobox not in (None, geobox):
         raise ValueError("it lies on another grid")
     return Chip(values.astype(np.float32, copy=False), bands, geobox, times, Source(**(source | lists)))

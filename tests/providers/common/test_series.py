@@ -133,7 +133,7 @@ def test_arrays_keep_their_frames_and_dates(dn):
     ("dates", "window", "problem"),
     [
         (None, None, "date of each frame"),
-        (["2022-01-01"], None, "each of the 2 frames of M, found 1"),
+        (["2022-01-01"], None, "each of the 2 frames of M, got 1"),
         ({"N": ["2022-01-01"] * 2}, None, "some for 'N'"),
         (["2022-01-01", "2021-12-31"], YEAR, "one of 2021-12-31"),
     ],

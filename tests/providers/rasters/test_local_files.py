@@ -85,7 +85,7 @@ def test_a_file_stands_in_only_for_the_collection_it_is_said_to_be(make_raster, 
 
 @pytest.mark.parametrize("bands", [["B2", "B3"], ["B2", "B3", "B4", "B8"]])
 def test_another_number_of_names_than_bands_is_refused(make_raster, dn, bands):
-    with pytest.raises(BandMismatch, match=f"found {len(bands)} names for 3 bands"):
+    with pytest.raises(BandMismatch, match=f"got {len(bands)} names for 3 bands"):
         LocalRasters(make_raster(dn), bands=bands)
 
 
@@ -93,7 +93,7 @@ def test_repeated_names_are_refused(make_raster, dn):
     path = make_raster(dn, bands=("B2", "B02", "B3"))
     with pytest.raises(SpecError, match="B2 repeated"):
         LocalRasters(path, bands=["B2", "B2", "B3"])
-    with pytest.raises(BandMismatch, match="found B2 twice"):
+    with pytest.raises(BandMismatch, match="got B2 twice"):
         LocalRasters(path).fetch(ask(("B2", "B3")))
 
 

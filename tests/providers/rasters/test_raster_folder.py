@@ -114,7 +114,7 @@ def test_all_files_that_cannot_be_read_are_named_at_once(tiles, ask):
     with pytest.raises(ReadError, match=r"text.tif"):
         ask(tiles / "*.tif")
     (tiles / "half.tif").write_bytes((tiles / "a.tif").read_bytes()[:3000])
-    with pytest.raises(ReadError, match="6 rasters, found 2") as caught:
+    with pytest.raises(ReadError, match="6 rasters, got 2") as caught:
         ask(tiles / "*.tif")
     assert "half.tif" in str(caught.value) and "text.tif" in str(caught.value)
 

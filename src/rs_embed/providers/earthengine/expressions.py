@@ -11,7 +11,7 @@ from datetime import datetime
 
 from odc.geo.geobox import GeoBox
 
-from rs_embed.core.bands import KEPT_WHOLE, bands_of
+from rs_embed.core.bands import bands_of
 from rs_embed.core.specs import Composite, SensorSpec, TemporalSpec
 from rs_embed.providers.common.conditions import CLEAR_SCL, Condition
 from rs_embed.providers.common.grids import bounds_deg, lonlat_border, utm_zone
@@ -192,7 +192,7 @@ def _masked(image: ee.Image, recipe: Recipe) -> ee.Image:
 
 
 def _resampling(recipe: Recipe) -> Resampling:
-    if any(band.unit in KEPT_WHOLE for band in bands_of(recipe.sensor.collection, recipe.sensor.bands)):
+    if any(band.unit.kept_whole for band in bands_of(recipe.sensor.collection, recipe.sensor.bands)):
         return "nearest"
     return recipe.options.resampling or recipe.archive.resampling
 

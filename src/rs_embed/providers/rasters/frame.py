@@ -7,21 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from rs_embed.core.bands import DN_PER_REFLECTANCE, KEPT_WHOLE, Band, Unit, bands_of, convert
+from rs_embed.core.bands import DN_PER_REFLECTANCE, Band, Unit, bands_of, convert, unit_named, unit_of_tag
 from rs_embed.core.specs import SensorSpec
 from rs_embed.errors import ScaleWarning, UnitMismatch, warn
 from rs_embed.providers.common.nodata import mask_nodata
-from rs_embed.providers.common.units import (
-    OPTICAL,
-    Pixels,
-    declared_unit,
-    doubt_dn,
-    judge_offset,
-    recognise_unit,
-    refuse_implausible,
-    unit_of_tag,
-    warn_of_oddities,
-)
+from rs_embed.providers.common.plausible import Pixels, refuse_implausible, warn_of_oddities
+from rs_embed.providers.common.recognised import OPTICAL, recognise_unit
+from rs_embed.providers.common.sentinel2 import doubt_dn, judge_offset
 from rs_embed.providers.rasters.raster import NEAREST_FROM, Zero, pixels_brought, read_stored
 from rs_embed.providers.rasters.scene import Layer, Scene
 
@@ -61,7 +53,7 @@ def _coding(layer: Layer, index: int, wanted: Unit) -> _Coding:
     header, raster = layer.header, layer.raster
     scale, offset = header.scales[index - 1] or 1.0, header.offsets[index - 1]  # a scale of 0 is an unset one
     makes_reflectance = wanted in OPTICAL and math.isclose(scale * DN_PER_REFLECTANCE, 1, rel_tol=1e-6)
-    unit = declared_unit(raster.unit) if raster.unit is not None else unit_of_tag(header.units[index - 1])
+    unit = unit_named(raster.unit) if raster.unit is not None else unit_of_tag(header.units[index - 1])
     if makes_reflectance and unit in (None, Unit.DN):  # what is stored is DN, what the file makes of it is not
         unit = Unit.REFLECTANCE
     if unit is None and wanted is Unit.DN and header.dtypes[index - 1] == "uint8":
@@ -95,7 +87,7 @@ def read_frame(scene: Scene, sensor: SensorSpec, geobox: GeoBox) -> Frame | None
         if all(bands[i].unit is Unit.DN and codings[i].unit is not Unit.BYTE for i in here):
             zero = "nodata" if any(codings[i].offset for i in here) else "nodata_if_all"
         indexes = [held[sensor.bands[i]][1] for i in here]
-        whole = any(bands[i].unit in KEPT_WHOLE for i in here)
+        whole = any(bands[i].unit.kept_whole for i in here)
         stored = read_stored(layer.header, indexes, geobox, nodata=layer.raster.nodata, zero=zero, whole=whole)
         if stored is None:
             continue
@@ -123,7 +115,7 @@ def _in_units(values: Pixels, codings: list[_Coding], wanted: list[Unit], where:
     notes: list[str] = []
     units = list(wanted)
     for unit in dict.fromkeys(wanted):
-        here = [i for i, other in enumerate(wanted) if other is unit]
+        here = [i for i, other in enumerate(wanted) if other == unit]
         values[here], is_unit, found = _converted(values[here], [codings[i] for i in here], unit, where)
         notes += found
         for i in here:

@@ -25,8 +25,8 @@ from rs_embed.errors import (
 from rs_embed.providers.base import Query
 from rs_embed.providers.common.composite import composite, refuse_cloud_mask
 from rs_embed.providers.common.grids import in_degrees
+from rs_embed.providers.common.plausible import Pixels
 from rs_embed.providers.common.series import frame_slots, mean_time
-from rs_embed.providers.common.units import Pixels
 from rs_embed.providers.rasters.declared import Raster
 from rs_embed.providers.rasters.frame import Frame, read_frame
 from rs_embed.providers.rasters.scene import Day, Layer, RasterSource, Scene, open_scenes

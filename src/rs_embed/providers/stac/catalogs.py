@@ -29,7 +29,8 @@ class StacCollection:
     offset: OffsetRule = "none"
     """Sentinel-2: who says whether ESA's offset of 1000 is in the stored DN."""
     scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """Shared band name -> factor and offset from what is stored to the unit of the sensor."""
+    """Shared band name -> factor and offset from what is stored to the unit of the sensor; of a band that is not
+    named here, those of its `Band`."""
     nodata: float | None = None
     """Stored number that means nodata; `None`: what the file says."""
     mask: str | None = None
@@ -166,12 +167,11 @@ def _sentinel_2(collection: str, assets: Mapping[str, str], offset: OffsetRule, 
 def _landsat(platform: str) -> StacCollection:
     names = ("coastal", "blue", "green", "red", "nir08", "swir16", "swir22")
     assets = {f"SR_B{i}": name for i, name in enumerate(names, start=1)} | {"ST_B10": "lwir11"}
-    scale = dict.fromkeys(assets, (2.75e-05, -0.2)) | {"ST_B10": (0.00341802, 149.0)}
     asked = (
         Condition(f"of {platform}", "platform", "is", platform),
         Condition("of tier 1", "landsat:collection_category", "is", "T1"),
     )
-    return StacCollection("landsat-c2-l2", assets, scale=scale, nodata=0, cloud_property=_CLOUD, conditions=asked)
+    return StacCollection("landsat-c2-l2", assets, nodata=0, cloud_property=_CLOUD, conditions=asked)
 
 
 def _worldcover(version: str) -> StacCollection:

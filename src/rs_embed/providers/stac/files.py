@@ -14,8 +14,8 @@ from rasterio.errors import RasterioError
 from rs_embed.core.stopping import PerProcess, current
 from rs_embed.errors import SensorNotOffered
 from rs_embed.providers.common.grids import is_outside
+from rs_embed.providers.common.plausible import Pixels
 from rs_embed.providers.common.retry import Retry
-from rs_embed.providers.common.units import Pixels
 from rs_embed.providers.rasters.raster import AVERAGE_FROM, Header, Take, header_of, read_open
 from rs_embed.providers.stac.access import Access
 from rs_embed.providers.stac.http import Refusal

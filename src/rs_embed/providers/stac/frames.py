@@ -12,7 +12,8 @@ from rs_embed.core.geo import subgrid
 from rs_embed.core.specs import Composite, SensorSpec
 from rs_embed.providers.common.composite import composite
 from rs_embed.providers.common.passes import look_at, rank
-from rs_embed.providers.common.units import Pixels, judge_offset, refuse_implausible
+from rs_embed.providers.common.plausible import Pixels, refuse_implausible
+from rs_embed.providers.common.sentinel2 import judge_offset
 from rs_embed.providers.stac.catalogs import StacCollection
 from rs_embed.providers.stac.items import Item
 from rs_embed.providers.stac.scenes import SceneReader
@@ -181,7 +182,7 @@ class Frames:
             refuse_implausible(values, Unit.POWER, self._held.id)
             values = convert(values, Unit.POWER, Unit.DB)
         for unit in {band.unit for band in self._bands}:
-            here = [i for i, band in enumerate(self._bands) if band.unit is unit]
+            here = [i for i, band in enumerate(self._bands) if band.unit == unit]
             refuse_implausible(values[here], unit, self._held.id)
             if self._held.offset != "none" and unit is Unit.DN:
                 self._reader.findings.notes += judge_offset(values[here], self._held.id, fix=_NO_OFFSET)

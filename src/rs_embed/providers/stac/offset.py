@@ -11,7 +11,7 @@ import numpy as np
 
 from rs_embed.core.bands import DN_PER_REFLECTANCE
 from rs_embed.errors import ReadError
-from rs_embed.providers.common.units import FEWEST_BANDS_TO_JUDGE, FEWEST_PIXELS_TO_JUDGE, UNHARMONISED_DN, Pixels
+from rs_embed.providers.common.plausible import FEWEST_BANDS_TO_JUDGE, FEWEST_PIXELS_TO_JUDGE, UNHARMONISED_DN, Pixels
 from rs_embed.providers.stac.catalogs import OffsetRule
 
 ESA_OFFSET = -1000.0

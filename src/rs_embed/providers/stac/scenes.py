@@ -8,12 +8,12 @@ from threading import Lock
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from rs_embed.core.bands import Unit, bands_of
+from rs_embed.core.bands import bands_of
 from rs_embed.core.specs import SensorSpec
 from rs_embed.core.stopping import Threads
 from rs_embed.errors import ProviderError, ReadError, SensorNotOffered
 from rs_embed.providers.common.conditions import CLEAR_SCL
-from rs_embed.providers.common.units import Pixels
+from rs_embed.providers.common.plausible import Pixels
 from rs_embed.providers.rasters.raster import Take
 from rs_embed.providers.stac.catalogs import StacCollection
 from rs_embed.providers.stac.files import Files, Resampler, bilinear, nearest, sampled
@@ -81,8 +81,8 @@ class SceneReader:
 
     def start(self, item: Item, geobox: GeoBox) -> Waiting:
         """Have all bands of an item read."""
-        classes = any(band.unit is Unit.CLASS for band in self._bands)
-        resampling = sampled if classes else bilinear if self._held.smooth else nearest
+        whole = any(band.unit.kept_whole for band in self._bands)
+        resampling = sampled if whole else bilinear if self._held.smooth else nearest
         return self._start(item, geobox, len(self._bands), resampling, check=True)
 
     def look(self, item: Item, geobox: GeoBox) -> Waiting:
@@ -147,8 +147,8 @@ class SceneReader:
                     self.findings.doubts.setdefault(item.id, doubt)
             values += np.float32(offset.dn)
         for plane, band in zip(values, self._bands, strict=False):
-            if band.name in self._held.scale:
-                factor, constant = self._held.scale[band.name]
+            factor, constant = self._held.scale.get(band.name, (band.scale, band.offset))
+            if (factor, constant) != (1, 0):
                 np.multiply(plane, np.float32(factor), out=plane)
                 np.add(plane, np.float32(constant), out=plane)
 
