@@ -78,6 +78,10 @@ if TYPE_CHECKING:
     from rs_embed.providers.rasters.folder import RasterFolder as RasterFolder
     from rs_embed.providers.rasters.local import LocalRasters as LocalRasters
     from rs_embed.providers.rasters.local import Raster as Raster
+    from rs_embed.providers.stac.provider import Access as Access
+    from rs_embed.providers.stac.provider import OpenAccess as OpenAccess
+    from rs_embed.providers.stac.provider import Opened as Opened
+    from rs_embed.providers.stac.provider import S3Access as S3Access
     from rs_embed.providers.stac.provider import Stac as Stac
     from rs_embed.providers.stac.provider import StacCatalog as StacCatalog
     from rs_embed.providers.stac.provider import StacCollection as StacCollection
@@ -121,6 +125,10 @@ _HOME = {
     "RasterFolder": "providers.rasters.folder",
     "LocalRasters": "providers.rasters.local",
     "Raster": "providers.rasters.local",
+    "Access": "providers.stac.provider",
+    "OpenAccess": "providers.stac.provider",
+    "Opened": "providers.stac.provider",
+    "S3Access": "providers.stac.provider",
     "Stac": "providers.stac.provider",
     "StacCatalog": "providers.stac.provider",
     "StacCollection": "providers.stac.provider",

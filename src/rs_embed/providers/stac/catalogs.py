@@ -12,7 +12,8 @@ from typing import Literal
 from rs_embed.core.specs import SensorSpec
 from rs_embed.errors import NotConfigured, SensorNotOffered, SpecError
 from rs_embed.providers.common.conditions import Condition
-from rs_embed.providers.stac.sign import PlanetaryComputerSigner, Signer, Unsigned
+from rs_embed.providers.stac.access import Access, OpenAccess, S3Access
+from rs_embed.providers.stac.sign import PlanetaryComputerAccess
 
 OffsetRule = Literal["none", "earth-search", "always", "baseline"]
 """How the Sentinel-2 offset of an item is decided; see `_stac_offset`. "none": there is none to decide."""
@@ -67,17 +68,14 @@ class StacCatalog:
     the web or on this machine."""
     mapping: Mapping[str, StacCollection]
     """Shared sensor name -> collection."""
-    signer: Signer = field(default_factory=Unsigned)
-    """Makes links readable, at the last moment."""
+    access: Access = field(default_factory=OpenAccess)
+    """Opens its files: `OpenAccess` what anybody can read, `S3Access` buckets with keys, or an `Access` of your own."""
     name: str = ""
     """Of a preset; else empty."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Sent with every request to the host of `url`, such as `Authorization`; never shown, and sent to no other host."""
     hosts: Sequence[str] = ()
     """Further hosts that get the headers, such as the one that keeps its files: "files.example", "127.0.0.1:8000"."""
-    s3_endpoint: str | None = None
-    """Of the service that keeps its `s3://` files, with keys in `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`;
-    `None`: they are in open buckets of Amazon."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", str(self.url))
@@ -217,13 +215,28 @@ PLANETARY_COMPUTER = StacCatalog(
         "ESA/WorldCover/v100": _worldcover("1.0.0"),
         "ESA/WorldCover/v200": _worldcover("2.0.0"),
     },
-    PlanetaryComputerSigner(),
+    PlanetaryComputerAccess(),
     "planetary-computer",
 )
 """Microsoft, on Azure. No key; links are signed with tokens that anybody gets."""
 
+_CDSE_M = {60: ("B1", "B9"), 10: ("B2", "B3", "B4", "B8"), 20: ("B5", "B6", "B7", "B8A", "B11", "B12")}
+_CDSE_S2 = {band: f"{_PC_S2[band]}_{size_m}m" for size_m, bands in _CDSE_M.items() for band in bands}
+COPERNICUS_DATASPACE = StacCatalog(
+    "https://stac.dataspace.copernicus.eu/v1",
+    {"COPERNICUS/S2_SR_HARMONIZED": _sentinel_2("sentinel-2-l2a", _CDSE_S2, "earth-search", "SCL_20m")},
+    S3Access(
+        "https://eodata.dataspace.copernicus.eu", get_keys_at="https://eodata-s3keysmanager.dataspace.copernicus.eu"
+    ),
+    "copernicus-dataspace",
+)
+"""ESA's own archive, JPEG 2000 in a bucket. An account is free, its S3 keys must be made once.
+
+Source: its documentation (documentation.dataspace.copernicus.eu, "STAC" and "S3"). Offsets are those that its items
+tell, as at Earth Search."""
+
 CATALOGS: Mapping[str, StacCatalog] = MappingProxyType(
-    {one.name: one for one in (EARTH_SEARCH, EARTH_SEARCH_C1, PLANETARY_COMPUTER)}
+    {one.name: one for one in (EARTH_SEARCH, EARTH_SEARCH_C1, PLANETARY_COMPUTER, COPERNICUS_DATASPACE)}
 )
 """The presets."""
 

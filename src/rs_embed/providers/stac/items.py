@@ -11,8 +11,8 @@ from odc.geo.geobox import GeoBox
 from rs_embed.errors import ReadError, SpecError
 from rs_embed.providers.common.grids import bounds_deg, is_outside
 from rs_embed.providers.rasters.declared import parse_time
-from rs_embed.providers.stac.access import file_link, s3_service
 from rs_embed.providers.stac.catalogs import StacCollection
+from rs_embed.providers.stac.links import file_link, s3_service
 from rs_embed.providers.stac.offset import BASELINE, FLAG
 from rs_embed.redact import cause_of
 
@@ -134,11 +134,17 @@ def _item(told: Mapping[str, object], held: StacCollection, base: str | None) ->
         cloud=float(cloud) if isinstance(cloud, int | float) else 0.0,
         tile=_tile(properties),
         made=str(properties.get("s2:generation_time") or properties.get("created") or ""),
-        told={name: properties[name] for name in kept if name in properties},
+        told={name: properties[name] for name in kept if name in properties} | _baseline(properties, held),
         assets={name: _asset(assets[name], properties, base) for name in names if name in assets},
         offered=tuple(str(name) for name in assets),
         footprint=_footprint(told.get("geometry")),
     )
+
+
+def _baseline(properties: Mapping[str, object], held: StacCollection) -> dict[str, object]:
+    """The processing baseline of Sentinel-2 by its other name, as the Copernicus Data Space has it."""
+    version = properties.get("processing:version")
+    return {BASELINE: version} if held.offset != "none" and version and BASELINE not in properties else {}
 
 
 def _tile(properties: Mapping[str, object]) -> str | None:

@@ -7,8 +7,8 @@ from requests import RequestException
 
 from rs_embed.errors import AccessRefused, ProviderError, QuotaExceeded, ReadError, ServiceUnavailable
 from rs_embed.providers.common.retry import Verdict
+from rs_embed.providers.stac.access import Access
 from rs_embed.providers.stac.http import Garbled, NoToken, Refusal, Silence
-from rs_embed.providers.stac.sign import Signer
 
 _LATER = "try again later, or use another catalogue"
 _NO_NETWORK = (
@@ -76,8 +76,8 @@ class FileJudge:
 
     judges = (RasterioError, OSError, RequestException, Refusal, Silence, NoToken, Broken)
 
-    def __init__(self, signer: Signer) -> None:
-        self._signer = signer
+    def __init__(self, access: Access) -> None:
+        self._access = access
 
     def verdict(self, error: Exception, doing: str) -> Verdict:
         """See `Judge`."""
@@ -101,9 +101,9 @@ class FileJudge:
             error = _told(QuotaExceeded, "too many requests", doing, said, "fewer at once: RS_EMBED_STAC_CONCURRENCY")
             return Verdict("throttled", error)
         if status in (401, 403):
-            fix = "does the catalogue want signed links, headers, or keys for its buckets (s3_endpoint)?"
+            fix = "does the catalogue want signed links, headers, or keys for its buckets (access=S3Access(...))?"
             refused = _told(AccessRefused, f"a refusal ({status})", doing, said, fix)
-            return Verdict("unauthorised" if self._signer.signs else "final", refused)
+            return Verdict("unauthorised" if self._access.renews else "final", refused)
         if status in (404, 410):
             fix = "report it to the catalogue; to go on without that scene: on_missing='skip'"
             return Verdict("final", _told(ReadError, f"no such file ({status})", doing, said, fix))

@@ -18,10 +18,10 @@ from rs_embed.core.specs import TemporalSpec
 from rs_embed.core.stopping import PerProcess, Threads
 from rs_embed.errors import ReadError, RequestTooLarge, SpecError
 from rs_embed.providers.common.retry import Retry
-from rs_embed.providers.stac.access import is_local, joined, path_of, web_address
 from rs_embed.providers.stac.catalogs import StacCollection
 from rs_embed.providers.stac.http import LARGEST_B, Garbled, Http
 from rs_embed.providers.stac.items import Item, read_item, without_duplicates
+from rs_embed.providers.stac.links import is_local, joined, path_of, web_address
 from rs_embed.providers.stac.search import Document, areas, document, links_of
 from rs_embed.providers.stac.table import items_of_table
 from rs_embed.providers.stac.waiting import awaited, taken

@@ -5,9 +5,9 @@ import threading
 from rs_embed.core.stopping import PerProcess
 from rs_embed.errors import ReadError
 from rs_embed.providers.common.retry import Retry
-from rs_embed.providers.stac.access import is_local, web_address
 from rs_embed.providers.stac.catalogs import StacCatalog
 from rs_embed.providers.stac.http import Http
+from rs_embed.providers.stac.links import is_local, web_address
 from rs_embed.providers.stac.listed import Listed, Reader
 from rs_embed.providers.stac.search import Search, document, links_of
 from rs_embed.providers.stac.selection import Finder

@@ -22,22 +22,24 @@ from rs_embed.providers.common.limiter import shared_limiter
 from rs_embed.providers.common.passes import passes_of
 from rs_embed.providers.common.retry import Backoff, Retry, Waits
 from rs_embed.providers.common.series import frame_slots, mean_time
-from rs_embed.providers.stac.access import Access, is_local
+from rs_embed.providers.stac.access import Access, OpenAccess, Opened, S3Access
 from rs_embed.providers.stac.catalogs import StacCatalog, StacCollection, catalog_of
 from rs_embed.providers.stac.files import Files
 from rs_embed.providers.stac.frames import Frame, Frames, Pass
 from rs_embed.providers.stac.http import Credentials, Http
 from rs_embed.providers.stac.items import Item
 from rs_embed.providers.stac.judges import FileJudge, HttpJudge
+from rs_embed.providers.stac.links import is_local
 from rs_embed.providers.stac.notes import left_out, notes_of
+from rs_embed.providers.stac.opener import Opener
 from rs_embed.providers.stac.scenes import Findings, SceneReader
 from rs_embed.providers.stac.selection import WIDEN, Finder, Selection
-from rs_embed.providers.stac.sign import PlanetaryComputerSigner
+from rs_embed.providers.stac.sign import PlanetaryComputerAccess
 
 if TYPE_CHECKING:
     from rs_embed.providers.stac.listed import Items
 
-__all__ = ["Stac", "StacCatalog", "StacCollection"]
+__all__ = ["Access", "OpenAccess", "Opened", "S3Access", "Stac", "StacCatalog", "StacCollection"]
 
 
 class _Links:
@@ -46,15 +48,15 @@ class _Links:
     def __init__(self, catalog: StacCatalog, settings: StacSettings, waits: Waits) -> None:
         site, count = urlsplit(catalog.url).netloc or catalog.url, settings.concurrency
         credentials = Credentials(catalog.headers, frozenset({site, *catalog.hosts}))
-        signer = catalog.signer
-        if isinstance(signer, PlanetaryComputerSigner):
-            signer = signer.within(settings.timeout_s)
+        access = catalog.access
+        if isinstance(access, PlanetaryComputerAccess):
+            access = access.within(settings.timeout_s)
         self.http = Http(settings.timeout_s, credentials, count)
         judge = HttpJudge(f"the STAC catalogue {catalog.title}")
         self.searching = Retry(judge, shared_limiter(f"stac {site}", count, None), waits)
-        access = Access(signer, self.http, credentials, catalog.s3_endpoint, local=is_local(catalog.url))
-        reading = Retry(FileJudge(signer), shared_limiter(f"files {site}", count, None), waits)
-        self.files = Files(access, reading, settings.timeout_s, settings.cache_mb)
+        opener = Opener(access, self.http, credentials, local=is_local(catalog.url))
+        reading = Retry(FileJudge(access), shared_limiter(f"files {site}", count, None), waits)
+        self.files = Files(opener, reading, settings.timeout_s, settings.cache_mb)
 
 
 class Stac(Rebuilt):
@@ -89,7 +91,8 @@ class Stac(Rebuilt):
         """Take the settings; what is left out is read from `RS_EMBED_STAC_*`, and then has its default.
 
         Args:
-            catalog: "earth-search" (default), "earth-search-c1", "planetary-computer", or a `StacCatalog`.
+            catalog: "earth-search" (default), "earth-search-c1", "planetary-computer", "copernicus-dataspace" (with
+                S3 keys), or a `StacCatalog`.
             max_scenes: A median or mean takes no more passes, least cloud first, once the chip was seen clear so
                 often.
             offset: Added to stored Sentinel-2 DN to make them 0-based, whatever the catalogue says of it.

@@ -19,10 +19,10 @@ from rs_embed.core.stopping import PerProcess
 from rs_embed.errors import ReadError, RequestTooLarge
 from rs_embed.providers.common.grids import bounds_deg
 from rs_embed.providers.common.retry import Retry
-from rs_embed.providers.stac.access import joined
 from rs_embed.providers.stac.catalogs import StacCollection
 from rs_embed.providers.stac.http import Garbled, Http, Refusal
 from rs_embed.providers.stac.items import Item, read_item, without_duplicates
+from rs_embed.providers.stac.links import joined
 from rs_embed.providers.stac.waiting import taken
 
 AREA_DEG = 0.25

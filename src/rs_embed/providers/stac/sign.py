@@ -5,12 +5,12 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from rs_embed.core.settings import planetary_computer
 from rs_embed.core.stopping import PerProcess
 from rs_embed.providers.rasters.declared import parse_time
+from rs_embed.providers.stac.access import OpenAccess, Opened
 from rs_embed.providers.stac.http import Credentials, Garbled, Http, NoToken, Refusal, Silence
 from rs_embed.providers.stac.waiting import awaited
 
@@ -21,36 +21,6 @@ _FRESH_S = 60.0
 """A token that lives no longer is not used any more."""
 _LARGEST_B = 100_000
 """Of an answer of the token service; it is some 300 bytes."""
-
-
-class Signer(Protocol):
-    """Makes links readable. Called from several threads."""
-
-    @property
-    def signs(self) -> bool:
-        """Whether a link that is refused may be readable if it is signed anew."""
-        ...
-
-    def sign(self, href: str) -> str:
-        """The link, readable for a while."""
-        ...
-
-    def renew(self, signed: str) -> None:
-        """The service refused this signed link: what it was signed with is not to be used again."""
-        ...
-
-
-class Unsigned:
-    """Links that anybody can read."""
-
-    signs = False
-
-    def sign(self, href: str) -> str:
-        """The link as it is."""
-        return href
-
-    def renew(self, signed: str) -> None:
-        """Nothing to renew."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +42,7 @@ class _Tokens:
 _TOKENS = PerProcess(_Tokens)
 
 
-class PlanetaryComputerSigner:
+class PlanetaryComputerAccess:
     """Tokens of the Planetary Computer, one per account and container, used until they run out.
 
     As its own package does, it heeds `PC_SDK_SUBSCRIPTION_KEY`, `PC_SDK_SAS_URL` and the file
@@ -80,7 +50,7 @@ class PlanetaryComputerSigner:
     all who wait for the same token.
     """
 
-    signs = True
+    renews = True
 
     def __init__(self, timeout_s: float = 30.0, service: str | None = None, storage: str = AZURE) -> None:
         """Ask nothing yet.
@@ -92,12 +62,21 @@ class PlanetaryComputerSigner:
         """
         self._timeout_s, self._service, self._storage = timeout_s, service, storage
 
-    def within(self, timeout_s: float) -> "PlanetaryComputerSigner":
+    def within(self, timeout_s: float) -> "PlanetaryComputerAccess":
         """The same with another limit of time; tokens are shared by all of a process."""
-        return PlanetaryComputerSigner(timeout_s, self._service, self._storage)
+        return PlanetaryComputerAccess(timeout_s, self._service, self._storage)
+
+    def open(self, href: str, service: str | None) -> Opened:
+        """See `Access`.
+
+        Raises:
+            NoToken: The token service gave none; why is its cause.
+        """
+        opened = OpenAccess().open(href, service)
+        return Opened(f"/vsicurl/{self.sign(opened.name.removeprefix('/vsicurl/'))}")
 
     def sign(self, href: str) -> str:
-        """See `Signer`; links that are not in Azure's storage stay as they are.
+        """The link, readable for a while; one that is not in Azure's storage stays as it is.
 
         A token that the link has already is replaced: it may have run out.
 
@@ -112,11 +91,11 @@ class PlanetaryComputerSigner:
         account, container = parts.netloc.partition(".")[0], parts.path.strip("/").partition("/")[0]
         return f"{parts.geturl()}{'&' if parts.query else '?'}{self._token(f'{account}/{container}').text}"
 
-    def renew(self, signed: str) -> None:
-        """See `Signer`. Of many threads that are refused together, the first forgets the token."""
+    def renew(self, name: str) -> None:
+        """See `Access`. Of many threads that are refused together, the first forgets the token."""
         tokens = _TOKENS.here
         with tokens.lock:
-            for key in [key for key, token in tokens.held.items() if token.text in signed]:
+            for key in [key for key, token in tokens.held.items() if token.text in name]:
                 del tokens.held[key]
 
     def _token(self, container: str) -> _Token:
