@@ -19,6 +19,7 @@ from odc.geo.geobox import GeoBox
 
 from rs_embed.core.bands import bands_of, unit_named
 from rs_embed.core.chip import Chip, Source
+from rs_embed.core.specs import Series
 from rs_embed.core.stopping import PerProcess
 from rs_embed.errors import StorageError
 from rs_embed.providers.base import Provider, Query, Wrapped
@@ -80,7 +81,7 @@ class CachedProvider(Wrapped):
             "sensor": replace(query.sensor, fill_value=0.0).facts(),
             "grid": None if box is None else [str(box.crs), tuple(box.affine)[:6], tuple(box.shape)],
             "window": None if query.window is None else repr(query.window),
-            "series": None if query.series is None else asdict(query.series),
+            "series": None if query.series is None else _facts_of(query.series),
         }
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         return self._folder / key[:2] / f"{key}.npz"
@@ -164,6 +165,11 @@ _BROKEN = (
     *(ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError),
 )
 """What a file that is damaged, or none of ours, leads to."""
+
+
+def _facts_of(series: Series) -> dict[str, object]:
+    """What decides which frames there are; a field that had no choice before stands here only if it was made."""
+    return {name: value for name, value in asdict(series).items() if (name, value) != ("keep_empty", False)}
 
 
 def _array(packed: zipfile.ZipFile, name: str, dtype: str, axes: int) -> NDArray[np.generic]:

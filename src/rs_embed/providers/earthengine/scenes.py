@@ -85,7 +85,7 @@ def plan_frames(query: Query, archive: Archive, scenes: Sequence[Scene]) -> list
     slots = frame_slots([one[0].time for one in passes], query.window, query.series)
     if query.series.sampling == "scenes":
         return [_frame("first", query.window, [passes[i] for i in slot]) for slot in slots]
-    windows = query.window.split(query.series.frames) if query.window else ()
+    windows = query.series.windows(query.window) if query.window else ()
     return [
         _frame(query.sensor.composite, part, [passes[i] for i in slot])
         for slot in slots
