@@ -17,13 +17,10 @@ from pathlib import Path
 
 from rs_embed import OutputSpec, PointBuffer, export_embeddings, get_embedding, open_run, verify_run
 from rs_embed.embedding.embedding import Embedding
-from rs_embed.embedding.files import load
 from rs_embed.errors import RSEmbedError
 from rs_embed.exports.journal import Manifest
 from rs_embed.exports.records import Record
 from rs_embed.exports.results.run import read
-from rs_embed.formats.grids import write_grid
-from rs_embed.formats.zarr_store import read_zarr
 from rs_embed.places import Places
 from rs_embed.providers.base import Query
 from rs_embed.providers.cached import CachedProvider
@@ -59,11 +56,11 @@ def written(folder: Path) -> dict[str, Case]:
     }
     for name, embedding, suffix in [
         ("COG", grid, ".tif"), ("netCDF", grid, ".nc"), ("npz", grid, ".npz"), ("npz of a vector", pooled, ".npz"),
+        ("Zarr", grid, ".zarr"),
     ]:  # fmt: skip
         path = folder / f"{name.replace(' ', '-')}{suffix}"
         embedding.save(path)
-        found[name] = Case(path, lambda path: _content(load(path)))
-    found["Zarr"] = Case(write_grid(folder / "grid", grid, "zarr"), lambda path: _content(read_zarr(path)))
+        found[name] = Case(path, lambda path: _content(Embedding.load(path)))
     asked = FieldProvider()
     get_embedding(MODEL, place, backend=asked)
     query = asked.queries[0]

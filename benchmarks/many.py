@@ -53,15 +53,12 @@ def _places(count: int) -> list[tuple[float, float]]:
 
 def _generator(count: int, buffer_m: float = BUFFER_M, latency_s: float = 0.0) -> None:
     """What every call runs on, with its results dropped."""
-    from rs_embed import OutputSpec
-    from rs_embed.call import Call
-    from rs_embed.pipeline.run import run
-    from rs_embed.places import read_places
+    from rs_embed import EmbeddingRequest, Plan
 
-    call = Call(MODEL, OutputSpec.pooled(), None, None, None, "auto", "cpu", "fp32", {"fetch_workers": WORKERS})
-    table = list(read_places(_places(count), buffer_m=buffer_m))
-    plan = call.plan(_provider(latency_s), [place.spatial for place in table], [None] * count)
-    deque(run(plan), maxlen=0)
+    request = EmbeddingRequest(
+        model_id=MODEL, backend=_provider(latency_s), device="cpu", knobs={"fetch_workers": WORKERS}
+    )
+    deque(Plan.of(request, _places(count), buffer_m=buffer_m).run(), maxlen=0)
 
 
 def _export(count: int) -> None:

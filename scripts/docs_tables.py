@@ -12,15 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rs_embed import describe_model, errors, list_models
-from rs_embed.core.settings import (
-    EarthEngineSettings,
-    Knobs,
-    LibrarySettings,
-    RaySettings,
-    StacSettings,
-    describe_knobs,
-)
+from rs_embed.core.settings import Knobs, LibrarySettings, RaySettings, describe_knobs
 from rs_embed.embedders.describe import ModelDescription
+from rs_embed.providers.earthengine.settings import EarthEngineSettings
+from rs_embed.providers.stac.settings import StacSettings
 
 ROOT = Path(__file__).parents[1]
 MODEL_PAGES: Mapping[str, tuple[str, ...]] = {

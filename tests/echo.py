@@ -1,7 +1,6 @@
 """A model whose tokens are the mean pixels of their patches: what goes in at a place must come out there."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch.nn.functional import avg_pool2d
@@ -10,7 +9,7 @@ from rs_embed.core.bands import Unit
 from rs_embed.core.chip import Chip
 from rs_embed.core.settings import LibrarySettings, ModelKnobs
 from rs_embed.core.specs import SensorSpec
-from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network, NetworkCache
+from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network, NetworkCache, Readout
 from rs_embed.embedders.card import BandStats, Modality, ModelCard
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry, cut_windows
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
@@ -71,9 +70,7 @@ class MergingEcho(EchoEmbedder):
 
     patches = (8, 16)
 
-    @property
-    def grid_merge(self) -> Literal["mean", "sum", "concat"]:
-        return "concat"
+    readout = Readout(CARD.dim, {"8px": ("s2",), "16px": ("s2",)}, merge="concat")
 
 
 class RectangularEcho(EchoEmbedder):

@@ -64,7 +64,7 @@ def pairs(rows: int) -> list[tuple[float, float]]:
 
 def export(out: Path, log: Path, rows: int = 60, unit_rows: int = 10, latency_s: float = 0.0, **options):
     """A small export."""
-    from rs_embed.exports import export_embeddings
+    from rs_embed.exports.call import export_embeddings
 
     backend = options.pop("backend", None) or LoggedField(log, latency_s)
     places = options.pop("places", None)

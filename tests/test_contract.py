@@ -21,7 +21,6 @@ from rs_embed import (
     get_embeddings,
     plan_embedding,
 )
-from rs_embed.call import _networks
 from rs_embed.core.settings import SeriesKnobs, WeightsKnobs
 from rs_embed.embedders.catalog import CARDS, get_card
 from rs_embed.embedding.embedding import Embedding
@@ -36,6 +35,7 @@ from rs_embed.errors import (
     SpecError,
     UnitMismatch,
 )
+from rs_embed.plan import _networks
 from rs_embed.testing import FieldProvider, directions, hills, pixel_centres
 
 PLACE = PointBuffer(lon=12.94, lat=47.77, buffer_m=1440)
@@ -122,7 +122,7 @@ def test_a_model_knows_how_wide_its_answer_will_be(model_id, options):
     place = PointBuffer(lon=12.94, lat=47.77, buffer_m=320)
     call = {"spatial": place, "temporal": YEAR, "backend": FieldProvider()} | knobs(model_id) | options
     plan = plan_embedding(card_of(model_id), **call)
-    wide = plan.job.embedder.width(plan.job.output)
+    wide = plan.job.embedder.readout.width(plan.job.output)
     assert get_embedding(card_of(model_id), **call).data.shape[0] == wide
 
 
@@ -382,7 +382,7 @@ def test_describing_a_model_gives_plain_data_about_everything(model_id):
         ({"input_prep": "squash"}, SpecError, "input_prep to be one of auto"),
         ({"precision": "fp8"}, SpecError, "precision to be one of fp32"),
         ({"modality": "s4"}, SpecError, "no modality 's4'"),
-        ({"modality": 4}, SpecError, "name of a modality, found 4"),
+        ({"modality": 4}, SpecError, "name of a modality, got 4"),
         ({"sensor": "S2"}, SpecError, "Expected a SensorSpec"),
         ({"device": None}, DeviceError, "got None"),
         ({"sensor": SensorSpec("COPERNICUS/S1_GRD_FLOAT", ("VV",))}, SpecError, "takes no COPERNICUS/S1_GRD_FLOAT"),

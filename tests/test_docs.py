@@ -19,9 +19,12 @@ from typer.testing import CliRunner
 
 from rs_embed import describe_model, list_models
 from rs_embed.cli.main import app
-from rs_embed.core.settings import EarthEngineSettings, LibrarySettings, RaySettings, StacSettings
-from rs_embed.embedding.files import META_TAG, VALID_TAG
+from rs_embed.core.settings import LibrarySettings, RaySettings
 from rs_embed.errors import RSEmbedWarning
+from rs_embed.formats.geotiff import VALID_TAG
+from rs_embed.formats.parts import META_TAG
+from rs_embed.providers.earthengine.settings import EarthEngineSettings
+from rs_embed.providers.stac.settings import StacSettings
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/**/*.md")])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
@@ -52,6 +55,7 @@ def is_for_here(block: Block) -> bool:
     return {"terratorch": installed, "terratorch-missing": not installed}.get(block.how, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_python_block_of_a_page_runs_and_fails_as_it_says(name, desk):
     names: dict[str, object] = {}
@@ -65,6 +69,7 @@ def test_every_python_block_of_a_page_runs_and_fails_as_it_says(name, desk):
             assert said == following.text.rstrip("\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_command_of_a_page_runs(name, desk):
     for block in blocks_of(ROOT / name):

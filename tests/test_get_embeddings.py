@@ -9,8 +9,7 @@ import pytest
 from rs_embed import Embedding, OutputSpec, PointBuffer, TemporalSpec, get_embedding, get_embeddings
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import get_card
-from rs_embed.embedding.batch import Failure
-from rs_embed.errors import BatchError, InputError, NoImagery, SpecError
+from rs_embed.errors import BatchError, Failure, InputError, NoImagery, SpecError
 from rs_embed.testing import FieldProvider, pixel_centres
 
 MODEL, YEAR = "mosaiks_rcf", TemporalSpec.year(2021)

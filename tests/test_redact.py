@@ -8,8 +8,7 @@ import pytest
 
 from rs_embed import redact
 from rs_embed.core.chip import Source
-from rs_embed.embedding.batch import Failure
-from rs_embed.errors import RSEmbedError, RSEmbedWarning, ServiceUnavailable, warn
+from rs_embed.errors import Failure, RSEmbedError, RSEmbedWarning, ServiceUnavailable, warn
 from rs_embed.redact import cause_of, redacted, redacted_all
 
 CANARY = "s3cr3tCANARY123456"

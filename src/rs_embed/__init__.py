@@ -57,15 +57,20 @@ if TYPE_CHECKING:
         TemporalSpec as TemporalSpec,
     )
     from rs_embed.embedders.card import ModelCard as ModelCard
+    from rs_embed.embedders.catalog import register_model as register_model
     from rs_embed.embedders.statistics import save_statistics as save_statistics
     from rs_embed.embedding.embedding import Embedding as Embedding
     from rs_embed.embedding.embedding import Meta as Meta
-    from rs_embed.exports import export_embeddings as export_embeddings
-    from rs_embed.exports import raster_places as raster_places
+    from rs_embed.exports.call import export_embeddings as export_embeddings
+    from rs_embed.exports.rasters import raster_places as raster_places
     from rs_embed.exports.results.compact import compact_run as compact_run
     from rs_embed.exports.results.run import download_run as download_run
     from rs_embed.exports.results.run import open_run as open_run
     from rs_embed.exports.results.verify import verify_run as verify_run
+    from rs_embed.exports.status import retry_export as retry_export
+    from rs_embed.exports.status import run_status as run_status
+    from rs_embed.formats.files import FileFormat as FileFormat
+    from rs_embed.formats.files import register_format as register_format
     from rs_embed.generation import Generated as Generated
     from rs_embed.generation import GeneratedRaster as GeneratedRaster
     from rs_embed.generation import Tokenized as Tokenized
@@ -73,7 +78,9 @@ if TYPE_CHECKING:
     from rs_embed.generation import generate as generate
     from rs_embed.generation import tokenize as tokenize
     from rs_embed.pipeline.inspect import ChipReport as ChipReport
+    from rs_embed.pipeline.request import EmbeddingRequest as EmbeddingRequest
     from rs_embed.places import read_places as read_places
+    from rs_embed.plan import Plan as Plan
     from rs_embed.providers.earthengine.provider import EarthEngine as EarthEngine
     from rs_embed.providers.rasters.folder import RasterFolder as RasterFolder
     from rs_embed.providers.rasters.local import LocalRasters as LocalRasters
@@ -106,11 +113,16 @@ _HOME = {
     "compact_run": "exports.results.compact",
     "verify_run": "exports.results.verify",
     "ModelCard": "embedders.card",
+    "register_model": "embedders.catalog",
     "save_statistics": "embedders.statistics",
-    "export_embeddings": "exports",
-    "raster_places": "exports",
+    "export_embeddings": "exports.call",
+    "raster_places": "exports.rasters",
+    "retry_export": "exports.status",
+    "run_status": "exports.status",
     "download_run": "exports.results.run",
     "open_run": "exports.results.run",
+    "FileFormat": "formats.files",
+    "register_format": "formats.files",
     "Embedding": "embedding.embedding",
     "Meta": "embedding.embedding",
     "Generated": "generation",
@@ -120,6 +132,8 @@ _HOME = {
     "generate": "generation",
     "tokenize": "generation",
     "geobox_for": "core.geo",
+    "EmbeddingRequest": "pipeline.request",
+    "Plan": "plan",
     "read_places": "places",
     "EarthEngine": "providers.earthengine.provider",
     "RasterFolder": "providers.rasters.folder",

@@ -3,43 +3,69 @@
 Torch and imagery libraries load when a model runs, not when this module is imported.
 """
 
+from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Literal, get_args, overload
+from functools import wraps
+from inspect import signature
+from typing import TYPE_CHECKING, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, get_args, overload
 
-from rs_embed.call import (
-    Backend,
-    Bands,
-    Call,
-    Dates,
-    InputArrays,
-    KnobValue,
-    Modalities,
-    Sensors,
-    Units,
-    named,
-    one_place,
-    provider_of,
-)
 from rs_embed.core.checks import require_choice
 from rs_embed.core.progress import progress_bar
 from rs_embed.core.specs import InputPrep, OutputSpec, Precision, TemporalSpec
+from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import get_card, list_cards
 from rs_embed.embedders.describe import ModelDescription, describe
-from rs_embed.errors import BatchError, SpecError
+from rs_embed.errors import BatchError, Failure, SpecError
+from rs_embed.pipeline.request import Backend, Bands, EmbeddingRequest, KnobValue, Modalities, Sensors
+from rs_embed.plan import Dates, InputArrays, Plan, Units, arrays_of, named, opened, resolved, run_plans
 
 if TYPE_CHECKING:
-    from rs_embed.embedders.card import ModelCard
     from rs_embed.embedding.batch import Embeddings, Result
     from rs_embed.embedding.embedding import Embedding
     from rs_embed.pipeline.inspect import ChipReport
-    from rs_embed.pipeline.plan import Plan
     from rs_embed.places import Given, Single, Temporal
 
 OnError = Literal["raise", "keep"]
+P = ParamSpec("P")
+T = TypeVar("T")
+Models = str | ModelCard | list[str | ModelCard] | tuple[str | ModelCard, ...]
 
 
-def get_embedding(
-    model_id: "str | ModelCard",
+class OneOrMany(Protocol[P]):
+    """A call that answers with a dictionary by id where it is given a list of models."""
+
+    @overload
+    def __call__(self, model_id: str | ModelCard, *given: P.args, **options: P.kwargs) -> "Embeddings": ...
+    @overload
+    def __call__(
+        self, model_id: list[str] | list[ModelCard] | tuple[str | ModelCard, ...], *given: P.args, **options: P.kwargs
+    ) -> "dict[str, Embeddings]": ...
+
+
+def _one_or_many(
+    function: "Callable[Concatenate[Models, P], Embeddings | dict[str, Embeddings]]",
+) -> OneOrMany[P]:
+    """The function itself; who checks types learns which answer goes with which models."""
+    return cast("OneOrMany[P]", function)
+
+
+def _of_plan(planned: Callable[P, Plan]) -> Callable[[Callable[[Plan], T]], Callable[P, T]]:
+    """A function of a plan as one of what the plan is made of: these arguments are written once."""
+
+    def taking(function: Callable[[Plan], T]) -> Callable[P, T]:
+        @wraps(function)
+        def call(*given: P.args, **options: P.kwargs) -> T:
+            return function(planned(*given, **options))
+
+        answer = signature(function).return_annotation
+        call.__dict__["__signature__"] = signature(planned).replace(return_annotation=answer)
+        return call
+
+    return taking
+
+
+def plan_embedding(
+    model_id: str | ModelCard,
     spatial: "Single | None" = None,
     temporal: TemporalSpec | None = None,
     output: OutputSpec = OutputSpec.pooled(),
@@ -56,7 +82,32 @@ def get_embedding(
     device: str = "auto",
     precision: Precision = "fp32",
     **knobs: KnobValue,
-) -> "Embedding":
+) -> Plan:
+    """What `get_embedding` with the same arguments would do: print it, or `run` it. Nothing is loaded or fetched.
+
+    Raises:
+        RSEmbedError: Whatever can be known to be wrong before a provider is asked.
+    """
+    from rs_embed.places import read_place
+
+    request = EmbeddingRequest(
+        model_id=model_id,
+        knobs=knobs,
+        output=output,
+        backend=backend,
+        sensor=sensor,
+        modality=named(modality, input_chw),
+        bands=bands,
+        input_prep=input_prep,
+        device=device,
+        precision=precision,
+    )
+    place, days = read_place(spatial, temporal, buffer_m)
+    return Plan.laid(request, [place], [days], arrays_of(input_chw, backend, dates, unit))
+
+
+@_of_plan(plan_embedding)
+def get_embedding(plan: Plan) -> "Embedding":
     """The embedding of one place.
 
     Args:
@@ -65,7 +116,8 @@ def get_embedding(
             place ("aoi.geojson"). `None` takes everything that a raster, the sample or `input_chw` holds.
         temporal: Which days, half-open. The sample and undated rasters are answered with what they are.
         output: `OutputSpec.pooled()` for a vector `[D]`, `OutputSpec.grid()` for a token grid `[D,H,W]`.
-        backend: "gee", "sample", a path to a raster, an `EarthEngine`, a `LocalRasters`, or any `Provider`.
+        backend: "sample", "gee", "stac", "auto" (Earth Engine where it is set up, else STAC), the path of a raster or
+            a pattern of paths, an `EarthEngine`, a `Stac`, a `LocalRasters`, or any `Provider`.
         sensor: Other imagery than the card's default: bands, pixel size, cloud limit, composite.
         modality: One of the card's, or several ("s2+s1").
         bands: Some of a modality's bands, by the names of the collection ("B2") or of the model ("BLUE"), in the
@@ -87,83 +139,15 @@ def get_embedding(
     Raises:
         RSEmbedError: One typed error per thing that can be wrong; see `rs_embed.errors`.
     """
-    from rs_embed.embedding.batch import Failure
-    from rs_embed.pipeline.run import run  # loads torch
-
-    plan = plan_embedding(
-        model_id,
-        spatial,
-        temporal,
-        output,
-        backend,
-        sensor=sensor,
-        modality=modality,
-        bands=bands,
-        input_chw=input_chw,
-        dates=dates,
-        unit=unit,
-        buffer_m=buffer_m,
-        input_prep=input_prep,
-        device=device,
-        precision=precision,
-        **knobs,
-    )
-    _, result = next(run(plan))
+    (result,) = plan.run()
     if isinstance(result, Failure):
         raise result.error
     return result
 
 
-def plan_embedding(
-    model_id: "str | ModelCard",
-    spatial: "Single | None" = None,
-    temporal: TemporalSpec | None = None,
-    output: OutputSpec = OutputSpec.pooled(),
-    backend: Backend = "auto",
-    *,
-    sensor: Sensors = None,
-    modality: Modalities = None,
-    bands: Bands = None,
-    input_chw: InputArrays | None = None,
-    dates: Dates | None = None,
-    unit: Units | None = None,
-    buffer_m: float | None = None,
-    input_prep: InputPrep = "auto",
-    device: str = "auto",
-    precision: Precision = "fp32",
-    **knobs: KnobValue,
-) -> "Plan":
-    """What `get_embedding` with the same arguments would do: print it. Nothing is loaded or fetched.
-
-    Raises:
-        RSEmbedError: Whatever can be known to be wrong beforehand.
-    """
-    modality = named(modality, input_chw)
-    call = Call(model_id, output, sensor, modality, bands, input_prep, device, precision, knobs)
-    place, days = one_place(spatial, temporal, buffer_m)
-    return call.plan(provider_of(backend, input_chw, call, dates, unit), [place], [days])
-
-
-@overload
+@_one_or_many  # type: ignore[arg-type]  # it may be named, too
 def get_embeddings(
-    model_id: "str | ModelCard",
-    places: "Given",
-    temporal: "Temporal" = None,
-    output: OutputSpec = OutputSpec.pooled(),
-    backend: Backend = "auto",
-    **options: Any,  # noqa: ANN401  (as below)
-) -> "Embeddings": ...
-@overload
-def get_embeddings(
-    model_id: "list[str | ModelCard] | tuple[str | ModelCard, ...]",
-    places: "Given",
-    temporal: "Temporal" = None,
-    output: OutputSpec = OutputSpec.pooled(),
-    backend: Backend = "auto",
-    **options: Any,  # noqa: ANN401  (as below)
-) -> "dict[str, Embeddings]": ...
-def get_embeddings(
-    model_id: "str | ModelCard | list[str | ModelCard] | tuple[str | ModelCard, ...]",
+    model_id: Models,
     places: "Given",
     temporal: "Temporal" = None,
     output: OutputSpec = OutputSpec.pooled(),
@@ -199,26 +183,35 @@ def get_embeddings(
         BatchError: Some places failed. Nothing is lost: `error.embeddings` holds the others (`None` where failed),
             `error.failures` says what happened to each.
     """
-    from rs_embed.embedding.batch import Embeddings, Failure
-    from rs_embed.pipeline.run import run_together  # loads torch
+    from rs_embed.embedding.batch import Embeddings
     from rs_embed.places import read_places
 
     require_choice("on_error", on_error, get_args(OnError))
     models = model_id if isinstance(model_id, list | tuple) else [model_id]
-    calls = [Call(model, output, sensor, modality, bands, input_prep, device, precision, knobs) for model in models]
-    if not calls:
+    if not models:
         raise SpecError("Expected at least one model, got none.", fix='for example "mosaiks_rcf"')
+    request = EmbeddingRequest(
+        model_id=models[0],
+        knobs=knobs,
+        output=output,
+        backend=backend,
+        sensor=sensor,
+        modality=modality,
+        bands=bands,
+        input_prep=input_prep,
+        device=device,
+        precision=precision,
+    )
     table = read_places(places, temporal=temporal, buffer_m=buffer_m)
-    specs, windows = [place.spatial for place in table], [place.window for place in table]
-    plans = [call.plan(provider_of(backend, None, call), specs, windows) for call in calls]
+    plans = [Plan.of(request.model_copy(update={"model_id": model}), table) for model in models]
     columns: list[list[Result]] = [[] for _ in plans]
-    with progress_bar(len(table), shown=progress) as advance, closing(run_together(plans)) as coming:
-        for _, results in coming:
+    with progress_bar(len(table), shown=progress) as advance, closing(run_plans(plans)) as coming:
+        for results in coming:
             for column, result in zip(columns, results, strict=True):
                 column.append(result)
             advance(1, sum(isinstance(result, Failure) for result in results))
     ids, kept = [place.id for place in table], [place.kept for place in table]
-    found = {call.request.card.id: Embeddings(column, ids, kept) for call, column in zip(calls, columns, strict=True)}
+    found = {plan.model.card.id: Embeddings(column, ids, kept) for plan, column in zip(plans, columns, strict=True)}
     failures = [failure for one in found.values() for failure in one.failures]
     if failures and on_error == "raise":
         done = {name: [None if isinstance(x, Failure) else x for x in column] for name, column in found.items()}
@@ -239,7 +232,7 @@ def describe_model(model_id: str) -> ModelDescription:
 
 
 def inspect_chip(
-    model_id: "str | ModelCard",
+    model_id: str | ModelCard,
     spatial: "Single | None" = None,
     temporal: TemporalSpec | None = None,
     backend: Backend = "auto",
@@ -256,9 +249,12 @@ def inspect_chip(
 
     Print the result for a table; `report.chips["s2"].to_xarray()` has the pixels.
     """
-    modality = named(modality, input_chw)
-    call = Call(model_id, OutputSpec.pooled(), sensor, modality, bands, "auto", "cpu", "fp32", {})
-    provider = provider_of(backend, input_chw, call, dates, unit)
     from rs_embed.pipeline.inspect import inspect
+    from rs_embed.places import read_place
 
-    return inspect(call.request, provider, *one_place(spatial, temporal, buffer_m))
+    model = resolved(
+        EmbeddingRequest(model_id=model_id, sensor=sensor, modality=named(modality, input_chw), bands=bands)
+    )
+    arrays = arrays_of(input_chw, backend, dates, unit)
+    provider = opened(backend if arrays is None else arrays.provider(model))
+    return inspect(model, provider, *read_place(spatial, temporal, buffer_m))

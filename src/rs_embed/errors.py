@@ -28,7 +28,6 @@ RSEmbedError
 ├── ReadoutError         tokens that cannot be laid out as asked, or are not finite
 ├── DeviceError          no such device here
 │   └── OutOfMemory          what one place takes does not fit into memory
-├── CompileError         torch.compile does not work here
 ├── StorageError         an embedding that cannot be written or read back
 ├── EngineError          a cluster that cannot be used, or workers that died over their work
 ├── BatchError           some items of a batch failed; holds the others
@@ -37,15 +36,17 @@ RSEmbedError
 RSEmbedWarning           (UserWarning)
 ├── ScaleWarning         the model sees another pixel size than the imagery has
 ├── PixelWarning         pixels that are legal but look wrong
-└── ChoiceWarning        a setting that overrides what the call says
+├── ChoiceWarning        a setting that overrides what the call says
+└── PluginWarning        an installed package whose models cannot be used
 """
 
 import sys
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal
 
 from rs_embed.redact import redacted
 
@@ -210,10 +211,6 @@ class OutOfMemory(DeviceError):
     """The imagery of one place, or its input of the network, does not fit."""
 
 
-class CompileError(RSEmbedError):
-    """torch.compile was asked for, and does not work here."""
-
-
 class StorageError(RSEmbedError):
     """An embedding that cannot be written or read back."""
 
@@ -222,23 +219,22 @@ class EngineError(RSEmbedError):
     """A cluster that cannot be used, or workers that died over their work."""
 
 
-class ItemFailure(Protocol):
-    """What a `BatchError` needs to know of a failed item."""
+Stage = Literal["plan", "fetch", "prepare", "encode", "worker"]
+"""Where an item failed. "plan": it cannot be meant for this model, as it is too small for a pixel or too wide for a
+zone. "worker": of a cluster, all who tried died."""
 
-    @property
-    def index(self) -> int:
-        """Place in the caller's list."""
-        ...
 
-    @property
-    def stage(self) -> str:
-        """Where it failed."""
-        ...
+@dataclass(frozen=True)
+class Failure:
+    """An item that could not be done, and why. The others go on."""
 
-    @property
-    def error(self) -> Exception:
-        """Why."""
-        ...
+    index: int
+    """Place in the caller's list."""
+    stage: Stage
+    error: Exception
+
+    def __str__(self) -> str:
+        return redacted(f"{self.stage}: {type(self.error).__name__}: {self.error}")
 
 
 class BatchError(RSEmbedError):
@@ -250,11 +246,11 @@ class BatchError(RSEmbedError):
     """
 
     embeddings: Sequence[object] | Mapping[str, Sequence[object]] = ()
-    failures: Sequence[ItemFailure] = ()
+    failures: Sequence[Failure] = ()
 
     @classmethod
     def of(
-        cls, embeddings: Sequence[object] | Mapping[str, Sequence[object]], failures: Sequence[ItemFailure], count: int
+        cls, embeddings: Sequence[object] | Mapping[str, Sequence[object]], failures: Sequence[Failure], count: int
     ) -> "BatchError":
         """The error of a batch of `count` items."""
         first = failures[0]
@@ -286,6 +282,10 @@ class PixelWarning(RSEmbedWarning):
 
 class ChoiceWarning(RSEmbedWarning):
     """A setting that overrides what the call says."""
+
+
+class PluginWarning(RSEmbedWarning):
+    """An installed package whose models cannot be used."""
 
 
 def warn(message: str, category: type[RSEmbedWarning]) -> None:

@@ -214,7 +214,8 @@ def test_what_is_no_run_is_refused(tmp_path):
 
 def test_options_that_make_no_sense_are_usage_errors(plots):
     misused(export(plots, "--year", "2020", "--start", "2020-01-01", "--end", "2020-02-01"), "give either --year or")
-    misused(export(plots, "--format", "csv"), "csv")
+    refused(export(plots, "--format", "csv"), "SpecError", "geoparquet", "'csv'")
+    refused(export(plots, "--output", "grid", "--format", "csv"), "SpecError", "cog, zarr, netcdf, npz", "'csv'")
 
 
 def test_a_table_that_cannot_be_read_names_its_rows(plots):

@@ -187,7 +187,7 @@ def test_the_ratio_of_sentinel_1_is_that_of_the_stored_values(embed, network, tm
         ("s1", "pastis", "VV, VH, VV/VH of s1"),
         ("s2+naip", "pastis", "R, G, B, N of naip"),
         ("s1-asc", "treesat", "VV, VH of s1-asc"),
-        ("s2", "imagenet", "file of band statistics, found 'imagenet'"),
+        ("s2", "imagenet", "file of band statistics, got 'imagenet'"),
         ("s2", "/no/such/file.json", "No such file"),
     ],
 )
@@ -201,7 +201,7 @@ def test_statistics_that_nobody_published_are_not_invented(embed, modality, norm
 
 
 def test_no_statistics_come_of_no_chips_and_none_go_where_nothing_can_be_written(tmp_path):
-    with pytest.raises(InputError, match="found none"):
+    with pytest.raises(InputError, match="got none"):
         save_statistics(tmp_path / "a.json", [])
     chips = inspect_chip(TINY_ANYSAT, PLACE, WINDOW, FieldProvider(), modality="s2").chips
     with pytest.raises(StorageError, match="Expected to write"):
@@ -316,7 +316,11 @@ def test_dense_aerial_tokens_lie_where_they_are_or_as_the_authors_lay_them(embed
     [
         ({"input_prep": "resize"}, SpecError, "own size only"),
         ({"output": OutputSpec.pooled("max")}, SpecError, 'pooled="patch"'),
-        ({"spatial": Region([(12.94, 47.77), (12.95, 47.77), (12.95, 47.78)])}, SpecError, "tile_token sees all"),
+        (
+            {"spatial": Region([(12.94, 47.77), (12.95, 47.77), (12.95, 47.78)])},
+            SpecError,
+            "tile_token sees the whole box",
+        ),
         ({"sensor": SensorSpec(S2, ("B2", "B3", "B4"))}, BandMismatch, "in this order"),
         ({"sensor": SensorSpec(S2, tuple(TINY_ANYSAT.modalities[0].stats), scale_m=20)}, SpecError, "at 10 m per"),
         ({"patch_size_m": 45}, KnobError, "multiple of 10"),

@@ -6,9 +6,10 @@ import pytest
 
 import rs_embed
 from rs_embed import describe_model, list_models, plan_embedding
-from rs_embed.core.settings import EarthEngineSettings, LibrarySettings
+from rs_embed.core.settings import LibrarySettings
 from rs_embed.embedders.catalog import CARDS, get_card, names_of
 from rs_embed.errors import KnobError, UnknownModelError
+from rs_embed.providers.earthengine.settings import EarthEngineSettings
 
 
 @pytest.mark.parametrize(

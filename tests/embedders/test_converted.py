@@ -13,12 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rs_embed import plan_embedding
+from rs_embed.core.hashing import sha256_of
 from rs_embed.core.settings import LibrarySettings
 from rs_embed.embedders.base import Network
 from rs_embed.embedders.card import Weights
 from rs_embed.embedders.onthefly_thor import ThorEmbedder
 from rs_embed.embedders.weights.converted import ABANDONED_S, Converted, digest_of
-from rs_embed.embedders.weights.hashes import SETTLED_S, sha256_of
+from rs_embed.embedders.weights.hashes import SETTLED_S
 from rs_embed.embedders.weights.layout import Picked
 from rs_embed.embedders.weights.load import load_strict, locate
 from rs_embed.embedders.weights.reading import is_pickled
@@ -154,7 +155,7 @@ def test_safetensors_are_used_as_they_are(thor_tiny_checkpoint, tmp_path):
 def test_what_dead_processes_left_half_written_is_never_read_and_swept(tmp_path):
     module = nn.Linear(3, 2)
     converted = Converted.of(module, SHA, tmp_path)
-    young, old = (tmp_path / f"{converted.key}.{name}.part" for name in ("1.1", "2.2"))
+    young, old = (tmp_path / f".part-{name}-{converted.key}.safetensors" for name in ("0123456", "789abcd"))
     for part in (young, old):
         part.write_bytes(b"half")
     os.utime(old, (0, time.time() - ABANDONED_S - 60))

@@ -411,7 +411,7 @@ def test_layer_is_another_name_of_layers_as_keyword_and_as_variable(checkpoint, 
             np.testing.assert_array_equal(tiny(checkpoint, **call).data, expected)
             assert tiny(checkpoint, **call, layers=1).meta["layers"] == [1], "a keyword goes before both"
             assert tiny(checkpoint, **call, layer=1).meta["layers"] == [1]
-    with pytest.raises(KnobError, match="layers or layer, which mean the same, found both"):
+    with pytest.raises(KnobError, match="layers or layer, which mean the same, got both"):
         tiny(checkpoint, **call, layer=1, layers=1)
     monkeypatch.setenv("RS_EMBED_TERRAMIND_LAYER", "1")
     monkeypatch.setenv("RS_EMBED_TERRAMIND_LAYERS", "1")
@@ -472,7 +472,7 @@ def test_variables_are_knobs_and_keywords_win(checkpoint, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"img": 100}, SpecError, "img as a multiple of 16 px, found 100"),
+        ({"img": 100}, SpecError, "img as a multiple of 16 px, got 100"),
         ({"img": 8}, KnobError, "img"),
         ({"layer": 12}, SpecError, "has layers 0 to 11, found 12"),
         ({"layers": [3, 12]}, SpecError, "has layers 0 to 11, found 12"),
@@ -505,7 +505,7 @@ def test_a_wrong_variable_is_refused_by_name(monkeypatch):
     with pytest.raises(SpecError, match="has no modality 'S3'"):
         get_embedding("terramind", PLACE, backend=FieldProvider())
     monkeypatch.setenv("RS_EMBED_TERRAMIND_MERGE_METHOD", "sum")
-    with pytest.raises(KnobError, match="'mean', 'max', 'concat', 'dict' or 'none', found 'sum'"):
+    with pytest.raises(KnobError, match="'mean', 'max', 'concat', 'dict' or 'none', got 'sum'"):
         get_embedding("terramind", PLACE, backend=FieldProvider())
 
 

@@ -156,7 +156,7 @@ def test_arrays_say_where_they_lie_or_are_refused(call):
     )
     assert geobox_for(PLACE) == placed.geobox
     call.pop("spatial")
-    with pytest.raises(SpecError, match="a place for Coordinates, found pixels without one") as caught:
+    with pytest.raises(SpecError, match="a place for Coordinates, got pixels without one") as caught:
         get_embedding(**call, modality=BOTH, input_chw=dn.values[0])
     assert "spatial=" in caught.value.fix
     with pytest.raises(InputError):

@@ -191,7 +191,7 @@ def test_bf16_keeps_the_embedding(thor_tiny_checkpoint, dn):
     [
         ({"patch_size": 17}, SpecError, "No patch of 17 px divides an image of 288 px"),
         ({"img": "abc"}, KnobError, "img"),
-        ({"group_merge": "foo"}, KnobError, "'mean', 'sum' or 'concat', found 'foo'"),
+        ({"group_merge": "foo"}, KnobError, "'mean', 'sum' or 'concat', got 'foo'"),
         ({"normalize": "zscore"}, KnobError, "normalize"),
         ({"model_key": "thor_v2"}, KnobError, "model_key"),
         ({"modality": "s2+s2_12"}, SpecError, "each band of THOR once"),
@@ -199,7 +199,7 @@ def test_bf16_keeps_the_embedding(thor_tiny_checkpoint, dn):
         ({"sensor": SensorSpec("COPERNICUS/S1_GRD_FLOAT", ("VV",))}, SpecError, "takes no COPERNICUS/S1_GRD_FLOAT"),
         ({"modality": "s2+s1", "sensor": SensorSpec(S2, ("B2",))}, SpecError, "one sensor per modality"),
         ({"sensor": {"s9": SensorSpec(S2, ("B2",))}}, SpecError, "no modality 's9'"),
-        ({"modality": "s2", "sensor": {"s1": SensorSpec(S2, ("B2",))}}, SpecError, "found one for s1"),
+        ({"modality": "s2", "sensor": {"s1": SensorSpec(S2, ("B2",))}}, SpecError, "got one for s1"),
     ],
 )
 @pytest.mark.parametrize("output", [OutputSpec.pooled(), OutputSpec.grid()])
@@ -225,9 +225,9 @@ def test_variables_are_knobs_and_keywords_win(thor_tiny_checkpoint, dn, monkeypa
 @pytest.mark.parametrize(
     ("variable", "value", "says"),
     [
-        ("rs_embed_thor_img", "wide", "found 'wide'"),
+        ("rs_embed_thor_img", "wide", "got 'wide'"),
         ("RS_EMBED_THOR_IMG", "abc", "RS_EMBED_THOR_IMG"),
-        ("RS_EMBED_THOR_GROUP_MERGE", "foo", "'mean', 'sum' or 'concat', found 'foo'"),
+        ("RS_EMBED_THOR_GROUP_MERGE", "foo", "'mean', 'sum' or 'concat', got 'foo'"),
         ("RS_EMBED_THOR_GROUP_MERG", "mean", "did you mean 'RS_EMBED_THOR_GROUP_MERGE'"),
         ("RS_EMBED_OFLINE", "1", "did you mean 'RS_EMBED_OFFLINE'"),
         ("RS_EMBED_THOR_PRETRAINED", "maybe", "RS_EMBED_THOR_PRETRAINED"),

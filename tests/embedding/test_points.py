@@ -11,9 +11,9 @@ from pyproj import Transformer
 from shapely import Point, box
 
 from rs_embed import PointBuffer
-from rs_embed.embedding.batch import Embeddings, Failure
+from rs_embed.embedding.batch import Embeddings
 from rs_embed.embedding.embedding import Embedding
-from rs_embed.errors import InputError, NoImagery, RSEmbedError, SpecError
+from rs_embed.errors import Failure, InputError, NoImagery, RSEmbedError, SpecError
 
 PLACE = PointBuffer(-72.5, -38.8, 400)
 GRID = embedding(PLACE, grid=True, dim=5)

@@ -23,7 +23,7 @@ from rs_embed import OutputSpec, PointBuffer, TemporalSpec, export_embeddings, g
 from rs_embed.core.atomic import locked
 from rs_embed.embedders.catalog import get_card
 from rs_embed.errors import KnobError, RSEmbedError, SpecError, StorageError
-from rs_embed.exports import ExportReport
+from rs_embed.exports.call import ExportReport
 from rs_embed.exports.journal import sealed
 from rs_embed.exports.unit import cut_units
 from rs_embed.exports.unit_writer import slug

@@ -16,8 +16,8 @@ import pytest
 from engines_help import table_without_times
 from export_worker import ERROR_CODE, MODEL, Exports, LoggedField, asked, export
 
-from rs_embed.exports import run_status
 from rs_embed.exports.results.run import open_run
+from rs_embed.exports.status import run_status
 from rs_embed.pipeline.batching import BATCH_CPU
 
 ROWS, UNIT_ROWS = 120, 10

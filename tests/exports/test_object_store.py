@@ -14,7 +14,7 @@ from store_server import Store
 
 from rs_embed import compact_run, download_run, open_run, verify_run
 from rs_embed.errors import SpecError, StorageError
-from rs_embed.exports import retry_export, run_status
+from rs_embed.exports.status import retry_export, run_status
 
 ROWS, UNIT_ROWS = 40, 10
 
@@ -235,7 +235,7 @@ def test_what_is_no_store_or_does_not_answer_is_said_so(store, log, tmp_path):
     with pytest.raises(StorageError, match="run"):
         download_run(store.uri("nothing-here"), tmp_path / "back")
     for function in (open_run, compact_run, retry_export, run_status):
-        with pytest.raises(SpecError, match="on this machine, found 's3://bucket/run'"):
+        with pytest.raises(SpecError, match="on this machine, got 's3://bucket/run'"):
             function("s3://key:secret@bucket/run")
 
 

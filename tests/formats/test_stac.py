@@ -11,8 +11,8 @@ from made_rows import DIM, HEADER, failed, row
 from pystac.validation import validate_dict
 
 from rs_embed.core.specs import PointBuffer
+from rs_embed.embedding.embedding import Embedding
 from rs_embed.formats.base import Row
-from rs_embed.formats.grids import read_grid, write_grid
 from rs_embed.formats.stac import items_of, write_stac
 from rs_embed.formats.table import write_index, write_table
 
@@ -39,7 +39,7 @@ def pooled(tmp_path):
 def gridded(tmp_path):
     (tmp_path / "units").mkdir(), (tmp_path / "grids").mkdir()
     rows = [row(0, grid=True, dim=4), failed(1), row(2, grid=True, dim=4)]
-    files = [r.embedding and write_grid(tmp_path / "grids" / f"g{r.index}", r.embedding, "cog") for r in rows]
+    files = [r.embedding and r.embedding.save(tmp_path / "grids" / f"g{r.index}.tif") for r in rows]
     path, header = tmp_path / "units" / "u000000.parquet", replace(HEADER, output="grid", dim=4)
     write_index(path, rows, header, [file and f"../grids/{file.name}" for file in files])
     write_stac(tmp_path, header, list(items_of(path, tmp_path)))
@@ -96,7 +96,7 @@ def test_an_item_of_a_table_covers_its_rows(pooled):
 
 def test_an_item_of_a_grid_knows_its_crs_and_place(gridded):
     item = pystac.Item.from_file(str(gridded / "items" / "g2.json"))
-    grid = read_grid(gridded / "grids" / "g2.tif")
+    grid = Embedding.load(gridded / "grids" / "g2.tif")
     assert item.properties["proj:code"] == "EPSG:32633"
     assert item.properties["proj:transform"] == list(grid.geobox.affine)[:6]
     assert "cloud-optimized" in item.assets["embeddings"].media_type

@@ -13,10 +13,9 @@ sys.modules.update(dict.fromkeys({gone!r}))
 from pathlib import Path
 from made_rows import HEADER, row
 from rs_embed.errors import MissingDependency
-from rs_embed.formats.grids import write_grid
 from rs_embed.formats.table import write_table
 from rs_embed.exports.results.run import read
-write_grid(Path({folder!r}, "g"), row(grid=True).embedding, "cog")
+row(grid=True).embedding.save(Path({folder!r}, "g.tif"))
 try:
     {use}
 except MissingDependency as error:
@@ -29,7 +28,7 @@ except MissingDependency as error:
     [
         ("pyarrow", 'write_table(Path("t.parquet"), [row()], HEADER)'),
         ("pyarrow", 'read("t.parquet")'),
-        ("zarr", 'write_grid(Path("g"), row(grid=True).embedding, "zarr")'),
+        ("zarr", 'row(grid=True).embedding.save("g.zarr")'),
     ],
 )
 def test_what_is_missing_is_named(tmp_path, gone, use):

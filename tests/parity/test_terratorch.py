@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from rs_embed import OutputSpec, PointBuffer, get_embedding, plan_embedding
-from rs_embed.embedders.catalog import card_of_key
+from rs_embed.embedders.catalog import get_card
 from rs_embed.testing import FieldProvider, hills
 
 pytestmark = pytest.mark.skipif(
@@ -102,7 +102,7 @@ def test_tokens_of_every_block_are_those_of_terratorch(terratorch, key, names):
     with torch.inference_mode():
         theirs = model({name: terratorch.standardised(name, values) for name, values in held.items()})
     call = {"input_chw": held, "ckpt": terratorch.weights(key), "output": OutputSpec.grid(), "merge_method": "dict"}
-    card = card_of_key(key)
+    card = get_card(key)
     layers = range(card.arch["depth"])
     grid = get_embedding(card.id, **call, layers=list(layers))
     rows, cols = height // 16, width // 16

@@ -17,10 +17,9 @@ from rs_embed import PointBuffer, TemporalSpec, get_embeddings, plan_embedding
 from rs_embed.core.settings import ModelKnobs
 from rs_embed.core.specs import OutputSpec
 from rs_embed.embedders.base import ModelInput, ModelRequest, NetworkCache
-from rs_embed.embedding.batch import Failure
-from rs_embed.errors import OutOfMemory
+from rs_embed.errors import Failure, OutOfMemory
 from rs_embed.pipeline.batching import BATCH_CPU, FIRST_BATCH, LARGEST_BATCH, BatchSizes, CudaMemory, memory_of
-from rs_embed.pipeline.plan import Job, Plan, plan_items
+from rs_embed.pipeline.plan import Job, Workload, plan_items
 from rs_embed.pipeline.run import run_together
 from rs_embed.testing import FieldProvider
 
@@ -68,7 +67,7 @@ class Metered(EchoEmbedder):
         return super().encode(batch)
 
 
-def plan_of(embedder: EchoEmbedder, count: int) -> Plan:
+def plan_of(embedder: EchoEmbedder, count: int) -> Workload:
     places = [PointBuffer(lon=12.0 + i / 100, lat=47.0, buffer_m=480) for i in range(count)]
     return plan_items(Job(embedder, FieldProvider(), OutputSpec.pooled(), "crop"), places, [YEAR] * count)
 

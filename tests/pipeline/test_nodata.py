@@ -13,10 +13,9 @@ from tiny import card_of
 from rs_embed import BBox, OutputSpec, PointBuffer, Region, TemporalSpec, get_embedding, get_embeddings
 from rs_embed.core.chip import Chip
 from rs_embed.core.geo import geobox_for
-from rs_embed.embedding.batch import Failure
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.encoders.tokens import Tokens
-from rs_embed.errors import BatchError, NoValidPixels, ReadoutError
+from rs_embed.errors import BatchError, Failure, NoValidPixels, ReadoutError
 from rs_embed.pipeline.plan import Job, plan_items
 from rs_embed.pipeline.run import run
 from rs_embed.testing import FieldProvider

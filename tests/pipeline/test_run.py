@@ -11,10 +11,10 @@ from echo import EchoEmbedder, echo
 
 from rs_embed import OutputSpec, PointBuffer, TemporalSpec
 from rs_embed.core.stopping import Stop, Stopped, Threads, current
-from rs_embed.embedding.batch import Embeddings, Failure
+from rs_embed.embedding.batch import Embeddings
 from rs_embed.embedding.embedding import Embedding
-from rs_embed.errors import NoImagery, OutOfMemory
-from rs_embed.pipeline.plan import Job, Plan, plan_items
+from rs_embed.errors import Failure, NoImagery, OutOfMemory
+from rs_embed.pipeline.plan import Job, Workload, plan_items
 from rs_embed.pipeline.run import run, run_together
 from rs_embed.providers.common.checked import Checked
 from rs_embed.testing import FieldProvider
@@ -48,7 +48,7 @@ def places(count: int) -> list[PointBuffer]:
     return [PointBuffer(lon=12.0 + i / 100, lat=47.0, buffer_m=480) for i in range(count)]
 
 
-def plan_of(provider, count: int, output: OutputSpec = OutputSpec.pooled()) -> Plan:
+def plan_of(provider, count: int, output: OutputSpec = OutputSpec.pooled()) -> Workload:
     return plan_items(Job(echo(), provider, output, "crop"), places(count), [YEAR] * count)
 
 

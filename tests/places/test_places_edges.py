@@ -46,7 +46,7 @@ def test_rows_longer_or_shorter_than_the_header_are_refused_with_their_lines(tmp
     refused(shorter, "line 4: 2 in", "line 5: 2 in 'c;12'", "an empty field needs its separator")
 
     many = written(tmp_path, "id,lon,lat\n" + "a,1\n" * 1000, "many.csv")
-    assert refused(many, "got 1000 rows", "... and 990 more").count("line ") == 10
+    assert refused(many, "in 1,000 rows", "... and 990 more").count("line ") == 10
 
 
 def test_an_index_column_without_a_name_and_blank_lines_are_no_reason_to_refuse(tmp_path):

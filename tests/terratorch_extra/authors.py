@@ -38,7 +38,7 @@ def stir(state: dict[str, torch.Tensor], seed: int = 11) -> None:
 
 def checkpoint(folder: Path, key: str, outputs: Sequence[str] = TOKENS) -> Path:
     """A file as the authors publish it: encoder, decoder and all embeddings, under the names of both."""
-    from rs_embed.embedders.catalog import card_of_key
+    from rs_embed.embedders.catalog import get_card
     from rs_embed.embedders.imagining.sampler import Imagination
     from rs_embed.embedders.runtime.random_numbers import own_random_numbers
 
@@ -46,7 +46,7 @@ def checkpoint(folder: Path, key: str, outputs: Sequence[str] = TOKENS) -> Path:
     if not path.exists():
         load_terratorch()
         with own_random_numbers(5):
-            state = Imagination(card_of_key(key), (*PIXELS, "Coordinates"), outputs).model.state_dict()
+            state = Imagination(get_card(key), (*PIXELS, "Coordinates"), outputs).model.state_dict()
         stir(state)
         torch.save(state, path)
     return path

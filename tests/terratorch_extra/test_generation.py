@@ -45,7 +45,8 @@ from rs_embed.errors import (
     WeightsUnreachable,
 )
 from rs_embed.generation.networks import Networks, load_sampler, tokenizer_for
-from rs_embed.pipeline.request import Asked, resolve_request
+from rs_embed.pipeline.inputs import resolve_request
+from rs_embed.pipeline.request import EmbeddingRequest
 from rs_embed.testing import FieldProvider
 
 TINY = "terramind_1_0_tiny"
@@ -104,7 +105,9 @@ def of_ours(ckpt, held, outputs, seed):
     """The same of one window, without decoding it."""
     card = get_card(TINY)
     card = replace(card, modalities=(*card.modalities, *tokens.MAPS))
-    request = resolve_request(card, card.knobs.read({"ckpt": ckpt}), Asked(tuple(held), None, None), "fp32")
+    request = resolve_request(
+        card, card.knobs.read({"ckpt": ckpt}), EmbeddingRequest(model_id=card, modality=tuple(held)), "fp32"
+    )
     readers = {name: tokenizer_for(name, None, pretrained=False, device=CPU) for name in MAPS & set(held)}
     networks = Networks(load_sampler(request, outputs, CPU), readers)
     given = {name: standardised(name, values)[0] for name, values in held.items()}

@@ -1,4 +1,4 @@
-"""TerraTorch comes late, leaves no trace, and comes even where torchvision was built for another device."""
+"""TerraTorch comes late, and leaves no trace."""
 
 import json
 import logging
@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
@@ -92,44 +91,29 @@ def test_one_thread_puts_the_process_back_before_the_next_may_change_it():
     assert seen == [False] and "A_TRACE" not in os.environ
 
 
-@pytest.fixture
-def torchvision_that_does_not_load(tmp_path) -> Path:
-    """The real package without its compiled part, as if that were for another device."""
-    folder = tmp_path / "torchvision"
-    folder.mkdir()
-    for path in Path(find_spec("torchvision").origin).parent.iterdir():
-        if not path.name.startswith("_C"):
-            (folder / path.name).symlink_to(path)
-    return tmp_path
-
-
-@with_terratorch
-def test_a_torchvision_of_another_device_is_told_of_in_one_sentence_and_worked_around(torchvision_that_does_not_load):
-    path = os.pathsep.join([str(torchvision_that_does_not_load), os.environ.get("PYTHONPATH", "")])
-    broken = run("import torchvision", PYTHONPATH=path)
-    assert "operator torchvision::nms does not exist" in broken.stderr  # the trap is really there
+def test_a_torchvision_for_another_device_is_an_error_with_its_fix_each_time(tmp_path):
+    for name in ("terratorch", "torchvision"):
+        (tmp_path / f"{name}-1.2.11.dist-info").mkdir()
+        (tmp_path / f"{name}-1.2.11.dist-info/METADATA").write_text(f"Name: {name}\nVersion: 1.2.11\n")
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
     done = run(
         """
-import logging, warnings, torch
-logging.basicConfig(level="INFO", format="%(message)s")
 from rs_embed.embedders.runtime.terratorch import load_terratorch
-with warnings.catch_warnings(record=True) as caught:
-    loaded = load_terratorch()
-print(*(f"{one.category.__name__}: {one.message}" for one in caught), sep="\\n")
-import torchvision
-print(torchvision.__file__)
-model = loaded.backbones.build("terramind_v1_tiny", pretrained=False, modalities=["S2L2A"])
-print(*model(torch.zeros(1, 12, 224, 224))[-1].shape)
+from rs_embed.errors import MissingDependency
+for _ in range(2):
+    try:
+        load_terratorch()
+    except MissingDependency as error:
+        print(error.facts["found"], error.fix, sep=" | ")
 """,
-        PYTHONPATH=path,
+        PYTHONPATH=str(tmp_path),
     )
     assert done.returncode == 0, done.stderr
-    warning, place, shape = done.stdout.splitlines()
-    assert warning.startswith("RSEmbedWarning: torchvision ")
-    assert warning.endswith("run: uv pip install --reinstall --torch-backend=auto torch torchvision")
-    assert place.startswith(str(torchvision_that_does_not_load))
-    assert shape == "1 196 192"
-    assert "Loading TerraTorch and some 140 packages" in done.stderr
+    told = (
+        "RuntimeError: operator torchvision::nms does not exist"
+        " | uv pip install --reinstall --torch-backend=auto torch torchvision"
+    )
+    assert done.stdout.splitlines() == [told] * 2
 
 
 @with_terratorch

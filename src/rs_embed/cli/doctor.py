@@ -13,11 +13,13 @@ from rich.console import Console
 
 import rs_embed
 from rs_embed.cli.tables import table
-from rs_embed.core.settings import EarthEngineSettings, LibrarySettings, StacSettings, describe_knobs, set_variables
+from rs_embed.core.settings import LibrarySettings, describe_knobs, set_variables
 from rs_embed.errors import MissingDependency, RSEmbedError
 from rs_embed.providers.common.retry import Backoff, Waits
 from rs_embed.providers.earthengine.provider import EarthEngine
+from rs_embed.providers.earthengine.settings import EarthEngineSettings
 from rs_embed.providers.stac.provider import Stac
+from rs_embed.providers.stac.settings import StacSettings
 from rs_embed.redact import redacted
 
 PATIENCE_S = 30.0

@@ -15,7 +15,7 @@ from rs_embed.cli.options import ERR, Json, ModelOptions, command, either, toget
 from rs_embed.core.specs import TemporalSpec
 
 if TYPE_CHECKING:
-    from rs_embed.exports import ExportReport
+    from rs_embed.exports.call import ExportReport
     from rs_embed.places import Places
 
 _TABLE = "The table (names are guessed if left out)"
@@ -53,7 +53,7 @@ def _stoppable(run: str) -> Iterator[None]:
 
 def _stored(run: str) -> str:
     """How much of a run is in its folder, as its records say."""
-    from rs_embed.exports import stored_rows
+    from rs_embed.exports.status import stored_rows
 
     if "://" in run:
         return f"what was done up to the last checkpoint, at most about a minute ago, is stored in {run}"
@@ -102,8 +102,8 @@ def export(
     backend: Annotated[str, typer.Option(help="sample, gee, or the path of a raster.")] = "auto",
     modality: Annotated[str | None, typer.Option(help="One that `describe` lists, or several: s2+s1.")] = None,
     file_format: Annotated[
-        Literal["geoparquet", "cog", "zarr", "netcdf", "npz"] | None,
-        typer.Option("--format", help="geoparquet for vectors; the others for grids, cog if left out."),
+        str | None,
+        typer.Option("--format", help="geoparquet for vectors; cog (if left out), zarr, netcdf or npz for grids."),
     ] = None,
     dtype: Annotated[Literal["float32", "float16", "int8"], typer.Option(help="Of stored vectors.")] = "float32",
     unit_rows: Annotated[int, typer.Option(min=1, help="Rows a file.")] = 4096,
@@ -123,7 +123,7 @@ def export(
     ] = None,
 ) -> None:
     """Embed a table of places into a folder. The same command goes on after a crash and retries what failed."""
-    from rs_embed.exports import export_embeddings
+    from rs_embed.exports.call import export_embeddings
 
     days = together("--start and --end", start, end)
     either("--year", year, "--start and --end", days)
@@ -177,7 +177,7 @@ def _read(
 
 
 def _files(pattern: str) -> "Places":
-    from rs_embed.exports import raster_places
+    from rs_embed.exports.rasters import raster_places
 
     return raster_places(pattern)
 
@@ -231,7 +231,7 @@ def retry(
     as_json: Json = False,
 ) -> None:
     """Do what failed, was not finished, or is damaged, with the arguments that the run folder has kept."""
-    from rs_embed.exports import retry_export
+    from rs_embed.exports.status import retry_export
 
     with _stoppable(run):
         report = retry_export(run, engine=engine, address=address, verify=verify)

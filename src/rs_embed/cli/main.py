@@ -128,7 +128,7 @@ def embed(
     request: Request,
     options: ModelOptions,
     *,
-    out: Annotated[Path | None, typer.Option(help="Write it: .npz, .nc, or .tif (grids).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write it: .npz or .nc; of grids also .tif or .zarr.")] = None,
     picture: _Picture = None,
     as_json: Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")] = False,
@@ -138,7 +138,7 @@ def embed(
         typer.echo(str(_call(rs_embed.plan_embedding, request, options)))
         return
     from rs_embed.cli.tables import embedding_row, source_line
-    from rs_embed.embedding.files import check_path
+    from rs_embed.formats.files import check_path
 
     if out is not None:
         check_path(out, options.output_spec().kind)

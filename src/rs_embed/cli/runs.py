@@ -19,7 +19,7 @@ _REASONS = 5
 @command("rs-embed status run", "rs-embed status run --json")
 def status(run: RunFolder, as_json: Json = False) -> None:
     """Show how far an export has come, also while it runs."""
-    from rs_embed.exports import run_status
+    from rs_embed.exports.status import run_status
 
     found = run_status(run)
     if as_json:

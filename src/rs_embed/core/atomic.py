@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -61,13 +60,27 @@ def part_of(path: Path) -> Path:
 
 
 def publish(part: Path, path: Path) -> None:
-    """Give a finished file or folder its name, once its content is on the disk."""
+    """Give a finished file or folder its name, once its content is on the disk. A folder there is not replaced."""
     for file in [part] if part.is_file() else sorted(part.rglob("*")):
         _sync(file)
-    if path.is_dir():
-        remove(path)
     os.replace(part, path)
     _sync(path.parent)
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Where to write a file or folder, which gets its name when the block ends, and is gone if that fails.
+
+    Args:
+        path: Its name.
+        durable: Whether it survives a power cut from then on, which takes 8 ms; without, it may not be there.
+    """
+    part = part_of(path)
+    try:
+        yield part
+        publish(part, path) if durable else os.replace(part, path)
+    finally:
+        remove(part)
 
 
 def read_text(path: Path) -> str:
@@ -84,9 +97,8 @@ def read_text(path: Path) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file in one step."""
-    part = part_of(path)
-    part.write_text(text, "utf-8")
-    publish(part, path)
+    with replacing(path) as part:
+        part.write_text(text, "utf-8")
 
 
 def write_json(path: Path, value: JsonValue) -> None:
@@ -115,18 +127,6 @@ def remove_parts(folder: Path) -> None:
 def remove(path: Path) -> None:
     """Remove a file or a folder."""
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file, or of all files of a folder by name."""
-    total = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file()):
-        if file != path:
-            total.update(str(file.relative_to(path)).encode())
-        with file.open("rb") as opened:
-            while block := opened.read(1 << 20):
-                total.update(block)
-    return total.hexdigest()
 
 
 def size_of(path: Path) -> int:

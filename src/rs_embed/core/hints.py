@@ -7,7 +7,12 @@ _PLACE = "say it in the place: spatial=PointBuffer(lon=..., lat=..., buffer_m=..
 _DAYS = 'say it in the window: temporal=TemporalSpec.range("2022-06-01", "2022-09-01")'
 _CKPT = 'ckpt="model.pt" names a file of weights'
 _OUTPUT = 'OutputSpec.pooled("mean"), .pooled("max") or .grid(), as output='
+REMOVED: Mapping[str, str] = {
+    "compile": "leave it out: it was removed, as torch.compile took twice the time on a CPU and no GPU had shown a gain"
+}
+"""Knob of an earlier version -> why there is none any more; its variables are refused with the same words."""
 HINTS: Mapping[str, str] = {
+    **REMOVED,
     **dict.fromkeys(
         ("scale", "resolution", "gsd", "gsd_m"), f"the pixel size is a sensor's: {_SENSOR.format('scale_m')}"
     ),

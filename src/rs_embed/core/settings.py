@@ -1,9 +1,12 @@
-"""`RS_EMBED_*` variables and their keyword forms. The only module that reads the environment."""
+"""`RS_EMBED_*` variables and their keyword forms; a provider keeps its own in its `settings.py`.
+
+Nothing else reads the environment.
+"""
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from configparser import ConfigParser
-from configparser import Error as ConfigParserError
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -12,10 +15,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rs_embed.core import hints as _hints
 from rs_embed.core.bands import did_you_mean
 from rs_embed.core.checks import short
+from rs_embed.core.plugins import load_plugins
 from rs_embed.core.specs import Sampling
 from rs_embed.errors import KnobError
 
 PREFIX = "RS_EMBED_"
+
+
+_KNOWN: set[str] = set()
+"""Variables of every family that is loaded."""
+_HOMES = (
+    "rs_embed.embedders.catalog",
+    "rs_embed.providers.earthengine.settings",
+    "rs_embed.providers.stac.settings",
+)
+"""What defines the families beyond this module: imported where a variable is none that is known yet."""
 
 
 class Knobs(BaseModel):
@@ -48,46 +62,59 @@ class Knobs(BaseModel):
         Raises:
             KnobError: A keyword is unknown, or a keyword or variable has a bad value.
         """
-        words = [*cls.model_fields, *cls.SYNONYMS]
+        words = cls._words()
         for name in keywords or {}:
             if name not in words:
                 raise KnobError(
                     f"Expected a known keyword, got {name!r}.",
                     known=", ".join(sorted(words)),
-                    fix=_instead(name, cls.HINTS, words, beside),
+                    fix=_instead(name, cls.HINTS, [*words], beside),
                 )
         stated = {name: cls.NONE_IS.get(name) if value is None else value for name, value in (keywords or {}).items()}
         given = {name: value for name, value in stated.items() if value is not None}
-        check_environment(cls.checked)
+        environment = set_variables()
+        check_environment(environment, cls.checked)
         try:
-            return cls.model_validate(cls._by_field(given))
+            return cls.model_validate(cls._by_field(given, environment))
         except ValidationError as error:
             raise _knob_error(cls, error, given) from None
 
     @classmethod
-    def _by_field(cls, keywords: Mapping[str, object]) -> dict[str, object]:
+    def _by_field(cls, keywords: Mapping[str, object], environment: Mapping[str, str]) -> dict[str, object]:
         """The value of each field that is set: by a keyword, else by a variable."""
-        environment, values = set_variables(), dict[str, object]()
-        for field in cls.model_fields:
-            words = [field, *(word for word, meant in cls.SYNONYMS.items() if meant == field)]
-            variables = [f"{cls.prefix}{word}".upper() for word in words]
-            for names, source in ((words, keywords), (variables, environment)):
-                found = [name for name in names if name in source]
-                if len(found) > 1:
+        values: dict[str, object] = {}
+        for names, source in ((cls._words(), keywords), (cls.variables(), environment)):
+            stated: dict[str, str] = {}
+            for name, field in names.items() if source else ():
+                if name not in source or field in values:
+                    continue
+                if field in stated:
                     raise KnobError(
-                        f"Expected {found[0]} or {found[1]}, which mean the same, got both.",
-                        fix=f"leave {found[1]} out",
+                        f"Expected {stated[field]} or {name}, which mean the same, got both.",
+                        fix=f"leave {name} out",
                     )
-                if found:
-                    values[field] = source[found[0]]
-                    break
+                stated[field] = name
+            for field, name in stated.items():
+                values[field] = source[name]
         return values
 
     @classmethod
-    def variables(cls) -> dict[str, str]:
+    @cache
+    def _words(cls) -> Mapping[str, str]:
+        """Keyword -> field name."""
+        return {name: name for name in cls.model_fields} | dict(cls.SYNONYMS)
+
+    @classmethod
+    @cache
+    def variables(cls) -> Mapping[str, str]:
         """Variable name -> field name."""
-        names = {name: name for name in cls.model_fields} | dict(cls.SYNONYMS)
-        return {f"{cls.prefix}{name}".upper(): field for name, field in names.items()}
+        return {f"{cls.prefix}{name}".upper(): field for name, field in cls._words().items()}
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
+        """Make the variables of a family known when it is defined."""
+        super().__pydantic_init_subclass__(**kwargs)
+        _KNOWN.update(cls.variables())
 
 
 def _instead(name: str, hints: Mapping[str, str], words: Sequence[str], beside: Collection[str]) -> str:
@@ -118,7 +145,6 @@ class WeightsKnobs(ModelKnobs):
     model_key: Annotated[str | None, Field(description="backbone to run instead of the card's own")] = None
     ckpt: Annotated[Path | None, Field(description="checkpoint file (.pt, .pth, .safetensors) to use")] = None
     pretrained: Annotated[bool, Field(description="0: seeded random weights, and the result says so")] = True
-    compile: Annotated[bool, Field(description="1: run blocks through torch.compile; slower on a CPU")] = False
 
 
 class SeriesKnobs(WeightsKnobs):
@@ -153,50 +179,8 @@ class LibrarySettings(Knobs):
     offline: Annotated[bool, Field(description="1: never contact the hub; use the cache or fail")] = False
 
 
-class EarthEngineSettings(Knobs):
-    """Settings of the Earth Engine backend."""
-
-    prefix = checked = "RS_EMBED_GEE_"  # built by itself, it knows no model's variables
-
-    project: Annotated[str | None, Field(description="Cloud project that requests are counted on")] = None
-    host: Annotated[str, Field(description="highvolume, standard, or a URL")] = "highvolume"
-    service_account: Annotated[Path | None, Field(description="key file (.json) of a service account")] = None
-    concurrency: Annotated[int, Field(ge=1, le=1000, description="requests at the same time, at most")] = 20
-    qps: Annotated[float | None, Field(gt=0, description="requests started per second, at most")] = None
-    timeout_s: Annotated[float, Field(gt=0, le=3600, description="seconds that one request may take")] = 180.0
-    total_s: Annotated[float, Field(gt=0, description="seconds after which a request is not tried again")] = 600.0
-    provenance: Annotated[bool, Field(description="0: skip the list of scenes where pixels need none")] = True
-    cloud_score: Annotated[float, Field(gt=0, le=1, description="clear from this Cloud Score+ on (cs_cdf)")] = 0.6
-    resampling: Annotated[
-        Literal["auto", "nearest", "bilinear"], Field(description="of coarser bands; auto: as each sensor needs")
-    ] = "auto"
-
-
-class StacSettings(Knobs):
-    """Settings of the STAC backend."""
-
-    prefix = checked = "RS_EMBED_STAC_"
-
-    catalog: Annotated[
-        str, Field(description="earth-search, earth-search-c1, planetary-computer or copernicus-dataspace")
-    ] = "earth-search"
-    max_scenes: Annotated[int, Field(ge=1, description="clear views after which a median or mean reads no more")] = 12
-    offset: Annotated[
-        float | None, Field(ge=-10_000, le=10_000, description="Sentinel-2 DN added, whatever is told")
-    ] = None
-    concurrency: Annotated[int, Field(ge=1, le=256, description="files read at the same time, at most")] = 24
-    timeout_s: Annotated[float, Field(gt=0, le=3600, description="seconds that one request may take")] = 30.0
-    total_s: Annotated[float, Field(gt=0, description="seconds after which a request is not tried again")] = 300.0
-    max_items: Annotated[int, Field(ge=1, le=100_000, description="items of one window, at most")] = 2000
-    cache_mb: Annotated[int, Field(ge=16, description="memory for what was read, megabytes, per process")] = 256
-    on_missing: Annotated[
-        Literal["skip", "raise"],
-        Field(description="a scene without a readable file: left out, with a note, or an error"),
-    ] = "skip"
-
-
 class RaySettings(Knobs):
-    """Settings of the Ray engine."""
+    """Settings of the Ray engine; here, as whatever lies beside it imports torch."""
 
     prefix = checked = "RS_EMBED_RAY_"
 
@@ -210,53 +194,10 @@ class RaySettings(Knobs):
     lease_s: Annotated[float, Field(gt=0, description="seconds after which a dead process's requests are over")] = 15.0
 
 
-def _families(root: type[Knobs] = Knobs) -> Iterator[type[Knobs]]:
-    for family in root.__subclasses__():
-        yield family
-        yield from _families(family)
-
-
-def google_key_file() -> Path | None:
-    """The key file that google-auth is told of."""
-    named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
-    return Path(named) if named else None
-
-
-_TOKEN_SERVICE = "https://planetarycomputer.microsoft.com/api/sas/v1/token"
-
-
-def planetary_computer() -> tuple[str, str | None]:
-    """Address of the Planetary Computer's token service, and the user's key: as its own package reads them."""
-    found: dict[str, str] = {}
-    try:
-        lines = Path("~/.planetarycomputer/settings.env").expanduser().read_text("utf-8").splitlines()
-    except (OSError, RuntimeError, UnicodeDecodeError):  # no such file, or no home
-        lines = []
-    for line in lines:
-        name, _, value = line.strip().removeprefix("export ").partition("=")
-        found[name.strip()] = value.strip().strip("\"'")
-    service, key = (os.environ.get(name) or found.get(name) for name in ("PC_SDK_SAS_URL", "PC_SDK_SUBSCRIPTION_KEY"))
-    return (service or _TOKEN_SERVICE).rstrip("/"), key or None
-
-
-def aws_keys(profile: str | None = None) -> tuple[str, str, str] | None:
-    """Key, secret and session token of an S3 service, as Amazon's own tools read them; `None`: there are none."""
-    key, secret = (os.environ.get(name, "") for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
-    if profile is None and key and secret:
-        return key, secret, os.environ.get("AWS_SESSION_TOKEN", "")
-    file, found = ConfigParser(interpolation=None), profile or os.environ.get("AWS_PROFILE") or "default"
-    try:
-        file.read(Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials").expanduser(), "utf-8")
-    except (ConfigParserError, OSError, RuntimeError, UnicodeDecodeError):  # no such file, no home, or something else
-        return None
-    of_profile = file[found] if file.has_section(found) else {}
-    key, secret = (of_profile.get(name, "") for name in ("aws_access_key_id", "aws_secret_access_key"))
-    return (key, secret, of_profile.get("aws_session_token", "")) if key and secret else None
-
-
 def set_variables() -> dict[str, str]:
     """The variables of this library that are set, with their values; an empty one counts as unset."""
-    ours = {name.upper(): value for name, value in sorted(os.environ.items()) if name.upper().startswith(PREFIX)}
+    # Names first: most variables are not ours, and each value that is asked for is decoded.
+    ours = {name.upper(): os.environ[name] for name in sorted(os.environ) if name.upper().startswith(PREFIX)}
     return {name: value for name, value in ours.items() if value.strip()}
 
 
@@ -267,18 +208,25 @@ def take_over(variables: Mapping[str, str]) -> None:
     os.environ.update(variables)
 
 
-def check_environment(prefix: str = PREFIX) -> None:
+def check_environment(environment: Mapping[str, str], prefix: str = PREFIX) -> None:
     """Refuse a mistyped variable, which would have no effect.
 
     Raises:
-        KnobError: A variable starts with `prefix` and is no knob of any family that is loaded.
+        KnobError: A variable starts with `prefix` and is no knob of any family, nor of one that another package adds.
     """
-    known = {variable for family in _families() for variable in family.variables()}
-    for variable in set_variables():
-        if variable.startswith(prefix) and variable not in known:
+    stated = [variable for variable in environment if variable.startswith(prefix)]
+    if _KNOWN.issuperset(stated):
+        return
+    for home in _HOMES:
+        import_module(home)
+    if not _KNOWN.issuperset(stated):
+        load_plugins()
+    for variable in stated:
+        if variable not in _KNOWN:
+            removed = next((why for word, why in _hints.REMOVED.items() if variable.endswith(f"_{word.upper()}")), None)
             raise KnobError(
                 f"Expected known variables, got {variable} in the environment.",
-                fix=f"{did_you_mean(variable, known)} (or unset {variable})",
+                fix=f"{removed or did_you_mean(variable, sorted(_KNOWN))} (or unset {variable})",
             )
 
 

@@ -15,11 +15,11 @@ from odc.geo.geobox import GeoBox
 from torch import Tensor
 
 from rs_embed.core.geo import project
+from rs_embed.core.hashing import sha256_of
 from rs_embed.core.optional import require
 from rs_embed.core.settings import LibrarySettings
 from rs_embed.embedders.card import Weights
 from rs_embed.embedders.prepare.framing import Window
-from rs_embed.embedders.weights.hashes import sha256_of
 from rs_embed.embedders.weights.hub import obtain
 from rs_embed.embedders.weights.load import PATIENT, WeightsFile
 from rs_embed.errors import InputError, WeightsCorrupt, WeightsError, WeightsMismatch, WeightsNotFound

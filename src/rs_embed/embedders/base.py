@@ -7,7 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -21,10 +21,11 @@ from rs_embed.core.specs import OutputSpec, SensorSpec, WorkingPrecision
 from rs_embed.core.stopping import PerProcess
 from rs_embed.embedders.card import Modality, ModelCard
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry
-from rs_embed.embedders.runtime.compiled import as_compiled, compile_blocks
 from rs_embed.embedders.runtime.device import brought_back
 from rs_embed.encoders.kernels.linear import Kernels, Linear, packs, using
 from rs_embed.encoders.tokens import Tokens
+
+Merge = Literal["mean", "max", "sum", "concat"]
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,40 @@ class Network:
     """For the metadata: that weights are random, or what their file holds beside them and in which precision."""
     kernels: Kernels = "auto"
     """Whose matrix products it computes with, as `RS_EMBED_KERNELS` said when it was loaded."""
-    compiled: bool = False
-    """Whether its blocks are run through torch.compile, which knows torch's products only."""
     lock: PerProcess[threading.Lock] = field(default_factory=lambda: PerProcess(threading.Lock), compare=False)
     """One batch at a time: an encoder may hold its weights in the precision of the batch that it works on."""
+
+
+@dataclass(frozen=True)
+class Readout:
+    """How the tokens of a request become a vector or a grid."""
+
+    dim: int
+    """Length of a token."""
+    grids: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Name of each token grid -> modalities whose pixels its tokens are made of, before tokens are told of each other.
+    A grid that is not named is made of all of them."""
+    grid_kind: str = "patch_tokens"
+    """What the metadata call the grid."""
+    merge: Merge = "mean"
+    """How several token grids become one."""
+    parts: int = 1
+    """How many outputs, such as layers, stand side by side in a token."""
+    pools_merged: bool = False
+    """Whether a vector is made of the merged grid, not of all tokens alike."""
+    pools_prefix: bool = False
+    """Whether tokens that lie on no grid count in a pooled vector."""
+    own_vector: str | None = None
+    """Name of the encoder's first prefix token, if that is the vector; `None`: tokens are pooled."""
+    keeps_nodata: bool = False
+    """Whether a token of NaN is nodata: it stays in a grid and does not count in a vector."""
+    unit_length: bool = False
+    """Whether a pooled vector is brought to length 1."""
+
+    def width(self, output: OutputSpec) -> int:
+        """How many numbers a vector, or a cell of a grid, has."""
+        apart = self.merge == "concat" and (output.kind == "grid" or self.pools_merged)
+        return self.dim * (max(1, len(self.grids)) if apart else 1)
 
 
 class Embedder(ABC):
@@ -148,58 +179,15 @@ class Embedder(ABC):
     def encode(self, batch: ModelInput) -> Tokens:
         """Run the network. Called under inference mode, on `self.device`, in the request's precision."""
 
+    @cached_property
+    def readout(self) -> Readout:
+        """How tokens become a vector or a grid. By default patch tokens on one grid, and their mean."""
+        return Readout(self.request.card.dim)
+
     @property
     def normalization(self) -> str:
         """Name of the normalisation in force."""
         return "card_stats"
-
-    def width(self, output: OutputSpec) -> int:
-        """How many numbers a vector, or a cell of a grid, has with these knobs."""
-        return self.request.card.dim
-
-    @property
-    def grid_kind(self) -> str:
-        """Name of the token grid in the metadata."""
-        return "patch_tokens"
-
-    @property
-    def grid_merge(self) -> Literal["mean", "max", "sum", "concat"]:
-        """How several token grids become one."""
-        return "mean"
-
-    @property
-    def token_parts(self) -> int:
-        """How many outputs, such as layers, stand side by side in a token."""
-        return 1
-
-    @property
-    def pools_merged(self) -> bool:
-        """Whether a vector is made of the merged grid, not of all tokens alike."""
-        return False
-
-    def sees(self, grid: str) -> tuple[str, ...]:
-        """Modalities whose pixels the tokens of a grid are made of, before tokens are told of each other."""
-        return tuple(modality.name for modality, _ in self.request.inputs)
-
-    @property
-    def own_vector(self) -> str | None:
-        """Name of the encoder's first prefix token, if that is the vector; `None`: tokens are pooled."""
-        return None
-
-    @property
-    def pools_prefix(self) -> bool:
-        """Whether tokens that lie on no grid count in a pooled vector."""
-        return False
-
-    @property
-    def keeps_nodata(self) -> bool:
-        """Whether a token of NaN is nodata: it stays in a grid and does not count in a vector."""
-        return False
-
-    @property
-    def unit_length(self) -> bool:
-        """Whether a pooled vector is brought to length 1."""
-        return False
 
     def knobs_in_force(self) -> dict[str, JsonValue]:
         """Every knob with the value that it has for this request."""
@@ -224,7 +212,7 @@ class Embedder(ABC):
         with (
             self.network.lock.here,
             using(self.network.kernels),
-            as_compiled(self.device) if self.network.compiled else torch.inference_mode(),
+            torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.request.precision == "bf16"),
         ):
             tokens = self.encode(batch.to(self.device))
@@ -247,9 +235,6 @@ class NetworkCache:
             if key not in self._networks:
                 network = embedder.build(request, LibrarySettings.read())
                 network.module.to(device)
-                if isinstance(request.knobs, WeightsKnobs) and request.knobs.compile:
-                    compile_blocks(network.module, device)
-                    network = replace(network, compiled=True, kernels="torch")
                 self._networks[key] = network
             self._networks.move_to_end(key)
             while len(self._networks) > self._size:

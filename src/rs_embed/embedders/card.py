@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rs_embed.core.bands import Unit
 from rs_embed.core.settings import ModelKnobs
 from rs_embed.core.specs import SensorSpec
+
+if TYPE_CHECKING:
+    from rs_embed.embedders.base import Embedder
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,9 @@ class ModelCard:
     """Raised whenever the numbers of this model change."""
     kind: Kind
     title: str
-    adapter: str
-    """Dotted path, `module:Class`; imported only when the model is used."""
+    adapter: "str | type[Embedder]"
+    """Dotted path, `module:Class`, imported only when the model is used; or the class itself, for a card that need not
+    be listed without torch."""
     knobs: type[ModelKnobs]
     arch: Mapping[str, int]
     """Keyword arguments of the encoder."""

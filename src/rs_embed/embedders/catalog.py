@@ -1,13 +1,21 @@
-"""The catalog: every model, by id or alias. Listing it imports no torch."""
+"""The catalog: every model, by id or alias. Listing it imports no torch.
+
+Three kinds of cards, in this order: those of this package, those of installed packages (entry points of the group
+`rs_embed.models`), and those that this process has registered.
+"""
 
 import re
+import sys
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from rs_embed.core.bands import did_you_mean
 from rs_embed.core.checks import short
+from rs_embed.core.plugins import MODELS, Plugin, plugins
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.cards import alphaearth, anysat, clay, dofa, mosaiks, prithvi, ssl4eo, terramind, thor
-from rs_embed.errors import UnknownModelError
+from rs_embed.errors import PluginWarning, SpecError, UnknownModelError, warn
 
 CARDS: tuple[ModelCard, ...] = (
     *thor.CARDS,
@@ -20,7 +28,9 @@ CARDS: tuple[ModelCard, ...] = (
     *alphaearth.CARDS,
     *mosaiks.CARDS,
 )
-
+"""Of this package."""
+_REGISTERED: dict[str, ModelCard] = {}
+"""Id -> card, of this process."""
 
 GENERATED = "rs_embed.generate makes modalities that were not observed, with the tokenizers of the same release"
 VARIANTS = {
@@ -36,11 +46,75 @@ def names_of(card: ModelCard) -> tuple[str, ...]:
     return tuple(dict.fromkeys((card.id, *card.aliases, card.model_key)))
 
 
+def register_model(card: ModelCard, *, replace: bool = False) -> None:
+    """Let this process call a model of your own by name; an installed package does it by an entry point instead.
+
+    Other processes, such as the workers of a cluster or a later `retry_export`, know it only if they register it, too.
+
+    Args:
+        replace: Take the place of the card of that id that was registered before, as in a notebook that runs again.
+
+    Raises:
+        SpecError: It is no card, or one of its names is that of another model.
+    """
+    if not isinstance(card, ModelCard):
+        raise SpecError(f"Expected a ModelCard, got {short(card)}.", fix="rs_embed.ModelCard(id=..., ...)")
+    others = [other for other in _all_cards() if not (replace and _REGISTERED.get(card.id) is other)]
+    taken = _taken(card, others)
+    if taken is not None and _REGISTERED.get(card.id) != card:
+        raise SpecError(
+            f"Expected new names for a model, got {taken!r}, which is taken.",
+            names=", ".join(names_of(card)),
+            fix="choose another id and other aliases" + (", or replace=True" if card.id in _REGISTERED else ""),
+        )
+    _REGISTERED[card.id] = card
+
+
+def _taken(card: ModelCard, others: Iterable[ModelCard]) -> str | None:
+    """A name of the card that one of the others has."""
+    known = {name for other in others for name in names_of(other)}
+    return next((name for name in names_of(card) if name in known), None)
+
+
+def _all_cards() -> tuple[ModelCard, ...]:
+    return (*CARDS, *_installed(tuple(sys.path)), *_REGISTERED.values())
+
+
+@lru_cache(maxsize=8)
+def _installed(path: tuple[str, ...]) -> tuple[ModelCard, ...]:
+    """Cards of installed packages. One that cannot be used is warned of, once, and left out."""
+    found: list[ModelCard] = []
+    for plugin in plugins(MODELS):
+        for card in _cards_of(plugin):
+            taken = _taken(card, (*CARDS, *found))
+            if taken is None:
+                found.append(card)
+            else:
+                warn(f"{plugin.package}: the model {card.id!r} is left out, as {taken!r} is taken.", PluginWarning)
+    return tuple(found)
+
+
+def _cards_of(plugin: Plugin) -> tuple[ModelCard, ...]:
+    try:
+        value = plugin.load()
+    except Exception as error:  # noqa: BLE001  (the code of others, which must not take the catalog with it)
+        why = f"{type(error).__name__}: {error}"
+        warn(f"{plugin.package}: the models of {plugin.name!r} are left out, as they do not load. {why}", PluginWarning)
+        return ()
+    cards = value if isinstance(value, list | tuple) else (value,)
+    wrong = next((one for one in cards if not isinstance(one, ModelCard)), None)
+    if wrong is None:
+        return tuple(cards)
+    text = f"the models of {plugin.name!r} are left out: expected cards, got {short(wrong)}."
+    warn(f"{plugin.package}: {text}", PluginWarning)
+    return ()
+
+
 def list_cards(pattern: str = "*") -> tuple[ModelCard, ...]:
     """Cards of which a name matches a shell-style pattern, in catalog order."""
     if not isinstance(pattern, str):
         raise UnknownModelError(f"Expected a pattern of ids, got {short(pattern)}.", fix='for example "thor*"')
-    return tuple(card for card in CARDS if any(fnmatchcase(name, pattern) for name in names_of(card)))
+    return tuple(card for card in _all_cards() if any(fnmatchcase(name, pattern) for name in names_of(card)))
 
 
 def get_card(model_id: str | ModelCard) -> ModelCard:
@@ -53,15 +127,20 @@ def get_card(model_id: str | ModelCard) -> ModelCard:
         return model_id
     if not isinstance(model_id, str):
         raise UnknownModelError(f"Expected the id of a model, got {short(model_id)}.", fix="see list_models()")
-    for card in CARDS:
-        if model_id in names_of(card):
-            return card
-    shown = [name for card in CARDS for name in (card.id, *card.aliases)]
+    # Nobody else's code is loaded for a model of this package.
+    found = _named(model_id, CARDS) or _named(model_id, _all_cards())
+    if found is not None:
+        return found
+    shown = [name for card in _all_cards() for name in (card.id, *card.aliases)]
     raise UnknownModelError(
         f"Expected a model of the catalog, got {model_id!r}.",
         known=", ".join(shown),
         fix=_variant(model_id) or did_you_mean(model_id, shown),
     )
+
+
+def _named(name: str, cards: Iterable[ModelCard]) -> ModelCard | None:
+    return next((card for card in cards if name in names_of(card)), None)
 
 
 def _variant(name: str) -> str | None:
@@ -70,8 +149,3 @@ def _variant(name: str) -> str | None:
         if found:
             return fix.format(*found.groups())
     return None
-
-
-def card_of_key(model_key: str) -> ModelCard:
-    """The card of the authors' own name of a variant (knobs admit only names that exist)."""
-    return next(card for card in CARDS if card.model_key == model_key)

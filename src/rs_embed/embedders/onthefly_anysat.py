@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import cast, final
 
@@ -12,16 +13,16 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from rs_embed.core.chip import Chip
+from rs_embed.core.hashing import sha256_of
 from rs_embed.core.settings import LibrarySettings
 from rs_embed.core.specs import OutputSpec, SensorSpec
-from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
+from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network, Readout
 from rs_embed.embedders.card import Modality
 from rs_embed.embedders.cards.anysat import PUBLISHED, S1_RATIO, AnySatKnobs
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry, cut_windows, frame_chip, stitch
 from rs_embed.embedders.prepare.normalize import Scaling, to_frames, unscaled, z_score
 from rs_embed.embedders.runtime.device import placed
 from rs_embed.embedders.statistics import backscatter_ratio, statistics_of
-from rs_embed.embedders.weights.hashes import sha256_of
 from rs_embed.embedders.weights.layout import Layout
 from rs_embed.embedders.weights.networks import build_network
 from rs_embed.encoders.anysat.encoder import AnySatEncoder
@@ -74,9 +75,10 @@ class AnySatEmbedder(Embedder):
         """
         for modality, sensor in self.request.inputs:
             self._scaling(modality, sensor)
-        if output.pooling != "mean" and self.own_vector is not None:
+        own_vector = self.readout.own_vector
+        if output.pooling != "mean" and own_vector is not None:
             raise SpecError(
-                f"The maximum over patches does not exist here: the vector is the {self.own_vector}.",
+                f"The maximum over patches does not exist here: the vector is the {own_vector}.",
                 fix='pooled="patch"',
             )
 
@@ -153,19 +155,18 @@ class AnySatEmbedder(Embedder):
         name = self._knobs.normalize
         return name if name in (*PUBLISHED, "none") else f"{Path(name).name}#sha256:{sha256_of(Path(name))}"
 
-    @property
-    def own_vector(self) -> str | None:
-        """The trained summary of a tile, unless the knob asks for patches."""
-        return "tile_token" if self._knobs.pooled == "tile" else None
+    @cached_property
+    def readout(self) -> Readout:
+        """The vector is the trained summary of a tile, unless the knob asks for patches.
 
-    def width(self, output: OutputSpec) -> int:
-        """Twice that of the card where parts of patches have their own half."""
-        return self.request.card.dim * (2 if self.request.dense else 1)
-
-    @property
-    def grid_kind(self) -> str:
-        """Which of its two grids."""
-        return "dense_tokens" if self.request.dense else "patch_tokens"
+        In the dense grid, parts of patches have a half of their own.
+        """
+        dense, dim = self.request.dense, self.request.card.dim
+        return Readout(
+            2 * dim if dense else dim,
+            grid_kind="dense_tokens" if dense else "patch_tokens",
+            own_vector="tile_token" if self._knobs.pooled == "tile" else None,
+        )
 
     def knobs_in_force(self) -> dict[str, JsonValue]:
         """A file of statistics counts by its content, not by its path."""

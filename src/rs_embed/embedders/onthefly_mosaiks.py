@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file
 
 from rs_embed.core.chip import Chip
+from rs_embed.core.hashing import sha256_of
 from rs_embed.core.settings import LibrarySettings
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
 from rs_embed.embedders.cards.mosaiks import MosaiksKnobs
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry, cut_windows
 from rs_embed.embedders.prepare.normalize import to_image, z_score
-from rs_embed.embedders.weights.hashes import sha256_of
 from rs_embed.encoders.rcf import RcfEncoder
 from rs_embed.encoders.tokens import Tokens
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import product
-from typing import Literal, cast, final
+from typing import cast, final
 
 from pydantic import JsonValue
 
@@ -12,7 +12,7 @@ from rs_embed.core.chip import Chip
 from rs_embed.core.settings import LibrarySettings
 from rs_embed.core.specs import OutputSpec, SensorSpec
 from rs_embed.embedders._coordinates import Coordinates, check_tokenizer, load_coordinates
-from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
+from rs_embed.embedders.base import Embedder, Merge, ModelInput, ModelRequest, Network, Readout
 from rs_embed.embedders.card import Modality
 from rs_embed.embedders.cards.terramind import COORDS_TOKENIZER, TerraMindKnobs
 from rs_embed.embedders.imagining.thinking import (
@@ -165,9 +165,27 @@ class TerraMindEmbedder(Embedder):
         """The knob."""
         return self._knobs.normalize
 
+    @cached_property
+    def readout(self) -> Readout:
+        """A grid for each modality; what is imagined is imagined from all that was given.
+
+        A vector is the mean (or maximum) of the merged tokens; unmerged, of all of them alike, those of the coordinates
+        too.
+        """
+        given = tuple(modality.name for modality, _ in self.request.inputs)
+        unmerged = self._knobs.merge_method == "none"
+        return Readout(
+            self.request.card.dim * len(self._layers),
+            {name: (name,) if name in given else given for name in self._maps},
+            merge=self._merge,
+            parts=len(self._layers),
+            pools_merged=not unmerged,
+            pools_prefix=unmerged,
+        )
+
     @property
-    def grid_merge(self) -> Literal["mean", "max", "sum", "concat"]:
-        """The knob `merge_method`; "dict" is laid out like "concat", and with "none" there is one grid at most."""
+    def _merge(self) -> Merge:
+        """The knob; "dict" is laid out like "concat", and with "none" there is one grid at most."""
         match self._knobs.merge_method:
             case "dict":
                 return "concat"
@@ -176,26 +194,6 @@ class TerraMindEmbedder(Embedder):
             case merge:
                 return merge
 
-    @property
-    def token_parts(self) -> int:
-        """The layers."""
-        return len(self._layers)
-
-    def sees(self, grid: str) -> tuple[str, ...]:
-        """Each modality has tokens of its own; what is imagined is imagined from all that was given."""
-        given = super().sees(grid)
-        return (grid,) if grid in given else given
-
-    @property
-    def pools_merged(self) -> bool:
-        """A vector is the mean (or maximum) of the merged tokens; unmerged, of all of them alike."""
-        return self._knobs.merge_method != "none"
-
-    @property
-    def pools_prefix(self) -> bool:
-        """Unmerged tokens include those of the coordinates."""
-        return self._knobs.merge_method == "none"
-
     def knobs_in_force(self) -> dict[str, JsonValue]:
         """A tokenizer counts by its content, not by its path; of imagining, only where something is imagined."""
         tokenizer = self._coordinates.id if self.request.places else None
@@ -203,15 +201,10 @@ class TerraMindEmbedder(Embedder):
         thinks = self._knobs.tim_modalities is not None
         return {name: value for name, value in knobs.items() if thinks or not name.startswith("tim_")}
 
-    def width(self, output: OutputSpec) -> int:
-        """That of the layers asked for, of each modality that is kept apart."""
-        apart = len(self._maps) if self.grid_merge == "concat" else 1
-        return self.request.card.dim * len(self._layers) * apart
-
     def facts(self) -> dict[str, JsonValue]:
         """How modalities were merged, which layers were taken, and which channels are whose."""
         names = self._maps
-        whose = names if self.grid_merge == "concat" else ["+".join(names)]
+        whose = names if self._merge == "concat" else ["+".join(names)]
         dim = self.request.card.arch["dim"]
         channels: list[JsonValue] = [
             {"layer": layer, "modality": name, "start": dim * place, "stop": dim * (place + 1)}

@@ -3,15 +3,15 @@
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Literal, cast, final
+from typing import cast, final
 
 import torch
 from pydantic import JsonValue
 
 from rs_embed.core.chip import Chip
 from rs_embed.core.settings import LibrarySettings
-from rs_embed.core.specs import OutputSpec, SensorSpec
-from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
+from rs_embed.core.specs import SensorSpec
+from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network, Readout
 from rs_embed.embedders.card import Modality
 from rs_embed.embedders.cards.thor import ThorKnobs
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry, cut_windows
@@ -150,32 +150,19 @@ class ThorEmbedder(Embedder):
         """The knob."""
         return self._knobs.normalize
 
-    @property
-    def grid_merge(self) -> Literal["mean", "sum", "concat"]:
-        """The knob `group_merge`."""
-        return self._knobs.group_merge
-
-    @property
-    def grid_kind(self) -> str:
-        """Several band groups make a group grid; a single one is a plain square of patch tokens."""
-        return "thor_group_grid" if len(self._groups) > 1 else "patch_tokens"
-
-    def sees(self, grid: str) -> tuple[str, ...]:
-        """A group's tokens see the modalities of its bands."""
-        return tuple(
-            modality.name
-            for modality, sensor in self.request.inputs
-            if any(GROUP_OF_BAND[modality.stats[band].model_name] == grid for band in sensor.bands)
-        )
-
-    @property
-    def _groups(self) -> set[str]:
-        return {GROUP_OF_BAND[band] for band in self._bands}
-
-    def width(self, output: OutputSpec) -> int:
-        """That of every band group, in a grid that keeps them apart."""
-        apart = output.kind == "grid" and self.grid_merge == "concat"
-        return self.request.card.dim * (len(self._groups) if apart else 1)
+    @cached_property
+    def readout(self) -> Readout:
+        """A grid for each band group; several make a group grid, a single one is a plain square of patch tokens."""
+        sees = {
+            name: tuple(
+                modality.name
+                for modality, sensor in self.request.inputs
+                if any(GROUP_OF_BAND[modality.stats[band].model_name] == name for band in sensor.bands)
+            )
+            for name in {GROUP_OF_BAND[band]: None for band in self._bands}
+        }
+        kind = "thor_group_grid" if len(sees) > 1 else "patch_tokens"
+        return Readout(self.request.card.dim, sees, kind, merge=self._knobs.group_merge)
 
     def knobs_in_force(self) -> dict[str, JsonValue]:
         """Sizes differ between modalities unless the user turns them."""

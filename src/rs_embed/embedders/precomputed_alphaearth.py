@@ -1,6 +1,7 @@
 """AlphaEarth: what is fetched are embeddings already, so nothing is computed but their mean."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import cast, final
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from rs_embed.core.chip import Chip
 from rs_embed.core.settings import LibrarySettings
 from rs_embed.core.specs import OutputSpec
-from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
+from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network, Readout
 from rs_embed.embedders.cards.alphaearth import AlphaEarthKnobs
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry, cut_windows
 from rs_embed.embedders.prepare.normalize import to_image, unscaled
@@ -68,20 +69,10 @@ class AlphaEarthEmbedder(Embedder):
         """None: the numbers are taken as they are."""
         return "none"
 
-    @property
-    def grid_kind(self) -> str:
-        """Pixels of the product."""
-        return "pixels"
-
-    @property
-    def keeps_nodata(self) -> bool:
-        """NaN stays NaN."""
-        return True
-
-    @property
-    def unit_length(self) -> bool:
-        """As the product's own coarser levels are made: the mean, brought to length 1."""
-        return True
+    @cached_property
+    def readout(self) -> Readout:
+        """Pixels; a vector is made as the product's own coarser levels are: the mean, brought to length 1."""
+        return Readout(self.request.card.dim, grid_kind="pixels", keeps_nodata=True, unit_length=True)
 
 
 def _check_length(length: Tensor, chip: Chip) -> None:

@@ -1,35 +1,18 @@
 """Results of a batch, in the order of its items."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rs_embed.core.bands import nearest
 from rs_embed.embedding.embedding import Embedding
-from rs_embed.errors import InputError, SpecError
+from rs_embed.errors import Failure, InputError, SpecError
 from rs_embed.places.kept import KeptRow, frame_of
-from rs_embed.redact import redacted
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Stage = Literal["fetch", "prepare", "encode"]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An item that could not be done, and why. The others go on."""
-
-    index: int
-    stage: Stage
-    error: Exception
-
-    def __str__(self) -> str:
-        return redacted(f"{self.stage}: {type(self.error).__name__}: {self.error}")
-
 
 Result = Embedding | Failure
 

@@ -245,17 +245,19 @@ class Embedding:
 
     def to_xarray(self) -> "xr.DataArray":
         """Dimensions `band`, or `band, y, x` with CRS, transform and pixel-centre coordinates."""
-        from rs_embed.embedding.files import to_xarray
+        from rs_embed.formats.netcdf import to_xarray
 
         return to_xarray(self)
 
     def save(self, path: str | Path) -> Path:
-        """Write to `.npz`, `.nc`, or (grids) `.tif`; all of them keep the metadata.
+        """Write to `.npz`, `.nc`, or (grids) `.tif` or `.zarr`; all of them keep the metadata.
+
+        A file that is there is replaced, a folder is not. More formats: `register_format`.
 
         Raises:
-            StorageError: Another suffix, a vector as `.tif`, or a path that cannot be written.
+            StorageError: Another suffix, a vector as `.tif` or `.zarr`, or a path that cannot be written.
         """
-        from rs_embed.embedding.files import save
+        from rs_embed.formats.files import save
 
         return save(self, Path(path))
 
@@ -266,7 +268,7 @@ class Embedding:
         Raises:
             StorageError: There is no such file, or it is not one of ours.
         """
-        from rs_embed.embedding.files import load
+        from rs_embed.formats.files import load
 
         if not isinstance(path, str | Path):
             raise StorageError(f"Expected the path of a file, got {short(path)}.", fix='for example "field.npz"')

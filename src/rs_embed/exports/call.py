@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,7 +11,6 @@ from zipfile import is_zipfile
 
 from pydantic import JsonValue
 
-from rs_embed.call import Backend, Bands, KnobValue, Modalities, Sensors
 from rs_embed.core.atomic import part_of, publish, remove_parts, storing
 from rs_embed.core.checks import require_number
 from rs_embed.core.optional import require
@@ -27,11 +26,13 @@ from rs_embed.exports.location import Tally, begun, keep_manifest, refuse_foreig
 from rs_embed.exports.object_store import Remote, place_of
 from rs_embed.exports.order import ExportOrder
 from rs_embed.exports.records import UnitStore
-from rs_embed.exports.request import VECTORS, Asked, Models, versions
+from rs_embed.exports.request import ExportRequest, Models, versions
 from rs_embed.exports.results.catalog import write_catalogs
+from rs_embed.exports.running import Running
 from rs_embed.exports.unit import UNIT_ROWS, Units, cut_units
 from rs_embed.exports.work import OnError, Task
 from rs_embed.formats.base import Dtype
+from rs_embed.pipeline.request import Backend, Bands, KnobValue, Modalities, Sensors
 from rs_embed.places import Places, read_places
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def export_embeddings(
             must have been asked for the same.
         temporal: One window for all rows or one per row, where the table has no dates.
         buffer_m: Half of the side of the square around a point, metres, or the column that holds it.
-        format: "geoparquet" for vectors; "cog" (default), "zarr", "netcdf" or "npz" for grids.
+        format: "geoparquet" for vectors; "cog" (default), "zarr", "netcdf", "npz" or one of your own for grids.
         dtype: How vectors are stored; "float16" and "int8" are smaller and lose a little.
         unit_rows: Rows a file. (What is done of it is stored each minute, and where the export is stopped.)
         on_error: "keep" stores a failed row with its error and goes on; "raise" stops at the first.
@@ -133,37 +134,74 @@ def export_embeddings(
         EngineError: The cluster cannot be reached, or has nobody left who works.
         MissingDependency: The extra `export`, or `ray`, is not installed.
     """
-    for package in ("pyarrow", "geopandas"):
-        require(package, "export")
-    check_engine(engine, address)
-    imagery = sensor, modality, bands
-    given = models, output, backend, format, dtype, unit_rows, on_error
-    asked = Asked(*given, *imagery, input_prep, device, precision, knobs, save_inputs, share_reads)
+    request = ExportRequest(
+        models=models,
+        knobs=knobs,
+        output=output,
+        backend=backend,
+        format=format,
+        dtype=dtype,
+        unit_rows=unit_rows,
+        on_error=on_error,
+        sensor=sensor,
+        modality=modality,
+        bands=bands,
+        input_prep=input_prep,
+        device=device,
+        precision=precision,
+        save_inputs=save_inputs,
+        share_reads=share_reads,
+    )
+    running = Running(engine=engine, address=address, progress=progress, verify=verify)
     table = read_places(places, temporal=temporal, buffer_m=buffer_m)
-    where = place_of(out)
+    if not dry_run:
+        return run_export(request, table, place_of(out), running)
+    _require_packages()
+    jobs, where = request.jobs(), place_of(out)
+    scale = Scale(plan_rows, share_reads, _rate(rate, jobs, table))
+    plan = estimate(request, jobs, table, cut_units(table, unit_rows), begun=begun(where), scale=scale)
+    return ExportReport(where, plan, 0, 0, 0.0, dry=True)
+
+
+def run_export(request: ExportRequest, places: Places, where: Path | Remote, running: Running) -> ExportReport:
+    """Do what is missing of an export.
+
+    Raises:
+        RSEmbedError: See `export_embeddings`.
+    """
+    _require_packages()
+    check_engine(running.engine, running.address)
     # A machine that only sends units to a cluster needs no GPU of its own to plan them.
-    jobs, units = replace(asked, device="cpu").jobs() if engine == "ray" else asked.jobs(), cut_units(table, unit_rows)
-    told = Scale(plan_rows, share_reads, _rate(rate, jobs, table)) if dry_run else Scale(share_reads=share_reads)
-    stored = asked.grid_format or VECTORS
-    plan = estimate(jobs, table, units, dtype=dtype, output=stored, begun=begun(where), scale=told)
-    if dry_run:
-        return ExportReport(where, plan, 0, 0, 0.0, dry=True)
+    planned = request.model_copy(update={"device": "cpu"}) if running.engine == "ray" else request
+    jobs, units = planned.jobs(), cut_units(places, request.unit_rows)
+    scale = Scale(share_reads=request.share_reads)
+    plan = estimate(request, jobs, places, units, begun=begun(where), scale=scale)
     started = time.perf_counter()
     own = where.resolve() if isinstance(where, Path) else where
-    order = ExportOrder(asked, own, max(job.request.knobs.fetch_workers for job in jobs.values()), verify)
-    with run_folder(where) as folder, open_crew(engine, address, order) as crew, sigterm_as_interrupt():
-        manifest = _open(folder, asked, crew, table, units)
+    fetch_workers = max(job.request.knobs.fetch_workers for job in jobs.values())
+    order = ExportOrder(request, own, fetch_workers, running.verify)
+    with (
+        run_folder(where) as folder,
+        open_crew(running.engine, running.address, order) as crew,
+        sigterm_as_interrupt(),
+    ):
+        manifest = _open(folder, request, crew, places, units)
         with storing(folder):
-            _keep_places(folder, table, verify=verify)
+            _keep_places(folder, places, verify=running.verify)
         remote = where if isinstance(where, Remote) else None
         keep_manifest(remote, folder)
         stores = [UnitStore(folder / name, manifest.fingerprint, versions()) for name in jobs]
-        with progress_bar(len(table) * len(jobs), shown=progress) as advance, swept(folder, stores):
+        with progress_bar(len(places) * len(jobs), shown=running.progress) as advance, swept(folder, stores):
             tally = Tally(advance)
-            tasks = (Task(unit, table.take(unit.rows)) for unit in units)
+            tasks = (Task(unit, places.take(unit.rows)) for unit in units)
             crew.run(Stamp(manifest.created, manifest.fingerprint), tasks, tally)
-        write_catalogs(stores, units, grids=asked.grid_format is not None, remote=remote)
+        write_catalogs(stores, units, grids=request.grid_format is not None, remote=remote)
     return ExportReport(where, plan, tally.rows - tally.failed, tally.failed, time.perf_counter() - started)
+
+
+def _require_packages() -> None:
+    for package in ("pyarrow", "geopandas"):
+        require(package, "export")
 
 
 def _rate(rate: float | Literal["measure"] | None, jobs: "Mapping[str, Job]", places: Places) -> Rate | None:
@@ -176,15 +214,15 @@ def _rate(rate: float | Literal["measure"] | None, jobs: "Mapping[str, Job]", pl
     return Rate(require_number("rate", rate, 1e-6, 1e9), "declared")
 
 
-def _open(folder: Path, asked: Asked, crew: Crew, places: Places, units: Units) -> Manifest:
+def _open(folder: Path, request: ExportRequest, crew: Crew, places: Places, units: Units) -> Manifest:
     """The manifest of the folder, which is new or was made for the same request."""
-    request = asked.request(crew.facts(), places, units)
+    facts = request.run_facts(crew.facts(), places, units)
     manifest = Manifest.read(folder)
     with storing(folder):
         if manifest is None:
             refuse_foreign(folder, [one.name for one in folder.iterdir()])
-            manifest = _begin(folder, asked, request)
-        manifest.refuse_change(request, folder)
+            manifest = _begin(folder, request, facts)
+        manifest.refuse_change(facts, folder)
         remove_parts(folder)
     return manifest
 
@@ -200,12 +238,12 @@ def _keep_places(folder: Path, places: Places, *, verify: bool) -> None:
     publish(part, path)
 
 
-def _begin(folder: Path, asked: Asked, request: dict[str, JsonValue]) -> Manifest:
+def _begin(folder: Path, request: ExportRequest, facts: dict[str, JsonValue]) -> Manifest:
     manifest = Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        request=request,
-        fingerprint=digest_of(request),
-        command=asked.command(),
+        request=facts,
+        fingerprint=digest_of(facts),
+        command=request.command(),
         versions=versions(),
     )
     manifest.write(folder)

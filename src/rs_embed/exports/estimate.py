@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from rs_embed.errors import SpecError
-from rs_embed.exports.fetching.reader import pixels_of
 from rs_embed.exports.fetching.shared_reads import count_reads
+from rs_embed.exports.request import VECTORS, ExportRequest
 from rs_embed.exports.unit import Units
 from rs_embed.formats.base import Dtype
 from rs_embed.pipeline.plan import plan_items
 from rs_embed.places import Places
+from rs_embed.providers.base import pixels_of
 
 if TYPE_CHECKING:
     from rs_embed.pipeline.plan import Job
@@ -105,12 +106,11 @@ class Scale:
 
 
 def estimate(
+    request: ExportRequest,
     jobs: "Mapping[str, Job]",
     places: Places,
     units: Units,
     *,
-    dtype: Dtype,
-    output: str,
     begun: int,
     scale: Scale = Scale(),
 ) -> ExportPlan:
@@ -130,7 +130,9 @@ def estimate(
         own = _first_queries(job, places)
         queries += [query for query in own if pixels_of(query) not in map(pixels_of, queries)]
         shape = (0, 0) if own[0].geobox is None else (own[0].geobox.shape[0], own[0].geobox.shape[1])
-        output_bytes += rows * (ROW_BYTES + BYTES[dtype] * job.embedder.width(job.output) * _cells(job, shape))
+        output_bytes += rows * (
+            ROW_BYTES + BYTES[request.dtype] * job.embedder.readout.width(job.output) * _cells(job, shape)
+        )
     chips, pixels = rows * len(queries), rows * sum(_values(query) for query in queries)
     reads, read_pixels = _shared(jobs, places, units) if scale.share_reads else (1.0, 1.0)
     return ExportPlan(
@@ -143,7 +145,7 @@ def estimate(
         requests=round(chips * reads),
         fetched_bytes=round(pixels * read_pixels) * 2,  # 16 bits a value, as archives store it
         output_bytes=output_bytes,
-        output=output,
+        output=request.grid_format or VECTORS,
         provider=next(iter(jobs.values())).provider.name,
         rate=scale.rate,
         part_of=None if scale.rows is None else len(places),

@@ -1,6 +1,5 @@
 """What a run folder knows of itself: the manifest, which says what it was made for."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from rs_embed.core.atomic import read_text, write_json
+from rs_embed.core.hashing import json_digest
 from rs_embed.errors import StorageError
 
 MANIFEST = "run.json"
@@ -98,12 +98,6 @@ def unsealed(text: str) -> dict[str, JsonValue]:
     return content
 
 
-def digest_of(request: Mapping[str, JsonValue]) -> str:
-    """sha256 of the canonical JSON."""
-    text = json.dumps(request, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def differences(old: JsonValue | Mapping[str, JsonValue], new: JsonValue | Mapping[str, JsonValue]) -> list[str]:
     """What changed, one line each: `models.thor.knobs.patch_size: 16 -> 8`."""
     before, after = _flat(old), _flat(new)
@@ -120,3 +114,8 @@ def _flat(value: JsonValue | Mapping[str, JsonValue], path: str = "") -> dict[st
         parts = (_flat(one, f"{path}.{name}" if path else name) for name, one in value.items())
         return {name: text for part in parts for name, text in part.items()}
     return {path: json.dumps(value, ensure_ascii=False)}
+
+
+def digest_of(content: Mapping[str, JsonValue]) -> str:
+    """sha256 of the canonical JSON, with all characters as they are."""
+    return json_digest(content, ascii_only=False)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from rs_embed.call import Backend
 from rs_embed.core.settings import LibrarySettings, ModelKnobs
 from rs_embed.exports.engines.base import Stamp
 from rs_embed.exports.fetching.inputs import FOLDER as INPUTS
@@ -17,7 +16,7 @@ from rs_embed.exports.fetching.reader import Reader
 from rs_embed.exports.fetching.shared_reads import SharedReads
 from rs_embed.exports.object_store import Remote
 from rs_embed.exports.records import UnitStore
-from rs_embed.exports.request import Asked, models_facts, versions
+from rs_embed.exports.request import ExportRequest, models_facts, versions
 from rs_embed.exports.unit_tables import RUN
 from rs_embed.exports.unit_writer import ModelExport
 from rs_embed.exports.work import Work
@@ -32,56 +31,41 @@ if TYPE_CHECKING:
 class ExportOrder:
     """See `rs_embed.exports.engines.base.Order`."""
 
-    asked: Asked
+    request: ExportRequest
     where: Path | Remote
     fetch_workers: int = ModelKnobs.model_fields["fetch_workers"].default
     """As the models' knobs say."""
     verify: bool = False
     """Whether every byte of what is finished is compared with its record."""
 
-    @property
-    def device(self) -> str:
-        """As asked."""
-        return self.asked.device
-
-    @property
-    def backend(self) -> Backend:
-        """As asked."""
-        return self.asked.backend
-
-    @property
-    def share_reads(self) -> bool:
-        """As asked."""
-        return self.asked.share_reads
-
     def set_up(self, device: str) -> "ExportSetup":
         """See `Order`."""
-        asked = replace(self.asked, device=device)
-        return ExportSetup(asked, asked.jobs(), self.verify)
+        request = self.request.model_copy(update={"device": device})
+        return ExportSetup(request, request.jobs(), self.verify)
 
 
 @dataclass(frozen=True)
 class ExportSetup:
     """See `rs_embed.exports.engines.base.Setup`."""
 
-    asked: Asked
+    request: ExportRequest
     jobs: "Mapping[str, Job]"
     """By the name of the model's folder."""
     verify: bool = False
 
     def facts(self) -> dict[str, JsonValue]:
         """See `Setup`."""
-        if not self.asked.share_reads:
+        if not self.request.share_reads:
             return models_facts(self.jobs)
         return models_facts({name: replace(job, provider=SharedReads(job.provider)) for name, job in self.jobs.items()})
 
     def work(self, stamp: Stamp, folder: Path) -> Work:
         """See `Setup`."""
         models = tuple(self._model(folder / name, job, stamp) for name, job in self.jobs.items())
-        readers: list[Callable[[Provider], Reader]] = [SharedReads] if self.asked.share_reads else []
-        readers += [partial(InputKeeper, folder=folder / INPUTS)] if self.asked.save_inputs else []
+        readers: list[Callable[[Provider], Reader]] = [SharedReads] if self.request.share_reads else []
+        readers += [partial(InputKeeper, folder=folder / INPUTS)] if self.request.save_inputs else []
         checkpoint_s = LibrarySettings.read().checkpoint_s
-        given = self.asked.grid_format, self.asked.on_error, tuple(readers)
+        given = self.request.grid_format, self.request.on_error, tuple(readers)
         return Work(folder, models, *given, verify=self.verify, checkpoint_s=checkpoint_s)
 
     def _model(self, folder: Path, job: "Job", stamp: Stamp) -> ModelExport:
@@ -89,8 +73,8 @@ class ExportSetup:
         header = RunHeader(
             model_id=card.id,
             card_revision=card.revision,
-            dim=job.embedder.width(self.asked.output),
-            output=self.asked.output.kind,
+            dim=job.embedder.readout.width(self.request.output),
+            output=self.request.output.kind,
             created=stamp.created,
             weights=network.weights_id,
             weights_note=network.note,
@@ -98,7 +82,7 @@ class ExportSetup:
             model_url=f"https://huggingface.co/{card.weights.hub}" if card.weights else "",
             licence=card.weights.licence if card.weights else card.licence,
             publications=(card.citation,),
-            dtype=self.asked.dtype,
+            dtype=self.request.dtype,
             source_data=tuple(dict.fromkeys(sensor.collection for _, sensor in job.request.inputs)),
             gsd_m=job.request.scale_m,
             versions=versions(),

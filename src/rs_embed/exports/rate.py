@@ -17,7 +17,7 @@ from rs_embed.providers.base import Provider, Query, Wrapped
 from rs_embed.testing import FieldProvider
 
 if TYPE_CHECKING:
-    from rs_embed.pipeline.plan import Job, Plan
+    from rs_embed.pipeline.plan import Job, Workload
 
 SECONDS = 5.0
 """Of measuring, about, after a first batch that does not count."""
@@ -50,8 +50,8 @@ def measure_rate(jobs: "Mapping[str, Job]", places: Places) -> Rate:
     from rs_embed.pipeline.run import run_together  # loads torch
 
     first = [places[index] for index in range(min(_CHIPS, len(places)))]
-    good = [place for place in first if all(_plans(job, [place]) is not None for job in jobs.values())]
-    plans = [plan for job in jobs.values() if (plan := _plans(job, good)) is not None]
+    good = [place for place in first if all(_laid(job, [place]) is not None for job in jobs.values())]
+    works = [work for job in jobs.values() if (work := _laid(job, good)) is not None]
     if not good:
         raise SpecError(
             "Expected a place that can be asked for, to measure a rate on, got none.", fix="check the table"
@@ -59,15 +59,15 @@ def measure_rate(jobs: "Mapping[str, Job]", places: Places) -> Rate:
     done = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RSEmbedWarning)
-        for _ in run_together(plans):
+        for _ in run_together(works):
             pass
         started = time.perf_counter()
         while time.perf_counter() < started + SECONDS:
-            done += sum(1 for _ in run_together(plans))
+            done += sum(1 for _ in run_together(works))
     return Rate(done / (time.perf_counter() - started), "measured here")
 
 
-def _plans(job: "Job", places: Sequence[Place]) -> "Plan | None":
+def _laid(job: "Job", places: Sequence[Place]) -> "Workload | None":
     with suppress(SpecError):
         job = replace(job, provider=_MadeUp(job.provider))
         return plan_items(job, [place.spatial for place in places], [place.window for place in places])

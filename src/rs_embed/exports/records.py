@@ -16,22 +16,22 @@ from rs_embed.core.atomic import (
     read_text,
     remove,
     remove_parts,
-    sha256_of,
     size_of,
     write_json,
 )
+from rs_embed.core.hashing import sha256_of
 from rs_embed.errors import StorageError
 from rs_embed.exports.journal import sealed, unsealed
 from rs_embed.exports.unit import GRIDS, RECORDS, TABLES, Unit
-from rs_embed.formats.base import SUFFIX
+from rs_embed.formats.files import formats
 from rs_embed.formats.stac import COLLECTION
 from rs_embed.redact import logger
 
 _LOG = logger(__name__)
 NEXT = ".next-"
 """Before the name of the record that a table will have once it is in place."""
-_GRID = re.compile(rf"(\d{{9,}})(-[A-Za-z0-9_-]*)?({'|'.join(map(re.escape, SUFFIX.values()))})")
-"""The name of a grid of ours; it begins with the row number."""
+_GRID = re.compile(r"(\d{9,})(-[A-Za-z0-9_-]*)?")
+"""The name of a grid of ours, without its suffix; it begins with the row number."""
 
 
 class Stamp(BaseModel):
@@ -257,8 +257,9 @@ class UnitStore:
             return
         remove_parts(folder)
         known = set() if record is None else set(record.files)
+        suffixes = {one.suffix for one in formats()}
         for grid in folder.glob("*"):
-            if _GRID.fullmatch(grid.name) and self.name(grid) not in known:
+            if _GRID.fullmatch(grid.stem) and grid.suffix in suffixes and self.name(grid) not in known:
                 remove(grid)
 
     def name(self, path: Path) -> str:

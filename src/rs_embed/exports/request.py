@@ -1,27 +1,34 @@
 """What an export is asked for: as models that can run, as the request that names a run, as arguments to repeat."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import date
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import JsonValue
+from pydantic import (
+    AfterValidator,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
 
-from rs_embed.call import Backend, Bands, Call, KnobValue, Modalities, Sensors, provider_of
 from rs_embed.core.checks import require_choice, short
-from rs_embed.core.specs import InputPrep, OutputSpec, Precision
+from rs_embed.core.hashing import as_json
 from rs_embed.embedders.card import ModelCard
 from rs_embed.errors import SpecError
-from rs_embed.exports.unit import Units
+from rs_embed.exports.unit import UNIT_ROWS, Units
 from rs_embed.exports.unit_writer import slug
 from rs_embed.exports.work import OnError
-from rs_embed.formats.base import SUFFIX, Dtype, GridFormat
+from rs_embed.formats.base import Dtype
+from rs_embed.formats.files import format_named
 from rs_embed.pipeline.plan import job_facts
+from rs_embed.pipeline.request import AsGiven, Backend, EmbeddingRequest, KnobValue, RequestBase, one_of, settled
 from rs_embed.places import Places
+from rs_embed.plan import Plan, opened
 
 if TYPE_CHECKING:
     from rs_embed.pipeline.plan import Job
@@ -33,70 +40,70 @@ NUMBERS = ("torch", "numpy", "rasterio", "odc-geo", "pyproj")
 VECTORS = "geoparquet"
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The arguments of an export, checked as far as they can be without the places."""
+class ExportRequest(RequestBase):
+    """What is asked of all models of an export, checked as far as it can be without the places."""
 
-    models: Models
-    output: OutputSpec
-    backend: Backend
-    format: str | None
-    dtype: Dtype
-    unit_rows: int
-    on_error: OnError
-    sensor: Sensors
-    modality: Modalities
-    bands: Bands
-    input_prep: InputPrep
-    device: str
-    precision: Precision
-    knobs: Mapping[str, KnobValue]
-    save_inputs: bool = False
-    share_reads: bool = False
+    models: Annotated[Models, AsGiven]
+    knobs: Annotated[Mapping[str, object], AfterValidator(settled)] = {}
+    """Of every model; those that stand with a model in `models` go before."""
+    format: Annotated[
+        str | None,
+        Field(description="geoparquet for vectors; cog, zarr, netcdf or npz for grids, cog if left out"),
+    ] = None
+    dtype: Annotated[Dtype, one_of(Dtype, "dtype"), Field(description="of stored vectors")] = "float32"
+    unit_rows: Annotated[int, Field(strict=True, ge=1, title="unit_rows of 1 or more", description="rows a file")] = (
+        UNIT_ROWS
+    )
+    on_error: Annotated[OnError, one_of(OnError, "on_error"), Field(description="keep failed rows, or stop at one")] = (
+        "keep"
+    )
+    save_inputs: Annotated[bool, Field(description="also keep each chip, as .npz")] = False
+    share_reads: Annotated[bool, Field(description="cut chips of neighbours from one read")] = False
 
-    def __post_init__(self) -> None:
-        require_choice("dtype", self.dtype, get_args(Dtype))
-        require_choice("on_error", self.on_error, get_args(OnError))
-        if isinstance(self.unit_rows, bool) or not isinstance(self.unit_rows, int) or self.unit_rows < 1:
-            raise SpecError(f"Expected unit_rows of 1 or more, got {self.unit_rows!r}.", fix="leave it out")
-        if not isinstance(self.output, OutputSpec):
-            raise SpecError(f"Expected an OutputSpec, got {self.output!r}.", fix="OutputSpec.pooled() or .grid()")
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
         if self.grid_format is not None and self.dtype != "float32":
             raise SpecError(f"Expected float32 for grids, got dtype={self.dtype!r}.", fix="leave out dtype")
+        self.requests()
+        return self
 
     @property
-    def grid_format(self) -> GridFormat | None:
+    def grid_format(self) -> str | None:
         """How grids are written; `None` for vectors."""
         if self.output.kind == "pooled":
             require_choice("the format of vectors", VECTORS if self.format is None else self.format, (VECTORS,))
             return None
-        name = "cog" if self.format is None else self.format
-        require_choice("the format of grids", name, tuple(SUFFIX))
-        return next(fmt for fmt in SUFFIX if fmt == name)
+        return format_named("cog" if self.format is None else self.format).name
+
+    def requests(self) -> list[EmbeddingRequest]:
+        """What is asked of each model."""
+        shared = {name: vars(self)[name] for name in RequestBase.model_fields}
+        return [
+            EmbeddingRequest(**shared, model_id=model, knobs={**self.knobs, **knobs})
+            for model, knobs in _with_knobs(self.models)
+        ]
 
     def jobs(self) -> "dict[str, Job]":
         """What is run for each model, by the name of its folder. Everything is checked that concerns no place."""
-        imagery = self.sensor, self.modality, self.bands
-        jobs: dict[str, Job] = {}
-        provider = None
-        for model, knobs in _with_knobs(self.models, self.knobs):
-            call = Call(model, self.output, *imagery, self.input_prep, self.device, self.precision, knobs)
-            if provider is None:
-                provider = provider_of(self.backend, None, call)
-            job = call.plan(provider, [], []).job
-            name = slug(job.request.card.id).removeprefix("-")
-            if name in jobs:
+        plans: dict[str, Plan] = {}
+        for request in self.requests():
+            plan = Plan.laid(request, [], [])
+            name = slug(plan.model.card.id).removeprefix("-")
+            if name in plans:
                 raise SpecError(f"Expected every model once, got {name!r} twice.", fix="export it to another folder")
-            jobs[name] = job
-        if not jobs:
+            plans[name] = plan
+        if not plans:
             raise SpecError("Expected at least one model, got none.", fix='for example "mosaiks_rcf"')
-        return jobs
+        provider = opened(self.backend)
+        return {name: plan.job_with(provider) for name, plan in plans.items()}
 
-    def request(self, facts: Mapping[str, JsonValue], places: Places, units: Units) -> dict[str, JsonValue]:
+    def run_facts(self, facts: Mapping[str, JsonValue], places: Places, units: Units) -> dict[str, JsonValue]:
         """All that decides the numbers and the files.
 
         Args:
             facts: What `models_facts` says where the models run.
+            places: The table.
+            units: Its units.
         """
         return {
             **facts,
@@ -107,17 +114,41 @@ class Asked:
         }
 
     def command(self) -> dict[str, JsonValue]:
-        """The arguments again as JSON; `None` for what only the caller has: a card or a provider of its own."""
-        pairs = [(model, dict(knobs)) for model, knobs in _with_knobs(self.models, self.knobs)]
-        sensors = self.sensor if isinstance(self.sensor, Mapping) else {"": self.sensor}
-        return plain(
-            {
-                "models": dict(pairs) if all(isinstance(model, str) for model, _ in pairs) else None,
-                "backend": _backend_text(self.backend),
-                "sensor": {name: asdict(sensor) for name, sensor in sensors.items() if sensor is not None},
-                "output": asdict(self.output),
-                **{name: vars(self)[name] for name in _REPEATED},
-            }
+        """The request as JSON; `None` for what only the caller has: a card or a provider of its own."""
+        own = {
+            "models": not all(isinstance(request.model_id, str) for request in self.requests()),
+            "backend": not isinstance(self.backend, str | Path),
+        }
+        objects = {name for name, is_object in own.items() if is_object}
+        return {**self.model_dump(mode="json", exclude=objects), **dict.fromkeys(objects)}
+
+    @classmethod
+    def of_command(cls, command: Mapping[str, JsonValue]) -> Self:
+        """The request that `command` has written down.
+
+        Raises:
+            SpecError: It is none.
+        """
+        sensor = command.get("sensor")
+        if isinstance(sensor, dict) and (not sensor or "" in sensor):  # how they were written down before
+            sensor = sensor.get("")
+        try:
+            return cls.model_validate({**command, "sensor": sensor})
+        except ValidationError as error:
+            raise cls._refused(error) from None
+
+    @field_serializer("models")
+    def _by_id(self, _: Models) -> dict[str, Mapping[str, object]]:
+        return {str(request.model_id): request.knobs for request in self.requests()}
+
+    @field_serializer("backend")
+    def _as_text(self, backend: Backend) -> str:
+        """A name, or a path that is found from any folder."""
+        from rs_embed.providers.rasters.folder import is_pattern  # not above: rasterio is slow to import
+
+        text = super()._as_text(backend)
+        return (
+            str(Path(text).resolve()) if isinstance(backend, Path) or Path(text).exists() or is_pattern(text) else text
         )
 
 
@@ -131,53 +162,26 @@ def models_facts(jobs: "Mapping[str, Job]") -> dict[str, JsonValue]:
     )
 
 
-def _backend_text(backend: Backend) -> str | None:
-    if isinstance(backend, str | Path):
-        from rs_embed.providers.rasters.folder import is_pattern  # not above: rasterio is slow to import
-
-        is_path = isinstance(backend, Path) or Path(backend).exists() or is_pattern(backend)
-        return str(Path(backend).resolve() if is_path else backend)
-    return None
-
-
-_REPEATED = (
-    *("format", "dtype", "unit_rows", "on_error", "modality", "bands", "input_prep", "device", "precision"),
-    *("save_inputs", "share_reads"),
-)
-
-
 def versions() -> dict[str, str]:
     """Packages that take part in an export."""
     ours = {"python": python_version(), "rs_embed": version("eo-rs-embed")}
     return ours | {name: version(name) for name in (*NUMBERS, "pyarrow", "geopandas")}
 
 
-def _with_knobs(
-    models: Models, shared: Mapping[str, KnobValue]
-) -> list[tuple[str | ModelCard, Mapping[str, KnobValue]]]:
+def _with_knobs(models: Models) -> list[tuple[str | ModelCard, Mapping[str, KnobValue]]]:
     if isinstance(models, str | ModelCard):
-        return [(models, shared)]
+        return [(models, {})]
     if not isinstance(models, Mapping | list | tuple):
         raise SpecError(f"Expected models by their ids, got {short(models)}.", fix='for example "thor" or ["thor"]')
     if isinstance(models, Mapping):
         for model, knobs in models.items():
             if not isinstance(knobs, Mapping):
                 raise SpecError(f"Expected the knobs of {short(model)} by name, got {short(knobs)}.", fix="{} for none")
-        return [(model, {**shared, **knobs}) for model, knobs in models.items()]
-    return [(model, shared) for model in models]
+        return list(models.items())
+    return [(model, {}) for model in models]
 
 
 def plain(value: Mapping[str, object]) -> dict[str, JsonValue]:
     """The same as JSON values."""
-    found: dict[str, JsonValue] = json.loads(json.dumps(value, default=_plain))
+    found: dict[str, JsonValue] = json.loads(json.dumps(value, default=as_json))
     return found
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Iterable):
-        return list(value)
-    raise TypeError(f"{value!r} has no stable text form")

@@ -5,25 +5,21 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from rs_embed.core.atomic import used_by
-from rs_embed.core.specs import InputPrep, OutputSpec, Precision, SensorSpec
 from rs_embed.errors import SpecError, StorageError
-from rs_embed.exports.call import ExportReport, export_embeddings
+from rs_embed.exports.call import ExportReport, run_export
 from rs_embed.exports.engines import EngineName
 from rs_embed.exports.journal import MANIFEST, PLACES, Manifest
 from rs_embed.exports.object_store import local_place
 from rs_embed.exports.records import Record
+from rs_embed.exports.request import ExportRequest
+from rs_embed.exports.running import Running
 from rs_embed.exports.unit import RECORDS
-from rs_embed.exports.work import OnError
-from rs_embed.formats.base import Dtype
 from rs_embed.formats.reading import TableFile
 from rs_embed.places import Places
-
-M = TypeVar("M", bound=BaseModel)
 
 
 class _Count(BaseModel):
@@ -36,26 +32,6 @@ class _Facts(BaseModel):
     models: dict[str, JsonValue]
     places: _Count
     units: _Count
-
-
-class _Command(BaseModel):
-    """The arguments of a call, as its manifest keeps them."""
-
-    models: dict[str, dict[str, str | int | float | bool | list[int] | None]] | None
-    backend: str | None
-    sensor: dict[str, SensorSpec]
-    output: OutputSpec
-    format: str | None
-    dtype: Dtype
-    unit_rows: int
-    on_error: OnError
-    modality: str | list[str] | None
-    bands: list[str] | dict[str, list[str]] | None
-    input_prep: InputPrep
-    device: str
-    precision: Precision
-    save_inputs: bool = False
-    share_reads: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +83,7 @@ def run_status(folder: str | Path) -> RunStatus:
     """
     path = local_place(folder)
     manifest = _manifest(path)
-    facts = _read(_Facts, manifest.request, path)
+    facts = _facts(manifest.request, path)
     units = (facts.places.rows + facts.units.rows - 1) // facts.units.rows
     models = []
     for name in facts.models:
@@ -165,36 +141,20 @@ def retry_export(
         StorageError: There is no run, or what it was asked for has changed since.
     """
     path = local_place(folder)
-    command = _read(_Command, _manifest(path).command, path)
-    if command.models is None or command.backend is None:
-        what = "its backend" if command.backend is None else "a model"
+    command = _manifest(path).command
+    given = [name for name in ("backend", "models") if command.get(name) is None]
+    if given:
+        what = "its backend" if given[0] == "backend" else "a model"
         raise SpecError(
             f"Expected in {str(path)!r} all that a call needs, but {what} was given as an object, which is not kept.",
             fix="call export_embeddings again with the same arguments: it retries what failed",
         )
-    return export_embeddings(
-        command.models,
-        Places.load(path / PLACES),
-        path,
-        output=command.output,
-        backend=command.backend,
-        format=command.format,
-        dtype=command.dtype,
-        unit_rows=command.unit_rows,
-        on_error=command.on_error,
-        sensor=command.sensor.get("", command.sensor or None),
-        modality=command.modality,
-        bands=command.bands,
-        input_prep=command.input_prep,
-        device=command.device,
-        precision=command.precision,
-        save_inputs=command.save_inputs,
-        share_reads=command.share_reads,
-        engine=engine,
-        address=address,
-        progress=progress,
-        verify=verify,
-    )
+    try:
+        request = ExportRequest.of_command(command)
+    except SpecError as error:
+        raise _unreadable(path, error) from error
+    running = Running(engine=engine, address=address, progress=progress, verify=verify)
+    return run_export(request, Places.load(path / PLACES), path, running)
 
 
 def _manifest(folder: Path) -> Manifest:
@@ -207,11 +167,15 @@ def _manifest(folder: Path) -> Manifest:
     return found
 
 
-def _read(kind: type[M], content: dict[str, JsonValue], folder: Path) -> M:
+def _facts(content: dict[str, JsonValue], folder: Path) -> _Facts:
     try:
-        return kind.model_validate(content)
+        return _Facts.model_validate(content)
     except ValidationError as error:
-        raise StorageError(
-            f"Expected the manifest of an export in {str(folder)!r}, got: {str(error).splitlines()[0]}.",
-            fix="export to a new folder",
-        ) from error
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: Path, error: Exception) -> StorageError:
+    return StorageError(
+        f"Expected the manifest of an export in {str(folder)!r}, got: {str(error).splitlines()[0]}.",
+        fix="export to a new folder",
+    )

@@ -4,19 +4,19 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
 
 import numpy as np
 
-from rs_embed.core.atomic import make_folder, part_of, publish, remove
+from rs_embed.core.atomic import make_folder, part_of, remove, replacing
 from rs_embed.core.resources import require_room
+from rs_embed.embedding.batch import Result
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.errors import RSEmbedError
 from rs_embed.exports.records import Record, Stamp, UnitStore, rows_in_order
 from rs_embed.exports.unit import Unit
 from rs_embed.exports.unit_tables import merge_units
-from rs_embed.formats.base import SUFFIX, GridFormat, Row, RunHeader
-from rs_embed.formats.grids import write_grid
+from rs_embed.formats.base import Row, RunHeader
+from rs_embed.formats.files import FileFormat, format_named
 from rs_embed.formats.table import write_index, write_table
 from rs_embed.pipeline.plan import Job
 from rs_embed.places.columns import Place
@@ -24,29 +24,6 @@ from rs_embed.redact import redacted
 
 _SLUG_CHARS = 40
 """Of an id in a file's name; the row number before it is what makes the name unique."""
-
-
-class Failed(Protocol):
-    """What the pipeline says of a row that could not be done."""
-
-    @property
-    def stage(self) -> str: ...  # noqa: D102
-
-    @property
-    def error(self) -> Exception: ...  # noqa: D102
-
-
-@dataclass(frozen=True)
-class Undone:
-    """A row that never came to be fetched."""
-
-    error: Exception
-    stage: Literal["plan", "worker"]
-    """"plan": it cannot be meant for this model, as it is too small for a pixel or too wide for a zone.
-    "worker": all who tried died."""
-
-
-Outcome = Embedding | Failed
 
 
 @dataclass(frozen=True)
@@ -64,7 +41,7 @@ class UnitSink:
     What is put counts once it is settled, and is kept once it is stored; both are for whoever puts to say.
     """
 
-    def __init__(self, model: ModelExport, unit: Unit, grid_format: GridFormat | None, record: Record | None) -> None:
+    def __init__(self, model: ModelExport, unit: Unit, grid_format: str | None, record: Record | None) -> None:
         """Go on with a unit.
 
         Args:
@@ -74,7 +51,8 @@ class UnitSink:
             record: What is done of it, as `UnitStore.read` gave it.
         """
         self.model = model
-        self._unit, self._format = unit, grid_format
+        self._unit = unit
+        self._format = None if grid_format is None else format_named(grid_format)
         self.record = model.store.begin(unit) if record is None else record
         """What is done and stored."""
         self._rows: dict[int, Row] = {}
@@ -82,7 +60,7 @@ class UnitSink:
         self._grids: dict[int, tuple[str, Stamp]] = {}
         self._settled: dict[int, Row] = {}
 
-    def put(self, place: Place, outcome: Outcome) -> None:
+    def put(self, place: Place, outcome: Result) -> None:
         """Take one outcome; of a grid only the metadata are kept in memory."""
         embedding, error, stage = None, None, None
         if not isinstance(outcome, Embedding):
@@ -96,16 +74,16 @@ class UnitSink:
             place.index, place.id, place.spatial, place.window, embedding, error, stage, place.kept
         )
 
-    def _write_grid(self, place: Place, embedding: Embedding, grid_format: GridFormat) -> str:
+    def _write_grid(self, place: Place, embedding: Embedding, grid_format: FileFormat) -> str:
         folder = self.model.store.grids(self._unit)
         make_folder(folder)
-        require_room(folder, 2 * embedding.data.nbytes)
-        path = folder / f"{stem_of(place)}{SUFFIX[grid_format]}"
-        part = part_of(path)
-        remove(part)
-        written = write_grid(part.with_name(part.name.removesuffix(SUFFIX[grid_format])), embedding, grid_format)
-        self._grids[place.index] = self.model.store.name(path), Stamp.of(written)
-        publish(written, path)
+        require_room(folder, grid_format.room(embedding))
+        path = folder / f"{stem_of(place)}{grid_format.suffix}"
+        with replacing(path) as part:
+            grid_format.write(embedding, part)
+            self._grids[place.index] = self.model.store.name(path), Stamp.of(part)
+            if path.is_dir():  # of an earlier try
+                remove(path)
         return os.path.relpath(path, self.model.store.table(self._unit).parent)
 
     def settle(self) -> None:

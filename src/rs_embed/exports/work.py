@@ -11,21 +11,21 @@ from typing import Literal
 from rs_embed.core.atomic import storage_error, storing
 from rs_embed.core.resources import is_about_space
 from rs_embed.core.settings import LibrarySettings
+from rs_embed.embedding.batch import Result
 from rs_embed.embedding.embedding import Embedding
-from rs_embed.errors import RSEmbedError, SpecError, StorageError
+from rs_embed.errors import Failure, RSEmbedError, SpecError, StorageError
 from rs_embed.exports.fetching.reader import Reader, wishes_of
 from rs_embed.exports.unit import Unit
-from rs_embed.exports.unit_writer import ModelExport, Outcome, Undone, UnitSink, stem_of
-from rs_embed.formats.base import GridFormat
-from rs_embed.pipeline.plan import Job, Plan, plan_items
+from rs_embed.exports.unit_writer import ModelExport, UnitSink, stem_of
+from rs_embed.pipeline.plan import Job, Workload, plan_items
 from rs_embed.places.columns import Place, Places
 from rs_embed.providers.base import Provider
 
 OnError = Literal["keep", "raise"]
 Advance = Callable[[int, int], None]
 """Told after each row: how many were done, and how many of them failed."""
-Keep = Callable[[Sequence[str], Sequence[Plan]], None]
-"""Told before plans are run what the names of each item's files begin with."""
+Keep = Callable[[Sequence[str], Sequence[Workload]], None]
+"""Told before workloads are run what the names of each item's files begin with."""
 
 
 def _nothing() -> None:
@@ -39,8 +39,8 @@ class Work:
     folder: Path
     models: tuple[ModelExport, ...]
     """All with the same provider."""
-    grid_format: GridFormat | None
-    """`None` for vectors."""
+    grid_format: str | None
+    """Its name; `None` for vectors."""
     on_error: OnError = "keep"
     readers: tuple[Callable[[Provider], Reader], ...] = ()
     """What stands between the models and their provider, the innermost first; made anew for each unit."""
@@ -90,7 +90,7 @@ def give_up(error: RSEmbedError, work: Work, task: Task, advance: Advance) -> No
         with _stored(work, sinks):
             for sink in sinks:
                 for place in _rows_of(task, rows):
-                    sink.put(place, Undone(error, "worker"))
+                    sink.put(place, Failure(place.index, "worker", error))
                     advance(1, 1)
 
 
@@ -169,15 +169,15 @@ def _with_readers(work: Work, unit: Unit, jobs: Sequence[Job]) -> tuple[list[Job
     for reader in others:
         outermost = reader(outermost)
 
-    def keep(stems: Sequence[str], plans: Sequence[Plan]) -> None:
-        outermost.expect(unit.name, wishes_of(stems, plans))
+    def keep(stems: Sequence[str], works: Sequence[Workload]) -> None:
+        outermost.expect(unit.name, wishes_of(stems, works))
 
     return [replace(job, provider=outermost) for job in jobs], keep
 
 
 def _outcomes(
     jobs: Sequence[Job], places: Places, keep: Keep | None, settle: Callable[[], None]
-) -> Generator[tuple[int, int, Outcome]]:
+) -> Generator[tuple[int, int, Result]]:
     """(model, place, outcome) of every place for every model; rows that cannot be meant fail at "plan"."""
     asked = list(places)
     bad = [_unplanned(job, asked) for job in jobs]
@@ -199,35 +199,35 @@ def _run(
     asked: Sequence[Place],
     keep: Keep | None,
     settle: Callable[[], None],
-) -> Generator[tuple[int, int, Outcome]]:
+) -> Generator[tuple[int, int, Result]]:
     if not positions:
         return
     from rs_embed.pipeline.run import run_together  # loads torch
 
-    plans = [_plan(job, [asked[at] for at in positions]) for job in jobs]
+    works = [_laid(job, [asked[at] for at in positions]) for job in jobs]
     if keep is not None:
-        keep([stem_of(asked[at]) for at in positions], plans)
-    with closing(run_together(plans, between=settle)) as done:
+        keep([stem_of(asked[at]) for at in positions], works)
+    with closing(run_together(works, between=settle)) as done:
         for index, results in done:
             for which, result in zip(names, results, strict=True):
                 yield which, positions[index], result
 
 
-def _plan(job: Job, asked: Sequence[Place]) -> Plan:
+def _laid(job: Job, asked: Sequence[Place]) -> Workload:
     return plan_items(job, [place.spatial for place in asked], [place.window for place in asked])
 
 
-def _unplanned(job: Job, asked: Sequence[Place]) -> dict[int, Undone]:
+def _unplanned(job: Job, asked: Sequence[Place]) -> dict[int, Failure]:
     """Places that have no plan; found one by one only where there are any."""
     try:
-        _plan(job, asked)
+        _laid(job, asked)
     except SpecError:
         failures = {}
         for position, place in enumerate(asked):
             try:
-                _plan(job, [place])
+                _laid(job, [place])
             except SpecError as error:
-                failures[position] = Undone(error, "plan")
+                failures[position] = Failure(place.index, "plan", error)
         return failures
     return {}
 

@@ -15,9 +15,6 @@ from rs_embed.places.kept import KeptRow
 
 Dtype = Literal["float32", "float16", "int8"]
 """How vectors are stored. int8 has a factor per row: `value = int8 * scale`."""
-GridFormat = Literal["cog", "zarr", "netcdf", "npz"]
-SUFFIX: Mapping[GridFormat, str] = {"cog": ".tif", "zarr": ".zarr", "netcdf": ".nc", "npz": ".npz"}
-"""What `write_grid` appends to the path that it is given."""
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from rs_embed.core.optional import require
 from rs_embed.embedding.embedding import Embedding
-from rs_embed.embedding.files import from_parts
 from rs_embed.errors import StorageError
 from rs_embed.formats.base import RunHeader
 from rs_embed.formats.fields import HEADER_FIELD
-from rs_embed.formats.grids import read_grid
+from rs_embed.formats.files import load
+from rs_embed.formats.parts import from_parts
 from rs_embed.formats.quantize import dequantize
 from rs_embed.formats.table import CHECKSUM, checksum_of
 
@@ -112,7 +112,7 @@ class TableFile:
             if one["status"] != "ok":
                 continue
             if vectors is None:
-                yield one["row"], one["id"], read_grid(self.path.parent / one["href"])
+                yield one["row"], one["id"], load(self.path.parent / one["href"])
             else:
                 yield one["row"], one["id"], from_parts(vectors[i], one["meta"])
 

@@ -1,7 +1,6 @@
 """A STAC collection and its items beside the data, with the embeddings extension, so that catalogs can find them."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING
 import shapely
 from pydantic import JsonValue
 
-from rs_embed.formats.base import SUFFIX, RunHeader
+from rs_embed.core.atomic import replacing
+from rs_embed.formats.base import RunHeader
 from rs_embed.formats.fields import (
     collection_fields,
     model_uri,
@@ -20,6 +20,7 @@ from rs_embed.formats.fields import (
     source_uris,
     without_none,
 )
+from rs_embed.formats.files import format_of
 from rs_embed.formats.reading import TableFile
 
 if TYPE_CHECKING:
@@ -32,13 +33,7 @@ _SCHEMA = "https://stac-extensions.github.io/{}/schema.json"
 _ITEM_EXTENSIONS = ("embeddings/v0.0.1", "processing/v1.2.0", "projection/v2.0.0")
 _COLLECTION_EXTENSIONS = ("embeddings/v0.0.1", "scientific/v1.0.0", "item-assets/v1.0.0")
 _WORLD = (-180.0, -90.0, 180.0, 90.0)
-_MEDIA = {
-    ".parquet": "application/vnd.apache.parquet",
-    SUFFIX["cog"]: "image/tiff; application=geotiff; profile=cloud-optimized",
-    SUFFIX["zarr"]: "application/vnd.zarr; version=3",
-    SUFFIX["netcdf"]: "application/x-netcdf",
-    SUFFIX["npz"]: "application/octet-stream",
-}
+_PARQUET = "application/vnd.apache.parquet"
 
 
 @dataclass(frozen=True)
@@ -85,11 +80,8 @@ def write_stac(folder: Path, header: RunHeader, items: Sequence[StacItem]) -> No
     (folder / ITEMS).mkdir(exist_ok=True)
     for item in items:
         _dump(folder / ITEMS / f"{item.id}.json", _item(item, header))
-    part = folder / f".part-{COLLECTION}"
-    _dump(part, _collection(header, items))
-    with part.open() as file:
-        os.fsync(file.fileno())
-    os.replace(part, folder / COLLECTION)
+    with replacing(folder / COLLECTION) as part:
+        _dump(part, _collection(header, items))
 
 
 def _table_item(rows: "pa.Table", name: str, href: str) -> StacItem:
@@ -155,11 +147,9 @@ def _item(item: StacItem, header: RunHeader) -> dict[str, JsonValue]:
         "proj:code": item.proj_code,
         "proj:transform": None if item.transform is None else list(item.transform),
     }
-    asset: dict[str, JsonValue] = {
-        "href": f"../{item.href}",
-        "type": _MEDIA[PurePosixPath(item.href).suffix],
-        "roles": ["data"],
-    }
+    grid = format_of(Path(item.href))
+    media = _PARQUET if grid is None else grid.media_type
+    asset: dict[str, JsonValue] = {"href": f"../{item.href}", "type": media, "roles": ["data"]}
     links = [_link("root", "../collection.json"), _link("parent", "../collection.json")]
     return {
         "type": "Feature",

@@ -11,9 +11,10 @@ from pyproj import CRS
 from rs_embed.core.geo import pixel_size_m
 from rs_embed.core.optional import require
 from rs_embed.embedding.embedding import Embedding
-from rs_embed.embedding.files import UNREADABLE, VALID, from_dataset, to_dataset
 from rs_embed.errors import StorageError
 from rs_embed.formats.fields import model_uri, source_uris
+from rs_embed.formats.netcdf import from_dataset, to_dataset
+from rs_embed.formats.parts import VALID
 
 CHUNK_PX = 256
 """Chunks hold all channels: a token's vector is what is read together."""
@@ -21,48 +22,48 @@ CHUNK_BYTES = 64 * 2**20
 _REPOSITORY = "https://raw.githubusercontent.com"
 
 
-def write_zarr(path: Path, embedding: Embedding) -> None:
-    """Write an unsharded store (GDAL of today cannot read sharded ones); `path` must not exist.
+class Zarr:
+    """See `FileFormat`; unsharded, as GDAL of today cannot read sharded ones."""
 
-    Raises:
-        StorageError: The grid has no place.
-        MissingDependency: zarr is not installed.
-    """
-    require("zarr", "export")
-    from zarr.codecs import BloscCodec
+    name, suffix, media_type, grids_only = "zarr", ".zarr", "application/vnd.zarr; version=3", True
 
-    if embedding.geobox is None:
-        raise StorageError(
-            "Expected a georeferenced grid for a Zarr store, got an array without a place.",
-            fix="save it as .npz or .nc",
-        )
-    store = to_dataset(embedding).assign_attrs(_group_attributes(embedding, embedding.geobox))
-    codec = BloscCodec(cname="zstd", clevel=5, shuffle="shuffle", typesize=4)
-    chunks = _chunks(embedding.data.shape)
-    encoding = {"embedding": {"chunks": chunks, "compressors": [codec], "_FillValue": np.nan}}
-    if VALID in store:
-        encoding[VALID] = {"chunks": chunks[1:], "compressors": [codec]}
-    for name in encoding:
-        store[name].attrs["_CRS"] = _gdal_crs(embedding.geobox)
-    store.to_zarr(path, mode="w-", zarr_format=3, consolidated=False, encoding=encoding)
+    def room(self, embedding: Embedding) -> int:
+        """See `FileFormat`; the last chunks of a row or column are whole ones."""
+        return 2 * embedding.data.nbytes
 
+    def write(self, embedding: Embedding, path: Path) -> None:
+        """See `FileFormat`.
 
-def read_zarr(path: Path) -> Embedding:
-    """What `write_zarr` wrote.
+        Raises:
+            MissingDependency: zarr is not installed.
+        """
+        require("zarr", "export")
+        from zarr.codecs import BloscCodec
 
-    Raises:
-        StorageError: There is no such store, or it is not one of ours.
-        MissingDependency: zarr is not installed.
-    """
-    require("zarr", "export")
-    try:
+        if embedding.geobox is None:
+            raise StorageError(
+                "Expected a georeferenced grid for a Zarr store, got an array without a place.",
+                fix="save it as .npz or .nc",
+            )
+        store = to_dataset(embedding).assign_attrs(_group_attributes(embedding, embedding.geobox))
+        codec = BloscCodec(cname="zstd", clevel=5, shuffle="shuffle", typesize=4)
+        chunks = _chunks(embedding.data.shape)
+        encoding = {"embedding": {"chunks": chunks, "compressors": [codec], "_FillValue": np.nan}}
+        if VALID in store:
+            encoding[VALID] = {"chunks": chunks[1:], "compressors": [codec]}
+        for name in encoding:
+            store[name].attrs["_CRS"] = _gdal_crs(embedding.geobox)
+        store.to_zarr(path, mode="w-", zarr_format=3, consolidated=False, encoding=encoding)
+
+    def read(self, path: Path) -> Embedding:
+        """See `FileFormat`.
+
+        Raises:
+            MissingDependency: zarr is not installed.
+        """
+        require("zarr", "export")
         with xr.open_zarr(path, consolidated=False, chunks=None) as store:
             return from_dataset(store)
-    except UNREADABLE as error:
-        raise StorageError(
-            f"{str(path)!r} is not an embedding of rs_embed ({type(error).__name__}: {error}).",
-            fix="give a store that export_embeddings wrote; if it was one, it is damaged",
-        ) from error
 
 
 def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -5,17 +5,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
-from rs_embed.call import Backend, Call, Dates, InputArrays, KnobValue, Modalities, Sensors, named, provider_of
 from rs_embed.core.bands import did_you_mean
 from rs_embed.core.checks import require_choice, require_number, require_whole
-from rs_embed.core.specs import OutputSpec, SpatialSpec, TemporalSpec
+from rs_embed.core.specs import SpatialSpec, TemporalSpec
 from rs_embed.embedders.cards.terramind import TokenModality
 from rs_embed.embedders.cards.terramind_tokens import DECODER_DEPTHS, MAP_NAMES, MAPS
 from rs_embed.embedders.catalog import get_card
 from rs_embed.errors import KnobError, SpecError, WeightsNotFound
 from rs_embed.generation.result import Generated
+from rs_embed.pipeline.request import Backend, EmbeddingRequest, KnobValue, Modalities, Sensors
+from rs_embed.plan import Dates, InputArrays, Plan, arrays_of, named
 
 if TYPE_CHECKING:
+    from rs_embed.embedders.base import ModelRequest
     from rs_embed.embedders.card import ModelCard
 
 KNOBS = ("img", "pretrained", "ckpt", "model_key", "coords_tokenizer", "min_valid_fraction")
@@ -77,17 +79,26 @@ def generate(
     """
     from rs_embed.embedders.imagining.sampler import Sampling, require_all_bands, require_generative  # loads torch
     from rs_embed.generation.work import Options, work
+    from rs_embed.pipeline.plan import on_grids
 
     outputs = _outputs(output_modalities)
-    card, given = _with_maps(get_card(model_id)), named(modality, input_chw)
+    card = _with_maps(get_card(model_id))
     require_generative(card, "generation")
-    own = {**_knobs_of_generation(knobs), "normalize": "terramind_stats"}
-    call = Call(card, OutputSpec.pooled(), sensor, given, None, "tile", device, "fp32", own)
-    require_generative(call.request.card, "generation")  # another one, where model_key names it
-    both = [name for name in MAP_NAMES if name in call.request.modality_names and name in outputs]
+    request = EmbeddingRequest(
+        model_id=card,
+        knobs={**_knobs_of_generation(knobs), "normalize": "terramind_stats"},
+        backend=backend,
+        sensor=sensor,
+        modality=named(modality, input_chw),
+        input_prep="tile",
+        device=device,
+    )
+    plan = Plan.laid(request, [spatial], [temporal], arrays_of(input_chw, backend, dates, None))
+    require_generative(plan.model.card, "generation")  # another one, where model_key names it
+    both = [name for name in MAP_NAMES if name in plan.model.modality_names and name in outputs]
     if both:
         raise SpecError(f"Expected {both[0]} given or generated, got both.", fix="leave it out of one of them")
-    require_all_bands(call.request, "Generation")
+    require_all_bands(plan.model, "Generation")
     sampling = Sampling(
         require_whole("seed", seed, 0, 2**31),
         require_whole("decoding_steps", decoding_steps, 1, 196),
@@ -96,10 +107,8 @@ def generate(
         require_whole("top_k", top_k, 0, 15360),
     )
     steps = require_whole("steps", steps, 1, 1000)
-    options = Options(outputs, sampling, steps, _tokenizer_files(tokenizer_ckpts or {}, call, outputs))
-    return work(
-        call.plan(provider_of(backend, input_chw, call, dates), [spatial], [temporal]), options, progress=progress
-    )
+    options = Options(outputs, sampling, steps, _tokenizer_files(tokenizer_ckpts or {}, plan.model, outputs))
+    return work(on_grids(plan.job, plan.items), options, progress=progress)
 
 
 def _outputs(names: str | Sequence[str]) -> tuple[TokenModality, ...]:
@@ -114,9 +123,9 @@ def _outputs(names: str | Sequence[str]) -> tuple[TokenModality, ...]:
 
 
 def _tokenizer_files(
-    ckpts: Mapping[str, str | Path], call: Call, outputs: Sequence[TokenModality]
+    ckpts: Mapping[str, str | Path], model: "ModelRequest", outputs: Sequence[TokenModality]
 ) -> Mapping[TokenModality, Path]:
-    used = (*outputs, *(name for name in MAP_NAMES if name in call.request.modality_names))
+    used = (*outputs, *(name for name in MAP_NAMES if name in model.modality_names))
     if not isinstance(ckpts, Mapping):
         raise SpecError(f"Expected a file for each modality, got {ckpts!r}.", fix=f'{{"{used[0]}": "tokenizer.pt"}}')
     unused = [name for name in ckpts if name not in used]

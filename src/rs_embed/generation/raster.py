@@ -1,7 +1,6 @@
 """One generated modality: a georeferenced raster in its own unit, to look at, to keep, to open in QGIS."""
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from rs_embed.core.atomic import replacing
 from rs_embed.core.bands import Band, Unit
 from rs_embed.core.geo import with_coordinates
 from rs_embed.core.resources import require_room
 from rs_embed.embedders.cards.terramind_tokens import LULC_CLASSES
-from rs_embed.embedding.files import COG_BLOCK_PX, META_TAG
 from rs_embed.errors import InputError, StorageError
+from rs_embed.formats.geotiff import COG_BLOCK_PX
+from rs_embed.formats.parts import META_TAG
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -103,17 +104,14 @@ class GeneratedRaster:
                 f"Expected a place and a .tif in a folder that exists, got {found}.",
                 fix="generate from imagery that has a place, and make the folder first",
             )
-        part = path.with_name(f".{path.stem}.part{path.suffix}")
         try:
             require_room(path.parent, 2 * self.values.nbytes)
-            self._write(part, self.geobox)
-            os.replace(part, path)
+            with replacing(path, durable=False) as part:
+                self._write(part, self.geobox)
         except OSError as error:
             raise StorageError(
                 f"Expected to write {str(path)!r}, got: {error}.", fix="check the folder, and that the disk has room"
             ) from error
-        finally:
-            part.unlink(missing_ok=True)
         return path
 
     def _write(self, path: Path, geobox: GeoBox) -> None:

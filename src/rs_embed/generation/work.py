@@ -29,7 +29,7 @@ from rs_embed.generation.networks import Networks, networks_for
 from rs_embed.generation.raster import GeneratedRaster, require_classes
 from rs_embed.generation.result import Generated, GenerationMeta, fingerprint_of
 from rs_embed.generation.tiles import Diffusion, at_limit, decode_tiles, stitch_ids, tile_seed, to_pixels
-from rs_embed.pipeline.plan import Plan
+from rs_embed.pipeline.plan import Workload
 from rs_embed.pipeline.prepare import fetch_checked
 from rs_embed.pipeline.readout import input_meta, touches
 
@@ -59,7 +59,7 @@ class Ground:
     windows: list[ModelInput]
 
 
-def work(plan: Plan, options: Options, *, progress: bool) -> Generated:
+def work(plan: Workload, options: Options, *, progress: bool) -> Generated:
     """Do what the plan and the options say; networks are loaded before anything is fetched."""
     request = plan.job.request
     geometry = _geometry(cast("TerraMindKnobs", request.knobs).img, options)
@@ -99,7 +99,7 @@ def _geometry(image_px: int, options: Options) -> InputGeometry:
     return InputGeometry(image_px, lattice_px=lattice_px, square=True, patch_px=PATCH_PX)
 
 
-def _require_memory(plan: Plan, options: Options) -> None:
+def _require_memory(plan: Workload, options: Options) -> None:
     """Refuse a region that this machine cannot hold: its kernel would end the process without a word.
 
     Imagery is held as it came, standardised and in windows; an output as a sum and as pixels.
@@ -122,7 +122,7 @@ def _require_memory(plan: Plan, options: Options) -> None:
         )
 
 
-def _fetch(plan: Plan, geometry: InputGeometry) -> Ground:
+def _fetch(plan: Workload, geometry: InputGeometry) -> Ground:
     chips, shape_px, geobox = fetch_checked(plan.items[0], plan.job)
     frame = frame_chip(shape_px, "tile", geometry)
     windows = plan.job.embedder.prepare(chips, frame)
@@ -156,7 +156,7 @@ def _imagine(networks: Networks, ground: Ground, options: Options, advance: Call
 
 
 def _describe(
-    plan: Plan, options: Options, ground: Ground, networks: Networks, found: Mapping[TokenModality, Tensor]
+    plan: Workload, options: Options, ground: Ground, networks: Networks, found: Mapping[TokenModality, Tensor]
 ) -> GenerationMeta:
     job, item, sampling = plan.job, plan.items[0], options.sampling
     inputs = tuple(input_meta(ground.chips[one.name], one.name, sensor) for one, sensor in job.request.inputs)

@@ -1,27 +1,27 @@
-"""The plan: which chips will be fetched on which grids. Pure and printable; nothing is loaded or fetched for it."""
+"""Which chips will be fetched on which grids, for which model. Nothing is loaded or fetched for it."""
 
-import hashlib
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime, timedelta
-from typing import TypedDict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from odc.geo.geobox import GeoBox
-from pydantic import JsonValue
 
 from rs_embed.core.geo import geobox_for, refined, subgrid
+from rs_embed.core.hashing import json_digest
 from rs_embed.core.settings import SeriesKnobs
-from rs_embed.core.specs import OutputSpec, Region, Series, SpatialSpec, TemporalSpec, WorkingPrecision
-from rs_embed.embedders.base import Embedder, ModelRequest
+from rs_embed.core.specs import OutputSpec, Region, Series, SpatialSpec, TemporalSpec
 from rs_embed.embedders.card import Modality
-from rs_embed.embedders.prepare.framing import Prep
 from rs_embed.errors import SpecError
 from rs_embed.providers.base import Provider, Query
 from rs_embed.redact import redacted
 
+if TYPE_CHECKING:
+    from rs_embed.embedders.base import Embedder, ModelRequest
+    from rs_embed.embedders.prepare.framing import Prep
+
 FINGERPRINT_VERSION = 1
-_NOT_NUMBERS = {"fetch_workers", "ckpt", "min_valid_fraction", "compile"}
+_NOT_NUMBERS = {"fetch_workers", "ckpt", "min_valid_fraction"}
 """Knobs that do not change what comes out, but for rounding (a checkpoint counts by its content, not by its path)."""
 
 
@@ -39,103 +39,120 @@ class Item:
 
 @dataclass(frozen=True)
 class Job:
-    """What all items of a plan share."""
+    """What all items share, live: the model, and where its imagery comes from."""
 
-    embedder: Embedder
+    embedder: "Embedder"
     provider: Provider
     output: OutputSpec
-    prep: Prep
+    prep: "Prep"
 
     @property
-    def request(self) -> ModelRequest:
+    def request(self) -> "ModelRequest":
         """What every item is asked with."""
         return self.embedder.request
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Everything that one call will do."""
+class Workload:
+    """What is done in one go: a job, and its items on their grids."""
 
     job: Job
     items: tuple[Item, ...]
 
-    def __str__(self) -> str:
-        """What people see with `--dry-run`."""
-        job = self.job
-        lines = [f"{job.request.card.id}: {len(self.items)} item(s), {job.output.kind}, input_prep={job.prep}"]
-        for item in self.items[:5]:
-            for query in item.queries:
-                grid = "array" if query.geobox is None else _grid_line(query.geobox)
-                bands = ",".join(query.sensor.bands)
-                frames = f", {query.series.frames} frames at most" if query.series else ""
-                line = f"  [{item.index}] {query.modality}: {query.sensor.collection} {bands} on {grid}{frames}"
-                lines.append(line)
-        if len(self.items) > 5:
-            lines.append(f"  ... and {len(self.items) - 5} more")
-        return "\n".join(lines)
 
-
-def _grid_line(geobox: GeoBox) -> str:
-    height, width = geobox.shape
-    return f"{geobox.crs}, {height} x {width} px of {geobox.resolution.x:g} m, {tuple(geobox.affine)[:6]}"
-
-
-def plan_items(job: Job, places: Sequence[SpatialSpec | None], windows: Sequence[TemporalSpec | None]) -> Plan:
+def plan_items(job: Job, places: Sequence[SpatialSpec | None], windows: Sequence[TemporalSpec | None]) -> Workload:
     """Lay every request on its grid.
 
     Raises:
         SpecError: A place or window is missing or cannot be meant.
     """
-    items = [
-        _plan_item(job, index, spatial, window)
+    return on_grids(job, items_of(job.embedder, job.output, places, windows))
+
+
+def items_of(
+    embedder: "Embedder",
+    output: OutputSpec,
+    places: Sequence[SpatialSpec | None],
+    windows: Sequence[TemporalSpec | None],
+) -> tuple[Item, ...]:
+    """What is asked for each place; without a place, the grid is left to `on_grids`. Asks no provider.
+
+    Raises:
+        SpecError: A place or window cannot be meant.
+    """
+    own_vector = embedder.readout.own_vector if output.kind == "pooled" else None
+    if own_vector is not None and any(isinstance(place, Region) for place in places):
+        raise SpecError(
+            f"A polygon has no vector of its own here: {own_vector} sees the whole box around it.",
+            fix='pooled="patch" takes the mean of the patches that the polygon touches',
+        )
+    return tuple(
+        Item(index, spatial, window, _queries(embedder.request, spatial, window))
         for index, (spatial, window) in enumerate(zip(places, windows, strict=True))
-    ]
-    return Plan(job, tuple(items))
+    )
 
 
-def _plan_item(job: Job, index: int, spatial: SpatialSpec | None, window: TemporalSpec | None) -> Item:
+def on_grids(job: Job, items: Sequence[Item]) -> Workload:
+    """Items without a place are laid on all that the provider holds.
+
+    Raises:
+        SpecError: The provider covers the Earth, or holds pixels without a place, which the model wants to be told.
+    """
+    laid = tuple(
+        item
+        if item.spatial is not None
+        else replace(item, queries=queries_for(job.request, job.provider, None, item.window))
+        for item in items
+    )
+    told = job.request.places
+    if told and any(query.geobox is None for item in laid for query in item.queries):
+        raise SpecError(
+            f"Expected a place for {', '.join(told)}, got pixels without one.",
+            fix="say where they lie: spatial=PointBuffer(...), on the grid of rs_embed.geobox_for",
+        )
+    return Workload(job, laid)
+
+
+def queries_for(
+    request: "ModelRequest", provider: Provider, spatial: SpatialSpec | None, window: TemporalSpec | None
+) -> tuple[Query, ...]:
+    """One query per modality, all on the ground of the place, or on everything that the provider holds.
+
+    Raises:
+        SpecError: The place or window cannot be meant.
+    """
+    queries = _queries(request, spatial, window)
+    return queries if spatial is not None else _laid_on(queries, request, _whole(request, provider, window))
+
+
+def _queries(request: "ModelRequest", spatial: SpatialSpec | None, window: TemporalSpec | None) -> tuple[Query, ...]:
     if window is not None and not isinstance(window, TemporalSpec):
         raise SpecError(
             f"Expected a TemporalSpec, got {window!r}.",
             fix='for example TemporalSpec.range("2022-06-01", "2022-09-01")',
         )
-    own_vector = job.embedder.own_vector
-    if isinstance(spatial, Region) and own_vector is not None and job.output.kind == "pooled":
-        raise SpecError(
-            f"A polygon has no vector of its own here: {own_vector} sees the whole box around it.",
-            fix='pooled="patch" takes the mean of the patches that the polygon touches',
-        )
-    return Item(index, spatial, window, queries_for(job.request, job.provider, spatial, window))
-
-
-def queries_for(
-    request: ModelRequest, provider: Provider, spatial: SpatialSpec | None, window: TemporalSpec | None
-) -> tuple[Query, ...]:
-    """One query per modality, all on the ground of the place, or on everything that the provider holds.
-
-    They share one grid, or subdivide its pixels (`Modality.grid_px`).
-
-    Raises:
-        SpecError: The window is none of those that a modality has.
-    """
     for modality, _ in request.inputs:
         _require_year(request, modality, window)
     knobs = request.knobs
     series = Series(knobs.frames, knobs.temporal_sampling) if isinstance(knobs, SeriesKnobs) else None
-    shared = _whole(request, provider, window) if spatial is None else geobox_for(spatial, request.scale_m)
-    return tuple(
-        Query(
-            modality.name,
-            sensor,
-            refined(shared, modality.grid_px) if shared is not None and modality.grid_px > 1 else shared,
-            window,
-            series if modality.is_series else None,
-        )
+    queries = tuple(
+        Query(modality.name, sensor, None, window, series if modality.is_series else None)
         for modality, sensor in request.inputs
+    )
+    return queries if spatial is None else _laid_on(queries, request, geobox_for(spatial, request.scale_m))
+
+
+def _laid_on(queries: Sequence[Query], request: "ModelRequest", shared: GeoBox | None) -> tuple[Query, ...]:
+    """On one grid, or on grids that subdivide its pixels (`Modality.grid_px`)."""
+    if shared is None:
+        return tuple(queries)
+    return tuple(
+        replace(query, geobox=refined(shared, modality.grid_px) if modality.grid_px > 1 else shared)
+        for query, (modality, _) in zip(queries, request.inputs, strict=True)
     )
 
 
-def _require_year(request: ModelRequest, modality: Modality, window: TemporalSpec | None) -> None:
+def _require_year(request: "ModelRequest", modality: Modality, window: TemporalSpec | None) -> None:
     """Refuse a window that is no year of a product of calendar years; without one, files are taken as they are."""
     first = modality.first_year
     if first is None or window is None:
@@ -154,7 +171,7 @@ def _require_year(request: ModelRequest, modality: Modality, window: TemporalSpe
     )
 
 
-def _whole(request: ModelRequest, provider: Provider, window: TemporalSpec | None) -> GeoBox | None:
+def _whole(request: "ModelRequest", provider: Provider, window: TemporalSpec | None) -> GeoBox | None:
     """The shared grid over everything that the provider holds."""
     modality, sensor = min(request.inputs, key=lambda one: (one[0].grid_px, one[1].scale_m))
     geobox = provider.native_geobox(Query(modality.name, sensor, None, window))
@@ -164,59 +181,44 @@ def _whole(request: ModelRequest, provider: Provider, window: TemporalSpec | Non
     return subgrid(geobox, (0, 0), modality.grid_px, (rows, cols))
 
 
-class JobFacts(TypedDict):
-    """What a job is."""
-
-    model: list[str | int]
-    """Id and revision of the card."""
-    knobs: dict[str, JsonValue]
-    """Those that change numbers, in force."""
-    weights: str
-    inputs: dict[str, dict[str, object]]
-    """Modality -> sensor."""
-    output: dict[str, object]
-    prep: Prep
-    precision: WorkingPrecision
-    provider: str
+def numbers_of(embedder: "Embedder", output: OutputSpec, prep: "Prep") -> dict[str, object]:
+    """What decides the numbers and is known before weights are loaded, but for places, days and imagery."""
+    request, knobs = embedder.request, embedder.knobs_in_force()
+    return {
+        "model": [request.card.id, request.card.revision],
+        "knobs": {name: value for name, value in knobs.items() if name not in _NOT_NUMBERS},
+        "inputs": {modality.name: sensor.facts() for modality, sensor in request.inputs},
+        "output": asdict(output),
+        "prep": prep,
+        "precision": request.precision,
+    }
 
 
-def job_facts(job: Job) -> JobFacts:
+def job_facts(job: Job) -> dict[str, object]:
     """All that decides the numbers of a job, but for the places and days; loads the network to know its weights."""
-    card, knobs = job.request.card, job.embedder.knobs_in_force()
-    return JobFacts(
-        model=[card.id, card.revision],
-        knobs={name: value for name, value in knobs.items() if name not in _NOT_NUMBERS},
-        weights=job.embedder.network.weights_id,
-        inputs={modality.name: sensor.facts() for modality, sensor in job.request.inputs},
-        output=asdict(job.output),
-        prep=job.prep,
-        precision=job.request.precision,
-        provider=redacted(job.provider.identity()),
-    )
+    return {
+        **numbers_of(job.embedder, job.output, job.prep),
+        "weights": job.embedder.network.weights_id,
+        "provider": redacted(job.provider.identity()),
+    }
 
 
 def fingerprint(job: Job, item: Item) -> str:
     """sha256 of the canonical JSON of everything that decides the numbers of an item."""
-    spatial, window, facts = item.spatial, item.window, job_facts(job)
-    whole = {
-        **facts,
-        "version": FINGERPRINT_VERSION,
-        "inputs": [[name, sensor] for name, sensor in facts["inputs"].items()],  # their order counts
-        "spatial": None if spatial is None else [type(spatial).__name__, _place(spatial)],
-        "temporal": None if window is None else asdict(window),
-    }
-    text = json.dumps(whole, sort_keys=True, separators=(",", ":"), default=_plain)
-    return hashlib.sha256(text.encode()).hexdigest()
+    spatial, window = item.spatial, item.window
+    return json_digest(
+        {
+            **job_facts(job),
+            "version": FINGERPRINT_VERSION,
+            "inputs": [[modality.name, sensor.facts()] for modality, sensor in job.request.inputs],  # order counts
+            "spatial": place_facts(spatial),
+            "temporal": None if window is None else asdict(window),
+        }
+    )
 
 
-def _place(spatial: SpatialSpec) -> dict[str, object]:
+def place_facts(spatial: SpatialSpec | None) -> list[object] | None:
     """What a place is made of; a polygon of one part has the same fingerprint as before there were others."""
-    return {name: value for name, value in asdict(spatial).items() if value != ()}
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, Iterable):
-        return list(value)
-    raise TypeError(f"{value!r} has no stable text form")
+    if spatial is None:
+        return None
+    return [type(spatial).__name__, {name: value for name, value in asdict(spatial).items() if value != ()}]

@@ -1,7 +1,6 @@
 """One item up to the network: fetch its chips, check them, make the network's inputs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,12 +13,11 @@ from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest
 from rs_embed.embedders.prepare.framing import Frame, frame_chip
 from rs_embed.embedders.prepare.normalize import counting_clipped, warn_of_clipped
 from rs_embed.embedders.runtime.device import beside_the_network
-from rs_embed.embedding.batch import Failure, Stage
-from rs_embed.errors import InputError, NoValidPixels, PixelWarning, ScaleWarning, warn
+from rs_embed.errors import Failure, InputError, NoValidPixels, PixelWarning, ScaleWarning, Stage, warn
 from rs_embed.pipeline.plan import Item, Job
 from rs_embed.pipeline.readout import Prepared, input_meta
 from rs_embed.pipeline.validity import seen_in
-from rs_embed.providers.base import Provider, Query
+from rs_embed.providers.base import Provider, Query, pixels_of
 
 SCALE_TOLERANCE = 0.1
 """How far the true pixel size may be from the one that the model is told before it is worth a warning."""
@@ -92,7 +90,7 @@ def _inputs(
 
 def _fetch(query: Query, provider: Provider, fetched: Fetched) -> Chip:
     """The chip; what a model calls it, and what nodata becomes later, are nothing to the provider."""
-    key = replace(query, modality="", sensor=replace(query.sensor, fill_value=0.0))
+    key = pixels_of(query)
     if key not in fetched:
         try:
             fetched[key] = provider.fetch(query)

@@ -81,7 +81,7 @@ def _grid(one: Prepared, whole: Tokens, job: Job) -> _Numbers:
     rows, cols = kept_shape(TokenGrid("merged", *cells), one.frame)
     data, read = merged[:, :rows, :cols].contiguous().numpy(), there[:, :rows, :cols].numpy()
     geobox = _token_geobox(one, cells, (rows, cols))
-    valid = read[0].astype(np.float32) if job.embedder.keeps_nodata else validity.share(cells)[:rows, :cols]
+    valid = read[0].astype(np.float32) if job.embedder.readout.keeps_nodata else validity.share(cells)[:rows, :cols]
     inside = np.ones((rows, cols), bool)
     if isinstance(one.item.spatial, Region) and geobox is not None:
         inside = touches(one.item.spatial, geobox)
@@ -92,8 +92,7 @@ def _grid(one: Prepared, whole: Tokens, job: Job) -> _Numbers:
 
 
 def _pooled(one: Prepared, whole: Tokens, job: Job) -> _Numbers:
-    embedder = job.embedder
-    if embedder.own_vector is not None:
+    if job.embedder.readout.own_vector is not None:
         vector, left_out = whole.values[0, 0].numpy(), None
     else:
         vector, left_out = _pooled_tokens(one, whole, job)
@@ -103,8 +102,8 @@ def _pooled(one: Prepared, whole: Tokens, job: Job) -> _Numbers:
 
 def _pooled_tokens(one: Prepared, whole: Tokens, job: Job) -> tuple[NDArray[np.float32], int]:
     """The vector, and how many tokens nodata keeps out of it."""
-    embedder, validity = job.embedder, Validity(one.seen, one.frame, job.embedder)
-    if embedder.pools_merged:
+    readout, validity = job.embedder.readout, Validity(one.seen, one.frame, job.embedder)
+    if readout.pools_merged:
         grid, there = validity.merged(whole)
         there = there.flatten(1)
         whole = Tokens(grid.flatten(1).mT[None], TokenLayout((TokenGrid("merged", *grid.shape[1:]),)))
@@ -113,7 +112,7 @@ def _pooled_tokens(one: Prepared, whole: Tokens, job: Job) -> tuple[NDArray[np.f
     keep = kept_tokens(whole.layout, one.frame)
     if isinstance(one.item.spatial, Region):
         keep &= _region_tokens(one, one.item.spatial, whole.layout)
-    keep[: whole.layout.prefix] = embedder.pools_prefix
+    keep[: whole.layout.prefix] = readout.pools_prefix
     counted = there & keep
     _require_tokens(bool(counted.any(dim=1).all()), one, job)
     if len(there) > 1 and not bool((counted == keep).all()):  # blocks of channels, each with its own nodata
@@ -124,7 +123,7 @@ def _pooled_tokens(one: Prepared, whole: Tokens, job: Job) -> tuple[NDArray[np.f
             values = whole.values[:, kept]
             whole = Tokens(values, TokenLayout((TokenGrid("kept", 1, values.shape[1]),)))
         vector = pool(whole.values, whole.layout, job.output.pooling)[0]
-    vector = normalize(vector, dim=0) if embedder.unit_length else vector
+    vector = normalize(vector, dim=0) if readout.unit_length else vector
     return vector.numpy(), int((keep & ~counted.any(dim=0)).sum())
 
 
@@ -188,9 +187,9 @@ def touches(region: Region, geobox: GeoBox) -> NDArray[np.bool_]:
 
 
 def _pooling(job: Job) -> str:
-    embedder = job.embedder
-    unit = "unit_" if embedder.unit_length else ""
-    return embedder.own_vector or f"{unit}{'token' if embedder.pools_prefix else 'patch'}_{job.output.pooling}"
+    readout = job.embedder.readout
+    unit = "unit_" if readout.unit_length else ""
+    return readout.own_vector or f"{unit}{'token' if readout.pools_prefix else 'patch'}_{job.output.pooling}"
 
 
 def _meta(one: Prepared, found: _Numbers, layout: TokenLayout, job: Job) -> Meta:
@@ -203,8 +202,8 @@ def _meta(one: Prepared, found: _Numbers, layout: TokenLayout, job: Job) -> Meta
         kind=request.card.kind,
         output=job.output.kind,
         pooling=None if grid else _pooling(job),
-        grid_kind=embedder.grid_kind if grid else None,
-        cls_removed=layout.prefix > 0 and not request.places and (grid or embedder.own_vector is None),
+        grid_kind=embedder.readout.grid_kind if grid else None,
+        cls_removed=layout.prefix > 0 and not request.places and (grid or embedder.readout.own_vector is None),
         modality=request.modality_names,
         inputs=one.metas,
         spatial=None if item.spatial is None else repr(item.spatial),

@@ -1,201 +1,183 @@
-"""What a call asks for, checked before anything is fetched or loaded."""
+"""What is asked for, as data: written down as JSON and read back, it is the same request."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Self, get_args
 
-from rs_embed.core.bands import bands_of, did_you_mean
-from rs_embed.core.settings import ModelKnobs
-from rs_embed.core.specs import SensorSpec, WorkingPrecision
-from rs_embed.embedders.base import ModelRequest
-from rs_embed.embedders.card import Modality, ModelCard
-from rs_embed.errors import BandMismatch, SpecError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+)
+from pydantic_core import CoreSchema, PydanticSerializationError, core_schema
 
-SensorChoice = SensorSpec | Mapping[str, SensorSpec] | None
-ModalityChoice = str | Sequence[str] | None
-BandChoice = Sequence[str] | Mapping[str, Sequence[str]] | None
+from rs_embed.core.bands import did_you_mean
+from rs_embed.core.checks import require_choice, short
+from rs_embed.core.specs import InputPrep, OutputSpec, Precision, SensorSpec
+from rs_embed.embedders.card import ModelCard
+from rs_embed.errors import RSEmbedError, SpecError
+from rs_embed.providers.base import Provider
 
-
-@dataclass(frozen=True)
-class Asked:
-    """The inputs that a call names."""
-
-    modality: ModalityChoice
-    """"s2", "s2+s1", or a list of names; `None`: what `sensor` fits or `bands` names, else the card's default.
-    Names of the card's `place_modalities` may stand among them."""
-    sensor: SensorChoice
-    """One for a single modality, or a mapping modality -> sensor."""
-    bands: BandChoice
-    """Of a single modality, or a mapping modality -> bands."""
-    dense: bool = False
-    """Whether tokens finer than a patch are wanted."""
-
-
-def resolve_request(card: ModelCard, knobs: ModelKnobs, asked: Asked, precision: WorkingPrecision) -> ModelRequest:
-    """Which inputs the model gets, and which imagery is fetched for each.
-
-    Raises:
-        SpecError: Unknown modality, a sensor that belongs to none, or no tokens finer than a patch.
-        BandMismatch: A band that the model does not know.
-    """
-    modality, sensor, bands = asked.modality, asked.sensor, asked.bands
-    if sensor is not None and not isinstance(sensor, SensorSpec | Mapping):
-        raise SpecError(
-            f"Expected a SensorSpec, or a mapping modality -> SensorSpec, got {sensor!r}.",
-            fix="leave it out for the card's own",
-        )
-    if modality is None and sensor is None:
-        modality = tuple(bands) if isinstance(bands, Mapping) else knobs.modality
-    all_names = _modality_names(card, modality, sensor)
-    places = tuple(name for name in all_names if name in card.place_modalities)
-    names = tuple(name for name in all_names if name not in places)
-    if not names:
-        raise SpecError(
-            f"{', '.join(places)} alone lies on no grid: {card.id} wants imagery beside it.",
-            fix=f"modality={'+'.join((card.modality_names[0], *places))!r}",
-        )
-    if isinstance(sensor, SensorSpec) and len(names) > 1:
-        raise SpecError(
-            f"Expected one sensor per modality ({', '.join(names)}), got a single one.",
-            fix=f"pass sensor={{{names[0]!r}: SensorSpec(...), ...}}, or leave it out for the card's own",
-        )
-    by_name = {names[0]: sensor} if isinstance(sensor, SensorSpec) else dict(sensor or {})
-    unused = [name for name in by_name if name not in names]
-    if unused:
-        raise SpecError(
-            f"Expected sensors for {', '.join(names)}, got one for {', '.join(unused)}.",
-            fix="name the modality, or drop that sensor",
-        )
-    by_name |= _sensors_of_bands(card, names, bands, by_name)
-    inputs = tuple((card.modality(name), by_name.get(name, card.modality(name).sensor)) for name in names)
-    for one, its_sensor in inputs:
-        _check_sensor(card, one, its_sensor)
-    if asked.dense and not card.dense:
-        raise SpecError(f"{card.id} has no tokens finer than a patch.", fix="OutputSpec.grid()")
-    return ModelRequest(card, knobs, inputs, precision, places, asked.dense)
+Backend = str | Path | Provider
+"""A backend's name, a path to rasters, or a provider object."""
+Sensors = SensorSpec | Mapping[str, SensorSpec] | None
+Modalities = str | Sequence[str] | None
+Bands = Sequence[str] | Mapping[str, Sequence[str]] | None
+KnobValue = str | int | float | bool | Path | Sequence[int] | Sequence[str] | None
 
 
-def _modality_names(card: ModelCard, modality: ModalityChoice, sensor: SensorChoice) -> tuple[str, ...]:
-    if modality is None:
-        if isinstance(sensor, SensorSpec):
-            return (_modality_of(card, sensor).name,)
-        modality = tuple(sensor) if sensor else card.modality_names[0]
-    if not isinstance(modality, str | Sequence):
-        raise SpecError(
-            f"Expected the name of a modality, got {modality!r}.",
-            fix=f"for example modality={card.modality_names[0]!r}",
-        )
-    names = modality.split("+") if isinstance(modality, str) else list(modality)
-    known = (*card.modality_names, *card.place_modalities)
-    for name in names:
-        if name not in known:
-            raise SpecError(
-                f"{card.id} has no modality {name!r}.",
-                modalities=", ".join(known),
-                fix=did_you_mean(str(name), known) + " (join several by '+')",
-            )
-    if not names or len(set(names)) != len(names):
-        raise SpecError(f"Expected each modality once, got {modality!r}.", fix="name each of them once, joined by '+'")
-    return tuple(names)
+class AsGiven:
+    """Of a field: who uses it checks it."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> CoreSchema:
+        """Anything."""
+        return core_schema.any_schema()
 
 
-def _modality_of(card: ModelCard, sensor: SensorSpec) -> Modality:
-    """The first modality of the card that takes these bands of this collection, at best with the same sensor."""
-    same_collection = [m for m in card.modalities if m.sensor.collection == sensor.collection]
-    fitting = [m for m in same_collection if set(sensor.bands) <= set(m.stats)]
-    exact = [m for m in fitting if (m.sensor.bands, _manner(m.sensor)) == (sensor.bands, _manner(sensor))] or [
-        m for m in fitting if _manner(m.sensor) == _manner(sensor)
-    ]
-    for candidates in (exact, fitting, same_collection):
-        if candidates:
-            return candidates[0]
-    raise SpecError(
-        f"{card.id} takes no {sensor.collection}.",
-        takes=", ".join(dict.fromkeys(m.sensor.collection for m in card.modalities)),
-        fix="leave `sensor` out to fetch what the card asks for",
+def one_of(choices: object, name: str) -> BeforeValidator:
+    """A check that names the choices."""
+
+    def check(value: object) -> object:
+        require_choice(name, value, get_args(choices))
+        return value
+
+    return BeforeValidator(check)
+
+
+def settled(value: object) -> object:
+    """Lists as tuples, mappings as dictionaries, paths as text: what means the same is equal."""
+    if isinstance(value, Mapping):
+        return {name: settled(one) for name, one in value.items()}
+    if isinstance(value, Path):
+        return str(value)
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+class RequestBase(BaseModel):
+    """What is asked of one model, or of several alike. A field's `title` says what is expected, for errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+
+    output: Annotated[OutputSpec, Field(title="an OutputSpec", examples=["OutputSpec.pooled() or .grid()"])] = (
+        OutputSpec.pooled()
     )
+    backend: Annotated[
+        Backend,
+        AsGiven,
+        Field(description="sample, gee, stac, auto (gee where it is set up, else stac), or the path of a raster"),
+    ] = "auto"
+    sensor: Annotated[
+        Sensors,
+        AfterValidator(settled),
+        Field(title="a SensorSpec, or a mapping modality -> SensorSpec", examples=["leave it out for the card's own"]),
+    ] = None
+    """Other imagery than the card's default."""
+    modality: Annotated[
+        Modalities,
+        AfterValidator(settled),
+        Field(
+            title="the name of a modality",
+            examples=['for example modality="s2"'],
+            description="one that `describe` lists, or several: s2+s1",
+        ),
+    ] = None
+    """`None`: what `sensor` fits or `bands` names, else the card's default. Names of the card's `place_modalities` may
+    stand among them."""
+    bands: Annotated[
+        Bands,
+        AfterValidator(settled),
+        Field(title="a list of bands", examples=['for example bands=["B2", "B3", "B4"]']),
+    ] = None
+    """Some of a modality's; of several modalities, a mapping modality -> names."""
+    input_prep: Annotated[
+        InputPrep, one_of(InputPrep, "input_prep"), Field(description="how the chip fits the network")
+    ] = "auto"
+    device: Annotated[str, AsGiven, Field(description="auto, cpu, cuda or cuda:0")] = "auto"
+    precision: Annotated[
+        Precision,
+        one_of(Precision, "precision"),
+        Field(description="bf16 is faster and a little coarser; auto takes it where it is built in"),
+    ] = "fp32"
 
+    if not TYPE_CHECKING:  # who checks types knows the fields
 
-def _manner(sensor: SensorSpec) -> tuple[float, str, str | None]:
-    return sensor.scale_m, sensor.instrument_mode, sensor.orbit_pass
+        def __init__(self, **given: object) -> None:
+            try:
+                super().__init__(**given)
+            except ValidationError as error:
+                raise self._refused(error) from None
 
+    @classmethod
+    def _refused(cls, error: ValidationError) -> RSEmbedError:
+        """The first thing that is wrong, in words."""
+        first = error.errors(include_url=False)[0]
+        raised, name = first.get("ctx", {}).get("error"), str(first["loc"][0]) if first["loc"] else ""
+        if isinstance(raised, RSEmbedError):
+            return raised
+        field = cls.model_fields.get(name)
+        if field is None:
+            return SpecError(f"Expected a known field, got {name!r}.", fix=did_you_mean(name, cls.model_fields))
+        example = field.examples[0] if field.examples else "leave it out"
+        return SpecError(f"Expected {field.title or name}, got {short(first['input'])}.", fix=str(example))
 
-def _sensors_of_bands(
-    card: ModelCard, names: Sequence[str], bands: BandChoice, sensors: Mapping[str, SensorSpec]
-) -> dict[str, SensorSpec]:
-    """The card's own sensors with other bands."""
-    if bands is None:
-        return {}
-    if isinstance(bands, str) or not isinstance(bands, Sequence | Mapping):
-        raise SpecError(f"Expected a list of bands, got {bands!r}.", fix='for example bands=["B2", "B3", "B4"]')
-    if not isinstance(bands, Mapping):
-        if len(names) > 1:
-            raise SpecError(
-                f"Expected bands per modality ({', '.join(names)}), got one list.",
-                fix=f"pass bands={{{names[0]!r}: [...], ...}}; one that is left out keeps the card's own",
-            )
-        bands = {names[0]: bands}
-    for name in bands:
-        if name not in names:
-            fix = "name the modality, or drop those bands"
-            raise SpecError(f"Expected bands for {', '.join(names)}, got some for {name}.", fix=fix)
-        if name in sensors:
-            raise SpecError(f"Expected bands or a sensor for {name}, got both.", fix="SensorSpec(..., bands=...)")
-    return {name: _with_bands(card, card.modality(name), some) for name, some in bands.items()}
-
-
-def _with_bands(card: ModelCard, modality: Modality, names: Sequence[str]) -> SensorSpec:
-    by_word = {stats.model_name: band for band, stats in modality.stats.items()}
-    by_word |= {band: band for band in modality.stats}
-    for name in names:
-        if not isinstance(name, str) or name not in by_word:
-            raise BandMismatch(
-                f"Modality {modality.name!r} of {card.id} does not know the band {name!r}.",
-                knows=", ".join(f"{band} ({stats.model_name})" for band, stats in modality.stats.items()),
-                fix=did_you_mean(str(name), by_word),
-            )
-    return replace(modality.sensor, bands=tuple(by_word[name] for name in names))
-
-
-def _check_sensor(card: ModelCard, modality: Modality, sensor: SensorSpec) -> None:
-    if sensor.collection != modality.sensor.collection:
+    @field_serializer("backend")
+    def _as_text(self, backend: Backend) -> str:
+        if isinstance(backend, Path):
+            return str(backend.absolute())
+        if isinstance(backend, str):
+            return backend
         raise SpecError(
-            f"Modality {modality.name!r} of {card.id} takes {modality.sensor.collection}, found {sensor.collection}.",
-            fix="change the collection, or name the modality that fits it",
-        )
-    bands_of(sensor.collection, sensor.bands)
-    unknown = [band for band in sensor.bands if band not in modality.stats]
-    if unknown:
-        raise BandMismatch(
-            f"Modality {modality.name!r} of {card.id} does not know {', '.join(unknown)}.",
-            knows=", ".join(modality.stats),
-            fix=f"leave `sensor` out, or use bands={modality.sensor.bands}",
-        )
-    if modality.fixed and sensor.bands != modality.sensor.bands:
-        raise BandMismatch(
-            f"{card.id} takes the bands of {modality.name!r} all together and in this order.",
-            wanted=", ".join(modality.sensor.bands),
-            found=", ".join(sensor.bands),
-            fix="leave `bands` out, or give a sensor with these bands",
-        )
-    _check_whole(card, modality, sensor)
-    if modality.fixed and sensor.scale_m != modality.sensor.scale_m:
-        raise SpecError(
-            f"{card.id} takes {modality.name!r} at {modality.sensor.scale_m:g} m per pixel, found {sensor.scale_m:g}.",
-            fix=f"scale_m={modality.sensor.scale_m:g}",
+            _OBJECT.format("backend", short(backend)), fix="name it, and set it by its RS_EMBED_* variables"
         )
 
+    def to_json(self) -> str:
+        """The request as JSON.
 
-def _check_whole(card: ModelCard, modality: Modality, sensor: SensorSpec) -> None:
-    """Pixels that are codes or vectors are never averaged, and nodata is kept where the model keeps it, only there."""
-    kept = modality.sensor.fill_value == "nan"
-    if kept != (sensor.fill_value == "nan"):
-        raise SpecError(
-            f"{card.id} {'keeps nodata' if kept else 'wants numbers'}, found fill_value={sensor.fill_value!r}.",
-            fix=f"fill_value={modality.sensor.fill_value!r}",
-        )
-    whole = any(band.unit.kept_whole for band in bands_of(sensor.collection, sensor.bands))
-    if whole and sensor.composite in ("median", "mean"):
-        raise SpecError(
-            f"Expected whole pixels of {sensor.collection}, got composite={sensor.composite!r}, which mixes them.",
-            fix='composite="mosaic"',
-        )
+        Raises:
+            SpecError: The model or the backend was given as an object, which no file can hold.
+        """
+        try:
+            return json.dumps(self.model_dump(mode="json"))
+        except PydanticSerializationError as error:  # around ours
+            raise error.__cause__ or error from None
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The request that `to_json` has written.
+
+        Raises:
+            SpecError: It is none.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise cls._refused(error) from None
+
+
+_OBJECT = "Expected the {} by its name, to write it down, got {}."
+
+
+class EmbeddingRequest(RequestBase):
+    """What is asked of one model. With places it becomes a `rs_embed.Plan`.
+
+    >>> request = EmbeddingRequest(model_id="mosaiks_rcf", backend="sample")
+    >>> EmbeddingRequest.from_json(request.to_json()) == request
+    True
+    """
+
+    model_id: Annotated[str | ModelCard, AsGiven]
+    """Id or alias of the catalog, or a card of one's own."""
+    knobs: Annotated[Mapping[str, object], AfterValidator(settled)] = {}
+    """As given by keyword; variables and defaults are read when it is planned."""
+
+    @field_serializer("model_id")
+    def _as_id(self, model: str | ModelCard) -> str:
+        if isinstance(model, str):
+            return model
+        raise SpecError(_OBJECT.format("model", "a card"), fix="pass the card again where the request is read")

@@ -1,4 +1,4 @@
-"""Run plans: fetch ahead, encode in batches, read out, in the order of the items."""
+"""Run workloads: fetch ahead, encode in batches, read out, in the order of the items."""
 
 import os
 from collections import deque
@@ -13,11 +13,11 @@ import torch
 from rs_embed.core.settings import LibrarySettings
 from rs_embed.core.stopping import Stop, Threads, current, outcome
 from rs_embed.embedders.base import Embedder, ModelInput
-from rs_embed.embedding.batch import Failure, Result
+from rs_embed.embedding.batch import Result
 from rs_embed.encoders.tokens import TokenLayout, Tokens
-from rs_embed.errors import OutOfMemory, RSEmbedError
+from rs_embed.errors import Failure, OutOfMemory, RSEmbedError
 from rs_embed.pipeline.batching import BatchSizes, MemoryOf, memory_of, out_of_memory
-from rs_embed.pipeline.plan import Item, Job, Plan
+from rs_embed.pipeline.plan import Item, Job, Workload
 from rs_embed.pipeline.prepare import COPIES, prepare_together
 from rs_embed.pipeline.readout import Prepared, read_out
 
@@ -37,54 +37,58 @@ def _one_thread_after_fork() -> None:
 os.register_at_fork(after_in_child=_one_thread_after_fork)
 
 Place = tuple[Item, ...]
-"""One item for each plan."""
+"""One item for each workload."""
 Outcome = tuple[Prepared | Failure, ...]
-"""Of one place, for each plan."""
+"""Of one place, for each workload."""
 OneEncoded = tuple[torch.Tensor, TokenLayout] | Exception
 """Tokens `[N, D]` of one network input, or why there are none."""
 
 
-def run(plan: Plan) -> Generator[tuple[int, Result]]:
+def run(work: Workload) -> Generator[tuple[int, Result]]:
     """Embeddings in the order of the items, failures among them; see `run_together`."""
-    with closing(run_together([plan])) as results:
+    with closing(run_together([work])) as results:
         for index, (result,) in results:
             yield index, result
 
 
 def run_together(
-    plans: Sequence[Plan], memory: MemoryOf = memory_of, between: Callable[[], None] = lambda: None
+    works: Sequence[Workload],
+    memory: MemoryOf = memory_of,
+    between: Callable[[], None] = lambda: None,
+    settings: LibrarySettings | None = None,
 ) -> Generator[tuple[int, tuple[Result, ...]]]:
-    """Results for each place, one per plan, in order. Imagery that several plans want is fetched once.
+    """Results for each place, one for each workload, in order. Imagery that several of them want is fetched once.
 
     Memory: the items on their way, as far as `RS_EMBED_MEMORY_GB` allows (but always one), and the inputs of one
-    batch, however long the plans. However the iterator ends, by an interrupt or by being closed: nothing more is
+    batch, however many items. However the iterator ends, by an interrupt or by being closed: nothing more is
     fetched, and nobody waits for what is being fetched.
 
     Args:
-        plans: Of the same places in the same order.
+        works: Of the same places in the same order.
         memory: By which batches are sized.
         between: Called where a batch ends, once all of its results were taken: a run that begins after them has the
             same batches.
+        settings: Those that the call has read; `None` reads them.
     """
-    for plan in plans:
-        _ENCODED.add(plan.job.embedder.device.type)
-        plan.job.embedder.load()  # first: missing weights must not cost a fetch
-    settings = LibrarySettings.read()
-    places = list(zip(*(plan.items for plan in plans), strict=True))
+    for work in works:
+        _ENCODED.add(work.job.embedder.device.type)
+        work.job.embedder.load()  # first: missing weights must not cost a fetch
+    settings = settings or LibrarySettings.read()
+    places = list(zip(*(work.items for work in works), strict=True))
     room = _affordable(places, settings.memory_gb)
-    sizes = [BatchSizes(memory(plan.job.embedder.device), settings.batch) for plan in plans]
+    sizes = [BatchSizes(memory(work.job.embedder.device), settings.batch) for work in works]
     waiting: list[Outcome] = []
     windows = 0
-    coming = _prepared(places, [plan.job for plan in plans], lambda: max(size.goal for size in sizes), room)
+    coming = _prepared(places, [work.job for work in works], lambda: max(size.goal for size in sizes), room)
     with closing(coming):  # at once: while an error is being handled, its traceback would keep it alive, and fetching
         for outcome in coming:
             waiting.append(outcome)
             windows += max(0 if isinstance(one, Failure) else len(one.inputs) for one in outcome)
             if max(windows, len(waiting)) >= min(room, *(size.goal for size in sizes)):
-                yield from _encode_all(waiting, plans, sizes)
+                yield from _encode_all(waiting, works, sizes)
                 waiting, windows = [], 0
                 between()
-    yield from _encode_all(waiting, plans, sizes)
+    yield from _encode_all(waiting, works, sizes)
     between()
 
 
@@ -121,18 +125,18 @@ def _affordable(places: Sequence[Place], memory_gb: float) -> int:
 
 
 def _encode_all(
-    waiting: Sequence[Outcome], plans: Sequence[Plan], sizes: Sequence[BatchSizes]
+    waiting: Sequence[Outcome], works: Sequence[Workload], sizes: Sequence[BatchSizes]
 ) -> Iterator[tuple[int, tuple[Result, ...]]]:
     if not waiting:
         return
-    by_plan = [_encode(*column) for column in zip(zip(*waiting, strict=True), plans, sizes, strict=True)]
+    by_plan = [_encode(*column) for column in zip(zip(*waiting, strict=True), works, sizes, strict=True)]
     for results in zip(*by_plan, strict=True):
         yield results[0][0], tuple(result for _, result in results)
 
 
-def _encode(waiting: Sequence[Prepared | Failure], plan: Plan, sizes: BatchSizes) -> Iterator[tuple[int, Result]]:
+def _encode(waiting: Sequence[Prepared | Failure], work: Workload, sizes: BatchSizes) -> Iterator[tuple[int, Result]]:
     prepared = [one for one in waiting if isinstance(one, Prepared)]
-    tokens = _encode_windows([w for one in prepared for w in one.inputs], plan.job.embedder, sizes)
+    tokens = _encode_windows([w for one in prepared for w in one.inputs], work.job.embedder, sizes)
     for one in waiting:
         if isinstance(one, Failure):
             yield one.index, one
@@ -144,7 +148,7 @@ def _encode(waiting: Sequence[Prepared | Failure], plan: Plan, sizes: BatchSizes
             continue
         done = cast("list[tuple[torch.Tensor, TokenLayout]]", parts)
         values = torch.stack([value for value, _ in done])
-        yield one.item.index, _read_out(one, values, done[0][1], plan.job)
+        yield one.item.index, _read_out(one, values, done[0][1], work.job)
 
 
 def _read_out(one: Prepared, tokens: torch.Tensor, layout: TokenLayout, job: Job) -> Result:

@@ -52,6 +52,10 @@ class Validity:
     frame: Frame
     embedder: Embedder
 
+    @property
+    def _all(self) -> tuple[str, ...]:
+        return tuple(modality.name for modality, _ in self.embedder.request.inputs)
+
     def share(self, cells: tuple[int, int], modalities: Sequence[str] | None = None) -> NDArray[np.float32]:
         """Share of valid pixels under each token: of the pixels of the chip, over frames and modalities.
 
@@ -64,7 +68,7 @@ class Validity:
         Returns:
             `[row, col]`; 0 only where no modality has a valid pixel in any frame.
         """
-        names = [modality.name for modality, _ in self.embedder.request.inputs] if modalities is None else modalities
+        names = self._all if modalities is None else modalities
         whole = np.ones(cells)
         shares = [_share(self.seen[name], self.frame, cells) if name in self.seen else whole for name in names]
         mean: NDArray[np.float32] = np.mean(shares, axis=0).astype(np.float32)
@@ -72,7 +76,7 @@ class Validity:
 
     def tokens(self, whole: Tokens) -> Tensor:
         """`[N]`: those with something to see; prefix tokens always."""
-        if self.embedder.keeps_nodata:
+        if self.embedder.readout.keeps_nodata:
             return whole.values[0].isfinite().all(dim=-1)
         prefix = torch.ones(whole.layout.prefix, dtype=torch.bool)
         grids = [self._enough(grid, (grid.height, grid.width)).flatten() for grid in whole.layout.grids]
@@ -84,9 +88,9 @@ class Validity:
         A cell is merged from the grids that have something to see there: on its own ground, and under their token.
         """
         values, layout = whole.values, whole.layout
-        merge, parts = self.embedder.grid_merge, self.embedder.token_parts
+        merge, parts = self.embedder.readout.merge, self.embedder.readout.parts
         there, size = self.tokens(whole), merged_size(layout)
-        if self.embedder.keeps_nodata:  # NaN already
+        if self.embedder.readout.keeps_nodata:  # NaN already
             return to_grid(values, layout, merge, parts)[0], there.reshape(1, *size)
         cells = torch.stack([self._enough(grid, size) for grid in layout.grids])
         if bool(there.all()) and bool(cells.all()):
@@ -96,7 +100,7 @@ class Validity:
 
     def _enough(self, grid: TokenGrid, cells: tuple[int, int]) -> Tensor:
         """`[row, col]`: where what a grid's tokens see is valid enough, in cells of the grid or finer ones."""
-        modalities = self.embedder.sees(grid.name)
+        modalities = self.embedder.readout.grids.get(grid.name, self._all)
         if not any(name in self.seen for name in modalities):
             return torch.ones(cells, dtype=torch.bool)
         share, floor = self.share(cells, modalities), np.float32(self.embedder.request.knobs.min_token_valid)

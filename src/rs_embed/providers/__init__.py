@@ -1,12 +1,16 @@
 """Where imagery comes from. `open_provider` turns what a user writes as `backend=` into a `Provider`."""
 
+import sys
 from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 from rs_embed.core.bands import nearest
+from rs_embed.core.checks import short
 from rs_embed.core.chip import Chip
-from rs_embed.errors import SpecError
+from rs_embed.core.plugins import PROVIDERS, Plugin, plugins
+from rs_embed.errors import NotConfigured, PluginWarning, RSEmbedError, SpecError, warn
 from rs_embed.providers.base import Provider, Query
 
 __all__ = ["Provider", "Query", "open_provider"]
@@ -45,7 +49,8 @@ _BACKENDS: Mapping[str, Callable[[], Provider]] = {
     "stac": _stac,
     "auto": _auto,
 }
-"""Name -> factory: a new backend is one line."""
+"""Name -> factory: a new backend is one line. Those of other packages are entry points of the group
+`rs_embed.providers`."""
 
 
 @runtime_checkable
@@ -59,29 +64,79 @@ def open_provider(backend: str | Path | Provider) -> Provider:
     """The provider that a user means.
 
     Args:
-        backend: A name ("sample"), the path of a raster, a pattern of paths ("tiles/*.tif"), or a provider, which is
-            returned as it is.
+        backend: A name ("sample", or one that an installed package brings), the path of a raster, a pattern of paths
+            ("tiles/*.tif"), or a provider, which is returned as it is.
 
     Raises:
         SpecError: It is none of these.
         NotConfigured: The backend is known but cannot be used.
         ReadError: There is no such raster, or it cannot be read.
     """
-    if isinstance(backend, str) and backend in _BACKENDS:
-        return _BACKENDS[backend]()
-    if isinstance(backend, Path) or (isinstance(backend, str) and _is_path(backend)):
+    require_backend(backend)
+    named = _named()
+    if isinstance(backend, str) and backend in named:
+        return named[backend]()
+    if isinstance(backend, str | Path):
         from rs_embed.providers.rasters.folder import RasterFolder, is_pattern  # not above: rasterio is slow to import
         from rs_embed.providers.rasters.local import LocalRasters
 
         return RasterFolder(str(backend)) if is_pattern(backend) else LocalRasters(backend)
-    if isinstance(backend, _Fetches) and not isinstance(backend, str | type):
-        return backend
-    guess = nearest(backend, _BACKENDS) if isinstance(backend, str) else None
+    return backend
+
+
+def require_backend(backend: str | Path | Provider) -> None:
+    """Raise `SpecError` for what is no backend; whether it can be used shows when it is opened."""
+    named = _named()
+    if isinstance(backend, Path) or (isinstance(backend, str) and (backend in named or _is_path(backend))):
+        return
+    if _is_provider(backend):
+        return
+    guess = nearest(backend, named) if isinstance(backend, str) else None
     raise SpecError(
         f"Expected a backend, got {backend!r}.",
-        known=", ".join(_BACKENDS),
+        known=", ".join(named),
         fix=f"did you mean {guess!r}?" if guess else _CHOICES,
     )
+
+
+def _named() -> Mapping[str, Callable[[], Provider]]:
+    return {**_installed(tuple(sys.path)), **_BACKENDS}
+
+
+@lru_cache(maxsize=8)
+def _installed(path: tuple[str, ...]) -> Mapping[str, Callable[[], Provider]]:
+    """Name -> factory, of installed packages; a name that is taken is warned of, once, and left out."""
+    found: dict[str, Callable[[], Provider]] = {}
+    for plugin in plugins(PROVIDERS):
+        if plugin.name in _BACKENDS or plugin.name in found:
+            warn(f"{plugin.package}: the backend {plugin.name!r} is left out, as that name is taken.", PluginWarning)
+        else:
+            found[plugin.name] = partial(_made, plugin)
+    return found
+
+
+def _made(plugin: Plugin) -> Provider:
+    """The provider of an installed package.
+
+    Raises:
+        NotConfigured: Its code fails, or makes something else.
+    """
+    expected, fix = f"Expected the backend {plugin.name!r}", f"mend or remove the package {plugin.package}"
+    try:
+        factory = plugin.load()
+        provider = factory() if callable(factory) else factory
+    except RSEmbedError:
+        raise
+    except Exception as error:
+        raise NotConfigured(f"{expected}, got {type(error).__name__}: {error}.", fix=fix) from error
+    if not _is_provider(provider):
+        raise NotConfigured(f"{expected}, got {short(provider)}.", fix=fix)
+    return provider
+
+
+def _is_provider(given: object) -> TypeGuard[Provider]:
+    """Whether it fetches; `Checked` looks at what it answers."""
+    return isinstance(given, _Fetches) and not isinstance(given, str | type)
 
 
 def _is_path(text: str) -> bool:

@@ -7,11 +7,11 @@ from pathlib import Path
 from google.auth._cloud_sdk import get_config_path
 
 from rs_embed.core.chip import Chip
-from rs_embed.core.settings import EarthEngineSettings, google_key_file
 from rs_embed.errors import NotConfigured, ProviderError
 from rs_embed.providers.base import Provider, Query, Wrapped
 from rs_embed.providers.earthengine.provider import EarthEngine
 from rs_embed.providers.earthengine.session import STORED_TOKEN, users_own
+from rs_embed.providers.earthengine.settings import EarthEngineSettings, google_key_file
 from rs_embed.redact import logger
 
 _GCLOUD_FILE = "application_default_credentials.json"

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, Self
 
@@ -34,6 +34,11 @@ class Query:
         frames = 1 if self.series is None else self.series.frames
         height, width = int(self.geobox.shape[0]), int(self.geobox.shape[1])
         return 4 * frames * len(self.sensor.bands) * height * width
+
+
+def pixels_of(query: Query) -> Query:
+    """The query as far as a provider sees it: equal for all models that share a chip."""
+    return replace(query, modality="", sensor=replace(query.sensor, fill_value=0.0))
 
 
 class Provider(Protocol):

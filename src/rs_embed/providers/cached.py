@@ -22,7 +22,7 @@ from rs_embed.core.chip import Chip, Source
 from rs_embed.core.specs import Series
 from rs_embed.core.stopping import PerProcess
 from rs_embed.errors import StorageError
-from rs_embed.providers.base import Provider, Query, Wrapped
+from rs_embed.providers.base import Provider, Query, Wrapped, pixels_of
 
 FORMAT = 2
 SWEEP_EVERY = 50
@@ -78,7 +78,7 @@ class CachedProvider(Wrapped):
         facts = {
             "format": FORMAT,
             "provider": self._provider.identity(),
-            "sensor": replace(query.sensor, fill_value=0.0).facts(),
+            "sensor": pixels_of(query).sensor.facts(),
             "grid": None if box is None else [str(box.crs), tuple(box.affine)[:6], tuple(box.shape)],
             "window": None if query.window is None else repr(query.window),
             "series": None if query.series is None else _facts_of(query.series),

@@ -18,8 +18,8 @@ from rs_embed.core.bands import bands_of
 from rs_embed.core.chip import Chip, Source
 from rs_embed.core.settings import RaySettings
 from rs_embed.errors import EngineError, NoImagery, SpecError, StorageError
-from rs_embed.exports import retry_export
 from rs_embed.exports.engines.ray.engine import share_out
+from rs_embed.exports.status import retry_export
 from rs_embed.testing import FieldProvider
 
 ROWS, UNIT_ROWS = 60, 10
@@ -120,7 +120,7 @@ def test_a_cluster_writes_into_an_object_store(nodes, tmp_path):
 
 
 def test_the_first_error_stops_a_run_on_a_cluster_that_is_told_so(nodes, tmp_path):
-    with pytest.raises(NoImagery, match="found none") as caught:
+    with pytest.raises(NoImagery, match="got none") as caught:
         export(tmp_path / "run", tmp_path / "log", backend=Picky(), engine="ray", on_error="raise")
     assert "widen the window" in str(caught.value)
 
@@ -178,7 +178,7 @@ def test_workers_on_all_cores_of_a_cluster_do_not_wait_for_chips_for_ever(nodes,
 
 
 def test_a_cluster_that_does_not_answer_is_said_so(nodes, tmp_path):
-    with pytest.raises(EngineError, match="found this process connected to the one at"):
+    with pytest.raises(EngineError, match="got this process connected to the one at"):
         export(tmp_path / "run", tmp_path / "log", engine="ray", address="192.0.2.1:6379")
 
 

@@ -14,7 +14,7 @@ from rs_embed import OutputSpec, PointBuffer
 from rs_embed.core.settings import ModelKnobs
 from rs_embed.embedders.base import ModelRequest, NetworkCache
 from rs_embed.embedders.runtime.device import pick_device
-from rs_embed.embedding.batch import Failure
+from rs_embed.errors import Failure
 from rs_embed.exports.fetching.ahead import BATCH_CHIPS, Ahead
 from rs_embed.exports.fetching.reader import wishes_of
 from rs_embed.pipeline.plan import Job, plan_items

@@ -11,9 +11,8 @@ from made_rows import DIM, HEADER, YEAR, embedding, failed, row
 
 from rs_embed import OutputSpec, PointBuffer, get_embedding
 from rs_embed.errors import SpecError, StorageError
-from rs_embed.exports import export_embeddings
+from rs_embed.exports.call import export_embeddings
 from rs_embed.exports.results.run import open_run, read
-from rs_embed.formats.grids import write_grid
 from rs_embed.formats.table import write_index, write_table
 from rs_embed.testing import FieldProvider
 
@@ -170,7 +169,7 @@ def test_grids_are_read_one_at_a_time(tmp_path):
     units.mkdir(parents=True), grids.mkdir()
     (tmp_path / "run" / "run.json").write_text("{}")
     rows = [row(0, grid=True), failed(1), row(2, grid=True)]
-    paths = [None if r.embedding is None else write_grid(grids / f"g{r.index}", r.embedding, "npz") for r in rows]
+    paths = [None if r.embedding is None else r.embedding.save(grids / f"g{r.index}.npz") for r in rows]
     header = replace(HEADER, output="grid")
     write_index(units / "u000000.parquet", rows, header, [path and f"../grids/{path.name}" for path in paths])
     record(units, "u000000", ["u000000.parquet", "../grids/g0.npz", "../grids/g2.npz"])

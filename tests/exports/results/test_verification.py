@@ -18,8 +18,8 @@ from export_worker import MODEL, LoggedField, asked, export
 from rs_embed import compact_run, open_run, verify_run
 from rs_embed.core.atomic import locked
 from rs_embed.errors import RSEmbedError, StorageError
-from rs_embed.exports import retry_export, run_status
 from rs_embed.exports.results.run import read
+from rs_embed.exports.status import retry_export, run_status
 
 ROWS, UNIT_ROWS = 30, 10
 

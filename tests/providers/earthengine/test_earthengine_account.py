@@ -16,10 +16,11 @@ from gee_server import EarthEngineServer, World, default_world, no_way_out
 from google.oauth2.credentials import Credentials
 
 from rs_embed import EarthEngine, SensorSpec
-from rs_embed.core.settings import EarthEngineSettings, describe_knobs
+from rs_embed.core.settings import describe_knobs
 from rs_embed.errors import KnobError, NotConfigured
 from rs_embed.providers.earthengine import client as _ee_client
 from rs_embed.providers.earthengine.session import PROBE_S
+from rs_embed.providers.earthengine.settings import EarthEngineSettings
 
 SENSOR = SensorSpec(S2, ("B2",))
 FIRST_ERROR = """
@@ -61,6 +62,7 @@ print(time.perf_counter() - started)
     assert float(seconds) < 2
 
 
+@pytest.mark.slow
 def test_a_call_without_credentials_ends_before_weights_are_loaded(tmp_path):
     answer = in_an_empty_home(FIRST_ERROR, tmp_path, RS_EMBED_GEE_PROJECT="x")
     assert "Expected credentials for Earth Engine, got none." in answer.stdout
@@ -164,6 +166,7 @@ def test_what_there_is_to_compute_is_asked_once_for_all_providers_of_all_account
     assert [request.route for request in other.requests] == ["pixels", "pixels"]
 
 
+@pytest.mark.slow
 def test_a_key_is_found_however_long_it_takes_to_read(tmp_path):
     path = tmp_path / "key.json"
     os.mkfifo(path)

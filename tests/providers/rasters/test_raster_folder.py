@@ -17,7 +17,7 @@ from rs_embed import (
 )
 from rs_embed.core.geo import project
 from rs_embed.errors import OutsideCoverage, ReadError, SpecError
-from rs_embed.exports import retry_export
+from rs_embed.exports.status import retry_export
 
 MODEL = "mosaiks_rcf"
 

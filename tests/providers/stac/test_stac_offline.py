@@ -48,6 +48,7 @@ def test_the_limits_of_a_first_contact_add_up_to_ten_seconds():
     assert max(LOOKED_UP_S, 2 * CONNECT_S + 0.5, waits_s + 4) <= 10 and OFFLINE_S > CONNECT_S
 
 
+@pytest.mark.slow
 def test_a_network_that_is_not_there_is_told_by_its_name_and_not_retried_for_long(black_hole):
     slept = []
     waits = Waits(Backoff(first_s=0.5, longest_s=30.0), sleep=slept.append)
@@ -57,6 +58,7 @@ def test_a_network_that_is_not_there_is_told_by_its_name_and_not_retried_for_lon
     assert len(slept) <= 2 and sum(slept) < 3
 
 
+@pytest.mark.slow
 def test_who_named_no_backend_learns_which_was_taken(black_hole):
     chosen = Chosen(Stac(replace(EARTH_SEARCH, url=black_hole, name=""), waits=FEW), "backend='auto' took STAC.")
     with pytest.raises(ServiceUnavailable) as caught:
@@ -72,6 +74,7 @@ def test_a_host_that_was_reached_once_is_tried_for_long(stac_server):
     equal(provider.fetch(DAY), expected(WORLD, DAY))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_search_waits_as_long_as_the_service_asks(stac_server, status):
     slept = []
@@ -139,6 +142,7 @@ def test_a_file_that_was_broken_for_one_call_is_whole_for_the_next(stac_server):
     equal(provider.fetch(DAY), expected(WORLD, DAY))
 
 
+@pytest.mark.slow
 def test_a_dead_token_service_is_an_error_within_the_limits_of_time_asked_once_for_all_files(stac_server):
     site = stac_server.site("planetary-computer", signed=True)
     site.fail("hang", routes=("token",), seconds=600)
@@ -174,7 +178,7 @@ def test_a_token_is_asked_for_with_the_users_key_at_the_users_address(stac_serve
 
 
 def test_the_settings_file_of_the_planetary_computers_package_is_heeded(monkeypatch, tmp_path):
-    from rs_embed.core.settings import planetary_computer
+    from rs_embed.providers.stac.settings import planetary_computer
 
     monkeypatch.setenv("HOME", str(tmp_path))
     assert planetary_computer() == ("https://planetarycomputer.microsoft.com/api/sas/v1/token", None)

@@ -10,7 +10,6 @@ import importlib
 import logging
 import os
 import random
-import re
 import sys
 import threading
 import warnings
@@ -19,17 +18,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from rs_embed import redact
 from rs_embed.core.optional import require
 from rs_embed.core.progress import announce
-from rs_embed.errors import MissingDependency, RSEmbedWarning, warn
+from rs_embed.errors import MissingDependency
 
 if TYPE_CHECKING:
     from torch import nn
-    from torch.library import Library
 
 LOG = redact.logger(__name__)
 EXTRA = "terratorch"
@@ -37,8 +34,6 @@ OWN_PACKAGES = ("rasterio", "huggingface_hub", "requests")
 """Packages of the base install that set up loggers for good; imported before the state of the process is noted."""
 REINSTALL = "uv pip install --reinstall --torch-backend=auto torch torchvision"
 _LOCK = threading.RLock()
-_KEPT: "list[Library]" = []
-"""Operators defined here live as long as the object that defined them."""
 
 
 class Registry(Protocol):
@@ -78,17 +73,14 @@ def load_terratorch() -> TerraTorch:
     """TerraTorch, imported now if it was not yet.
 
     Raises:
-        MissingDependency: It, or a package that it needs, is not installed.
-
-    Warns:
-        RSEmbedWarning: torch and torchvision were built for different devices; worked around.
+        MissingDependency: It, or a package that it needs, is not installed; or torchvision is for another device.
     """
     require("terratorch", EXTRA)
     with _LOCK:
         if "terratorch" not in sys.modules:
-            _mend_torchvision()
             with leaving_no_trace():
                 announce(LOG, "Loading TerraTorch and some 140 packages: 10 to 40 s, once.")
+                _require_torchvision()
                 _import("terratorch")
         from terratorch.registry import BACKBONE_REGISTRY, FULL_MODEL_REGISTRY, TERRATORCH_BACKBONE_REGISTRY
 
@@ -182,46 +174,21 @@ def _import(name: str) -> None:
         ) from error
 
 
-def _mend_torchvision() -> None:
-    """Let torchvision import where its compiled part does not load, as of a CUDA build beside a CPU torch.
+def _require_torchvision() -> None:
+    """Import torchvision, which TerraTorch needs, by itself: what it says of a torch for another device helps nobody.
 
-    It would fail with "operator torchvision::nms does not exist". Models need none of its compiled operators, but
-    the names that it describes without asking must exist. A failed import spoils the next, so this comes first.
-
-    Source: torchvision/_meta_registrations.py (pytorch/vision#9085).
+    Raises:
+        MissingDependency: It does not load beside this torch.
     """
-    spec = find_spec("torchvision")
-    if "torchvision" in sys.modules or spec is None or spec.origin is None:
-        return
     import torch
 
-    folder = Path(spec.origin).parent
-    if any(_loads(library) for library in sorted((*folder.glob("_C*.so"), *folder.glob("_C*.pyd")))):
+    if find_spec("torchvision") is None:  # then importing TerraTorch says so
         return
-    described = (folder / "_meta_registrations.py").read_text(encoding="utf-8")
-    library = torch.library.Library("torchvision", "DEF")
-    for name in re.findall(r'register_fake\("torchvision::(\w+)"\)', described):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _KEPT.append(library)
-    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU alone"
-    warn(
-        f"torchvision {_build_of(folder)} does not load beside torch {torch.__version__}, built for {build}; models "
-        f"work without its operators, but to mend it run: {REINSTALL}",
-        RSEmbedWarning,
-    )
-
-
-def _build_of(torchvision: Path) -> str:
-    """With the device that it was built for, which the package's metadata lacks."""
-    told = re.search(r"__version__ = '([^']+)'", (torchvision / "version.py").read_text(encoding="utf-8"))
-    return told[1] if told else version("torchvision")
-
-
-def _loads(library: Path) -> bool:
-    import torch
-
     try:
-        torch.ops.load_library(library)
-    except (OSError, ImportError):
-        return False
-    return True
+        importlib.import_module("torchvision")
+    except (RuntimeError, ImportError, AttributeError, OSError) as error:  # "operator torchvision::nms does not exist"
+        raise MissingDependency(
+            f"Expected a torchvision that loads beside torch {torch.__version__}, got {version('torchvision')}.",
+            found=f"{type(error).__name__}: {error}",
+            fix=REINSTALL,
+        ) from error

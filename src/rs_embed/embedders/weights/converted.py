@@ -9,7 +9,6 @@ damage, not malice: who may write there may replace the hub's file too.
 
 import hashlib
 import json
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from rs_embed.core.atomic import PART, part_of, publish
 from rs_embed.core.resources import require_room
 from rs_embed.embedders.weights.layout import Picked
 from rs_embed.redact import logger
@@ -67,17 +67,14 @@ class Converted:
 
     def write(self, picked: Picked) -> None:
         """Keep these tensors. A folder that cannot be written, or is full, is none: the load has succeeded already."""
-        part = self.folder / f"{self.key}.{os.getpid()}.{time.monotonic_ns()}.part"
+        part = part_of(self.folder / f"{self.key}.safetensors")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
             require_room(self.folder, sum(tensor.nbytes for tensor in picked.tensors.values()))
             whole = {name: tensor.contiguous() for name, tensor in picked.tensors.items()}
             save_file(whole, part, {NOTE: picked.note or ""})  # of two entries the order would be left to chance
-            with part.open("rb") as written:
-                os.fsync(written.fileno())
-            part.replace(self.folder / f"{self.key}.{digest_of(part)}.safetensors")
-            _sync(self.folder)
+            publish(part, self.folder / f"{self.key}.{digest_of(part)}.safetensors")
         except (OSError, SafetensorError) as error:
             log.info("converted weights are not kept in %s: %s", self.folder, error)
             _remove(part)
@@ -87,7 +84,7 @@ class Converted:
 
     def _sweep(self) -> None:
         """Remove what processes that died have left half written."""
-        for part in self.folder.glob("*.part"):
+        for part in self.folder.glob(f"{PART}*"):
             if time.time() - part.stat().st_mtime > ABANDONED_S:
                 _remove(part)
 
@@ -102,12 +99,3 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         log.debug("cannot remove %s: %s", path, error)
-
-
-def _sync(folder: Path) -> None:
-    """Make the name last, too."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

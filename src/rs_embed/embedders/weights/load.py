@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from rs_embed.core.hashing import sha256_of
 from rs_embed.embedders.card import Weights
-from rs_embed.embedders.weights.hashes import NOTES, SHA256, remembered_sha256, sha256_of
+from rs_embed.embedders.weights.hashes import NOTES, SHA256, remembered_sha256
 from rs_embed.embedders.weights.hub import Retry, obtain
 from rs_embed.embedders.weights.reading import REFETCH, listed, sniff
 from rs_embed.errors import WeightsCorrupt, WeightsMismatch

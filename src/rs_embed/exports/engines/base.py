@@ -7,8 +7,8 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
-from rs_embed.call import Backend
 from rs_embed.exports.object_store import Remote
+from rs_embed.exports.request import ExportRequest
 from rs_embed.exports.work import Advance, Task, Work
 
 
@@ -43,23 +43,13 @@ class Order(Protocol):
         ...
 
     @property
-    def device(self) -> str:
-        """As asked: "auto", "cpu", "cuda"."""
-        ...
-
-    @property
-    def backend(self) -> Backend:
-        """Where imagery comes from."""
+    def request(self) -> ExportRequest:
+        """What is asked of the models."""
         ...
 
     @property
     def fetch_workers(self) -> int:
         """Chips fetched at the same time by one process."""
-        ...
-
-    @property
-    def share_reads(self) -> bool:
-        """Whether chips of neighbours are cut from one read."""
         ...
 
     def set_up(self, device: str) -> Setup:

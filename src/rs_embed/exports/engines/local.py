@@ -20,7 +20,7 @@ class LocalCrew:
     """See `Crew`."""
 
     def __init__(self, order: Order) -> None:
-        self._order, self._setup = order, order.set_up(order.device)
+        self._order, self._setup = order, order.set_up(order.request.device)
 
     def facts(self) -> dict[str, JsonValue]:
         """See `Crew`."""
@@ -37,7 +37,7 @@ class LocalCrew:
 
     def _work(self, stamp: Stamp, stop: Stop, folder: Path) -> Work:
         work = self._setup.work(stamp, folder)
-        if not self._order.share_reads:
+        if not self._order.request.share_reads:
             return work
         ahead = partial(self._ahead, stop)  # else one window would be read after the other
         return replace(work, readers=(ahead, *work.readers))

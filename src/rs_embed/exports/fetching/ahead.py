@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from rs_embed.core.chip import Chip
 from rs_embed.core.stopping import Stop, Threads, outcome
-from rs_embed.exports.fetching.reader import Reader, Wish, pixels_of
-from rs_embed.providers.base import Provider, Query
+from rs_embed.exports.fetching.reader import Reader, Wish
+from rs_embed.providers.base import Provider, Query, pixels_of
 
 BATCH_CHIPS = 64
 """Chips a batch at most: the first of many small ones must not wait for thousands."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rs_embed.core.atomic import make_folder, part_of, publish, remove_parts
+from rs_embed.core.atomic import make_folder, remove_parts, replacing
 from rs_embed.core.chip import Chip
 from rs_embed.exports.fetching.reader import Reader, Wish
 from rs_embed.providers.base import Provider, Query
@@ -38,9 +38,8 @@ class InputKeeper(Reader):
         chip = self._provider.fetch(query)
         path = self._paths.get(query)
         if path is not None:
-            part = part_of(path)
-            write_chip(chip, part)
-            publish(part, path)
+            with replacing(path) as part:
+                write_chip(chip, part)
         return chip
 
 

@@ -1,13 +1,13 @@
 """Providers that are told beforehand what they will be asked for: they stand between a unit and its provider."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rs_embed.providers.base import Query, Wrapped
+from rs_embed.providers.base import Query, Wrapped, pixels_of
 
 if TYPE_CHECKING:
-    from rs_embed.pipeline.plan import Plan  # loads torch, which who only fetches must not
+    from rs_embed.pipeline.plan import Workload  # loads torch, which who only fetches must not
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,10 @@ class Reader(Wrapped):
             self._provider.expect(unit, wishes)
 
 
-def pixels_of(query: Query) -> Query:
-    """The query as far as a provider sees it: equal for all models that share a chip."""
-    return replace(query, modality="", sensor=replace(query.sensor, fill_value=0.0))
-
-
-def wishes_of(stems: Sequence[str], plans: "Sequence[Plan]") -> list[Wish]:
-    """What the plans of the same places will ask for; models that share a chip ask for it once."""
+def wishes_of(stems: Sequence[str], works: "Sequence[Workload]") -> list[Wish]:
+    """What workloads of the same places will ask for; models that share a chip ask for it once."""
     found = []
-    for stem, *items in zip(stems, *(plan.items for plan in plans), strict=True):
+    for stem, *items in zip(stems, *(work.items for work in works), strict=True):
         seen: dict[Query, Query] = {}
         for item in items:
             for query in item.queries:

@@ -14,8 +14,8 @@ from rs_embed.core.chip import Chip, Source
 from rs_embed.core.geo import subgrid
 from rs_embed.core.stopping import outcome
 from rs_embed.errors import ComputationTimedOut, NoValidPixels, ReadError, RequestTooLarge
-from rs_embed.exports.fetching.reader import Reader, Wish, pixels_of
-from rs_embed.providers.base import Provider, Query
+from rs_embed.exports.fetching.reader import Reader, Wish
+from rs_embed.providers.base import Provider, Query, pixels_of
 
 WINDOW_BYTES = 48 * 2**20
 """Of a read, 16 bits a value and as much for the mask of each frame. Source: Earth Engine's limit of one request."""

@@ -11,11 +11,10 @@ from pydantic import BaseModel, ConfigDict
 from rs_embed.core.atomic import (
     locked,
     make_folder,
-    part_of,
-    publish,
     read_text,
     remove,
     remove_parts,
+    replacing,
     storing,
     write_json,
 )
@@ -195,9 +194,8 @@ def _partition(
             )
     for outdated in (target / COLLECTION, record_path):  # first: neither must ever tell of another file
         remove(outdated)
-    part = part_of(path)
-    rows = merge_tables([TableFile(model / source) for source in sources], part, path.parent)
-    publish(part, path)
+    with replacing(path) as part:
+        rows = merge_tables([TableFile(model / source) for source in sources], part, path.parent)
     made = Partition(rows=rows, sources=sources, file=Stamp.of(path))
     write_json(record_path, sealed(made.model_dump(mode="json")))
     return made, True

@@ -3,10 +3,13 @@
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rs_embed.errors import StorageError
+from rs_embed.exports.unit_tables import RUN
+from rs_embed.formats.base import RunHeader
 from rs_embed.formats.reading import TableFile
 from rs_embed.formats.table import save_table
 
@@ -32,7 +35,7 @@ def merge_tables(tables: Sequence[TableFile], into: Path, folder: Path) -> int:
 
     header = tables[0].meta
     for table in tables:
-        if table.meta != header:
+        if _identity(table.meta) != _identity(header):
             raise StorageError(
                 f"Expected tables of one run, got {str(table.path)!r} of another than {str(tables[0].path)!r}.",
                 fix="run the export again: it mends its files",
@@ -49,6 +52,11 @@ def merge_tables(tables: Sequence[TableFile], into: Path, folder: Path) -> int:
             fix="check the disk, then run the same again",
         )
     return len(wanted)
+
+
+def _identity(header: RunHeader) -> RunHeader:
+    """Without what may differ within a run: knobs that change no number, and the number of a GPU."""
+    return replace(header, extra={RUN: header.extra.get(RUN)})
 
 
 def _with_paths_from(table: TableFile, folder: Path) -> "pa.Table":

@@ -10,7 +10,6 @@ from odc.geo.geobox import GeoBox
 
 from rs_embed.core.bands import bands_of
 from rs_embed.core.chip import Chip
-from rs_embed.core.settings import EarthEngineSettings
 from rs_embed.core.specs import SensorSpec
 from rs_embed.core.stopping import apart
 from rs_embed.errors import (
@@ -32,6 +31,7 @@ from rs_embed.providers.earthengine.notes import source_of
 from rs_embed.providers.earthengine.pixels import in_units
 from rs_embed.providers.earthengine.scenes import Scene, SceneCache, plan_frames
 from rs_embed.providers.earthengine.session import Account, completed, url_of
+from rs_embed.providers.earthengine.settings import EarthEngineSettings
 from rs_embed.redact import logger
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from google.auth._cloud_sdk import get_application_default_credentials_path
 from google.auth.credentials import Credentials, with_scopes_if_required
 from google.auth.exceptions import GoogleAuthError
 
-from rs_embed.core.settings import google_key_file
 from rs_embed.errors import NotConfigured
+from rs_embed.providers.earthengine.settings import google_key_file
 
 HOSTS = {
     "standard": "https://earthengine.googleapis.com",

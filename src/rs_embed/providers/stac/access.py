@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from rs_embed.core.settings import aws_keys
 from rs_embed.errors import NotConfigured, SpecError
 from rs_embed.providers.stac.links import in_a_bucket, web_address
+from rs_embed.providers.stac.settings import aws_keys
 
 
 @dataclass(frozen=True)

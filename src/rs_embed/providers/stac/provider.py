@@ -12,7 +12,6 @@ from odc.geo.geobox import GeoBox
 from rs_embed.core.bands import bands_of
 from rs_embed.core.chip import Chip, Source
 from rs_embed.core.optional import require
-from rs_embed.core.settings import StacSettings
 from rs_embed.core.specs import Composite, SensorSpec
 from rs_embed.core.stopping import PerProcess, Stop, Threads, current
 from rs_embed.errors import NoValidPixels, PixelWarning, SpecError, warn
@@ -34,6 +33,7 @@ from rs_embed.providers.stac.notes import left_out, notes_of
 from rs_embed.providers.stac.opener import Opener
 from rs_embed.providers.stac.scenes import Findings, SceneReader
 from rs_embed.providers.stac.selection import WIDEN, Finder, Selection
+from rs_embed.providers.stac.settings import StacSettings
 from rs_embed.providers.stac.sign import PlanetaryComputerAccess
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
-from rs_embed.core.settings import planetary_computer
 from rs_embed.core.stopping import PerProcess
 from rs_embed.providers.rasters.declared import parse_time
 from rs_embed.providers.stac.access import OpenAccess, Opened
 from rs_embed.providers.stac.http import Credentials, Garbled, Http, NoToken, Refusal, Silence
+from rs_embed.providers.stac.settings import planetary_computer
 from rs_embed.providers.stac.waiting import awaited
 
 AZURE = ".blob.core.windows.net"

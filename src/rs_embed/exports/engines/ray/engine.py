@@ -108,10 +108,10 @@ def _packed(order: Order) -> tuple[bytes, bytes]:
         SpecError: The backend is an object that cannot be sent.
     """
     try:
-        return cloudpickle.dumps(order), cloudpickle.dumps(order.backend)
+        return cloudpickle.dumps(order), cloudpickle.dumps(order.request.backend)
     except (TypeError, ValueError, pickle.PicklingError, AttributeError) as error:
         raise SpecError(
-            f"Expected a backend that can be sent to other machines, got {order.backend!r}: {error}.",
+            f"Expected a backend that can be sent to other machines, got {order.request.backend!r}: {error}.",
             fix='name it (backend="gee", "stac", a path) and set it by its RS_EMBED_* variables',
         ) from error
 
@@ -121,7 +121,7 @@ class RayCrew:
 
     def __init__(self, order: Order, packed: tuple[bytes, bytes], settings: RaySettings, room: Room) -> None:
         self._settings = settings
-        gpus = room.gpus if order.device.startswith(("cuda", "auto")) else 0
+        gpus = room.gpus if order.request.device.startswith(("cuda", "auto")) else 0
         self._gpus = 1 if gpus else 0
         count, cpus = share_out(settings, room.cpus, gpus)
         slots = count * UNITS_EACH * (settings.ahead + order.fetch_workers)
@@ -129,7 +129,7 @@ class RayCrew:
         surroundings = Surroundings.here()
         self._terms = Terms(
             packed[0],
-            "cuda" if self._gpus or order.device.startswith("cuda") else "cpu",
+            "cuda" if self._gpus or order.request.device.startswith("cuda") else "cpu",
             surroundings,
             max(1, math.floor(cpus)),
             settings.fetch_cpus,

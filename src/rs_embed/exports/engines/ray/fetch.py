@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import ray
 
-from rs_embed.call import Backend, opened
 from rs_embed.core.chip import Chip
 from rs_embed.core.settings import set_variables, take_over
 from rs_embed.core.stopping import Threads, outcome
 from rs_embed.errors import EngineError, ProviderError
 from rs_embed.exports.engines.ray.limiter import limit_by_cluster
 from rs_embed.exports.fetching.ahead import Bring, Brought
+from rs_embed.pipeline.request import Backend
+from rs_embed.plan import opened
 from rs_embed.providers.base import Provider, Query
 
 RETRIES = 3

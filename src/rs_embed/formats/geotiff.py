@@ -1,0 +1,102 @@
+"""A grid as a Cloud Optimized GeoTIFF, for QGIS and whatever reads by GDAL."""
+
+import math
+import zlib
+from base64 import b64decode, b64encode
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from rs_embed.embedding.embedding import Embedding
+from rs_embed.errors import StorageError
+from rs_embed.formats.parts import CHECKSUM_TAG, META_TAG, from_parts, texts_of
+
+VALID_TAG = "RS_EMBED_VALID"
+"""`Embedding.valid`, see `_packed`: a band more would pass for a dimension, and a mask of TIFF has one bit."""
+COG_BLOCK_PX = 128
+"""At most. Blocks hold all channels (GDAL before 3.11 knows no other layout), so they are small: 50 MB for 768."""
+GDAL_WITH_TILES = (3, 11)
+"""From this version on a block can hold one channel after the other, which compresses better than pixel by pixel."""
+
+
+class Cog:
+    """See `FileFormat`. rasterio takes 0.2 s to import, and the other formats do without it."""
+
+    name, suffix, grids_only = "cog", ".tif", True
+    media_type = "image/tiff; application=geotiff; profile=cloud-optimized"
+
+    def room(self, embedding: Embedding) -> int:
+        """See `FileFormat`; overviews are in a file of their own first."""
+        return 2 * embedding.data.nbytes
+
+    def write(self, embedding: Embedding, path: Path) -> None:
+        """See `FileFormat`."""
+        from rasterio._err import CPLE_BaseError
+        from rasterio.errors import RasterioError
+
+        geobox = embedding.geobox
+        if geobox is None:
+            raise StorageError(
+                "Expected a georeferenced grid for a GeoTIFF, got an array without a place.",
+                fix="save it as .npz or .nc",
+            )
+        try:
+            _write(embedding, geobox, path)
+        except (RasterioError, CPLE_BaseError) as error:  # of which only some are an OSError
+            raise error if isinstance(error, OSError) else OSError(str(error)) from error
+
+    def read(self, path: Path) -> Embedding:
+        """See `FileFormat`."""
+        import rasterio
+
+        with rasterio.open(path) as file:
+            tags = file.tags()
+            valid = _unpacked(tags[VALID_TAG], file.shape) if VALID_TAG in tags else None
+            return from_parts(file.read(), tags[META_TAG], valid, tags.get(CHECKSUM_TAG))
+
+
+def _write(embedding: Embedding, geobox: GeoBox, path: Path) -> None:
+    import rasterio
+
+    channels, height, width = embedding.data.shape
+    tiled = {"INTERLEAVE": "TILE"} if _gdal_version() >= GDAL_WITH_TILES else {}
+    with rasterio.open(
+        path,
+        "w",
+        driver="COG",
+        dtype="float32",
+        count=channels,
+        height=height,
+        width=width,
+        crs=str(geobox.crs),
+        transform=geobox.affine,
+        nodata=np.nan,
+        compress="ZSTD",
+        predictor="YES",
+        blocksize=min(COG_BLOCK_PX, 16 * math.ceil(max(height, width) / 16)),  # TIFF wants multiples of 16
+        overview_resampling="average",
+        **tiled,
+    ) as file:
+        file.write(embedding.data)
+        file.descriptions = [f"{embedding.meta.model_id} {band}" for band in range(channels)]
+        valid = {} if embedding.valid is None else {VALID_TAG: _packed(embedding.valid)}
+        file.update_tags(**texts_of(embedding), **valid)
+
+
+def _gdal_version() -> tuple[int, ...]:
+    import rasterio
+
+    return tuple(int(part) for part in rasterio.__gdal_version__.split(".")[:2])
+
+
+def _packed(valid: NDArray[np.float32]) -> str:
+    """Shares as text: their float32, row by row, little-endian, by zlib, in base64. Most are 1, so it is short."""
+    return b64encode(zlib.compress(valid.astype("<f4").tobytes(), 9)).decode("ascii")
+
+
+def _unpacked(text: str, shape: tuple[int, int]) -> NDArray[np.float32]:
+    size = 4 * shape[0] * shape[1]
+    unpacked = zlib.decompressobj().decompress(b64decode(text, validate=True), size + 1)  # no more than it may be
+    return np.frombuffer(unpacked, "<f4").reshape(shape).astype(np.float32)

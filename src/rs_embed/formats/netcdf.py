@@ -1,0 +1,72 @@
+"""An embedding as a dataset of xarray, and that as netCDF."""
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from rs_embed.core.geo import with_coordinates
+from rs_embed.embedding.embedding import Embedding
+from rs_embed.formats.parts import CHECKSUM_TAG, META_TAG, VALID, from_parts, texts_of
+
+
+class NetCdf:
+    """See `FileFormat`."""
+
+    name, suffix, media_type, grids_only = "netcdf", ".nc", "application/x-netcdf", False
+
+    def room(self, embedding: Embedding) -> int:
+        """See `FileFormat`."""
+        return embedding.data.nbytes
+
+    def write(self, embedding: Embedding, path: Path) -> None:
+        """See `FileFormat`."""
+        dataset = to_dataset(embedding)
+        packed = {name: {"zlib": True, "complevel": 4} for name in ("embedding", VALID) if name in dataset}
+        dataset.to_netcdf(path, engine="h5netcdf", encoding=packed)
+
+    def read(self, path: Path) -> Embedding:
+        """See `FileFormat`."""
+        with xr.open_dataset(path, engine="h5netcdf") as dataset:
+            return from_dataset(dataset)
+
+
+def to_xarray(embedding: Embedding) -> xr.DataArray:
+    """See `Embedding.to_xarray`."""
+    attrs = {
+        "long_name": f"embedding by {embedding.meta.model_id}",
+        "weights": embedding.meta.warning or embedding.meta.weights,
+        META_TAG: embedding.meta.model_dump_json(),
+    }
+    channels = {"band": np.arange(embedding.data.shape[0])}
+    dims = ("band", "y", "x") if embedding.is_grid else ("band",)
+    array = xr.DataArray(embedding.data, dims=dims, coords=channels, name="embedding", attrs=attrs)
+    if embedding.valid is not None:
+        about = {"long_name": "share of valid pixels under each token", "units": "1"}
+        array = array.assign_coords({VALID: (("y", "x"), embedding.valid, about)})
+    return array if embedding.geobox is None or not embedding.is_grid else with_coordinates(array, embedding.geobox)
+
+
+def to_dataset(embedding: Embedding) -> xr.Dataset:
+    """Variables `embedding` and, of a grid, `valid_fraction`, which CF calls ancillary to it."""
+    array = to_xarray(embedding)
+    array.attrs |= texts_of(embedding)
+    if embedding.valid is None:
+        return array.to_dataset()
+    array.attrs["ancillary_variables"] = VALID
+    dataset = array.to_dataset().reset_coords(VALID)
+    if "grid_mapping" in array.attrs:
+        dataset[VALID].attrs["grid_mapping"] = array.attrs["grid_mapping"]
+    return dataset
+
+
+def from_dataset(dataset: xr.Dataset) -> Embedding:
+    """What `to_dataset` made.
+
+    Raises:
+        KeyError: It is not such a dataset.
+        ValueError: Its metadata are damaged.
+    """
+    array = dataset["embedding"].load()
+    valid = dataset[VALID].load().to_numpy() if VALID in dataset else None
+    return from_parts(array.to_numpy(), str(array.attrs[META_TAG]), valid, array.attrs.get(CHECKSUM_TAG))

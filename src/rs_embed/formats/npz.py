@@ -1,0 +1,55 @@
+"""An embedding as an `.npz` file: numpy alone reads it."""
+
+import math
+from pathlib import Path
+from zipfile import ZipFile
+
+import numpy as np
+
+from rs_embed.embedding.embedding import Embedding
+from rs_embed.formats.parts import from_parts, texts_of
+
+
+class Npz:
+    """See `FileFormat`."""
+
+    name, suffix, media_type, grids_only = "npz", ".npz", "application/octet-stream", False
+
+    def room(self, embedding: Embedding) -> int:
+        """See `FileFormat`."""
+        return embedding.data.nbytes
+
+    def write(self, embedding: Embedding, path: Path) -> None:
+        """See `FileFormat`."""
+        meta, checksum = (np.array(text) for text in texts_of(embedding).values())
+        with path.open("wb") as file:  # to a path, savez would add its suffix
+            if embedding.valid is None:
+                np.savez(file, embedding=embedding.data, meta=meta, checksum=checksum)
+            else:
+                np.savez(file, embedding=embedding.data, meta=meta, checksum=checksum, valid=embedding.valid)
+
+    def read(self, path: Path) -> Embedding:
+        """See `FileFormat`."""
+        _refuse_bomb(path)
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # np.load leaves a bad file open
+            told = str(arrays["checksum"]) if "checksum" in arrays else None
+            return from_parts(arrays["embedding"], str(arrays["meta"]), arrays.get("valid"), told)
+
+
+def _refuse_bomb(path: Path) -> None:
+    """`np.savez` packs nothing; a few bytes of another file may unpack to, or declare, gigabytes.
+
+    Raises:
+        ValueError: There is more in it than it has bytes.
+    """
+    with ZipFile(path) as packed:
+        for entry in packed.infolist():
+            with packed.open(entry) as file:
+                version = np.lib.format.read_magic(file)
+                read_header = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+                    version, np.lib.format.read_array_header_2_0
+                )
+                shape, _, kind = read_header(file)
+            size = max(entry.file_size, math.prod(shape) * kind.itemsize)
+            if size > path.stat().st_size:
+                raise ValueError(f"{entry.filename} declares {size / 1e9:.3g} GB in a file of {path.stat().st_size} B")

@@ -1,0 +1,319 @@
+"""A request with its places, resolved: plain data that can be printed, sent elsewhere, and run.
+
+Torch is loaded when a plan is made, not when this module is imported.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from datetime import date, datetime
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from odc.geo.geobox import GeoBox
+
+from rs_embed.core.bands import Unit
+from rs_embed.core.hashing import json_digest
+from rs_embed.core.settings import LibrarySettings, ModelKnobs, WeightsKnobs
+from rs_embed.core.specs import SpatialSpec, TemporalSpec
+from rs_embed.embedders.card import ModelCard
+from rs_embed.embedders.catalog import get_card
+from rs_embed.errors import ChoiceWarning, InputError, SpecError, warn
+from rs_embed.pipeline.request import Backend, EmbeddingRequest, Modalities
+from rs_embed.places import read_places
+from rs_embed.providers import open_provider, require_backend
+from rs_embed.providers.arrays import ArrayProvider, SupportsArray
+from rs_embed.providers.base import Provider
+from rs_embed.providers.common.checked import Checked
+from rs_embed.redact import redacted
+
+if TYPE_CHECKING:
+    from rs_embed.embedders.base import Embedder, ModelRequest, NetworkCache
+    from rs_embed.embedders.prepare.framing import Prep
+    from rs_embed.embedding.batch import Result
+    from rs_embed.pipeline.plan import Item, Job
+    from rs_embed.places import Given, Temporal
+
+InputArrays = SupportsArray | Mapping[str, SupportsArray]
+"""Raw values `[C,H,W]` or `[T,C,H,W]` in the unit of the collection, or a mapping modality -> array."""
+Dates = Sequence[str | date | datetime | int] | Mapping[str, Sequence[str | date | datetime | int]]
+"""When each frame of the arrays was acquired, `[T]`: moments or days of the year; or a mapping modality -> dates."""
+Units = Unit | str | Mapping[str, Unit | str]
+"""Of the values of the arrays; or a mapping modality -> unit."""
+_DATES = 'dates=["2022-06-01", ...]'
+_SHOWN = 5
+"""Items that a printed plan lists."""
+_WORDS = (
+    *(*EmbeddingRequest.model_fields, "spatial", "places", "temporal", "input_chw", "dates", "unit"),
+    *("buffer_m", "on_error", "progress"),
+)
+"""Keywords of the public calls: what is none of a call's own goes to the model, misspelt ones as well."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that one call will do, as plain data: print it, pickle it, run it here or elsewhere.
+
+    Making one loads no weights and asks no provider; the environment is read once, for the knobs.
+    """
+
+    request: EmbeddingRequest
+    """As asked."""
+    model: "ModelRequest"
+    """What that means: card, knobs in force, inputs."""
+    prep: "Prep"
+    items: "tuple[Item, ...]"
+    """One per place; of one without a place, the grid is the provider's, and not known yet."""
+
+    @classmethod
+    def of(
+        cls,
+        request: EmbeddingRequest,
+        places: "Given",
+        temporal: "Temporal" = None,
+        buffer_m: float | str | None = None,
+    ) -> Self:
+        """The plan of a request for many places.
+
+        Args:
+            request: What is asked of each.
+            places: Whatever `read_places` reads, or what it gave; likewise `temporal` and `buffer_m`.
+
+        Raises:
+            RSEmbedError: Whatever can be known to be wrong beforehand.
+        """
+        table = read_places(places, temporal=temporal, buffer_m=buffer_m)
+        return cls.laid(request, [place.spatial for place in table], [place.window for place in table])
+
+    @classmethod
+    def laid(
+        cls,
+        request: EmbeddingRequest,
+        places: Sequence[SpatialSpec | None],
+        windows: Sequence[TemporalSpec | None],
+        arrays: "Arrays | None" = None,
+    ) -> Self:
+        """The plan for places that were read already.
+
+        Args:
+            request: What is asked of each.
+            places: `None`: everything that the provider holds.
+            windows: One per place.
+            arrays: Pixels instead of the request's backend.
+        """
+        from rs_embed.pipeline.plan import items_of
+
+        model = resolved(request)
+        if arrays is not None:
+            request = request.model_copy(update={"backend": arrays.provider(model)})
+        require_backend(request.backend)
+        prep = model.card.input_prep if request.input_prep == "auto" else request.input_prep
+        embedder = _embedder(model, request.device)
+        if embedder.geometry().native_only and prep == "resize":
+            raise SpecError(
+                f"{model.card.id} takes pixels at their own size only, found input_prep='resize'.",
+                fix='input_prep="tile" or "crop"',
+            )
+        embedder.check(request.output)
+        return cls(request, model, prep, items_of(embedder, request.output, places, windows))
+
+    @property
+    def job(self) -> "Job":
+        """What runs it, made now for this process: the model, not loaded yet, and an open provider."""
+        return self.job_with(opened(self.request.backend))
+
+    def job_with(self, provider: Provider) -> "Job":
+        """What runs it with a provider that is open.
+
+        Raises:
+            SensorNotOffered: The provider does not have what the model is fed.
+        """
+        from rs_embed.pipeline.plan import Job
+
+        for modality, sensor in self.model.inputs:
+            provider.require(modality.name, sensor)
+        return Job(_embedder(self.model, self.request.device), provider, self.request.output, self.prep)
+
+    def run(self) -> "Generator[Result]":
+        """An embedding or a `Failure` for each item, in their order; fetching runs ahead of the network."""
+        with closing(run_plans([self])) as results:
+            for (result,) in results:
+                yield result
+
+    def fingerprint(self) -> str:
+        """sha256 of all that decides the numbers and is known beforehand; equal for equal plans.
+
+        Weights are not loaded for it: they count as card and knobs name them. What they were is in the fingerprint of
+        each result (`meta.fingerprint`).
+        """
+        from rs_embed.pipeline.plan import numbers_of, place_facts
+
+        backend = self.request.backend
+        where = [[place_facts(one.spatial), None if one.window is None else asdict(one.window)] for one in self.items]
+        weights = self.model.card.weights
+        facts = {
+            **numbers_of(_embedder(self.model, "cpu"), self.request.output, self.prep),
+            "inputs": [[modality.name, asdict(sensor)] for modality, sensor in self.model.inputs],  # order counts
+            "weights": [None if weights is None else asdict(weights), _ckpt(self.model)],
+            "provider": redacted(str(backend) if isinstance(backend, str | Path) else backend.identity()),
+            "places": where,
+        }
+        return json_digest(facts)
+
+    def __str__(self) -> str:
+        """What people see with `--dry-run`."""
+        card, output = self.model.card, self.request.output
+        lines = [f"{card.id}: {len(self.items)} item(s), {output.kind}, input_prep={self.prep}"]
+        for item in self.items[:_SHOWN]:
+            for query in item.queries:
+                grid = "all that there is" if query.geobox is None else _grid_line(query.geobox)
+                bands = ",".join(query.sensor.bands)
+                frames = f", {query.series.frames} frames at most" if query.series else ""
+                lines.append(f"  [{item.index}] {query.modality}: {query.sensor.collection} {bands} on {grid}{frames}")
+        if len(self.items) > _SHOWN:
+            lines.append(f"  ... and {len(self.items) - _SHOWN} more")
+        return "\n".join(lines)
+
+
+def run_plans(plans: Sequence[Plan]) -> "Generator[tuple[Result, ...]]":
+    """Results for each place, one per plan, in order. Imagery that several plans want is fetched once.
+
+    Args:
+        plans: Of the same places in the same order, with one backend.
+    """
+    from rs_embed.pipeline.plan import on_grids
+    from rs_embed.pipeline.run import run_together
+
+    settings = LibrarySettings.read()
+    provider = opened(plans[0].request.backend, settings)
+    works = [on_grids(plan.job_with(provider), plan.items) for plan in plans]
+    with closing(run_together(works, settings=settings)) as coming:
+        for _, results in coming:
+            yield results
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """The user's own pixels, in place of a backend."""
+
+    values: InputArrays
+    dates: Dates | None = None
+    unit: Units | None = None
+
+    def provider(self, model: "ModelRequest") -> ArrayProvider:
+        """They as what brings chips.
+
+        Raises:
+            SpecError: It is not clear which modality they are, or dates are no list.
+            InputError: A model of time series is not told their dates.
+        """
+        if isinstance(self.dates, str | date | int):
+            one = self.dates if isinstance(self.dates, int) else str(self.dates)
+            raise SpecError(f"Expected a list of dates, got {self.dates!r}.", fix=f"dates=[{one!r}]")
+        series = [modality.name for modality, _ in model.inputs if modality.is_series]
+        if self.dates is None and series:
+            raise InputError(f"Expected the date of each frame of {', '.join(series)}, got none.", fix=_DATES)
+        if isinstance(self.values, Mapping):
+            return ArrayProvider(self.values, dates=self.dates, unit=self.unit)
+        names = [modality.name for modality, _ in model.inputs]
+        if len(names) > 1:
+            raise SpecError(
+                f"Expected an array for each of {', '.join(names)}, got one.",
+                fix=f"pass input_chw={{{names[0]!r}: array, {names[1]!r}: array}}",
+            )
+        return ArrayProvider({names[0]: self.values}, dates=self.dates, unit=self.unit)
+
+
+def arrays_of(
+    input_chw: InputArrays | None, backend: Backend, dates: Dates | None, unit: Units | None
+) -> Arrays | None:
+    """What a call gives of its own; `None`: its backend is asked.
+
+    Raises:
+        SpecError: It gives both, or says something of arrays that it does not give.
+    """
+    if input_chw is None:
+        if unit is not None:
+            raise SpecError(
+                f"Expected unit beside input_chw, got unit={unit!r} alone.",
+                fix=f"for files: backend=LocalRasters(path, unit={unit!r})",
+            )
+        if dates is not None:
+            raise SpecError("Expected dates only with input_chw, got them alone.", fix="temporal=TemporalSpec.range()")
+        return None
+    if backend != "auto":
+        raise SpecError(
+            f"Expected either input_chw or a backend, got both (backend={backend!r}).", fix="leave one of them out"
+        )
+    return Arrays(input_chw, dates, unit)
+
+
+def named(modality: Modalities, input_chw: InputArrays | None) -> Modalities:
+    """The modalities asked for; arrays that come with their names need not be named again."""
+    return tuple(input_chw) if modality is None and isinstance(input_chw, Mapping) else modality
+
+
+def opened(backend: Backend, settings: LibrarySettings | None = None) -> Provider:
+    """The provider of that name, path or object, checked; with the cache of chips, where there is one."""
+    provider, settings = open_provider(backend), settings or LibrarySettings.read()
+    if settings.chip_cache is not None and not isinstance(provider, ArrayProvider):
+        from rs_embed.providers.cached import CachedProvider
+
+        provider = CachedProvider(provider, settings.chip_cache, settings.chip_cache_gb)
+    return Checked(provider)
+
+
+def resolved(request: EmbeddingRequest) -> "ModelRequest":
+    """The model that really runs, its knobs, and its inputs.
+
+    Raises:
+        RSEmbedError: There is no such model, knob, modality, band, sensor or device.
+    """
+    from rs_embed.embedders.runtime.device import pick_device, pick_precision
+    from rs_embed.pipeline.inputs import resolve_request
+
+    card = get_card(request.model_id)
+    knobs = card.knobs.read(request.knobs, _WORDS)
+    precision = pick_precision(request.precision, pick_device(request.device))
+    return resolve_request(_variant(card, knobs), knobs, request, precision)
+
+
+def _variant(card: ModelCard, knobs: ModelKnobs) -> ModelCard:
+    """The card that really runs: `model_key` may name another size of the family."""
+    if not isinstance(knobs, WeightsKnobs) or knobs.model_key in (None, card.model_key):
+        return card
+    chosen = get_card(knobs.model_key)
+    warn(
+        f"{card.id} was asked for, but model_key={knobs.model_key!r} (keyword or variable) runs {chosen.id}.",
+        ChoiceWarning,
+    )
+    return chosen
+
+
+def _embedder(model: "ModelRequest", device: str) -> "Embedder":
+    from rs_embed.embedders.runtime.device import pick_device
+
+    adapter = model.card.adapter
+    if isinstance(adapter, str):
+        module, name = adapter.split(":")
+        adapter = vars(import_module(module))[name]
+    return adapter(model, pick_device(device), _networks())
+
+
+@cache
+def _networks() -> "NetworkCache":
+    from rs_embed.embedders.base import NetworkCache
+
+    return NetworkCache()
+
+
+def _ckpt(model: "ModelRequest") -> str | None:
+    knobs = model.knobs
+    return str(knobs.ckpt) if isinstance(knobs, WeightsKnobs) and knobs.ckpt is not None else None
+
+
+def _grid_line(geobox: GeoBox) -> str:
+    height, width = geobox.shape
+    return f"{geobox.crs}, {height} x {width} px of {geobox.resolution.x:g} m, {tuple(geobox.affine)[:6]}"
