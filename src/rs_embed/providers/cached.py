@@ -190,8 +190,8 @@ def _array(packed: zipfile.ZipFile, name: str, dtype: str, axes: int) -> NDArray
     return array
 
 
-def _chip(values: NDArray[np.generic], told: bytes, query: Query, asked: str) -> Chip:
-    facts = json.loads(told)
+def _chip(values: NDArray[np.generic], packed_facts: bytes, query: Query, asked: str) -> Chip:
+    facts = json.loads(packed_facts)
     grid, source = facts["grid"], facts["source"]
     if facts["asked"] != asked:
         raise ValueError("it answers another request")

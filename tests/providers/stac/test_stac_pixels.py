@@ -95,7 +95,7 @@ def test_a_chip_made_in_strips_is_the_same_chip(stac_server):
 
     query = ask("tile_edge", ("B4", "B11"))
     provider = stac(stac_server.site("earth-search", applied=True))
-    held = provider._catalog.held(query.sensor)
+    held = provider._catalog.collection_for(query.sensor)
     selection = Selection(provider._catalog, provider._finder(), skip=True)
     passes = [(item,) for item in selection.selected(query, query.geobox, held).items]
     reader = SceneReader(provider._links.files, Threads(4, "test"), query.sensor, held, None)

@@ -156,7 +156,7 @@ def conditions_of(sensor: SensorSpec) -> tuple[Condition, ...]:
 
 
 @dataclass(frozen=True)
-class Place:
+class Target:
     """What is asked about: a sensor on a grid."""
 
     sensor: SensorSpec

@@ -100,7 +100,7 @@ def scene_list(recipe: Recipe, window: TemporalSpec | None, *, measured: bool) -
     names += [archive.cloud_property] if archive.cloud_property else []
     look, region = look_at(recipe.geobox), recipe.region
 
-    def told(image: ee.Image) -> ee.Feature:
+    def described(image: ee.Image) -> ee.Feature:
         scene = ee.Feature(None).copyProperties(image, names).set("scene", image.get("system:index"))
         if not measured:
             return scene
@@ -118,7 +118,7 @@ def scene_list(recipe: Recipe, window: TemporalSpec | None, *, measured: bool) -
         found = recipe.masks(recipe.collection(window, conditions_of(recipe.sensor)))
     else:
         found = recipe.collection(window, ())
-    return ee.FeatureCollection(found.map(told))
+    return ee.FeatureCollection(found.map(described))
 
 
 def pixel_grid(geobox: GeoBox) -> dict[str, object]:

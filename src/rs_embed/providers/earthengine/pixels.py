@@ -111,10 +111,10 @@ def decode(body: bytes, names: Sequence[str], shape: tuple[int, int]) -> NDArray
             bytes=len(body),
             fix="try again",
         ) from error
-    held = table.dtype.names or ()
-    if table.shape != shape or any(name not in held for name in names):
+    found_names = table.dtype.names or ()
+    if table.shape != shape or any(name not in found_names for name in names):
         raise ReadError(
-            f"Expected {len(names)} bands of {shape[0]} x {shape[1]} px, got {len(held)} of {table.shape}.",
+            f"Expected {len(names)} bands of {shape[0]} x {shape[1]} px, got {len(found_names)} of {table.shape}.",
             fix="report this: Earth Engine answered something else than was asked",
         )
     return np.stack([table[name].astype(np.float32) for name in names])

@@ -26,7 +26,7 @@ class Scene:
     id: str
     """Its `system:index`."""
     time: datetime
-    told: Mapping[str, object]
+    properties: Mapping[str, object]
     """Its properties, as far as they were asked for."""
     cloud: float = 0.0
     """Percent of the whole scene; 0 where that is not told."""
@@ -49,13 +49,13 @@ def read_scenes(answer: object, archive: Archive) -> list[Scene]:
         raise ReadError(f"Expected a list of scenes, got an answer without: {error!r}", fix="try again") from error
 
 
-def _scene(told: Mapping[str, object], archive: Archive) -> Scene:
+def _scene(properties: Mapping[str, object], archive: Archive) -> Scene:
     def number(name: str | None) -> float:
-        value = told.get(name) if name else None
+        value = properties.get(name) if name else None
         return float(value) if isinstance(value, int | float) else 0.0
 
     time = datetime.fromtimestamp(number("system:time_start") / 1000, UTC)
-    return Scene(str(told["scene"]), time, told, number(archive.cloud_property), number("clear"))
+    return Scene(str(properties["scene"]), time, properties, number(archive.cloud_property), number("clear"))
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,8 @@ class StacCatalog:
 
     Example:
         >>> bands = {"B2": "blue", "B3": "green", "B4": "red"}
-        >>> held = StacCollection("s2-l2a", bands, offset="baseline", nodata=0, cloud_property="eo:cloud_cover")
-        >>> catalog = StacCatalog("https://stac.example/v1", mapping={"COPERNICUS/S2_SR_HARMONIZED": held})
+        >>> sentinel_2 = StacCollection("s2-l2a", bands, offset="baseline", nodata=0, cloud_property="eo:cloud_cover")
+        >>> catalog = StacCatalog("https://stac.example/v1", mapping={"COPERNICUS/S2_SR_HARMONIZED": sentinel_2})
     """
 
     url: str
@@ -91,7 +91,7 @@ class StacCatalog:
         """For messages."""
         return self.name or self.url
 
-    def held(self, sensor: SensorSpec) -> StacCollection:
+    def collection_for(self, sensor: SensorSpec) -> StacCollection:
         """Its collection for a sensor.
 
         Raises:
@@ -104,20 +104,20 @@ class StacCatalog:
                 has=", ".join(self.mapping),
                 fix=_INSTEAD.get(sensor.collection, 'use one of these collections, or backend="gee"'),
             )
-        held = self.mapping[sensor.collection]
-        missing = [band for band in sensor.bands if band not in held.assets]
+        collection = self.mapping[sensor.collection]
+        missing = [band for band in sensor.bands if band not in collection.assets]
         if missing:
             raise SensorNotOffered(
                 f"Expected bands of {sensor.collection} that {title} has, got {', '.join(missing)}.",
-                has=", ".join(held.assets),
+                has=", ".join(collection.assets),
                 fix="ask for bands that are there",
             )
-        if sensor.cloud_mask not in ("none", "scl") or (sensor.cloud_mask == "scl" and held.mask is None):
+        if sensor.cloud_mask not in ("none", "scl") or (sensor.cloud_mask == "scl" and collection.mask is None):
             raise SpecError(
                 f"Expected a cloud mask of {sensor.collection} that {title} has, got {sensor.cloud_mask!r}.",
-                fix='use cloud_mask="scl"' if held.mask else "leave cloud_mask out",
+                fix='use cloud_mask="scl"' if collection.mask else "leave cloud_mask out",
             )
-        return held
+        return collection
 
 
 _INSTEAD = {
@@ -133,9 +133,9 @@ _INSTEAD = {
 }
 
 
-def conditions_of(sensor: SensorSpec, held: StacCollection) -> tuple[Condition, ...]:
+def conditions_of(sensor: SensorSpec, collection: StacCollection) -> tuple[Condition, ...]:
     """What its items must tell, beside place and days, in the order in which people are told."""
-    found = list(held.conditions)
+    found = list(collection.conditions)
     if sensor.collection.startswith("COPERNICUS/S1_"):
         found.append(
             Condition(f"in mode {sensor.instrument_mode}", "sar:instrument_mode", "is", sensor.instrument_mode)
@@ -143,9 +143,9 @@ def conditions_of(sensor: SensorSpec, held: StacCollection) -> tuple[Condition, 
         found += [Condition(f"with {band}", "sar:polarizations", "holds", band) for band in sensor.bands]
         if sensor.orbit_pass is not None:
             found.append(Condition(sensor.orbit_pass.lower(), "sat:orbit_state", "is", sensor.orbit_pass.lower()))
-    if held.cloud_property is not None:
+    if collection.cloud_property is not None:
         name = f"with at most {sensor.cloudy_pct:g} % cloud"
-        found.append(Condition(name, held.cloud_property, "at most", sensor.cloudy_pct))
+        found.append(Condition(name, collection.cloud_property, "at most", sensor.cloudy_pct))
     return tuple(found)
 
 

@@ -208,11 +208,11 @@ class Files:
             Refusal: The server says why.
             Silence: It does not answer.
         """
-        said = words(error)
-        status = status_in(said)
+        message = words(error)
+        status = status_in(message)
         if status in (401, 403):
             self._opener.access.renew(file.name)
-        if status is not None or "timed out" in said.casefold():
+        if status is not None or "timed out" in message.casefold():
             return
         file.unreadable += 1
         if file.unreadable < UNREADABLE_TRIES:
@@ -221,4 +221,4 @@ class Files:
             self._opener.http.landed(file.name.removeprefix("/vsicurl/"))
         elif file.name.startswith("/vsi"):
             return
-        raise Broken(said) from error
+        raise Broken(message) from error

@@ -41,7 +41,7 @@ class Opening:
             return self._finder
 
     def _looked_at(self) -> Finder:
-        url, wanted = self._catalog.url, frozenset(held.id for held in self._catalog.mapping.values())
+        url, wanted = self._catalog.url, frozenset(collection.id for collection in self._catalog.mapping.values())
         address, local = web_address(url), is_local(url)
         if address is not None:
             landing = self._retry.call(lambda: document(self._http.ask(address)), "opening it")

@@ -34,7 +34,7 @@ class _Token:
 class _Tokens:
     """Those of this process, by the address that gave them."""
 
-    held: dict[str, _Token] = field(default_factory=dict)
+    by_address: dict[str, _Token] = field(default_factory=dict)
     asked: "dict[str, Future[_Token | None]]" = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -95,8 +95,8 @@ class PlanetaryComputerAccess:
         """See `Access`. Of many threads that are refused together, the first forgets the token."""
         tokens = _TOKENS.here
         with tokens.lock:
-            for key in [key for key, token in tokens.held.items() if token.text in name]:
-                del tokens.held[key]
+            for key in [key for key, token in tokens.by_address.items() if token.text in name]:
+                del tokens.by_address[key]
 
     def _token(self, container: str) -> _Token:
         """A token that lives for a while yet; of the threads that want it, one asks and the others wait."""
@@ -104,9 +104,9 @@ class PlanetaryComputerAccess:
         url, tokens = f"{self._service or service}/{container}", _TOKENS.here
         while True:
             with tokens.lock:
-                held = tokens.held.get(url)
-                if held is not None and held.until - time.time() > _FRESH_S:
-                    return held
+                kept = tokens.by_address.get(url)
+                if kept is not None and kept.until - time.time() > _FRESH_S:
+                    return kept
                 coming = tokens.asked.get(url)
                 if coming is None:
                     tokens.asked[url] = mine = Future[_Token | None]()
@@ -127,7 +127,7 @@ class PlanetaryComputerAccess:
             with tokens.lock:
                 del tokens.asked[url]
                 if found is not None:
-                    tokens.held[url] = found
+                    tokens.by_address[url] = found
             if not mine.done():
                 mine.set_result(found)  # None where this thread was stopped: another may ask
         return found
@@ -136,8 +136,8 @@ class PlanetaryComputerAccess:
         headers = {} if key is None else {"Ocp-Apim-Subscription-Key": key}
         http = Http(self._timeout_s, Credentials(headers, frozenset({urlsplit(url).netloc})), count=1)
         try:
-            told = json.loads(http.ask(url, most_b=_LARGEST_B))
-            return _Token(str(told["token"]), parse_time(str(told["msft:expiry"])).timestamp())
+            answer = json.loads(http.ask(url, most_b=_LARGEST_B))
+            return _Token(str(answer["token"]), parse_time(str(answer["msft:expiry"])).timestamp())
         except (Refusal, Silence, Garbled) as error:
             raise NoToken(str(error)) from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
