@@ -5,6 +5,9 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 PARITY := .venv-parity
 
+# Else every process of the tests, and there are hundreds, would compile torch anew: 2 s each.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: setup demo test quick check parity bench constraints clean
 
 setup: $(STAMP)
@@ -26,9 +29,9 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfil
 test: setup
 	$(PYTEST)
 
-# While you write: what needs neither other processes nor a cluster.
+# While you write: what needs neither other processes nor seconds.
 quick: setup
-	$(PYTEST) -m "not slow" tests
+	$(PYTEST) -m "not slow and not alone" tests
 
 check: setup
 	$(BIN)/ruff check .

@@ -13,6 +13,8 @@ from jaxtyping import install_import_hook
 install_import_hook(["rs_embed.encoders", "rs_embed.embedders._vit_mae_utils"], "beartype.beartype")
 
 ALONE = "TEST_IS_ALONE"
+ALONE_S = 300
+"""For a test that forks: before the limit of all tests ends this process, its own tells where it hangs."""
 
 # As wide as a pipe, whatever the tests run under: the command line measures its terminal when it is imported.
 os.environ["COLUMNS"] = "120"
@@ -26,7 +28,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """A test marked `alone` runs in a process of its own: to fork this one, with the threads of others, may hang."""
     if pyfuncitem.get_closest_marker("alone") is None or ALONE in os.environ:
         return None
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", pyfuncitem.nodeid]
+    options = ["-p", "no:cacheprovider", "-p", "no:xdist", f"--timeout={ALONE_S}"]
+    command = [sys.executable, "-m", "pytest", *options, pyfuncitem.nodeid]
     answer = subprocess.run(
         command,
         cwd=pyfuncitem.config.rootpath,

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,8 @@ from rs_embed.testing import FieldProvider
 
 MODEL = "mosaiks_rcf"
 ERROR_CODE = 3
+PATIENCE_S = 300
+"""For an export of a few rows, whatever else the machine is doing."""
 
 
 class LoggedField(FieldProvider):
@@ -146,7 +149,13 @@ class Exports:
 
     def wait(self) -> tuple[int, str]:
         """Exit code (negative: the signal) of the export that ends next, and what it said."""
-        code, said = json.loads(self._server.stdout.readline())
+        # A forked process may hang, and a test that waits for it must end in words.
+        limit = threading.Timer(PATIENCE_S, self._server.kill)
+        limit.start()
+        told = self._server.stdout.readline()
+        limit.cancel()
+        assert told, f"no export has ended within {PATIENCE_S} s"
+        code, said = json.loads(told)
         return code, said
 
     def close(self) -> None:

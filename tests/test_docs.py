@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from rs_embed import describe_model, list_models
 from rs_embed.cli.main import app
 from rs_embed.core.settings import LibrarySettings, RaySettings
+from rs_embed.embedders import catalog
 from rs_embed.errors import RSEmbedWarning
 from rs_embed.formats.geotiff import VALID_TAG
 from rs_embed.formats.parts import META_TAG
@@ -37,6 +38,7 @@ def desk(tmp_path, monkeypatch) -> Path:
     with rasterio.open(SAMPLE) as sample, rasterio.open(tmp_path / "scene.tif", "w", **sample.profile) as scene:
         scene.write(sample.read() + 1000)  # as since processing baseline 04.00
         scene.descriptions = sample.descriptions
+    monkeypatch.setattr(catalog, "_REGISTERED", {})  # what a page registers is gone after it
     for family in ("THOR", "TERRAMIND"):
         monkeypatch.setenv(f"RS_EMBED_{family}_PRETRAINED", "0")
     monkeypatch.chdir(tmp_path)

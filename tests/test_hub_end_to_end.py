@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hub_server import Fault, HubServer
 
+pytestmark = pytest.mark.slow
+
 REPO, FILE = "FM4CS/THOR-1.0-tiny", "thor_v1_vit_tiny.pt"
 CODE = """
 import json

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, requires
 
+import pytest
 from packaging.requirements import Requirement
+
+pytestmark = pytest.mark.slow
 
 CUDA = re.compile(r"nvidia|cuda|triton")
 

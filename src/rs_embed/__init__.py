@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     )
     from rs_embed.embedders.card import ModelCard as ModelCard
     from rs_embed.embedders.catalog import register_model as register_model
+    from rs_embed.embedders.runtime.kept import release_models as release_models
     from rs_embed.embedders.statistics import save_statistics as save_statistics
     from rs_embed.embedding.embedding import Embedding as Embedding
     from rs_embed.embedding.embedding import Meta as Meta
@@ -114,6 +115,7 @@ _HOME = {
     "verify_run": "exports.results.verify",
     "ModelCard": "embedders.card",
     "register_model": "embedders.catalog",
+    "release_models": "embedders.runtime.kept",
     "save_statistics": "embedders.statistics",
     "export_embeddings": "exports.call",
     "raster_places": "exports.rasters",

@@ -17,7 +17,7 @@ from rs_embed.embedders.catalog import get_card, list_cards
 from rs_embed.embedders.describe import ModelDescription, describe
 from rs_embed.errors import BatchError, Failure, SpecError
 from rs_embed.pipeline.request import Backend, Bands, EmbeddingRequest, KnobValue, Modalities, Sensors
-from rs_embed.plan import Dates, InputArrays, Plan, Units, arrays_of, named, opened, resolved, run_plans
+from rs_embed.plan import Dates, InputArrays, Plan, Units, arrays_of, backend_for, named, opened, resolved, run_plans
 
 if TYPE_CHECKING:
     from rs_embed.embedding.batch import Embeddings, Result
@@ -256,5 +256,5 @@ def inspect_chip(
         EmbeddingRequest(model_id=model_id, sensor=sensor, modality=named(modality, input_chw), bands=bands)
     )
     arrays = arrays_of(input_chw, backend, dates, unit)
-    provider = opened(backend if arrays is None else arrays.provider(model))
+    provider = opened(backend_for(backend, [model.card]) if arrays is None else arrays.provider(model))
     return inspect(model, provider, *read_place(spatial, temporal, buffer_m))

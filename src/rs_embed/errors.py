@@ -42,11 +42,13 @@ RSEmbedWarning           (UserWarning)
 
 import sys
 import textwrap
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rs_embed.redact import redacted
 
@@ -288,11 +290,37 @@ class PluginWarning(RSEmbedWarning):
     """An installed package whose models cannot be used."""
 
 
-def warn(message: str, category: type[RSEmbedWarning]) -> None:
-    """Warn at the caller's own line, the first frame outside of this package; secrets are taken out."""
-    package = str(Path(__file__).parent)
-    level = 2
+class _Line(NamedTuple):
+    """A line of the user's, as `warnings.warn_explicit` takes it."""
+
+    file: str
+    number: int
+    module: str
+    registry: dict[str | tuple[str, type[Warning], int], int]
+    """What was warned of from that module."""
+
+
+_LINE: ContextVar[_Line] = ContextVar("line")
+_PACKAGE = str(Path(__file__).parent)
+
+
+def remember_line() -> None:
+    """Let warnings of this context point at the line that is being run: a thread of ours has no user's line itself."""
+    _LINE.set(_line())
+
+
+def _line() -> _Line:
+    """The first frame outside of this package; of a thread of ours, the line that its work was submitted from."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(redacted(message), category, stacklevel=level)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    if frame.f_code.co_filename == threading.__file__ and (known := _LINE.get(None)) is not None:
+        return known
+    names = frame.f_globals
+    registry = names.setdefault("__warningregistry__", {})
+    return _Line(frame.f_code.co_filename, frame.f_lineno, names.get("__name__", "<string>"), registry)
+
+
+def warn(message: str, category: type[RSEmbedWarning]) -> None:
+    """Warn at the caller's own line; secrets are taken out."""
+    warnings.warn_explicit(redacted(message), category, *_line())

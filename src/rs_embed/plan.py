@@ -3,12 +3,10 @@
 Torch is loaded when a plan is made, not when this module is imported.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
-from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -18,7 +16,7 @@ from rs_embed.core.bands import Unit
 from rs_embed.core.hashing import json_digest
 from rs_embed.core.settings import LibrarySettings, ModelKnobs, WeightsKnobs
 from rs_embed.core.specs import SpatialSpec, TemporalSpec
-from rs_embed.embedders.card import ModelCard
+from rs_embed.embedders.card import ModelCard, auto_backend
 from rs_embed.embedders.catalog import get_card
 from rs_embed.errors import ChoiceWarning, InputError, SpecError, warn
 from rs_embed.pipeline.request import Backend, EmbeddingRequest, Modalities
@@ -30,7 +28,7 @@ from rs_embed.providers.common.checked import Checked
 from rs_embed.redact import redacted
 
 if TYPE_CHECKING:
-    from rs_embed.embedders.base import Embedder, ModelRequest, NetworkCache
+    from rs_embed.embedders.base import Embedder, ModelRequest
     from rs_embed.embedders.prepare.framing import Prep
     from rs_embed.embedding.batch import Result
     from rs_embed.pipeline.plan import Item, Job
@@ -122,7 +120,7 @@ class Plan:
     @property
     def job(self) -> "Job":
         """What runs it, made now for this process: the model, not loaded yet, and an open provider."""
-        return self.job_with(opened(self.request.backend))
+        return self.job_with(opened(backend_for(self.request.backend, [self.model.card])))
 
     def job_with(self, provider: Provider) -> "Job":
         """What runs it with a provider that is open.
@@ -187,7 +185,7 @@ def run_plans(plans: Sequence[Plan]) -> "Generator[tuple[Result, ...]]":
     from rs_embed.pipeline.run import run_together
 
     settings = LibrarySettings.read()
-    provider = opened(plans[0].request.backend, settings)
+    provider = opened(backend_for(plans[0].request.backend, [plan.model.card for plan in plans]), settings)
     works = [on_grids(plan.job_with(provider), plan.items) for plan in plans]
     with closing(run_together(works, settings=settings)) as coming:
         for _, results in coming:
@@ -255,6 +253,15 @@ def named(modality: Modalities, input_chw: InputArrays | None) -> Modalities:
     return tuple(input_chw) if modality is None and isinstance(input_chw, Mapping) else modality
 
 
+def backend_for(backend: Backend, cards: Iterable[ModelCard]) -> Backend:
+    """What is asked for the imagery of these models: "auto" is the one that their cards name.
+
+    Raises:
+        SpecError: "auto", and they name different ones.
+    """
+    return auto_backend(cards) if backend == "auto" else backend
+
+
 def opened(backend: Backend, settings: LibrarySettings | None = None) -> Provider:
     """The provider of that name, path or object, checked; with the cache of chips, where there is one."""
     provider, settings = open_provider(backend), settings or LibrarySettings.read()
@@ -293,20 +300,10 @@ def _variant(card: ModelCard, knobs: ModelKnobs) -> ModelCard:
 
 
 def _embedder(model: "ModelRequest", device: str) -> "Embedder":
+    from rs_embed.embedders.base import embedder_for
     from rs_embed.embedders.runtime.device import pick_device
 
-    adapter = model.card.adapter
-    if isinstance(adapter, str):
-        module, name = adapter.split(":")
-        adapter = vars(import_module(module))[name]
-    return adapter(model, pick_device(device), _networks())
-
-
-@cache
-def _networks() -> "NetworkCache":
-    from rs_embed.embedders.base import NetworkCache
-
-    return NetworkCache()
+    return embedder_for(model, pick_device(device))
 
 
 def _ckpt(model: "ModelRequest") -> str | None:

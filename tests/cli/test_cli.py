@@ -31,6 +31,7 @@ def test_it_tells_its_version():
     assert (result.exit_code, result.stdout) == (0, f"rs_embed {rs_embed.__version__}\n")
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy():
     code = (
         "import sys\nfrom rs_embed.cli.main import app\n"
@@ -38,7 +39,7 @@ def test_help_imports_nothing_heavy():
         "heavy = {'torch', 'rasterio', 'xarray', 'ee', 'matplotlib', 'pydantic'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
 
@@ -74,6 +75,7 @@ def test_describe_as_json_has_the_modalities():
     assert facts["modalities"][0]["bands"][0] == "B1"
 
 
+@pytest.mark.slow
 def test_embed_without_a_place_takes_the_whole_sample():
     result = invoke("embed", "mosaiks_rcf", "--backend", "sample", "--output", "grid")
     assert result.exit_code == 0
@@ -212,9 +214,10 @@ def test_an_unknown_command_is_a_usage_error():
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([COMMAND, *words], check=False, capture_output=True, text=True, timeout=120)
+    return subprocess.run([COMMAND, *words], check=False, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_the_installed_command_warns_in_one_line_and_keeps_stdout_for_json():
     done = run("embed", "thor_1_0_tiny", "--set", "pretrained=0", *POINT, "--backend", "sample", "--json")
     assert done.returncode == 0
@@ -223,6 +226,7 @@ def test_the_installed_command_warns_in_one_line_and_keeps_stdout_for_json():
     assert line.startswith("warning: thor_1_0_tiny expects pixels of 10 m")
 
 
+@pytest.mark.slow
 def test_the_installed_command_shows_a_traceback_only_with_debug():
     plain, debug = run("describe", "x"), run("describe", "x", "--debug")
     assert (plain.returncode, debug.returncode) == (1, 1)
@@ -230,13 +234,14 @@ def test_the_installed_command_shows_a_traceback_only_with_debug():
     assert "Traceback" in debug.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_run_and_is_told_by_the_exit_code(number, code):
     words = ("embed", "thor_1_0_large", "--set", "pretrained=0", "--backend", "sample")
     with subprocess.Popen([COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr.readline().startswith("warning: ")  # given just before the network runs
         running.send_signal(number)
-        running.communicate(timeout=60)
+        running.communicate(timeout=300)
     assert running.returncode == code
 
 
@@ -257,6 +262,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("command", ["embed", "inspect", "export"])
 def test_one_signal_ends_a_command_whose_backend_hangs_in_c(tmp_path, command, number, code):
@@ -272,7 +278,7 @@ def test_one_signal_ends_a_command_whose_backend_hangs_in_c(tmp_path, command, n
         try:
             assert running.stdout.readline() == "hanging\n"
             running.send_signal(number)
-            _, said = running.communicate(timeout=60)
+            _, said = running.communicate(timeout=300)
         finally:
             running.kill()
     assert running.returncode == code

@@ -103,6 +103,7 @@ def test_retry_finishes_what_was_not_finished(plots):
     assert "6 embeddings in" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_stop_by_hand_says_how_to_go_on_and_is_told_by_the_exit_code(plots):
     places = [f"p{i},{12.93 + 0.00001 * i},47.77" for i in range(2000)]
     plots.write_text("\n".join(["id,lon,lat", *places]))
@@ -113,7 +114,7 @@ def test_a_stop_by_hand_says_how_to_go_on_and_is_told_by_the_exit_code(plots):
     with subprocess.Popen(command, **pipes, env=os.environ | {"RS_EMBED_CHECKPOINT_S": "0"}) as process:
         until(lambda: list(run.glob("*/records/u*.json")))
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=300)
     assert process.returncode == 130
     (facts,) = json.loads(invoke("status", run, "--json").stdout)["models"]
     assert f"stopped; {facts['ok']:,} embeddings are stored in {run}; the same command goes on" in said
@@ -223,6 +224,7 @@ def test_a_table_that_cannot_be_read_names_its_rows(plots):
     refused(export(plots), "SpecError", "row 1 (id 'b')", "97.7")
 
 
+@pytest.mark.slow
 def test_help_of_all_commands_imports_nothing_heavy():
     code = (
         "import sys\nfrom rs_embed.cli.main import app\n"
@@ -230,5 +232,5 @@ def test_help_of_all_commands_imports_nothing_heavy():
         "heavy = {'torch', 'rasterio', 'pandas', 'geopandas', 'pyarrow'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -18,6 +18,8 @@ from rs_embed.cli.demo import _on_scene, run_demo
 from rs_embed.embedding.plot import Panel, save_figure, side_by_side, true_colour
 from rs_embed.errors import StorageError
 
+pytestmark = pytest.mark.slow
+
 LABEL = "random weights: shapes only"
 THOR, TERRAMIND = "thor_1_0_base_random_weights", "terramind_1_0_base_random_weights"
 ANYSAT = "anysat_1_0_base_random_weights"

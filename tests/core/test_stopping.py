@@ -6,11 +6,13 @@ import signal
 import threading
 import time
 import weakref
+from functools import partial
 
 import pytest
 
 from rs_embed.core.signals import sigterm_as_interrupt
 from rs_embed.core.stopping import PerProcess, Stop, Stopped, Threads, apart, current, outcome, sleep
+from rs_embed.errors import PixelWarning, warn
 
 
 def test_a_job_inside_of_another_ends_with_it_but_not_the_other_way_round():
@@ -26,8 +28,20 @@ def test_work_is_done_for_the_job_of_the_thread_that_submits_it():
     threads, stop = Threads(1, "test"), Stop()
     with stop.here():
         asked = threads.submit(current)
-    assert asked.result() is stop
-    assert threads.submit(current).result() is current() is not stop
+    assert asked.result(timeout=60) is stop
+    assert threads.submit(current).result(timeout=60) is current() is not stop
+
+
+def test_a_warning_from_a_thread_points_at_the_line_that_its_work_was_submitted_from():
+    threads, inner = Threads(1, "test"), Threads(1, "test-inner")
+    quiet = partial(warn, "of a thread", PixelWarning)
+    with pytest.warns(PixelWarning) as caught:
+        threads.submit(quiet).result(timeout=60)
+    assert caught[0].filename == __file__
+    # And through a second pool, which no line of the user's submits to.
+    with pytest.warns(PixelWarning) as caught:
+        outcome(threads.submit(inner.submit, quiet)).result(timeout=60)
+    assert caught[0].filename == __file__
 
 
 def test_stopping_ends_a_wait_at_once_and_what_has_not_begun_never_begins():
@@ -39,7 +53,7 @@ def test_stopping_ends_a_wait_at_once_and_what_has_not_begun_never_begins():
 
     with stop.here():
         waiting, later = threads.submit(wait), threads.submit(int)
-    begun.wait()
+    begun.wait(300)
     stop.set()
     for future in (waiting, later):
         with pytest.raises(Stopped):
@@ -49,14 +63,14 @@ def test_stopping_ends_a_wait_at_once_and_what_has_not_begun_never_begins():
 def test_no_more_threads_are_started_than_there_is_work():
     threads = Threads(8, "test-few")
     for _ in range(20):
-        threads.submit(int).result()
+        threads.submit(int).result(timeout=60)
     named = [one for one in threading.enumerate() if one.name.startswith("test-few")]
     assert len(named) <= 2  # one may not have come back for more yet
 
 
 def test_threads_end_when_nobody_holds_the_pool():
     threads = Threads(2, "test-end")
-    threads.submit(int).result()
+    threads.submit(int).result(timeout=60)
     gone = weakref.ref(threads)
     del threads
     gc.collect()
@@ -96,7 +110,7 @@ def test_what_the_main_thread_leaves_to_another_brings_its_answer_and_its_error(
     with pytest.raises(ZeroDivisionError):
         apart(lambda: 1 // 0)
     other = Threads(1, "test-other")
-    assert other.submit(lambda: apart(threading.current_thread) is threading.current_thread()).result()
+    assert other.submit(lambda: apart(threading.current_thread) is threading.current_thread()).result(timeout=60)
 
 
 def test_an_interrupt_ends_what_hangs_outside_of_python_and_the_job_of_who_hangs():
@@ -104,10 +118,10 @@ def test_an_interrupt_ends_what_hangs_outside_of_python_and_the_job_of_who_hangs
     go_on = threading.Event()
 
     def hang():
-        threading.Timer(0.01, lambda: (hanging.wait(), os.kill(os.getpid(), signal.SIGINT))).start()
+        threading.Timer(0.01, lambda: (hanging.wait(300), os.kill(os.getpid(), signal.SIGINT))).start()
         seen.append(current())
         hanging.set()
-        go_on.wait()  # as GDAL would: hears nothing
+        go_on.wait(300)  # as GDAL would: hears nothing
 
     with pytest.raises(KeyboardInterrupt):
         apart(hang)
@@ -117,9 +131,9 @@ def test_an_interrupt_ends_what_hangs_outside_of_python_and_the_job_of_who_hangs
 
 def test_who_waits_for_a_pool_that_is_closed_hears_of_it():
     threads, begun, go_on = Threads(1, "test-close"), threading.Event(), threading.Event()
-    busy = threads.submit(lambda: begun.set() or go_on.wait())
+    busy = threads.submit(lambda: begun.set() or go_on.wait(300))
     waiting = threads.submit(int)
-    begun.wait()
+    begun.wait(300)
     threads.close()
     with pytest.raises(Stopped):
         waiting.result(timeout=60)

@@ -213,6 +213,7 @@ def bright(lon, lat, band):
     return hills(lon, lat, band) / (20 if band in "RGBN" else 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("modality", "px", "metres"), [("naip", 8, 1.25), ("spot", 10, 1.0), ("aerial", 50, 0.2)])
 def test_fine_images_are_fetched_at_their_own_pixels_on_the_same_ground(embed, network, modality, px, metres):
     backend = FieldProvider(bright)
@@ -298,6 +299,7 @@ def test_a_dense_grid_has_a_token_per_pixel_of_ten_metres(embed, network):
     np.testing.assert_allclose(dense.data, wanted, atol=1e-3)  # sub-tokens amplify the rounding of the z-score
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["raster", "reference"])
 def test_dense_aerial_tokens_lie_where_they_are_or_as_the_authors_lay_them(embed, network, order):
     backend = FieldProvider(bright)

@@ -30,7 +30,7 @@ CALLS = [
     ("thor_1_0_tiny", {}),
     ("thor_1_0_tiny", {"modality": "s2+s1", "input_prep": "crop"}),
     ("terramind_1_0_tiny", {}),
-    ("terramind_1_0_tiny", {"modality": "S2L2A+DEM", "layers": [3, 11]}),
+    ("terramind_1_0_tiny", {"modality": "S2L2A+DEM", "layers": [1, 3]}),
     ("anysat_tiny", {"frames": 2}),
     ("anysat_tiny", {"frames": 2, "modality": "s2+s1-asc", "output": OutputSpec.grid("dense")}),
     ("mosaiks_rcf", {}),

@@ -13,14 +13,24 @@ import pytest
 from command_line import invoke
 from echo import CARD as ECHO
 from echo import EchoEmbedder
+from pages import ROOT
 from plugins import TINY_PATCHES, install, make
 
 import rs_embed
-from rs_embed import OutputSpec, PointBuffer, TemporalSpec, describe_model, get_embedding, list_models, open_run
+from rs_embed import (
+    OutputSpec,
+    PointBuffer,
+    TemporalSpec,
+    describe_model,
+    export_embeddings,
+    get_embedding,
+    list_models,
+    open_run,
+    retry_export,
+)
 from rs_embed.core.plugins import MODELS, PROVIDERS, plugins
 from rs_embed.embedders import catalog
 from rs_embed.errors import KnobError, NotConfigured, PluginWarning, SpecError, UnknownModelError
-from rs_embed.exports import export_embeddings, retry_export
 from rs_embed.testing import FieldProvider
 
 PLACE = PointBuffer(lon=7, lat=51, buffer_m=640)
@@ -58,6 +68,16 @@ def test_the_package_of_the_page_uses_public_names_only():
     }
     assert len(modules) > 5
     assert not [name for name in modules if "._" in name]
+
+
+def test_the_page_shows_the_code_of_the_package():
+    page = (ROOT / "docs/extending.md").read_text("utf-8")
+    shown = []
+    for path in TINY_PATCHES.rglob("*.py"):
+        code = path.read_text("utf-8")
+        shown += [ast.get_source_segment(code, node) for node in ast.parse(code).body if isinstance(node, ast.ClassDef)]
+    assert len(shown) == 4
+    assert not [code for code in shown if code not in page]
 
 
 def test_a_model_and_a_backend_of_a_package_work_by_name(tiny):

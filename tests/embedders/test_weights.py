@@ -90,7 +90,7 @@ def child(code: str, **environment: str) -> str:
         env={**os.environ, "PYTHONPATH": paths, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -125,6 +125,7 @@ def test_a_checkpoint_path_comes_before_the_cache_and_is_hashed(ask: Asking, tmp
     assert found.id == f"ckpt:mine.pt#sha256:{hashlib.sha256(mine.read_bytes()).hexdigest()}"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_path_imports_no_hub_client(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(1)}, tmp_path / "mine.pt")
     code = """
@@ -156,6 +157,7 @@ def test_offline_with_a_cold_cache_says_what_to_do(ask: Asking) -> None:
     assert ask.hub.requests == []
 
 
+@pytest.mark.slow
 def test_the_environment_alone_reaches_hub_and_cache(hub: HubServer, tmp_path: Path) -> None:
     code = f"""
         print(locate(Weights({REPO!r}, {FILE!r}, "MIT"), ckpt=None, offline=False, cache_dir=None).path)
@@ -166,6 +168,7 @@ def test_the_environment_alone_reaches_hub_and_cache(hub: HubServer, tmp_path: P
     assert asked == ["HEAD", "HEAD", "GET"]
 
 
+@pytest.mark.slow
 def test_the_hub_clients_own_offline_variable_is_respected(hub: HubServer, tmp_path: Path) -> None:
     code = f"""
         try:
@@ -236,6 +239,7 @@ def test_a_hub_that_always_hangs_is_unreachable(ask: Asking) -> None:
         ask(timeout_s=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "said"), [("hang", "Timeout"), ("cut", "ProtocolError")])
 def test_a_body_that_never_comes_is_unreachable(
     hub: HubServer, tmp_path: Path, kind: Literal["hang", "cut"], said: str

@@ -180,7 +180,7 @@ def test_loading_other_weights_forgets_resized_tables(assign: bool) -> None:
     encoder({"DEM": pixels("DEM")})
     torch.nn.Sequential(encoder).load_state_dict(other, assign=assign)
     actual = encoder.embed({"DEM": pixels("DEM")}).values
-    encoder.forget()
+    encoder.drop_cached()
     assert torch.equal(actual, encoder.embed({"DEM": pixels("DEM")}).values)
     assert_close(actual, 1.5 * golden_encoder(read_weights()).embed({"DEM": pixels("DEM")}).values)
 

@@ -184,7 +184,7 @@ def test_a_training_step_is_seen_by_the_next_inference() -> None:
     optimiser.step()
     with torch.no_grad():
         after = encoder.embed(s2_images(), S2_GEOMETRY)
-        encoder.forget()
+        encoder.drop_cached()
         assert torch.equal(after, encoder.embed(s2_images(), S2_GEOMETRY))
     assert not torch.equal(after, before)
 
@@ -243,6 +243,7 @@ def test_random_weights_depend_on_the_seed_alone_and_leave_torch_as_it_was() -> 
     assert (one.norm.bias == 0).all()
 
 
+@pytest.mark.slow
 def test_random_weights_load_strictly_and_are_equal_in_another_process(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom safetensors.torch import save_file\n"

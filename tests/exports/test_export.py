@@ -117,6 +117,7 @@ def test_units_hold_every_row_once_by_zone_and_neighbours_together():
     assert cut_units(places, 64).digest() == units.digest() != cut_units(places, 65).digest()
 
 
+@pytest.mark.slow
 def test_a_million_rows_are_cut_and_named_without_two_alike():
     rng = np.random.default_rng(1)
     lonlat = np.stack([rng.uniform(-180, 180, 1_000_000), rng.uniform(-85, 85, 1_000_000)], axis=1)
@@ -205,6 +206,7 @@ def vectors(run: Path) -> dict[int, bytes]:
     return found
 
 
+@pytest.mark.slow
 def test_failed_grids_are_tried_again_and_the_others_stay_as_they_are(run, log):
     _, once = broken_in(5)
     flaky = LoggedField(log, fails=lambda key, times: once(key) and times == 1)
@@ -267,6 +269,7 @@ def test_knobs_that_change_no_number_may_change(run, log):
     assert len(asked(log)) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid_format", ["cog", "zarr", "netcdf", "npz"])
 def test_ids_of_any_kind_become_names_that_are_safe_and_never_meet(run, log, grid_format):
     names = ["../../etc/passwd", "Gmünd/Žilina", "a b", "a/b", "a\\b", "CON", ".", "", "x" * 300, "🌍", "a\nb", "-rf"]
@@ -352,6 +355,7 @@ def test_a_dry_run_over_earth_engine_tells_an_estimate_of_its_cost(run):
     assert "Community 150, Contributor 1,000, Partner 100,000" in said
 
 
+@pytest.mark.slow
 def test_a_dry_run_is_scaled_from_a_part_to_the_whole_with_a_rate_that_is_told_or_measured(run):
     options = {"buffer_m": 1120, "backend": FieldProvider(name="gee"), "dry_run": True, "device": "cpu"}
     report = export_embeddings(MODEL, pairs(100), run, plan_rows=100_000_000, rate=75, **options)
@@ -477,6 +481,7 @@ def test_a_damaged_or_newer_manifest_is_refused(run, log):
     assert export(run, log, rows=5).ok == 5
 
 
+@pytest.mark.slow
 def test_leftovers_of_a_killed_process_are_removed(run, log):
     export(run, log, rows=25, grid_format="cog")
     units = run / MODEL / "units"

@@ -20,6 +20,8 @@ from rs_embed.exports.results.run import open_run
 from rs_embed.exports.status import run_status
 from rs_embed.pipeline.batching import BATCH_CPU
 
+pytestmark = pytest.mark.slow
+
 ROWS, UNIT_ROWS = 120, 10
 ROUNDS = 12
 

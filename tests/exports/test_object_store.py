@@ -16,6 +16,8 @@ from rs_embed import compact_run, download_run, open_run, verify_run
 from rs_embed.errors import SpecError, StorageError
 from rs_embed.exports.status import retry_export, run_status
 
+pytestmark = pytest.mark.slow
+
 ROWS, UNIT_ROWS = 40, 10
 
 

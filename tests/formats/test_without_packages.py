@@ -23,6 +23,7 @@ except MissingDependency as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gone", "use"),
     [
@@ -39,6 +40,7 @@ def test_what_is_missing_is_named(tmp_path, gone, use):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["g.tif"]
 
 
+@pytest.mark.slow
 def test_opening_a_run_loads_neither_torch_nor_what_only_frames_need():
     heavy = {"torch", "geopandas", "zarr", "rasterio"}
     code = f"import sys, rs_embed.exports.results.run; print(sorted({heavy} & set(sys.modules)))"

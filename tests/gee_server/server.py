@@ -61,6 +61,8 @@ class EarthEngineServer:
         self.needs_token = token
         self.script = Script()
         self.requests: list[Request] = []
+        self.strangers: list[Request] = []
+        """Who took this server for a way out: threads that an earlier test has abandoned ask so too."""
         self.high_water = 0
         self.tokens: list[str] = []
         self.crashes: list[str] = []
@@ -125,7 +127,7 @@ class EarthEngineServer:
         """A request has come in."""
         with self._lock:
             request = Request(len(self.requests) + 1, route, method, path, headers, body, time.monotonic())
-            self.requests.append(request)
+            (self.strangers if route == "proxy" else self.requests).append(request)
             if route in DATA:
                 self._open += 1
                 self.high_water = max(self.high_water, self._open)

@@ -207,6 +207,7 @@ print(len(many), float(abs(many[0].data - alone.data).max()))
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_may_take_no_more_memory_goes_on_with_smaller_batches():
     environment = os.environ | {"RS_EMBED_BATCH": "64", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", SHORT_OF_MEMORY]

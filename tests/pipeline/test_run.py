@@ -131,7 +131,7 @@ class Hung(FieldProvider):
         if hangs:
             self.jobs.append(current())
             self.hanging.set()
-            self.go_on.wait()  # as C code: hears of nothing
+            self.go_on.wait(300)  # as C code: hears of nothing
         return super().fetch(query)
 
 

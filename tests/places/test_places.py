@@ -319,6 +319,7 @@ def test_the_middle_of_a_place_is_known_across_the_antimeridian():
     np.testing.assert_allclose(lat, [-16.5, 2, 47.75])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_million_rows_are_read_in_seconds(kind, tmp_path):
     count = 1_000_000
@@ -327,8 +328,8 @@ def test_a_million_rows_are_read_in_seconds(kind, tmp_path):
     frame = frame.assign(lon=rng.uniform(-180, 180, count), lat=rng.uniform(-80, 80, count), year=2022)
     path = tmp_path / f"plots.{kind}"
     frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
-    started = time.perf_counter()
+    started = time.process_time()
     places = read_places(path, buffer_m=320)
-    assert time.perf_counter() - started < 15  # 3 s on an idle machine
+    assert time.process_time() - started < 30  # of CPU; 3 s here, however busy the machine is
     assert len(places) == count
     assert places[count - 1].id == "plot-0999999"

@@ -221,6 +221,7 @@ def test_a_folder_that_cannot_be_made_is_said_so(field, tmp_path):
         CachedProvider(field, tmp_path / "file" / "chips", 1)
 
 
+@pytest.mark.slow
 def test_the_variable_turns_it_on_for_every_call_and_every_process(tmp_path, monkeypatch):
     monkeypatch.setenv("RS_EMBED_CHIP_CACHE", str(tmp_path / "chips"))
     provider = FieldProvider()

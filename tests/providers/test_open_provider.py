@@ -38,6 +38,7 @@ def test_a_provider_is_returned_as_it_is():
     assert open_provider(provider) is provider
 
 
+@pytest.mark.slow
 def test_earth_engine_is_opened_by_name_without_asking_it_and_without_its_client():
     code = (
         "import sys; from rs_embed.providers import open_provider; assert open_provider('gee').name == 'gee'; "
@@ -58,6 +59,7 @@ def test_anything_else_is_refused(backend):
         open_provider(backend)
 
 
+@pytest.mark.slow
 def test_rasterio_is_not_imported_before_a_raster_is_opened():
     code = (
         "import sys, numpy; from rs_embed.providers import open_provider; "

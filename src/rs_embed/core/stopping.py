@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Generic, ParamSpec, TypeVar, cast
 from weakref import WeakSet, finalize
 
+from rs_embed.errors import remember_line
+
 P = ParamSpec("P")
 T = TypeVar("T")
 POLL_S = 0.2
@@ -245,6 +247,7 @@ class Threads:
         """
         future: Future[T] = Future()
         context = copy_context()
+        context.run(remember_line)
         if self._stop is not None:
             context.run(_STOP.set, self._stop)
         self._queue.here.put(_Task(cast("Future[object]", future), lambda: work(*args, **named), context))

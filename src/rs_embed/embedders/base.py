@@ -5,10 +5,10 @@ An adapter has four methods. It neither fetches, nor batches, nor pools, nor rea
 
 import threading
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from typing import Literal
 
 import torch
@@ -22,6 +22,7 @@ from rs_embed.core.stopping import PerProcess
 from rs_embed.embedders.card import Modality, ModelCard
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry
 from rs_embed.embedders.runtime.device import brought_back
+from rs_embed.embedders.runtime.kept import KeptNetworks
 from rs_embed.encoders.kernels.linear import Kernels, Linear, packs, using
 from rs_embed.encoders.tokens import Tokens
 
@@ -172,6 +173,9 @@ class Embedder(ABC):
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
         """Chips of one place to network inputs, one per window of the frame.
 
+        An optional modality that the place lacks is not among the chips: what the network gets in its stead, and by
+        which mask it is told, is for the adapter to say.
+
         Pixels come to the device in force by `placed`; small tensors may stay on the CPU until the batch is run.
         """
 
@@ -223,23 +227,33 @@ class NetworkCache:
     """The last few networks, so that a second call pays nothing for loading. Thread-safe."""
 
     def __init__(self, size: int = 2) -> None:
-        self._size = size
-        self._networks: OrderedDict[tuple[object, ...], Network] = OrderedDict()
-        self._lock = PerProcess(threading.Lock)
+        self._kept: KeptNetworks[Network] = KeptNetworks(size)
 
     def get(self, embedder: type[Embedder], request: ModelRequest, device: torch.device) -> Network:
-        """The network of a request, loaded at most once for equal knobs about weights."""
-        weights_knobs = request.knobs.model_dump(include=set(WeightsKnobs.model_fields) - set(ModelKnobs.model_fields))
-        key = (request.card.id, request.places, tuple(weights_knobs.items()), _stamp(request.knobs), device)
-        with self._lock.here:
-            if key not in self._networks:
-                network = embedder.build(request, LibrarySettings.read())
-                network.module.to(device)
-                self._networks[key] = network
-            self._networks.move_to_end(key)
-            while len(self._networks) > self._size:
-                self._networks.popitem(last=False)
-            return self._networks[key]
+        """The network of a request, loaded at most once for equal cards and equal knobs about weights."""
+        card, own = request.card, set(WeightsKnobs.model_fields) - set(ModelKnobs.model_fields)
+        weights_knobs = tuple(request.knobs.model_dump(include=own).items())
+        facts = card.id, card.weights, tuple(card.arch.items())
+        key = (embedder, *facts, request.places, weights_knobs, _stamp(request.knobs), device)
+        return self._kept.get(key, lambda: _loaded(embedder, request, device))
+
+
+_NETWORKS = NetworkCache()
+
+
+def embedder_for(request: ModelRequest, device: torch.device) -> Embedder:
+    """The adapter that the card of a request names; its network is one of those that the process keeps."""
+    adapter = request.card.adapter
+    if isinstance(adapter, str):
+        module, name = adapter.split(":")
+        adapter = vars(import_module(module))[name]
+    return adapter(request, device, _NETWORKS)
+
+
+def _loaded(embedder: type[Embedder], request: ModelRequest, device: torch.device) -> Network:
+    network = embedder.build(request, LibrarySettings.read())
+    network.module.to(device)
+    return network
 
 
 def _stamp(knobs: ModelKnobs) -> tuple[int, int] | None:

@@ -1,12 +1,13 @@
 """The facts of a model, as data: no torch, no imagery, nothing that can fail."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from rs_embed.core.bands import Unit
 from rs_embed.core.settings import ModelKnobs
 from rs_embed.core.specs import SensorSpec
+from rs_embed.errors import SpecError
 
 if TYPE_CHECKING:
     from rs_embed.embedders.base import Embedder
@@ -64,6 +65,9 @@ class Modality:
     """Whether the model takes several dated frames."""
     first_year: int | None = None
     """Of a product of calendar years: the first one there is, and a window must be one of them, whole."""
+    optional: bool = False
+    """Whether the model can do without it where a place lacks it: nothing was acquired there, or nothing is valid. Then
+    it is masked, and the metadata say so; one modality at least must be there."""
     grid_px: int = 1
     """How many of its pixels lie along a pixel of the grid that all modalities of a request share."""
 
@@ -107,6 +111,8 @@ class ModelCard:
     """What the model can be told of the place beside imagery, such as "Coordinates"; nothing is fetched for it."""
     pooled_is_grid_mean: bool = False
     """Whether the pooled mean equals the mean of the grid."""
+    backend: str | None = None
+    """The one that has its imagery, which `backend="auto"` then means; `None`: whichever is set up."""
     aliases: tuple[str, ...] = ()
     extra: str | None = None
     """Extra of this package that the model needs."""
@@ -119,3 +125,17 @@ class ModelCard:
     def modality_names(self) -> tuple[str, ...]:
         """Names of all modalities, default first."""
         return tuple(modality.name for modality in self.modalities)
+
+
+def auto_backend(cards: Iterable[ModelCard]) -> str:
+    """What `backend="auto"` means for these models: the backend that their cards name, or "auto".
+
+    Raises:
+        SpecError: They name different ones.
+    """
+    named = {card.id: card.backend or "auto" for card in cards}
+    if len(set(named.values())) > 1:
+        raise SpecError(
+            "Expected models of one backend, got several.", **named, fix="name the backend, or ask for them one by one"
+        )
+    return next(iter(named.values()), "auto")

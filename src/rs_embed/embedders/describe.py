@@ -35,7 +35,7 @@ class ModelDescription(TypedDict):
     """Everything that the catalog knows of a model.
 
     `type` is "on-the-fly" (a network runs on the imagery of the request) or "precomputed" (embeddings are fetched). The
-    backend of who names none is "auto": Earth Engine where it is set up, else STAC.
+    backend of who names none is the card's, else "auto": Earth Engine where it is set up, else STAC.
     """
 
     id: str
@@ -67,7 +67,7 @@ def describe(card: ModelCard) -> ModelDescription:
         "title": card.title,
         "kind": card.kind,
         "type": "precomputed" if card.kind == "precomputed" else "on-the-fly",
-        "default_backend": "auto",
+        "default_backend": card.backend or "auto",
         "aliases": list(card.aliases),
         "model_key": card.model_key,
         "parameters_m": card.parameters_m,

@@ -96,6 +96,8 @@ class Meta(BaseModel):
     cls_removed: bool
     """Whether the encoder returned class or register tokens that were left out."""
     modality: tuple[str, ...]
+    absent: dict[str, str] = {}
+    """Modalities that were asked for and that the place lacks -> why; the model did without them."""
     inputs: tuple[InputMeta, ...]
     spatial: str | None
     temporal: str | None

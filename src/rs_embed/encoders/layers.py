@@ -39,8 +39,8 @@ def at_once(count: int, like: Tensor) -> int:
     return count if like.device.type == "cpu" else GPU_FACTOR * count
 
 
-class Recent(Generic[Kept]):
-    """The few most recently used results of a costly function.
+class LRUCache(Generic[Kept]):
+    """The few results of a costly function that were used last.
 
     Args:
         size: How many are kept.
@@ -63,27 +63,30 @@ class Recent(Generic[Kept]):
         """Drop everything."""
         self._kept.clear()
 
+    def __len__(self) -> int:
+        return len(self._kept)
 
-class Forgetful(nn.Module, ABC):
+
+class CachesFromWeights(nn.Module, ABC):
     """A module that keeps what it computed from its weights, and drops it when they are loaded or moved."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_load_state_dict_post_hook(_forget_after_loading)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_drop_after_loading)  # type: ignore[no-untyped-call]
 
     @abstractmethod
-    def forget(self) -> None:
+    def drop_cached(self) -> None:
         """Drop what is kept; needed by hand only after weights were changed in place."""
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Forgetful":
-        self.forget()
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CachesFromWeights":
+        self.drop_cached()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
 
-def _forget_after_loading(module: Forgetful, incompatible_keys: object) -> None:
-    """Run after loading, also of a parent module; not a method, so that a copy forgets its own."""
-    module.forget()
+def _drop_after_loading(module: CachesFromWeights, incompatible_keys: object) -> None:
+    """Run after loading, also of a parent module; not a method, so that a copy drops its own."""
+    module.drop_cached()
 
 
 class Encoder(nn.Module):

@@ -19,6 +19,7 @@ from pydantic import (
 from rs_embed.core.checks import require_choice, short
 from rs_embed.core.hashing import as_json
 from rs_embed.embedders.card import ModelCard
+from rs_embed.embedders.catalog import get_card
 from rs_embed.errors import SpecError
 from rs_embed.exports.unit import UNIT_ROWS, Units
 from rs_embed.exports.unit_writer import slug
@@ -28,7 +29,7 @@ from rs_embed.formats.files import format_named
 from rs_embed.pipeline.plan import job_facts
 from rs_embed.pipeline.request import AsGiven, Backend, EmbeddingRequest, KnobValue, RequestBase, one_of, settled
 from rs_embed.places import Places
-from rs_embed.plan import Plan, opened
+from rs_embed.plan import Plan, backend_for, opened
 
 if TYPE_CHECKING:
     from rs_embed.pipeline.plan import Job
@@ -83,6 +84,11 @@ class ExportRequest(RequestBase):
             for model, knobs in _with_knobs(self.models)
         ]
 
+    @property
+    def source(self) -> Backend:
+        """The backend that is asked: "auto" is the one that the cards name."""
+        return backend_for(self.backend, [get_card(request.model_id) for request in self.requests()])
+
     def jobs(self) -> "dict[str, Job]":
         """What is run for each model, by the name of its folder. Everything is checked that concerns no place."""
         plans: dict[str, Plan] = {}
@@ -94,7 +100,7 @@ class ExportRequest(RequestBase):
             plans[name] = plan
         if not plans:
             raise SpecError("Expected at least one model, got none.", fix='for example "mosaiks_rcf"')
-        provider = opened(self.backend)
+        provider = opened(self.source)
         return {name: plan.job_with(provider) for name, plan in plans.items()}
 
     def run_facts(self, facts: Mapping[str, JsonValue], places: Places, units: Units) -> dict[str, JsonValue]:

@@ -1,6 +1,5 @@
 """The networks of a generation, loaded at most once."""
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,15 +14,14 @@ from rs_embed.embedders.cards.terramind import TerraMindKnobs, TokenModality
 from rs_embed.embedders.cards.terramind_tokens import MAP_NAMES, TOKENS
 from rs_embed.embedders.imagining.sampler import Imagination, Sampling, pick_state, random_values
 from rs_embed.embedders.imagining.tokenizers import Tokenizer, load_tokenizer
+from rs_embed.embedders.runtime.kept import KeptNetworks
 from rs_embed.embedders.runtime.random_numbers import own_random_numbers
 from rs_embed.embedders.weights.load import load_strict
 from rs_embed.embedders.weights.networks import RANDOM_NOTE, RANDOM_SEED, published_state
-from rs_embed.encoders.layers import Recent
 
-_SAMPLERS: Recent[Network] = Recent(1)
-_TOKENIZERS: Recent[Tokenizer] = Recent(6)
+_SAMPLERS: KeptNetworks[Network] = KeptNetworks(1)
+_TOKENIZERS: KeptNetworks[Tokenizer] = KeptNetworks(6)
 """At most as many as there are modalities; 0.7 to 1.2 GB each in memory."""
-_LOADING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,7 @@ def networks_for(
     """
     knobs = cast("TerraMindKnobs", request.knobs)
     key = (request.card.id, request.modality_names, tuple(outputs), knobs.pretrained, stamp(knobs.ckpt), device)
-    with _LOADING:
-        sampler = _SAMPLERS.get(key, lambda: load_sampler(request, outputs, device))
+    sampler = _SAMPLERS.get(key, lambda: load_sampler(request, outputs, device))
     read = [name for name in MAP_NAMES if name in request.modality_names]
     tokenizers: dict[str, Tokenizer] = {
         name: tokenizer_for(name, tokenizer_ckpts.get(name), pretrained=knobs.pretrained, device=device)
@@ -85,11 +82,10 @@ def networks_for(
 
 def tokenizer_for(name: TokenModality, ckpt: Path | None, *, pretrained: bool, device: torch.device) -> Tokenizer:
     """The tokenizer of a modality; see `load_tokenizer`."""
-    with _LOADING:
-        return _TOKENIZERS.get(
-            (name, stamp(ckpt), pretrained, device),
-            lambda: load_tokenizer(TOKENS[name], ckpt=ckpt, pretrained=pretrained, device=device),
-        )
+    return _TOKENIZERS.get(
+        (name, stamp(ckpt), pretrained, device),
+        lambda: load_tokenizer(TOKENS[name], ckpt=ckpt, pretrained=pretrained, device=device),
+    )
 
 
 def stamp(ckpt: Path | None) -> tuple[str, int, int] | None:

@@ -1,6 +1,6 @@
 """One item up to the network: fetch its chips, check them, make the network's inputs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,7 +13,18 @@ from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest
 from rs_embed.embedders.prepare.framing import Frame, frame_chip
 from rs_embed.embedders.prepare.normalize import counting_clipped, warn_of_clipped
 from rs_embed.embedders.runtime.device import beside_the_network
-from rs_embed.errors import Failure, InputError, NoValidPixels, PixelWarning, ScaleWarning, Stage, warn
+from rs_embed.errors import (
+    Failure,
+    InputError,
+    NoImagery,
+    NoValidPixels,
+    OutsideCoverage,
+    PixelWarning,
+    RSEmbedError,
+    ScaleWarning,
+    Stage,
+    warn,
+)
 from rs_embed.pipeline.plan import Item, Job
 from rs_embed.pipeline.readout import Prepared, input_meta
 from rs_embed.pipeline.validity import seen_in
@@ -29,6 +40,8 @@ _ADVICE = {
     "sample": "choose a place in the middle of the sample scene",
 }
 """Provider -> what helps where there is no archive to ask for other days."""
+_ABSENCES = (NoImagery, NoValidPixels, OutsideCoverage)
+"""What says that a place lacks a modality; any other error is one."""
 Fetched = dict[Query, Chip | Exception]
 
 
@@ -46,7 +59,8 @@ def fetch_checked(item: Item, job: Job) -> tuple[dict[str, Chip], tuple[int, int
     """
     chips = {query.modality: _fetch(query, job.provider, {}) for query in item.queries}
     shape_px = _shared_shape(chips, job.request)
-    _check_pixels(chips, job.request.knobs.min_valid_fraction)
+    for name, chip in chips.items():
+        _with_pixels(name, chip, job.request.knobs.min_valid_fraction)
     return chips, shape_px, _shared_geobox(chips, shape_px, job.request)
 
 
@@ -56,21 +70,48 @@ def _prepare(item: Item, job: Job, fetched: Fetched) -> Prepared | Failure:
     try:
         size = sum(query.nbytes for query in item.queries)
         require_memory(COPIES * size, f"{len(item.queries)} chip(s) of {size / 1e9:.1f} GB for one place")
-        chips = {query.modality: _fetch(query, job.provider, fetched) for query in item.queries}
+        queries = {query.modality: query for query in item.queries}
+        request = job.request
+        chips, absent = _there(request, queries, lambda name: _fetch(queries[name], job.provider, fetched))
         stage = "prepare"
-        shape_px = _shared_shape(chips, job.request)
-        _check_pixels(chips, job.request.knobs.min_valid_fraction)
+        shape_px = _shared_shape(chips, request)
+        floor = request.knobs.min_valid_fraction
+        chips, empty = _there(request, chips, lambda name: _with_pixels(name, chips[name], floor))
         frame = frame_chip(shape_px, job.prep, job.embedder.geometry())
         inputs, clipped = _inputs(job.embedder, chips, frame)
         warn_of_clipped(clipped)
-        geobox = _shared_geobox(chips, shape_px, job.request)
-        gsd_m = _input_gsd_m(geobox, frame, job.request)
+        geobox = _shared_geobox(chips, shape_px, request)
+        gsd_m = _input_gsd_m(geobox, frame, request)
         metas = tuple(
-            input_meta(chips[m.name], m.name, sensor, clipped.get(m.name, 0.0)) for m, sensor in job.request.inputs
+            input_meta(chips[m.name], m.name, sensor, clipped.get(m.name, 0.0))
+            for m, sensor in request.inputs
+            if m.name in chips
         )
-        return Prepared(item, metas, frame, tuple(inputs), gsd_m, geobox, seen_in(chips, job.request))
+        return Prepared(item, metas, frame, tuple(inputs), gsd_m, geobox, seen_in(chips, request), {**absent, **empty})
     except Exception as error:  # noqa: BLE001  (kept whole in the Failure, raised by single calls)
         return Failure(item.index, stage, error)
+
+
+def _there(
+    request: ModelRequest, names: Collection[str], chip_of: Callable[[str], Chip]
+) -> tuple[dict[str, Chip], dict[str, str]]:
+    """The chips that a place has, and why it lacks others, which the model can do without.
+
+    Raises:
+        RSEmbedError: It lacks one that the model needs, or has none at all.
+    """
+    chips: dict[str, Chip] = {}
+    absent: dict[str, RSEmbedError] = {}
+    for modality in (modality for modality, _ in request.inputs if modality.name in names):
+        try:
+            chips[modality.name] = chip_of(modality.name)
+        except _ABSENCES as error:
+            if not modality.optional:
+                raise
+            absent[modality.name] = error
+    if not chips:
+        raise next(iter(absent.values()))
+    return chips, {name: f"{type(error).__name__}: {error.headline}" for name, error in absent.items()}
 
 
 def _inputs(
@@ -105,7 +146,7 @@ def _fetch(query: Query, provider: Provider, fetched: Fetched) -> Chip:
 def _shared_shape(chips: Mapping[str, Chip], request: ModelRequest) -> tuple[int, int]:
     """Height and width of the grid that all chips lie on, or subdivide."""
     found = set()
-    for modality, _ in request.inputs:
+    for modality in (modality for modality, _ in request.inputs if modality.name in chips):
         (rows, no_row), (cols, no_col) = (divmod(px, modality.grid_px) for px in chips[modality.name].shape_px)
         found.add((rows, cols) if no_row == no_col == 0 < min(rows, cols) else None)
     shape_px = found.pop()
@@ -119,19 +160,20 @@ def _shared_shape(chips: Mapping[str, Chip], request: ModelRequest) -> tuple[int
     return shape_px
 
 
-def _check_pixels(chips: Mapping[str, Chip], floor: float) -> None:
-    for name, chip in chips.items():
-        valid = chip.valid_fraction
-        if valid == 0 or valid < floor:
-            raise NoValidPixels(
-                f"Expected valid pixels in {name}, got {valid:.1%}" + (f" (floor {floor:.0%})." if floor else "."),
-                chip=chip.describe(),
-                bands=_share_by_band(chip),
-                fix=_ADVICE.get(chip.source.provider, "check place and window, widen the window or raise cloudy_pct"),
-            )
-        if valid < 0.5:
-            # one text for all chips, which is shown once, not once for each share: meta tells it
-            warn(f"Fewer than half of the pixels of {name} are valid (see valid_fraction).", PixelWarning)
+def _with_pixels(name: str, chip: Chip, floor: float) -> Chip:
+    """The chip, if enough of it is valid; warns where that is little."""
+    valid = chip.valid_fraction
+    if valid == 0 or valid < floor:
+        raise NoValidPixels(
+            f"Expected valid pixels in {name}, got {valid:.1%}" + (f" (floor {floor:.0%})." if floor else "."),
+            chip=chip.describe(),
+            bands=_share_by_band(chip),
+            fix=_ADVICE.get(chip.source.provider, "check place and window, widen the window or raise cloudy_pct"),
+        )
+    if valid < 0.5:
+        # one text for all chips, which is shown once, not once for each share: meta tells it
+        warn(f"Fewer than half of the pixels of {name} are valid (see valid_fraction).", PixelWarning)
+    return chip
 
 
 def _share_by_band(chip: Chip) -> str | None:
@@ -143,7 +185,7 @@ def _share_by_band(chip: Chip) -> str | None:
 
 
 def _shared_geobox(chips: Mapping[str, Chip], shape_px: tuple[int, int], request: ModelRequest) -> GeoBox | None:
-    modality, _ = request.inputs[0]
+    modality = next(modality for modality, _ in request.inputs if modality.name in chips)
     geobox = chips[modality.name].geobox
     if geobox is None or modality.grid_px == 1:
         return geobox

@@ -44,6 +44,8 @@ class Prepared:
     """The grid that all chips lie on, or subdivide."""
     seen: Mapping[str, Seen]
     """Where the chips have values: of those modalities that have nodata."""
+    absent: Mapping[str, str]
+    """Optional modalities that the place lacks -> why."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def read_out(one: Prepared, tokens: Tensor, layout: TokenLayout, job: Job) -> Em
 
 
 def _grid(one: Prepared, whole: Tokens, job: Job) -> _Numbers:
-    validity = Validity(one.seen, one.frame, job.embedder)
+    validity = Validity(one.seen, one.frame, job.embedder, one.absent)
     merged, there = validity.merged(whole)
     cells = (merged.shape[1], merged.shape[2])
     rows, cols = kept_shape(TokenGrid("merged", *cells), one.frame)
@@ -102,7 +104,7 @@ def _pooled(one: Prepared, whole: Tokens, job: Job) -> _Numbers:
 
 def _pooled_tokens(one: Prepared, whole: Tokens, job: Job) -> tuple[NDArray[np.float32], int]:
     """The vector, and how many tokens nodata keeps out of it."""
-    readout, validity = job.embedder.readout, Validity(one.seen, one.frame, job.embedder)
+    readout, validity = job.embedder.readout, Validity(one.seen, one.frame, job.embedder, one.absent)
     if readout.pools_merged:
         grid, there = validity.merged(whole)
         there = there.flatten(1)
@@ -204,7 +206,8 @@ def _meta(one: Prepared, found: _Numbers, layout: TokenLayout, job: Job) -> Meta
         pooling=None if grid else _pooling(job),
         grid_kind=embedder.readout.grid_kind if grid else None,
         cls_removed=layout.prefix > 0 and not request.places and (grid or embedder.readout.own_vector is None),
-        modality=request.modality_names,
+        modality=tuple(name for name in request.modality_names if name not in one.absent),
+        absent=dict(one.absent),
         inputs=one.metas,
         spatial=None if item.spatial is None else repr(item.spatial),
         temporal=None if item.window is None else repr(item.window),

@@ -1,7 +1,7 @@
 """How much of the ground under each token was seen: the masks of the chips, in the geometry of the tokens."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -39,7 +39,7 @@ def seen_in(chips: Mapping[str, Chip], request: ModelRequest) -> dict[str, Seen]
             np.isfinite(chip.values).all(axis=1).sum(axis=0, dtype=np.uint16), len(chip.times), modality.grid_px
         )
         for modality, _ in request.inputs
-        if (chip := chips[modality.name]).valid_fraction < 1
+        if modality.name in chips and (chip := chips[modality.name]).valid_fraction < 1
     }
 
 
@@ -51,10 +51,13 @@ class Validity:
     """Of the modalities with nodata."""
     frame: Frame
     embedder: Embedder
+    absent: Collection[str] = ()
+    """Modalities that the place lacks: nobody sees them."""
 
     @property
     def _all(self) -> tuple[str, ...]:
-        return tuple(modality.name for modality, _ in self.embedder.request.inputs)
+        names = (modality.name for modality, _ in self.embedder.request.inputs)
+        return tuple(name for name in names if name not in self.absent)
 
     def share(self, cells: tuple[int, int], modalities: Sequence[str] | None = None) -> NDArray[np.float32]:
         """Share of valid pixels under each token: of the pixels of the chip, over frames and modalities.
@@ -100,7 +103,9 @@ class Validity:
 
     def _enough(self, grid: TokenGrid, cells: tuple[int, int]) -> Tensor:
         """`[row, col]`: where what a grid's tokens see is valid enough, in cells of the grid or finer ones."""
-        modalities = self.embedder.readout.grids.get(grid.name, self._all)
+        modalities = [name for name in self.embedder.readout.grids.get(grid.name, self._all) if name in self._all]
+        if not modalities:
+            return torch.zeros(cells, dtype=torch.bool)
         if not any(name in self.seen for name in modalities):
             return torch.ones(cells, dtype=torch.bool)
         share, floor = self.share(cells, modalities), np.float32(self.embedder.request.knobs.min_token_valid)

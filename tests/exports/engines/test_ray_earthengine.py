@@ -1,10 +1,13 @@
 """Earth Engine from a cluster: one limit for all processes, kept at a server that counts."""
 
+import pytest
 from engines_help import vectors
 from gee_server import PLACES, EarthEngineServer, default_world, faults
 
 from rs_embed import EarthEngine, PointBuffer, TemporalSpec, export_embeddings
 from rs_embed.providers.common.retry import Backoff, Waits
+
+pytestmark = pytest.mark.slow
 
 LON, LAT = PLACES["toulouse"]
 SUMMER = TemporalSpec.range("2022-06-01", "2022-07-01")

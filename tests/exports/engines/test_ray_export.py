@@ -22,6 +22,8 @@ from rs_embed.exports.engines.ray.engine import share_out
 from rs_embed.exports.status import retry_export
 from rs_embed.testing import FieldProvider
 
+pytestmark = pytest.mark.slow
+
 ROWS, UNIT_ROWS = 60, 10
 
 

@@ -13,6 +13,8 @@ import pytest
 from engines_help import until, vectors
 from export_worker import MODEL, Exports, asked
 
+pytestmark = pytest.mark.slow
+
 ROWS, UNIT_ROWS = 120, 10
 
 

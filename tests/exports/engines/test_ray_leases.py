@@ -7,6 +7,8 @@ import tempfile
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 USER = """
 import sys, threading, time
 import ray

@@ -19,6 +19,8 @@ from metered import ACCOUNT, Metered, Service
 from rs_embed.exports.engines.ray.limiter import ClusterLimiter, Gate, gate
 from rs_embed.providers.common.policy import Slot
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def service():

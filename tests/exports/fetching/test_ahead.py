@@ -80,6 +80,7 @@ def run_ahead(spots, depot, batch_bytes, batches, workers=3):
     return [result for _, result in run(plan)], direct
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     count=st.integers(1, 40),

@@ -87,6 +87,7 @@ def test_a_chip_without_a_valid_pixel_fails_alone():
     assert not [one for one in frames if type(one).__name__ == "Chip"]  # errors are kept: windows must not be
 
 
+@pytest.mark.slow
 def test_an_export_with_shared_reads_asks_less_gives_the_same_and_is_another_run(tmp_path):
     places = [PointBuffer(15 + 0.001 * (i % 10), 47 + 0.001 * (i // 10), 120) for i in range(100)]
     options = {"places": places, "buffer_m": None, "unit_rows": 50}

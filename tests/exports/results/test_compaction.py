@@ -179,6 +179,7 @@ def test_files_of_others_are_never_written_over_or_removed(run, tmp_path):
     assert (out / MODEL / "parts/part-000007.parquet").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_compaction_killed_at_random_goes_on_and_loses_no_row(run):
     chance, folder = random.Random(11), run / "compact" / MODEL
     code = f"from rs_embed import compact_run; compact_run({str(run)!r}, row_group_mb={UNIT_MB}, progress=False)"
@@ -192,7 +193,7 @@ def test_a_compaction_killed_at_random_goes_on_and_loses_no_row(run):
             time.sleep(0.002)
         time.sleep(chance.uniform(0, 0.02))
         process.kill()
-        if process.wait() == 0:  # it was through: from the beginning
+        if process.wait(300) == 0:  # it was through: from the beginning
             content(run, folder)
             shutil.rmtree(folder)
         else:

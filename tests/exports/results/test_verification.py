@@ -157,6 +157,7 @@ def test_a_damaged_table_is_an_error_to_every_reader_that_wants_its_vectors(copy
         read(table_of(run)).matrix()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid_format", ["cog", "zarr"])
 @pytest.mark.parametrize("harm", [flip, cut, gone])
 def test_a_grid_that_is_gone_or_damaged_is_made_again_and_the_others_stay(copy, tmp_path, grid_format, harm):

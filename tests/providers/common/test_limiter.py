@@ -30,8 +30,8 @@ def ask(limiter, request):
 def test_who_waits_for_room_ends_with_the_job_and_takes_no_room():
     limiter, stop, threads = Limiter(1), Stop(), Threads(2, "test")
     begun, go_on = threading.Event(), threading.Event()
-    first = threads.submit(ask, limiter, lambda: begun.set() or go_on.wait())
-    begun.wait()
+    first = threads.submit(ask, limiter, lambda: begun.set() or go_on.wait(300))
+    begun.wait(300)
     with stop.here():
         second = threads.submit(ask, limiter, lambda: "asked")
     stop.set()
@@ -64,7 +64,7 @@ def test_who_waits_between_two_tries_ends_with_the_job_and_asks_no_more():
 
     with stop.here():
         trying = Threads(1, "test").submit(ask, Limiter(1), request)
-    failed.wait()
+    failed.wait(300)
     stop.set()
     with pytest.raises(Stopped):
         trying.result(timeout=60)
@@ -83,8 +83,8 @@ def test_no_request_begins_for_a_job_that_was_stopped():
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_has_all_the_room_though_the_parent_is_asking():
     limiter, go_on, begun = Limiter(1), threading.Event(), threading.Event()
-    asking = Threads(1, "test").submit(ask, limiter, lambda: begun.set() or go_on.wait())
-    begun.wait()
+    asking = Threads(1, "test").submit(ask, limiter, lambda: begun.set() or go_on.wait(300))
+    begun.wait(300)
     child = os.fork()
     if child == 0:
         os._exit(0 if ask(limiter, lambda: 7) == 7 else 1)

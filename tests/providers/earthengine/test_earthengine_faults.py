@@ -1,7 +1,6 @@
 """What can go wrong between us and Earth Engine, and what comes of it."""
 
 import re
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -269,6 +268,7 @@ def tile_of(tile: str, left: float, when: datetime) -> Scene:
     return Scene(S2, f"{when:%Y%m%dT%H}_{tile}", when, "EPSG:32631", left, 4_900_020, TILE_M, TILE_M, told, 5.0)
 
 
+@pytest.mark.slow
 def test_ten_years_on_four_tiles_are_listed_to_the_last_scene():
     days = [datetime(2013, 1, 1, tzinfo=UTC) + timedelta(hours=67 * i) for i in range(1300)]
     scenes = [tile_of(tile, left, day) for tile, left in TILES.items() for day in days]
@@ -289,6 +289,7 @@ def queries(count: int, side_m: float = 320) -> list[Query]:
     return [Query("M", QUERY.sensor, geobox_for(place), QUERY.window) for place in places]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("provenance", [True, False])
 def test_200_chips_arrive_right_although_a_tenth_of_all_requests_fails(server, provenance):
     server.script.at_random(0.1, seed=3)
@@ -304,15 +305,11 @@ def test_200_chips_arrive_right_although_a_tenth_of_all_requests_fails(server, p
     print(f"\n{needed} needed, {len(server.data_requests)} made, {server.high_water} at once")
 
 
-def test_64_chips_wait_for_each_other_no_longer_than_the_limit_makes_them(world):
+@pytest.mark.slow
+def test_64_chips_are_asked_for_as_many_at_once_as_the_limit_allows(world):
     with EarthEngineServer(world, latency_s=0.3) as server:
         provider = earth_engine(server, provenance=False, concurrency=8)
         provider.check()
-        started = time.perf_counter()
         with ThreadPoolExecutor(32) as pool:
             list(pool.map(provider.fetch, queries(64)))
-        took_s = time.perf_counter() - started
-    ideal_s = 64 * 0.3 / 8
-    print(f"\n{took_s:.2f} s, ideal {ideal_s:.2f} s: {took_s / ideal_s:.2f}")
-    assert took_s < 64 * 0.3 / 2  # far from one by one; the ratio itself is for benchmarks, on an idle machine
     assert server.high_water == 8

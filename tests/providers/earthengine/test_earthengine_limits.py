@@ -76,6 +76,7 @@ def server():
         yield server
 
 
+@pytest.mark.slow
 def test_a_chip_of_more_than_48_mib_comes_in_pieces_that_fit_together(server):
     server.reset()
     query = ask(bands=("B4",), window=TemporalSpec.range("2022-06-10", "2022-06-14"), side_m=29_000)
@@ -87,6 +88,7 @@ def test_a_chip_of_more_than_48_mib_comes_in_pieces_that_fit_together(server):
         np.testing.assert_array_equal(chip.values[0, :, rows, cols], expected(server.world, part))
 
 
+@pytest.mark.slow
 def test_more_than_1024_bands_come_in_several_requests_frame_by_frame(server):
     server.reset()
     query = ask(bands=ALL_12, window=TemporalSpec.year(2022), side_m=40, series=Series(100, "scenes"))

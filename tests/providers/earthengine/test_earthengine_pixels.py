@@ -35,7 +35,14 @@ def clear_day(server: EarthEngineServer, place: str) -> TemporalSpec:
     raise AssertionError(place)
 
 
-@pytest.mark.parametrize("place", [name for name in PLACES if name != "iowa"])
+QUICK = ("antimeridian", "zone_edge")
+"""Of the places, those where most can go wrong."""
+
+
+@pytest.mark.parametrize(
+    "place",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in PLACES if name != "iowa"],
+)
 def test_the_pixels_of_a_day_are_those_of_its_scenes_on_exactly_the_grid_asked_for(server, provider, place):
     query = ask(place, window=clear_day(server, place))
     chip = provider.fetch(query)
@@ -107,6 +114,7 @@ def test_first_is_the_clearest_single_day_and_says_which(server, provider):
     assert chip.times == chip.source.scene_times == (chosen.when,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scale_m", "bands"), [(10, ("B5", "B9")), (20, ("B8A", "B12")), (60, ("B1",))])
 def test_coarser_bands_are_repeated_on_a_finer_grid(server, provider, scale_m, bands):
     query = ask(bands=bands, window=clear_day(server, "toulouse"), scale_m=scale_m)

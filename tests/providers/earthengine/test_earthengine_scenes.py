@@ -104,6 +104,7 @@ def test_a_scene_that_does_not_tell_its_cloud_is_left_out_of_pixels_and_provenan
     assert chip.source.clear_observations == 1
 
 
+@pytest.mark.slow
 def test_eight_frames_are_two_requests_and_each_is_the_composite_of_its_sub_window(server):
     server.reset()
     query = ask(window=YEAR, series=Series(8, "composite"), cloud_mask="scl")

@@ -88,6 +88,7 @@ def test_who_names_no_backend_gets_earth_engine_where_it_is_set_up(monkeypatch, 
     assert open_provider("auto").name == "gee"
 
 
+@pytest.mark.slow
 def test_without_the_extra_the_message_names_it_and_everything_else(no_earth_engine):
     code = """
 import importlib.util, sys

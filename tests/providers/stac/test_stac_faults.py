@@ -85,6 +85,7 @@ def test_a_file_that_failed_is_asked_for_again_by_the_next_call(stac_server):
     assert site.count("range") > 0
 
 
+@pytest.mark.slow
 def test_a_hundred_chips_with_a_tenth_of_the_requests_failing_all_arrive_and_none_is_wrong(stac_server):
     site = stac_server.site("earth-search", applied=True)
     site.fail(routes=("head", "range", "search"), status=503, every=10)

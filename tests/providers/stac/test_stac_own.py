@@ -104,6 +104,7 @@ def test_headers_that_are_none_are_refused(headers):
         StacCatalog("https://stac.example", mapping={}, headers=headers)
 
 
+@pytest.mark.slow
 def test_a_catalogue_of_files_on_the_web_is_read_by_its_links(site):
     catalog = replace(EARTH_SEARCH, url=f"{site.url}/static/catalog.json", name="")
     provider = Stac(catalog, waits=QUICK, timeout_s=5, max_scenes=100)
@@ -133,6 +134,7 @@ def test_a_catalogue_of_files_on_this_machine_may_have_its_files_here_too(site, 
         fetched(replace(EARTH_SEARCH, url=url, name=""), DAY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["dicts", "pystac", "collection", "json", "parquet"])
 def test_items_that_a_user_found_himself_are_taken_in_place_of_a_search(site, tmp_path, style):
     found = items_of(site)
@@ -369,6 +371,7 @@ sys.stdin.read()
         process.kill()
 
 
+@pytest.mark.slow
 def test_files_in_a_bucket_of_another_service_are_read_with_the_users_keys(site, bucket):
     access, put, checked = bucket
     item = next(one for one in items_of(site) if one["id"] == _first())

@@ -16,7 +16,14 @@ from rs_embed.providers.common.composite import composite
 WORLD = default_world()
 
 
-@pytest.mark.parametrize("place", [name for name in PLACES if name not in ("iowa",)])
+QUICK = ("antimeridian", "zone_edge")
+"""Of the places, those where most can go wrong."""
+
+
+@pytest.mark.parametrize(
+    "place",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in PLACES if name != "iowa"],
+)
 def test_every_pixel_is_the_nearest_native_one_of_every_scene(stac_server, place):
     query = ask(place, ("B2", "B11"), cloudy_pct=60)
     chip = stac(stac_server.site("earth-search", applied=True)).fetch(query)

@@ -96,6 +96,7 @@ def test_a_fetch_that_fails_takes_its_other_requests_along(stac_server):
     assert site.count("head") <= 3  # of some 20 files
 
 
+@pytest.mark.slow
 def test_one_interrupt_ends_the_process_though_all_its_threads_wait_for_a_silent_server(stac_server):
     site = stac_server.site("earth-search", applied=True)
     site.fail("hang", routes=("range",), seconds=600)

@@ -15,7 +15,7 @@ CELL_M = 10
 
 
 @dataclass(frozen=True)
-class Modality:
+class AnySatModality:
     """One kind of input and how the network cuts it."""
 
     name: str
@@ -42,17 +42,17 @@ class Modality:
 
 
 _TABLE = (
-    Modality("aerial", 4, 20, cell_px=50, cell_tokens=5, spacing_m=2),
-    Modality("aerial-flair", 5, 20, cell_px=50, cell_tokens=5, spacing_m=2),
-    Modality("spot", 3, 100, cell_px=10),
-    Modality("naip", 4, 125, cell_px=8),
-    Modality("s2", 10, 1000, cell_px=1, period=367, norm_across_dates=True),
-    Modality("s1-asc", 2, 1000, cell_px=1, period=367),
-    Modality("s1", 3, 1000, cell_px=1, period=367),
-    Modality("l8", 11, 1000, cell_px=1, period=366),
-    Modality("l7", 6, 3000, cell_px=1, spacing_m=30, period=367),
-    Modality("alos", 3, 3000, cell_px=1, spacing_m=30, period=367),
-    Modality("modis", 7, 25000, cell_px=1, spacing_m=250, period=367),
+    AnySatModality("aerial", 4, 20, cell_px=50, cell_tokens=5, spacing_m=2),
+    AnySatModality("aerial-flair", 5, 20, cell_px=50, cell_tokens=5, spacing_m=2),
+    AnySatModality("spot", 3, 100, cell_px=10),
+    AnySatModality("naip", 4, 125, cell_px=8),
+    AnySatModality("s2", 10, 1000, cell_px=1, period=367, norm_across_dates=True),
+    AnySatModality("s1-asc", 2, 1000, cell_px=1, period=367),
+    AnySatModality("s1", 3, 1000, cell_px=1, period=367),
+    AnySatModality("l8", 11, 1000, cell_px=1, period=366),
+    AnySatModality("l7", 6, 3000, cell_px=1, spacing_m=30, period=367),
+    AnySatModality("alos", 3, 3000, cell_px=1, spacing_m=30, period=367),
+    AnySatModality("modis", 7, 25000, cell_px=1, spacing_m=250, period=367),
 )
 MODALITIES = {modality.name: modality for modality in _TABLE}
 """Every modality that the published weights have a projector for, by name."""
@@ -138,7 +138,7 @@ def _check_patch_m(name: str, patch_m: int) -> None:
         )
 
 
-def _check_values(modality: Modality, values: Tensor) -> None:
+def _check_values(modality: AnySatModality, values: Tensor) -> None:
     axes = ["batch", "channel", "height", "width"]
     if modality.period is not None:
         axes.insert(1, "time")
@@ -152,7 +152,7 @@ def _check_values(modality: Modality, values: Tensor) -> None:
         raise InputError(f"{modality.name} is empty.", found=f"shape {list(values.shape)}", fix="leave it out")
 
 
-def _check_dates(modality: Modality, values: Tensor, dates: Tensor | None) -> None:
+def _check_dates(modality: AnySatModality, values: Tensor, dates: Tensor | None) -> None:
     if modality.period is None:
         return
     wanted = list(values.shape[:2])
@@ -195,12 +195,12 @@ def _check_same(inputs: Mapping[str, Tensor]) -> None:
         )
 
 
-def _ground_cm(modality: Modality, values: Tensor) -> tuple[int, int]:
+def _ground_cm(modality: AnySatModality, values: Tensor) -> tuple[int, int]:
     height, width = values.shape[-2:]
     return height * modality.gsd_cm, width * modality.gsd_cm
 
 
-def _cut(modality: Modality, values: Tensor, patch_m: int) -> PatchGrid:
+def _cut(modality: AnySatModality, values: Tensor, patch_m: int) -> PatchGrid:
     """Refuse what the released code would silently drop: the rows and columns that fill no patch."""
     height, width = values.shape[-2:]
     patch_px = patch_m // CELL_M * modality.cell_px

@@ -12,7 +12,7 @@ from jaxtyping import Float, Num, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rs_embed.encoders.anysat.modalities import Modality
+from rs_embed.encoders.anysat.modalities import AnySatModality
 from rs_embed.encoders.kernels.linear import Linear
 from rs_embed.encoders.layers import at_once
 
@@ -169,7 +169,7 @@ class SeriesProjector(nn.Module):
         dim: Token width.
     """
 
-    def __init__(self, modality: Modality, *, dim: int) -> None:
+    def __init__(self, modality: AnySatModality, *, dim: int) -> None:
         super().__init__()
         self.pad_parameter = nn.Parameter(torch.zeros(()))
         period, across_dates = modality.period or 0, modality.norm_across_dates
@@ -211,7 +211,7 @@ class ImageProjector(nn.Module):
         dim: Token width.
     """
 
-    def __init__(self, modality: Modality, *, dim: int) -> None:
+    def __init__(self, modality: AnySatModality, *, dim: int) -> None:
         super().__init__()
         kernel_px = modality.kernel_px
         self.patch_embed = nn.Conv2d(modality.channels, dim, kernel_px, stride=kernel_px, bias=False)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rs_embed.encoders.kernels.linear import linear
-from rs_embed.encoders.layers import Forgetful, Recent, sincos_1d
+from rs_embed.encoders.layers import CachesFromWeights, LRUCache, sincos_1d
 from rs_embed.errors import BandMismatch, InputError
 
 PATCH_PX = 16
@@ -28,7 +28,7 @@ TABLES_KEPT = 4
 
 
 @dataclass(frozen=True)
-class Modality:
+class TerraMindModality:
     """One kind of input: pixels where it has bands, else token ids."""
 
     key: str
@@ -49,19 +49,19 @@ _S2L2A_BANDS = tuple(band for band in _S2L1C_BANDS if band != "CIRRUS")
 _TOKENIZER_IDS = 15360
 
 MODALITIES = {
-    "S2L2A": Modality("untok_sen2l2a@224", _S2L2A_BANDS),
-    "S2L1C": Modality("untok_sen2l1c@224", _S2L1C_BANDS),
-    "S1GRD": Modality("untok_sen1grd@224", ("VV", "VH")),
-    "S1RTC": Modality("untok_sen1rtc@224", ("VV", "VH")),
-    "DEM": Modality("untok_dem@224", ("DEM",)),
-    "RGB": Modality("untok_sen2rgb@224", ("RED", "GREEN", "BLUE")),
-    "LULC": Modality("tok_lulc@224", vocabulary=4375),
-    "NDVI": Modality("tok_ndvi@224", vocabulary=_TOKENIZER_IDS),
-    "Coordinates": Modality("coords", vocabulary=30000, sequence=True),
-    "tok_S2L2A": Modality("tok_sen2l2a@224", vocabulary=_TOKENIZER_IDS),
-    "tok_S1GRD": Modality("tok_sen1grd@224", vocabulary=_TOKENIZER_IDS),
-    "tok_S1RTC": Modality("tok_sen1rtc@224", vocabulary=_TOKENIZER_IDS),
-    "tok_DEM": Modality("tok_dem@224", vocabulary=_TOKENIZER_IDS),
+    "S2L2A": TerraMindModality("untok_sen2l2a@224", _S2L2A_BANDS),
+    "S2L1C": TerraMindModality("untok_sen2l1c@224", _S2L1C_BANDS),
+    "S1GRD": TerraMindModality("untok_sen1grd@224", ("VV", "VH")),
+    "S1RTC": TerraMindModality("untok_sen1rtc@224", ("VV", "VH")),
+    "DEM": TerraMindModality("untok_dem@224", ("DEM",)),
+    "RGB": TerraMindModality("untok_sen2rgb@224", ("RED", "GREEN", "BLUE")),
+    "LULC": TerraMindModality("tok_lulc@224", vocabulary=4375),
+    "NDVI": TerraMindModality("tok_ndvi@224", vocabulary=_TOKENIZER_IDS),
+    "Coordinates": TerraMindModality("coords", vocabulary=30000, sequence=True),
+    "tok_S2L2A": TerraMindModality("tok_sen2l2a@224", vocabulary=_TOKENIZER_IDS),
+    "tok_S1GRD": TerraMindModality("tok_sen1grd@224", vocabulary=_TOKENIZER_IDS),
+    "tok_S1RTC": TerraMindModality("tok_sen1rtc@224", vocabulary=_TOKENIZER_IDS),
+    "tok_DEM": TerraMindModality("tok_dem@224", vocabulary=_TOKENIZER_IDS),
 }
 """Every modality by the name that users know."""
 
@@ -86,7 +86,7 @@ def sincos_row(dim: int) -> Float[Tensor, "1 position dim"]:
     return torch.stack([sincos_1d(float(place), dim) for place in range(SEQUENCE_POSITIONS)])[None]
 
 
-class Embedding(Forgetful):
+class ModalityEmbedding(CachesFromWeights):
     """What all kinds share: a table of positions, and a vector that tells the modality.
 
     Args:
@@ -100,9 +100,9 @@ class Embedding(Forgetful):
         super().__init__()
         self.mod_emb = nn.Parameter(torch.zeros(1, 1, dim))
         self.register_buffer("pos_emb", torch.zeros(1, positions, dim))
-        self._tables: Recent[Tensor] = Recent(TABLES_KEPT)
+        self._tables: LRUCache[Tensor] = LRUCache(TABLES_KEPT)
 
-    def forget(self) -> None:
+    def drop_cached(self) -> None:
         """Drop the resized tables."""
         self._tables.clear()
 
@@ -127,7 +127,7 @@ def resize_table(table: Float[Tensor, "1 position dim"], height: int, width: int
     return resized.permute(0, 2, 3, 1).contiguous()
 
 
-class PixelEmbedding(Embedding):
+class PixelEmbedding(ModalityEmbedding):
     """One linear map from the pixels of a patch to its token.
 
     Args:
@@ -196,7 +196,7 @@ class PixelEmbedding(Embedding):
             )
 
 
-class IdEmbedding(Embedding):
+class IdEmbedding(ModalityEmbedding):
     """A learned vector per token id.
 
     Args:
@@ -229,7 +229,7 @@ class SequenceEmbedding(IdEmbedding):
         return tokens + (self.pos_emb[:, : ids.shape[1]] + self.mod_emb)
 
 
-def build_embedding(name: str, *, dim: int, side: int) -> Embedding:
+def build_embedding(name: str, *, dim: int, side: int) -> ModalityEmbedding:
     """Build what embeds a modality.
 
     Args:

@@ -19,7 +19,7 @@ from rs_embed.encoders.terramind.embeddings import (
     MODALITIES,
     PATCH_PX,
     V1_MODALITIES,
-    Embedding,
+    ModalityEmbedding,
     PixelEmbedding,
     SequenceEmbedding,
     build_embedding,
@@ -161,18 +161,18 @@ class TerraMindEncoder(Encoder):
         joined = torch.cat(sequences + [tokens.flatten(1, 2) for tokens in maps.values()], dim=1)
         return Tokens(joined, TokenLayout(grids, prefix=sum(tokens.shape[1] for tokens in sequences)))
 
-    def forget(self) -> None:
+    def drop_cached(self) -> None:
         """Drop the kept position tables; needed only after changing tables in place."""
         for embedding in self.encoder_embeddings.values():
-            if isinstance(embedding, Embedding):
-                embedding.forget()
+            if isinstance(embedding, ModalityEmbedding):
+                embedding.drop_cached()
 
     @torch.no_grad()
     def init_random(self, seed: int) -> None:
         """See `Encoder`; position tables and zero biases are not random."""
         super().init_random(seed)
         self._fill_buffers()
-        self.forget()
+        self.drop_cached()
 
     def _embedding(self, name: str) -> nn.Module:
         if name in self.modalities:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rs_embed.encoders.kernels.attention import Distances
 from rs_embed.encoders.kernels.linear import prepared
-from rs_embed.encoders.layers import NORM_EPS, Block, Encoder, Forgetful, Recent, sincos_1d
+from rs_embed.encoders.layers import NORM_EPS, Block, CachesFromWeights, Encoder, LRUCache, sincos_1d
 from rs_embed.encoders.thor.bands import GROUPS
 from rs_embed.encoders.thor.patchify import GroupGeometry, PatchEmbed, PatchKernel, ThorGeometry
 from rs_embed.encoders.tokens import Tokens
@@ -22,12 +22,12 @@ GEOMETRIES_KEPT = 2
 """How many geometries' kernels and distances are kept (1620 tokens: 10 MB of distances each)."""
 
 
-class ThorEncoder(Forgetful, Encoder):
+class ThorEncoder(CachesFromWeights, Encoder):
     """The encoder of THOR; one object serves every band selection, extent and patch size.
 
     Distances between tokens are kept for the last few geometries, and merged kernels too while no gradient is wanted.
     Loading or moving weights drops them, and a forward pass with gradients drops the kernels; after changing
-    weights in place by other means, call `forget`.
+    weights in place by other means, call `drop_cached`.
 
     Args:
         dim: Token width, 64 per head in the published models.
@@ -45,8 +45,8 @@ class ThorEncoder(Forgetful, Encoder):
         self.blocks = nn.ModuleList(Block(dim=dim, heads=heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.register_buffer("encoder_slopes", torch.tensor(alibi_slopes(heads)))
-        self._kernels: Recent[list[PatchKernel]] = Recent(GEOMETRIES_KEPT)
-        self._distances: Recent[Distances] = Recent(GEOMETRIES_KEPT)
+        self._kernels: LRUCache[list[PatchKernel]] = LRUCache(GEOMETRIES_KEPT)
+        self._distances: LRUCache[Distances] = LRUCache(GEOMETRIES_KEPT)
 
     def forward(
         self,
@@ -105,7 +105,7 @@ class ThorEncoder(Forgetful, Encoder):
         distance = torch.hypot(row[:, None] - row, col[:, None] - col)
         return Distances(distance, -self.encoder_slopes.float())
 
-    def forget(self) -> None:
+    def drop_cached(self) -> None:
         """Drop the kept kernels and distances."""
         self._kernels.clear()
         self._distances.clear()
@@ -115,7 +115,7 @@ class ThorEncoder(Forgetful, Encoder):
         """See `Encoder`; the slopes are a formula, not random."""
         super().init_random(seed)
         self.encoder_slopes.copy_(torch.tensor(alibi_slopes(len(self.encoder_slopes))))
-        self.forget()
+        self.drop_cached()
 
     def _code(self, group: GroupGeometry) -> Float[Tensor, " dim"]:
         """Give what is added to every token of a group: code of its patch size, then band embedding."""

@@ -108,7 +108,7 @@ def _packed(order: Order) -> tuple[bytes, bytes]:
         SpecError: The backend is an object that cannot be sent.
     """
     try:
-        return cloudpickle.dumps(order), cloudpickle.dumps(order.request.backend)
+        return cloudpickle.dumps(order), cloudpickle.dumps(order.request.source)
     except (TypeError, ValueError, pickle.PicklingError, AttributeError) as error:
         raise SpecError(
             f"Expected a backend that can be sent to other machines, got {order.request.backend!r}: {error}.",

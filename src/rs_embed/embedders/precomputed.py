@@ -1,4 +1,8 @@
-"""AlphaEarth: what is fetched are embeddings already, so nothing is computed but their mean."""
+"""What is fetched are embeddings already, so nothing is computed but their mean.
+
+One adapter for all such products, whatever their dimension: a card says the rest. Bands of the unit `component` are
+vectors of length 1, whose mean is a direction; of any other unit, features that are free.
+"""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -7,11 +11,12 @@ from typing import cast, final
 import torch
 from torch import Tensor, nn
 
+from rs_embed.core.bands import Unit, bands_of
 from rs_embed.core.chip import Chip
 from rs_embed.core.settings import LibrarySettings
 from rs_embed.core.specs import OutputSpec
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network, Readout
-from rs_embed.embedders.cards.alphaearth import AlphaEarthKnobs
+from rs_embed.embedders.cards.precomputed import PrecomputedKnobs
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry, cut_windows
 from rs_embed.embedders.prepare.normalize import to_image, unscaled
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
@@ -22,8 +27,8 @@ LENGTH_TOLERANCE = 0.05
 
 
 @final
-class AlphaEarthEmbedder(Embedder):
-    """Every pixel is a token: 64 numbers of length 1."""
+class PrecomputedEmbedder(Embedder):
+    """Every pixel is a token."""
 
     @staticmethod
     def build(request: ModelRequest, settings: LibrarySettings) -> Network:
@@ -32,16 +37,21 @@ class AlphaEarthEmbedder(Embedder):
 
     def geometry(self) -> InputGeometry:
         """Pixels of any number, at their own size."""
-        side_px = cast("AlphaEarthKnobs", self.request.knobs).img
+        side_px = cast("PrecomputedKnobs", self.request.knobs).img
         return InputGeometry(side_px, lattice_px=1, square=False, patch_px=1, native_only=True)
 
+    @cached_property
+    def _unit_length(self) -> bool:
+        _, sensor = self.request.inputs[0]
+        return all(band.unit == Unit.COMPONENT for band in bands_of(sensor.collection, sensor.bands))
+
     def check(self, output: OutputSpec) -> None:
-        """Refuse a maximum: the largest of each number is no direction.
+        """Refuse a maximum of unit vectors: the largest of each number is no direction.
 
         Raises:
             SpecError: It was asked for.
         """
-        if output.kind == "pooled" and output.pooling != "mean":
+        if self._unit_length and output.kind == "pooled" and output.pooling != "mean":
             raise SpecError(
                 f"Expected the mean direction of unit vectors, got pooling {output.pooling!r}.",
                 fix="OutputSpec.pooled()",
@@ -52,10 +62,11 @@ class AlphaEarthEmbedder(Embedder):
         modality, sensor = self.request.inputs[0]
         chip = chips[modality.name]
         image = to_image(chip, modality, sensor, unscaled(modality, sensor))
-        length = image.square().sum(dim=0).sqrt()
-        _check_length(length[length.isfinite()], chip)
+        if self._unit_length:
+            length = image.square().sum(dim=0).sqrt()
+            _check_length(length[length.isfinite()], chip)
         if chip.valid_fraction < 1:
-            image = torch.where(length.isfinite(), image, torch.nan)
+            image = torch.where(image.isfinite().all(dim=0), image, torch.nan)
         return [ModelInput({"vectors": window}) for window in cut_windows(image, frame)]
 
     def encode(self, batch: ModelInput) -> Tokens:
@@ -71,8 +82,8 @@ class AlphaEarthEmbedder(Embedder):
 
     @cached_property
     def readout(self) -> Readout:
-        """Pixels; a vector is made as the product's own coarser levels are: the mean, brought to length 1."""
-        return Readout(self.request.card.dim, grid_kind="pixels", keeps_nodata=True, unit_length=True)
+        """Pixels; a vector is their mean, of length 1 where they are, as AlphaEarth's own coarser levels are made."""
+        return Readout(self.request.card.dim, grid_kind="pixels", keeps_nodata=True, unit_length=self._unit_length)
 
 
 def _check_length(length: Tensor, chip: Chip) -> None:
