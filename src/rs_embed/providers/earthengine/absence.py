@@ -8,14 +8,14 @@ from rs_embed.errors import NoImagery, OutsideCoverage
 from rs_embed.providers.common.absence import WIDEN
 from rs_embed.providers.common.grids import in_degrees
 from rs_embed.providers.earthengine.archives import Target, conditions_of
-from rs_embed.providers.earthengine.scenes import Scene
+from rs_embed.providers.earthengine.scenes import ArchivedScene
 
 if TYPE_CHECKING:
     from rs_embed.providers.earthengine.service import Service
 
 
 def why_no_imagery(
-    service: "Service", target: Target, window: TemporalSpec | None, known: Sequence[Scene] | None = None
+    service: "Service", target: Target, window: TemporalSpec | None, known: Sequence[ArchivedScene] | None = None
 ) -> NoImagery | OutsideCoverage | None:
     """Why there is no imagery, if there is none; asks what is not known yet.
 

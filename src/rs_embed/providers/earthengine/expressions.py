@@ -29,11 +29,11 @@ from rs_embed.providers.earthengine.archives import (
     conditions_of,
 )
 from rs_embed.providers.earthengine.client import ee
-from rs_embed.providers.earthengine.scenes import FramePlan, Scene
+from rs_embed.providers.earthengine.scenes import ArchivedScene, FramePlan
 
 
 @dataclass(frozen=True)
-class Options:
+class PixelOptions:
     """What the provider was told about pixels."""
 
     cloud_score: float
@@ -48,7 +48,7 @@ class Recipe:
     sensor: SensorSpec
     archive: Archive
     geobox: GeoBox
-    options: Options
+    options: PixelOptions
 
     @property
     def region(self) -> ee.Geometry:
@@ -231,7 +231,7 @@ class _SunFactors:
         return scaled.max(0).min(HIGHEST_OLCI_REFLECTANCE)
 
 
-def _sun_factors(recipe: Recipe, scenes: Sequence[Scene]) -> _SunFactors:
+def _sun_factors(recipe: Recipe, scenes: Sequence[ArchivedScene]) -> _SunFactors:
     west, south, east, north = bounds_deg(recipe.geobox)
     lon, lat = (west + east) / 2, (south + north) / 2
     factors = [math.pi / max(LOWEST_COS_SUN, cos_sun(lon, lat, scene.time)) for scene in scenes]

@@ -6,13 +6,13 @@ from rs_embed.core.chip import Source
 from rs_embed.providers.base import Query
 from rs_embed.providers.common.absence import averaged_as_power, masked_by, mixed_passes, one_state
 from rs_embed.providers.earthengine.archives import MODEL_VERSION, UTM_ZONE, Archive
-from rs_embed.providers.earthengine.scenes import FramePlan, Scene
+from rs_embed.providers.earthengine.scenes import ArchivedScene, FramePlan
 
 BASELINE = "PROCESSING_BASELINE"
 ORBIT = "orbitProperties_pass"
 
 
-def notes_of(query: Query, archive: Archive, scenes: Sequence[Scene], unlisted: str | None) -> tuple[str, ...]:
+def notes_of(query: Query, archive: Archive, scenes: Sequence[ArchivedScene], unlisted: str | None) -> tuple[str, ...]:
     """The notes of a chip.
 
     Args:
@@ -59,6 +59,6 @@ def source_of(
     )
 
 
-def _values_of(scenes: Sequence[Scene], name: str) -> list[str]:
+def _values_of(scenes: Sequence[ArchivedScene], name: str) -> list[str]:
     """The different values of a property."""
     return sorted({str(scene.properties[name]) for scene in scenes if name in scene.properties})

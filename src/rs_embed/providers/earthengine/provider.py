@@ -29,7 +29,7 @@ from rs_embed.providers.earthengine.absence import elsewhen, why_no_imagery
 from rs_embed.providers.earthengine.archives import Target, archive_of, conditions_of
 from rs_embed.providers.earthengine.notes import source_of
 from rs_embed.providers.earthengine.pixels import in_units
-from rs_embed.providers.earthengine.scenes import Scene, SceneCache, plan_frames
+from rs_embed.providers.earthengine.scenes import ArchivedScene, SceneCache, plan_frames
 from rs_embed.providers.earthengine.session import Account, completed, url_of
 from rs_embed.providers.earthengine.settings import EarthEngineSettings
 from rs_embed.redact import logger
@@ -203,15 +203,15 @@ class EarthEngine(Rebuilt):
         """Made when it is first needed: the client is slow to import. Two threads may make two, which share all."""
         if self._made is None:
             account, settings = completed(self._account), self._settings
-            from rs_embed.providers.earthengine.expressions import Options
+            from rs_embed.providers.earthengine.expressions import PixelOptions
             from rs_embed.providers.earthengine.service import Service
 
             limiter = shared_limiter(account.name, settings.concurrency, settings.qps)
             resampling = None if settings.resampling == "auto" else settings.resampling
-            self._made = Service(account, limiter, self._waits, Options(settings.cloud_score, resampling))
+            self._made = Service(account, limiter, self._waits, PixelOptions(settings.cloud_score, resampling))
         return self._made
 
-    def _scenes(self, service: "Service", target: Target, query: Query) -> tuple[list[Scene], str | None]:
+    def _scenes(self, service: "Service", target: Target, query: Query) -> tuple[list[ArchivedScene], str | None]:
         """The scenes to make pixels of, as far as they are wanted; and why not, where they were and did not come."""
         needed = target.archive.radiance or query.series is not None or _picks_scenes(query)
         if not target.archive.dated or not (self._settings.provenance or needed):
@@ -224,7 +224,7 @@ class EarthEngine(Rebuilt):
             LOG.warning("%s Pixels of %s do without the list of scenes.", error.headline, target.sensor.collection)
             return [], error.headline
 
-    def _listed(self, service: "Service", target: Target, query: Query) -> list[Scene]:
+    def _listed(self, service: "Service", target: Target, query: Query) -> list[ArchivedScene]:
         """The scenes that meet the conditions of the sensor, in order of time; one or more."""
         picks = _picks_scenes(query)
         key = f"{target.archive.asset} {query.window} {target.geobox} {query.sensor if picks else ''}"

@@ -14,10 +14,17 @@ from rs_embed.providers.common.retry import Retry, Waits
 from rs_embed.providers.earthengine.archives import Target
 from rs_embed.providers.earthengine.client import ee, knows, learn
 from rs_embed.providers.earthengine.errors import EarthEngineJudge
-from rs_embed.providers.earthengine.expressions import Options, Recipe, band_names, frames_image, pixel_grid, scene_list
+from rs_embed.providers.earthengine.expressions import (
+    PixelOptions,
+    Recipe,
+    band_names,
+    frames_image,
+    pixel_grid,
+    scene_list,
+)
 from rs_embed.providers.earthengine.http import connection_of
 from rs_embed.providers.earthengine.pixels import Piece, decode, pieces
-from rs_embed.providers.earthengine.scenes import FramePlan, Scene, read_scenes
+from rs_embed.providers.earthengine.scenes import ArchivedScene, FramePlan, read_scenes
 from rs_embed.providers.earthengine.session import Account
 
 _TOO_MUCH = (RequestTooLarge, ComputationTimedOut)
@@ -30,12 +37,12 @@ _LEARNING = PerProcess(Lock)
 class Service:
     """Earth Engine for one account. Safe to call from several threads."""
 
-    def __init__(self, account: Account, limiter: Limits, waits: Waits, options: Options) -> None:
+    def __init__(self, account: Account, limiter: Limits, waits: Waits, options: PixelOptions) -> None:
         """Ask nothing yet; what Earth Engine can compute is asked with the first question of the process."""
         self._connection, self._options, self._waits = connection_of(account), options, waits
         self._retry = Retry(EarthEngineJudge(), limiter, waits)
 
-    def scenes(self, target: Target, window: TemporalSpec | None, *, measured: bool) -> list[Scene]:
+    def scenes(self, target: Target, window: TemporalSpec | None, *, measured: bool) -> list[ArchivedScene]:
         """The scenes on the grid in the window, in order of time; see `scene_list` for `measured`.
 
         A list of more than 5,000 scenes, or one that takes too much memory or time, is asked for half a window at a
@@ -45,7 +52,7 @@ class Service:
             ProviderError: The service could not, or would not, answer.
         """
         self._learn()
-        found: list[Scene] = []
+        found: list[ArchivedScene] = []
         waiting, until = [window], self._until()
         while waiting:
             part = waiting.pop()
@@ -58,10 +65,10 @@ class Service:
                 waiting += halves
         return sorted(found, key=lambda scene: (scene.time, scene.id))
 
-    def _scenes_of(self, target: Target, window: TemporalSpec | None, *, measured: bool) -> list[Scene]:
+    def _scenes_of(self, target: Target, window: TemporalSpec | None, *, measured: bool) -> list[ArchivedScene]:
         expression = _encoded(scene_list(self._recipe(target), window, measured=measured))
 
-        def ask() -> list[Scene]:
+        def ask() -> list[ArchivedScene]:
             return read_scenes(self._connection.value(expression), target.archive)
 
         return self._retry.call(ask, f"listing scenes of {target.sensor.collection}")

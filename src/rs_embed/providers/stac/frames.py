@@ -15,7 +15,7 @@ from rs_embed.providers.common.passes import look_at, rank
 from rs_embed.providers.common.plausible import Pixels, refuse_implausible
 from rs_embed.providers.common.sentinel2 import judge_offset
 from rs_embed.providers.stac.catalogs import StacCollection
-from rs_embed.providers.stac.items import Item
+from rs_embed.providers.stac.items import CatalogItem
 from rs_embed.providers.stac.scenes import SceneReader
 
 MEMORY_B = 512_000_000
@@ -24,7 +24,7 @@ AT_ONCE = 4
 """Passes looked at together when the clearest is sought: most often it is among the first."""
 
 _NO_OFFSET = "say that there is none in: Stac(offset=0) or RS_EMBED_STAC_OFFSET=0; or take another catalogue"
-Pass = tuple[Item, ...]
+Pass = tuple[CatalogItem, ...]
 
 
 @dataclass
@@ -33,7 +33,7 @@ class StacFrame:
 
     values: Pixels
     """`[C, H, W]` in the units of the sensor."""
-    used: list[Item]
+    used: list[CatalogItem]
     """Scenes with a valid pixel, in order of time."""
     observations: float
     """Mean number of clear ones of a pixel."""

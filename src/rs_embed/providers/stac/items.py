@@ -44,7 +44,7 @@ class Asset:
 
 
 @dataclass(frozen=True, eq=False)
-class Item:
+class CatalogItem:
     """One scene, as far as we need it."""
 
     id: str
@@ -81,7 +81,7 @@ def _cos(south: float, north: float) -> float:
     return 1.0 - max(abs(south), abs(north)) / 90  # under the cosine: at 70 degrees a degree is a third as wide
 
 
-def read_item(raw: Mapping[str, object], collection: StacCollection, base: str | None = None) -> Item:
+def read_item(raw: Mapping[str, object], collection: StacCollection, base: str | None = None) -> CatalogItem:
     """What we need of an item as the API tells it.
 
     Args:
@@ -119,7 +119,7 @@ def _own_link(raw: Mapping[str, object]) -> str | None:
     return None
 
 
-def _item(raw: Mapping[str, object], collection: StacCollection, base: str | None) -> Item:
+def _item(raw: Mapping[str, object], collection: StacCollection, base: str | None) -> CatalogItem:
     properties, assets = raw["properties"], raw["assets"]
     if not isinstance(properties, Mapping) or not isinstance(assets, Mapping):
         raise TypeError("properties and assets are mappings")
@@ -130,7 +130,7 @@ def _item(raw: Mapping[str, object], collection: StacCollection, base: str | Non
     )
     kept = {*_KEPT, *([collection.cloud_property] if collection.cloud_property else [])}
     kept |= {condition.property for condition in collection.conditions}
-    return Item(
+    return CatalogItem(
         id=str(raw["id"]),
         time=parse_time(str(when)),
         cloud=float(cloud) if isinstance(cloud, int | float) else 0.0,
@@ -192,9 +192,9 @@ def _footprint(geometry: object) -> shapely.Geometry | None:
     return shape
 
 
-def without_duplicates(items: Iterable[Item]) -> list[Item]:
+def without_duplicates(items: Iterable[CatalogItem]) -> list[CatalogItem]:
     """Each scene once, in order of time: of several with one tile and second, the newest processing."""
-    best: dict[tuple[str, str], Item] = {}
+    best: dict[tuple[str, str], CatalogItem] = {}
     for item in items:
         key = (item.tile, f"{item.time:%Y-%m-%dT%H:%M:%S}") if item.tile else (item.id, "")
         if key not in best or _newness(item) > _newness(best[key]):
@@ -202,5 +202,5 @@ def without_duplicates(items: Iterable[Item]) -> list[Item]:
     return sorted(best.values(), key=lambda item: (item.time, item.id))
 
 
-def _newness(item: Item) -> tuple[str, str, str]:
+def _newness(item: CatalogItem) -> tuple[str, str, str]:
     return str(item.properties.get(BASELINE, "")), item.made, item.id

@@ -20,7 +20,7 @@ from rs_embed.errors import ReadError, RequestTooLarge, SpecError
 from rs_embed.providers.common.retry import Retry
 from rs_embed.providers.stac.catalogs import StacCollection
 from rs_embed.providers.stac.http import LARGEST_B, Garbled, Http
-from rs_embed.providers.stac.items import Item, read_item, without_duplicates
+from rs_embed.providers.stac.items import CatalogItem, read_item, without_duplicates
 from rs_embed.providers.stac.links import is_local, joined, path_of, web_address
 from rs_embed.providers.stac.search import Document, areas, document, links_of
 from rs_embed.providers.stac.table import items_of_table
@@ -35,7 +35,7 @@ _AT_ONCE = 8
 _TABLES = (".parquet", ".geoparquet")
 
 
-class Reader:
+class DocumentReader:
     """Reads the documents of one catalogue.
 
     Args:
@@ -206,7 +206,7 @@ class Listed:
         self._load = load
         self._lock = PerProcess(threading.Lock)
         self._walked: Walked | None = None
-        self._read: dict[str, tuple[list[Item], NDArray[np.float64]]] = {}
+        self._read: dict[str, tuple[list[CatalogItem], NDArray[np.float64]]] = {}
 
     @classmethod
     def of(cls, raw: list[Raw]) -> "Listed":
@@ -216,7 +216,7 @@ class Listed:
         return cls(lambda: walked)
 
     @classmethod
-    def at(cls, url: str, reader: Reader, wanted: frozenset[str], most: int) -> "Listed":
+    def at(cls, url: str, reader: DocumentReader, wanted: frozenset[str], most: int) -> "Listed":
         """Those of a catalogue of files."""
         if url.lower().endswith(_TABLES) and is_local(url):
             return cls.of(given(path_of(url)))
@@ -226,7 +226,7 @@ class Listed:
         """What the catalogue calls itself."""
         return self._loaded().title or "STAC items"
 
-    def items(self, collection: StacCollection, geobox: GeoBox, window: TemporalSpec | None) -> tuple[Item, ...]:
+    def items(self, collection: StacCollection, geobox: GeoBox, window: TemporalSpec | None) -> tuple[CatalogItem, ...]:
         """All items around a grid (an area wider than it), taken in the window, each scene once.
 
         Raises:
@@ -266,7 +266,7 @@ class Listed:
         return self._walked
 
 
-def _prepared(raw: Iterable[Raw], collection: StacCollection) -> tuple[list[Item], NDArray[np.float64]]:
+def _prepared(raw: Iterable[Raw], collection: StacCollection) -> tuple[list[CatalogItem], NDArray[np.float64]]:
     """The items of a collection, with west, south, east and north of each: NaN, near everything, where it is unsure."""
     items = without_duplicates(
         read_item(item, collection, where)

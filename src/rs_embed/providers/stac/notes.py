@@ -7,7 +7,7 @@ from rs_embed.errors import ProviderError
 from rs_embed.providers.base import Query
 from rs_embed.providers.common.absence import averaged_as_power, masked_by, mixed_passes, one_state
 from rs_embed.providers.stac.catalogs import StacCatalog, StacCollection
-from rs_embed.providers.stac.items import Item
+from rs_embed.providers.stac.items import CatalogItem
 from rs_embed.providers.stac.offset import BASELINE
 from rs_embed.providers.stac.scenes import Findings
 
@@ -18,7 +18,7 @@ def notes_of(
     query: Query,
     catalog: StacCatalog,
     collection: StacCollection,
-    used: Sequence[Item],
+    used: Sequence[CatalogItem],
     findings: Findings,
 ) -> tuple[str, ...]:
     """The notes of a chip made of these items."""

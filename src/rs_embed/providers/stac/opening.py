@@ -8,7 +8,7 @@ from rs_embed.providers.common.retry import Retry
 from rs_embed.providers.stac.catalogs import StacCatalog
 from rs_embed.providers.stac.http import Http
 from rs_embed.providers.stac.links import is_local, web_address
-from rs_embed.providers.stac.listed import Listed, Reader
+from rs_embed.providers.stac.listed import DocumentReader, Listed
 from rs_embed.providers.stac.search import Search, document, links_of
 from rs_embed.providers.stac.selection import Finder
 from rs_embed.providers.stac.waiting import taken
@@ -54,4 +54,4 @@ class Opening:
                 )
         elif not local:
             raise ReadError(f"Expected a URL or a path, got {url}.", fix="https, s3, gs, file:// or a path")
-        return Listed.at(address or url, Reader(self._http, self._retry, local=local), wanted, self._max_items)
+        return Listed.at(address or url, DocumentReader(self._http, self._retry, local=local), wanted, self._max_items)

@@ -26,7 +26,7 @@ from rs_embed.providers.stac.catalogs import StacCatalog, StacCollection, catalo
 from rs_embed.providers.stac.files import Files
 from rs_embed.providers.stac.frames import Frames, Pass, StacFrame
 from rs_embed.providers.stac.http import Credentials, Http
-from rs_embed.providers.stac.items import Item
+from rs_embed.providers.stac.items import CatalogItem
 from rs_embed.providers.stac.judges import FileJudge, HttpJudge
 from rs_embed.providers.stac.links import is_local
 from rs_embed.providers.stac.notes import left_out, notes_of
@@ -265,7 +265,9 @@ def _nothing_valid(query: Query, geobox: GeoBox, scenes: int, findings: Findings
     return only_nodata(query.sensor, geobox, scenes, left_out="\n".join(left) if left else None)
 
 
-def _planned(query: Query, collection: StacCollection, items: Sequence[Item]) -> list[tuple[Composite, list[Pass]]]:
+def _planned(
+    query: Query, collection: StacCollection, items: Sequence[CatalogItem]
+) -> list[tuple[Composite, list[Pass]]]:
     """What each frame is made of, in order of time."""
     if not collection.dated:
         return [("mosaic", [(item,) for item in items])]

@@ -17,7 +17,7 @@ from rs_embed.providers.common.plausible import Pixels
 from rs_embed.providers.rasters.raster import Take
 from rs_embed.providers.stac.catalogs import StacCollection
 from rs_embed.providers.stac.files import Files, Resampler, bilinear, nearest, sampled
-from rs_embed.providers.stac.items import Item
+from rs_embed.providers.stac.items import CatalogItem
 from rs_embed.providers.stac.offset import Offset, decide, doubts
 from rs_embed.providers.stac.waiting import awaited
 
@@ -79,17 +79,17 @@ class SceneReader:
         self._bands = bands_of(sensor.collection, sensor.bands)
         self.findings = Findings()
 
-    def start(self, item: Item, geobox: GeoBox) -> Waiting:
+    def start(self, item: CatalogItem, geobox: GeoBox) -> Waiting:
         """Have all bands of an item read."""
         whole = any(band.unit.kept_whole for band in self._bands)
         resampling = sampled if whole else bilinear if self._collection.smooth else nearest
         return self._start(item, geobox, len(self._bands), resampling, check=True)
 
-    def look(self, item: Item, geobox: GeoBox) -> Waiting:
+    def look(self, item: CatalogItem, geobox: GeoBox) -> Waiting:
         """Have only the first band read, to see where there is something clear."""
         return self._start(item, geobox, 1, sampled, check=False)
 
-    def _start(self, item: Item, geobox: GeoBox, count: int, resampling: Resampler, *, check: bool) -> Waiting:
+    def _start(self, item: CatalogItem, geobox: GeoBox, count: int, resampling: Resampler, *, check: bool) -> Waiting:
         by_asset: dict[str, list[tuple[int, int]]] = {}
         for place, band in enumerate(self._bands[:count]):
             asset, _, index = self._collection.assets[band.name].partition(":")
@@ -121,10 +121,10 @@ class SceneReader:
 
         return waiting
 
-    def _submit(self, item: Item, asset: str, geobox: GeoBox, take: Take, places: list[int]) -> "_Reading":
+    def _submit(self, item: CatalogItem, asset: str, geobox: GeoBox, take: Take, places: list[int]) -> "_Reading":
         return _Reading(asset, places, self._threads.submit(self._files.read, item.assets[asset], geobox, take))
 
-    def _brought(self, item: Item, one: "_Reading") -> Pixels | None:
+    def _brought(self, item: CatalogItem, one: "_Reading") -> Pixels | None:
         """What was read of a file; nothing where that failed for good, and such a scene is to be left out."""
         try:
             return awaited(one.coming)
@@ -136,7 +136,7 @@ class SceneReader:
                 self.findings.missing.setdefault(item.id, error)
             return None
 
-    def _calibrate(self, values: Pixels, item: Item, *, check: bool) -> None:
+    def _calibrate(self, values: Pixels, item: CatalogItem, *, check: bool) -> None:
         """Stored numbers become those that are composited, in place."""
         if self._collection.offset != "none":
             offset = self._decided(item)
@@ -152,7 +152,7 @@ class SceneReader:
                 np.multiply(plane, np.float32(factor), out=plane)
                 np.add(plane, np.float32(constant), out=plane)
 
-    def _decided(self, item: Item) -> Offset:
+    def _decided(self, item: CatalogItem) -> Offset:
         """All bands of an item have one offset: ESA's does not differ between them."""
         if self._offset is not None:
             return Offset(self._offset, "as said by Stac(offset=...)")

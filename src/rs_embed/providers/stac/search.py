@@ -21,7 +21,7 @@ from rs_embed.providers.common.grids import bounds_deg
 from rs_embed.providers.common.retry import Retry
 from rs_embed.providers.stac.catalogs import StacCollection
 from rs_embed.providers.stac.http import Garbled, Http, Refusal
-from rs_embed.providers.stac.items import Item, read_item, without_duplicates
+from rs_embed.providers.stac.items import CatalogItem, read_item, without_duplicates
 from rs_embed.providers.stac.links import joined
 from rs_embed.providers.stac.waiting import taken
 
@@ -87,7 +87,7 @@ class _PatientIO(StacApiIO):
 @dataclass
 class _Kept:
     lock: threading.Lock = field(default_factory=threading.Lock)
-    items: tuple[Item, ...] | None = None
+    items: tuple[CatalogItem, ...] | None = None
     since: float = 0.0
 
 
@@ -122,7 +122,7 @@ class Search:
         """What the catalogue calls itself."""
         return str(self._landing.get("title") or self._landing.get("id"))
 
-    def items(self, collection: StacCollection, geobox: GeoBox, window: TemporalSpec | None) -> tuple[Item, ...]:
+    def items(self, collection: StacCollection, geobox: GeoBox, window: TemporalSpec | None) -> tuple[CatalogItem, ...]:
         """All items around a grid (an area wider than it), taken in the window, each scene once.
 
         Raises:
@@ -167,7 +167,7 @@ class Search:
             return None
         return tuple(str(one["id"]) for one in listed if "id" in one) if isinstance(listed, list) else None
 
-    def _ask(self, collection: StacCollection, box: Box, window: TemporalSpec | None) -> Iterator[Item]:
+    def _ask(self, collection: StacCollection, box: Box, window: TemporalSpec | None) -> Iterator[CatalogItem]:
         """The items in a box, page by page."""
         links = links_of(self._landing, "search")
         methods = {str(link.get("method", "GET")) for link in links}

@@ -14,7 +14,7 @@ from rs_embed.providers.base import Query
 from rs_embed.providers.common.absence import WIDEN
 from rs_embed.providers.common.grids import in_degrees
 from rs_embed.providers.stac.catalogs import StacCatalog, StacCollection, conditions_of
-from rs_embed.providers.stac.items import Item
+from rs_embed.providers.stac.items import CatalogItem
 
 NAMED = 5
 """Scenes that a note names, at most; an error lists some times as many names."""
@@ -27,7 +27,7 @@ class Finder(Protocol):
         """What the catalogue calls itself."""
         ...
 
-    def items(self, collection: StacCollection, geobox: GeoBox, window: TemporalSpec | None) -> tuple[Item, ...]:
+    def items(self, collection: StacCollection, geobox: GeoBox, window: TemporalSpec | None) -> tuple[CatalogItem, ...]:
         """All items around a grid (an area wider than it), taken in the window, each scene once."""
         ...
 
@@ -40,7 +40,7 @@ class Finder(Protocol):
 class Selected:
     """What a chip is made of."""
 
-    items: list[Item]
+    items: list[CatalogItem]
     """In order of time; one or more."""
     notes: list[str]
     """Of scenes that are left out though they meet all conditions, as far as can be told."""
@@ -101,7 +101,7 @@ class Selection:
             notes.append(f"Left out {_named(these)}: without the files {lacked}.")
         return Selected(whole, notes)
 
-    def _listed(self, query: Query, geobox: GeoBox, collection: StacCollection) -> Sequence[Item]:
+    def _listed(self, query: Query, geobox: GeoBox, collection: StacCollection) -> Sequence[CatalogItem]:
         """What the catalogue has around the grid."""
         try:
             listed = self.finder.items(collection, geobox, query.window)
@@ -125,7 +125,7 @@ class Selection:
         )
 
     def _nothing(
-        self, query: Query, geobox: GeoBox, counted: list[str], wanted: set[str], poor: Sequence[Item]
+        self, query: Query, geobox: GeoBox, counted: list[str], wanted: set[str], poor: Sequence[CatalogItem]
     ) -> NoImagery:
         window = query.window
         days = "of any day" if window is None else f"from {window.start} up to {window.end}"
@@ -140,7 +140,7 @@ class Selection:
         )
 
 
-def _named(items: Sequence[Item]) -> str:
+def _named(items: Sequence[CatalogItem]) -> str:
     """How many scenes, and the first of them."""
     more = ", ..." if len(items) > NAMED else ""
     return f"{len(items)} scene{'s' if len(items) > 1 else ''} ({', '.join(item.id for item in items[:NAMED])}{more})"
