@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from rs_embed.api import (
         plan_embedding as plan_embedding,
     )
+    from rs_embed.core.bands import Band as Band
+    from rs_embed.core.bands import Collection as Collection
+    from rs_embed.core.bands import Limit as Limit
+    from rs_embed.core.bands import Unit as Unit
+    from rs_embed.core.bands import register_collection as register_collection
+    from rs_embed.core.bands import register_unit as register_unit
     from rs_embed.core.chip import Chip as Chip
     from rs_embed.core.geo import geobox_for as geobox_for
     from rs_embed.core.specs import (
@@ -80,6 +86,10 @@ if TYPE_CHECKING:
     from rs_embed.providers.rasters.folder import RasterFolder as RasterFolder
     from rs_embed.providers.rasters.local import LocalRasters as LocalRasters
     from rs_embed.providers.rasters.local import Raster as Raster
+    from rs_embed.providers.stac.provider import Access as Access
+    from rs_embed.providers.stac.provider import OpenAccess as OpenAccess
+    from rs_embed.providers.stac.provider import Opened as Opened
+    from rs_embed.providers.stac.provider import S3Access as S3Access
     from rs_embed.providers.stac.provider import Stac as Stac
     from rs_embed.providers.stac.provider import StacCatalog as StacCatalog
     from rs_embed.providers.stac.provider import StacCollection as StacCollection
@@ -94,6 +104,12 @@ _HOME = {
     "inspect_chip": "api",
     "list_models": "api",
     "plan_embedding": "api",
+    "Band": "core.bands",
+    "Collection": "core.bands",
+    "Limit": "core.bands",
+    "Unit": "core.bands",
+    "register_collection": "core.bands",
+    "register_unit": "core.bands",
     "Chip": "core.chip",
     "compact_run": "exports.results.compact",
     "verify_run": "exports.results.verify",
@@ -125,6 +141,10 @@ _HOME = {
     "RasterFolder": "providers.rasters.folder",
     "LocalRasters": "providers.rasters.local",
     "Raster": "providers.rasters.local",
+    "Access": "providers.stac.provider",
+    "OpenAccess": "providers.stac.provider",
+    "Opened": "providers.stac.provider",
+    "S3Access": "providers.stac.provider",
     "Stac": "providers.stac.provider",
     "StacCatalog": "providers.stac.provider",
     "StacCollection": "providers.stac.provider",

@@ -1,6 +1,6 @@
 """Stand-ins to test with: imagery that is a known function of place and time, without a network."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, time
 
 import numpy as np
@@ -11,8 +11,9 @@ from pyproj import Transformer
 from rs_embed.core.bands import bands_of
 from rs_embed.core.chip import Chip, Source
 from rs_embed.core.specs import SensorSpec
-from rs_embed.errors import SpecError
+from rs_embed.errors import NoImagery, SpecError
 from rs_embed.providers.base import Query
+from rs_embed.providers.common.series import mean_time
 
 Field = Callable[[NDArray[np.float64], NDArray[np.float64], str], NDArray[np.float64]]
 """(longitude, latitude, band name) -> pixel values in the collection's unit."""
@@ -39,10 +40,11 @@ class FieldProvider:
     Args:
         field: What the pixels are.
         name: What metadata call it.
+        acquired: When there were scenes, UTC; `None`: at midnight of the first day of whatever is asked for.
     """
 
-    def __init__(self, field: Field = hills, name: str = "field") -> None:
-        self._field = field
+    def __init__(self, field: Field = hills, name: str = "field", acquired: Sequence[datetime] | None = None) -> None:
+        self._field, self._acquired = field, acquired
         self.name = name
         self.queries: list[Query] = []
         """Every query it has answered."""
@@ -66,18 +68,23 @@ class FieldProvider:
         lon, lat = pixel_centres(query.geobox)
         bands = bands_of(query.sensor.collection, query.sensor.bands)
         values = np.stack([self._field(lon, lat, band.name) for band in bands]).astype(np.float32)
-        times = _acquisitions(query)
+        times = self._times(query)
         known = tuple(when for when in times if when is not None)
         source = Source(self.name, query.sensor.collection, ("field",) * len(times), known, (1,) * len(times), 0.0)
         return Chip(np.stack([values] * len(times)), bands, query.geobox, times, source)
 
-
-def _acquisitions(query: Query) -> tuple[datetime | None, ...]:
-    """At midnight of the first day of the window, or of each of its sub-windows."""
-    if query.window is None:
-        return (None,)
-    windows = query.window.split(query.series.frames) if query.series else (query.window,)
-    return tuple(datetime.combine(window.start, time(), UTC) for window in windows)
+    def _times(self, query: Query) -> tuple[datetime | None, ...]:
+        """One a frame: of the window, or of each of its sub-windows that have a scene."""
+        if query.window is None:
+            return (None,)
+        windows = query.series.windows(query.window) if query.series else (query.window,)
+        if self._acquired is None:
+            return tuple(datetime.combine(window.start, time(), UTC) for window in windows)
+        found = [mean_time([when for when in self._acquired if when in window]) for window in windows]
+        times = tuple(when for when in found if when is not None)
+        if not times:
+            raise NoImagery(f"Expected imagery of {query.window}, got none.", fix="ask for other days")
+        return times
 
 
 def pixel_centres(geobox: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -10,7 +10,8 @@ from rs_embed.core.specs import Series
 from rs_embed.errors import InputError, PixelWarning, SensorNotOffered, SpecError, UnitMismatch
 from rs_embed.providers.arrays import ArrayProvider
 from rs_embed.providers.cached import CachedProvider
-from rs_embed.providers.common.units import check_plausible, doubt_dn
+from rs_embed.providers.common.plausible import refuse_implausible
+from rs_embed.providers.common.sentinel2 import doubt_dn
 from rs_embed.providers.rasters.local import LocalRasters
 
 NAIP = "USDA/NAIP/DOQQ"
@@ -181,4 +182,4 @@ def test_the_unit_said_is_part_of_the_identity(picture):
 )
 def test_other_units_that_are_easily_confused_are_refused(values, unit, says):
     with pytest.raises(UnitMismatch, match=says):
-        check_plausible(np.full((1, 8, 8), values, np.float32) + np.eye(8, dtype=np.float32) * 0, unit, "here")
+        refuse_implausible(np.full((1, 8, 8), values, np.float32) + np.eye(8, dtype=np.float32) * 0, unit, "here")

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from rs_embed.providers.stac.access import OpenAccess
 from rs_embed.providers.stac.catalogs import EARTH_SEARCH, EARTH_SEARCH_C1, PLANETARY_COMPUTER, StacCatalog
-from rs_embed.providers.stac.sign import PlanetaryComputerSigner, Unsigned
+from rs_embed.providers.stac.sign import PlanetaryComputerAccess
 
 _PRESETS = {"earth-search": EARTH_SEARCH, "c1": EARTH_SEARCH_C1, "planetary-computer": PLANETARY_COMPUTER}
 
@@ -24,8 +25,8 @@ class Site:
     def __init__(self, url: str, preset: StacCatalog, control: str, signed: bool) -> None:
         self.url, self._control = url, control
         host = url.split("/")[2]
-        signer = PlanetaryComputerSigner(service=f"{url}/sas", storage=host) if signed else Unsigned()
-        self.catalog = replace(preset, url=f"{url}/api", signer=signer, name="")
+        access = PlanetaryComputerAccess(service=f"{url}/sas", storage=host) if signed else OpenAccess()
+        self.catalog = replace(preset, url=f"{url}/api", access=access, name="")
 
     def fail(self, kind: str = "status", routes: tuple[str, ...] = ("head", "range"), **more) -> None:
         """From now on requests of these routes fail.

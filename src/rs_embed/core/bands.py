@@ -5,41 +5,20 @@ provider maps them to its own names through its lexicon. Source of pixel sizes: 
 """
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from functools import cached_property
 from types import MappingProxyType
 
-import numpy as np
-from numpy.typing import NDArray
+from rs_embed.core.checks import require_number, short
+from rs_embed.core.units import DN_PER_REFLECTANCE, HIGHEST_BYTE, Limit, Unit, convert, defined, known_units
+from rs_embed.errors import SpecError
 
-from rs_embed.core.checks import short
-from rs_embed.errors import SpecError, UnitMismatch
-
-
-class Unit(StrEnum):
-    """What a pixel value means."""
-
-    DN = "dn"
-    """Sentinel-2 digital number: reflectance x 10,000, 0-based (the baseline-04.00 offset removed)."""
-    REFLECTANCE = "reflectance"
-    """0 to about 1."""
-    DB = "db"
-    """Radar backscatter, 10 log10(power)."""
-    POWER = "power"
-    """Radar backscatter, linear."""
-    KELVIN = "kelvin"
-    """Brightness temperature."""
-    METRE = "metre"
-    """Height."""
-    BYTE = "byte"
-    """0 to 255, as aerial photographs are delivered: no physical quantity."""
-    CLASS = "class"
-    """Code of a class: neither averaged nor interpolated."""
-    INDEX = "index"
-    """A normalised difference such as NDVI, -1 to 1."""
-    COMPONENT = "component"
-    """One of the numbers of a vector of unit length, -1 to 1: neither averaged nor interpolated band by band."""
+__all__ = [
+    "COLLECTIONS", "DN_PER_REFLECTANCE", "HIGHEST_BYTE", "Band", "Collection", "Limit", "Unit", "bands_of",
+    "cloud_masks_of", "convert", "did_you_mean", "is_picture", "nearest", "register_collection", "register_unit",
+    "registered", "unit_named", "unit_of_tag",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,38 +29,70 @@ class Band:
     unit: Unit
     gsd_m: float
     """Native pixel size, metres."""
+    scale: float = 1.0
+    offset: float = 0.0
+    """In the unit, what Earth Engine and STAC catalogues store is stored x scale + offset. Files on disk and arrays say
+    so themselves."""
+    aliases: tuple[str, ...] = ()
+    """What else files call it; upper and lower case are the same."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise SpecError(f"Expected the name of a band, got {short(self.name)}.", fix='for example Band("red", ...)')
+        require_number("gsd_m", self.gsd_m, 1e-3, 1e6)
+        require_number("scale", self.scale, -1e12, 1e12)
+        require_number("offset", self.offset, -1e12, 1e12)
+        object.__setattr__(self, "unit", unit_named(self.unit) if isinstance(self.unit, str) else self.unit)
+        if not isinstance(self.unit, Unit):
+            raise SpecError(f"Expected the unit of {self.name}, got {short(self.unit)}.", fix="for example Unit.DN")
 
 
-DN_PER_REFLECTANCE = 10_000.0
-HIGHEST_BYTE = 255
-_FACTORS: Mapping[tuple[Unit, Unit], float] = {
-    (Unit.DN, Unit.REFLECTANCE): 1 / DN_PER_REFLECTANCE,
-    (Unit.REFLECTANCE, Unit.DN): DN_PER_REFLECTANCE,
-}
+@dataclass(frozen=True)
+class Collection(Mapping[str, Band]):
+    """A kind of imagery: its bands by name.
 
-
-def convert(values: NDArray[np.float32], from_unit: Unit, to_unit: Unit) -> NDArray[np.float32]:
-    """The same quantity in another unit.
-
-    Args:
-        values: Any shape; NaN stays NaN. Linear power of zero or less has no dB and becomes NaN.
-
-    Raises:
-        UnitMismatch: The two units do not measure the same quantity.
+    Example:
+        >>> red = Band("red", Unit.REFLECTANCE, gsd_m=3, scale=1e-4)
+        >>> Collection("PLANET/PSSCENE", bands=(red,))["red"].gsd_m
+        3
     """
-    if from_unit == to_unit:
-        return values
-    if (from_unit, to_unit) in _FACTORS:
-        return values * np.float32(_FACTORS[from_unit, to_unit])
-    if (from_unit, to_unit) == (Unit.POWER, Unit.DB):
-        positive = np.where(values > 0, values, np.float32(np.nan))
-        return (10 * np.log10(positive)).astype(np.float32, copy=False)
-    if (from_unit, to_unit) == (Unit.DB, Unit.POWER):
-        return np.power(np.float32(10), values / 10).astype(np.float32, copy=False)
-    raise UnitMismatch(
-        f"Expected values in {to_unit}, got {from_unit}: one cannot be computed from the other.",
-        fix=f"give imagery in {to_unit}, or declare the unit that the values really have",
-    )
+
+    id: str
+    """Its name here; on Earth Engine, that of the image collection."""
+    bands: tuple[Band, ...]
+    dated: bool = True
+    """False: one state of the Earth in many tiles, taken whatever the days."""
+    cloud_property: str | None = None
+    """Earth Engine: the property of a scene that tells its percent of cloud; scenes without it are left out."""
+    cloud_masks: tuple[str, ...] = ("none",)
+    """The pixel masks that it can be asked with, as in `SensorSpec.cloud_mask`."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str) or not self.id:
+            raise SpecError(f"Expected the name of a collection, got {short(self.id)}.", fix='for example "ME/MINE"')
+        object.__setattr__(self, "bands", tuple(self.bands))
+        if not self.bands or not all(isinstance(band, Band) for band in self.bands):
+            raise SpecError(
+                f"Expected the bands of {self.id}, got {short(self.bands)}.",
+                fix='for example bands=(Band("red", Unit.REFLECTANCE, gsd_m=3),)',
+            )
+        words = [word for band in self.bands for word in {name.casefold() for name in (band.name, *band.aliases)}]
+        twice = sorted({word for word in words if words.count(word) > 1})
+        if twice:
+            raise SpecError(f"Expected each band of {self.id} once, got {', '.join(twice)} twice.", fix="rename one")
+
+    @cached_property
+    def _by_name(self) -> dict[str, Band]:
+        return {band.name: band for band in self.bands}
+
+    def __getitem__(self, name: str) -> Band:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self.bands)
 
 
 def is_picture(bands: Sequence[Band], wanted: Sequence[Band]) -> bool:
@@ -89,8 +100,24 @@ def is_picture(bands: Sequence[Band], wanted: Sequence[Band]) -> bool:
     return {band.unit for band in bands} == {Unit.BYTE} and {band.unit for band in wanted} == {Unit.DN}
 
 
-def _bands(unit: Unit, **gsd_by_name: float) -> dict[str, Band]:
-    return {name: Band(name, unit, gsd_m) for name, gsd_m in gsd_by_name.items()}
+def _bands(unit: Unit, **gsd_by_name: float) -> tuple[Band, ...]:
+    return tuple(Band(name, unit, gsd_m) for name, gsd_m in gsd_by_name.items())
+
+
+def _photograph(**gsd_by_name: float) -> tuple[Band, ...]:
+    colours = {"R": ("red",), "G": ("green",), "B": ("blue",), "N": ("nir", "ir")}
+    return tuple(Band(name, Unit.BYTE, gsd_m, aliases=colours.get(name, ())) for name, gsd_m in gsd_by_name.items())
+
+
+def _sentinel_3(unit: Unit, **gsd_by_name: float) -> tuple[Band, ...]:
+    return tuple(Band(name, unit, gsd_m, aliases=(name.split("_")[0],)) for name, gsd_m in gsd_by_name.items())
+
+
+def _landsat(collection: str) -> Collection:
+    optical = tuple(Band(f"SR_B{i}", Unit.REFLECTANCE, 30, 2.75e-05, -0.2) for i in range(1, 8))
+    return Collection(
+        collection, (*optical, Band("ST_B10", Unit.KELVIN, 100, 0.00341802, 149.0)), cloud_property="CLOUD_COVER"
+    )
 
 
 _S2_L2A = {
@@ -100,40 +127,54 @@ _S2_L2A = {
 _S1 = {"VV": 10, "VH": 10, "HH": 10, "HV": 10}
 _LANDSAT_TOA = {f"B{i}": 30 for i in (1, 2, 3, 4, 5, 6, 7, 9)} | {"B8": 15}
 _OLCI = {f"Oa{i:02d}_reflectance": 300 for i in range(1, 22)}
-_LANDSAT = {f"SR_B{i}": 30 for i in range(1, 8)}
 _ALPHAEARTH = {f"A{i:02d}": 10 for i in range(64)}
 _SLSTR_OPTICAL = {f"S{i}_reflectance_an": 500 for i in range(1, 7)}
 _SLSTR_THERMAL = {f"S{i}_BT_in": 1000 for i in range(7, 10)}
 
-COLLECTIONS: Mapping[str, Mapping[str, Band]] = MappingProxyType(
-    {
-        "COPERNICUS/S2_SR_HARMONIZED": _bands(Unit.DN, **_S2_L2A),
-        "COPERNICUS/S2_HARMONIZED": _bands(Unit.DN, **_S2_L2A, B10=60),
-        "COPERNICUS/S1_GRD": _bands(Unit.DB, **_S1),
-        "COPERNICUS/S1_GRD_FLOAT": _bands(Unit.POWER, **_S1),
-        "COPERNICUS/S1_RTC": _bands(Unit.DB, VV=10, VH=10),
-        "COPERNICUS/DEM/GLO30": _bands(Unit.METRE, DEM=30),
-        "LANDSAT/LC08/C02/T1_TOA": _bands(Unit.REFLECTANCE, **_LANDSAT_TOA) | _bands(Unit.KELVIN, B10=100, B11=100),
-        "IGN/BD_ORTHO": _bands(Unit.BYTE, R=0.2, G=0.2, B=0.2, N=0.2, ELEVATION=0.2),
-        "AIRBUS/SPOT67": _bands(Unit.BYTE, R=1.5, G=1.5, B=1.5),
-        "COPERNICUS/S3/OLCI": _bands(Unit.REFLECTANCE, **_OLCI),
-        "LANDSAT/LC08/C02/T1_L2": _bands(Unit.REFLECTANCE, **_LANDSAT) | _bands(Unit.KELVIN, ST_B10=100),
-        "LANDSAT/LC09/C02/T1_L2": _bands(Unit.REFLECTANCE, **_LANDSAT) | _bands(Unit.KELVIN, ST_B10=100),
-        "USDA/NAIP/DOQQ": _bands(Unit.BYTE, R=1, G=1, B=1, N=1),
-        "ESA/WorldCover/v100": _bands(Unit.CLASS, Map=10),
-        "ESA/WorldCover/v200": _bands(Unit.CLASS, Map=10),
-        "TERRAMESH/LULC": _bands(Unit.CLASS, LULC=10),
-        "TERRAMESH/NDVI": _bands(Unit.INDEX, NDVI=10),
-        "GOOGLE/SATELLITE_EMBEDDING/V1/ANNUAL": _bands(Unit.COMPONENT, **_ALPHAEARTH),
-        "COPERNICUS/S3/SLSTR": _bands(Unit.REFLECTANCE, **_SLSTR_OPTICAL) | _bands(Unit.KELVIN, **_SLSTR_THERMAL),
-    }
+_S2_CLOUD = "CLOUDY_PIXEL_PERCENTAGE"
+_BUILT_IN = (
+    Collection(
+        "COPERNICUS/S2_SR_HARMONIZED",
+        _bands(Unit.DN, **_S2_L2A),
+        cloud_property=_S2_CLOUD,
+        cloud_masks=("none", "scl", "cs+"),
+    ),
+    Collection(
+        "COPERNICUS/S2_HARMONIZED",
+        _bands(Unit.DN, **_S2_L2A, B10=60),
+        cloud_property=_S2_CLOUD,
+        cloud_masks=("none", "cs+"),
+    ),
+    Collection("COPERNICUS/S1_GRD", _bands(Unit.DB, **_S1)),
+    Collection("COPERNICUS/S1_GRD_FLOAT", _bands(Unit.POWER, **_S1)),
+    Collection("COPERNICUS/S1_RTC", _bands(Unit.DB, VV=10, VH=10)),
+    Collection("COPERNICUS/DEM/GLO30", _bands(Unit.METRE, DEM=30), dated=False),
+    Collection(
+        "LANDSAT/LC08/C02/T1_TOA",
+        _bands(Unit.REFLECTANCE, **_LANDSAT_TOA) + _bands(Unit.KELVIN, B10=100, B11=100),
+        cloud_property="CLOUD_COVER",
+    ),
+    Collection("IGN/BD_ORTHO", _photograph(R=0.2, G=0.2, B=0.2, N=0.2, ELEVATION=0.2)),
+    Collection("AIRBUS/SPOT67", _photograph(R=1.5, G=1.5, B=1.5)),
+    Collection("COPERNICUS/S3/OLCI", _sentinel_3(Unit.REFLECTANCE, **_OLCI)),
+    _landsat("LANDSAT/LC08/C02/T1_L2"),
+    _landsat("LANDSAT/LC09/C02/T1_L2"),
+    Collection("USDA/NAIP/DOQQ", _photograph(R=1, G=1, B=1, N=1)),
+    Collection("ESA/WorldCover/v100", _bands(Unit.CLASS, Map=10), dated=False),
+    Collection("ESA/WorldCover/v200", _bands(Unit.CLASS, Map=10), dated=False),
+    Collection("TERRAMESH/LULC", _bands(Unit.CLASS, LULC=10)),
+    Collection("TERRAMESH/NDVI", _bands(Unit.INDEX, NDVI=10)),
+    Collection("GOOGLE/SATELLITE_EMBEDDING/V1/ANNUAL", _bands(Unit.COMPONENT, **_ALPHAEARTH)),
+    Collection(
+        "COPERNICUS/S3/SLSTR",
+        _sentinel_3(Unit.REFLECTANCE, **_SLSTR_OPTICAL) + _sentinel_3(Unit.KELVIN, **_SLSTR_THERMAL),
+    ),
 )
-"""Collection id -> band name -> `Band`. Earth Engine has no `COPERNICUS/S3/SLSTR`, `COPERNICUS/S1_RTC`
+_collections: dict[str, Collection] = {one.id: one for one in _BUILT_IN}
+COLLECTIONS: Mapping[str, Collection] = MappingProxyType(_collections)
+"""All that are known, by id. Earth Engine has no `COPERNICUS/S3/SLSTR`, `COPERNICUS/S1_RTC`
 (terrain-corrected gamma0), `IGN/BD_ORTHO` (French aerial photographs; ELEVATION as FLAIR stores it), `AIRBUS/SPOT67`
 and `TERRAMESH/...` (land cover and NDVI as TerraMind takes and makes them); the names are ours."""
-
-KEPT_WHOLE = (Unit.CLASS, Unit.COMPONENT)
-"""Units of which a pixel is taken as it is or not at all."""
 
 _UNHARMONISED = {
     "COPERNICUS/S2_SR": "COPERNICUS/S2_SR_HARMONIZED",
@@ -141,15 +182,77 @@ _UNHARMONISED = {
 }
 """Superseded collections whose DN are 1000 too high from processing baseline 04.00 on (January 2022)."""
 
-_CLOUD_MASKS = {
-    "COPERNICUS/S2_SR_HARMONIZED": ("none", "scl", "cs+"),
-    "COPERNICUS/S2_HARMONIZED": ("none", "cs+"),
-}
+
+def register_unit(unit: Unit) -> None:
+    """Make a unit known by its name, for files, arrays and `unit=`. Those of a registered collection are.
+
+    Raises:
+        SpecError: Another unit has that name.
+    """
+    defined(unit)
+
+
+def register_collection(collection: Collection, *, replace: bool = False) -> None:
+    """Make a collection known: `SensorSpec` takes it, with every backend that has such imagery.
+
+    Arrays (`input_chw=`) and files on disk are taken to be in its units; Earth Engine is asked for the image
+    collection of that id; a `StacCatalog` says in its `mapping` where it has it. Registering it holds for this
+    process; a `SensorSpec` that is sent to another takes it along.
+
+    Args:
+        collection: With all of its bands.
+        replace: Whether it may take the place of one that you registered before.
+
+    Raises:
+        SpecError: It is one of this library's, another one of that id is registered, or of a unit's name.
+    """
+    known = _collections.get(collection.id)
+    if collection.id in _UNHARMONISED or any(one.id == collection.id for one in _BUILT_IN):
+        raise SpecError(
+            f"Expected a collection of your own, got {collection.id!r}, which the library has.",
+            fix="give it an id of its own, such as yours/" + collection.id.rsplit("/", 1)[-1],
+        )
+    if known is not None and known != collection and not replace:
+        raise SpecError(
+            f"Expected a new id or the same collection, got another one for {collection.id!r}.",
+            fix="register_collection(..., replace=True), or give it an id of its own",
+        )
+    for band in collection.bands:
+        defined(band.unit)
+    _collections[collection.id] = collection
+
+
+def registered(collection: str) -> Collection | None:
+    """A collection that the user registered; `None` for those of the library."""
+    found = _collections.get(collection)
+    return None if found in _BUILT_IN else found
 
 
 def cloud_masks_of(collection: str) -> tuple[str, ...]:
     """The pixel masks that a collection can be asked with."""
-    return _CLOUD_MASKS.get(collection, ("none",))
+    return _collections[collection].cloud_masks
+
+
+def unit_named(value: str | Unit) -> Unit:
+    """The unit that a user names.
+
+    Raises:
+        SpecError: There is no such unit.
+    """
+    if isinstance(value, Unit):
+        return value
+    unit = unit_of_tag(value) if isinstance(value, str) else None
+    if unit is None:
+        known = [unit.name for unit in known_units()]
+        fix = did_you_mean(value, known) if isinstance(value, str) else 'for example unit="reflectance"'
+        raise SpecError(f"Expected a unit, got {value!r}.", known=", ".join(known), fix=fix)
+    return unit
+
+
+def unit_of_tag(tag: str | None) -> Unit | None:
+    """The unit that a file states for a band, or `None` where it states none that we know."""
+    word = (tag or "").strip().casefold()
+    return next((unit for unit in known_units() if word == unit.name or word in unit.spellings), None)
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -180,7 +283,8 @@ def bands_of(collection: str, names: Iterable[str]) -> tuple[Band, ...]:
         raise SpecError(
             f"Expected a known collection, got {collection!r}.",
             known=", ".join(COLLECTIONS),
-            fix=did_you_mean(collection, COLLECTIONS),
+            fix=f"{did_you_mean(collection, COLLECTIONS)}; make one of your own known: "
+            "rs_embed.register_collection(Collection(id, bands))",
         )
     table = COLLECTIONS[collection]
     for name in names:

@@ -152,7 +152,7 @@ class SeriesKnobs(WeightsKnobs):
 
     frames: Annotated[int, Field(ge=1, le=366, description="dated frames taken from the window, at most")] = 8
     temporal_sampling: Annotated[
-        Sampling, Field(description="composite: one per sub-window; scenes: single scenes, the clearest if many")
+        Sampling, Field(description="composite: one per sub-window; month: one per month; scenes: the clearest")
     ] = "composite"
 
 

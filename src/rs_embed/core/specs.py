@@ -1,13 +1,13 @@
 """What a user asks for: a place, a time, a sensor, an output. Frozen, and valid once built."""
 
 import math
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from dataclasses import asdict, astuple, dataclass
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Literal, Self, get_args
 
-from rs_embed.core.bands import bands_of, cloud_masks_of
-from rs_embed.core.checks import require_choice, require_crs, require_lon_lat, require_number, short
+from rs_embed.core.bands import Collection, bands_of, cloud_masks_of, register_collection, registered
+from rs_embed.core.checks import require_choice, require_crs, require_lon_lat, require_number, require_whole, short
 from rs_embed.core.polygon import Rings, polygons_of
 from rs_embed.errors import SpecError
 
@@ -18,7 +18,7 @@ WorkingPrecision = Literal["fp32", "bf16"]
 Pooling = Literal["mean", "max"]
 InstrumentMode = Literal["IW", "EW"]
 OrbitPass = Literal["ASCENDING", "DESCENDING"]
-Sampling = Literal["composite", "scenes"]
+Sampling = Literal["composite", "scenes", "month"]
 GridDetail = Literal["patch", "dense"]
 CloudMask = Literal["none", "scl", "cs+"]
 
@@ -171,6 +171,23 @@ class TemporalSpec:
         edges = [self.start + timedelta(days=days * i // parts) for i in range(parts + 1)]
         return tuple(type(self)(first, last) for first, last in pairwise(edges))
 
+    def months(self) -> tuple[Self, ...]:
+        """Its calendar months, in order; the first and the last as far as they lie inside."""
+        count = 12 * (self.end.year - self.start.year) + self.end.month - self.start.month
+        later = [divmod(self.start.month + i, 12) for i in range(count + 1)]
+        firsts = [date(self.start.year + years, month + 1, 1) for years, month in later]
+        edges = [self.start, *(first for first in firsts if first < self.end), self.end]
+        return tuple(type(self)(first, last) for first, last in pairwise(edges))
+
+    def __contains__(self, moment: datetime) -> bool:
+        return self.start <= moment.date() < self.end
+
+    @property
+    def middle(self) -> datetime:
+        """The moment halfway, UTC."""
+        first = datetime(self.start.year, self.start.month, self.start.day, tzinfo=UTC)
+        return first + (self.end - self.start) / 2
+
     def __repr__(self) -> str:
         return f'TemporalSpec.range("{self.start}", "{self.end}")'
 
@@ -183,7 +200,30 @@ class Series:
     """At most so many."""
     sampling: Sampling
     """"composite": one per sub-window of the days asked for. "scenes": every scene, or, where there are more than
-    `frames`, the clearest one of each sub-window."""
+    `frames`, the clearest one of each sub-window. "month": a composite per calendar month."""
+    keep_empty: bool = False
+    """Whether a sub-window without a valid pixel is a frame too: of NaN, dated its middle. So frame `i` is of
+    sub-window `i`, for every modality ("scenes" then always takes one of each). Else it is left out."""
+
+    def __post_init__(self) -> None:
+        require_whole("frames", self.frames, 1, 100_000)
+        require_choice("sampling", self.sampling, get_args(Sampling))
+
+    def windows(self, window: TemporalSpec) -> tuple[TemporalSpec, ...]:
+        """The sub-windows that frames are made of, in order.
+
+        Raises:
+            SpecError: There are more months than frames.
+        """
+        if self.sampling != "month":
+            return window.split(self.frames)
+        months = window.months()
+        if len(months) > self.frames:
+            raise SpecError(
+                f"Expected at most {self.frames} calendar months, got {len(months)} in {window}.",
+                fix=f"frames={len(months)}, or a shorter window",
+            )
+        return months
 
 
 def _day(name: str, value: object) -> date:
@@ -282,6 +322,21 @@ class SensorSpec:
             cloudy_pct=require_number("cloudy_pct", self.cloudy_pct, 0, 100),
             fill_value=fill_value,
         )
+
+    def facts(self) -> dict[str, object]:
+        """All that it says, for a fingerprint: of a collection that the user registered, also what that is."""
+        own = registered(self.collection)
+        return asdict(self) | ({} if own is None else {"registered": repr(own)})
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        """Sent to another process, it takes along a collection that the user registered."""
+        return _sent, (registered(self.collection), astuple(self))
+
+
+def _sent(own: Collection | None, values: tuple[object, ...]) -> SensorSpec:
+    if own is not None:
+        register_collection(own, replace=True)
+    return SensorSpec(*values)  # type: ignore[arg-type]  # what pickle brings back
 
 
 def _set(spec: object, **values: object) -> None:

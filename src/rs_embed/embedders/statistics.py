@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rs_embed.core.bands import Unit
+from rs_embed.core.bands import Unit, unit_named
 from rs_embed.core.chip import Chip
 from rs_embed.embedders.card import BandStats, DerivedBand, Modality
 from rs_embed.embedders.prepare.derived import POLARISATION_RATIO
@@ -115,7 +115,7 @@ def _load(path: Path, published: Published) -> dict[str, dict[str, BandStats]]:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {
             modality: {
-                band: BandStats(band, Unit(one["unit"]), float(one["mean"]), float(one["std"]))
+                band: BandStats(band, unit_named(one["unit"]), float(one["mean"]), float(one["std"]))
                 for band, one in bands.items()
             }
             for modality, bands in content["modalities"].items()

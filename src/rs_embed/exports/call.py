@@ -19,7 +19,7 @@ from rs_embed.core.signals import sigterm_as_interrupt
 from rs_embed.core.specs import InputPrep, OutputSpec, Precision
 from rs_embed.errors import StorageError
 from rs_embed.exports.engines import EngineName, check_engine, open_crew
-from rs_embed.exports.engines.base import Stamp
+from rs_embed.exports.engines.base import RunStamp
 from rs_embed.exports.estimate import ExportPlan, Rate, Scale, estimate
 from rs_embed.exports.journal import PLACES, Manifest, digest_of
 from rs_embed.exports.location import Tally, begun, keep_manifest, refuse_foreign, run_folder, swept
@@ -29,7 +29,7 @@ from rs_embed.exports.records import UnitStore
 from rs_embed.exports.request import ExportRequest, Models, versions
 from rs_embed.exports.results.catalog import write_catalogs
 from rs_embed.exports.running import Running
-from rs_embed.exports.sharding import ALL, Gate, Shard, is_finished
+from rs_embed.exports.sharding import ALL, Shard, SharedRun, is_finished
 from rs_embed.exports.unit import UNIT_ROWS, cut_units
 from rs_embed.exports.work import OnError, Task
 from rs_embed.formats.base import Dtype
@@ -200,7 +200,7 @@ def run_export(request: ExportRequest, places: Places, where: Path | Remote, run
         with progress_bar(rows * len(jobs), shown=running.progress) as advance, swept(folder, stores, shard):
             tally = Tally(advance)
             tasks = (Task(unit, places.take(unit.rows)) for unit in shard.units_of(units))
-            crew.run(Stamp(manifest.created, manifest.fingerprint), tasks, tally)
+            crew.run(RunStamp(manifest.created, manifest.fingerprint), tasks, tally)
         with gate.leaving() as is_last:
             if shard == ALL or (is_last and is_finished(stores, units, remote)):
                 write_catalogs(stores, units, grids=request.grid_format is not None, remote=remote)
@@ -222,7 +222,7 @@ def _rate(rate: float | Literal["measure"] | None, jobs: "Mapping[str, Job]", pl
     return Rate(require_number("rate", rate, 1e-6, 1e9), "declared")
 
 
-def _open(folder: Path, facts: dict[str, JsonValue], request: ExportRequest, gate: Gate) -> Manifest:
+def _open(folder: Path, facts: dict[str, JsonValue], request: ExportRequest, gate: SharedRun) -> Manifest:
     """The manifest of the folder, which is new or was made for the same request."""
     with gate.setting_up(), storing(folder):
         manifest = Manifest.read(folder)

@@ -11,7 +11,7 @@ from rs_embed.errors import SpecError
 from rs_embed.exports.journal import MANIFEST, PLACES, Manifest
 from rs_embed.exports.object_store import Remote
 from rs_embed.exports.records import UnitStore
-from rs_embed.exports.sharding import ALL, Gate, Shard, sharing
+from rs_embed.exports.sharding import ALL, Shard, SharedRun, sharing
 from rs_embed.exports.unit import RECORDS
 from rs_embed.exports.work import Advance
 
@@ -31,7 +31,7 @@ class Tally:
 
 
 @contextmanager
-def run_folder(where: Path | Remote, shard: Shard = ALL) -> Iterator[tuple[Path, Gate]]:
+def run_folder(where: Path | Remote, shard: Shard = ALL) -> Iterator[tuple[Path, SharedRun]]:
     """The run folder, made and locked; of an object store, one of this machine with what is known of the run.
 
     Who does the whole run has the folder alone; who does a shard has that alone, and keeps out who would do the whole.

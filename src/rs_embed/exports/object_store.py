@@ -20,7 +20,7 @@ from rs_embed.core.optional import require
 from rs_embed.errors import SpecError, StorageError
 from rs_embed.exports.fetching.inputs import FOLDER as INPUTS
 from rs_embed.exports.records import Record, Stamp, UnitStore
-from rs_embed.exports.unit import TABLES, Unit
+from rs_embed.exports.unit import TABLES, WorkUnit
 from rs_embed.formats.stac import COLLECTION
 from rs_embed.redact import cause_of
 
@@ -209,7 +209,7 @@ class _Copy:
     """Whether there is nothing to do; then nothing was brought."""
 
 
-def _pull(remote: Remote, store: UnitStore, unit: Unit, *, verify: bool) -> _Copy:
+def _pull(remote: Remote, store: UnitStore, unit: WorkUnit, *, verify: bool) -> _Copy:
     """Bring what is needed to go on with a unit. Grids are brought only to be compared."""
     table, folder = store.name(store.table(unit)), store.folder.parent
     size = remote.size(f"{store.folder.name}/{table}")
@@ -247,7 +247,7 @@ def _brought(remote: Remote, path: Path, folder: Path) -> Record | None:
         return None
 
 
-def _sizes_of(remote: Remote, store: UnitStore, unit: Unit) -> dict[str, int]:
+def _sizes_of(remote: Remote, store: UnitStore, unit: WorkUnit) -> dict[str, int]:
     """Bytes of the grids of a unit, by path inside the model's folder; a Zarr is a folder, and counts as one."""
     prefix = store.name(store.grids(unit))
     sizes: dict[str, int] = {}
@@ -263,7 +263,7 @@ def _get_all(remote: Remote, name: str, folder: Path) -> None:
             remote.get(f"{name}/{one}", folder)
 
 
-def _push(remote: Remote, copy: _Copy, unit: Unit) -> None:
+def _push(remote: Remote, copy: _Copy, unit: WorkUnit) -> None:
     """Put the files that are new: the grids, what the table's record will be, the table, and the record last."""
     store = copy.store
     record = Record.load(store.record(unit))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from rs_embed.core.settings import LibrarySettings, ModelKnobs
-from rs_embed.exports.engines.base import Stamp
+from rs_embed.exports.engines.base import RunStamp
 from rs_embed.exports.fetching.inputs import FOLDER as INPUTS
 from rs_embed.exports.fetching.inputs import InputKeeper
 from rs_embed.exports.fetching.reader import PlannedProvider
@@ -59,7 +59,7 @@ class ExportSetup:
             return models_facts(self.jobs)
         return models_facts({name: replace(job, provider=SharedReads(job.provider)) for name, job in self.jobs.items()})
 
-    def work(self, stamp: Stamp, folder: Path) -> Work:
+    def work(self, stamp: RunStamp, folder: Path) -> Work:
         """See `Setup`."""
         models = tuple(self._model(folder / name, job, stamp) for name, job in self.jobs.items())
         readers: list[Callable[[Provider], PlannedProvider]] = [SharedReads] if self.request.share_reads else []
@@ -68,7 +68,7 @@ class ExportSetup:
         given = self.request.grid_format, self.request.on_error, tuple(readers)
         return Work(folder, models, *given, verify=self.verify, checkpoint_s=checkpoint_s)
 
-    def _model(self, folder: Path, job: "Job", stamp: Stamp) -> ModelExport:
+    def _model(self, folder: Path, job: "Job", stamp: RunStamp) -> ModelExport:
         card, network = job.request.card, job.embedder.network
         header = RunHeader(
             model_id=card.id,

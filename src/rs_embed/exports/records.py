@@ -22,7 +22,7 @@ from rs_embed.core.atomic import (
 from rs_embed.core.hashing import sha256_of
 from rs_embed.errors import StorageError
 from rs_embed.exports.journal import sealed, unsealed
-from rs_embed.exports.unit import GRIDS, RECORDS, TABLES, Unit
+from rs_embed.exports.unit import GRIDS, RECORDS, TABLES, WorkUnit
 from rs_embed.formats.files import formats
 from rs_embed.formats.stac import COLLECTION
 from rs_embed.redact import logger
@@ -132,19 +132,19 @@ class UnitStore:
     elsewhere: Mapping[str, int] = field(default_factory=dict)
     """Bytes of grids that lie in an object store, and were not brought here."""
 
-    def table(self, unit: Unit) -> Path:
+    def table(self, unit: WorkUnit) -> Path:
         """The rows of a unit: vectors, or where the grids are."""
         return self.folder / TABLES / f"{unit.name}.parquet"
 
-    def grids(self, unit: Unit) -> Path:
+    def grids(self, unit: WorkUnit) -> Path:
         """The folder of a unit's grids."""
         return self.folder / GRIDS / unit.name
 
-    def record(self, unit: Unit) -> Path:
+    def record(self, unit: WorkUnit) -> Path:
         """What says which rows are done."""
         return self.folder / RECORDS / f"{unit.name}.json"
 
-    def announced(self, unit: Unit) -> Path:
+    def announced(self, unit: WorkUnit) -> Path:
         """The record that is written before its table: where a process was killed between, it knows the table."""
         return self.folder / RECORDS / f"{NEXT}{unit.name}.json"
 
@@ -153,7 +153,7 @@ class UnitStore:
         """The STAC collection, which lists all units as they are."""
         return self.folder / COLLECTION
 
-    def read(self, unit: Unit, *, verify: bool = False) -> Record | None:
+    def read(self, unit: WorkUnit, *, verify: bool = False) -> Record | None:
         """The record of a unit, as far as its files are as it says; what is not counts as missing.
 
         The table is compared whole if rows will be put into it, so that nothing damaged is ever taken over.
@@ -175,7 +175,7 @@ class UnitStore:
             _LOG.warning("%s is not as a record of this run says: all of its rows are done again", self.table(unit))
         return None
 
-    def _of_this_run(self, path: Path, unit: Unit) -> Record | None:
+    def _of_this_run(self, path: Path, unit: WorkUnit) -> Record | None:
         try:
             record = Record.load(path)
         except StorageError as error:
@@ -185,7 +185,7 @@ class UnitStore:
             return None
         return record if self.name(self.table(unit)) in record.files else None
 
-    def _without_lost(self, unit: Unit, record: Record, *, verify: bool) -> Record:
+    def _without_lost(self, unit: WorkUnit, record: Record, *, verify: bool) -> Record:
         """The record without the grids that are gone or damaged: their rows are missing."""
         lost = {name for name, stamp in record.files.items() if self._is_lost(name, stamp, verify=verify)}
         if not lost:
@@ -208,7 +208,7 @@ class UnitStore:
             return self.elsewhere[name] != stamp.bytes
         return stamp.fault(self.folder / name, whole=verify) is not None
 
-    def put(self, unit: Unit, part: Path, record: Record) -> Record:
+    def put(self, unit: WorkUnit, part: Path, record: Record) -> Record:
         """Give a table that is written its name, and then its record; the record, with the table in it.
 
         A process may be killed at any point: the table in place is always one that `record` or `announced` knows.
@@ -225,7 +225,7 @@ class UnitStore:
         publish(self.announced(unit), self.record(unit))
         return stamped
 
-    def begin(self, unit: Unit) -> Record:
+    def begin(self, unit: WorkUnit) -> Record:
         """The record of a unit of which nothing is done."""
         rows = tuple(unit.rows.tolist())
         return Record(
@@ -254,7 +254,7 @@ class UnitStore:
         for folder in (TABLES, RECORDS):
             remove_parts(self.folder / folder, of)
 
-    def clean(self, unit: Unit, record: Record | None) -> None:
+    def clean(self, unit: WorkUnit, record: Record | None) -> None:
         """Remove what a killed process left of a unit: half-written files, and grids of ours that no table names."""
         folder = self.grids(unit)
         if folder.is_symlink():  # somebody else's doing: nothing is removed there
@@ -292,7 +292,7 @@ def row_of(name: str) -> int:
     return int(PurePosixPath(name).name.partition("-")[0].partition(".")[0])
 
 
-def rows_in_order(unit: Unit, rows: Iterable[int]) -> tuple[int, ...]:
+def rows_in_order(unit: WorkUnit, rows: Iterable[int]) -> tuple[int, ...]:
     """These rows in the order of the unit."""
     wanted = set(rows)
     return tuple(row for row in unit.rows.tolist() if row in wanted)

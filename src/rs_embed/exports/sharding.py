@@ -12,7 +12,7 @@ from rs_embed.core.checks import require_whole, short
 from rs_embed.errors import SpecError, StorageError
 from rs_embed.exports.object_store import Remote
 from rs_embed.exports.records import Record, UnitStore
-from rs_embed.exports.unit import Unit, Units
+from rs_embed.exports.unit import Units, WorkUnit
 
 SETUP = f"{LOCK}-setup"
 """Held for moments: by who writes what all shards share, the manifest at the start and the catalogs at the end."""
@@ -44,7 +44,7 @@ class Shard:
             raise SpecError(f"Expected one of {count} shards, got number {short(index)}.", fix=fix)
         return cls(index, count)
 
-    def units_of(self, units: Units) -> Iterator[Unit]:
+    def units_of(self, units: Units) -> Iterator[WorkUnit]:
         """Its part of a run, neighbours spread over all shards, so that all are about as long."""
         return (units[number] for number in range(self.index, len(units), self.count))
 
@@ -62,7 +62,7 @@ class Shard:
 ALL = Shard(0, 1)
 
 
-class Gate:
+class SharedRun:
     """What a process has of a run folder beside others that have their own shards of it."""
 
     def __init__(self, folder: Path | None, own: ExitStack) -> None:
@@ -86,7 +86,7 @@ class Gate:
 
 
 @contextmanager
-def sharing(folder: Path | None, shard: Shard) -> Iterator[Gate]:
+def sharing(folder: Path | None, shard: Shard) -> Iterator[SharedRun]:
     """Have a shard of a run for this process alone.
 
     Args:
@@ -101,7 +101,7 @@ def sharing(folder: Path | None, shard: Shard) -> Iterator[Gate]:
             with locked(folder, SETUP, wait=True):
                 own.enter_context(locked(folder, shard.lock))
                 _refuse_others(folder, shard)
-        yield Gate(folder, own)
+        yield SharedRun(folder, own)
 
 
 def _refuse_others(folder: Path, shard: Shard) -> None:
@@ -120,7 +120,7 @@ def is_finished(stores: Sequence[UnitStore], units: Units, remote: Remote | None
     return all(_is_through(store, unit, remote) for store in stores for unit in units)
 
 
-def _is_through(store: UnitStore, unit: Unit, remote: Remote | None) -> bool:
+def _is_through(store: UnitStore, unit: WorkUnit, remote: Remote | None) -> bool:
     path = store.record(unit)
     if remote is not None:
         remote.get(path.relative_to(store.folder.parent).as_posix(), store.folder.parent)

@@ -20,7 +20,7 @@ _HILBERT_LEVEL = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Unit:
+class WorkUnit:
     """Rows that stand in one table."""
 
     number: int
@@ -44,11 +44,11 @@ class Units:
     def __len__(self) -> int:
         return (len(self.order) + self.unit_rows - 1) // self.unit_rows
 
-    def __getitem__(self, number: int) -> Unit:
+    def __getitem__(self, number: int) -> WorkUnit:
         start = number * self.unit_rows
-        return Unit(number, self.order[start : start + self.unit_rows])
+        return WorkUnit(number, self.order[start : start + self.unit_rows])
 
-    def __iter__(self) -> Iterator[Unit]:
+    def __iter__(self) -> Iterator[WorkUnit]:
         return (self[number] for number in range(len(self)))
 
     def digest(self) -> str:

@@ -13,7 +13,7 @@ from rs_embed.embedding.batch import Result
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.errors import RSEmbedError
 from rs_embed.exports.records import Record, Stamp, UnitStore, rows_in_order
-from rs_embed.exports.unit import Unit
+from rs_embed.exports.unit import WorkUnit
 from rs_embed.exports.unit_tables import merge_units
 from rs_embed.formats.base import Row, RunHeader
 from rs_embed.formats.files import FileFormat, format_named
@@ -41,7 +41,7 @@ class UnitSink:
     What is put counts once it is settled, and is kept once it is stored; both are for whoever puts to say.
     """
 
-    def __init__(self, model: ModelExport, unit: Unit, grid_format: str | None, record: Record | None) -> None:
+    def __init__(self, model: ModelExport, unit: WorkUnit, grid_format: str | None, record: Record | None) -> None:
         """Go on with a unit.
 
         Args:

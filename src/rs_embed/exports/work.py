@@ -15,7 +15,7 @@ from rs_embed.embedding.batch import Result
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.errors import Failure, RSEmbedError, SpecError, StorageError
 from rs_embed.exports.fetching.reader import PlannedProvider, planned_fetches
-from rs_embed.exports.unit import Unit
+from rs_embed.exports.unit import WorkUnit
 from rs_embed.exports.unit_writer import ModelExport, UnitSink, stem_of
 from rs_embed.pipeline.plan import Job, Workload, plan_items
 from rs_embed.places.columns import Place, Places
@@ -56,7 +56,7 @@ class Work:
 class Task:
     """One unit with its rows: all that has to travel."""
 
-    unit: Unit
+    unit: WorkUnit
     places: Places
     """The rows of the unit, in its order."""
 
@@ -94,7 +94,7 @@ def give_up(error: RSEmbedError, work: Work, task: Task, advance: Advance) -> No
                     advance(1, 1)
 
 
-def _sinks(work: Work, unit: Unit, advance: Advance) -> list[UnitSink]:
+def _sinks(work: Work, unit: WorkUnit, advance: Advance) -> list[UnitSink]:
     """Where the outcomes of each model go, beginning with what is done already."""
     sinks = []
     with storing(work.folder):
@@ -160,7 +160,7 @@ def _rows_of(task: Task, rows: Sequence[int]) -> Places:
     return task.places.take([at[row] for row in rows])
 
 
-def _with_readers(work: Work, unit: Unit, jobs: Sequence[Job]) -> tuple[list[Job], Keep | None]:
+def _with_readers(work: Work, unit: WorkUnit, jobs: Sequence[Job]) -> tuple[list[Job], Keep | None]:
     """The jobs with all that stands between them and the provider, and who is to be told what will be asked."""
     if not work.readers:
         return list(jobs), None

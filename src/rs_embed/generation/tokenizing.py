@@ -17,7 +17,7 @@ from rs_embed.embedders.cards.terramind_tokens import PATCH_PX, TOKENS, TokenFac
 from rs_embed.errors import BandMismatch, InputError, UnitMismatch
 from rs_embed.generation.raster import GeneratedRaster, RoundTripError, require_classes
 from rs_embed.providers.arrays import SupportsArray
-from rs_embed.providers.common.units import refuse_implausible
+from rs_embed.providers.common.plausible import refuse_implausible
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from rs_embed.core.bands import KEPT_WHOLE, bands_of, did_you_mean
+from rs_embed.core.bands import bands_of, did_you_mean
 from rs_embed.core.settings import ModelKnobs
 from rs_embed.core.specs import SensorSpec, WorkingPrecision
 from rs_embed.embedders.base import ModelRequest
@@ -172,7 +172,7 @@ def _check_whole(card: ModelCard, modality: Modality, sensor: SensorSpec) -> Non
             f"{card.id} {'keeps nodata' if kept else 'wants numbers'}, found fill_value={sensor.fill_value!r}.",
             fix=f"fill_value={modality.sensor.fill_value!r}",
         )
-    whole = any(band.unit in KEPT_WHOLE for band in bands_of(sensor.collection, sensor.bands))
+    whole = any(band.unit.kept_whole for band in bands_of(sensor.collection, sensor.bands))
     if whole and sensor.composite in ("median", "mean"):
         raise SpecError(
             f"Expected whole pixels of {sensor.collection}, got composite={sensor.composite!r}, which mixes them.",

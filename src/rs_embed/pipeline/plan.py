@@ -187,7 +187,7 @@ def numbers_of(embedder: "Embedder", output: OutputSpec, prep: "Prep") -> dict[s
     return {
         "model": [request.card.id, request.card.revision],
         "knobs": {name: value for name, value in knobs.items() if name not in _NOT_NUMBERS},
-        "inputs": {modality.name: asdict(sensor) for modality, sensor in request.inputs},
+        "inputs": {modality.name: sensor.facts() for modality, sensor in request.inputs},
         "output": asdict(output),
         "prep": prep,
         "precision": request.precision,
@@ -210,7 +210,7 @@ def fingerprint(job: Job, item: Item) -> str:
         {
             **job_facts(job),
             "version": FINGERPRINT_VERSION,
-            "inputs": [[modality.name, asdict(sensor)] for modality, sensor in job.request.inputs],  # order counts
+            "inputs": [[modality.name, sensor.facts()] for modality, sensor in job.request.inputs],  # order counts
             "spatial": place_facts(spatial),
             "temporal": None if window is None else asdict(window),
         }

@@ -12,7 +12,7 @@ import xxhash
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rs_embed.core.bands import Unit, bands_of, convert, did_you_mean
+from rs_embed.core.bands import Unit, bands_of, convert, did_you_mean, unit_named
 from rs_embed.core.chip import Chip, Source
 from rs_embed.core.specs import SensorSpec
 from rs_embed.errors import BandMismatch, InputError, NoValidPixels, SensorNotOffered
@@ -20,15 +20,9 @@ from rs_embed.providers.base import Query
 from rs_embed.providers.common.composite import composite, refuse_cloud_mask
 from rs_embed.providers.common.days import NO_YEAR_NOTE, Given, Moment, lack_year, moments_of, parse_day
 from rs_embed.providers.common.nodata import mask_nodata
+from rs_embed.providers.common.plausible import Pixels, refuse_implausible, warn_of_oddities
+from rs_embed.providers.common.sentinel2 import doubt_dn, judge_offset
 from rs_embed.providers.common.series import mean_time
-from rs_embed.providers.common.units import (
-    Pixels,
-    declared_unit,
-    doubt_dn,
-    judge_offset,
-    refuse_implausible,
-    warn_of_oddities,
-)
 
 Dates = Sequence[Given] | Mapping[str, Sequence[Given]]
 """When each frame was acquired."""
@@ -79,16 +73,16 @@ class ArrayProvider:
                 f"Expected arrays by modality, got {type(arrays).__name__}.",
                 fix='for example {"s2": array}',
             )
-        self._held = {modality: _Held(modality, array) for modality, array in arrays.items()}
-        self._times = _times(self._held, dates)
-        self._units = _units(self._held, unit)
+        self._arrays = {modality: _Array(modality, array) for modality, array in arrays.items()}
+        self._times = _times(self._arrays, dates)
+        self._units = _units(self._arrays, unit)
         self._geobox = geobox
 
     def identity(self) -> str:
         """A hash of every array and of the grid."""
         parts = [
-            f"{name}={held.digest} {self._times.get(name)}" + (f" {self._units[name]}" if name in self._units else "")
-            for name, held in sorted(self._held.items())
+            f"{name}={array.digest} {self._times.get(name)}" + (f" {self._units[name]}" if name in self._units else "")
+            for name, array in sorted(self._arrays.items())
         ]
         return "array:" + hashlib.sha256(f"{parts} {self._geobox}".encode()).hexdigest()
 
@@ -117,27 +111,27 @@ class ArrayProvider:
             InputError: Another height or width than the grid.
         """
         refuse_cloud_mask(query.sensor)
-        held = self._find(query.modality)
+        array = self._find(query.modality)
         bands = bands_of(query.sensor.collection, query.sensor.bands)
         where = f"array for {query.modality}"
-        _require_bands(held.shape, query.modality, query.sensor)
+        _require_bands(array.shape, query.modality, query.sensor)
         geobox = query.geobox if query.geobox is not None else self._geobox
-        _require_grid(held.shape, geobox, where)
-        times, told = self._times_of(query, where)
+        _require_grid(array.shape, geobox, where)
+        times, date_notes = self._times_of(query, where)
         declared = self._units.get(query.modality)
         units = tuple(band.unit for band in bands)
-        checked = [_checked(stored, units, declared, where) for stored in held.frames()]
-        if units[0] is Unit.DN and _is_picture(declared, held.dtype):
+        checked = [_checked(stored, units, declared, where) for stored in array.frames()]
+        if units[0] is Unit.DN and _is_picture(declared, array.dtype):
             bands = tuple(replace(band, unit=Unit.BYTE) for band in bands)
         seen = [i for i, (values, _) in enumerate(checked) if np.isfinite(values).any()]
         if not seen:
             raise NoValidPixels(
                 f"Expected at least one valid pixel, got only nodata in the {where}.",
-                found=f"{held.dtype} {held.shape}",
+                found=f"{array.dtype} {array.shape}",
                 fix="NaN, infinities, fill values and pixels of 0 in every Sentinel-2 band are nodata",
             )
         frames = [checked[i][0] for i in seen]
-        notes = [*told, *(note for _, found in checked for note in found)]
+        notes = [*date_notes, *(note for _, found in checked for note in found)]
         if len(seen) < len(checked):
             notes.append(f"{len(checked) - len(seen)} of {len(checked)} frames have no valid pixel and are left out.")
         notes += ["The array has no date: the window was not checked."] if query.window and not times else []
@@ -166,25 +160,25 @@ class ArrayProvider:
             )
         return times, [NO_YEAR_NOTE] if no_year and times else []
 
-    def _find(self, modality: str) -> "_Held":
-        if modality not in self._held:
+    def _find(self, modality: str) -> "_Array":
+        if modality not in self._arrays:
             raise SensorNotOffered(
                 f"Expected an array for {modality}, got none.",
-                given=", ".join(self._held),
-                fix=did_you_mean(modality, self._held),
+                given=", ".join(self._arrays),
+                fix=did_you_mean(modality, self._arrays),
             )
-        return self._held[modality]
+        return self._arrays[modality]
 
 
-def _times(held: Mapping[str, "_Held"], dates: Dates | None) -> dict[str, tuple[Moment, ...]]:
+def _times(arrays: Mapping[str, "_Array"], dates: Dates | None) -> dict[str, tuple[Moment, ...]]:
     if dates is None:
         return {}
-    by_modality = dates if isinstance(dates, Mapping) else dict.fromkeys(held, dates)
+    by_modality = dates if isinstance(dates, Mapping) else dict.fromkeys(arrays, dates)
     times = {name: tuple(parse_day(day) for day in days) for name, days in by_modality.items()}
     for name, moments in times.items():
-        if name not in held:
-            raise InputError(f"Expected dates for {', '.join(held)}, got some for {name!r}.", fix="name the arrays")
-        frames = len(held[name].frames())
+        if name not in arrays:
+            raise InputError(f"Expected dates for {', '.join(arrays)}, got some for {name!r}.", fix="name the arrays")
+        frames = len(arrays[name].frames())
         if len(moments) != frames:
             raise InputError(
                 f"Expected a date for each of the {frames} frames of {name}, got {len(moments)}.",
@@ -193,14 +187,14 @@ def _times(held: Mapping[str, "_Held"], dates: Dates | None) -> dict[str, tuple[
     return times
 
 
-def _units(held: Mapping[str, "_Held"], unit: Units | None) -> dict[str, Unit]:
+def _units(arrays: Mapping[str, "_Array"], unit: Units | None) -> dict[str, Unit]:
     if unit is None:
         return {}
-    by_modality = unit if isinstance(unit, Mapping) else dict.fromkeys(held, unit)
+    by_modality = unit if isinstance(unit, Mapping) else dict.fromkeys(arrays, unit)
     for name in by_modality:
-        if name not in held:
-            raise InputError(f"Expected units for {', '.join(held)}, got one for {name!r}.", fix="name the arrays")
-    return {name: declared_unit(one) for name, one in by_modality.items()}
+        if name not in arrays:
+            raise InputError(f"Expected units for {', '.join(arrays)}, got one for {name!r}.", fix="name the arrays")
+    return {name: unit_named(one) for name, one in by_modality.items()}
 
 
 def _is_picture(declared: Unit | None, dtype: np.dtype[np.generic]) -> bool:
@@ -208,7 +202,7 @@ def _is_picture(declared: Unit | None, dtype: np.dtype[np.generic]) -> bool:
     return declared is Unit.BYTE or (declared is None and dtype == np.uint8)
 
 
-class _Held:
+class _Array:
     """One array, known to be real numbers of 3 or 4 axes, not empty."""
 
     def __init__(self, modality: str, given: SupportsArray) -> None:
@@ -286,7 +280,7 @@ def _checked(
         values = stored.astype(np.float32)
     notes: list[str] = []
     for unit in dict.fromkeys(units):
-        same = [other is unit for other in units]
+        same = [other == unit for other in units]
         index = slice(None) if all(same) else np.flatnonzero(same)  # a slice is not copied
         values[index], found = _in_unit(values[index], unit, declared, stored.dtype, where)
         notes += found

@@ -73,7 +73,8 @@ class Provider(Protocol):
         """The chip on exactly `query.geobox`, bands in the order of `query.sensor.bands`, NaN where nodata.
 
         Bands are in the units of `core.bands.COLLECTIONS`. One frame, made as `query.sensor.composite` says, or
-        the frames of `query.series` in order of time, those without a valid pixel left out; `Chip.times` then tells
+        the frames of `query.series` in order of time, one of each of its `windows` at most, those without a valid pixel
+        left out (they are put in later, where the series keeps them); `Chip.times` then tells
         when each was really acquired (the mean, if it is of several scenes). Values are float32, and finite or NaN.
         All of this is checked (`common/checked.py`). It is asked from threads that are abandoned when the user stops.
 

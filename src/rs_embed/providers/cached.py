@@ -17,8 +17,9 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rs_embed.core.bands import Unit, bands_of
+from rs_embed.core.bands import bands_of, unit_named
 from rs_embed.core.chip import Chip, Source
+from rs_embed.core.specs import Series
 from rs_embed.core.stopping import PerProcess
 from rs_embed.errors import StorageError
 from rs_embed.providers.base import Provider, Query, Wrapped, pixels_of
@@ -77,10 +78,10 @@ class CachedProvider(Wrapped):
         facts = {
             "format": FORMAT,
             "provider": self._provider.identity(),
-            "sensor": asdict(pixels_of(query).sensor),
+            "sensor": pixels_of(query).sensor.facts(),
             "grid": None if box is None else [str(box.crs), tuple(box.affine)[:6], tuple(box.shape)],
             "window": None if query.window is None else repr(query.window),
-            "series": None if query.series is None else asdict(query.series),
+            "series": None if query.series is None else _facts_of(query.series),
         }
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         return self._folder / key[:2] / f"{key}.npz"
@@ -166,6 +167,11 @@ _BROKEN = (
 """What a file that is damaged, or none of ours, leads to."""
 
 
+def _facts_of(series: Series) -> dict[str, object]:
+    """What decides which frames there are; a field that had no choice before stands here only if it was made."""
+    return {name: value for name, value in asdict(series).items() if (name, value) != ("keep_empty", False)}
+
+
 def _array(packed: zipfile.ZipFile, name: str, dtype: str, axes: int) -> NDArray[np.generic]:
     """An array whose size is what its file has room for: a few bytes may declare gigabytes.
 
@@ -184,8 +190,8 @@ def _array(packed: zipfile.ZipFile, name: str, dtype: str, axes: int) -> NDArray
     return array
 
 
-def _chip(values: NDArray[np.generic], told: bytes, query: Query, asked: str) -> Chip:
-    facts = json.loads(told)
+def _chip(values: NDArray[np.generic], packed_facts: bytes, query: Query, asked: str) -> Chip:
+    facts = json.loads(packed_facts)
     grid, source = facts["grid"], facts["source"]
     if facts["asked"] != asked:
         raise ValueError("it answers another request")
@@ -194,7 +200,7 @@ def _chip(values: NDArray[np.generic], told: bytes, query: Query, asked: str) ->
     geobox = None if grid is None else GeoBox(tuple(grid[2]), Affine(*grid[1]), grid[0])
     times = tuple(None if time is None else datetime.fromisoformat(time) for time in facts["times"])
     bands = bands_of(query.sensor.collection, query.sensor.bands)
-    bands = tuple(replace(band, unit=Unit(unit)) for band, unit in zip(bands, facts["units"], strict=True))
+    bands = tuple(replace(band, unit=unit_named(unit)) for band, unit in zip(bands, facts["units"], strict=True))
     if query.geobox not in (None, geobox):
         raise ValueError("it lies on another grid")
     return Chip(values.astype(np.float32, copy=False), bands, geobox, times, Source(**(source | lists)))

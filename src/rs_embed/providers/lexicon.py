@@ -2,7 +2,7 @@
 
 import re
 
-from rs_embed.core.bands import COLLECTIONS
+from rs_embed.core.bands import COLLECTIONS, Collection
 
 _SENTINEL_2_COMMON = {
     "coastal": "B1", "blue": "B2", "green": "B3", "red": "B4",
@@ -13,7 +13,6 @@ _SENTINEL_2_COMMON = {
 """STAC common names, and the usual variants. Source: STAC eo extension 1.1, common band names."""
 _SENTINEL_2 = re.compile(r"B0?(?P<number>\d{1,2})(?P<narrow>A?)(?:[ ,(].*|_(?:median|mean|mosaic|first))?", re.I)
 """Also "B2, central wavelength 490 nm" (GDAL's reader of SAFE) and "B2_median" (an Earth Engine reducer)."""
-_PHOTOGRAPH = {"red": "R", "green": "G", "blue": "B", "nir": "N", "ir": "N"}
 _POLARISATION = re.compile(r"(?:VV|VH|HH|HV)", re.I)
 
 
@@ -24,13 +23,13 @@ def canonical(name: str, collection: str) -> str | None:
         >>> canonical("B02", "COPERNICUS/S2_SR_HARMONIZED"), canonical("Sigma0_vv", "COPERNICUS/S1_GRD")
         ('B2', 'VV')
     """
-    if collection.startswith("COPERNICUS/S2"):
+    known = COLLECTIONS[collection]
+    found = _by_alias(name.strip().casefold(), known)
+    if found is None and collection.startswith("COPERNICUS/S2_"):
         found = _sentinel_2(name.strip())
-    elif collection.startswith("COPERNICUS/S1"):
+    elif found is None and collection.startswith("COPERNICUS/S1_"):
         found = _sentinel_1(name)
-    else:
-        found = _by_prefix(_PHOTOGRAPH.get(name.strip().casefold(), name.strip()), collection)
-    return found if found in COLLECTIONS[collection] else None
+    return found if found in known else None
 
 
 def names_a_band(name: str) -> bool:
@@ -50,10 +49,8 @@ def _sentinel_1(name: str) -> str | None:
     return parts[0] if len(parts) == 1 else None  # "VV_VH" is a ratio or a sum, not a band
 
 
-def _by_prefix(name: str, collection: str) -> str | None:
-    """The full name; Sentinel-3 also all of it before the first underscore ("Oa01", not "Oa01_radiance")."""
-    short = collection.startswith("COPERNICUS/S3")
-    for band in COLLECTIONS[collection]:
-        if name.casefold() in (band.casefold(), band.split("_")[0].casefold() if short else band.casefold()):
-            return band
+def _by_alias(word: str, collection: Collection) -> str | None:
+    for band in collection.bands:
+        if word in (band.name.casefold(), *(alias.casefold() for alias in band.aliases)):
+            return band.name
     return None

@@ -81,8 +81,8 @@ class SampleScene:
             chip = self._rasters.fetch(whole)
         except OutsideCoverage as error:
             raise _outside(self.native_geobox(replace(whole, geobox=None)), error) from None
-        told = tuple(note for note in chip.source.notes if "orbit pass" not in note)  # the scene's is known
-        notes = told + _window_note(query.window, chip.times[0])
+        kept = tuple(note for note in chip.source.notes if "orbit pass" not in note)  # the scene's is known
+        notes = kept + _window_note(query.window, chip.times[0])
         return replace(chip, source=replace(chip.source, provider=self.name, notes=notes))
 
 

@@ -8,11 +8,12 @@ from asking import RGB, S2, grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rs_embed import LocalRasters, SensorSpec, TemporalSpec
+from rs_embed import LocalRasters, PointBuffer, SensorSpec, TemporalSpec, plan_embedding
 from rs_embed.core.specs import Series
 from rs_embed.errors import InputError, NoImagery, SpecError
 from rs_embed.providers.arrays import ArrayProvider
 from rs_embed.providers.base import Query
+from rs_embed.providers.common.checked import Checked
 from rs_embed.providers.common.series import frame_slots, mean_time
 from rs_embed.providers.sample import SampleScene
 from rs_embed.testing import FieldProvider
@@ -159,3 +160,78 @@ def test_the_stand_in_has_a_frame_per_sub_window():
     chip = FieldProvider().fetch(ask(FOUR, YEAR, grid(0, 0, 4, 4)))
     assert chip.values.shape == (4, 3, 4, 4)
     assert [time.date() for time in chip.times] == [part.start for part in YEAR.split(4)]
+
+
+def months_of(start, end):
+    return [(str(part.start), str(part.end)) for part in TemporalSpec.range(start, end).months()]
+
+
+@given(st.dates(date(2000, 1, 1), date(2030, 1, 1)), st.integers(1, 800))
+def test_months_follow_each_other_and_none_has_days_of_two(start, days):
+    window = TemporalSpec(start, start + timedelta(days=days))
+    found = window.months()
+    assert found[0].start == window.start and found[-1].end == window.end
+    assert all(before.end == after.start for before, after in zip(found, found[1:], strict=False))
+    lasts = [one.end - timedelta(days=1) for one in found]
+    assert all(
+        (one.start.year, one.start.month) == (last.year, last.month) for one, last in zip(found, lasts, strict=True)
+    )
+    assert all(one.start.day == 1 for one in found[1:])
+
+
+def test_a_series_by_month_has_a_frame_of_each_calendar_month():
+    assert months_of("2022-12-15", "2023-02-01") == [("2022-12-15", "2023-01-01"), ("2023-01-01", "2023-02-01")]
+    by_month = Series(12, "month")
+    assert frame_slots(at(0, 30, 31, 60), YEAR, by_month) == [(0, 1), (2,), (3,)]
+    assert frame_slots(at(0, 30, 31, 60), YEAR, Series(12, "composite"))[0] == (0,)  # 30 days, not January
+    with pytest.raises(SpecError, match="at most 3 calendar months, got 12") as caught:
+        Series(3, "month").windows(YEAR)
+    assert "frames=12" in caught.value.fix
+
+
+MONTHS = Series(12, "month", keep_empty=True)
+
+
+def test_empty_months_are_kept_as_nodata_where_a_series_wants_its_frames_aligned():
+    provider = Checked(FieldProvider(acquired=at(40, 50, 200)))
+    chip = provider.fetch(ask(MONTHS, YEAR, grid(0, 0, 9, 8)))
+    there = [bool(np.isfinite(frame).all()) for frame in chip.values]
+    assert [i for i, one in enumerate(there) if one] == [1, 6] and np.isnan(chip.values[0]).all()
+    assert chip.times[1] == at(45)[0] and chip.times[0] == datetime(2022, 1, 16, 12, tzinfo=UTC)
+    assert chip.source.scenes_per_frame == (0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0)
+    dropped = provider.fetch(ask(Series(12, "month"), YEAR, grid(0, 0, 9, 8)))
+    np.testing.assert_array_equal(dropped.values, chip.values[[1, 6]])
+
+
+def test_frames_are_kept_for_equal_sub_windows_and_single_scenes_too():
+    provider = Checked(FieldProvider(acquired=at(40, 200)))
+    for sampling in ("composite", "scenes"):
+        chip = provider.fetch(ask(Series(4, sampling, keep_empty=True), YEAR, grid(0, 0, 9, 8)))
+        assert np.isfinite(chip.values).all(axis=(1, 2, 3)).tolist() == [True, False, True, False]
+
+
+def test_arrays_and_files_are_laid_on_the_months_as_well(dn, make_raster):
+    arrays = ArrayProvider({"M": np.stack([dn, dn + 1])}, dates=["2022-03-05", "2022-11-02"])
+    paths = [make_raster(dn, name="a.tif", bands=RGB), make_raster(dn + 1, name="b.tif", bands=RGB)]
+    files = LocalRasters([str(path) for path in paths], dates=["2022-03-05", "2022-11-02"], offset=0)
+    for provider in (arrays, files):
+        chip = Checked(provider).fetch(ask(MONTHS, YEAR))
+        assert np.flatnonzero(np.isfinite(chip.values).all(axis=(1, 2, 3))).tolist() == [2, 10]
+        np.testing.assert_array_equal(chip.values[[2, 10]], np.stack([dn, dn + 1]).astype(np.float32))
+    twice = ArrayProvider({"M": np.stack([dn, dn])}, dates=["2022-03-05", "2022-03-06"])
+    with pytest.raises(InputError, match="a frame at most in each of 12"):
+        Checked(twice).fetch(ask(MONTHS, YEAR))
+    with pytest.raises(SpecError, match="Expected days"):
+        Checked(arrays).fetch(ask(MONTHS))
+
+
+def test_users_ask_a_model_of_series_for_months():
+    place, asked = PointBuffer(12.9, 47.8, 80), {"frames": 12, "temporal_sampling": "month", "modality": "s2"}
+    (item,) = plan_embedding("anysat", place, YEAR, backend=FieldProvider(), **asked).items
+    assert item.queries[0].series == Series(12, "month")
+
+
+@pytest.mark.parametrize("wrong", [(0, "composite"), (4, "week"), (2.5, "month")])
+def test_a_series_that_cannot_be_meant_is_refused(wrong):
+    with pytest.raises(SpecError):
+        Series(*wrong)

@@ -1,12 +1,21 @@
 import numpy as np
 import pytest
 
-from rs_embed.core.bands import Unit
+from rs_embed.core.bands import Unit, unit_named, unit_of_tag
 from rs_embed.errors import PixelWarning, SpecError, UnitMismatch
 from rs_embed.providers.common.nodata import mask_nodata
-from rs_embed.providers.common.units import check_plausible, declared_unit, recognise_unit, unit_of_tag
+from rs_embed.providers.common.plausible import refuse_implausible, warn_of_oddities
+from rs_embed.providers.common.recognised import recognise_unit
 
 U16, I16, F32 = np.dtype("uint16"), np.dtype("int16"), np.dtype("float32")
+
+
+def check_plausible(values, unit, where, *, stored=None, harmonised=False):
+    """As the providers do, one after the other."""
+    refuse_implausible(values, unit, where, stored)
+    return warn_of_oddities(values, unit, where, harmonised=harmonised)
+
+
 RAMP = np.linspace(0, 1, 972, dtype=np.float32).reshape(3, 18, 18)
 
 
@@ -165,6 +174,6 @@ def test_units_of_file_tags(tag, unit):
 
 def test_a_misspelt_unit_is_met_with_the_right_one():
     with pytest.raises(SpecError, match="did you mean 'reflectance'"):
-        declared_unit("reflectence")
+        unit_named("reflectence")
     with pytest.raises(SpecError, match="Expected a unit, got 3"):
-        declared_unit(3)
+        unit_named(3)

@@ -9,7 +9,7 @@ from shared_data import terramesh
 from rs_embed.embedders.cards.thor import S2_BANDS_12 as L2A
 from rs_embed.errors import PixelWarning, UnitMismatch
 from rs_embed.providers.arrays import ArrayProvider
-from rs_embed.providers.common.units import judge_offset
+from rs_embed.providers.common.sentinel2 import judge_offset
 from rs_embed.providers.rasters.local import LocalRasters, Raster
 from rs_embed.providers.sample import _RASTERS, SampleScene
 

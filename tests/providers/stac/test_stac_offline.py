@@ -19,7 +19,7 @@ from rs_embed.providers.auto import Chosen
 from rs_embed.providers.common.retry import Backoff, Waits
 from rs_embed.providers.stac.catalogs import EARTH_SEARCH
 from rs_embed.providers.stac.http import CONNECT_S, LOOKED_UP_S, OFFLINE_S, retry_after_s
-from rs_embed.providers.stac.sign import PlanetaryComputerSigner
+from rs_embed.providers.stac.sign import PlanetaryComputerAccess
 
 WORLD = default_world()
 DAY = ask("toulouse", ("B4",), TemporalSpec.range("2022-06-12", "2022-06-13"))
@@ -165,7 +165,7 @@ def test_a_token_is_asked_for_with_the_users_key_at_the_users_address(stac_serve
     monkeypatch.setenv("PC_SDK_SAS_URL", f"{site.url}/sas/")
     monkeypatch.setenv("PC_SDK_SUBSCRIPTION_KEY", "k3y")
     href = "https://acct.blob.core.windows.net/box/a.tif"
-    signer = PlanetaryComputerSigner(5)
+    signer = PlanetaryComputerAccess(5)
     signed = signer.sign(href)
     assert signed.startswith(f"{href}?sig=") and signer.sign(f"{href}?sig=old&se=1") == signed
     (asked,) = [one for one in site.log if one["route"] == "token"]
@@ -192,7 +192,7 @@ def test_the_settings_file_of_the_planetary_computers_package_is_heeded(monkeypa
 
 def test_threads_that_want_one_token_ask_once_and_hear_one_failure(stac_server):
     site = stac_server.site("planetary-computer", signed=True)
-    signer, href = site.catalog.signer.within(10), f"{site.url}/files/a.tif"
+    signer, href = site.catalog.access.within(10), f"{site.url}/files/a.tif"
     signed = []
     threads = [Thread(target=lambda: signed.append(signer.sign(href))) for _ in range(8)]
     [thread.start() for thread in threads]

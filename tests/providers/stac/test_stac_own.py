@@ -3,12 +3,12 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import boto3
 import pyarrow as pa
@@ -19,13 +19,21 @@ import shapely
 from gee_server import default_world
 from stac_asking import QUICK, ask, equal, expected, scenes_of, stac
 
-from rs_embed import Stac, StacCatalog
+from rs_embed import OpenAccess, Opened, S3Access, Stac, StacCatalog
 from rs_embed.core.specs import TemporalSpec
-from rs_embed.errors import AccessRefused, NoImagery, ReadError, RequestTooLarge, SensorNotOffered, SpecError
-from rs_embed.providers.stac.access import Access, file_link, joined, s3_service
-from rs_embed.providers.stac.catalogs import EARTH_SEARCH
+from rs_embed.errors import (
+    AccessRefused,
+    NoImagery,
+    NotConfigured,
+    ReadError,
+    RequestTooLarge,
+    SensorNotOffered,
+    SpecError,
+)
+from rs_embed.providers.stac.catalogs import COPERNICUS_DATASPACE, EARTH_SEARCH
 from rs_embed.providers.stac.http import Credentials, Http
-from rs_embed.providers.stac.sign import Unsigned
+from rs_embed.providers.stac.links import file_link, joined, s3_service
+from rs_embed.providers.stac.opener import Opener
 
 WORLD = default_world()
 S2 = "COPERNICUS/S2_SR_HARMONIZED"
@@ -273,17 +281,49 @@ CDSE = {"storage:schemes": {"cdse": {"type": "custom-s3", "platform": "https://e
 
 
 def test_buckets_are_read_where_they_are():
-    access = Access(Unsigned(), Http(5), Credentials())
-    assert access.opened_by("s3://b/k.tif", None)[0] == "/vsicurl/https://b.s3.amazonaws.com/k.tif"
-    assert access.opened_by("gs://b/d/k.tif", None)[0] == "/vsicurl/https://storage.googleapis.com/b/d/k.tif"
-    own = replace(access, s3_endpoint="https://eodata.example")
-    name, options = own.opened_by("s3://eodata/k.jp2", None)
-    assert name == "/vsis3/eodata/k.jp2" and options["AWS_S3_ENDPOINT"] == "eodata.example"
+    opener = Opener(OpenAccess(), Http(5), Credentials())
+    assert opener.opened("s3://b/k.tif", None).name == "/vsicurl/https://b.s3.amazonaws.com/k.tif"
+    assert opener.opened("gs://b/d/k.tif", None).name == "/vsicurl/https://storage.googleapis.com/b/d/k.tif"
+    own = replace(opener, access=S3Access("https://eodata.example", "k", "s3cret"))
+    opened = own.opened("s3://eodata/k.jp2", None)
+    assert opened.name == "/vsis3/eodata/k.jp2" and opened.options["AWS_S3_ENDPOINT"] == "eodata.example"
+    assert opened.options["AWS_VIRTUAL_HOSTING"] == "FALSE" and "s3cret" not in repr(own) + repr(opened)
+    assert own.opened("https://x.example/k.tif", None).name == "/vsicurl/https://x.example/k.tif"
     service = s3_service({"storage:refs": ["cdse"]}, CDSE)
     assert service == "https://eodata.example"
     with pytest.raises(SpecError, match=r"bucket of https://eodata\.example") as caught:
-        access.opened_by("s3://eodata/k.jp2", service)
-    assert "s3_endpoint" in caught.value.fix
+        opener.opened("s3://eodata/k.jp2", service)
+    assert "S3Access" in caught.value.fix
+
+
+def test_a_bucket_of_the_copernicus_data_space_is_never_sought_at_amazon():
+    service = s3_service({"href": "s3://eodata/k.jp2"}, {})
+    with pytest.raises(SpecError, match=r"bucket of https://eodata\.dataspace\.copernicus\.eu"):
+        OpenAccess().open("s3://eodata/k.jp2", service)
+    assert COPERNICUS_DATASPACE.access.endpoint == service
+
+
+def test_keys_are_those_of_the_environment_or_of_the_users_profile(monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    access = COPERNICUS_DATASPACE.access
+    with pytest.raises(NotConfigured, match="Expected keys to read s3://eodata") as caught:
+        access.open("s3://eodata/k.jp2", None)
+    assert "eodata-s3keysmanager" in caught.value.fix and "AWS_ACCESS_KEY_ID" in caught.value.fix
+    (tmp_path / "credentials").write_text(
+        "[default]\naws_access_key_id = a\naws_secret_access_key = b%\n"
+        "[cdse]\naws_access_key_id=c\naws_secret_access_key=d\n"
+    )
+
+    def keys(access):
+        options = access.open("s3://eodata/k.jp2", None).options
+        return options["AWS_ACCESS_KEY_ID"], options["AWS_SECRET_ACCESS_KEY"]
+
+    assert keys(access) == ("a", "b%") and keys(replace(access, profile="cdse")) == ("c", "d")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "e")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "f")
+    assert keys(access) == ("e", "f") and keys(replace(access, profile="cdse")) == ("c", "d")
 
 
 def test_of_a_bucket_elsewhere_an_open_copy_on_the_web_is_read_instead():
@@ -295,10 +335,11 @@ def test_of_a_bucket_elsewhere_an_open_copy_on_the_web_is_read_instead():
 
 
 @pytest.fixture
-def bucket(monkeypatch):
-    """Another service's buckets, in a process of its own: GDAL may hold the interpreter while it waits."""
+def bucket(monkeypatch, tmp_path):
+    """A service that checks signatures, in a process of its own: GDAL may hold the interpreter while it waits."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "k")
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     code = """
 import sys
 from moto.server import ThreadedMotoServer
@@ -309,19 +350,62 @@ sys.stdin.read()
 """
     with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, stderr=-3, text=True) as process:
         endpoint = f"http://127.0.0.1:{int(process.stdout.readline())}"
-        client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+        known = {"endpoint_url": endpoint, "region_name": "us-east-1"}
+        anybody = {"aws_access_key_id": "x", "aws_secret_access_key": "x"}
+        iam = boto3.client("iam", **known, **anybody)
+        iam.create_user(UserName="me")
+        rule = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
+        iam.put_user_policy(UserName="me", PolicyName="all", PolicyDocument=json.dumps(rule))
+        key = iam.create_access_key(UserName="me")["AccessKey"]
+        client = boto3.client("s3", **known, **anybody)
         client.create_bucket(Bucket="mine")
-        yield endpoint, client
+        url = f"{endpoint}/moto-api/reset-auth"
+
+        def put(name, content):
+            client.put_object(Bucket="mine", Key=name, Body=content)
+
+        def checked():
+            urlopen(Request(url, b"0", {"Content-Type": "text/plain"})).read()
+
+        yield S3Access(endpoint, key["AccessKeyId"], key["SecretAccessKey"]), put, checked
         process.kill()
 
 
 @pytest.mark.slow
 def test_files_in_a_bucket_of_another_service_are_read_with_the_users_keys(site, bucket):
-    endpoint, client = bucket
+    access, put, checked = bucket
     item = next(one for one in items_of(site) if one["id"] == _first())
-    client.put_object(Bucket="mine", Key="a/red.tif", Body=urlopen(item["assets"]["red"]["href"]).read())
+    put("a/red.tif", urlopen(item["assets"]["red"]["href"]).read())
+    checked()
     item["assets"]["red"]["href"] = "s3://mine/a/red.tif"
-    equal(fetched(own(site, s3_endpoint=endpoint), DAY, items=[item]), expected(WORLD, DAY))
+    equal(fetched(own(site, access=access), DAY, items=[item]), expected(WORLD, DAY))
     item["assets"]["red"]["href"] = "s3://mine/a/gone.tif"
     with pytest.raises(ReadError, match=r"no such file \(404\)"):
-        fetched(own(site, s3_endpoint=endpoint), DAY, items=[item])
+        fetched(own(site, access=access), DAY, items=[item])
+    item["assets"]["red"]["href"] = "s3://mine/a/other.tif"
+    wrong = replace(access, secret="wr0ng-s3cret")
+    with pytest.raises(AccessRefused) as caught:
+        fetched(own(site, access=wrong), DAY, items=[item])
+    assert "wr0ng-s3cret" not in str(caught.value)
+    with pytest.raises(NotConfigured, match="Expected keys to read s3://mine"):
+        fetched(own(site, access=replace(access, secret=None)), DAY, items=[item])
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """An access of the user's own: it knows where files really are."""
+
+    at: str
+    renews = False
+
+    def open(self, href, service):
+        return Opened(f"/vsicurl/{href.replace('s3://nowhere', self.at)}", {"GDAL_HTTP_VERSION": "1.1"})
+
+    def renew(self, name):
+        raise AssertionError("it does not renew")
+
+
+def test_users_may_open_files_their_own_way(site):
+    item = next(one for one in items_of(site) if one["id"] == _first())
+    item["assets"]["red"]["href"] = item["assets"]["red"]["href"].replace(site.url, "s3://nowhere")
+    equal(fetched(own(site, access=Renamed(site.url)), DAY, items=[item]), expected(WORLD, DAY))

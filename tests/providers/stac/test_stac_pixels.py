@@ -10,6 +10,7 @@ from stac_asking import S2, SUMMER, ask, equal, expected, frames_of, pixels_of, 
 
 from rs_embed.core.geo import geobox_for, subgrid
 from rs_embed.core.specs import PointBuffer, Series, TemporalSpec
+from rs_embed.providers.common.checked import Checked
 from rs_embed.providers.common.composite import composite
 
 WORLD = default_world()
@@ -101,7 +102,7 @@ def test_a_chip_made_in_strips_is_the_same_chip(stac_server):
 
     query = ask("tile_edge", ("B4", "B11"))
     provider = stac(stac_server.site("earth-search", applied=True))
-    held = provider._catalog.held(query.sensor)
+    held = provider._catalog.collection_for(query.sensor)
     selection = Selection(provider._catalog, provider._finder(), skip=True)
     passes = [(item,) for item in selection.selected(query, query.geobox, held).items]
     reader = SceneReader(provider._links.files, Threads(4, "test"), query.sensor, held, None)
@@ -141,3 +142,16 @@ def test_areas_are_boxes_that_every_api_takes(lon, boxes):
 def test_the_sensor_collection_is_the_shared_one(stac_server):
     chip = stac(stac_server.site("earth-search", applied=True)).fetch(ask(window=SUMMER))
     assert chip.source.collection == S2 and chip.source.provider == "stac"
+
+
+def test_both_backends_keep_the_same_empty_frames_of_a_series_by_month(stac_server, gee):
+    window = TemporalSpec.range("2022-05-20", "2022-08-05")
+    query = ask("toulouse", ("B4",), window, series=Series(4, "month", keep_empty=True), cloud_mask="scl", cloudy_pct=5)
+    chips = [Checked(one).fetch(query) for one in (gee, stac(stac_server.site("earth-search", applied=True)))]
+    empty = [np.isnan(chip.values).all(axis=(1, 2, 3)).tolist() for chip in chips]
+    assert empty[0] == empty[1] and True in empty[0] and False in empty[0]
+    np.testing.assert_allclose(*(chip.values for chip in chips), atol=0.5)
+    for chip in chips:
+        assert [count == 0 for count in chip.source.scenes_per_frame] == empty[0] and len(chip.times) == 4
+        middles = [part.middle for part in query.series.windows(window)]
+        assert all(time == middle for time, middle, one in zip(chip.times, middles, empty[0], strict=True) if one)

@@ -12,12 +12,12 @@ from rs_embed.core.specs import TemporalSpec
 from rs_embed.providers.common.limiter import Limiter
 from rs_embed.providers.common.retry import Retry
 from rs_embed.providers.rasters.raster import Take
-from rs_embed.providers.stac.access import Access
+from rs_embed.providers.stac.access import OpenAccess
 from rs_embed.providers.stac.files import Files, Pool, nearest
 from rs_embed.providers.stac.http import Credentials, Http
 from rs_embed.providers.stac.items import Asset
 from rs_embed.providers.stac.judges import FileJudge
-from rs_embed.providers.stac.sign import Unsigned
+from rs_embed.providers.stac.opener import Opener
 
 WORLD = default_world()
 BANDS = ("B2", "B3", "B4", "B8", "B11", "B12")
@@ -74,9 +74,8 @@ def test_no_more_files_stay_open_than_agreed(stac_server):
     site = stac_server.site("earth-search", applied=True)
     query = ask("toulouse", BANDS, DAY)
     (scene,) = scenes_of(WORLD, query)
-    pool, signer = Pool(2), Unsigned()
-    access = Access(signer, Http(5), Credentials())
-    files = Files(access, Retry(FileJudge(signer), Limiter(4), QUICK), 5, 64, pool)
+    pool, access = Pool(2), OpenAccess()
+    files = Files(Opener(access, Http(5), Credentials()), Retry(FileJudge(access), Limiter(4), QUICK), 5, 64, pool)
     for band in BANDS * 2:  # closed files are opened again, from memory
         href = f"{site.url}/files/sentinel-2-l2a/{scene.index}/{band}.tif"
         found = files.read(Asset(href, None, None, None), query.geobox, Take((1,), 0, "nodata", nearest))

@@ -13,7 +13,7 @@ from rs_embed.exports.work import Advance, Task, Work
 
 
 @dataclass(frozen=True)
-class Stamp:
+class RunStamp:
     """What all files of a run say of it."""
 
     created: str
@@ -29,7 +29,7 @@ class Setup(Protocol):
         """All that decides the numbers, but for places and units; loads the networks to know their weights."""
         ...
 
-    def work(self, stamp: Stamp, folder: Path) -> Work:
+    def work(self, stamp: RunStamp, folder: Path) -> Work:
         """What units are done with, in a folder of this machine."""
         ...
 
@@ -64,7 +64,7 @@ class Crew(Protocol):
         """Those of the setup; equal for all of the crew."""
         ...
 
-    def run(self, stamp: Stamp, tasks: Iterable[Task], advance: Advance) -> None:
+    def run(self, stamp: RunStamp, tasks: Iterable[Task], advance: Advance) -> None:
         """Do what is missing of every unit.
 
         Raises:

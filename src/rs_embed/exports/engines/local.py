@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from rs_embed.core.stopping import Stop, current
-from rs_embed.exports.engines.base import Order, Stamp
+from rs_embed.exports.engines.base import Order, RunStamp
 from rs_embed.exports.fetching.ahead import Ahead, bring_by_threads
 from rs_embed.exports.fetching.shared_reads import WINDOW_BYTES
 from rs_embed.exports.object_store import do_at
@@ -26,7 +26,7 @@ class LocalCrew:
         """See `Crew`."""
         return self._setup.facts()
 
-    def run(self, stamp: Stamp, tasks: Iterable[Task], advance: Advance) -> None:
+    def run(self, stamp: RunStamp, tasks: Iterable[Task], advance: Advance) -> None:
         """See `Crew`."""
         stop = Stop(current())
         try:
@@ -35,7 +35,7 @@ class LocalCrew:
         finally:
             stop.set()
 
-    def _work(self, stamp: Stamp, stop: Stop, folder: Path) -> Work:
+    def _work(self, stamp: RunStamp, stop: Stop, folder: Path) -> Work:
         work = self._setup.work(stamp, folder)
         if not self._order.request.share_reads:
             return work

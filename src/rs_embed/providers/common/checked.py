@@ -9,6 +9,7 @@ from rs_embed.core.specs import SensorSpec
 from rs_embed.core.stopping import apart, current
 from rs_embed.errors import BandMismatch, InputError, UnitMismatch
 from rs_embed.providers.base import Query, Wrapped
+from rs_embed.providers.common.series import with_empty_frames
 
 ALIGNED_PX = 1e-6
 """How far the corners of two grids may be apart to count as the same: a hundred times what float64 loses."""
@@ -29,7 +30,7 @@ class Checked(Wrapped):
         return apart(lambda: self._provider.native_geobox(query))
 
     def fetch(self, query: Query) -> Chip:
-        """The provider's chip, which is what the query asks for.
+        """The provider's chip, which is what the query asks for, with the empty frames that it wants kept.
 
         Raises:
             InputError: It is not; the message says in what.
@@ -39,7 +40,7 @@ class Checked(Wrapped):
         chip = apart(lambda: self._provider.fetch(query))
         current().check()
         require_asked(chip, query, self.name)
-        return chip
+        return with_empty_frames(chip, query)
 
 
 def require_asked(chip: object, query: Query, provider: str) -> None:

@@ -18,9 +18,9 @@ class Condition:
     relation: Literal["is", "holds", "at most"]
     value: str | float
 
-    def met_by(self, told: Mapping[str, object]) -> bool:
+    def met_by(self, properties: Mapping[str, object]) -> bool:
         """Whether a scene of these properties counts; one that lacks the property does not."""
-        found = told.get(self.property)
+        found = properties.get(self.property)
         if self.relation == "at most":
             return isinstance(found, int | float) and isinstance(self.value, int | float) and found <= self.value
         if self.relation == "holds":

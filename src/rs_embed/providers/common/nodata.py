@@ -3,16 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from rs_embed.core.bands import Unit
-from rs_embed.providers.common.units import LOWEST_DB, LOWEST_DN, OPTICAL, Pixels, warned
+from rs_embed.core.units import Unit
+from rs_embed.providers.common.plausible import Pixels, warned
 
-HIGHEST_DN = 60_000.0
-"""Reflectance 6 does not exist: above is 65535, with which ESA marks saturated pixels and others nodata."""
 LARGEST_VALUE = 1e9
 """Above what any unit means, and below the fill values of GDAL (-3.4e38) and netCDF (9.97e36)."""
 NODATA_LOOKALIKES = (-9999.0, -32768.0, -32767.0)
-_FLOORS = {Unit.DN: LOWEST_DN, Unit.DB: LOWEST_DB}
-_CEILINGS = {Unit.DN: HIGHEST_DN}
 
 
 def mask_nodata(
@@ -36,23 +32,21 @@ def mask_nodata(
         infinite = np.isinf(values)
         notes.append(f"{where}: {infinite.sum()} infinite values are taken as nodata.")
         values = np.where(infinite, np.float32(np.nan), values)
-    floor = max(_FLOORS.get(unit, -np.inf), *NODATA_LOOKALIKES)
-    odd = low <= floor or high > _CEILINGS.get(
-        unit, LARGEST_VALUE
-    )  # one look at the range spares most chips the search
+    floor, ceiling = max(unit.measured[0], *NODATA_LOOKALIKES), min(unit.measured[1], LARGEST_VALUE)
+    odd = low <= floor or high > ceiling  # one look at the range spares most chips the search
     if odd and (lookalike := _lookalikes(values, unit)).any():
         which = ", ".join(f"{value:g}" for value in np.unique(values[lookalike])[:3])
         text = f"{where}: {lookalike.sum()} values ({which}) look like nodata and are taken as such."
         notes.extend(warned([text]))
         values = np.where(lookalike, np.float32(np.nan), values)
-    if zero_is_nodata and unit in (*OPTICAL, Unit.COMPONENT) and low <= 0:
+    if zero_is_nodata and unit.zero_is_nodata and low <= 0:
         values = np.where((values == 0).all(axis=0), np.float32(np.nan), values)
     return values, tuple(notes)
 
 
 def _lookalikes(values: Pixels, unit: Unit) -> NDArray[np.bool_]:
     found = (np.abs(values) > LARGEST_VALUE) | np.isin(values, NODATA_LOOKALIKES)
-    beyond = ~found & ((values < _FLOORS.get(unit, -np.inf)) | (values > _CEILINGS.get(unit, np.inf)))
+    beyond = ~found & ((values < unit.measured[0]) | (values > unit.measured[1]))
     valid = np.isfinite(values) & ~found
     if 2 * beyond.sum() < valid.sum():  # a majority is no fill value but another unit
         found |= beyond

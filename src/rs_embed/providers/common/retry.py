@@ -105,7 +105,7 @@ class Retry:
             wait_s = self._wait_s(verdict, attempt, renewed=renewed)
             spent_s = clock() - started
             if wait_s is None or attempt == backoff.tries or spent_s + wait_s > backoff.total_s:
-                raise _told(verdict, attempt, spent_s) from cause_of(cause)
+                raise _final(verdict, attempt, spent_s) from cause_of(cause)
             renewed = renewed or verdict.kind == "unauthorised"
             LOG.info("%s: %s Trying again in %.1f s (try %d).", doing, verdict.error.headline, wait_s, attempt)
             self._waits.sleep(wait_s)
@@ -122,7 +122,7 @@ class Retry:
         return (verdict.retry_after_s or 0.0) + ceiling_s * self._waits.jitter()
 
 
-def _told(verdict: Verdict, attempts: int, spent_s: float) -> ProviderError:
+def _final(verdict: Verdict, attempts: int, spent_s: float) -> ProviderError:
     """The error, with how hard it was tried."""
     if attempts > 1:
         verdict.error.facts["tried"] = f"{attempts} times in {spent_s:.0f} s"

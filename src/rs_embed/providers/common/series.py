@@ -1,9 +1,15 @@
 """Which scenes make which frame of a series."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
+
+from rs_embed.core.chip import Chip
 from rs_embed.core.specs import Series, TemporalSpec
+from rs_embed.errors import InputError, SpecError
+from rs_embed.providers.base import Query
 
 
 def frame_slots(times: Sequence[datetime], window: TemporalSpec | None, series: Series) -> list[tuple[int, ...]]:
@@ -20,14 +26,47 @@ def frame_slots(times: Sequence[datetime], window: TemporalSpec | None, series: 
     order = sorted(range(len(times)), key=lambda i: times[i])
     if not order:
         return []
-    if series.sampling == "scenes" and len(order) <= series.frames:
+    if series.sampling == "scenes" and len(order) <= series.frames and not series.keep_empty:
         return [(index,) for index in order]
     first, last = times[order[0]].date(), times[order[-1]].date()
     window = window or TemporalSpec(first, last + timedelta(days=1))
-    slots = [
-        tuple(i for i in order if part.start <= times[i].date() < part.end) for part in window.split(series.frames)
-    ]
+    slots = [tuple(i for i in order if times[i] in part) for part in series.windows(window)]
     return [slot for slot in slots if slot]
+
+
+def with_empty_frames(chip: Chip, query: Query) -> Chip:
+    """A series with a frame for each of its sub-windows, where empty ones are to be kept.
+
+    Those that it lacks are NaN, made of no scene, and dated the middle of their sub-window. What has no dates, as one
+    state of the Earth, stays as it is.
+
+    Raises:
+        SpecError: No days were asked for, so there are no sub-windows.
+        InputError: Two frames lie in one sub-window, or one in none.
+    """
+    series = query.series
+    if series is None or not series.keep_empty or None in chip.times:
+        return chip
+    if query.window is None:
+        raise SpecError(
+            "Expected days to lay the frames of a series on, got none.",
+            fix='for example temporal=TemporalSpec.range("2022-01-01", "2023-01-01")',
+        )
+    windows = series.windows(query.window)
+    places = [i for time in chip.times if time for i, part in enumerate(windows) if time in part]
+    if len(places) < len(chip.times) or len(set(places)) < len(places):
+        raise InputError(
+            f"Expected a frame at most in each of {len(windows)} sub-windows of {query.window}, got others.",
+            chip=chip.describe(),
+            fix="give one date of each, or ask for a series that keeps no empty frames",
+        )
+    frame_of = {place: frame for frame, place in enumerate(places)}
+    values = np.full((len(windows), *chip.values.shape[1:]), np.nan, np.float32)
+    values[places] = chip.values
+    times = tuple(chip.times[frame_of[i]] if i in frame_of else part.middle for i, part in enumerate(windows))
+    counts = chip.source.scenes_per_frame
+    counts = tuple(counts[frame_of[i]] if i in frame_of else 0 for i in range(len(windows))) if counts else ()
+    return replace(chip, values=values, times=times, source=replace(chip.source, scenes_per_frame=counts))
 
 
 def mean_time(times: Sequence[datetime]) -> datetime | None:

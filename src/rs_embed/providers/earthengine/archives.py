@@ -4,13 +4,13 @@ Source, where no other is named: the Earth Engine data catalogue, page of each c
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
 from odc.geo.geobox import GeoBox
 
-from rs_embed.core.bands import COLLECTIONS
+from rs_embed.core.bands import COLLECTIONS, Collection, registered
 from rs_embed.core.specs import SensorSpec
 from rs_embed.errors import SensorNotOffered
 from rs_embed.providers.common.conditions import Condition
@@ -37,7 +37,7 @@ class Archive:
     transport: Transport
     """How values travel. Whole numbers take 3 bytes with their mask, floats 5; rounding a median of DN costs at most
     half a DN. Decibels travel as floats: two bands are small, and nothing is lost."""
-    scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    scale: Mapping[str, tuple[float, float]]
     """Shared band name -> factor and offset from what travels to the unit of the collection."""
     cloud_property: str | None = None
     """Percent of a scene under cloud; scenes without it are left out."""
@@ -60,51 +60,49 @@ class Archive:
         return self.bands.get(band, band)
 
 
-def _same(collection: str) -> dict[str, str]:
-    return {band: band for band in COLLECTIONS[collection]}
-
-
-def _sentinel_2(collection: str) -> Archive:
+def _archive(
+    collection: Collection,
+    transport: Transport = "float",
+    *,
+    properties: tuple[str, ...] = (),
+    resampling: Resampling = "nearest",
+) -> Archive:
+    """As a collection says of itself, under its own names."""
     return Archive(
-        collection,
-        _same(collection),
-        "uint16",
-        cloud_property="CLOUDY_PIXEL_PERCENTAGE",
-        properties=("PROCESSING_BASELINE",),
+        collection.id,
+        {band: band for band in collection},
+        transport,
+        scale={band.name: (band.scale, band.offset) for band in collection.bands},
+        cloud_property=collection.cloud_property,
+        properties=properties,
+        dated=collection.dated,
+        linear=all(band.unit.decibel for band in collection.bands),
+        resampling=resampling,
     )
-
-
-def _landsat(collection: str) -> Archive:
-    scale = dict.fromkeys(COLLECTIONS[collection], (2.75e-05, -0.2)) | {"ST_B10": (0.00341802, 149.0)}
-    return Archive(collection, _same(collection), "uint16", scale=scale, cloud_property="CLOUD_COVER")
 
 
 ALPHAEARTH = "GOOGLE/SATELLITE_EMBEDDING/V1/ANNUAL"
 UTM_ZONE, MODEL_VERSION = "UTM_ZONE", "MODEL_VERSION"
+_BASELINE = ("PROCESSING_BASELINE",)
 _S1 = ("instrumentMode", "transmitterReceiverPolarisation", "orbitProperties_pass")
+_OLCI = _archive(COLLECTIONS["COPERNICUS/S3/OLCI"], resampling="bilinear")
 _ALL = (
-    _sentinel_2("COPERNICUS/S2_SR_HARMONIZED"),
-    _sentinel_2("COPERNICUS/S2_HARMONIZED"),
-    Archive("COPERNICUS/S1_GRD", _same("COPERNICUS/S1_GRD"), "float", properties=_S1, linear=True),
-    Archive("COPERNICUS/S1_GRD_FLOAT", _same("COPERNICUS/S1_GRD_FLOAT"), "float", properties=_S1),
-    Archive("COPERNICUS/DEM/GLO30", {"DEM": "DEM"}, "float", dated=False, resampling="bilinear"),
-    Archive(
-        "COPERNICUS/S3/OLCI",
-        {f"Oa{i:02d}_reflectance": f"Oa{i:02d}_radiance" for i in range(1, 22)},
-        "float",
-        radiance=True,
-        resampling="bilinear",
-    ),
-    _landsat("LANDSAT/LC08/C02/T1_L2"),
-    _landsat("LANDSAT/LC09/C02/T1_L2"),
-    Archive("LANDSAT/LC08/C02/T1_TOA", _same("LANDSAT/LC08/C02/T1_TOA"), "float", cloud_property="CLOUD_COVER"),
-    Archive("USDA/NAIP/DOQQ", _same("USDA/NAIP/DOQQ"), "uint16"),
-    Archive("ESA/WorldCover/v100", {"Map": "Map"}, "uint16", dated=False),
-    Archive("ESA/WorldCover/v200", {"Map": "Map"}, "uint16", dated=False),
-    Archive(ALPHAEARTH, _same(ALPHAEARTH), "float", properties=(UTM_ZONE, MODEL_VERSION), annual=True),
+    _archive(COLLECTIONS["COPERNICUS/S2_SR_HARMONIZED"], "uint16", properties=_BASELINE),
+    _archive(COLLECTIONS["COPERNICUS/S2_HARMONIZED"], "uint16", properties=_BASELINE),
+    _archive(COLLECTIONS["COPERNICUS/S1_GRD"], properties=_S1),
+    _archive(COLLECTIONS["COPERNICUS/S1_GRD_FLOAT"], properties=_S1),
+    _archive(COLLECTIONS["COPERNICUS/DEM/GLO30"], resampling="bilinear"),
+    replace(_OLCI, bands={band: band.replace("reflectance", "radiance") for band in _OLCI.bands}, radiance=True),
+    _archive(COLLECTIONS["LANDSAT/LC08/C02/T1_L2"], "uint16"),
+    _archive(COLLECTIONS["LANDSAT/LC09/C02/T1_L2"], "uint16"),
+    _archive(COLLECTIONS["LANDSAT/LC08/C02/T1_TOA"]),
+    _archive(COLLECTIONS["USDA/NAIP/DOQQ"], "uint16"),
+    _archive(COLLECTIONS["ESA/WorldCover/v100"], "uint16"),
+    _archive(COLLECTIONS["ESA/WorldCover/v200"], "uint16"),
+    replace(_archive(COLLECTIONS[ALPHAEARTH], properties=(UTM_ZONE, MODEL_VERSION)), annual=True),
 )
 ARCHIVES: Mapping[str, Archive] = MappingProxyType({archive.asset: archive for archive in _ALL})
-"""Collection -> how Earth Engine holds it."""
+"""Collection -> how Earth Engine holds it, of those that the library knows."""
 
 OLCI_SOLAR_FLUX = (
     1500.96, 1672.84, 1849.84, 1893.60, 1879.35, 1758.86, 1614.05, 1497.63, 1463.22, 1438.04, 1373.91,
@@ -124,6 +122,9 @@ def archive_of(sensor: SensorSpec) -> Archive:
     Raises:
         SensorNotOffered: It does not.
     """
+    own = registered(sensor.collection)
+    if own is not None:
+        return _archive(own)
     if sensor.collection not in ARCHIVES:
         raise SensorNotOffered(
             f"Earth Engine does not have {sensor.collection}.",
@@ -141,21 +142,21 @@ _INSTEAD = {
 
 def conditions_of(sensor: SensorSpec) -> tuple[Condition, ...]:
     """What its scenes must have, beside place and days, in the order in which people are told."""
-    found = []
-    if sensor.collection.startswith("COPERNICUS/S1_"):
-        mode, polarisations, pass_ = ARCHIVES[sensor.collection].properties
+    found, archive = [], archive_of(sensor)
+    if archive.properties == _S1:
+        mode, polarisations, pass_ = archive.properties
         found.append(Condition(f"in mode {sensor.instrument_mode}", mode, "is", sensor.instrument_mode))
         found += [Condition(f"with {band}", polarisations, "holds", band) for band in sensor.bands]
         if sensor.orbit_pass is not None:
             found.append(Condition(sensor.orbit_pass.lower(), pass_, "is", sensor.orbit_pass))
-    cloud = ARCHIVES[sensor.collection].cloud_property
+    cloud = archive.cloud_property
     if cloud is not None:
         found.append(Condition(f"with at most {sensor.cloudy_pct:g} % cloud", cloud, "at most", sensor.cloudy_pct))
     return tuple(found)
 
 
 @dataclass(frozen=True)
-class Place:
+class Target:
     """What is asked about: a sensor on a grid."""
 
     sensor: SensorSpec

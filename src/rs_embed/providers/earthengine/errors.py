@@ -129,26 +129,26 @@ def _known(message: str) -> type[ProviderError] | None:
 
 
 def _meaning(answer: Refused, doing: str) -> ProviderError:
-    said = str(answer)
+    message = str(answer)
     for meaning in _MEANINGS:
         if re.search(meaning.words, answer.message):
-            return meaning.kind(meaning.headline, doing=doing, said=said, fix=meaning.fix)
+            return meaning.kind(meaning.headline, doing=doing, said=message, fix=meaning.fix)
     if answer.status == 403:
         fix = "check the account's rights in this project: it needs the role Earth Engine Resource Viewer"
-        return AccessRefused("Earth Engine refused this account.", doing=doing, said=said, fix=fix)
-    return ReadError("Earth Engine cannot do what was asked.", doing=doing, said=said, fix="see what it said")
+        return AccessRefused("Earth Engine refused this account.", doing=doing, said=message, fix=fix)
+    return ReadError("Earth Engine cannot do what was asked.", doing=doing, said=message, fix="see what it said")
 
 
-def _unavailable(what: str, doing: str, said: str) -> ServiceUnavailable:
+def _unavailable(what: str, doing: str, message: str) -> ServiceUnavailable:
     fix = "try again later; what was already made is not lost in a batch"
-    return ServiceUnavailable(f"Earth Engine {what}.", doing=doing, said=said, fix=fix)
+    return ServiceUnavailable(f"Earth Engine {what}.", doing=doing, said=message, fix=fix)
 
 
-def _stale(doing: str, said: str) -> AccessRefused:
+def _stale(doing: str, message: str) -> AccessRefused:
     return AccessRefused(
         "Earth Engine did not accept the credentials.",
         doing=doing,
-        said=said,
+        said=message,
         fix="run `earthengine authenticate --force`, or check the key of the service account",
     )
 

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from odc.geo.geobox import GeoBox
 
-from rs_embed.core.bands import KEPT_WHOLE, bands_of
+from rs_embed.core.bands import bands_of
 from rs_embed.core.specs import Composite, SensorSpec, TemporalSpec
 from rs_embed.providers.common.conditions import CLEAR_SCL, Condition
 from rs_embed.providers.common.grids import bounds_deg, lonlat_border, utm_zone
@@ -29,11 +29,11 @@ from rs_embed.providers.earthengine.archives import (
     conditions_of,
 )
 from rs_embed.providers.earthengine.client import ee
-from rs_embed.providers.earthengine.scenes import FramePlan, Scene
+from rs_embed.providers.earthengine.scenes import ArchivedScene, FramePlan
 
 
 @dataclass(frozen=True)
-class Options:
+class PixelOptions:
     """What the provider was told about pixels."""
 
     cloud_score: float
@@ -48,7 +48,7 @@ class Recipe:
     sensor: SensorSpec
     archive: Archive
     geobox: GeoBox
-    options: Options
+    options: PixelOptions
 
     @property
     def region(self) -> ee.Geometry:
@@ -100,7 +100,7 @@ def scene_list(recipe: Recipe, window: TemporalSpec | None, *, measured: bool) -
     names += [archive.cloud_property] if archive.cloud_property else []
     look, region = look_at(recipe.geobox), recipe.region
 
-    def told(image: ee.Image) -> ee.Feature:
+    def described(image: ee.Image) -> ee.Feature:
         scene = ee.Feature(None).copyProperties(image, names).set("scene", image.get("system:index"))
         if not measured:
             return scene
@@ -118,7 +118,7 @@ def scene_list(recipe: Recipe, window: TemporalSpec | None, *, measured: bool) -
         found = recipe.masks(recipe.collection(window, conditions_of(recipe.sensor)))
     else:
         found = recipe.collection(window, ())
-    return ee.FeatureCollection(found.map(told))
+    return ee.FeatureCollection(found.map(described))
 
 
 def pixel_grid(geobox: GeoBox) -> dict[str, object]:
@@ -192,7 +192,7 @@ def _masked(image: ee.Image, recipe: Recipe) -> ee.Image:
 
 
 def _resampling(recipe: Recipe) -> Resampling:
-    if any(band.unit in KEPT_WHOLE for band in bands_of(recipe.sensor.collection, recipe.sensor.bands)):
+    if any(band.unit.kept_whole for band in bands_of(recipe.sensor.collection, recipe.sensor.bands)):
         return "nearest"
     return recipe.options.resampling or recipe.archive.resampling
 
@@ -231,7 +231,7 @@ class _SunFactors:
         return scaled.max(0).min(HIGHEST_OLCI_REFLECTANCE)
 
 
-def _sun_factors(recipe: Recipe, scenes: Sequence[Scene]) -> _SunFactors:
+def _sun_factors(recipe: Recipe, scenes: Sequence[ArchivedScene]) -> _SunFactors:
     west, south, east, north = bounds_deg(recipe.geobox)
     lon, lat = (west + east) / 2, (south + north) / 2
     factors = [math.pi / max(LOWEST_COS_SUN, cos_sun(lon, lat, scene.time)) for scene in scenes]

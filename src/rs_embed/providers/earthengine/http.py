@@ -44,10 +44,10 @@ class Refused(Exception):
 def _message(body: str) -> str:
     """The sentence in the body of a refusal; the body's beginning, where there is none."""
     try:
-        said = json.loads(body)["error"]["message"]
+        message = json.loads(body)["error"]["message"]
     except (ValueError, KeyError, TypeError):
-        said = None
-    return said if isinstance(said, str) else " ".join(body.split())[:300]
+        message = None
+    return message if isinstance(message, str) else " ".join(body.split())[:300]
 
 
 class Connection:

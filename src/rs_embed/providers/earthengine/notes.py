@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 from rs_embed.core.chip import Source
 from rs_embed.providers.base import Query
+from rs_embed.providers.common.absence import averaged_as_power, masked_by, mixed_passes, one_state
 from rs_embed.providers.earthengine.archives import MODEL_VERSION, UTM_ZONE, Archive
-from rs_embed.providers.earthengine.scenes import FramePlan, Scene
+from rs_embed.providers.earthengine.scenes import ArchivedScene, FramePlan
 
 BASELINE = "PROCESSING_BASELINE"
 ORBIT = "orbitProperties_pass"
 
 
-def notes_of(query: Query, archive: Archive, scenes: Sequence[Scene], unlisted: str | None) -> tuple[str, ...]:
+def notes_of(query: Query, archive: Archive, scenes: Sequence[ArchivedScene], unlisted: str | None) -> tuple[str, ...]:
     """The notes of a chip.
 
     Args:
@@ -25,19 +26,15 @@ def notes_of(query: Query, archive: Archive, scenes: Sequence[Scene], unlisted: 
     if archive.dated and not scenes:
         why = f"did not come ({unlisted.rstrip('.')})" if unlisted else "was not asked for (provenance is off)"
         found.append(f"The list of scenes {why}: ids and dates are not known.")
-    if not archive.dated and query.window is not None:
-        found.append(f"{sensor.collection} is one state of the Earth; the window was not used.")
-    baselines = _told(scenes, BASELINE)
+    found += one_state(query, dated=archive.dated)
+    baselines = _values_of(scenes, BASELINE)
     if baselines:
         found.append(f"Processing baseline {', '.join(baselines)}; Earth Engine has removed the offset of 04.00.")
-    if sensor.cloud_mask != "none":
-        found.append(f"Cloud and shadow masked by {sensor.cloud_mask}.")
-    if archive.linear and sensor.composite in ("median", "mean"):
-        found.append(f"The {sensor.composite} was taken of linear power, then given in dB.")
-    if len({scene.told.get(ORBIT) for scene in scenes if ORBIT in scene.told}) > 1:
-        found.append("Ascending and descending passes are mixed; orbit_pass takes one of them.")
+    found += masked_by(sensor)
+    found += averaged_as_power(sensor, linear=archive.linear)
+    found += mixed_passes(scene.properties[ORBIT] for scene in scenes if ORBIT in scene.properties)
     if archive.annual:
-        zones, versions = _told(scenes, UTM_ZONE), _told(scenes, MODEL_VERSION)
+        zones, versions = _values_of(scenes, UTM_ZONE), _values_of(scenes, MODEL_VERSION)
         found += [f"Model version {', '.join(versions)}."] if versions else []
         found += [f"Images of the UTM zones {', '.join(zones)}; the grid's own is on top."] if len(zones) > 1 else []
     if archive.radiance:
@@ -62,6 +59,6 @@ def source_of(
     )
 
 
-def _told(scenes: Sequence[Scene], name: str) -> list[str]:
+def _values_of(scenes: Sequence[ArchivedScene], name: str) -> list[str]:
     """The different values of a property."""
-    return sorted({str(scene.told[name]) for scene in scenes if name in scene.told})
+    return sorted({str(scene.properties[name]) for scene in scenes if name in scene.properties})

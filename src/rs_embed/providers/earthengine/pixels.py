@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from rs_embed.core.bands import registered
 from rs_embed.core.geo import subgrid
 from rs_embed.core.specs import SensorSpec
 from rs_embed.errors import ReadError, UnitMismatch
+from rs_embed.providers.common.plausible import refuse_implausible
 from rs_embed.providers.earthengine.archives import BYTES_PER_PIXEL, HIGHEST_OLCI_REFLECTANCE, SENTINEL, Archive
 
 MAX_BYTES = 50_331_648
@@ -109,10 +111,10 @@ def decode(body: bytes, names: Sequence[str], shape: tuple[int, int]) -> NDArray
             bytes=len(body),
             fix="try again",
         ) from error
-    held = table.dtype.names or ()
-    if table.shape != shape or any(name not in held for name in names):
+    found_names = table.dtype.names or ()
+    if table.shape != shape or any(name not in found_names for name in names):
         raise ReadError(
-            f"Expected {len(names)} bands of {shape[0]} x {shape[1]} px, got {len(held)} of {table.shape}.",
+            f"Expected {len(names)} bands of {shape[0]} x {shape[1]} px, got {len(found_names)} of {table.shape}.",
             fix="report this: Earth Engine answered something else than was asked",
         )
     return np.stack([table[name].astype(np.float32) for name in names])
@@ -122,13 +124,18 @@ def in_units(stored: NDArray[np.float32], sensor: SensorSpec, archive: Archive) 
     """Values `[C, H, W]` in the units of the collection, NaN where nodata.
 
     Raises:
-        UnitMismatch: Every pixel is at the limit that reflectances are clipped to.
+        UnitMismatch: Every pixel is at the limit that reflectances are clipped to; or, of a collection that the user
+            registered, they break a limit of their unit.
     """
     values = np.where(stored == np.float32(SENTINEL[archive.transport]), np.float32(np.nan), stored)
     for i, band in enumerate(sensor.bands):
-        if band in archive.scale:
-            scale, offset = archive.scale[band]
+        scale, offset = archive.scale[band]
+        if (scale, offset) != (1, 0):
             values[i] = values[i] * np.float32(scale) + np.float32(offset)
+    own = registered(sensor.collection)
+    for band, plane in zip(sensor.bands, values, strict=True):
+        if own is not None:  # its scale and unit are the user's word
+            refuse_implausible(plane[None], own[band].unit, archive.asset)
     if archive.radiance and np.nanmin(values, initial=np.inf) >= HIGHEST_OLCI_REFLECTANCE:
         raise UnitMismatch(
             f"Expected radiances of {archive.asset}, got numbers about a hundred times as high: integers to be scaled.",

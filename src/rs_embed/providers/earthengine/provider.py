@@ -19,17 +19,17 @@ from rs_embed.errors import (
     ReadError,
     RequestTooLarge,
     ServiceUnavailable,
-    SpecError,
 )
 from rs_embed.providers.base import Query, Rebuilt
+from rs_embed.providers.common.absence import no_days, no_place, only_nodata
 from rs_embed.providers.common.limiter import shared_limiter
 from rs_embed.providers.common.retry import Waits
 from rs_embed.providers.common.series import mean_time
-from rs_embed.providers.earthengine.absence import only_nodata, why_no_imagery
-from rs_embed.providers.earthengine.archives import Place, archive_of, conditions_of
+from rs_embed.providers.earthengine.absence import elsewhen, why_no_imagery
+from rs_embed.providers.earthengine.archives import Target, archive_of, conditions_of
 from rs_embed.providers.earthengine.notes import source_of
 from rs_embed.providers.earthengine.pixels import in_units
-from rs_embed.providers.earthengine.scenes import Scene, SceneCache, plan_frames
+from rs_embed.providers.earthengine.scenes import ArchivedScene, SceneCache, plan_frames
 from rs_embed.providers.earthengine.session import Account, completed, url_of
 from rs_embed.providers.earthengine.settings import EarthEngineSettings
 from rs_embed.redact import logger
@@ -139,7 +139,7 @@ class EarthEngine(Rebuilt):
         Raises:
             SpecError: Always.
         """
-        raise _no_place()
+        raise no_place("Earth Engine")
 
     def account(self) -> str:
         """Whom and what it would ask, in words; asks nothing.
@@ -172,73 +172,70 @@ class EarthEngine(Rebuilt):
         return apart(lambda: self._fetched(query))
 
     def _fetched(self, query: Query) -> Chip:
-        place, service = self._place(query), self._service()
-        scenes, unlisted = self._scenes(service, place, query)
-        frames = plan_frames(query, place.archive, scenes)
+        target, service = self._place(query), self._service()
+        scenes, unlisted = self._scenes(service, target, query)
+        frames = plan_frames(query, target.archive, scenes)
         try:
-            stored = service.pixels(place, frames)
+            stored = service.pixels(target, frames)
         except (NoImagery, ReadError):  # perhaps of nothing to compute with, where there was no list
-            nothing = None if scenes or unlisted else why_no_imagery(service, place, query.window)
+            nothing = None if scenes or unlisted else why_no_imagery(service, target, query.window)
             if nothing is None:
                 raise
             raise nothing from None
-        values = np.stack([in_units(one[:-1], query.sensor, place.archive) for one in stored])
+        values = np.stack([in_units(one[:-1], query.sensor, target.archive) for one in stored])
         valid = [i for i, one in enumerate(values) if np.isfinite(one).any()]
         if not valid:
-            raise only_nodata(place, scenes)
+            raise only_nodata(query.sensor, target.geobox, len(scenes) or None, elsewhen(target))
         frames = [frames[i] for i in valid]
-        source = source_of(query, place.archive, frames, float(stored[valid, -1].mean()), unlisted)
+        source = source_of(query, target.archive, frames, float(stored[valid, -1].mean()), unlisted)
         times = tuple(mean_time([scene.time for scene in frame.scenes]) for frame in frames)
-        return Chip(values[valid], bands_of(query.sensor.collection, query.sensor.bands), place.geobox, times, source)
+        return Chip(values[valid], bands_of(query.sensor.collection, query.sensor.bands), target.geobox, times, source)
 
-    def _place(self, query: Query) -> Place:
+    def _place(self, query: Query) -> Target:
         if query.geobox is None:
-            raise _no_place()
-        place = Place(query.sensor, query.geobox)
-        if place.archive.dated and query.window is None:
-            raise SpecError(
-                f"Expected days for {query.sensor.collection}, got none: Earth Engine holds years of it.",
-                fix=f"for example temporal=TemporalSpec.{_DAYS[place.archive.annual]}",
-            )
-        return place
+            raise no_place("Earth Engine")
+        target = Target(query.sensor, query.geobox)
+        if target.archive.dated and query.window is None:
+            raise no_days("Earth Engine", query.sensor.collection, annual=target.archive.annual)
+        return target
 
     def _service(self) -> "Service":
         """Made when it is first needed: the client is slow to import. Two threads may make two, which share all."""
         if self._made is None:
             account, settings = completed(self._account), self._settings
-            from rs_embed.providers.earthengine.expressions import Options
+            from rs_embed.providers.earthengine.expressions import PixelOptions
             from rs_embed.providers.earthengine.service import Service
 
             limiter = shared_limiter(account.name, settings.concurrency, settings.qps)
             resampling = None if settings.resampling == "auto" else settings.resampling
-            self._made = Service(account, limiter, self._waits, Options(settings.cloud_score, resampling))
+            self._made = Service(account, limiter, self._waits, PixelOptions(settings.cloud_score, resampling))
         return self._made
 
-    def _scenes(self, service: "Service", place: Place, query: Query) -> tuple[list[Scene], str | None]:
+    def _scenes(self, service: "Service", target: Target, query: Query) -> tuple[list[ArchivedScene], str | None]:
         """The scenes to make pixels of, as far as they are wanted; and why not, where they were and did not come."""
-        needed = place.archive.radiance or query.series is not None or _picks_scenes(query)
-        if not place.archive.dated or not (self._settings.provenance or needed):
+        needed = target.archive.radiance or query.series is not None or _picks_scenes(query)
+        if not target.archive.dated or not (self._settings.provenance or needed):
             return [], None
         try:
-            return self._listed(service, place, query), None
+            return self._listed(service, target, query), None
         except _UNANSWERED as error:
             if needed:
                 raise
-            LOG.warning("%s Pixels of %s do without the list of scenes.", error.headline, place.sensor.collection)
+            LOG.warning("%s Pixels of %s do without the list of scenes.", error.headline, target.sensor.collection)
             return [], error.headline
 
-    def _listed(self, service: "Service", place: Place, query: Query) -> list[Scene]:
+    def _listed(self, service: "Service", target: Target, query: Query) -> list[ArchivedScene]:
         """The scenes that meet the conditions of the sensor, in order of time; one or more."""
         picks = _picks_scenes(query)
-        key = f"{place.archive.asset} {query.window} {place.geobox} {query.sensor if picks else ''}"
-        told = self._kept.get(key)
-        if told is None:
-            told = tuple(service.scenes(place, query.window, measured=picks))
-            self._kept.put(key, told)
+        key = f"{target.archive.asset} {query.window} {target.geobox} {query.sensor if picks else ''}"
+        listed = self._kept.get(key)
+        if listed is None:
+            listed = tuple(service.scenes(target, query.window, measured=picks))
+            self._kept.put(key, listed)
         conditions = conditions_of(query.sensor)
-        scenes = [scene for scene in told if all(condition.met_by(scene.told) for condition in conditions)]
+        scenes = [scene for scene in listed if all(condition.met_by(scene.properties) for condition in conditions)]
         if not scenes:
-            nothing = why_no_imagery(service, place, query.window, None if picks else told)
+            nothing = why_no_imagery(service, target, query.window, None if picks else listed)
             if nothing is not None:
                 raise nothing
         return scenes
@@ -246,14 +243,6 @@ class EarthEngine(Rebuilt):
 
 _UNANSWERED = (ServiceUnavailable, QuotaExceeded, ComputationTimedOut, RequestTooLarge, ReadError)
 """What may befall the list of scenes, and not the pixels."""
-_DAYS = {False: 'range("2022-06-01", "2022-09-01")', True: "year(2022)"}
-
-
-def _no_place() -> SpecError:
-    return SpecError(
-        "Expected a place, got none: Earth Engine covers the Earth.",
-        fix="for example spatial=PointBuffer(lon=12.94, lat=47.77, buffer_m=1000)",
-    )
 
 
 def _picks_scenes(query: Query) -> bool:

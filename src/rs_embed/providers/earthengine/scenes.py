@@ -20,13 +20,13 @@ KEPT = 256
 
 
 @dataclass(frozen=True)
-class Scene:
+class ArchivedScene:
     """One image of a collection."""
 
     id: str
     """Its `system:index`."""
     time: datetime
-    told: Mapping[str, object]
+    properties: Mapping[str, object]
     """Its properties, as far as they were asked for."""
     cloud: float = 0.0
     """Percent of the whole scene; 0 where that is not told."""
@@ -34,7 +34,7 @@ class Scene:
     """Share of the chip that it shows unmasked; 0 where that was not asked."""
 
 
-def read_scenes(answer: object, archive: Archive) -> list[Scene]:
+def read_scenes(answer: object, archive: Archive) -> list[ArchivedScene]:
     """The scenes in an answer to the metadata request.
 
     Raises:
@@ -49,13 +49,13 @@ def read_scenes(answer: object, archive: Archive) -> list[Scene]:
         raise ReadError(f"Expected a list of scenes, got an answer without: {error!r}", fix="try again") from error
 
 
-def _scene(told: Mapping[str, object], archive: Archive) -> Scene:
+def _scene(properties: Mapping[str, object], archive: Archive) -> ArchivedScene:
     def number(name: str | None) -> float:
-        value = told.get(name) if name else None
+        value = properties.get(name) if name else None
         return float(value) if isinstance(value, int | float) else 0.0
 
     time = datetime.fromtimestamp(number("system:time_start") / 1000, UTC)
-    return Scene(str(told["scene"]), time, told, number(archive.cloud_property), number("clear"))
+    return ArchivedScene(str(properties["scene"]), time, properties, number(archive.cloud_property), number("clear"))
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,16 @@ class FramePlan:
     window: TemporalSpec | None
     ids: tuple[str, ...] | None
     """Scenes, the one to be on top last; `None`: all that pass the filters of the sensor in the window."""
-    scenes: tuple[Scene, ...]
+    scenes: tuple[ArchivedScene, ...]
     """The same, as far as they are known."""
 
 
-def clearest_first(passes: Iterable[tuple[Scene, ...]]) -> list[tuple[Scene, ...]]:
+def clearest_first(passes: Iterable[tuple[ArchivedScene, ...]]) -> list[tuple[ArchivedScene, ...]]:
     """Passes by the share of the chip that they show, to a tenth of a percent; then by cloud; then the latest."""
     return sorted(passes, key=lambda one: rank(one, math.fsum(scene.clear for scene in one)))
 
 
-def plan_frames(query: Query, archive: Archive, scenes: Sequence[Scene]) -> list[FramePlan]:
+def plan_frames(query: Query, archive: Archive, scenes: Sequence[ArchivedScene]) -> list[FramePlan]:
     """The frames of a query, in order of time, from the scenes that pass the filters (one or more)."""
     if not archive.dated or archive.annual:
         return [FramePlan("mosaic", query.window if archive.dated else None, None, tuple(scenes))]
@@ -85,7 +85,7 @@ def plan_frames(query: Query, archive: Archive, scenes: Sequence[Scene]) -> list
     slots = frame_slots([one[0].time for one in passes], query.window, query.series)
     if query.series.sampling == "scenes":
         return [_frame("first", query.window, [passes[i] for i in slot]) for slot in slots]
-    windows = query.window.split(query.series.frames) if query.window else ()
+    windows = query.series.windows(query.window) if query.window else ()
     return [
         _frame(query.sensor.composite, part, [passes[i] for i in slot])
         for slot in slots
@@ -94,7 +94,7 @@ def plan_frames(query: Query, archive: Archive, scenes: Sequence[Scene]) -> list
     ]
 
 
-def _frame(how: Composite, window: TemporalSpec | None, passes: Sequence[tuple[Scene, ...]]) -> FramePlan:
+def _frame(how: Composite, window: TemporalSpec | None, passes: Sequence[tuple[ArchivedScene, ...]]) -> FramePlan:
     """One frame of these passes."""
     if how not in ("first", "mosaic"):
         return FramePlan(how, window, None, tuple(scene for one in passes for scene in one))
@@ -108,17 +108,17 @@ class SceneCache:
 
     def __init__(self, size: int = KEPT) -> None:
         self._size = size
-        self._kept: OrderedDict[str, tuple[Scene, ...]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[ArchivedScene, ...]] = OrderedDict()
         self._lock = PerProcess(Lock)
 
-    def get(self, key: str) -> tuple[Scene, ...] | None:
+    def get(self, key: str) -> tuple[ArchivedScene, ...] | None:
         """What was answered, if it is still there."""
         with self._lock.here:
             if key in self._kept:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
-    def put(self, key: str, scenes: Sequence[Scene]) -> None:
+    def put(self, key: str, scenes: Sequence[ArchivedScene]) -> None:
         """Keep an answer."""
         with self._lock.here:
             self._kept[key] = tuple(scenes)

@@ -11,13 +11,20 @@ from rs_embed.core.stopping import POLL_S, PerProcess, current
 from rs_embed.errors import ComputationTimedOut, RequestTooLarge
 from rs_embed.providers.common.limiter import Limits
 from rs_embed.providers.common.retry import Retry, Waits
-from rs_embed.providers.earthengine.archives import Place
+from rs_embed.providers.earthengine.archives import Target
 from rs_embed.providers.earthengine.client import ee, knows, learn
 from rs_embed.providers.earthengine.errors import EarthEngineJudge
-from rs_embed.providers.earthengine.expressions import Options, Recipe, band_names, frames_image, pixel_grid, scene_list
+from rs_embed.providers.earthengine.expressions import (
+    PixelOptions,
+    Recipe,
+    band_names,
+    frames_image,
+    pixel_grid,
+    scene_list,
+)
 from rs_embed.providers.earthengine.http import connection_of
 from rs_embed.providers.earthengine.pixels import Piece, decode, pieces
-from rs_embed.providers.earthengine.scenes import FramePlan, Scene, read_scenes
+from rs_embed.providers.earthengine.scenes import ArchivedScene, FramePlan, read_scenes
 from rs_embed.providers.earthengine.session import Account
 
 _TOO_MUCH = (RequestTooLarge, ComputationTimedOut)
@@ -30,12 +37,12 @@ _LEARNING = PerProcess(Lock)
 class Service:
     """Earth Engine for one account. Safe to call from several threads."""
 
-    def __init__(self, account: Account, limiter: Limits, waits: Waits, options: Options) -> None:
+    def __init__(self, account: Account, limiter: Limits, waits: Waits, options: PixelOptions) -> None:
         """Ask nothing yet; what Earth Engine can compute is asked with the first question of the process."""
         self._connection, self._options, self._waits = connection_of(account), options, waits
         self._retry = Retry(EarthEngineJudge(), limiter, waits)
 
-    def scenes(self, place: Place, window: TemporalSpec | None, *, measured: bool) -> list[Scene]:
+    def scenes(self, target: Target, window: TemporalSpec | None, *, measured: bool) -> list[ArchivedScene]:
         """The scenes on the grid in the window, in order of time; see `scene_list` for `measured`.
 
         A list of more than 5,000 scenes, or one that takes too much memory or time, is asked for half a window at a
@@ -45,12 +52,12 @@ class Service:
             ProviderError: The service could not, or would not, answer.
         """
         self._learn()
-        found: list[Scene] = []
+        found: list[ArchivedScene] = []
         waiting, until = [window], self._until()
         while waiting:
             part = waiting.pop()
             try:
-                found += self._scenes_of(place, part, measured=measured)
+                found += self._scenes_of(target, part, measured=measured)
             except _TOO_MUCH:
                 halves = () if part is None else part.split(2)
                 if len(halves) < 2 or self._waits.clock() > until:
@@ -58,28 +65,28 @@ class Service:
                 waiting += halves
         return sorted(found, key=lambda scene: (scene.time, scene.id))
 
-    def _scenes_of(self, place: Place, window: TemporalSpec | None, *, measured: bool) -> list[Scene]:
-        expression = _encoded(scene_list(self._recipe(place), window, measured=measured))
+    def _scenes_of(self, target: Target, window: TemporalSpec | None, *, measured: bool) -> list[ArchivedScene]:
+        expression = _encoded(scene_list(self._recipe(target), window, measured=measured))
 
-        def ask() -> list[Scene]:
-            return read_scenes(self._connection.value(expression), place.archive)
+        def ask() -> list[ArchivedScene]:
+            return read_scenes(self._connection.value(expression), target.archive)
 
-        return self._retry.call(ask, f"listing scenes of {place.sensor.collection}")
+        return self._retry.call(ask, f"listing scenes of {target.sensor.collection}")
 
-    def any_scene(self, place: Place) -> bool:
+    def any_scene(self, target: Target) -> bool:
         """Whether the collection has anything on the grid, on whichever day.
 
         Raises:
             ProviderError: The service could not, or would not, answer.
         """
         self._learn()
-        found = ee.ImageCollection(place.archive.asset).filterBounds(self._recipe(place).region)
+        found = ee.ImageCollection(target.archive.asset).filterBounds(self._recipe(target).region)
         expression = _encoded(found.limit(1).size())
         return bool(
-            self._retry.call(lambda: self._connection.value(expression), f"looking for {place.sensor.collection}")
+            self._retry.call(lambda: self._connection.value(expression), f"looking for {target.sensor.collection}")
         )
 
-    def pixels(self, place: Place, frames: Sequence[FramePlan]) -> NDArray[np.float32]:
+    def pixels(self, target: Target, frames: Sequence[FramePlan]) -> NDArray[np.float32]:
         """All bands of all frames, `[T, C + 1, H, W]`, the clear count last, as they travel.
 
         One request, unless the limits of the service ask for more. What it then still finds too large, or gives up
@@ -89,13 +96,13 @@ class Service:
             ProviderError: The service could not, or would not, answer.
         """
         self._learn()
-        bands = len(place.sensor.bands) + 1
-        made = np.empty((len(frames), bands, *place.shape_px), np.float32)
-        waiting, until = pieces(len(frames), place.shape_px, place.sensor, place.archive), self._until()
+        bands = len(target.sensor.bands) + 1
+        made = np.empty((len(frames), bands, *target.shape_px), np.float32)
+        waiting, until = pieces(len(frames), target.shape_px, target.sensor, target.archive), self._until()
         while waiting:
             piece = waiting.pop()
             try:
-                values = self._piece(place, frames, piece)
+                values = self._piece(target, frames, piece)
             except _TOO_MUCH:
                 parts = piece.smaller()
                 if not parts or self._waits.clock() > until:
@@ -107,13 +114,13 @@ class Service:
             made[ordinals, :, rows, cols] = values.reshape(piece.frames, bands, piece.height, piece.width)
         return made
 
-    def _piece(self, place: Place, frames: Sequence[FramePlan], piece: Piece) -> NDArray[np.float32]:
-        recipe, geobox = self._recipe(place), piece.geobox(place.geobox)
+    def _piece(self, target: Target, frames: Sequence[FramePlan], piece: Piece) -> NDArray[np.float32]:
+        recipe, geobox = self._recipe(target), piece.geobox(target.geobox)
         ordinals = range(piece.first_frame, piece.first_frame + piece.frames)
         names = [name for i in ordinals for name in band_names(recipe, i)]
         image = frames_image(recipe, [frames[i] for i in ordinals], piece.first_frame)
         asking = self._asking_pixels(image, pixel_grid(geobox), names, (piece.height, piece.width))
-        return self._retry.call(asking, f"reading pixels of {place.sensor.collection}")
+        return self._retry.call(asking, f"reading pixels of {target.sensor.collection}")
 
     def _asking_pixels(
         self, image: "ee.Image", grid: Mapping[str, object], names: Sequence[str], shape: tuple[int, int]
@@ -153,8 +160,8 @@ class Service:
         """When no more pieces are made of a question that was too much."""
         return self._waits.clock() + self._waits.backoff.total_s
 
-    def _recipe(self, place: Place) -> Recipe:
-        return Recipe(place.sensor, place.archive, place.geobox, self._options)
+    def _recipe(self, target: Target) -> Recipe:
+        return Recipe(target.sensor, target.archive, target.geobox, self._options)
 
 
 def _encoded(value: "ee.ComputedObject") -> object:

@@ -182,8 +182,8 @@ def _loaded(path: Path) -> Credentials:
     """What a file holds; not by `google.auth.default`, which also runs `gcloud` to learn a project that is not used."""
     with warnings.catch_warnings():  # its advice on quota projects is not ours: we name a project
         warnings.simplefilter("ignore")
-        held = google.auth.load_credentials_from_file(str(path))[0]  # type: ignore[no-untyped-call]
-    scoped: Credentials = with_scopes_if_required(held, SCOPES)  # type: ignore[no-untyped-call]  # a user's have theirs
+        found = google.auth.load_credentials_from_file(str(path))[0]  # type: ignore[no-untyped-call]
+    scoped: Credentials = with_scopes_if_required(found, SCOPES)  # type: ignore[no-untyped-call]  # a user's have theirs
     return scoped
 
 

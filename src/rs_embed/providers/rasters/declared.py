@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rs_embed.core.bands import Unit, bands_of
+from rs_embed.core.bands import Unit, bands_of, unit_named
 from rs_embed.core.checks import require_number
 from rs_embed.errors import SpecError
-from rs_embed.providers.common.units import declared_unit
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Raster:
         if self.bands is not None:
             object.__setattr__(self, "bands", band_list(self.bands))
         if self.unit is not None:
-            object.__setattr__(self, "unit", declared_unit(self.unit))
+            object.__setattr__(self, "unit", unit_named(self.unit))
         if self.offset is not None:
             object.__setattr__(self, "offset", require_number("offset", self.offset, -1e6, 1e6))
         if self.nodata is not None and not isinstance(self.nodata, numbers.Real):

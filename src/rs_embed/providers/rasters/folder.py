@@ -60,13 +60,13 @@ class RasterFolder:
         """
         paths = matching(pattern)
         self._boxes = np.array([_box(grid) for grid in grids_of(paths, foreign=allow_foreign)])
-        said = Raster("", bands, unit, offset, nodata, collection=collection, allow_foreign=allow_foreign)
-        self._files = tuple(LocalRasters(replace(said, path=path)) for path in paths)
+        declared = Raster("", bands, unit, offset, nodata, collection=collection, allow_foreign=allow_foreign)
+        self._files = tuple(LocalRasters(replace(declared, path=path)) for path in paths)
 
     def identity(self) -> str:
         """A hash of what every file is identified by."""
-        told = "\n".join(one.identity() for one in self._files)
-        return "folder:" + hashlib.sha256(told.encode()).hexdigest()
+        identities = "\n".join(one.identity() for one in self._files)
+        return "folder:" + hashlib.sha256(identities.encode()).hexdigest()
 
     def require(self, modality: str, sensor: SensorSpec) -> None:
         """See `Provider`; one file that has the bands is enough.

@@ -129,21 +129,21 @@ def _names(vrt: Path, first: Path) -> Iterator[tuple[str, bool]]:
     """
     root = _parsed(vrt, first)
     texts = {child for one in root.iter() if one.tag.casefold() in _TEXTS for child in one.iter()}
-    told = {child for one in root.iter() if one.tag.casefold() == "metadata" for child in one.iter()} | texts
+    free_text = {child for one in root.iter() if one.tag.casefold() == "metadata" for child in one.iter()} | texts
     for one in root.iter():
         attributes = {name.casefold(): value for name, value in one.attrib.items()}
         beside = attributes.get("relativetovrt", "0") == "1"
-        said = [(one.tag.casefold(), "".join(one.itertext())), *attributes.items()]
+        entries = [(one.tag.casefold(), "".join(one.itertext())), *attributes.items()]
         if one.tag.casefold() == "mdi":
-            said[0] = (attributes.get("key", "").casefold(), said[0][1])
-        for name, value in said:
+            entries[0] = (attributes.get("key", "").casefold(), entries[0][1])
+        for name, value in entries:
             if name == "subclass" and value.casefold() not in _KINDS:
                 raise _foreign(first, f"has a {value}, which reads the bytes of any file")
             if name == "pixelfunctioncode" or (name == "pixelfunctionlanguage" and value.casefold() == "python"):
                 raise _foreign(first, "has a function in Python")
             if name.endswith("filename") or name in _FILES:
                 yield value.strip(), beside
-            elif one not in told and not len(one) and re.search(r"/vsi|://", value):
+            elif one not in free_text and not len(one) and re.search(r"/vsi|://", value):
                 raise _foreign(first, f"names {value.strip()[:200]!r}")
 
 

@@ -7,21 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from rs_embed.core.bands import DN_PER_REFLECTANCE, KEPT_WHOLE, Band, Unit, bands_of, convert
+from rs_embed.core.bands import DN_PER_REFLECTANCE, Band, Unit, bands_of, convert, unit_named, unit_of_tag
 from rs_embed.core.specs import SensorSpec
 from rs_embed.errors import ScaleWarning, UnitMismatch, warn
 from rs_embed.providers.common.nodata import mask_nodata
-from rs_embed.providers.common.units import (
-    OPTICAL,
-    Pixels,
-    declared_unit,
-    doubt_dn,
-    judge_offset,
-    recognise_unit,
-    refuse_implausible,
-    unit_of_tag,
-    warn_of_oddities,
-)
+from rs_embed.providers.common.plausible import Pixels, refuse_implausible, warn_of_oddities
+from rs_embed.providers.common.recognised import OPTICAL, recognise_unit
+from rs_embed.providers.common.sentinel2 import doubt_dn, judge_offset
 from rs_embed.providers.rasters.raster import NEAREST_FROM, Zero, pixels_brought, read_stored
 from rs_embed.providers.rasters.scene import Layer, Scene
 
@@ -29,7 +21,7 @@ _BY_COLOUR = "{}: bands without names, taken as the red, green and blue that the
 
 
 @dataclass(frozen=True)
-class Frame:
+class RasterFrame:
     """One scene on the wanted grid, in the units of the collection."""
 
     values: Pixels
@@ -61,7 +53,7 @@ def _coding(layer: Layer, index: int, wanted: Unit) -> _Coding:
     header, raster = layer.header, layer.raster
     scale, offset = header.scales[index - 1] or 1.0, header.offsets[index - 1]  # a scale of 0 is an unset one
     makes_reflectance = wanted in OPTICAL and math.isclose(scale * DN_PER_REFLECTANCE, 1, rel_tol=1e-6)
-    unit = declared_unit(raster.unit) if raster.unit is not None else unit_of_tag(header.units[index - 1])
+    unit = unit_named(raster.unit) if raster.unit is not None else unit_of_tag(header.units[index - 1])
     if makes_reflectance and unit in (None, Unit.DN):  # what is stored is DN, what the file makes of it is not
         unit = Unit.REFLECTANCE
     if unit is None and wanted is Unit.DN and header.dtypes[index - 1] == "uint8":
@@ -75,7 +67,7 @@ def _coding(layer: Layer, index: int, wanted: Unit) -> _Coding:
     )
 
 
-def read_frame(scene: Scene, sensor: SensorSpec, geobox: GeoBox) -> Frame | None:
+def read_frame(scene: Scene, sensor: SensorSpec, geobox: GeoBox) -> RasterFrame | None:
     """The wanted bands of a scene on `geobox`, or `None` where all of its files lie outside.
 
     Raises:
@@ -83,19 +75,19 @@ def read_frame(scene: Scene, sensor: SensorSpec, geobox: GeoBox) -> Frame | None
         UnitMismatch: The unit cannot be told, or cannot be what it is said to be.
     """
     bands = bands_of(sensor.collection, sensor.bands)
-    held = scene.find(sensor.collection)
+    by_band = scene.find(sensor.collection)
     values = np.full((len(bands), *geobox.shape), np.nan, np.float32)
-    codings = [_coding(*held[band.name], band.unit) for band in bands]
+    codings = [_coding(*by_band[band.name], band.unit) for band in bands]
     sizes_m: dict[float, str] = {}
     for layer in scene.layers:
-        here = [i for i, name in enumerate(sensor.bands) if held[name][0] is layer]
+        here = [i for i, name in enumerate(sensor.bands) if by_band[name][0] is layer]
         if not here:
             continue
         zero: Zero = "value"
         if all(bands[i].unit is Unit.DN and codings[i].unit is not Unit.BYTE for i in here):
             zero = "nodata" if any(codings[i].offset for i in here) else "nodata_if_all"
-        indexes = [held[sensor.bands[i]][1] for i in here]
-        whole = any(bands[i].unit in KEPT_WHOLE for i in here)
+        indexes = [by_band[sensor.bands[i]][1] for i in here]
+        whole = any(bands[i].unit.kept_whole for i in here)
         stored = read_stored(layer.header, indexes, geobox, nodata=layer.raster.nodata, zero=zero, whole=whole)
         if stored is None:
             continue
@@ -107,7 +99,7 @@ def read_frame(scene: Scene, sensor: SensorSpec, geobox: GeoBox) -> Frame | None
         return None
     where = scene.ids[0]
     frame = _in_units(values, codings, [band.unit for band in bands], where)
-    named = [_BY_COLOUR.format(where)] if any(held[band.name][0].named_by_colour for band in bands) else []
+    named = [_BY_COLOUR.format(where)] if any(by_band[band.name][0].named_by_colour for band in bands) else []
     return replace(frame, notes=(*frame.notes, *named, *_brought(sizes_m, bands, sensor.scale_m, where)))
 
 
@@ -119,18 +111,18 @@ def _brought(sizes_m: Mapping[float, str], bands: Sequence[Band], scale_m: float
     return [f"{where}: pixels of {size_m:g} m {how} to {scale_m:g} m." for size_m, how in sizes_m.items() if how]
 
 
-def _in_units(values: Pixels, codings: list[_Coding], wanted: list[Unit], where: str) -> Frame:
+def _in_units(values: Pixels, codings: list[_Coding], wanted: list[Unit], where: str) -> RasterFrame:
     notes: list[str] = []
     units = list(wanted)
     for unit in dict.fromkeys(wanted):
-        here = [i for i, other in enumerate(wanted) if other is unit]
+        here = [i for i, other in enumerate(wanted) if other == unit]
         values[here], is_unit, found = _converted(values[here], [codings[i] for i in here], unit, where)
         notes += found
         for i in here:
             units[i] = is_unit
     offsets = {coding.offset if coding.offset_known else None for coding in codings}
     applied = offsets.pop() if len(offsets) == 1 and Unit.DN in units else None
-    return Frame(values, tuple(units), applied, tuple(notes))
+    return RasterFrame(values, tuple(units), applied, tuple(notes))
 
 
 def _converted(values: Pixels, codings: list[_Coding], wanted: Unit, where: str) -> tuple[Pixels, Unit, list[str]]:

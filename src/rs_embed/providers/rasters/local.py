@@ -25,10 +25,10 @@ from rs_embed.errors import (
 from rs_embed.providers.base import Query
 from rs_embed.providers.common.composite import composite, refuse_cloud_mask
 from rs_embed.providers.common.grids import in_degrees
+from rs_embed.providers.common.plausible import Pixels
 from rs_embed.providers.common.series import frame_slots, mean_time
-from rs_embed.providers.common.units import Pixels
 from rs_embed.providers.rasters.declared import Raster
-from rs_embed.providers.rasters.frame import Frame, read_frame
+from rs_embed.providers.rasters.frame import RasterFrame, read_frame
 from rs_embed.providers.rasters.scene import Day, Layer, RasterSource, Scene, open_scenes
 
 __all__ = ["LocalRasters", "Raster"]
@@ -104,8 +104,8 @@ class LocalRasters:
             SpecError: It is too large to be one chip.
         """
         sensor = query.sensor
-        held = self._matching(query)[0].find(sensor.collection)
-        grids = [held[name][0].header.grid for name in sensor.bands]
+        by_band = self._matching(query)[0].find(sensor.collection)
+        grids = [by_band[name][0].header.grid for name in sensor.bands]
         for grid in grids:
             if _has_pixels_of(grid, sensor.scale_m):
                 _require_one_chip(grid)
@@ -174,7 +174,9 @@ class LocalRasters:
         return inside
 
 
-def _read(scenes: Sequence[Scene], sensor: SensorSpec, geobox: GeoBox, *, first: bool) -> Iterator[tuple[Scene, Frame]]:
+def _read(
+    scenes: Sequence[Scene], sensor: SensorSpec, geobox: GeoBox, *, first: bool
+) -> Iterator[tuple[Scene, RasterFrame]]:
     """The scenes that touch the grid; if only the `first` is wanted, no further than that with valid pixels."""
     for scene in scenes:
         frame = read_frame(scene, sensor, geobox)
@@ -301,8 +303,8 @@ def _stamp(path: Path) -> str:
 def _not_offered(scenes: Sequence[Scene], sensor: SensorSpec) -> SensorNotOffered:
     layers = [layer for scene in scenes for layer in scene.layers]
     unnamed = [layer for layer in layers if not any(layer.names)]
-    held = {band for scene in scenes for band in scene.find(sensor.collection)}
-    wanted = [band for band in sensor.bands if band not in held] or sensor.bands
+    by_band = {band for scene in scenes for band in scene.find(sensor.collection)}
+    wanted = [band for band in sensor.bands if band not in by_band] or sensor.bands
     fix = "feed the model fewer bands, or say what those of the file are: LocalRasters(path, bands=[...])"
     if unnamed:
         fix = f"say which band is which, in the order of the file: {_example(unnamed[0], sensor)}"

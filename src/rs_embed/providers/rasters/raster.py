@@ -295,7 +295,7 @@ def read_open(dataset: rasterio.DatasetReader, grid: GeoBox, geobox: GeoBox, tak
         nodata = math.nan  # stated, but no pixel can have it
     shift = whole_pixel_shift(grid, geobox)
     if shift is not None:
-        values = _read_window(dataset, indexes, geobox, shift, nodata)
+        values = _read_part(dataset, indexes, geobox, shift, nodata)
     else:
         resampling = take.resampling(finer_by(grid, geobox))
         with _warped(dataset, geobox, resampling, nodata, take.zero) as warped:
@@ -305,7 +305,7 @@ def read_open(dataset: rasterio.DatasetReader, grid: GeoBox, geobox: GeoBox, tak
     return values
 
 
-def _read_window(
+def _read_part(
     dataset: rasterio.DatasetReader,
     indexes: Sequence[int],
     geobox: GeoBox,
@@ -317,12 +317,12 @@ def _read_window(
         slice(max(start, 0), min(start + size, limit))
         for start, size, limit in zip(shift, geobox.shape, dataset.shape, strict=True)
     )
-    window = Window.from_slices(rows, cols)
-    stored = dataset.read(list(indexes), window=window, out_dtype="float32")
+    part = Window.from_slices(rows, cols)
+    stored = dataset.read(list(indexes), window=part, out_dtype="float32")
     if nodata is not None:
         stored[stored == np.float32(nodata)] = np.nan
     elif any(MaskFlags.all_valid not in flags for flags in dataset.mask_flag_enums):
-        stored[dataset.read_masks(list(indexes), window=window) == 0] = np.nan
+        stored[dataset.read_masks(list(indexes), window=part) == 0] = np.nan
     values[:, rows.start - shift[0] : rows.stop - shift[0], cols.start - shift[1] : cols.stop - shift[1]] = stored
     return values
 

@@ -12,7 +12,8 @@ from typing import Literal
 from rs_embed.core.specs import SensorSpec
 from rs_embed.errors import NotConfigured, SensorNotOffered, SpecError
 from rs_embed.providers.common.conditions import Condition
-from rs_embed.providers.stac.sign import PlanetaryComputerSigner, Signer, Unsigned
+from rs_embed.providers.stac.access import Access, OpenAccess, S3Access
+from rs_embed.providers.stac.sign import PlanetaryComputerAccess
 
 OffsetRule = Literal["none", "earth-search", "always", "baseline"]
 """How the Sentinel-2 offset of an item is decided; see `_stac_offset`. "none": there is none to decide."""
@@ -29,7 +30,8 @@ class StacCollection:
     offset: OffsetRule = "none"
     """Sentinel-2: who says whether ESA's offset of 1000 is in the stored DN."""
     scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """Shared band name -> factor and offset from what is stored to the unit of the sensor."""
+    """Shared band name -> factor and offset from what is stored to the unit of the sensor; of a band that is not
+    named here, those of its `Band`."""
     nodata: float | None = None
     """Stored number that means nodata; `None`: what the file says."""
     mask: str | None = None
@@ -57,8 +59,8 @@ class StacCatalog:
 
     Example:
         >>> bands = {"B2": "blue", "B3": "green", "B4": "red"}
-        >>> held = StacCollection("s2-l2a", bands, offset="baseline", nodata=0, cloud_property="eo:cloud_cover")
-        >>> catalog = StacCatalog("https://stac.example/v1", mapping={"COPERNICUS/S2_SR_HARMONIZED": held})
+        >>> sentinel_2 = StacCollection("s2-l2a", bands, offset="baseline", nodata=0, cloud_property="eo:cloud_cover")
+        >>> catalog = StacCatalog("https://stac.example/v1", mapping={"COPERNICUS/S2_SR_HARMONIZED": sentinel_2})
     """
 
     url: str
@@ -66,17 +68,14 @@ class StacCatalog:
     the web or on this machine."""
     mapping: Mapping[str, StacCollection]
     """Shared sensor name -> collection."""
-    signer: Signer = field(default_factory=Unsigned)
-    """Makes links readable, at the last moment."""
+    access: Access = field(default_factory=OpenAccess)
+    """Opens its files: `OpenAccess` what anybody can read, `S3Access` buckets with keys, or an `Access` of your own."""
     name: str = ""
     """Of a preset; else empty."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Sent with every request to the host of `url`, such as `Authorization`; never shown, and sent to no other host."""
     hosts: Sequence[str] = ()
     """Further hosts that get the headers, such as the one that keeps its files: "files.example", "127.0.0.1:8000"."""
-    s3_endpoint: str | None = None
-    """Of the service that keeps its `s3://` files, with keys in `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`;
-    `None`: they are in open buckets of Amazon."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", str(self.url))
@@ -92,7 +91,7 @@ class StacCatalog:
         """For messages."""
         return self.name or self.url
 
-    def held(self, sensor: SensorSpec) -> StacCollection:
+    def collection_for(self, sensor: SensorSpec) -> StacCollection:
         """Its collection for a sensor.
 
         Raises:
@@ -105,20 +104,20 @@ class StacCatalog:
                 has=", ".join(self.mapping),
                 fix=_INSTEAD.get(sensor.collection, 'use one of these collections, or backend="gee"'),
             )
-        held = self.mapping[sensor.collection]
-        missing = [band for band in sensor.bands if band not in held.assets]
+        collection = self.mapping[sensor.collection]
+        missing = [band for band in sensor.bands if band not in collection.assets]
         if missing:
             raise SensorNotOffered(
                 f"Expected bands of {sensor.collection} that {title} has, got {', '.join(missing)}.",
-                has=", ".join(held.assets),
+                has=", ".join(collection.assets),
                 fix="ask for bands that are there",
             )
-        if sensor.cloud_mask not in ("none", "scl") or (sensor.cloud_mask == "scl" and held.mask is None):
+        if sensor.cloud_mask not in ("none", "scl") or (sensor.cloud_mask == "scl" and collection.mask is None):
             raise SpecError(
                 f"Expected a cloud mask of {sensor.collection} that {title} has, got {sensor.cloud_mask!r}.",
-                fix='use cloud_mask="scl"' if held.mask else "leave cloud_mask out",
+                fix='use cloud_mask="scl"' if collection.mask else "leave cloud_mask out",
             )
-        return held
+        return collection
 
 
 _INSTEAD = {
@@ -134,9 +133,9 @@ _INSTEAD = {
 }
 
 
-def conditions_of(sensor: SensorSpec, held: StacCollection) -> tuple[Condition, ...]:
+def conditions_of(sensor: SensorSpec, collection: StacCollection) -> tuple[Condition, ...]:
     """What its items must tell, beside place and days, in the order in which people are told."""
-    found = list(held.conditions)
+    found = list(collection.conditions)
     if sensor.collection.startswith("COPERNICUS/S1_"):
         found.append(
             Condition(f"in mode {sensor.instrument_mode}", "sar:instrument_mode", "is", sensor.instrument_mode)
@@ -144,9 +143,9 @@ def conditions_of(sensor: SensorSpec, held: StacCollection) -> tuple[Condition, 
         found += [Condition(f"with {band}", "sar:polarizations", "holds", band) for band in sensor.bands]
         if sensor.orbit_pass is not None:
             found.append(Condition(sensor.orbit_pass.lower(), "sat:orbit_state", "is", sensor.orbit_pass.lower()))
-    if held.cloud_property is not None:
+    if collection.cloud_property is not None:
         name = f"with at most {sensor.cloudy_pct:g} % cloud"
-        found.append(Condition(name, held.cloud_property, "at most", sensor.cloudy_pct))
+        found.append(Condition(name, collection.cloud_property, "at most", sensor.cloudy_pct))
     return tuple(found)
 
 
@@ -166,12 +165,11 @@ def _sentinel_2(collection: str, assets: Mapping[str, str], offset: OffsetRule, 
 def _landsat(platform: str) -> StacCollection:
     names = ("coastal", "blue", "green", "red", "nir08", "swir16", "swir22")
     assets = {f"SR_B{i}": name for i, name in enumerate(names, start=1)} | {"ST_B10": "lwir11"}
-    scale = dict.fromkeys(assets, (2.75e-05, -0.2)) | {"ST_B10": (0.00341802, 149.0)}
     asked = (
         Condition(f"of {platform}", "platform", "is", platform),
         Condition("of tier 1", "landsat:collection_category", "is", "T1"),
     )
-    return StacCollection("landsat-c2-l2", assets, scale=scale, nodata=0, cloud_property=_CLOUD, conditions=asked)
+    return StacCollection("landsat-c2-l2", assets, nodata=0, cloud_property=_CLOUD, conditions=asked)
 
 
 def _worldcover(version: str) -> StacCollection:
@@ -217,13 +215,28 @@ PLANETARY_COMPUTER = StacCatalog(
         "ESA/WorldCover/v100": _worldcover("1.0.0"),
         "ESA/WorldCover/v200": _worldcover("2.0.0"),
     },
-    PlanetaryComputerSigner(),
+    PlanetaryComputerAccess(),
     "planetary-computer",
 )
 """Microsoft, on Azure. No key; links are signed with tokens that anybody gets."""
 
+_CDSE_M = {60: ("B1", "B9"), 10: ("B2", "B3", "B4", "B8"), 20: ("B5", "B6", "B7", "B8A", "B11", "B12")}
+_CDSE_S2 = {band: f"{_PC_S2[band]}_{size_m}m" for size_m, bands in _CDSE_M.items() for band in bands}
+COPERNICUS_DATASPACE = StacCatalog(
+    "https://stac.dataspace.copernicus.eu/v1",
+    {"COPERNICUS/S2_SR_HARMONIZED": _sentinel_2("sentinel-2-l2a", _CDSE_S2, "earth-search", "SCL_20m")},
+    S3Access(
+        "https://eodata.dataspace.copernicus.eu", get_keys_at="https://eodata-s3keysmanager.dataspace.copernicus.eu"
+    ),
+    "copernicus-dataspace",
+)
+"""ESA's own archive, JPEG 2000 in a bucket. An account is free, its S3 keys must be made once.
+
+Source: its documentation (documentation.dataspace.copernicus.eu, "STAC" and "S3"). Offsets are those that its items
+tell, as at Earth Search."""
+
 CATALOGS: Mapping[str, StacCatalog] = MappingProxyType(
-    {one.name: one for one in (EARTH_SEARCH, EARTH_SEARCH_C1, PLANETARY_COMPUTER)}
+    {one.name: one for one in (EARTH_SEARCH, EARTH_SEARCH_C1, PLANETARY_COMPUTER, COPERNICUS_DATASPACE)}
 )
 """The presets."""
 

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,17 +10,18 @@ import rasterio
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
+from rasterio.session import Session
 
 from rs_embed.core.stopping import PerProcess, current
 from rs_embed.errors import SensorNotOffered
 from rs_embed.providers.common.grids import is_outside
+from rs_embed.providers.common.plausible import Pixels
 from rs_embed.providers.common.retry import Retry
-from rs_embed.providers.common.units import Pixels
 from rs_embed.providers.rasters.raster import AVERAGE_FROM, Header, Take, header_of, read_open
-from rs_embed.providers.stac.access import Access
 from rs_embed.providers.stac.http import Refusal
 from rs_embed.providers.stac.items import Asset
 from rs_embed.providers.stac.judges import Broken, status_in, words
+from rs_embed.providers.stac.opener import Opener
 from rs_embed.providers.stac.waiting import taken
 
 OPEN_FILES = 256
@@ -49,6 +50,26 @@ def gdal_options(timeout_s: float, cache_mb: int) -> dict[str, str | int]:
     }
 
 
+class _Keys(Session):  # type: ignore[misc]  # rasterio has no types
+    """Keys of a bucket for GDAL: rasterio takes them by a session only."""
+
+    def __init__(self, options: Mapping[str, str]) -> None:
+        self._keys = {name: options[name] for name in _KEYS if name in options}
+
+    def get_credential_options(self) -> dict[str, str]:
+        """What GDAL needs."""
+        return self._keys
+
+
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+
+
+def _env(ours: Mapping[str, str | int], of_file: Mapping[str, str]) -> rasterio.Env:
+    """GDAL as it is to be while it reads a file."""
+    plain = {name: value for name, value in of_file.items() if name not in _KEYS}
+    return rasterio.Env(_Keys(of_file), **{**ours, **plain})
+
+
 @dataclass
 class _File:
     """One file, open or to be opened; used by the thread that holds its lock."""
@@ -58,7 +79,7 @@ class _File:
     header: Header | None = None
     name: str = ""
     """For GDAL, as it was opened last, signed."""
-    options: dict[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
     """That GDAL needs to read it."""
     failed: bool = False
     """GDAL remembers a failure, and would not ask again unless told to."""
@@ -127,8 +148,8 @@ def sampled(finer_by: float) -> Resampling:
 class Files:
     """Reads windows of files on the web. Safe to call from several threads."""
 
-    def __init__(self, access: Access, retry: Retry, timeout_s: float, cache_mb: int, pool: Pool = _POOL) -> None:
-        self._access, self._retry, self._pool = access, retry, pool
+    def __init__(self, opener: Opener, retry: Retry, timeout_s: float, cache_mb: int, pool: Pool = _POOL) -> None:
+        self._opener, self._retry, self._pool = opener, retry, pool
         self._options = gdal_options(timeout_s, cache_mb)
 
     def read(self, asset: Asset, geobox: GeoBox, take: Take) -> Pixels | None:
@@ -156,7 +177,7 @@ class Files:
                     fix="leave that band out, or choose other days: older photographs lack the near infrared",
                 )
             current().check()  # between the requests that open it and those that read
-            with rasterio.Env(**self._options, **file.options):
+            with _env(self._options, file.options):
                 return read_open(dataset, header.grid, geobox, take)
         except (RasterioError, OSError) as error:
             file.close()
@@ -166,15 +187,14 @@ class Files:
 
     def _opened(self, file: _File, asset: Asset) -> tuple[rasterio.DatasetReader, Header]:
         if file.dataset is None or file.header is None:
-            file.name, file.options = self._access.opened_by(
-                asset.href, asset.service
-            )  # late: a token may run out soon
+            opened = self._opener.opened(asset.href, asset.service)  # late: a token may run out soon
+            file.name, file.options = opened.name, opened.options
             if not file.name.startswith("/vsi") and not Path(file.name).is_file():
                 raise Refusal(404, f"no such file on this machine: {file.name}", None)
             afresh = {"CPL_VSIL_CURL_NON_CACHED": file.name.partition("?")[0]} if file.failed else {}
             # Other drivers read what names further files: a VRT on the web could name any of this machine.
             driver = "JP2OpenJPEG" if asset.file.lower().endswith(".jp2") else "GTiff"
-            with rasterio.Env(**self._options, **file.options, **afresh):
+            with _env(self._options, {**file.options, **afresh}):
                 # Without its overviews, a file cannot be read at another size than asked by accident.
                 file.dataset = rasterio.open(file.name, driver=driver, sharing=False, OVERVIEW_LEVEL="NONE")
             file.header = header_of(asset.file, file.dataset)
@@ -188,17 +208,17 @@ class Files:
             Refusal: The server says why.
             Silence: It does not answer.
         """
-        said = words(error)
-        status = status_in(said)
+        message = words(error)
+        status = status_in(message)
         if status in (401, 403):
-            self._access.signer.renew(file.name)
-        if status is not None or "timed out" in said.casefold():
+            self._opener.access.renew(file.name)
+        if status is not None or "timed out" in message.casefold():
             return
         file.unreadable += 1
         if file.unreadable < UNREADABLE_TRIES:
             return
         if file.name.startswith("/vsicurl/"):
-            self._access.http.landed(file.name.removeprefix("/vsicurl/"))
+            self._opener.http.landed(file.name.removeprefix("/vsicurl/"))
         elif file.name.startswith("/vsi"):
             return
-        raise Broken(said) from error
+        raise Broken(message) from error

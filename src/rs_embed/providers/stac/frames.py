@@ -12,9 +12,10 @@ from rs_embed.core.geo import subgrid
 from rs_embed.core.specs import Composite, SensorSpec
 from rs_embed.providers.common.composite import composite
 from rs_embed.providers.common.passes import look_at, rank
-from rs_embed.providers.common.units import Pixels, judge_offset, refuse_implausible
+from rs_embed.providers.common.plausible import Pixels, refuse_implausible
+from rs_embed.providers.common.sentinel2 import judge_offset
 from rs_embed.providers.stac.catalogs import StacCollection
-from rs_embed.providers.stac.items import Item
+from rs_embed.providers.stac.items import CatalogItem
 from rs_embed.providers.stac.scenes import SceneReader
 
 MEMORY_B = 512_000_000
@@ -23,16 +24,16 @@ AT_ONCE = 4
 """Passes looked at together when the clearest is sought: most often it is among the first."""
 
 _NO_OFFSET = "say that there is none in: Stac(offset=0) or RS_EMBED_STAC_OFFSET=0; or take another catalogue"
-Pass = tuple[Item, ...]
+Pass = tuple[CatalogItem, ...]
 
 
 @dataclass
-class Frame:
+class StacFrame:
     """One frame of a chip."""
 
     values: Pixels
     """`[C, H, W]` in the units of the sensor."""
-    used: list[Item]
+    used: list[CatalogItem]
     """Scenes with a valid pixel, in order of time."""
     observations: float
     """Mean number of clear ones of a pixel."""
@@ -44,7 +45,7 @@ class Frames:
     Args:
         reader: Reads its scenes.
         sensor: Decides the units.
-        held: Tells what is composited as power.
+        collection: Tells what is composited as power.
         max_scenes: A median or mean takes no more passes once the chip was seen clear so often, on average.
         memory_b: See `MEMORY_B`.
     """
@@ -53,15 +54,15 @@ class Frames:
         self,
         reader: SceneReader,
         sensor: SensorSpec,
-        held: StacCollection,
+        collection: StacCollection,
         max_scenes: int,
         memory_b: int = MEMORY_B,
     ) -> None:
-        self._reader, self._held = reader, held
+        self._reader, self._collection = reader, collection
         self._max_scenes, self._memory_b = max_scenes, memory_b
         self._bands = bands_of(sensor.collection, sensor.bands)
 
-    def frame(self, passes: Sequence[Pass], how: Composite, geobox: GeoBox) -> Frame | None:
+    def frame(self, passes: Sequence[Pass], how: Composite, geobox: GeoBox) -> StacFrame | None:
         """One frame out of some passes; `None` if none of them has a valid pixel on the grid.
 
         A scene that turns out to lack a file is left out of all of the frame, and others are chosen as if it were not.
@@ -81,7 +82,7 @@ class Frames:
         left = (tuple(item for item in one if item.id not in missing) for one in passes)
         return [one for one in left if one]
 
-    def _made(self, chosen: Sequence[Pass], how: Composite, geobox: GeoBox) -> Frame | None:
+    def _made(self, chosen: Sequence[Pass], how: Composite, geobox: GeoBox) -> StacFrame | None:
         strips = _strips(geobox, self._rows(chosen, geobox))
         parts = [self._part(chosen, how, strip) for strip in strips]
         values = np.concatenate([part.values for part in parts], axis=1)
@@ -90,7 +91,7 @@ class Frames:
         used = {item.id: item for part in parts for item in part.used}
         heights = [strip.shape[0] for strip in strips]
         observations = float(np.average([part.observations for part in parts], weights=heights))
-        return Frame(values, sorted(used.values(), key=lambda item: (item.time, item.id)), observations)
+        return StacFrame(values, sorted(used.values(), key=lambda item: (item.time, item.id)), observations)
 
     def _rows(self, passes: Sequence[Pass], geobox: GeoBox) -> int:
         """How many rows are made at a time."""
@@ -136,7 +137,7 @@ class Frames:
         waiting = [[self._reader.look(item, look) for item in one] for one in passes]
         return [min(1.0, sum(float(np.isfinite(wait()).mean()) for wait in one)) for one in waiting]
 
-    def _part(self, passes: Sequence[Pass], how: Composite, geobox: GeoBox) -> Frame:
+    def _part(self, passes: Sequence[Pass], how: Composite, geobox: GeoBox) -> StacFrame:
         if how in ("first", "mosaic"):
             return self._stacked(passes, geobox, whole=how == "mosaic")
         scenes = [item for one in passes for item in one]
@@ -147,9 +148,9 @@ class Frames:
             return self._nothing(geobox)
         clear = sum(float(np.isfinite(values[0]).mean()) for _, values in valid)
         made = composite([values for _, values in valid], how)
-        return Frame(self._in_units(made), [item for item, _ in valid], clear)
+        return StacFrame(self._in_units(made), [item for item, _ in valid], clear)
 
-    def _stacked(self, passes: Sequence[Pass], geobox: GeoBox, *, whole: bool) -> Frame:
+    def _stacked(self, passes: Sequence[Pass], geobox: GeoBox, *, whole: bool) -> StacFrame:
         """Each pixel of the first pass that has it: all of its bands (`whole`), or band by band.
 
         No pass is read once every pixel has a value.
@@ -172,19 +173,19 @@ class Frames:
         made.values = self._in_units(made.values)
         return made
 
-    def _nothing(self, geobox: GeoBox) -> Frame:
-        return Frame(np.full((len(self._bands), *geobox.shape), np.nan, np.float32), [], 0.0)
+    def _nothing(self, geobox: GeoBox) -> StacFrame:
+        return StacFrame(np.full((len(self._bands), *geobox.shape), np.nan, np.float32), [], 0.0)
 
     def _in_units(self, values: Pixels) -> Pixels:
         """Composited values in the units of the sensor."""
-        if self._held.linear:
-            refuse_implausible(values, Unit.POWER, self._held.id)
+        if self._collection.linear:
+            refuse_implausible(values, Unit.POWER, self._collection.id)
             values = convert(values, Unit.POWER, Unit.DB)
         for unit in {band.unit for band in self._bands}:
-            here = [i for i, band in enumerate(self._bands) if band.unit is unit]
-            refuse_implausible(values[here], unit, self._held.id)
-            if self._held.offset != "none" and unit is Unit.DN:
-                self._reader.findings.notes += judge_offset(values[here], self._held.id, fix=_NO_OFFSET)
+            here = [i for i, band in enumerate(self._bands) if band.unit == unit]
+            refuse_implausible(values[here], unit, self._collection.id)
+            if self._collection.offset != "none" and unit is Unit.DN:
+                self._reader.findings.notes += judge_offset(values[here], self._collection.id, fix=_NO_OFFSET)
         return values
 
 

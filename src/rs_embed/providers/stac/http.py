@@ -35,16 +35,16 @@ _SAID_B = 1_000_000
 class Refusal(Exception):
     """An answer that says no."""
 
-    def __init__(self, status: int, said: str, retry_after_s: float | None) -> None:
-        super().__init__(said)
+    def __init__(self, status: int, message: str, retry_after_s: float | None) -> None:
+        super().__init__(message)
         self.status, self.retry_after_s = status, retry_after_s
 
 
 class Silence(Exception):
     """No answer."""
 
-    def __init__(self, said: str, *, offline: bool) -> None:
-        super().__init__(said)
+    def __init__(self, message: str, *, offline: bool) -> None:
+        super().__init__(message)
         self.offline = offline
         """Whether nothing of that host was ever heard, for long enough to believe that there is no way to it."""
 
@@ -135,13 +135,13 @@ class Http:
             Garbled: It is too long.
             Stopped: The job of this thread was stopped; a request under way is abandoned.
         """
-        told = {**self._credentials.of(url), **(headers or {})}
+        shown = {**self._credentials.of(url), **(headers or {})}
         if method == "POST":
-            told["Content-Type"] = "application/json"
-            request = requests.Request(method, url, told, data=json.dumps(sent or {}))
+            shown["Content-Type"] = "application/json"
+            request = requests.Request(method, url, shown, data=json.dumps(sent or {}))
         else:
             params = {name: str(value) for name, value in (sent or {}).items()}
-            request = requests.Request(method, url, told, params=params)
+            request = requests.Request(method, url, shown, params=params)
         return self._bounded(url, request, partial(_body, most_b=most_b))
 
     def landed(self, url: str) -> str:
@@ -163,7 +163,7 @@ class Http:
         except TimeoutError as error:
             raise Silence(f"nothing in {self._timeout_s:g} s", offline=False) from error
         except requests.RequestException as error:
-            raise Silence(_said(error), offline=self._offline(urlsplit(url).netloc)) from error
+            raise Silence(_innermost(error), offline=self._offline(urlsplit(url).netloc)) from error
 
     def _once(self, request: requests.Request, take: Callable[[requests.Response, float], T], late: float) -> T:
         session = self._session.here
@@ -191,8 +191,8 @@ class Http:
         try:
             awaited(self._threads.submit(_connect, parts), LOOKED_UP_S)
         except TimeoutError as error:
-            said = str(error) or f"its name was not found in {LOOKED_UP_S:g} s"
-            raise Silence(said, offline=self._offline(parts.netloc)) from error
+            message = str(error) or f"its name was not found in {LOOKED_UP_S:g} s"
+            raise Silence(message, offline=self._offline(parts.netloc)) from error
         except OSError as error:
             raise Silence(str(error), offline=self._offline(parts.netloc)) from error
 
@@ -228,21 +228,21 @@ def _reached(netloc: str) -> None:
         _REACH.here.reached.add(netloc)
 
 
-def _said(error: BaseException) -> str:
+def _innermost(error: BaseException) -> str:
     """The innermost reason: libraries wrap it four times, with the addresses of their objects."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return str(error)
 
 
-def retry_after_s(told: str | None) -> float | None:
+def retry_after_s(value: str | None) -> float | None:
     """Seconds that a service asks us to wait: HTTP allows seconds or a date."""
-    if told is None:
+    if value is None:
         return None
-    if told.strip().isdigit():
-        return float(told)
+    if value.strip().isdigit():
+        return float(value)
     try:
-        when = parsedate_to_datetime(told)
+        when = parsedate_to_datetime(value)
     except ValueError:
         return None
     return max(0.0, (when.astimezone(UTC) - datetime.now(UTC)).total_seconds())

@@ -11,8 +11,8 @@ from odc.geo.geobox import GeoBox
 from rs_embed.errors import ReadError, SpecError
 from rs_embed.providers.common.grids import bounds_deg, is_outside
 from rs_embed.providers.rasters.declared import parse_time
-from rs_embed.providers.stac.access import file_link, s3_service
 from rs_embed.providers.stac.catalogs import StacCollection
+from rs_embed.providers.stac.links import file_link, s3_service
 from rs_embed.providers.stac.offset import BASELINE, FLAG
 from rs_embed.redact import cause_of
 
@@ -44,7 +44,7 @@ class Asset:
 
 
 @dataclass(frozen=True, eq=False)
-class Item:
+class CatalogItem:
     """One scene, as far as we need it."""
 
     id: str
@@ -56,7 +56,7 @@ class Item:
     """Of Sentinel-2's grid."""
     made: str
     """When it was processed or listed, to find the newest of several."""
-    told: Mapping[str, object]
+    properties: Mapping[str, object]
     """Its properties that conditions and rules look at."""
     assets: Mapping[str, Asset]
     """Those that we read, as far as it has them."""
@@ -81,19 +81,19 @@ def _cos(south: float, north: float) -> float:
     return 1.0 - max(abs(south), abs(north)) / 90  # under the cosine: at 70 degrees a degree is a third as wide
 
 
-def read_item(told: Mapping[str, object], held: StacCollection, base: str | None = None) -> Item:
+def read_item(raw: Mapping[str, object], collection: StacCollection, base: str | None = None) -> CatalogItem:
     """What we need of an item as the API tells it.
 
     Args:
-        told: The item.
-        held: What is wanted of it.
+        raw: The item.
+        collection: What is wanted of it.
         base: Where it was read, for relative links; `None`: as it says itself.
 
     Raises:
         ReadError: It is no STAC item.
     """
     try:
-        return _item(told, held, base or _own_link(told))
+        return _item(raw, collection, base or _own_link(raw))
     except (
         KeyError,
         TypeError,
@@ -105,40 +105,48 @@ def read_item(told: Mapping[str, object], held: StacCollection, base: str | None
     ) as error:
         raise ReadError(
             f"Expected a STAC item, got one that cannot be read: {error!r}",
-            item=told.get("id"),
+            item=raw.get("id"),
             fix="report this: the catalogue answered something else than STAC",
         ) from cause_of(error)
 
 
-def _own_link(told: Mapping[str, object]) -> str | None:
+def _own_link(raw: Mapping[str, object]) -> str | None:
     """Where an item says that it is."""
-    links = told.get("links")
+    links = raw.get("links")
     for link in links if isinstance(links, Sequence) else ():
         if isinstance(link, Mapping) and link.get("rel") == "self" and isinstance(link.get("href"), str):
             return str(link["href"])
     return None
 
 
-def _item(told: Mapping[str, object], held: StacCollection, base: str | None) -> Item:
-    properties, assets = told["properties"], told["assets"]
+def _item(raw: Mapping[str, object], collection: StacCollection, base: str | None) -> CatalogItem:
+    properties, assets = raw["properties"], raw["assets"]
     if not isinstance(properties, Mapping) or not isinstance(assets, Mapping):
         raise TypeError("properties and assets are mappings")
     when = properties.get("datetime") or properties["start_datetime"]
-    cloud = properties.get(held.cloud_property) if held.cloud_property else None
-    names = {name.partition(":")[0] for name in held.assets.values()} | ({held.mask} if held.mask else set())
-    kept = {*_KEPT, *([held.cloud_property] if held.cloud_property else [])}
-    kept |= {condition.property for condition in held.conditions}
-    return Item(
-        id=str(told["id"]),
+    cloud = properties.get(collection.cloud_property) if collection.cloud_property else None
+    names = {name.partition(":")[0] for name in collection.assets.values()} | (
+        {collection.mask} if collection.mask else set()
+    )
+    kept = {*_KEPT, *([collection.cloud_property] if collection.cloud_property else [])}
+    kept |= {condition.property for condition in collection.conditions}
+    return CatalogItem(
+        id=str(raw["id"]),
         time=parse_time(str(when)),
         cloud=float(cloud) if isinstance(cloud, int | float) else 0.0,
         tile=_tile(properties),
         made=str(properties.get("s2:generation_time") or properties.get("created") or ""),
-        told={name: properties[name] for name in kept if name in properties},
+        properties={name: properties[name] for name in kept if name in properties} | _baseline(properties, collection),
         assets={name: _asset(assets[name], properties, base) for name in names if name in assets},
         offered=tuple(str(name) for name in assets),
-        footprint=_footprint(told.get("geometry")),
+        footprint=_footprint(raw.get("geometry")),
     )
+
+
+def _baseline(properties: Mapping[str, object], collection: StacCollection) -> dict[str, object]:
+    """The processing baseline of Sentinel-2 by its other name, as the Copernicus Data Space has it."""
+    version = properties.get("processing:version")
+    return {BASELINE: version} if collection.offset != "none" and version and BASELINE not in properties else {}
 
 
 def _tile(properties: Mapping[str, object]) -> str | None:
@@ -156,20 +164,20 @@ def _asset(asset: Mapping[str, object], properties: Mapping[str, object], base: 
     return Asset(link, service, _grid(both), _scale(asset) or _scale(first))
 
 
-def _grid(told: Mapping[str, object]) -> GeoBox | None:
-    code, transform, shape = told.get("proj:code"), told.get("proj:transform"), told.get("proj:shape")
-    if code is None and told.get("proj:epsg") is not None:
-        code = f"EPSG:{told['proj:epsg']}"
+def _grid(raw: Mapping[str, object]) -> GeoBox | None:
+    code, transform, shape = raw.get("proj:code"), raw.get("proj:transform"), raw.get("proj:shape")
+    if code is None and raw.get("proj:epsg") is not None:
+        code = f"EPSG:{raw['proj:epsg']}"
     if not isinstance(code, str) or not isinstance(transform, Sequence) or not isinstance(shape, Sequence):
         return None
     return GeoBox((int(shape[0]), int(shape[1])), Affine(*(float(one) for one in transform[:6])), code)
 
 
-def _scale(told: Mapping[str, object]) -> tuple[float, float] | None:
+def _scale(raw: Mapping[str, object]) -> tuple[float, float] | None:
     """As STAC 1.0 has it in `raster:bands`, and STAC 1.1 in `bands` or beside them."""
     for scale, offset in (("scale", "offset"), ("raster:scale", "raster:offset")):
-        if offset in told:
-            return float(str(told.get(scale, 1.0))), float(str(told[offset]))
+        if offset in raw:
+            return float(str(raw.get(scale, 1.0))), float(str(raw[offset]))
     return None
 
 
@@ -184,9 +192,9 @@ def _footprint(geometry: object) -> shapely.Geometry | None:
     return shape
 
 
-def without_duplicates(items: Iterable[Item]) -> list[Item]:
+def without_duplicates(items: Iterable[CatalogItem]) -> list[CatalogItem]:
     """Each scene once, in order of time: of several with one tile and second, the newest processing."""
-    best: dict[tuple[str, str], Item] = {}
+    best: dict[tuple[str, str], CatalogItem] = {}
     for item in items:
         key = (item.tile, f"{item.time:%Y-%m-%dT%H:%M:%S}") if item.tile else (item.id, "")
         if key not in best or _newness(item) > _newness(best[key]):
@@ -194,5 +202,5 @@ def without_duplicates(items: Iterable[Item]) -> list[Item]:
     return sorted(best.values(), key=lambda item: (item.time, item.id))
 
 
-def _newness(item: Item) -> tuple[str, str, str]:
-    return str(item.told.get(BASELINE, "")), item.made, item.id
+def _newness(item: CatalogItem) -> tuple[str, str, str]:
+    return str(item.properties.get(BASELINE, "")), item.made, item.id

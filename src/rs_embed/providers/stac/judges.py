@@ -7,8 +7,8 @@ from requests import RequestException
 
 from rs_embed.errors import AccessRefused, ProviderError, QuotaExceeded, ReadError, ServiceUnavailable
 from rs_embed.providers.common.retry import Verdict
+from rs_embed.providers.stac.access import Access
 from rs_embed.providers.stac.http import Garbled, NoToken, Refusal, Silence
-from rs_embed.providers.stac.sign import Signer
 
 _LATER = "try again later, or use another catalogue"
 _NO_NETWORK = (
@@ -39,32 +39,32 @@ class HttpJudge:
 
     def verdict(self, error: Exception, doing: str) -> Verdict:
         """See `Judge`."""
-        said = words(error)[:300] or None
+        message = words(error)[:300] or None
         if isinstance(error, Refusal):
-            return self._of_status(error, doing, said)
+            return self._of_status(error, doing, message)
         if isinstance(error, Silence) and error.offline:
             found = "no answer: this machine seems to be offline, or that host is not there"
-            return Verdict("final", self._told(ServiceUnavailable, found, doing, said, _NO_NETWORK))
+            return Verdict("final", self._error(ServiceUnavailable, found, doing, message, _NO_NETWORK))
         if isinstance(error, Garbled):
-            return Verdict("transient", self._told(ReadError, "something else", doing, said, _LATER))
-        return Verdict("transient", self._told(ServiceUnavailable, "no answer", doing, said, _LATER))
+            return Verdict("transient", self._error(ReadError, "something else", doing, message, _LATER))
+        return Verdict("transient", self._error(ServiceUnavailable, "no answer", doing, message, _LATER))
 
-    def _of_status(self, error: Refusal, doing: str, said: str | None) -> Verdict:
+    def _of_status(self, error: Refusal, doing: str, message: str | None) -> Verdict:
         status, wait_s = error.status, error.retry_after_s
         if status == 429:
-            told = self._told(QuotaExceeded, "too many requests", doing, said, _LATER)
-            return Verdict("throttled", told, wait_s)
+            quota = self._error(QuotaExceeded, "too many requests", doing, message, _LATER)
+            return Verdict("throttled", quota, wait_s)
         if status in (401, 403):
             fix = 'does it want a key? StacCatalog(..., headers={"Authorization": "Bearer ..."})'
-            return Verdict("final", self._told(AccessRefused, f"a refusal ({status})", doing, said, fix))
+            return Verdict("final", self._error(AccessRefused, f"a refusal ({status})", doing, message, fix))
         if status < 500 and status != 408:
             fix = "check the catalogue's URL"
-            return Verdict("final", self._told(self._refused, f"a refusal ({status})", doing, said, fix))
+            return Verdict("final", self._error(self._refused, f"a refusal ({status})", doing, message, fix))
         found = f"an error of the server ({status})"
-        return Verdict("transient", self._told(ServiceUnavailable, found, doing, said, _LATER), wait_s)
+        return Verdict("transient", self._error(ServiceUnavailable, found, doing, message, _LATER), wait_s)
 
-    def _told(self, kind: type[ProviderError], found: str, doing: str, said: str | None, fix: str) -> ProviderError:
-        return kind(f"Expected an answer of {self._who} ({doing}), got {found}.", said=said, fix=fix)
+    def _error(self, kind: type[ProviderError], found: str, doing: str, message: str | None, fix: str) -> ProviderError:
+        return kind(f"Expected an answer of {self._who} ({doing}), got {found}.", said=message, fix=fix)
 
 
 _TOKENS = HttpJudge("the token service that signs links", AccessRefused)
@@ -76,8 +76,8 @@ class FileJudge:
 
     judges = (RasterioError, OSError, RequestException, Refusal, Silence, NoToken, Broken)
 
-    def __init__(self, signer: Signer) -> None:
-        self._signer = signer
+    def __init__(self, access: Access) -> None:
+        self._access = access
 
     def verdict(self, error: Exception, doing: str) -> Verdict:
         """See `Judge`."""
@@ -86,48 +86,50 @@ class FileJudge:
             return _TOKENS.verdict(cause if isinstance(cause, Exception) else error, doing)
         if isinstance(error, Silence):
             return _SERVERS.verdict(error, doing)
-        said = words(error)
+        message = words(error)
         if isinstance(error, Broken):
             fix = "report it to the catalogue; to go on without that scene: on_missing='skip'"
-            return Verdict("final", _told(ReadError, "a file that cannot be read", doing, said, fix))
-        status = error.status if isinstance(error, Refusal) else status_in(said)
+            return Verdict("final", _error(ReadError, "a file that cannot be read", doing, message, fix))
+        status = error.status if isinstance(error, Refusal) else status_in(message)
         if status is not None or isinstance(error, Refusal):
-            return self._of_status(status or 0, doing, said)
-        later = _told(ServiceUnavailable, "no answer", doing, said, _LATER)
+            return self._of_status(status or 0, doing, message)
+        later = _error(ServiceUnavailable, "no answer", doing, message, _LATER)
         return Verdict("transient", later)
 
-    def _of_status(self, status: int, doing: str, said: str) -> Verdict:
+    def _of_status(self, status: int, doing: str, message: str) -> Verdict:
         if status == 429:
-            error = _told(QuotaExceeded, "too many requests", doing, said, "fewer at once: RS_EMBED_STAC_CONCURRENCY")
+            error = _error(
+                QuotaExceeded, "too many requests", doing, message, "fewer at once: RS_EMBED_STAC_CONCURRENCY"
+            )
             return Verdict("throttled", error)
         if status in (401, 403):
-            fix = "does the catalogue want signed links, headers, or keys for its buckets (s3_endpoint)?"
-            refused = _told(AccessRefused, f"a refusal ({status})", doing, said, fix)
-            return Verdict("unauthorised" if self._signer.signs else "final", refused)
+            fix = "does the catalogue want signed links, headers, or keys for its buckets (access=S3Access(...))?"
+            refused = _error(AccessRefused, f"a refusal ({status})", doing, message, fix)
+            return Verdict("unauthorised" if self._access.renews else "final", refused)
         if status in (404, 410):
             fix = "report it to the catalogue; to go on without that scene: on_missing='skip'"
-            return Verdict("final", _told(ReadError, f"no such file ({status})", doing, said, fix))
-        if status == 503 and ("busy" in said.casefold() or "egress" in said.casefold()):
-            return Verdict("throttled", _told(QuotaExceeded, "a busy server (503)", doing, said, _LATER))
-        return Verdict("transient", _told(ServiceUnavailable, f"no pixels ({status})", doing, said, _LATER))
+            return Verdict("final", _error(ReadError, f"no such file ({status})", doing, message, fix))
+        if status == 503 and ("busy" in message.casefold() or "egress" in message.casefold()):
+            return Verdict("throttled", _error(QuotaExceeded, "a busy server (503)", doing, message, _LATER))
+        return Verdict("transient", _error(ServiceUnavailable, f"no pixels ({status})", doing, message, _LATER))
 
 
-def _told(kind: type[ProviderError], found: str, doing: str, said: str, fix: str) -> ProviderError:
-    return kind(f"Expected pixels ({doing}), got {found}.", said=said[:500] or None, fix=fix)
+def _error(kind: type[ProviderError], found: str, doing: str, message: str, fix: str) -> ProviderError:
+    return kind(f"Expected pixels ({doing}), got {found}.", said=message[:500] or None, fix=fix)
 
 
-def status_in(said: str) -> int | None:
+def status_in(message: str) -> int | None:
     """The status that the words of GDAL or of a bucket tell."""
-    found = _STATUS.search(said)
+    found = _STATUS.search(message)
     if found is not None:
         return int(found[1])
-    return 404 if _GONE.search(said) else 403 if _NO_KEY.search(said) else None
+    return 404 if _GONE.search(message) else 403 if _NO_KEY.search(message) else None
 
 
 def words(error: BaseException | None) -> str:
     """All that an error and its causes say, without markup and what a link was signed with."""
-    said: list[str] = []
-    while error is not None and len(said) < 8:
-        said.append(re.sub(r"<[^>]{0,200}>|\s+", " ", str(error)).strip())
+    message: list[str] = []
+    while error is not None and len(message) < 8:
+        message.append(re.sub(r"<[^>]{0,200}>|\s+", " ", str(error)).strip())
         error = error.__cause__ or error.__context__
-    return re.sub(r"\?[^\s'\"]*", "?...", "; ".join(dict.fromkeys(one for one in said if one)))
+    return re.sub(r"\?[^\s'\"]*", "?...", "; ".join(dict.fromkeys(one for one in message if one)))

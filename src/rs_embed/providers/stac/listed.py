@@ -18,24 +18,24 @@ from rs_embed.core.specs import TemporalSpec
 from rs_embed.core.stopping import PerProcess, Threads
 from rs_embed.errors import ReadError, RequestTooLarge, SpecError
 from rs_embed.providers.common.retry import Retry
-from rs_embed.providers.stac.access import is_local, joined, path_of, web_address
 from rs_embed.providers.stac.catalogs import StacCollection
 from rs_embed.providers.stac.http import LARGEST_B, Garbled, Http
-from rs_embed.providers.stac.items import Item, read_item, without_duplicates
+from rs_embed.providers.stac.items import CatalogItem, read_item, without_duplicates
+from rs_embed.providers.stac.links import is_local, joined, path_of, web_address
 from rs_embed.providers.stac.search import Document, areas, document, links_of
 from rs_embed.providers.stac.table import items_of_table
 from rs_embed.providers.stac.waiting import awaited, taken
 
 Items = str | Path | Document | Iterable[Document | PystacItem]
 """Items, an item collection, or the path of one (JSON or stac-geoparquet)."""
-Told = tuple[str | None, Document]
+Raw = tuple[str | None, Document]
 """Where an item was read, as far as that is known, and the item."""
 _AT_ONCE = 8
 """Documents of a catalogue read at the same time."""
 _TABLES = (".parquet", ".geoparquet")
 
 
-class Reader:
+class DocumentReader:
     """Reads the documents of one catalogue.
 
     Args:
@@ -114,38 +114,38 @@ class Walked:
     """What was found in a catalogue of files."""
 
     def __init__(self) -> None:
-        self.items: list[Told] = []
+        self.items: list[Raw] = []
         self.collections: set[str] = set()
         self.title: str | None = None
 
 
-def _visit(href: str, told: Document, wanted: frozenset[str], found: Walked) -> list[str]:
+def _visit(href: str, raw: Document, wanted: frozenset[str], found: Walked) -> list[str]:
     """Take the items of a document; the addresses of those that it leads to."""
-    kind = told.get("type")
+    kind = raw.get("type")
     if kind in ("Feature", "FeatureCollection"):
-        found.items += [(href, item) for item in features_of(told)]
+        found.items += [(href, item) for item in features_of(raw)]
         return []
     if kind not in ("Catalog", "Collection"):
         raise ReadError(
             f"Expected a STAC catalogue, collection or items, got type {kind!r} at {href}.", fix="check the URL or path"
         )
-    found.title = found.title or str(told.get("title") or told.get("id"))
+    found.title = found.title or str(raw.get("title") or raw.get("id"))
     rels: tuple[str, ...] = ("child", "item", "items")
     if kind == "Collection":
-        found.collections.add(str(told.get("id")))
-        rels = rels if told.get("id") in wanted else ("child",)
-    return [joined(href, str(link["href"])) for link in links_of(told, *rels)]
+        found.collections.add(str(raw.get("id")))
+        rels = rels if raw.get("id") in wanted else ("child",)
+    return [joined(href, str(link["href"])) for link in links_of(raw, *rels)]
 
 
-def features_of(told: Document) -> list[Document]:
+def features_of(raw: Document) -> list[Document]:
     """The items of an item, or of a collection of them."""
-    features = told.get("features") if told.get("type") == "FeatureCollection" else [told]
+    features = raw.get("features") if raw.get("type") == "FeatureCollection" else [raw]
     if not isinstance(features, list) or not all(isinstance(item, Mapping) for item in features):
         raise ReadError("Expected a collection of STAC items, got one without a list of them.", fix="check the file")
     return features
 
 
-def given(items: Items) -> list[Told]:
+def given(items: Items) -> list[Raw]:
     """Items that a user found himself.
 
     Raises:
@@ -156,17 +156,17 @@ def given(items: Items) -> list[Told]:
         path = path_of(os.path.abspath(Path(items).expanduser()))
         if path.lower().endswith(_TABLES):
             return [(path, item) for item in items_of_table(path)]
-        told: list[Told] = [(path, item) for item in features_of(read_json(path))]
+        raw: list[Raw] = [(path, item) for item in features_of(read_json(path))]
     elif isinstance(items, Mapping):
-        told = [(None, item) for item in features_of(items)]
+        raw = [(None, item) for item in features_of(items)]
     else:
-        told = [_one(item) for item in items]
-    if not told:
+        raw = [_one(item) for item in items]
+    if not raw:
         raise SpecError("Expected STAC items, got none.", fix="check the search that found them")
-    return told
+    return raw
 
 
-def _one(item: object) -> Told:
+def _one(item: object) -> Raw:
     if isinstance(item, PystacItem):
         return item.get_self_href(), item.to_dict(transform_hrefs=False)
     if isinstance(item, Mapping):
@@ -177,10 +177,10 @@ def _one(item: object) -> Told:
     )
 
 
-def digest_of(told: Iterable[Told]) -> str:
+def digest_of(raw: Iterable[Raw]) -> str:
     """Equal for equal items, whatever their links were signed with."""
     plain = [
-        {**item, "links": [], "assets": {name: _unsigned(asset) for name, asset in _assets(item)}} for _, item in told
+        {**item, "links": [], "assets": {name: _unsigned(asset) for name, asset in _assets(item)}} for _, item in raw
     ]
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -206,17 +206,17 @@ class Listed:
         self._load = load
         self._lock = PerProcess(threading.Lock)
         self._walked: Walked | None = None
-        self._read: dict[str, tuple[list[Item], NDArray[np.float64]]] = {}
+        self._read: dict[str, tuple[list[CatalogItem], NDArray[np.float64]]] = {}
 
     @classmethod
-    def of(cls, told: list[Told]) -> "Listed":
+    def of(cls, raw: list[Raw]) -> "Listed":
         """Those that a user gives."""
         walked = Walked()
-        walked.items, walked.title = told, f"{len(told)} items of your own"
+        walked.items, walked.title = raw, f"{len(raw)} items of your own"
         return cls(lambda: walked)
 
     @classmethod
-    def at(cls, url: str, reader: Reader, wanted: frozenset[str], most: int) -> "Listed":
+    def at(cls, url: str, reader: DocumentReader, wanted: frozenset[str], most: int) -> "Listed":
         """Those of a catalogue of files."""
         if url.lower().endswith(_TABLES) and is_local(url):
             return cls.of(given(path_of(url)))
@@ -226,7 +226,7 @@ class Listed:
         """What the catalogue calls itself."""
         return self._loaded().title or "STAC items"
 
-    def items(self, held: StacCollection, geobox: GeoBox, window: TemporalSpec | None) -> tuple[Item, ...]:
+    def items(self, collection: StacCollection, geobox: GeoBox, window: TemporalSpec | None) -> tuple[CatalogItem, ...]:
         """All items around a grid (an area wider than it), taken in the window, each scene once.
 
         Raises:
@@ -234,14 +234,14 @@ class Listed:
             ProviderError: The catalogue could not be read.
         """
         with taken(self._lock.here):
-            if repr(held) not in self._read:
-                self._read[repr(held)] = _prepared(self._everything().items, held)
-            items, bounds = self._read[repr(held)]
+            if repr(collection) not in self._read:
+                self._read[repr(collection)] = _prepared(self._everything().items, collection)
+            items, bounds = self._read[repr(collection)]
         near = np.zeros(len(items), bool)
         for west, south, east, north in areas(geobox):
             apart = (bounds[:, 0] > east) | (bounds[:, 2] < west) | (bounds[:, 1] > north) | (bounds[:, 3] < south)
             near |= ~apart
-        window = window if held.dated else None
+        window = window if collection.dated else None
         return tuple(
             item
             for item, here in zip(items, near, strict=True)
@@ -266,10 +266,12 @@ class Listed:
         return self._walked
 
 
-def _prepared(told: Iterable[Told], held: StacCollection) -> tuple[list[Item], NDArray[np.float64]]:
+def _prepared(raw: Iterable[Raw], collection: StacCollection) -> tuple[list[CatalogItem], NDArray[np.float64]]:
     """The items of a collection, with west, south, east and north of each: NaN, near everything, where it is unsure."""
     items = without_duplicates(
-        read_item(item, held, where) for where, item in told if item.get("collection", held.id) == held.id
+        read_item(item, collection, where)
+        for where, item in raw
+        if item.get("collection", collection.id) == collection.id
     )
     bounds = [item.footprint.bounds if item.footprint is not None else (np.nan,) * 4 for item in items]
     return items, np.array(bounds, np.float64).reshape(-1, 4)

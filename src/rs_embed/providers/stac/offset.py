@@ -11,7 +11,7 @@ import numpy as np
 
 from rs_embed.core.bands import DN_PER_REFLECTANCE
 from rs_embed.errors import ReadError
-from rs_embed.providers.common.units import FEWEST_BANDS_TO_JUDGE, FEWEST_PIXELS_TO_JUDGE, UNHARMONISED_DN, Pixels
+from rs_embed.providers.common.plausible import FEWEST_BANDS_TO_JUDGE, FEWEST_PIXELS_TO_JUDGE, UNHARMONISED_DN, Pixels
 from rs_embed.providers.stac.catalogs import OffsetRule
 
 ESA_OFFSET = -1000.0
@@ -35,12 +35,12 @@ class Offset:
     """Whether it rests on a flag or metadata that were wrong before."""
 
 
-def decide(rule: OffsetRule, told: Mapping[str, object], scale: tuple[float, float] | None, scene: str) -> Offset:
+def decide(rule: OffsetRule, properties: Mapping[str, object], scale: tuple[float, float] | None, scene: str) -> Offset:
     """The offset of one band of one item.
 
     Args:
         rule: Of the collection; not "none".
-        told: Properties of the item.
+        properties: Properties of the item.
         scale: Factor and offset to reflectance as the asset's `raster:bands` has them, if it has.
         scene: For the message.
 
@@ -49,9 +49,9 @@ def decide(rule: OffsetRule, told: Mapping[str, object], scale: tuple[float, flo
     """
     if rule == "always":
         return Offset(ESA_OFFSET, "Collection 1: the offset is always in")
-    if rule in ("earth-search", "baseline") and told.get(FLAG) is True:
+    if rule in ("earth-search", "baseline") and properties.get(FLAG) is True:
         return Offset(0.0, f"{FLAG}: the offset was taken out", doubtful=True)
-    baseline = _baseline(told, scene)
+    baseline = _baseline(properties, scene)
     if baseline < FIRST_BASELINE:
         return Offset(0.0, "processed before baseline 04.00: no offset")
     if rule == "baseline":
@@ -61,23 +61,23 @@ def decide(rule: OffsetRule, told: Mapping[str, object], scale: tuple[float, flo
     return Offset(float(round(scale[1] * DN_PER_REFLECTANCE)), "raster:bands", doubtful=True)
 
 
-def _baseline(told: Mapping[str, object], scene: str) -> float:
+def _baseline(properties: Mapping[str, object], scene: str) -> float:
     try:
-        return float(str(told[BASELINE]))
+        return float(str(properties[BASELINE]))
     except (KeyError, ValueError):
         raise ReadError(
-            f"Expected {BASELINE} to decide on the offset of {scene}, got {told.get(BASELINE)!r}.",
+            f"Expected {BASELINE} to decide on the offset of {scene}, got {properties.get(BASELINE)!r}.",
             fix="say what is to be added to its DN: Stac(offset=-1000) or Stac(offset=0)",
         ) from None
 
 
-def doubts(stored: Pixels, offset: Offset, told: Mapping[str, object], scene: str) -> str | None:
+def doubts(stored: Pixels, offset: Offset, properties: Mapping[str, object], scene: str) -> str | None:
     """What speaks against an offset in the pixels themselves, if anything does.
 
     Args:
         stored: `[C, H, W]`, DN before the offset, NaN where nodata.
         offset: As decided.
-        told: Properties of the item.
+        properties: Properties of the item.
         scene: For the message.
     """
     bands = [plane[np.isfinite(plane)] for plane in stored]
@@ -89,7 +89,7 @@ def doubts(stored: Pixels, offset: Offset, told: Mapping[str, object], scene: st
                 f"{scene}: {100 * low:.0f} % of the stored DN of a band are under 1000, as if ESA's offset were not in "
                 f"them, though metadata say so ({offset.reason}). If so, use Stac(offset=0)."
             )
-    if offset.dn == 0 and offset.doubtful and len(bands) >= FEWEST_BANDS_TO_JUDGE and _newer(told):
+    if offset.dn == 0 and offset.doubtful and len(bands) >= FEWEST_BANDS_TO_JUDGE and _newer(properties):
         bands = [plane for plane in bands if plane.size >= ENOUGH_TO_BE_DARK_PX] or [np.zeros(1, np.float32)]
         darkest, brightest = UNHARMONISED_DN
         start = min(float(np.percentile(plane, 1)) for plane in bands)
@@ -101,8 +101,8 @@ def doubts(stored: Pixels, offset: Offset, told: Mapping[str, object], scene: st
     return None
 
 
-def _newer(told: Mapping[str, object]) -> bool:
+def _newer(properties: Mapping[str, object]) -> bool:
     try:
-        return float(str(told.get(BASELINE))) >= FIRST_BASELINE
+        return float(str(properties.get(BASELINE))) >= FIRST_BASELINE
     except ValueError:
         return True

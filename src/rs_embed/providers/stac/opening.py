@@ -5,10 +5,10 @@ import threading
 from rs_embed.core.stopping import PerProcess
 from rs_embed.errors import ReadError
 from rs_embed.providers.common.retry import Retry
-from rs_embed.providers.stac.access import is_local, web_address
 from rs_embed.providers.stac.catalogs import StacCatalog
 from rs_embed.providers.stac.http import Http
-from rs_embed.providers.stac.listed import Listed, Reader
+from rs_embed.providers.stac.links import is_local, web_address
+from rs_embed.providers.stac.listed import DocumentReader, Listed
 from rs_embed.providers.stac.search import Search, document, links_of
 from rs_embed.providers.stac.selection import Finder
 from rs_embed.providers.stac.waiting import taken
@@ -41,7 +41,7 @@ class Opening:
             return self._finder
 
     def _looked_at(self) -> Finder:
-        url, wanted = self._catalog.url, frozenset(held.id for held in self._catalog.mapping.values())
+        url, wanted = self._catalog.url, frozenset(collection.id for collection in self._catalog.mapping.values())
         address, local = web_address(url), is_local(url)
         if address is not None:
             landing = self._retry.call(lambda: document(self._http.ask(address)), "opening it")
@@ -54,4 +54,4 @@ class Opening:
                 )
         elif not local:
             raise ReadError(f"Expected a URL or a path, got {url}.", fix="https, s3, gs, file:// or a path")
-        return Listed.at(address or url, Reader(self._http, self._retry, local=local), wanted, self._max_items)
+        return Listed.at(address or url, DocumentReader(self._http, self._retry, local=local), wanted, self._max_items)

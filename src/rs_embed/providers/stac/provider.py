@@ -14,30 +14,32 @@ from rs_embed.core.chip import Chip, Source
 from rs_embed.core.optional import require
 from rs_embed.core.specs import Composite, SensorSpec
 from rs_embed.core.stopping import PerProcess, Stop, Threads, current
-from rs_embed.errors import NoValidPixels, PixelWarning, SpecError, warn
+from rs_embed.errors import PixelWarning, warn
 from rs_embed.providers.base import Query, Rebuilt
-from rs_embed.providers.common.grids import in_degrees
+from rs_embed.providers.common.absence import no_days, no_place, only_nodata
 from rs_embed.providers.common.limiter import shared_limiter
 from rs_embed.providers.common.passes import passes_of
 from rs_embed.providers.common.retry import Backoff, Retry, Waits
 from rs_embed.providers.common.series import frame_slots, mean_time
-from rs_embed.providers.stac.access import Access, is_local
+from rs_embed.providers.stac.access import Access, OpenAccess, Opened, S3Access
 from rs_embed.providers.stac.catalogs import StacCatalog, StacCollection, catalog_of
 from rs_embed.providers.stac.files import Files
-from rs_embed.providers.stac.frames import Frame, Frames, Pass
+from rs_embed.providers.stac.frames import Frames, Pass, StacFrame
 from rs_embed.providers.stac.http import Credentials, Http
-from rs_embed.providers.stac.items import Item
+from rs_embed.providers.stac.items import CatalogItem
 from rs_embed.providers.stac.judges import FileJudge, HttpJudge
+from rs_embed.providers.stac.links import is_local
 from rs_embed.providers.stac.notes import left_out, notes_of
+from rs_embed.providers.stac.opener import Opener
 from rs_embed.providers.stac.scenes import Findings, SceneReader
-from rs_embed.providers.stac.selection import WIDEN, Finder, Selection
+from rs_embed.providers.stac.selection import Finder, Selection
 from rs_embed.providers.stac.settings import StacSettings
-from rs_embed.providers.stac.sign import PlanetaryComputerSigner
+from rs_embed.providers.stac.sign import PlanetaryComputerAccess
 
 if TYPE_CHECKING:
     from rs_embed.providers.stac.listed import Items
 
-__all__ = ["Stac", "StacCatalog", "StacCollection"]
+__all__ = ["Access", "OpenAccess", "Opened", "S3Access", "Stac", "StacCatalog", "StacCollection"]
 
 
 class _Links:
@@ -46,15 +48,15 @@ class _Links:
     def __init__(self, catalog: StacCatalog, settings: StacSettings, waits: Waits) -> None:
         site, count = urlsplit(catalog.url).netloc or catalog.url, settings.concurrency
         credentials = Credentials(catalog.headers, frozenset({site, *catalog.hosts}))
-        signer = catalog.signer
-        if isinstance(signer, PlanetaryComputerSigner):
-            signer = signer.within(settings.timeout_s)
+        access = catalog.access
+        if isinstance(access, PlanetaryComputerAccess):
+            access = access.within(settings.timeout_s)
         self.http = Http(settings.timeout_s, credentials, count)
         judge = HttpJudge(f"the STAC catalogue {catalog.title}")
         self.searching = Retry(judge, shared_limiter(f"stac {site}", count, None), waits)
-        access = Access(signer, self.http, credentials, catalog.s3_endpoint, local=is_local(catalog.url))
-        reading = Retry(FileJudge(signer), shared_limiter(f"files {site}", count, None), waits)
-        self.files = Files(access, reading, settings.timeout_s, settings.cache_mb)
+        opener = Opener(access, self.http, credentials, local=is_local(catalog.url))
+        reading = Retry(FileJudge(access), shared_limiter(f"files {site}", count, None), waits)
+        self.files = Files(opener, reading, settings.timeout_s, settings.cache_mb)
 
 
 class Stac(Rebuilt):
@@ -89,7 +91,8 @@ class Stac(Rebuilt):
         """Take the settings; what is left out is read from `RS_EMBED_STAC_*`, and then has its default.
 
         Args:
-            catalog: "earth-search" (default), "earth-search-c1", "planetary-computer", or a `StacCatalog`.
+            catalog: "earth-search" (default), "earth-search-c1", "planetary-computer", "copernicus-dataspace" (with
+                S3 keys), or a `StacCatalog`.
             max_scenes: A median or mean takes no more passes, least cloud first, once the chip was seen clear so
                 often.
             offset: Added to stored Sentinel-2 DN to make them 0-based, whatever the catalogue says of it.
@@ -131,11 +134,11 @@ class Stac(Rebuilt):
         )
         self._catalog = catalog = catalog if isinstance(catalog, StacCatalog) else catalog_of(settings.catalog)
         waits = replace(waits, backoff=replace(waits.backoff, total_s=settings.total_s))
-        told = None if items is None else given(items)
-        self._items_given = "" if told is None else f" items={digest_of(told)}"
+        own_items = None if items is None else given(items)
+        self._items_given = "" if own_items is None else f" items={digest_of(own_items)}"
         self._links = _Links(catalog, settings, waits)
         self._opening = Opening(catalog, self._links.http, self._links.searching, settings.max_items)
-        self._listed = None if told is None else Listed.of(told)
+        self._listed = None if own_items is None else Listed.of(own_items)
         self._threads = Threads(settings.concurrency, "rs-embed-stac")
         self._warned: set[str] = set()
         self._lock = PerProcess(threading.Lock)
@@ -153,7 +156,7 @@ class Stac(Rebuilt):
         Raises:
             SensorNotOffered: The catalogue does not have that collection, or a band of it.
         """
-        self._catalog.held(sensor)
+        self._catalog.collection_for(sensor)
 
     def native_geobox(self, query: Query) -> GeoBox:
         """There is none: catalogues cover the Earth.
@@ -161,7 +164,7 @@ class Stac(Rebuilt):
         Raises:
             SpecError: Always.
         """
-        raise _no_place()
+        raise no_place("the catalogue")
 
     def described(self) -> str:
         """What it would ask, in words; asks nothing."""
@@ -197,28 +200,25 @@ class Stac(Rebuilt):
             stop.set()  # of a chip that failed, no further file is read
 
     def _fetched(self, query: Query) -> Chip:
-        held, sensor = self._catalog.held(query.sensor), query.sensor
+        collection, sensor = self._catalog.collection_for(query.sensor), query.sensor
         if query.geobox is None:
-            raise _no_place()
-        if held.dated and query.window is None:
-            raise SpecError(
-                f"Expected days for {sensor.collection}, got none: the catalogue holds years of it.",
-                fix='for example temporal=TemporalSpec.range("2022-06-01", "2022-09-01")',
-            )
+            raise no_place("the catalogue")
+        if collection.dated and query.window is None:
+            raise no_days("the catalogue", sensor.collection)
         skip = self._settings.on_missing == "skip"
-        selected = Selection(self._catalog, self._finder(), skip).selected(query, query.geobox, held)
-        reader = SceneReader(self._links.files, self._threads, sensor, held, self._settings.offset, skip=skip)
-        frames = Frames(reader, sensor, held, self._settings.max_scenes)
+        selected = Selection(self._catalog, self._finder(), skip).selected(query, query.geobox, collection)
+        reader = SceneReader(self._links.files, self._threads, sensor, collection, self._settings.offset, skip=skip)
+        frames = Frames(reader, sensor, collection, self._settings.max_scenes)
         made = [
             frame
-            for how, passes in _planned(query, held, selected.items)
+            for how, passes in _planned(query, collection, selected.items)
             if (frame := frames.frame(passes, how, query.geobox)) is not None
         ]
         if not made:
             raise _nothing_valid(query, query.geobox, len(selected.items), reader.findings)
         self._warn(reader.findings)
-        times = tuple(mean_time([item.time for item in frame.used]) if held.dated else None for frame in made)
-        source = self._source(query, held, made, reader.findings, selected.notes)
+        times = tuple(mean_time([item.time for item in frame.used]) if collection.dated else None for frame in made)
+        source = self._source(query, collection, made, reader.findings, selected.notes)
         values = np.stack([frame.values for frame in made])
         return Chip(values, bands_of(sensor.collection, sensor.bands), query.geobox, times, source)
 
@@ -236,7 +236,12 @@ class Stac(Rebuilt):
                 warn(text, PixelWarning)
 
     def _source(
-        self, query: Query, held: StacCollection, frames: Sequence[Frame], findings: Findings, left: Sequence[str]
+        self,
+        query: Query,
+        collection: StacCollection,
+        frames: Sequence[StacFrame],
+        findings: Findings,
+        left: Sequence[str],
     ) -> Source:
         used = [item for frame in frames for item in frame.used]
         offsets = {findings.offsets[item.id].dn for item in used if item.id in findings.offsets}
@@ -244,19 +249,12 @@ class Stac(Rebuilt):
             provider=self.name,
             collection=query.sensor.collection,
             scene_ids=tuple(item.id for item in used),
-            scene_times=tuple(item.time for item in used) if held.dated else (),
+            scene_times=tuple(item.time for item in used) if collection.dated else (),
             scenes_per_frame=tuple(len(frame.used) for frame in frames),
             offset_applied=offsets.pop() if len(offsets) == 1 else None,
-            notes=(*notes_of(query, self._catalog, held, used, findings), *left),
+            notes=(*notes_of(query, self._catalog, collection, used, findings), *left),
             clear_observations=float(np.mean([frame.observations for frame in frames])),
         )
-
-
-def _no_place() -> SpecError:
-    return SpecError(
-        "Expected a place, got none: the catalogue covers the Earth.",
-        fix="for example spatial=PointBuffer(lon=12.94, lat=47.77, buffer_m=1000)",
-    )
 
 
 def _nothing_valid(query: Query, geobox: GeoBox, scenes: int, findings: Findings) -> Exception:
@@ -264,18 +262,14 @@ def _nothing_valid(query: Query, geobox: GeoBox, scenes: int, findings: Findings
     if len(findings.missing) == scenes:
         return next(iter(findings.missing.values()))
     left = [left_out(scene, why) for scene, why in findings.missing.items()]
-    return NoValidPixels(
-        f"Expected at least one valid pixel of {query.sensor.collection}, got only nodata.",
-        where=in_degrees(geobox),
-        scenes=scenes,
-        left_out="\n".join(left) if left else None,
-        fix=WIDEN + ("" if query.sensor.cloud_mask == "none" else ', or use cloud_mask="none"'),
-    )
+    return only_nodata(query.sensor, geobox, scenes, left_out="\n".join(left) if left else None)
 
 
-def _planned(query: Query, held: StacCollection, items: Sequence[Item]) -> list[tuple[Composite, list[Pass]]]:
+def _planned(
+    query: Query, collection: StacCollection, items: Sequence[CatalogItem]
+) -> list[tuple[Composite, list[Pass]]]:
     """What each frame is made of, in order of time."""
-    if not held.dated:
+    if not collection.dated:
         return [("mosaic", [(item,) for item in items])]
     passes = passes_of(items)
     if query.series is None:

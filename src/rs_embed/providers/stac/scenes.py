@@ -8,16 +8,16 @@ from threading import Lock
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from rs_embed.core.bands import Unit, bands_of
+from rs_embed.core.bands import bands_of
 from rs_embed.core.specs import SensorSpec
 from rs_embed.core.stopping import Threads
 from rs_embed.errors import ProviderError, ReadError, SensorNotOffered
 from rs_embed.providers.common.conditions import CLEAR_SCL
-from rs_embed.providers.common.units import Pixels
+from rs_embed.providers.common.plausible import Pixels
 from rs_embed.providers.rasters.raster import Take
 from rs_embed.providers.stac.catalogs import StacCollection
 from rs_embed.providers.stac.files import Files, Resampler, bilinear, nearest, sampled
-from rs_embed.providers.stac.items import Item
+from rs_embed.providers.stac.items import CatalogItem
 from rs_embed.providers.stac.offset import Offset, decide, doubts
 from rs_embed.providers.stac.waiting import awaited
 
@@ -59,7 +59,7 @@ class SceneReader:
         files: Reads windows.
         threads: So many at the same time.
         sensor: Which bands, and which mask.
-        held: Where the catalogue has them.
+        collection: Where the catalogue has them.
         offset: Added to stored Sentinel-2 DN whatever the metadata say; `None`: they decide.
         skip: Whether a scene with a missing or broken file is found to be without a valid pixel, or is an error.
     """
@@ -69,40 +69,40 @@ class SceneReader:
         files: Files,
         threads: Threads,
         sensor: SensorSpec,
-        held: StacCollection,
+        collection: StacCollection,
         offset: float | None,
         *,
         skip: bool = False,
     ) -> None:
         self._files, self._threads = files, threads
-        self._sensor, self._held, self._offset, self._skip = sensor, held, offset, skip
+        self._sensor, self._collection, self._offset, self._skip = sensor, collection, offset, skip
         self._bands = bands_of(sensor.collection, sensor.bands)
         self.findings = Findings()
 
-    def start(self, item: Item, geobox: GeoBox) -> Waiting:
+    def start(self, item: CatalogItem, geobox: GeoBox) -> Waiting:
         """Have all bands of an item read."""
-        classes = any(band.unit is Unit.CLASS for band in self._bands)
-        resampling = sampled if classes else bilinear if self._held.smooth else nearest
+        whole = any(band.unit.kept_whole for band in self._bands)
+        resampling = sampled if whole else bilinear if self._collection.smooth else nearest
         return self._start(item, geobox, len(self._bands), resampling, check=True)
 
-    def look(self, item: Item, geobox: GeoBox) -> Waiting:
+    def look(self, item: CatalogItem, geobox: GeoBox) -> Waiting:
         """Have only the first band read, to see where there is something clear."""
         return self._start(item, geobox, 1, sampled, check=False)
 
-    def _start(self, item: Item, geobox: GeoBox, count: int, resampling: Resampler, *, check: bool) -> Waiting:
+    def _start(self, item: CatalogItem, geobox: GeoBox, count: int, resampling: Resampler, *, check: bool) -> Waiting:
         by_asset: dict[str, list[tuple[int, int]]] = {}
         for place, band in enumerate(self._bands[:count]):
-            asset, _, index = self._held.assets[band.name].partition(":")
+            asset, _, index = self._collection.assets[band.name].partition(":")
             by_asset.setdefault(asset, []).append((place, int(index or 1)))
-        zero = self._held.nodata == 0
+        zero = self._collection.nodata == 0
         reading: list[_Reading] = []
         for asset, wanted in by_asset.items():
             indexes = tuple(index for _, index in wanted)
-            take = Take(indexes, self._held.nodata, "nodata" if zero else "value", resampling)
+            take = Take(indexes, self._collection.nodata, "nodata" if zero else "value", resampling)
             reading.append(self._submit(item, asset, geobox, take, [place for place, _ in wanted]))
         mask = None
-        if self._sensor.cloud_mask == "scl" and self._held.mask is not None:
-            mask = self._submit(item, self._held.mask, geobox, Take((1,), resampling=sampled), [])
+        if self._sensor.cloud_mask == "scl" and self._collection.mask is not None:
+            mask = self._submit(item, self._collection.mask, geobox, Take((1,), resampling=sampled), [])
 
         def waiting() -> Pixels:
             values = np.full((count, *geobox.shape), np.nan, np.float32)
@@ -121,10 +121,10 @@ class SceneReader:
 
         return waiting
 
-    def _submit(self, item: Item, asset: str, geobox: GeoBox, take: Take, places: list[int]) -> "_Reading":
+    def _submit(self, item: CatalogItem, asset: str, geobox: GeoBox, take: Take, places: list[int]) -> "_Reading":
         return _Reading(asset, places, self._threads.submit(self._files.read, item.assets[asset], geobox, take))
 
-    def _brought(self, item: Item, one: "_Reading") -> Pixels | None:
+    def _brought(self, item: CatalogItem, one: "_Reading") -> Pixels | None:
         """What was read of a file; nothing where that failed for good, and such a scene is to be left out."""
         try:
             return awaited(one.coming)
@@ -136,25 +136,25 @@ class SceneReader:
                 self.findings.missing.setdefault(item.id, error)
             return None
 
-    def _calibrate(self, values: Pixels, item: Item, *, check: bool) -> None:
+    def _calibrate(self, values: Pixels, item: CatalogItem, *, check: bool) -> None:
         """Stored numbers become those that are composited, in place."""
-        if self._held.offset != "none":
+        if self._collection.offset != "none":
             offset = self._decided(item)
-            doubt = doubts(values, offset, item.told, item.id) if check else None
+            doubt = doubts(values, offset, item.properties, item.id) if check else None
             with self.findings.lock:
                 self.findings.offsets[item.id] = offset
                 if doubt is not None:
                     self.findings.doubts.setdefault(item.id, doubt)
             values += np.float32(offset.dn)
         for plane, band in zip(values, self._bands, strict=False):
-            if band.name in self._held.scale:
-                factor, constant = self._held.scale[band.name]
+            factor, constant = self._collection.scale.get(band.name, (band.scale, band.offset))
+            if (factor, constant) != (1, 0):
                 np.multiply(plane, np.float32(factor), out=plane)
                 np.add(plane, np.float32(constant), out=plane)
 
-    def _decided(self, item: Item) -> Offset:
+    def _decided(self, item: CatalogItem) -> Offset:
         """All bands of an item have one offset: ESA's does not differ between them."""
         if self._offset is not None:
             return Offset(self._offset, "as said by Stac(offset=...)")
-        asset = item.assets[self._held.assets[self._bands[0].name].partition(":")[0]]
-        return decide(self._held.offset, item.told, asset.scale, item.id)
+        asset = item.assets[self._collection.assets[self._bands[0].name].partition(":")[0]]
+        return decide(self._collection.offset, item.properties, asset.scale, item.id)

@@ -19,10 +19,10 @@ from rs_embed.core.stopping import PerProcess
 from rs_embed.errors import ReadError, RequestTooLarge
 from rs_embed.providers.common.grids import bounds_deg
 from rs_embed.providers.common.retry import Retry
-from rs_embed.providers.stac.access import joined
 from rs_embed.providers.stac.catalogs import StacCollection
 from rs_embed.providers.stac.http import Garbled, Http, Refusal
-from rs_embed.providers.stac.items import Item, read_item, without_duplicates
+from rs_embed.providers.stac.items import CatalogItem, read_item, without_duplicates
+from rs_embed.providers.stac.links import joined
 from rs_embed.providers.stac.waiting import taken
 
 AREA_DEG = 0.25
@@ -45,17 +45,17 @@ def document(text: bytes | str) -> Document:
         Garbled: It is none: a page that wants a login, half an answer.
     """
     try:
-        told = json.loads(text)
+        raw = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise Garbled(f"no JSON: {error}") from error
-    if not isinstance(told, dict):
-        raise Garbled(f"no JSON object but a {type(told).__name__}")
-    return told
+    if not isinstance(raw, dict):
+        raise Garbled(f"no JSON object but a {type(raw).__name__}")
+    return raw
 
 
-def links_of(told: Document, *rels: str) -> list[Mapping[str, object]]:
+def links_of(raw: Document, *rels: str) -> list[Mapping[str, object]]:
     """The links of a document that have one of these meanings, and an address."""
-    links = told.get("links")
+    links = raw.get("links")
     found = [link for link in links if isinstance(link, Mapping)] if isinstance(links, list) else []
     return [link for link in found if link.get("rel") in rels and isinstance(link.get("href"), str)]
 
@@ -87,7 +87,7 @@ class _PatientIO(StacApiIO):
 @dataclass
 class _Kept:
     lock: threading.Lock = field(default_factory=threading.Lock)
-    items: tuple[Item, ...] | None = None
+    items: tuple[CatalogItem, ...] | None = None
     since: float = 0.0
 
 
@@ -122,7 +122,7 @@ class Search:
         """What the catalogue calls itself."""
         return str(self._landing.get("title") or self._landing.get("id"))
 
-    def items(self, held: StacCollection, geobox: GeoBox, window: TemporalSpec | None) -> tuple[Item, ...]:
+    def items(self, collection: StacCollection, geobox: GeoBox, window: TemporalSpec | None) -> tuple[CatalogItem, ...]:
         """All items around a grid (an area wider than it), taken in the window, each scene once.
 
         Raises:
@@ -130,8 +130,8 @@ class Search:
             RequestTooLarge: There are more than `max_items`.
         """
         boxes = areas(geobox)
-        window = window if held.dated else None
-        key = (self._url, repr(held), repr(boxes), repr(window))
+        window = window if collection.dated else None
+        key = (self._url, repr(collection), repr(boxes), repr(window))
         searched = _SEARCHED.here
         with searched.lock:
             kept = searched.kept.setdefault(key, _Kept())
@@ -140,7 +140,7 @@ class Search:
                 searched.kept.popitem(last=False)
         with taken(kept.lock):
             if kept.items is None or time.monotonic() - kept.since > KEPT_S:
-                found = (item for box in boxes for item in self._ask(held, box, window))
+                found = (item for box in boxes for item in self._ask(collection, box, window))
                 kept.items, kept.since = tuple(without_duplicates(found)), time.monotonic()
             return kept.items
 
@@ -167,27 +167,27 @@ class Search:
             return None
         return tuple(str(one["id"]) for one in listed if "id" in one) if isinstance(listed, list) else None
 
-    def _ask(self, held: StacCollection, box: Box, window: TemporalSpec | None) -> Iterator[Item]:
+    def _ask(self, collection: StacCollection, box: Box, window: TemporalSpec | None) -> Iterator[CatalogItem]:
         """The items in a box, page by page."""
         links = links_of(self._landing, "search")
         methods = {str(link.get("method", "GET")) for link in links}
         pages = ItemSearch(
             joined(self._url, str(links[0]["href"])),
             method="POST" if "POST" in methods else "GET",
-            collections=[held.id],
+            collections=[collection.id],
             bbox=list(box),
             datetime=None if window is None else _interval(window),
             limit=PAGE,
             max_items=self._max_items + 1,
             stac_io=_PatientIO(self._http, self._retry),
         )
-        for number, told in enumerate(_features(pages), start=1):
+        for number, raw in enumerate(_features(pages), start=1):
             if number > self._max_items:
                 raise RequestTooLarge(
-                    f"Expected at most {self._max_items} items of {held.id}, got more in {window}.",
+                    f"Expected at most {self._max_items} items of {collection.id}, got more in {window}.",
                     fix="shorten the window, or raise RS_EMBED_STAC_MAX_ITEMS",
                 )
-            item = read_item(told, held)
+            item = read_item(raw, collection)
             if window is None or window.start <= item.time.date() < window.end:
                 yield item
 

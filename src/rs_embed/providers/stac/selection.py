@@ -11,13 +11,13 @@ from rs_embed.core.bands import did_you_mean
 from rs_embed.core.specs import TemporalSpec
 from rs_embed.errors import NoImagery, OutsideCoverage, ReadError, SensorNotOffered
 from rs_embed.providers.base import Query
+from rs_embed.providers.common.absence import WIDEN
 from rs_embed.providers.common.grids import in_degrees
 from rs_embed.providers.stac.catalogs import StacCatalog, StacCollection, conditions_of
-from rs_embed.providers.stac.items import Item
+from rs_embed.providers.stac.items import CatalogItem
 
 NAMED = 5
 """Scenes that a note names, at most; an error lists some times as many names."""
-WIDEN = "widen the window or raise cloudy_pct"
 
 
 class Finder(Protocol):
@@ -27,7 +27,7 @@ class Finder(Protocol):
         """What the catalogue calls itself."""
         ...
 
-    def items(self, held: StacCollection, geobox: GeoBox, window: TemporalSpec | None) -> tuple[Item, ...]:
+    def items(self, collection: StacCollection, geobox: GeoBox, window: TemporalSpec | None) -> tuple[CatalogItem, ...]:
         """All items around a grid (an area wider than it), taken in the window, each scene once."""
         ...
 
@@ -40,7 +40,7 @@ class Finder(Protocol):
 class Selected:
     """What a chip is made of."""
 
-    items: list[Item]
+    items: list[CatalogItem]
     """In order of time; one or more."""
     notes: list[str]
     """Of scenes that are left out though they meet all conditions, as far as can be told."""
@@ -60,7 +60,7 @@ class Selection:
     finder: Finder
     skip: bool
 
-    def selected(self, query: Query, geobox: GeoBox, held: StacCollection) -> Selected:
+    def selected(self, query: Query, geobox: GeoBox, collection: StacCollection) -> Selected:
         """The items that touch a grid, have the files wanted, and meet the conditions of the sensor.
 
         Raises:
@@ -70,20 +70,20 @@ class Selection:
             ReadError: An item lacks a file, and none is to be left out.
             ProviderError: The catalogue could not, or would not, answer.
         """
-        left = [item for item in self._listed(query, geobox, held) if item.touches(geobox)]
-        if not left and not held.dated:
+        left = [item for item in self._listed(query, geobox, collection) if item.touches(geobox)]
+        if not left and not collection.dated:
             raise OutsideCoverage(
                 f"Expected {query.sensor.collection} at {in_degrees(geobox)}, got nothing: it has none there.",
                 fix="ask for another place or another collection",
             )
         counted, notes = [f"{len(left)} in the window"], []
-        for condition in conditions_of(query.sensor, held):
-            silent = [item for item in left if condition.property not in item.told]
-            left = [item for item in left if condition.met_by(item.told)]
+        for condition in conditions_of(query.sensor, collection):
+            silent = [item for item in left if condition.property not in item.properties]
+            left = [item for item in left if condition.met_by(item.properties)]
             counted.append(f"{len(left)} {condition.name}")
             notes += [f"Left out {_named(silent)}: no {condition.property} is told."] if silent else []
-        wanted = {held.assets[band].partition(":")[0] for band in query.sensor.bands}
-        wanted |= {held.mask} if query.sensor.cloud_mask == "scl" and held.mask else set()
+        wanted = {collection.assets[band].partition(":")[0] for band in query.sensor.bands}
+        wanted |= {collection.mask} if query.sensor.cloud_mask == "scl" and collection.mask else set()
         whole = [item for item in left if wanted <= set(item.assets)]
         counted.append(f"{len(whole)} with all files")
         poor = [item for item in left if not wanted <= set(item.assets)]
@@ -101,30 +101,31 @@ class Selection:
             notes.append(f"Left out {_named(these)}: without the files {lacked}.")
         return Selected(whole, notes)
 
-    def _listed(self, query: Query, geobox: GeoBox, held: StacCollection) -> Sequence[Item]:
+    def _listed(self, query: Query, geobox: GeoBox, collection: StacCollection) -> Sequence[CatalogItem]:
         """What the catalogue has around the grid."""
         try:
-            listed = self.finder.items(held, geobox, query.window)
+            listed = self.finder.items(collection, geobox, query.window)
         except ReadError:  # some answer an unknown collection with an error
-            self._require(held)
+            self._require(collection)
             raise
         if not listed:
-            self._require(held)
+            self._require(collection)
         return listed
 
-    def _require(self, held: StacCollection) -> None:
-        there = self.finder.lacks(held.id)
+    def _require(self, collection: StacCollection) -> None:
+        there = self.finder.lacks(collection.id)
         if there is None:
             return
         names = [*there[: 4 * NAMED], *([f"and {len(there) - 4 * NAMED} more"] if len(there) > 4 * NAMED else [])]
         raise SensorNotOffered(
-            f"Expected the collection {held.id!r} in the STAC catalogue {self.catalog.title}, got none of that name.",
+            f"Expected the collection {collection.id!r} in the STAC catalogue {self.catalog.title}, "
+            "got none of that name.",
             has=", ".join(names) or "no collection",
-            fix=did_you_mean(held.id, there) if there else "check the URL or path of the catalogue",
+            fix=did_you_mean(collection.id, there) if there else "check the URL or path of the catalogue",
         )
 
     def _nothing(
-        self, query: Query, geobox: GeoBox, counted: list[str], wanted: set[str], poor: Sequence[Item]
+        self, query: Query, geobox: GeoBox, counted: list[str], wanted: set[str], poor: Sequence[CatalogItem]
     ) -> NoImagery:
         window = query.window
         days = "of any day" if window is None else f"from {window.start} up to {window.end}"
@@ -139,7 +140,7 @@ class Selection:
         )
 
 
-def _named(items: Sequence[Item]) -> str:
+def _named(items: Sequence[CatalogItem]) -> str:
     """How many scenes, and the first of them."""
     more = ", ..." if len(items) > NAMED else ""
     return f"{len(items)} scene{'s' if len(items) > 1 else ''} ({', '.join(item.id for item in items[:NAMED])}{more})"

@@ -1,6 +1,8 @@
 """What users of STAC set in the environment."""
 
 import os
+from configparser import ConfigParser
+from configparser import Error as ConfigParserError
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,7 +18,9 @@ class StacSettings(Knobs):
 
     prefix = checked = "RS_EMBED_STAC_"
 
-    catalog: Annotated[str, Field(description="earth-search, earth-search-c1 or planetary-computer")] = "earth-search"
+    catalog: Annotated[
+        str, Field(description="earth-search, earth-search-c1, planetary-computer or copernicus-dataspace")
+    ] = "earth-search"
     max_scenes: Annotated[int, Field(ge=1, description="clear views after which a median or mean reads no more")] = 12
     offset: Annotated[
         float | None, Field(ge=-10_000, le=10_000, description="Sentinel-2 DN added, whatever is told")
@@ -44,3 +48,18 @@ def planetary_computer() -> tuple[str, str | None]:
         found[name.strip()] = value.strip().strip("\"'")
     service, key = (os.environ.get(name) or found.get(name) for name in ("PC_SDK_SAS_URL", "PC_SDK_SUBSCRIPTION_KEY"))
     return (service or _TOKEN_SERVICE).rstrip("/"), key or None
+
+
+def aws_keys(profile: str | None = None) -> tuple[str, str, str] | None:
+    """Key, secret and session token of an S3 service, as Amazon's own tools read them; `None`: there are none."""
+    key, secret = (os.environ.get(name, "") for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
+    if profile is None and key and secret:
+        return key, secret, os.environ.get("AWS_SESSION_TOKEN", "")
+    file, found = ConfigParser(interpolation=None), profile or os.environ.get("AWS_PROFILE") or "default"
+    try:
+        file.read(Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials").expanduser(), "utf-8")
+    except (ConfigParserError, OSError, RuntimeError, UnicodeDecodeError):  # no such file, no home, or something else
+        return None
+    of_profile = file[found] if file.has_section(found) else {}
+    key, secret = (of_profile.get(name, "") for name in ("aws_access_key_id", "aws_secret_access_key"))
+    return (key, secret, of_profile.get("aws_session_token", "")) if key and secret else None

@@ -5,11 +5,11 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from rs_embed.core.stopping import PerProcess
 from rs_embed.providers.rasters.declared import parse_time
+from rs_embed.providers.stac.access import OpenAccess, Opened
 from rs_embed.providers.stac.http import Credentials, Garbled, Http, NoToken, Refusal, Silence
 from rs_embed.providers.stac.settings import planetary_computer
 from rs_embed.providers.stac.waiting import awaited
@@ -23,36 +23,6 @@ _LARGEST_B = 100_000
 """Of an answer of the token service; it is some 300 bytes."""
 
 
-class Signer(Protocol):
-    """Makes links readable. Called from several threads."""
-
-    @property
-    def signs(self) -> bool:
-        """Whether a link that is refused may be readable if it is signed anew."""
-        ...
-
-    def sign(self, href: str) -> str:
-        """The link, readable for a while."""
-        ...
-
-    def renew(self, signed: str) -> None:
-        """The service refused this signed link: what it was signed with is not to be used again."""
-        ...
-
-
-class Unsigned:
-    """Links that anybody can read."""
-
-    signs = False
-
-    def sign(self, href: str) -> str:
-        """The link as it is."""
-        return href
-
-    def renew(self, signed: str) -> None:
-        """Nothing to renew."""
-
-
 @dataclass(frozen=True)
 class _Token:
     text: str
@@ -64,7 +34,7 @@ class _Token:
 class _Tokens:
     """Those of this process, by the address that gave them."""
 
-    held: dict[str, _Token] = field(default_factory=dict)
+    by_address: dict[str, _Token] = field(default_factory=dict)
     asked: "dict[str, Future[_Token | None]]" = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -72,7 +42,7 @@ class _Tokens:
 _TOKENS = PerProcess(_Tokens)
 
 
-class PlanetaryComputerSigner:
+class PlanetaryComputerAccess:
     """Tokens of the Planetary Computer, one per account and container, used until they run out.
 
     As its own package does, it heeds `PC_SDK_SUBSCRIPTION_KEY`, `PC_SDK_SAS_URL` and the file
@@ -80,7 +50,7 @@ class PlanetaryComputerSigner:
     all who wait for the same token.
     """
 
-    signs = True
+    renews = True
 
     def __init__(self, timeout_s: float = 30.0, service: str | None = None, storage: str = AZURE) -> None:
         """Ask nothing yet.
@@ -92,12 +62,21 @@ class PlanetaryComputerSigner:
         """
         self._timeout_s, self._service, self._storage = timeout_s, service, storage
 
-    def within(self, timeout_s: float) -> "PlanetaryComputerSigner":
+    def within(self, timeout_s: float) -> "PlanetaryComputerAccess":
         """The same with another limit of time; tokens are shared by all of a process."""
-        return PlanetaryComputerSigner(timeout_s, self._service, self._storage)
+        return PlanetaryComputerAccess(timeout_s, self._service, self._storage)
+
+    def open(self, href: str, service: str | None) -> Opened:
+        """See `Access`.
+
+        Raises:
+            NoToken: The token service gave none; why is its cause.
+        """
+        opened = OpenAccess().open(href, service)
+        return Opened(f"/vsicurl/{self.sign(opened.name.removeprefix('/vsicurl/'))}")
 
     def sign(self, href: str) -> str:
-        """See `Signer`; links that are not in Azure's storage stay as they are.
+        """The link, readable for a while; one that is not in Azure's storage stays as it is.
 
         A token that the link has already is replaced: it may have run out.
 
@@ -112,12 +91,12 @@ class PlanetaryComputerSigner:
         account, container = parts.netloc.partition(".")[0], parts.path.strip("/").partition("/")[0]
         return f"{parts.geturl()}{'&' if parts.query else '?'}{self._token(f'{account}/{container}').text}"
 
-    def renew(self, signed: str) -> None:
-        """See `Signer`. Of many threads that are refused together, the first forgets the token."""
+    def renew(self, name: str) -> None:
+        """See `Access`. Of many threads that are refused together, the first forgets the token."""
         tokens = _TOKENS.here
         with tokens.lock:
-            for key in [key for key, token in tokens.held.items() if token.text in signed]:
-                del tokens.held[key]
+            for key in [key for key, token in tokens.by_address.items() if token.text in name]:
+                del tokens.by_address[key]
 
     def _token(self, container: str) -> _Token:
         """A token that lives for a while yet; of the threads that want it, one asks and the others wait."""
@@ -125,9 +104,9 @@ class PlanetaryComputerSigner:
         url, tokens = f"{self._service or service}/{container}", _TOKENS.here
         while True:
             with tokens.lock:
-                held = tokens.held.get(url)
-                if held is not None and held.until - time.time() > _FRESH_S:
-                    return held
+                kept = tokens.by_address.get(url)
+                if kept is not None and kept.until - time.time() > _FRESH_S:
+                    return kept
                 coming = tokens.asked.get(url)
                 if coming is None:
                     tokens.asked[url] = mine = Future[_Token | None]()
@@ -148,7 +127,7 @@ class PlanetaryComputerSigner:
             with tokens.lock:
                 del tokens.asked[url]
                 if found is not None:
-                    tokens.held[url] = found
+                    tokens.by_address[url] = found
             if not mine.done():
                 mine.set_result(found)  # None where this thread was stopped: another may ask
         return found
@@ -157,8 +136,8 @@ class PlanetaryComputerSigner:
         headers = {} if key is None else {"Ocp-Apim-Subscription-Key": key}
         http = Http(self._timeout_s, Credentials(headers, frozenset({urlsplit(url).netloc})), count=1)
         try:
-            told = json.loads(http.ask(url, most_b=_LARGEST_B))
-            return _Token(str(told["token"]), parse_time(str(told["msft:expiry"])).timestamp())
+            answer = json.loads(http.ask(url, most_b=_LARGEST_B))
+            return _Token(str(answer["token"]), parse_time(str(answer["msft:expiry"])).timestamp())
         except (Refusal, Silence, Garbled) as error:
             raise NoToken(str(error)) from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:

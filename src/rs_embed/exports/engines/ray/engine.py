@@ -19,7 +19,7 @@ from ray.actor import ActorHandle
 
 from rs_embed.core.settings import RaySettings
 from rs_embed.errors import EngineError, SpecError
-from rs_embed.exports.engines.base import Order, Stamp
+from rs_embed.exports.engines.base import Order, RunStamp
 from rs_embed.exports.engines.ray.cluster import Room, connected
 from rs_embed.exports.engines.ray.fetch import Origin, Surroundings
 from rs_embed.exports.engines.ray.limiter import gate
@@ -152,7 +152,7 @@ class RayCrew:
             self._wait()
         return self._facts
 
-    def run(self, stamp: Stamp, tasks: Iterable[Task], advance: Advance) -> None:
+    def run(self, stamp: RunStamp, tasks: Iterable[Task], advance: Advance) -> None:
         """See `Crew`."""
         upcoming = (_Try(task) for task in tasks)
         following = next(upcoming, None)
@@ -178,7 +178,7 @@ class RayCrew:
         handle = cast("ActorHandle[Worker]", actor.remote(self._terms, self._origin))
         return _Member(handle, handle.set_up.remote())
 
-    def _give(self, one: _Try, stamp: Stamp) -> bool:
+    def _give(self, one: _Try, stamp: RunStamp) -> bool:
         """Put a unit into the hands of the idlest worker that takes it; whether there was one."""
         able = [member for member in self._members if member.takes(one)]
         if not able:

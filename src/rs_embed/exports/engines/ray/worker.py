@@ -9,7 +9,7 @@ import ray
 from pydantic import JsonValue
 
 from rs_embed.errors import RSEmbedError
-from rs_embed.exports.engines.base import Order, Setup, Stamp
+from rs_embed.exports.engines.base import Order, RunStamp, Setup
 from rs_embed.exports.engines.ray.fetch import Origin, Surroundings, bring_by_tasks
 from rs_embed.exports.fetching.ahead import Ahead
 from rs_embed.exports.object_store import Do, do_at
@@ -66,16 +66,16 @@ class Worker:
         return self._setup.facts()
 
     @ray.method
-    def run(self, stamp: Stamp, task: Task) -> Done:
+    def run(self, stamp: RunStamp, task: Task) -> Done:
         """Do what is missing of a unit."""
         return self._done(stamp, task, run_unit)
 
     @ray.method
-    def give_up(self, stamp: Stamp, task: Task, error: RSEmbedError) -> Done:
+    def give_up(self, stamp: RunStamp, task: Task, error: RSEmbedError) -> Done:
         """Record a unit as failed that others have died over."""
         return self._done(stamp, task, partial(give_up, error))
 
-    def _work(self, stamp: Stamp, folder: Path) -> Work:
+    def _work(self, stamp: RunStamp, folder: Path) -> Work:
         if self._setup is None:
             raise AssertionError("a worker is set up before it is given units")
         work = self._setup.work(stamp, folder)
@@ -85,7 +85,7 @@ class Worker:
         terms = self._terms
         return Ahead(provider, bring_by_tasks(self._origin, terms.fetch_cpus), terms.batch_bytes, terms.ahead)
 
-    def _done(self, stamp: Stamp, task: Task, do: Do) -> Done:
+    def _done(self, stamp: RunStamp, task: Task, do: Do) -> Done:
         rows = failed = 0
 
         def advance(done: int, of_them_failed: int) -> None:

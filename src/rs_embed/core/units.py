@@ -1,0 +1,322 @@
+"""Units of pixel values: each says what it converts to, how its values look, and what of a pixel may be computed."""
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rs_embed.errors import SpecError, UnitMismatch
+
+DN_PER_REFLECTANCE = 10_000.0
+HIGHEST_BYTE = 255
+HIGHEST_REFLECTANCE = 2.0
+"""Clouds and sun glint reach 1.5 or so."""
+HIGHEST_POWER = 10.0
+"""As a median: only corner reflectors and city centres are above 10 dB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A range that tells values of a unit from others: too many outside of it, and they are in another unit."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    outside: Literal["any", "most", "all"] = "most"
+    """How many values outside are too many. For "all", the two ends lie outside."""
+    finding: str = ""
+    """What such values look like, for the message."""
+    fix: str = ""
+    """What to do about them."""
+
+    def broken_by(self, values: NDArray[np.float32]) -> bool:
+        """Whether values `[N]`, one or more and all finite, are in another unit."""
+        if self.outside == "all":
+            return bool((self.low >= values.max()) or (self.high <= values.min()))
+        beyond = np.zeros(values.shape, bool)
+        if self.low > -math.inf:
+            beyond |= values < self.low
+        if self.high < math.inf:
+            beyond |= values > self.high
+        return bool(beyond.any()) if self.outside == "any" else 2 * int(np.count_nonzero(beyond)) > values.size
+
+
+@dataclass(frozen=True, repr=False)
+class Unit:
+    """What a pixel value means.
+
+    Example:
+        >>> percent = Unit("percent", (Limit(-5, 150),), quantity="reflectance", factor=0.01)
+        >>> convert(np.float32([50]), percent, Unit.DN)
+        array([5000.], dtype=float32)
+    """
+
+    name: str
+    """As files, metadata and `unit=` spell it."""
+    limits: tuple[Limit, ...] = ()
+    """Values that break one of them are refused."""
+    quantity: str = ""
+    """Name of the base unit that it is converted to and from; left out, it is one itself. Units of one quantity
+    are converted into each other."""
+    factor: float = 1.0
+    offset: float = 0.0
+    """In the base unit, a value is value x factor + offset."""
+    decibel: bool = False
+    """Whether it is 10 log10 of the base unit, in place of factor and offset."""
+    whole_numbers: bool = False
+    """Whether fractions are refused."""
+    kept_whole: bool = False
+    """Whether a pixel is taken as it is or not at all: neither averaged nor interpolated."""
+    measured: tuple[float, float] = (-math.inf, math.inf)
+    """Single values beyond are nodata, not measurements."""
+    zero_is_nodata: bool = False
+    """Whether a pixel of 0 in every band is nodata."""
+    spellings: tuple[str, ...] = ()
+    """What else files call it; upper and lower case are the same."""
+
+    DN: ClassVar["Unit"]
+    """Sentinel-2 digital number: reflectance x 10,000, 0-based (the baseline-04.00 offset removed)."""
+    REFLECTANCE: ClassVar["Unit"]
+    """0 to about 1."""
+    DB: ClassVar["Unit"]
+    """Radar backscatter, 10 log10(power)."""
+    POWER: ClassVar["Unit"]
+    """Radar backscatter, linear."""
+    KELVIN: ClassVar["Unit"]
+    """Brightness temperature."""
+    METRE: ClassVar["Unit"]
+    """Height."""
+    BYTE: ClassVar["Unit"]
+    """0 to 255, as aerial photographs are delivered: no physical quantity."""
+    CLASS: ClassVar["Unit"]
+    """Code of a class: neither averaged nor interpolated."""
+    INDEX: ClassVar["Unit"]
+    """A normalised difference such as NDVI, -1 to 1."""
+    COMPONENT: ClassVar["Unit"]
+    """One of the numbers of a vector of unit length, -1 to 1: neither averaged nor interpolated band by band."""
+    FEATURE: ClassVar["Unit"]
+    """One of the numbers of a vector of any length: no range, and neither averaged nor interpolated band by band."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.isidentifier() or self.name != self.name.casefold():
+            raise SpecError(
+                f"Expected the name of a unit in small letters, digits and underscores, got {self.name!r}.",
+                fix='for example Unit("radiance_w_m2_sr_um")',
+            )
+        if not (math.isfinite(self.factor) and math.isfinite(self.offset) and self.factor):
+            raise SpecError(
+                f"Expected a factor and an offset of {self.name}, got {self.factor} and {self.offset}.",
+                fix="in the base unit, a value is value x factor + offset",
+            )
+
+    @property
+    def base(self) -> str:
+        """Name of its base unit."""
+        return self.quantity or self.name
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __format__(self, spec: str) -> str:
+        return format(self.name, spec)
+
+    def __repr__(self) -> str:
+        if _KNOWN.get(self.name) is self and self.name in _OURS:
+            return f"<Unit.{self.name.upper()}: {self.name!r}>"
+        given = [
+            f"{one.name}={vars(self)[one.name]!r}" for one in fields(self)[1:] if vars(self)[one.name] != one.default
+        ]
+        return f"Unit({', '.join([repr(self.name), *given])})"
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        """Sent to another process, it is known there."""
+        return _sent, tuple(vars(self).values())
+
+
+_KNOWN: dict[str, Unit] = {}
+
+
+def known_units() -> tuple[Unit, ...]:
+    """Those that can be named."""
+    return tuple(_KNOWN.values())
+
+
+def defined(unit: Unit) -> Unit:
+    """A unit that from now on can be named; the one known, where it is the same.
+
+    Raises:
+        SpecError: Another unit has that name.
+    """
+    known = _KNOWN.setdefault(unit.name, unit)
+    if known != unit:
+        raise SpecError(
+            f"Expected the unit {unit.name!r} as it is known, got another one of that name.",
+            known=repr(known),
+            got=repr(unit),
+            fix="give it a name of its own",
+        )
+    return known
+
+
+def _sent(*values: object) -> Unit:
+    return defined(Unit(*values))  # type: ignore[arg-type]  # what pickle brings back
+
+
+_BEYOND_1 = Limit(-1.001, 1.001, "any", "values beyond -1 to 1")
+_BYTES = "values that are not from 0 to 255", "give the photograph as it was delivered, in 8 bits"
+LOWEST_DN = -1500.0
+"""Removing the offset of baseline 04.00 from the smallest DN gives -999."""
+HIGHEST_DN = 60_000.0
+"""Reflectance 6 does not exist: above is 65535, with which ESA marks saturated pixels and others nodata."""
+LOWEST_DB = -90.0
+"""Far under the noise floor of any radar; 10 log10(1e-10) = -100 is a zero that was made positive."""
+COLDEST_K, HOTTEST_K = 100.0, 400.0
+"""The coldest cloud top is 160 K, lava and fire saturate the sensors before 400 K."""
+HIGHEST_M = 9_500.0
+"""Above Mount Everest, and above the deepest trench."""
+
+Unit.DN = Unit(
+    "dn",
+    (
+        Limit(
+            low=LOWEST_DN,
+            finding="mostly strongly negative values",
+            fix="check the offset: DN are 0-based, about 0 to 10,000",
+        ),
+        Limit(
+            low=HIGHEST_REFLECTANCE,
+            outside="all",
+            finding="no value above 2: it looks like reflectance",
+            fix='multiply by 10,000, or for a file declare unit="reflectance"',
+        ),
+    ),
+    quantity="reflectance",
+    factor=1 / DN_PER_REFLECTANCE,
+    measured=(LOWEST_DN, HIGHEST_DN),
+    zero_is_nodata=True,
+)
+Unit.REFLECTANCE = Unit(
+    "reflectance",
+    (
+        Limit(
+            high=HIGHEST_REFLECTANCE,
+            finding="a median above 2: it looks like DN, or percent",
+            fix='apply scale and offset of the product (Sentinel-2: divide by 10,000, or declare unit="dn")',
+        ),
+    ),
+    zero_is_nodata=True,
+)
+Unit.DB = Unit(
+    "db",
+    (
+        Limit(
+            high=0.0,
+            outside="all",
+            finding="no negative value: it looks like linear power or amplitude",
+            fix='give 10 log10(power), or declare unit="power" for a file',
+        ),
+        Limit(
+            low=LOWEST_DB,
+            finding="a median under -90: it looks like a scaled integer",
+            fix="multiply by the scale of the file, for example 0.01",
+        ),
+    ),
+    quantity="power",
+    decibel=True,
+    measured=(LOWEST_DB, math.inf),
+    spellings=("decibel",),
+)
+Unit.POWER = Unit(
+    "power",
+    (
+        Limit(
+            low=0.0,
+            outside="any",
+            finding="negative values: it looks like dB",
+            fix='give linear power, or declare unit="db" for a file',
+        ),
+        Limit(
+            high=HIGHEST_POWER,
+            finding="a median above 10: it looks like uncalibrated DN",
+            fix="calibrate to sigma0 or gamma0 first",
+        ),
+    ),
+    spellings=("linear",),
+)
+Unit.KELVIN = Unit(
+    "kelvin",
+    (
+        Limit(
+            COLDEST_K,
+            HOTTEST_K,
+            finding="a median that is no brightness temperature: it looks like degrees Celsius, or a scaled integer",
+            fix="add 273.15, or apply scale and offset of the product",
+        ),
+    ),
+    spellings=("k",),
+)
+Unit.METRE = Unit(
+    "metre",
+    (
+        Limit(
+            -HIGHEST_M,
+            HIGHEST_M,
+            finding="a median beyond any height in metres: it looks like centimetres, or a scaled integer",
+            fix="give metres",
+        ),
+    ),
+    spellings=("m", "meter"),
+)
+Unit.BYTE = Unit("byte", (Limit(0, HIGHEST_BYTE, "any", *_BYTES), Limit(1, math.inf, "all", *_BYTES)))
+Unit.CLASS = Unit("class", whole_numbers=True, kept_whole=True)
+Unit.INDEX = Unit("index", (replace(_BEYOND_1, fix="divide by the scale of the file, often 10,000"),))
+Unit.COMPONENT = Unit(
+    "component",
+    (
+        replace(
+            _BEYOND_1,
+            fix="divide each vector by its length; what is stored in 8 bits must be de-quantised first",
+        ),
+    ),
+    kept_whole=True,
+    zero_is_nodata=True,
+)
+Unit.FEATURE = Unit("feature", kept_whole=True)
+_OURS = frozenset(
+    defined(unit).name
+    for unit in (
+        *(Unit.DN, Unit.REFLECTANCE, Unit.DB, Unit.POWER, Unit.KELVIN, Unit.METRE, Unit.BYTE, Unit.CLASS),
+        *(Unit.INDEX, Unit.COMPONENT, Unit.FEATURE),
+    )
+)
+
+
+def convert(values: NDArray[np.float32], from_unit: Unit, to_unit: Unit) -> NDArray[np.float32]:
+    """The same quantity in another unit.
+
+    Args:
+        values: Any shape; NaN stays NaN. A base value of zero or less has no dB and becomes NaN.
+
+    Raises:
+        UnitMismatch: The two units do not measure the same quantity.
+    """
+    if from_unit == to_unit:
+        return values
+    if from_unit.base != to_unit.base:
+        raise UnitMismatch(
+            f"Expected values in {to_unit}, got {from_unit}: one cannot be computed from the other.",
+            fix=f"give imagery in {to_unit}, or declare the unit that the values really have",
+        )
+    if from_unit.decibel:
+        values = np.power(np.float32(10), values / 10).astype(np.float32, copy=False)
+    factor = from_unit.factor / to_unit.factor
+    constant = (from_unit.offset - to_unit.offset) / to_unit.factor
+    if factor != 1:
+        values = values * np.float32(factor)
+    if constant:
+        values = values + np.float32(constant)
+    if to_unit.decibel:
+        positive = np.where(values > 0, values, np.float32(np.nan))
+        values = (10 * np.log10(positive)).astype(np.float32, copy=False)
+    return values

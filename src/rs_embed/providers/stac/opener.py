@@ -1,0 +1,62 @@
+"""Names and options by which GDAL opens the files of a catalogue just now."""
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from rs_embed.errors import SpecError
+from rs_embed.providers.stac.access import Access, Opened
+from rs_embed.providers.stac.http import Credentials, Http
+from rs_embed.providers.stac.links import is_local, path_of
+
+
+@dataclass(frozen=True)
+class Opener:
+    """Opens by the catalogue's `Access`, shows headers to whom they belong, and keeps others off this machine."""
+
+    access: Access
+    http: Http
+    credentials: Credentials
+    local: bool = False
+    """Whether files of this machine may be opened: a catalogue on the web may not name them."""
+
+    def opened(self, href: str, service: str | None) -> Opened:
+        """How GDAL opens a file; see `Access.open`.
+
+        Raises:
+            SpecError: It is of no kind that is read, or on this machine though its catalogue is not.
+            NotConfigured: Keys are missing.
+            Refusal: The service that signs it, or has it, says no.
+            Silence: It does not answer.
+        """
+        if is_local(href) and self.local:
+            return Opened(path_of(href))
+        if urlsplit(href).scheme not in ("http", "https", "s3", "gs"):
+            raise SpecError(
+                "Expected a link to a file on the web or in a bucket, got another.",
+                href=href.partition("?")[0],
+                fix="https, s3 and gs are read; files of this machine only from a catalogue on this machine",
+            )
+        opened = self.access.open(href, service)
+        name, options = opened.name, dict(opened.options)
+        if name.startswith("/vsicurl/"):
+            url = name.removeprefix("/vsicurl/")
+            headers = self.credentials.of(url)
+            if headers:  # GDAL would show them to any host that it is redirected to
+                url = self.http.landed(url)
+                headers = self.credentials.of(url)
+            if headers:
+                options["GDAL_HTTP_HEADERS"] = ",".join(f'"{name}: {value}"' for name, value in headers.items())
+            name = f"/vsicurl/{url}"
+        elif not name.startswith("/vsi"):
+            raise SpecError(
+                "Expected a name in one of GDAL's file systems from an Access, got another.",
+                href=href.partition("?")[0],
+                fix='for example Opened("/vsicurl/https://...")',
+            )
+        return Opened(name, {"CPL_VSIL_CURL_ALLOWED_EXTENSIONS": _ending(name), **options})
+
+
+def _ending(url: str) -> str:
+    """What GDAL takes for the extension of a file, which a user's list could forbid: the query does not count."""
+    name = url.partition("?")[0].rsplit("/", 1)[-1]
+    return f".{name.rpartition('.')[2]}" if "." in name else name[-4:]
