@@ -21,6 +21,11 @@ CASES = {
 VARIABLES = {"RS_EMBED_MEMORY_GB": "4", "RS_EMBED_GEE_QPS": "5", "RS_EMBED_THOR_IMG": "288"}
 """Set as users set them: that some are is the ordinary case."""
 
+ABOUT = (
+    "Warm, 1 thread, three variables set. Before variables were looked up instead of collected at each reading, it was "
+    "1217, 1450 and 1830 calls, of them 308, 495 and 520 for settings."
+)
+
 
 def _call(case: str):
     """The call, and its network alone."""
@@ -104,4 +109,4 @@ def rows(folder: Path, quick: bool) -> list[Row]:
 
 
 if __name__ == "__main__":
-    run_script("Walk of one call", "Warm, 1 thread, three variables set.", rows, {"walk": walk})
+    run_script("Walk of one call", ABOUT, rows, {"walk": walk})

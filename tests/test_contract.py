@@ -237,6 +237,7 @@ def test_a_north_south_ramp_rises_from_north_to_south_only(model_id):
     assert along.mean() > 3 * np.abs(across).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model_id", "output"), LOCAL.items())
 def test_a_north_south_ramp_is_dark_in_the_north_and_bright_in_the_south(model_id, output):
     def grid_of(field):

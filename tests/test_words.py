@@ -6,7 +6,7 @@ from pathlib import Path
 
 import rs_embed
 
-TO_BE_RENAMED = {"Retry", "Stamp", "Unit"}
+TO_BE_RENAMED = {"Gate", "Stamp", "Unit"}
 
 
 def test_no_two_public_classes_have_the_same_name():

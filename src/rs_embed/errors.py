@@ -48,9 +48,14 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from rs_embed.redact import redacted
+
+if TYPE_CHECKING:
+    from rs_embed.embedding.embedding import Embedding
+
+    Done = Sequence[Embedding | None]
 
 
 class RSEmbedError(Exception):
@@ -247,13 +252,11 @@ class BatchError(RSEmbedError):
         failures: Index, stage and error of each failed item.
     """
 
-    embeddings: Sequence[object] | Mapping[str, Sequence[object]] = ()
+    embeddings: "Done | Mapping[str, Done]" = ()
     failures: Sequence[Failure] = ()
 
     @classmethod
-    def of(
-        cls, embeddings: Sequence[object] | Mapping[str, Sequence[object]], failures: Sequence[Failure], count: int
-    ) -> "BatchError":
+    def of(cls, embeddings: "Done | Mapping[str, Done]", failures: Sequence[Failure], count: int) -> "BatchError":
         """The error of a batch of `count` items."""
         first = failures[0]
         error = cls(

@@ -247,6 +247,7 @@ def test_arrays_that_are_not_on_one_ground_are_refused(embed):
 WIDE = BBox(400_000, 5_000_000, 402_400, 5_001_480, crs="EPSG:32633")
 
 
+@pytest.mark.slow
 def test_a_region_beyond_a_window_is_one_grid_and_its_vector_the_mean_of_the_windows(embed, network):
     grid = embed(spatial=WIDE, output=OutputSpec.grid(), frames=1)
     assert grid.data.shape == (64, 37, 60)

@@ -29,12 +29,12 @@ def test_a_network_is_kept_until_it_is_released():
     assert release_models() == 0
 
 
-def test_what_a_plan_holds_goes_with_the_plan():
-    plan = plan_embedding("thor_1_0_tiny", **CALL)
-    network = weakref.ref(plan.job.embedder.network.module)
+def test_what_still_runs_keeps_its_network_until_it_is_done():
+    job = plan_embedding("thor_1_0_tiny", **CALL).job
+    network = weakref.ref(job.embedder.network.module)
     release_models()
     assert network() is not None
-    del plan
+    del job
     release_models()
     assert network() is None
 

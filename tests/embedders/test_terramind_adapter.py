@@ -258,6 +258,7 @@ def test_crop_and_resize_take_one_window(checkpoint, encoder):
     assert resized.meta["gsd_m"] == 5
 
 
+@pytest.mark.slow
 def test_four_kilometres_become_one_seamless_grid_of_overlapping_windows(checkpoint, encoder):
     provider = FieldProvider()
     call = {"spatial": PointBuffer(lon=12.94, lat=47.77, buffer_m=2048), "backend": provider}
@@ -478,7 +479,7 @@ def test_variables_are_knobs_and_keywords_win(checkpoint, monkeypatch):
         ({"layers": [3, 12]}, SpecError, "has layers 0 to 11, found 12"),
         ({"layer": -1}, KnobError, "Expected layer to be greater than or equal to 0, got -1"),
         ({"layers": "3,x"}, KnobError, "Expected layers to be a valid integer"),
-        ({"layers": [3, 3]}, KnobError, "one or more blocks, each once, got [3, 3]"),
+        ({"layers": [3, 3]}, KnobError, "one or more blocks, each once, got"),
         ({"layers": []}, KnobError, "one or more blocks"),
         ({"merge_method": "sum"}, KnobError, "'mean', 'max', 'concat', 'dict' or 'none', got 'sum'"),
         ({"normalize": "zscore"}, KnobError, "'terramind_stats' or 'none', got 'zscore'"),

@@ -97,6 +97,7 @@ def test_dn_keep_their_numbers(checkpoint, authors_tokens):
     np.testing.assert_allclose(rgb(checkpoint, input_chw=dn).data, wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_model_of_reflectances_refuses_a_picture(picture):
     for model, options in (("thor", {"bands": ["B4", "B3", "B2"]}), ("terramind", {"bands": ["B4", "B3", "B2"]})):
         with pytest.raises(UnitMismatch, match="8-bit values are a picture"):

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rs_embed.embedders.card import Weights
-from rs_embed.embedders.weights.hub import Retry
+from rs_embed.embedders.weights.hub import Patience
 from rs_embed.embedders.weights.load import WeightsFile, load_strict, locate
 from rs_embed.embedders.weights.reading import read_state_dict
 from rs_embed.errors import (
@@ -57,7 +57,7 @@ class Asking:
     def __call__(
         self, weights: Weights = WEIGHTS, *, offline: bool = False, timeout_s: float = 10.0, tries: int = 4
     ) -> WeightsFile:
-        retry = Retry((0.5, 2.0, 5.0)[: tries - 1], timeout_s=timeout_s, sleep=self.slept.append)
+        retry = Patience((0.5, 2.0, 5.0)[: tries - 1], timeout_s=timeout_s, sleep=self.slept.append)
         return locate(
             weights,
             ckpt=None,
@@ -260,7 +260,7 @@ def test_a_body_that_never_comes_is_unreachable(
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://no-such-host.invalid", "localhost:8000"])
 def test_no_hub_at_the_endpoint_is_unreachable(tmp_path: Path, endpoint: str) -> None:
     with pytest.raises(WeightsUnreachable) as caught:
-        locate(WEIGHTS, ckpt=None, offline=False, cache_dir=tmp_path, endpoint=endpoint, retry=Retry(waits_s=()))
+        locate(WEIGHTS, ckpt=None, offline=False, cache_dir=tmp_path, endpoint=endpoint, retry=Patience(waits_s=()))
     assert endpoint in str(caught.value) and "HF_ENDPOINT" in str(caught.value)
 
 

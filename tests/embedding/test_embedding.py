@@ -83,6 +83,7 @@ def test_an_embedding_without_a_place_keeps_working(tmp_path):
     assert placed.geobox.shape == (64, 64)
 
 
+@pytest.mark.slow
 def test_pictures_are_written_and_say_what_they_show(grid, vector, tmp_path: Path):
     for embedding, name in ((grid, "grid.png"), (vector, "vector.png")):
         figure = embedding.plot(tmp_path / name)

@@ -137,6 +137,7 @@ def test_the_same_call_again_fetches_nothing_and_touches_no_file(run, log):
     assert str(report).startswith("25 embeddings in")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_failed_rows_are_kept_with_their_error_and_only_they_are_tried_again(run, log, dtype):
     always, once = broken_in(10)

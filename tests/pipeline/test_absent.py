@@ -8,14 +8,22 @@ import torch
 from echo import CARD as ECHO
 from torch.nn.functional import avg_pool2d
 
-from rs_embed import OutputSpec, PointBuffer, SensorSpec, TemporalSpec, get_embedding, get_embeddings
+from rs_embed import (
+    OutputSpec,
+    PointBuffer,
+    SensorSpec,
+    TemporalSpec,
+    export_embeddings,
+    get_embedding,
+    get_embeddings,
+    open_run,
+)
 from rs_embed.core.bands import bands_of
 from rs_embed.embedders.base import Embedder, ModelInput, Network, Readout
 from rs_embed.embedders.card import BandStats, Modality, ModelCard
 from rs_embed.embedders.prepare.framing import InputGeometry, cut_windows
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.errors import BatchError, NoImagery, NoValidPixels, OutsideCoverage, ReadError
-from rs_embed.exports.call import export_embeddings
 from rs_embed.testing import FieldProvider, pixel_centres
 
 YEAR, GRID = TemporalSpec.year(2022), OutputSpec.grid()
@@ -159,6 +167,10 @@ def test_an_error_that_is_no_absence_fails_the_row():
         embed(WEST, Radar(ReadError))
 
 
-def test_an_export_keeps_rows_that_lack_a_modality(tmp_path):
-    call = {"temporal": YEAR, "backend": Radar(), "modality": "s2+s1", "progress": False}
-    assert export_embeddings(card(), [EAST, WEST, WEST], tmp_path / "run", **call).failed == 0
+@pytest.mark.parametrize("modality", ["s2+s1", "s1+s2"])
+@pytest.mark.parametrize("share_reads", [False, True])
+def test_an_export_keeps_rows_that_lack_a_modality(tmp_path, modality, share_reads):
+    call = {"temporal": YEAR, "backend": Radar(), "modality": modality, "share_reads": share_reads, "progress": False}
+    assert export_embeddings(card(), [EAST, WEST, WEST, EAST], tmp_path / "run", **call).failed == 0
+    found = np.sort(open_run(tmp_path / "run").matrix(), axis=1)
+    np.testing.assert_allclose(found, [[-9, 1, 1, 700], [0, 0, 1, 700], [0, 0, 1, 700], [-9, 1, 1, 700]])

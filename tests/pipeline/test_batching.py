@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from echo import CARD, SENSOR, EchoEmbedder
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import card_of
 
@@ -236,6 +236,7 @@ def test_a_gpu_of_which_little_may_be_used_goes_on_with_smaller_batches(monkeypa
     assert len(many) == 256
 
 
+@settings(deadline=None)
 @given(total=st.integers(1, 10**12), each=st.integers(1, 10**9), fixed=st.integers(0, 10**9))
 def test_a_size_is_a_power_of_two_that_fits_what_was_measured(total, each, fixed):
     model = Model(total, each, fixed)

@@ -233,6 +233,7 @@ def test_grids_of_coarser_tokens_are_interpolated_without_those_that_saw_nothing
     np.testing.assert_array_equal(np.isnan(grid.data), np.broadcast_to(hole, grid.data.shape))
 
 
+@pytest.mark.slow
 def test_a_series_is_nodata_only_where_no_frame_has_a_pixel():
     once = embed("anysat_tiny", Holed(frames=slice(1)))
     hole = covered(once) == 1
@@ -244,6 +245,7 @@ def test_a_series_is_nodata_only_where_no_frame_has_a_pixel():
     assert tile.meta.pooling == "tile_token"
 
 
+@pytest.mark.slow
 def test_dense_tokens_lie_on_nodata_one_by_one():
     dense = embed("anysat_tiny", output=OutputSpec.grid("dense"))
     np.testing.assert_array_equal(np.isnan(dense.data[0]), covered(dense) == 1)

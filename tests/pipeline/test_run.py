@@ -135,23 +135,29 @@ class Hung(FieldProvider):
         return super().fetch(query)
 
 
+@pytest.fixture
 def threads_end():
-    """Wait until no thread of ours is left."""
-    deadline = time.monotonic() + 60
-    while any(one.name.startswith("rs-embed") for one in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    """Waits until the threads of this test have ended; an earlier one may have abandoned some of its own."""
+    before = set(threading.enumerate())
+
+    def wait() -> None:
+        deadline = time.monotonic() + 300
+        while any(one.name.startswith("rs-embed") for one in set(threading.enumerate()) - before):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    return wait
 
 
 def interrupt_when(hanging: threading.Event) -> None:
-    threading.Thread(target=lambda: (hanging.wait(60), os.kill(os.getpid(), signal.SIGINT)), daemon=True).start()
+    threading.Thread(target=lambda: (hanging.wait(300), os.kill(os.getpid(), signal.SIGINT)), daemon=True).start()
 
 
-def test_closing_waits_for_no_fetch_begins_no_more_and_leaves_no_thread():
+def test_closing_waits_for_no_fetch_begins_no_more_and_leaves_no_thread(threads_end):
     provider = Hung(answers=20)
     results = run(plan_of(provider, 200))
     next(results)
-    assert provider.hanging.wait(60)
+    assert provider.hanging.wait(300)
     results.close()
     begun = provider.begun
     assert all(job.is_set for job in provider.jobs)
@@ -161,7 +167,7 @@ def test_closing_waits_for_no_fetch_begins_no_more_and_leaves_no_thread():
 
 
 @pytest.mark.parametrize("count", [1, 40])
-def test_ctrl_c_ends_a_call_whose_provider_hangs_and_what_hangs_is_told(count):
+def test_ctrl_c_ends_a_call_whose_provider_hangs_and_what_hangs_is_told(count, threads_end):
     provider = Hung()
     plan = plan_of(Checked(provider), count)
     interrupt_when(provider.hanging)
@@ -176,7 +182,7 @@ def test_ctrl_c_ends_a_call_whose_provider_hangs_and_what_hangs_is_told(count):
     assert len(list(run(plan))) == count
 
 
-def test_an_error_while_encoding_ends_the_fetches_while_it_is_being_handled(monkeypatch):
+def test_an_error_while_encoding_ends_the_fetches_while_it_is_being_handled(monkeypatch, threads_end):
     provider = Hung(answers=20)
     plan = plan_of(provider, 200)
     monkeypatch.setattr(EchoEmbedder, "encode", lambda *_: os.kill(os.getpid(), signal.SIGINT))
@@ -187,11 +193,11 @@ def test_an_error_while_encoding_ends_the_fetches_while_it_is_being_handled(monk
     assert provider.begun < 60 and caught.tb is not None  # though the traceback keeps every frame
 
 
-def test_a_job_that_is_stopped_ends_as_a_whole_and_is_no_failed_row():
+def test_a_job_that_is_stopped_ends_as_a_whole_and_is_no_failed_row(threads_end):
     stop, provider = Stop(), Hung(answers=4)
     threads = Threads(1, "test", stop)
     asked = threads.submit(lambda: list(run(plan_of(provider, 40))))
-    assert provider.hanging.wait(60)
+    assert provider.hanging.wait(300)
     stop.set()
     provider.go_on.set()
     with pytest.raises(Stopped):

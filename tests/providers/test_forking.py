@@ -99,6 +99,7 @@ def test_a_transformer_runs_in_workers_after_it_ran_here_on_several_threads():
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_transformer_runs_in_a_process_that_somebody_else_forked():
     code = """

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import rs_embed
-from rs_embed.cli.options import ERR, Json, ModelOptions, command, either, together
+from rs_embed.cli.options import ERR, Json, ModelOptions, OptionSet, command, either, together
 from rs_embed.core.specs import TemporalSpec
 
 if TYPE_CHECKING:
@@ -29,16 +29,45 @@ _Column = str | None
 Verify = Annotated[
     bool, typer.Option("--verify", help="Compare every byte of what is there, and make again what is damaged.")
 ]
-_Engine = Annotated[
-    Literal["local", "ray"], typer.Option(help="This machine alone, or a Ray cluster.", rich_help_panel=_CLUSTER)
-]
-_Address = Annotated[
-    str | None,
-    typer.Option(
-        help="Of the cluster: host:port, or auto for the one that runs here; left out, one is started for the command.",
-        rich_help_panel=_CLUSTER,
-    ),
-]
+
+
+@dataclass(frozen=True)
+class FileOptions(OptionSet):
+    """The options that say what is written, and how rows are treated."""
+
+    format: Annotated[
+        str | None, typer.Option(help="geoparquet for vectors; cog (if left out), zarr, netcdf or npz for grids.")
+    ] = None
+    dtype: Annotated[Literal["float32", "float16", "int8"], typer.Option(help="Of stored vectors.")] = "float32"
+    unit_rows: Annotated[int, typer.Option(min=1, help="Rows a file.")] = 4096
+    on_error: Annotated[Literal["keep", "raise"], typer.Option(help="Keep failed rows, or stop at one.")] = "keep"
+    save_inputs: Annotated[bool, typer.Option("--save-inputs", help="Also keep each chip, as .npz.")] = False
+    share_reads: Annotated[bool, typer.Option("--share-reads", help="Cut chips of neighbours from one read.")] = False
+
+
+@dataclass(frozen=True)
+class RunOptions(OptionSet):
+    """The options that say where an export runs this time."""
+
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="This machine alone, or a Ray cluster.", rich_help_panel=_CLUSTER)
+    ] = "local"
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the cluster: host:port, or auto for the one that runs here; left out, one is started.",
+            rich_help_panel=_CLUSTER,
+        ),
+    ] = None
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Do every N-th unit, from number I on (0 to N-1): N processes fill one folder. Limits hold for each.",
+            rich_help_panel=_CLUSTER,
+        ),
+    ] = None
+    verify: Verify = False
 
 
 @contextmanager
@@ -75,11 +104,14 @@ def _file(text: str) -> typer.models.OptionInfo:
     "rs-embed export thor,mosaiks_rcf fields.gpkg run --backend sample --year 2017 --output grid --format zarr",
     "rs-embed export thor --rasters 'tiles/*.tif' run --bands B2,B3,B4,B8 --offset -1000",
     "rs-embed export thor plots.csv run --backend stac --engine ray --address auto",
+    "rs-embed export thor plots.csv run --backend stac --shard 3/16",
 )
 def export(
     models: _Models,
     places: _Places,
     options: ModelOptions,
+    files: FileOptions,
+    running: RunOptions,
     *,
     out: Annotated[
         str | None, typer.Argument(metavar="RUN", help="Folder, or s3:// or gs://; new, or to go on with.")
@@ -99,20 +131,8 @@ def export(
     lat_column: Annotated[_Column, _column("Of the latitude, or y of --crs.")] = None,
     year_column: Annotated[_Column, _column("Of calendar years.")] = None,
     crs: Annotated[str | None, typer.Option(help="Of the coordinates.", rich_help_panel=_TABLE)] = None,
-    backend: Annotated[str, typer.Option(help="sample, gee, or the path of a raster.")] = "auto",
+    backend: Annotated[str, typer.Option(help="sample, gee, stac, auto, or the path of a raster.")] = "auto",
     modality: Annotated[str | None, typer.Option(help="One that `describe` lists, or several: s2+s1.")] = None,
-    file_format: Annotated[
-        str | None,
-        typer.Option("--format", help="geoparquet for vectors; cog (if left out), zarr, netcdf or npz for grids."),
-    ] = None,
-    dtype: Annotated[Literal["float32", "float16", "int8"], typer.Option(help="Of stored vectors.")] = "float32",
-    unit_rows: Annotated[int, typer.Option(min=1, help="Rows a file.")] = 4096,
-    on_error: Annotated[Literal["keep", "raise"], typer.Option(help="Keep failed rows, or stop at one.")] = "keep",
-    save_inputs: Annotated[bool, typer.Option("--save-inputs", help="Also keep each chip, as .npz.")] = False,
-    share_reads: Annotated[bool, typer.Option("--share-reads", help="Cut chips of neighbours from one read.")] = False,
-    engine: _Engine = "local",
-    address: _Address = None,
-    verify: Verify = False,
     as_json: Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")] = False,
     plan_rows: Annotated[
@@ -142,24 +162,13 @@ def export(
         models.split(","),
         table,
         target,
-        output=options.output_spec(),
         backend=imagery,
-        format=file_format,
-        dtype=dtype,
-        unit_rows=unit_rows,
-        on_error=on_error,
         modality=modality,
-        input_prep=options.input_prep,
-        device=options.device,
-        precision=options.precision,
-        save_inputs=save_inputs,
-        share_reads=share_reads,
-        engine=engine,
-        address=address,
-        verify=verify,
         dry_run=dry_run,
         plan_rows=plan_rows,
         rate=_rate(rate),
+        **files.keywords(),
+        **running.keywords(),
         **options.keywords(),
     )
     with _stoppable(target):
@@ -224,15 +233,14 @@ def _tell(report: "ExportReport", *, as_json: bool) -> None:
 @command("rs-embed retry run", "rs-embed retry run --verify")
 def retry(
     run: RunFolder,
-    engine: _Engine = "local",
-    address: _Address = None,
+    running: RunOptions,
     *,
-    verify: Verify = False,
     as_json: Json = False,
 ) -> None:
     """Do what failed, was not finished, or is damaged, with the arguments that the run folder has kept."""
     from rs_embed.exports.status import retry_export
 
+    again: Callable[..., ExportReport] = retry_export
     with _stoppable(run):
-        report = retry_export(run, engine=engine, address=address, verify=verify)
+        report = again(run, **running.keywords())
     _tell(report, as_json=as_json)

@@ -162,13 +162,9 @@ def _call(function: Callable[..., T], request: Request, options: ModelOptions) -
         request.model,
         request.spatial(),
         request.temporal(),
-        options.output_spec(),
-        request.imagery(),
+        backend=request.imagery(),
         modality=request.modality,
         bands=request.chosen_bands(),
-        input_prep=options.input_prep,
-        device=options.device,
-        precision=options.precision,
         **options.keywords(),
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeGuard, TypeVar
 
 import typer
 from rich.console import Console
@@ -40,7 +40,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else
 
 
 @dataclass(frozen=True)
-class Request:
+class OptionSet:
+    """Options that stand together in several commands, each written once."""
+
+    def keywords(self) -> dict[str, object]:
+        """As keywords of the call that a command makes."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Request(OptionSet):
     """The options that say what is asked for: model, place, days, imagery."""
 
     model: Model
@@ -54,7 +63,7 @@ class Request:
     start: Annotated[str | None, _when(help="First day, YYYY-MM-DD.")] = None
     end: Annotated[str | None, _when(help="The day after the last.")] = None
     year: Annotated[int | None, _when(help="A whole year instead.")] = None
-    backend: Annotated[str | None, _imagery(help="gee, stac, sample, or the path of a raster.")] = None
+    backend: Annotated[str | None, _imagery(help="sample, gee, stac, auto, or the path of a raster.")] = None
     raster: Annotated[Path | None, _imagery(help="Your own GeoTIFF, COG, VRT or Zarr instead.")] = None
     bands: Annotated[str | None, _imagery(help="Bands of --raster in order: B2,B3,...")] = None
     unit: Annotated[str | None, _imagery(help="Of --raster: dn, reflectance, db or power.")] = None
@@ -110,7 +119,7 @@ def either(name: str, value: object, other_name: str, other: object) -> None:
 
 
 @dataclass(frozen=True)
-class ModelOptions:
+class ModelOptions(OptionSet):
     """The options that say how the model runs."""
 
     output: Annotated[
@@ -132,12 +141,17 @@ class ModelOptions:
             return OutputSpec.pooled(self.pooling)
         return OutputSpec.grid("dense" if self.output == "dense" else "patch")
 
-    def keywords(self) -> dict[str, str]:
-        """The knobs by name."""
+    def keywords(self) -> dict[str, object]:
+        """Of `get_embedding`: all but the knobs by their own names, and the knobs."""
         pairs = [setting.partition("=") for setting in self.knobs or ()]
         if not all(equals for _, equals, _ in pairs):
             raise typer.BadParameter("--set wants KNOB=VALUE, as in --set patch_size=8")
-        return {name: value for name, _, value in pairs}
+        named = {name: value for name, value in vars(self).items() if name not in ("output", "pooling", "knobs")}
+        return {**named, "output": self.output_spec(), **{name: value for name, _, value in pairs}}
+
+
+def _is_set(annotation: object) -> TypeGuard[type[OptionSet]]:
+    return isinstance(annotation, type) and issubclass(annotation, OptionSet)
 
 
 def command(*examples: str) -> Callable[[Command], Command]:
@@ -148,7 +162,7 @@ def command(*examples: str) -> Callable[[Command], Command]:
 
     def register(function: Command) -> Command:
         parameters = introspect.signature(function).parameters
-        sets = {name: p.annotation for name, p in parameters.items() if p.annotation in (Request, ModelOptions)}
+        sets = {name: p.annotation for name, p in parameters.items() if _is_set(p.annotation)}
         options = {name: p for name, p in parameters.items() if name not in sets}
         for kind in sets.values():
             options |= introspect.signature(kind).parameters

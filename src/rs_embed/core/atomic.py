@@ -9,7 +9,7 @@ import secrets
 import shutil
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -115,12 +115,17 @@ def make_folder(path: Path) -> None:
     _sync(path.parent)
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove what a killed process of ours left half-written in this folder, unless it is a link to another."""
+def remove_parts(folder: Path, of: Callable[[str], bool] = lambda name: True) -> None:
+    """Remove what a killed process of ours left half-written in this folder, unless it is a link to another.
+
+    Args:
+        folder: Where.
+        of: By the name that a file was to get; others may be at work on those that are left.
+    """
     if folder.is_symlink():
         return
     for part in folder.glob(f"{PART}*"):
-        if _OURS.fullmatch(part.name):
+        if _OURS.fullmatch(part.name) and of(part.name.removeprefix(PART).partition("-")[2]):
             remove(part)
 
 
@@ -143,9 +148,19 @@ def _sync(path: Path) -> None:
 
 
 def used_by(folder: Path) -> str | None:
-    """The process that has the lock of a run folder; `None` if nobody has."""
+    """The processes that have locks of a run folder; `None` if nobody has."""
+    holders = [holder for path in sorted(folder.glob(f"{LOCK}*")) if (holder := _holder_of(path)) is not None]
+    return ", ".join(dict.fromkeys(holders)) or None
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process has that lock."""
+    return _holder_of(path) is not None
+
+
+def _holder_of(path: Path) -> str | None:
     try:
-        with _open_lock(folder, os.O_RDONLY) as file:
+        with _open_lock(path, os.O_RDONLY) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -156,36 +171,42 @@ def used_by(folder: Path) -> str | None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, name: str = LOCK, *, shared: bool = False, wait: bool = False) -> Iterator[None]:
     """Keep other processes out of a run folder; the lock goes with the process, however it ends.
+
+    Args:
+        folder: Of the run.
+        name: Of the lock.
+        shared: Keep out only who would have it alone.
+        wait: Until it is free.
 
     Raises:
         StorageError: Another process has it, the file system knows no locks, or the name of the lock is taken by
             something else, which is left as it is.
     """
     with storing(folder):
-        file = _open_lock(folder, os.O_RDWR | os.O_CREAT)
+        file = _open_lock(folder / name, os.O_RDWR | os.O_CREAT)
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise StorageError(
                 f"Expected {str(folder)!r} for this process, got one that is in use.",
-                used_by=_holder(file),
+                used_by=used_by(folder) or _holder(file),
                 fix="wait until it has ended, or export to another folder",
             ) from error
         except OSError as error:
             raise storage_error(folder, error) from error
-        with storing(folder):
-            file.truncate(0)
-            file.write(f"{_LOCK_WORDS}{os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
+        if not shared:
+            with storing(folder):
+                file.truncate(0)
+                file.write(f"{_LOCK_WORDS}{os.getpid()} on {socket.gethostname()}\n")
+                file.flush()
         yield
 
 
-def _open_lock(folder: Path, flags: int) -> TextIO:
+def _open_lock(path: Path, flags: int) -> TextIO:
     """The lock file, if it is a file of ours: no link is followed, and no pipe waited for."""
-    path = folder / LOCK
     try:
         handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:

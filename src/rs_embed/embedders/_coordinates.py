@@ -14,12 +14,11 @@ import torch
 from odc.geo.geobox import GeoBox
 from torch import Tensor
 
-from rs_embed.core.geo import project
 from rs_embed.core.hashing import sha256_of
 from rs_embed.core.optional import require
 from rs_embed.core.settings import LibrarySettings
 from rs_embed.embedders.card import Weights
-from rs_embed.embedders.prepare.framing import Window
+from rs_embed.embedders.prepare.framing import Window, centre_of
 from rs_embed.embedders.weights.hub import obtain
 from rs_embed.embedders.weights.load import PATIENT, WeightsFile
 from rs_embed.errors import InputError, WeightsCorrupt, WeightsError, WeightsMismatch, WeightsNotFound
@@ -63,16 +62,6 @@ def text_of(lon: float, lat: float) -> str:
     """The sentence for a place, degrees east and north; a little west of 0 it says "-0.00", as the authors' does."""
     lon, lat = np.rint(np.array([lon, lat]) * STEPS_PER_DEGREE) / STEPS_PER_DEGREE
     return f"lat={lat:.2f} lon={lon:.2f} [EOS]"
-
-
-def centre_of(geobox: GeoBox, window: Window) -> tuple[float, float]:
-    """Longitude and latitude of the centre of what a window sees of a chip, degrees."""
-    height, width = geobox.shape
-    row = (window.row + min(height, window.row + window.height)) / 2
-    col = (window.col + min(width, window.col + window.width)) / 2
-    x, y = geobox.affine @ (col, row)
-    lons, lats = project(np.array([x]), np.array([y]), str(geobox.crs), "EPSG:4326")
-    return float(lons[0]), float(lats[0])
 
 
 def check_tokenizer(given: Path | None) -> None:

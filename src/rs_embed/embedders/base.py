@@ -25,6 +25,7 @@ from rs_embed.embedders.runtime.device import brought_back
 from rs_embed.embedders.runtime.kept import KeptNetworks
 from rs_embed.encoders.kernels.linear import Kernels, Linear, packs, using
 from rs_embed.encoders.tokens import Tokens
+from rs_embed.errors import BandMismatch
 
 Merge = Literal["mean", "max", "sum", "concat"]
 
@@ -42,6 +43,18 @@ class ModelRequest:
     """What the model is told of the place beside imagery: some of the card's `place_modalities`."""
     dense: bool = False
     """Whether tokens finer than a patch are wanted."""
+
+    def __post_init__(self) -> None:
+        for modality, sensor in self.inputs:
+            for band in modality.derived:
+                missing = [name for name in band.of if name not in sensor.bands]
+                if missing:
+                    raise BandMismatch(
+                        f"Expected {', '.join(missing)} among the bands of {modality.name}, got none: {band.name} is "
+                        "computed from it.",
+                        found=", ".join(sensor.bands),
+                        fix="leave `bands` and `sensor` out, or add what lacks",
+                    )
 
     @property
     def modality_names(self) -> tuple[str, ...]:

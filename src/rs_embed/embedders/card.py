@@ -1,8 +1,11 @@
 """The facts of a model, as data: no torch, no imagery, nothing that can fail."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rs_embed.core.bands import Unit
 from rs_embed.core.settings import ModelKnobs
@@ -40,6 +43,23 @@ class BandStats:
     std: float
 
 
+Pixels = NDArray[np.float32]
+"""`[T, H, W]` of one band, NaN where nodata."""
+
+
+@dataclass(frozen=True)
+class DerivedBand:
+    """A channel that is computed from bands of the same chip: NDVI, slope, a ratio of polarisations."""
+
+    name: str
+    unit: Unit
+    of: tuple[str, ...]
+    """The bands that it is computed from, as the collection names them."""
+    compute: Callable[[Mapping[str, Pixels], float], Pixels]
+    """Of these bands by name, in the units of the collection, and the pixel size in metres. What comes out not finite
+    is nodata, which becomes the mean."""
+
+
 @dataclass(frozen=True)
 class Modality:
     """One kind of input: what is fetched by default, and how it is standardised."""
@@ -65,11 +85,22 @@ class Modality:
     """Whether the model takes several dated frames."""
     first_year: int | None = None
     """Of a product of calendar years: the first one there is, and a window must be one of them, whole."""
+    derived: tuple[DerivedBand, ...] = ()
+    """Channels that follow those of `sensor`; `stats` has them by their names."""
     optional: bool = False
     """Whether the model can do without it where a place lacks it: nothing was acquired there, or nothing is valid. Then
     it is masked, and the metadata say so; one modality at least must be there."""
     grid_px: int = 1
     """How many of its pixels lie along a pixel of the grid that all modalities of a request share."""
+
+    def __post_init__(self) -> None:
+        named = (*self.sensor.bands, *(band.name for band in self.derived))
+        missing = [name for name in named if name not in self.stats]
+        if missing:
+            raise SpecError(
+                f"Expected statistics of every channel of {self.name}, got none of {', '.join(missing)}.",
+                fix="add them to `stats`; mean 0 and std 1 where there are none",
+            )
 
 
 Kind = Literal["foundation model", "baseline", "precomputed"]

@@ -14,6 +14,7 @@ class ModalityDescription(TypedDict):
     collection: str
     bands: list[str]
     units: list[str]
+    derived: list[str]
     scale_m: float
     cloudy_pct: float
     composite: str
@@ -99,6 +100,7 @@ def _modality(modality: Modality) -> ModalityDescription:
         "collection": sensor.collection,
         "bands": list(sensor.bands),
         "units": [str(band.unit) for band in bands_of(sensor.collection, sensor.bands)],
+        "derived": [band.name for band in modality.derived],
         "scale_m": sensor.scale_m,
         "cloudy_pct": sensor.cloudy_pct,
         "composite": sensor.composite,

@@ -18,11 +18,10 @@ from rs_embed.core.settings import LibrarySettings
 from rs_embed.core.specs import OutputSpec, SensorSpec
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network, Readout
 from rs_embed.embedders.card import Modality
-from rs_embed.embedders.cards.anysat import PUBLISHED, S1_RATIO, AnySatKnobs
+from rs_embed.embedders.cards.anysat import PUBLISHED, AnySatKnobs
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry, cut_windows, frame_chip, stitch
 from rs_embed.embedders.prepare.normalize import Scaling, to_frames, unscaled, z_score
-from rs_embed.embedders.runtime.device import placed
-from rs_embed.embedders.statistics import backscatter_ratio, statistics_of
+from rs_embed.embedders.statistics import statistics_of
 from rs_embed.embedders.weights.layout import Layout
 from rs_embed.embedders.weights.networks import build_network
 from rs_embed.encoders.anysat.encoder import AnySatEncoder
@@ -88,24 +87,14 @@ class AnySatEmbedder(Embedder):
         valid = []
         for modality, sensor in self.request.inputs:
             name, chip = modality.name, chips[modality.name]
-            (pixels,) = cut_windows(self._frames(chip, modality, sensor), frame, modality.grid_px)
+            frames = to_frames(chip, modality, sensor, self._scaling(modality, sensor))
+            (pixels,) = cut_windows(frames, frame, modality.grid_px)
             tensors[name] = pixels if modality.is_series else pixels[0]
             if modality.is_series:
                 tensors[name + DATES] = _days_of_year(chip, name)
             valid.append(self._valid_share(chip, frame, modality.grid_px))
         tensors[VALID] = torch.stack(valid).amax(dim=0)
         return [ModelInput(tensors)]
-
-    def _frames(self, chip: Chip, modality: Modality, sensor: SensorSpec) -> Tensor:
-        """`[T, C, H, W]`, with the ratio of Sentinel-1 as a last channel where the modality has one."""
-        pixels = to_frames(chip, modality, sensor, self._scaling(modality, sensor))
-        if S1_RATIO not in modality.stats:
-            return pixels
-        ratio = placed(backscatter_ratio(chip.values[:, 0], chip.values[:, 1]))[:, None]
-        if self._knobs.normalize != "none":
-            stats = statistics_of(modality, self._knobs.normalize, PUBLISHED)[S1_RATIO]
-            ratio = (ratio - stats.mean) / stats.std
-        return torch.cat([pixels, ratio.where(ratio.isfinite(), 0)], dim=1)
 
     def _valid_share(self, chip: Chip, frame: Frame, grid_px: int) -> Tensor:
         """`[row, col]`: how much of each patch was seen in any frame."""

@@ -15,7 +15,6 @@ from rs_embed.core.chip import Chip
 from rs_embed.core.optional import require
 from rs_embed.core.settings import LibrarySettings
 from rs_embed.core.specs import OutputSpec, SensorSpec
-from rs_embed.embedders._coordinates import centre_of
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
 from rs_embed.embedders.card import Modality
 from rs_embed.embedders.cards.terratorch import (
@@ -26,7 +25,7 @@ from rs_embed.embedders.cards.terratorch import (
     TerraTorchKnobs,
     TimeCode,
 )
-from rs_embed.embedders.prepare.framing import Frame, InputGeometry, cut_windows
+from rs_embed.embedders.prepare.framing import Frame, InputGeometry, centre_of, cut_windows
 from rs_embed.embedders.prepare.normalize import Scaling, limited, to_image, unscaled, z_score
 from rs_embed.embedders.runtime.random_numbers import own_random_numbers
 from rs_embed.embedders.runtime.terratorch import leaving_no_trace, load_terratorch

@@ -10,17 +10,20 @@ from numpy.typing import NDArray
 
 from rs_embed.core.bands import Unit, unit_named
 from rs_embed.core.chip import Chip
-from rs_embed.embedders.card import BandStats, Modality
-from rs_embed.embedders.cards.anysat import S1_RATIO
+from rs_embed.embedders.card import BandStats, DerivedBand, Modality
+from rs_embed.embedders.prepare.derived import POLARISATION_RATIO
 from rs_embed.errors import InputError, KnobError, StorageError
 
 FORMAT = "rs_embed band statistics 1"
-RATIO_EPSILON, RATIO_LIMIT = 1e-10, 1e4
 Published = Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
 """Table -> modality -> mean and std by band."""
 
 
-def save_statistics(path: str | Path, samples: Iterable[Mapping[str, Chip]]) -> Path:
+def save_statistics(
+    path: str | Path,
+    samples: Iterable[Mapping[str, Chip]],
+    derived: Sequence[DerivedBand] = (POLARISATION_RATIO,),
+) -> Path:
     """Write the statistics of many chips, to be given as `normalize=<path>`.
 
     Of each band, the mean over chips of the chip's mean, and the mean over chips of the chip's standard deviation:
@@ -30,6 +33,7 @@ def save_statistics(path: str | Path, samples: Iterable[Mapping[str, Chip]]) -> 
     Args:
         path: A `.json` file.
         samples: Modality -> chip, as in `inspect_chip(...).chips`. Read once, so a generator will do.
+        derived: Counted too, where a chip has the bands that they are computed from.
 
     Raises:
         InputError: No chip at all.
@@ -42,7 +46,7 @@ def save_statistics(path: str | Path, samples: Iterable[Mapping[str, Chip]]) -> 
     count = 0
     for count, chips in enumerate(samples, start=1):  # noqa: B007
         for modality, chip in chips.items():
-            for band, (unit, values) in _bands(chip).items():
+            for band, (unit, values) in _bands(chip, derived).items():
                 units.setdefault(modality, {})[band] = unit
                 found = values[np.isfinite(values)].astype(np.float64)
                 if found.size:
@@ -68,19 +72,15 @@ def _entry(unit: Unit, moments: list[tuple[float, float]]) -> dict[str, float | 
     return {"unit": str(unit), "mean": float(mean), "std": float(std)}
 
 
-def _bands(chip: Chip) -> dict[str, tuple[Unit, NDArray[np.float32]]]:
-    """Pixels by band, and the ratio of the two polarisations where there are both."""
-    found = {band.name: (band.unit, chip.values[:, i]) for i, band in enumerate(chip.bands)}
-    if {"VV", "VH"} <= set(found):
-        found[S1_RATIO] = (Unit.DB, backscatter_ratio(found["VV"][1], found["VH"][1]))
+def _bands(chip: Chip, derived: Sequence[DerivedBand]) -> dict[str, tuple[Unit, NDArray[np.float32]]]:
+    """Pixels by band, and those of the derived bands that can be computed from them."""
+    pixels = {band.name: chip.values[:, i] for i, band in enumerate(chip.bands)}
+    pixel_m = float("nan") if chip.geobox is None else float(chip.geobox.resolution.x)
+    found = {band.name: (band.unit, pixels[band.name]) for band in chip.bands}
+    for band in derived:
+        if set(band.of) <= set(pixels):
+            found[band.name] = band.unit, band.compute({name: pixels[name] for name in band.of}, pixel_m)
     return found
-
-
-def backscatter_ratio(vv: NDArray[np.float32], vh: NDArray[np.float32]) -> NDArray[np.float32]:
-    """VV / VH of values as they are stored (dB), as AnySat's loaders compute it."""
-    with np.errstate(divide="ignore", over="ignore"):
-        ratio: NDArray[np.float32] = np.clip(vv / (vh + np.float32(RATIO_EPSILON)), -RATIO_LIMIT, RATIO_LIMIT)
-    return ratio
 
 
 def statistics_of(modality: Modality, name: str, published: Published) -> Mapping[str, BandStats]:

@@ -19,7 +19,7 @@ from rs_embed.core.signals import sigterm_as_interrupt
 from rs_embed.core.specs import InputPrep, OutputSpec, Precision
 from rs_embed.errors import StorageError
 from rs_embed.exports.engines import EngineName, check_engine, open_crew
-from rs_embed.exports.engines.base import Crew, Stamp
+from rs_embed.exports.engines.base import Stamp
 from rs_embed.exports.estimate import ExportPlan, Rate, Scale, estimate
 from rs_embed.exports.journal import PLACES, Manifest, digest_of
 from rs_embed.exports.location import Tally, begun, keep_manifest, refuse_foreign, run_folder, swept
@@ -29,7 +29,8 @@ from rs_embed.exports.records import UnitStore
 from rs_embed.exports.request import ExportRequest, Models, versions
 from rs_embed.exports.results.catalog import write_catalogs
 from rs_embed.exports.running import Running
-from rs_embed.exports.unit import UNIT_ROWS, Units, cut_units
+from rs_embed.exports.sharding import ALL, Gate, Shard, is_finished
+from rs_embed.exports.unit import UNIT_ROWS, cut_units
 from rs_embed.exports.work import OnError, Task
 from rs_embed.formats.base import Dtype
 from rs_embed.pipeline.request import Backend, Bands, KnobValue, Modalities, Sensors
@@ -48,7 +49,7 @@ class ExportReport:
     folder: Path | Remote
     plan: ExportPlan
     ok: int
-    """Embeddings in the folder, of all models."""
+    """Embeddings in the folder, of all models; of a shard, its own."""
     failed: int
     """Rows without one; the same call tries them again."""
     seconds: float
@@ -96,6 +97,7 @@ def export_embeddings(
     address: str | None = None,
     progress: bool = True,
     verify: bool = False,
+    shard: tuple[int, int] | str | None = None,
     dry_run: bool = False,
     plan_rows: int | None = None,
     rate: float | Literal["measure"] | None = None,
@@ -122,6 +124,8 @@ def export_embeddings(
         progress: Show a bar on a terminal.
         verify: First compare every byte of what is there with its record; what is damaged is made again. Without it,
             sizes are compared.
+        shard: (3, 16) or "3/16": do every 16th unit, from the one of number 3 on. 16 processes with 0/16 to 15/16 fill
+            one folder between them; limits of requests hold for each of them.
         dry_run: Only say what would be done: `print` the answer.
         plan_rows: Of a dry run: plan for so many rows, of which the table is a part as dense as the whole.
         rate: Of a dry run: rows that one worker encodes a second; "measure" runs the models here, for some seconds.
@@ -152,7 +156,8 @@ def export_embeddings(
         save_inputs=save_inputs,
         share_reads=share_reads,
     )
-    running = Running(engine=engine, address=address, progress=progress, verify=verify)
+    part = ALL if shard is None else Shard.of(shard)
+    running = Running(engine=engine, address=address, progress=progress, verify=verify, shard=part)
     table = read_places(places, temporal=temporal, buffer_m=buffer_m)
     if not dry_run:
         return run_export(request, table, place_of(out), running)
@@ -180,22 +185,25 @@ def run_export(request: ExportRequest, places: Places, where: Path | Remote, run
     own = where.resolve() if isinstance(where, Path) else where
     fetch_workers = max(job.request.knobs.fetch_workers for job in jobs.values())
     order = ExportOrder(request, own, fetch_workers, running.verify)
+    shard, remote = running.shard, where if isinstance(where, Remote) else None
     with (
-        run_folder(where) as folder,
+        run_folder(where, shard) as (folder, gate),
         open_crew(running.engine, running.address, order) as crew,
         sigterm_as_interrupt(),
     ):
-        manifest = _open(folder, request, crew, places, units)
-        with storing(folder):
+        manifest = _open(folder, request.run_facts(crew.facts(), places, units), request, gate)
+        with gate.setting_up(), storing(folder):
             _keep_places(folder, places, verify=running.verify)
-        remote = where if isinstance(where, Remote) else None
-        keep_manifest(remote, folder)
+            keep_manifest(remote, folder)
         stores = [UnitStore(folder / name, manifest.fingerprint, versions()) for name in jobs]
-        with progress_bar(len(places) * len(jobs), shown=running.progress) as advance, swept(folder, stores):
+        rows = sum(len(unit.rows) for unit in shard.units_of(units))
+        with progress_bar(rows * len(jobs), shown=running.progress) as advance, swept(folder, stores, shard):
             tally = Tally(advance)
-            tasks = (Task(unit, places.take(unit.rows)) for unit in units)
+            tasks = (Task(unit, places.take(unit.rows)) for unit in shard.units_of(units))
             crew.run(Stamp(manifest.created, manifest.fingerprint), tasks, tally)
-        write_catalogs(stores, units, grids=request.grid_format is not None, remote=remote)
+        with gate.leaving() as is_last:
+            if shard == ALL or (is_last and is_finished(stores, units, remote)):
+                write_catalogs(stores, units, grids=request.grid_format is not None, remote=remote)
     return ExportReport(where, plan, tally.rows - tally.failed, tally.failed, time.perf_counter() - started)
 
 
@@ -214,11 +222,10 @@ def _rate(rate: float | Literal["measure"] | None, jobs: "Mapping[str, Job]", pl
     return Rate(require_number("rate", rate, 1e-6, 1e9), "declared")
 
 
-def _open(folder: Path, request: ExportRequest, crew: Crew, places: Places, units: Units) -> Manifest:
+def _open(folder: Path, facts: dict[str, JsonValue], request: ExportRequest, gate: Gate) -> Manifest:
     """The manifest of the folder, which is new or was made for the same request."""
-    facts = request.run_facts(crew.facts(), places, units)
-    manifest = Manifest.read(folder)
-    with storing(folder):
+    with gate.setting_up(), storing(folder):
+        manifest = Manifest.read(folder)
         if manifest is None:
             refuse_foreign(folder, [one.name for one in folder.iterdir()])
             manifest = _begin(folder, request, facts)

@@ -11,6 +11,7 @@ from rs_embed.errors import SpecError
 from rs_embed.exports.journal import MANIFEST, PLACES, Manifest
 from rs_embed.exports.object_store import Remote
 from rs_embed.exports.records import UnitStore
+from rs_embed.exports.sharding import ALL, Gate, Shard, sharing
 from rs_embed.exports.unit import RECORDS
 from rs_embed.exports.work import Advance
 
@@ -30,8 +31,10 @@ class Tally:
 
 
 @contextmanager
-def run_folder(where: Path | Remote) -> Iterator[Path]:
+def run_folder(where: Path | Remote, shard: Shard = ALL) -> Iterator[tuple[Path, Gate]]:
     """The run folder, made and locked; of an object store, one of this machine with what is known of the run.
+
+    Who does the whole run has the folder alone; who does a shard has that alone, and keeps out who would do the whole.
 
     It is looked at first: one with something else in it stays as it is, to the last byte and date.
 
@@ -46,8 +49,9 @@ def run_folder(where: Path | Remote) -> Iterator[Path]:
         with storing(where):
             _look(where)
             make_folder(where)
-        with locked(where):
-            yield where
+        parted = shard != ALL
+        with locked(where, shared=parted), sharing(where if parted else None, shard) as gate:
+            yield where, gate
         return
     with TemporaryDirectory(prefix="rs-embed-") as text:
         folder = Path(text)
@@ -55,7 +59,8 @@ def run_folder(where: Path | Remote) -> Iterator[Path]:
             where.get(PLACES, folder)
         else:
             refuse_foreign(where, {name.partition("/")[0] for name in where.sizes()})
-        yield folder
+        with sharing(None, shard) as gate:
+            yield folder, gate
 
 
 def _look(where: Path) -> None:
@@ -64,17 +69,17 @@ def _look(where: Path) -> None:
 
 
 @contextmanager
-def swept(folder: Path, stores: Sequence[UnitStore]) -> Iterator[None]:
+def swept(folder: Path, stores: Sequence[UnitStore], shard: Shard) -> Iterator[None]:
     """What killed processes left half-written is removed: before, and after workers may have died on the way."""
-    _sweep(folder, stores)
+    _sweep(folder, stores, shard)
     yield
-    _sweep(folder, stores)
+    _sweep(folder, stores, shard)
 
 
-def _sweep(folder: Path, stores: Sequence[UnitStore]) -> None:
+def _sweep(folder: Path, stores: Sequence[UnitStore], shard: Shard) -> None:
     with storing(folder):
         for store in stores:
-            store.sweep()
+            store.sweep(shard.has)
 
 
 def keep_manifest(remote: Remote | None, folder: Path) -> None:

@@ -12,7 +12,7 @@ from rs_embed.core.settings import LibrarySettings, ModelKnobs
 from rs_embed.exports.engines.base import Stamp
 from rs_embed.exports.fetching.inputs import FOLDER as INPUTS
 from rs_embed.exports.fetching.inputs import InputKeeper
-from rs_embed.exports.fetching.reader import Reader
+from rs_embed.exports.fetching.reader import PlannedProvider
 from rs_embed.exports.fetching.shared_reads import SharedReads
 from rs_embed.exports.object_store import Remote
 from rs_embed.exports.records import UnitStore
@@ -62,7 +62,7 @@ class ExportSetup:
     def work(self, stamp: Stamp, folder: Path) -> Work:
         """See `Setup`."""
         models = tuple(self._model(folder / name, job, stamp) for name, job in self.jobs.items())
-        readers: list[Callable[[Provider], Reader]] = [SharedReads] if self.request.share_reads else []
+        readers: list[Callable[[Provider], PlannedProvider]] = [SharedReads] if self.request.share_reads else []
         readers += [partial(InputKeeper, folder=folder / INPUTS)] if self.request.save_inputs else []
         checkpoint_s = LibrarySettings.read().checkpoint_s
         given = self.request.grid_format, self.request.on_error, tuple(readers)

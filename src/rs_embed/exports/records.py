@@ -2,7 +2,7 @@
 
 import errno
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -245,10 +245,14 @@ class UnitStore:
         for folder in (TABLES, RECORDS):
             make_folder(self.folder / folder)
 
-    def sweep(self) -> None:
-        """Remove the half-written tables and records of killed processes; only while nobody writes any."""
+    def sweep(self, of: Callable[[str], bool]) -> None:
+        """Remove the half-written tables and records of killed processes; only while nobody writes these.
+
+        Args:
+            of: Those meant, by the name that a file was to get.
+        """
         for folder in (TABLES, RECORDS):
-            remove_parts(self.folder / folder)
+            remove_parts(self.folder / folder, of)
 
     def clean(self, unit: Unit, record: Record | None) -> None:
         """Remove what a killed process left of a unit: half-written files, and grids of ours that no table names."""

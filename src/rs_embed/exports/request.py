@@ -47,19 +47,12 @@ class ExportRequest(RequestBase):
     models: Annotated[Models, AsGiven]
     knobs: Annotated[Mapping[str, object], AfterValidator(settled)] = {}
     """Of every model; those that stand with a model in `models` go before."""
-    format: Annotated[
-        str | None,
-        Field(description="geoparquet for vectors; cog, zarr, netcdf or npz for grids, cog if left out"),
-    ] = None
-    dtype: Annotated[Dtype, one_of(Dtype, "dtype"), Field(description="of stored vectors")] = "float32"
-    unit_rows: Annotated[int, Field(strict=True, ge=1, title="unit_rows of 1 or more", description="rows a file")] = (
-        UNIT_ROWS
-    )
-    on_error: Annotated[OnError, one_of(OnError, "on_error"), Field(description="keep failed rows, or stop at one")] = (
-        "keep"
-    )
-    save_inputs: Annotated[bool, Field(description="also keep each chip, as .npz")] = False
-    share_reads: Annotated[bool, Field(description="cut chips of neighbours from one read")] = False
+    format: str | None = None
+    dtype: Annotated[Dtype, one_of(Dtype, "dtype")] = "float32"
+    unit_rows: Annotated[int, Field(strict=True, ge=1, title="unit_rows of 1 or more")] = UNIT_ROWS
+    on_error: Annotated[OnError, one_of(OnError, "on_error")] = "keep"
+    save_inputs: bool = False
+    share_reads: bool = False
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

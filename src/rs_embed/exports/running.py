@@ -1,23 +1,17 @@
-"""How an export is run this time."""
+"""How an export is run this time; nothing of it changes a number."""
 
-from typing import Annotated
-
-from pydantic import BaseModel, ConfigDict, Field
+from dataclasses import dataclass
 
 from rs_embed.exports.engines import EngineName
+from rs_embed.exports.sharding import ALL, Shard
 
 
-class Running(BaseModel):
-    """How an export is run this time; nothing of it changes a number."""
+@dataclass(frozen=True)
+class Running:
+    """See `export_embeddings`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    engine: Annotated[EngineName, Field(description="this machine alone, or a cluster")] = "local"
-    address: Annotated[
-        str | None,
-        Field(description="of the cluster: host:port, or auto for the one that runs here; left out, one is started"),
-    ] = None
+    engine: EngineName = "local"
+    address: str | None = None
     progress: bool = True
-    verify: Annotated[
-        bool, Field(description="compare every byte of what is there, and make again what is damaged")
-    ] = False
+    verify: bool = False
+    shard: Shard = ALL

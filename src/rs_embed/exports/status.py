@@ -17,6 +17,7 @@ from rs_embed.exports.object_store import local_place
 from rs_embed.exports.records import Record
 from rs_embed.exports.request import ExportRequest
 from rs_embed.exports.running import Running
+from rs_embed.exports.sharding import ALL, Shard
 from rs_embed.exports.unit import RECORDS
 from rs_embed.formats.reading import TableFile
 from rs_embed.places import Places
@@ -126,6 +127,7 @@ def retry_export(
     address: str | None = None,
     progress: bool = True,
     verify: bool = False,
+    shard: tuple[int, int] | str | None = None,
 ) -> ExportReport:
     """The call that made this folder again: what failed or was not finished is done, nothing else.
 
@@ -134,6 +136,7 @@ def retry_export(
         engine: Where it runs this time, and `address`: as in `export_embeddings`.
         progress: Show a bar on a terminal.
         verify: Compare every byte of what is there with its record, and make again what is damaged.
+        shard: Every n-th unit only: as in `export_embeddings`, in any number, whatever the run was begun with.
 
     Raises:
         SpecError: A model, or the backend, was given as an object, which no file can hold; or the run lies in an
@@ -153,7 +156,8 @@ def retry_export(
         request = ExportRequest.of_command(command)
     except SpecError as error:
         raise _unreadable(path, error) from error
-    running = Running(engine=engine, address=address, progress=progress, verify=verify)
+    part = ALL if shard is None else Shard.of(shard)
+    running = Running(engine=engine, address=address, progress=progress, verify=verify, shard=part)
     return run_export(request, Places.load(path / PLACES), path, running)
 
 

@@ -1,13 +1,10 @@
 """The table of a work unit with rows put into it: those that were done since it was written."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import shapely
-
-from rs_embed.formats.geoparquet import geo_header
+from rs_embed.formats.geoparquet import geo_key
 from rs_embed.formats.reading import TableFile
 from rs_embed.formats.table import save_table
 
@@ -40,9 +37,8 @@ def merge_units(old: Path, new: Path, into: Path, order: Sequence[int]) -> None:
     both = pa.concat_tables([parts[0], parts[1].cast(parts[0].schema)]).unify_dictionaries()
     at = {row: index for index, row in enumerate(both["row"].to_pylist())}
     merged = _plain_dictionaries(both.take(pa.array([at[row] for row in order], pa.int64())).combine_chunks())
-    shapes = [None if blob is None else shapely.from_wkb(blob) for blob in merged["geometry"].to_pylist()]
     keys = {name: before.keys[name] for name in before.keys if name != "geo"}
-    save_table(merged, into, before.meta, {**keys, "geo": json.dumps(geo_header(shapes), sort_keys=True)})
+    save_table(merged, into, before.meta, {**keys, "geo": geo_key(merged)})
 
 
 def _plain_dictionaries(table: "pa.Table") -> "pa.Table":

@@ -14,7 +14,7 @@ from rs_embed.core.settings import LibrarySettings
 from rs_embed.embedding.batch import Result
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.errors import Failure, RSEmbedError, SpecError, StorageError
-from rs_embed.exports.fetching.reader import Reader, wishes_of
+from rs_embed.exports.fetching.reader import PlannedProvider, planned_fetches
 from rs_embed.exports.unit import Unit
 from rs_embed.exports.unit_writer import ModelExport, UnitSink, stem_of
 from rs_embed.pipeline.plan import Job, Workload, plan_items
@@ -42,7 +42,7 @@ class Work:
     grid_format: str | None
     """Its name; `None` for vectors."""
     on_error: OnError = "keep"
-    readers: tuple[Callable[[Provider], Reader], ...] = ()
+    readers: tuple[Callable[[Provider], PlannedProvider], ...] = ()
     """What stands between the models and their provider, the innermost first; made anew for each unit."""
     verify: bool = False
     """Whether every byte of what is finished is compared with its record, and not only sizes."""
@@ -170,7 +170,7 @@ def _with_readers(work: Work, unit: Unit, jobs: Sequence[Job]) -> tuple[list[Job
         outermost = reader(outermost)
 
     def keep(stems: Sequence[str], works: Sequence[Workload]) -> None:
-        outermost.expect(unit.name, wishes_of(stems, works))
+        outermost.announce(unit.name, planned_fetches(stems, works))
 
     return [replace(job, provider=outermost) for job in jobs], keep
 

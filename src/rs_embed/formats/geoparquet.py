@@ -1,5 +1,6 @@
 """What makes a Parquet file a GeoParquet file: its header, and a box a row by which readers skip."""
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,11 @@ def covering(shapes: Sequence[Footprint | None]) -> "pa.Array":
     sides = [pa.array(bounds[:, i], pa.float64()) for i in range(4)]
     empty = pa.array([shape is None for shape in shapes], pa.bool_())
     return pa.StructArray.from_arrays(sides, names=["xmin", "ymin", "xmax", "ymax"], mask=empty)
+
+
+def geo_key(table: "pa.Table") -> str:
+    """The key `geo` of rows that are there already."""
+    return json.dumps(geo_header(list(shapely.from_wkb(table["geometry"].to_pylist()))), sort_keys=True)
 
 
 def geo_header(shapes: Sequence[Footprint | None]) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """A STAC collection and its items beside the data, with the embeddings extension, so that catalogs can find them."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -101,7 +102,7 @@ def _grid_items(rows: "pa.Table", path: Path, folder: Path) -> Iterator[StacItem
     for i, href in enumerate(columns["href"]):
         if href is None:
             continue
-        place = PurePosixPath(_normal((path.parent / href).as_posix())).relative_to(_normal(folder.as_posix()))
+        place = PurePosixPath(os.path.relpath(path.parent / href, folder))
         blob = columns["geometry"][i]
         geometry = None if blob is None else json.loads(shapely.to_geojson(shapely.from_wkb(blob)))
         start, end = _times(columns, i)
@@ -110,17 +111,6 @@ def _grid_items(rows: "pa.Table", path: Path, folder: Path) -> Iterator[StacItem
         yield replace(
             item, proj_code=columns["proj_code"][i], transform=None if transform is None else tuple(transform)
         )
-
-
-def _normal(path: str) -> str:
-    """Without `..`, which an href from the folder of tables to that of grids begins with."""
-    parts: list[str] = []
-    for part in path.split("/"):
-        if part == ".." and parts and parts[-1] != "..":
-            parts.pop()
-        elif part != ".":
-            parts.append(part)
-    return "/".join(parts)
 
 
 def _times(columns: Mapping[str, list[datetime | None]], i: int) -> tuple[datetime | None, datetime | None]:

@@ -186,7 +186,7 @@ def _vector_columns(rows: Sequence[Row], header: RunHeader) -> "dict[str, pa.Arr
             raise StorageError(
                 f"Expected a vector of {header.dim} values, got an array {row.embedding.data.shape}.",
                 row=f"{row.index} ({row.id!r})",
-                fix="write grids with write_grid and write_index",
+                fix="write grids by Embedding.save, and their table by write_index",
             )
         vectors[i] = row.embedding.data
     stored, scale = quantize(vectors, header.dtype)

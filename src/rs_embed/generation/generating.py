@@ -78,7 +78,7 @@ def generate(
         RSEmbedError: One typed error per thing that can be wrong; see `rs_embed.errors`.
     """
     from rs_embed.embedders.imagining.sampler import Sampling, require_all_bands, require_generative  # loads torch
-    from rs_embed.generation.work import Options, work
+    from rs_embed.generation.work import GenerationOptions, work
     from rs_embed.pipeline.plan import on_grids
 
     outputs = _outputs(output_modalities)
@@ -107,7 +107,7 @@ def generate(
         require_whole("top_k", top_k, 0, 15360),
     )
     steps = require_whole("steps", steps, 1, 1000)
-    options = Options(outputs, sampling, steps, _tokenizer_files(tokenizer_ckpts or {}, plan.model, outputs))
+    options = GenerationOptions(outputs, sampling, steps, _tokenizer_files(tokenizer_ckpts or {}, plan.model, outputs))
     return work(on_grids(plan.job, plan.items), options, progress=progress)
 
 

@@ -37,7 +37,7 @@ PACKAGES = {"rs_embed": "eo-rs-embed", "torch": "torch", "numpy": "numpy", "terr
 
 
 @dataclass(frozen=True)
-class Options:
+class GenerationOptions:
     """How a generation is done."""
 
     outputs: tuple[TokenModality, ...]
@@ -59,7 +59,7 @@ class Ground:
     windows: list[ModelInput]
 
 
-def work(plan: Workload, options: Options, *, progress: bool) -> Generated:
+def work(plan: Workload, options: GenerationOptions, *, progress: bool) -> Generated:
     """Do what the plan and the options say; networks are loaded before anything is fetched."""
     request = plan.job.request
     geometry = _geometry(cast("TerraMindKnobs", request.knobs).img, options)
@@ -88,7 +88,7 @@ def work(plan: Workload, options: Options, *, progress: bool) -> Generated:
     return Generated(rasters, tokens, meta, ground.geobox)
 
 
-def _geometry(image_px: int, options: Options) -> InputGeometry:
+def _geometry(image_px: int, options: GenerationOptions) -> InputGeometry:
     """Square windows, since the authors' code knows no other token grids, on the lattice of the decoders."""
     lattice_px = max(TOKENS[name].lattice_px for name in options.outputs)
     if image_px % lattice_px:
@@ -99,7 +99,7 @@ def _geometry(image_px: int, options: Options) -> InputGeometry:
     return InputGeometry(image_px, lattice_px=lattice_px, square=True, patch_px=PATCH_PX)
 
 
-def _require_memory(plan: Workload, options: Options) -> None:
+def _require_memory(plan: Workload, options: GenerationOptions) -> None:
     """Refuse a region that this machine cannot hold: its kernel would end the process without a word.
 
     Imagery is held as it came, standardised and in windows; an output as a sum and as pixels.
@@ -145,7 +145,9 @@ def _cut_classes(chip: Chip, frame: Frame) -> list[Tensor]:
     return [whole[:, w.row : w.row + w.height, w.col : w.col + w.width] for w in frame.windows]
 
 
-def _imagine(networks: Networks, ground: Ground, options: Options, advance: Callable[[], None]) -> dict[str, Tensor]:
+def _imagine(
+    networks: Networks, ground: Ground, options: GenerationOptions, advance: Callable[[], None]
+) -> dict[str, Tensor]:
     """Token ids `[row, col]` of each output over the whole frame."""
     imagined = []
     for number, window in enumerate(ground.windows):
@@ -156,7 +158,11 @@ def _imagine(networks: Networks, ground: Ground, options: Options, advance: Call
 
 
 def _describe(
-    plan: Workload, options: Options, ground: Ground, networks: Networks, found: Mapping[TokenModality, Tensor]
+    plan: Workload,
+    options: GenerationOptions,
+    ground: Ground,
+    networks: Networks,
+    found: Mapping[TokenModality, Tensor],
 ) -> GenerationMeta:
     job, item, sampling = plan.job, plan.items[0], options.sampling
     inputs = tuple(input_meta(ground.chips[one.name], one.name, sensor) for one, sensor in job.request.inputs)

@@ -67,11 +67,7 @@ class RequestBase(BaseModel):
     output: Annotated[OutputSpec, Field(title="an OutputSpec", examples=["OutputSpec.pooled() or .grid()"])] = (
         OutputSpec.pooled()
     )
-    backend: Annotated[
-        Backend,
-        AsGiven,
-        Field(description="sample, gee, stac, auto (gee where it is set up, else stac), or the path of a raster"),
-    ] = "auto"
+    backend: Annotated[Backend, AsGiven] = "auto"
     sensor: Annotated[
         Sensors,
         AfterValidator(settled),
@@ -84,7 +80,6 @@ class RequestBase(BaseModel):
         Field(
             title="the name of a modality",
             examples=['for example modality="s2"'],
-            description="one that `describe` lists, or several: s2+s1",
         ),
     ] = None
     """`None`: what `sensor` fits or `bands` names, else the card's default. Names of the card's `place_modalities` may
@@ -95,15 +90,9 @@ class RequestBase(BaseModel):
         Field(title="a list of bands", examples=['for example bands=["B2", "B3", "B4"]']),
     ] = None
     """Some of a modality's; of several modalities, a mapping modality -> names."""
-    input_prep: Annotated[
-        InputPrep, one_of(InputPrep, "input_prep"), Field(description="how the chip fits the network")
-    ] = "auto"
-    device: Annotated[str, AsGiven, Field(description="auto, cpu, cuda or cuda:0")] = "auto"
-    precision: Annotated[
-        Precision,
-        one_of(Precision, "precision"),
-        Field(description="bf16 is faster and a little coarser; auto takes it where it is built in"),
-    ] = "fp32"
+    input_prep: Annotated[InputPrep, one_of(InputPrep, "input_prep")] = "auto"
+    device: Annotated[str, AsGiven] = "auto"
+    precision: Annotated[Precision, one_of(Precision, "precision")] = "fp32"
 
     if not TYPE_CHECKING:  # who checks types knows the fields
 

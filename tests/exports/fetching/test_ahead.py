@@ -16,7 +16,7 @@ from rs_embed.embedders.base import ModelRequest, NetworkCache
 from rs_embed.embedders.runtime.device import pick_device
 from rs_embed.errors import Failure
 from rs_embed.exports.fetching.ahead import BATCH_CHIPS, Ahead
-from rs_embed.exports.fetching.reader import wishes_of
+from rs_embed.exports.fetching.reader import planned_fetches
 from rs_embed.pipeline.plan import Job, plan_items
 from rs_embed.pipeline.run import run
 from rs_embed.testing import FieldProvider
@@ -76,7 +76,7 @@ def run_ahead(spots, depot, batch_bytes, batches, workers=3):
     direct = FieldProvider()
     ahead = Ahead(direct, depot, batch_bytes, batches)
     plan = plan_items(job(ahead, workers), spots, [None] * len(spots))
-    ahead.expect("u000000", wishes_of([str(i) for i in range(len(spots))], [plan]))
+    ahead.announce("u000000", planned_fetches([str(i) for i in range(len(spots))], [plan]))
     return [result for _, result in run(plan)], direct
 
 
@@ -127,7 +127,7 @@ def test_what_was_not_expected_is_fetched_directly():
     direct, depot = FieldProvider(), Depot(FieldProvider())
     ahead = Ahead(direct, depot, 10**9, 2)
     plan = plan_items(job(ahead), places(2), [None] * 2)
-    ahead.expect("u000000", wishes_of(["0"], [plan_items(job(ahead), places(1), [None])]))
+    ahead.announce("u000000", planned_fetches(["0"], [plan_items(job(ahead), places(1), [None])]))
     for item in plan.items:
         chip = ahead.fetch(item.queries[0])
         assert chip.geobox == item.queries[0].geobox

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rs_embed import PointBuffer, TemporalSpec, geobox_for
 from rs_embed.errors import NoValidPixels, RequestTooLarge, StorageError
-from rs_embed.exports.fetching.reader import Wish
+from rs_embed.exports.fetching.reader import PlannedFetches
 from rs_embed.exports.fetching.shared_reads import WINDOW_BYTES, SharedReads, count_reads, cut_windows
 from rs_embed.providers.base import Query
 from rs_embed.testing import FieldProvider, pixel_centres
@@ -22,7 +22,7 @@ def query(east_m: float, north_m: float, days=None) -> Query:
 
 def shared(provider, queries) -> SharedReads:
     reader = SharedReads(provider)
-    reader.expect("u000000", [Wish(str(i), (one,)) for i, one in enumerate(queries)])
+    reader.announce("u000000", [PlannedFetches(str(i), (one,)) for i, one in enumerate(queries)])
     return reader
 
 
@@ -76,7 +76,7 @@ class Holes(FieldProvider):
 def test_a_chip_without_a_valid_pixel_fails_alone():
     queries = [query(0, 0), query(300, 0), query(600, 0), query(900, 0), query(1200, 0)]
     reader = shared(Holes(), queries)
-    with pytest.raises(NoValidPixels, match="found only nodata") as caught:
+    with pytest.raises(NoValidPixels, match="got only nodata") as caught:
         reader.fetch(queries[0])
     assert np.isfinite(reader.fetch(queries[-1]).values).all()
     frames = []

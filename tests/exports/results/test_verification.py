@@ -85,6 +85,7 @@ def table_of(run: Path, unit: int = 1) -> Path:
     return run / MODEL / f"units/u{unit:06d}.parquet"
 
 
+@pytest.mark.slow
 def test_a_whole_run_is_whole_finished_or_not(copy, tmp_path):
     report = verify_run(copy("vectors"), progress=False)
     assert report.ok

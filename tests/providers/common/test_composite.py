@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -14,6 +14,7 @@ stacks = hnp.arrays(
 )
 
 
+@settings(deadline=None)
 @given(stacks)
 @pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
 def test_the_median_is_that_of_numpy(frames):
@@ -22,6 +23,7 @@ def test_the_median_is_that_of_numpy(frames):
     np.testing.assert_array_equal(frames, before)  # the frames are left as they were
 
 
+@settings(deadline=None)
 @given(stacks)
 @pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning")
 def test_the_mean_is_that_of_numpy(frames):

@@ -3,7 +3,7 @@
 import heapq
 import random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rs_embed.providers.common.policy import Policy, Slot
@@ -28,6 +28,7 @@ def test_a_limiter_that_started_anew_learns_of_requests_under_way():
     assert policy.take("c", 1.0, 10.0) is None
 
 
+@settings(deadline=None)
 @given(
     ceiling=st.integers(1, 12), bears=st.integers(1, 12), qps=st.sampled_from([None, 5.0, 50.0]), seed=st.integers(0)
 )

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import pytest
 from asking import RGB, S2, grid
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rs_embed import LocalRasters, PointBuffer, SensorSpec, TemporalSpec, plan_embedding
@@ -35,6 +35,7 @@ def dn(rng):
     return rng.integers(500, 4000, (3, 8, 9)).astype(np.uint16)
 
 
+@settings(deadline=None)
 @given(st.dates(date(2000, 1, 1), date(2030, 1, 1)), st.integers(1, 800), st.integers(1, 40))
 def test_sub_windows_follow_each_other_and_cover_every_day_once(start, days, parts):
     window = TemporalSpec(start, start + timedelta(days=days))
@@ -46,6 +47,7 @@ def test_sub_windows_follow_each_other_and_cover_every_day_once(start, days, par
     assert max(lengths) - min(lengths) <= 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 364), max_size=30), st.integers(1, 12), st.sampled_from(["composite", "scenes"]))
 def test_a_scene_serves_one_frame_and_none_is_left_out(days, frames, sampling):
     slots = frame_slots(at(*days), YEAR, Series(frames, sampling))

@@ -228,6 +228,7 @@ def test_the_login_of_gcloud_is_found_without_running_gcloud(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["not json", "[]", "5"])
 def test_a_stored_token_that_cannot_be_read_is_said(tmp_path, content):
     folder = tmp_path / ".config" / "earthengine"

@@ -25,6 +25,7 @@ def sensor_of(collection: str, count: int) -> SensorSpec:
     return SensorSpec(collection, tuple(COLLECTIONS[collection])[:count])
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     st.integers(1, 400),

@@ -35,8 +35,8 @@ def clear_day(server: EarthEngineServer, place: str) -> TemporalSpec:
     raise AssertionError(place)
 
 
-QUICK = ("antimeridian", "zone_edge")
-"""Of the places, those where most can go wrong."""
+QUICK = ("antimeridian",)
+"""Of the places, that where most can go wrong."""
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,7 @@ def test_the_side_on_the_ground_is_right_within_half_a_percent_everywhere(place)
     assert metres == pytest.approx(4000, rel=0.005)
 
 
+@pytest.mark.slow
 def test_rows_go_from_north_to_south_and_columns_from_west_to_east(server, provider):
     query = ask(window=clear_day(server, "toulouse"))
     whole = provider.fetch(query).values[0]

@@ -69,6 +69,7 @@ def test_landsat_is_reflectance_and_kelvin_of_the_satellite_asked_for(stac_serve
         assert all(day in index for index in chip.source.scene_ids)
 
 
+@pytest.mark.slow
 def test_photographs_have_their_bands_in_one_file(stac_server):
     query = ask("iowa", ("N", "R"), TemporalSpec.range("2021-01-01", "2022-01-01"), collection="USDA/NAIP/DOQQ",
                 scale_m=1, side_m=60)  # fmt: skip
@@ -89,6 +90,7 @@ def test_a_band_that_a_file_lacks_is_named(stac_server):
         stac(site).fetch(query)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["v100", "v200"])
 def test_classes_are_never_mixed_and_versions_not_confused(stac_server, version):
     collection = f"ESA/WorldCover/{version}"

@@ -12,13 +12,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from rs_embed.core.bands import Unit, bands_of
+from rs_embed.core.bands import Band, bands_of
 from rs_embed.core.settings import SeriesKnobs
 from rs_embed.core.specs import OrbitPass, SensorSpec
-from rs_embed.embedders.card import BandStats, Modality, ModelCard, Weights
-
-S1_RATIO = "VV/VH"
-"""A third channel of `s1`, computed from the other two."""
+from rs_embed.embedders.card import BandStats, DerivedBand, Modality, ModelCard, Weights
+from rs_embed.embedders.prepare.derived import POLARISATION_RATIO
 
 
 class AnySatKnobs(SeriesKnobs):
@@ -78,29 +76,29 @@ def _modality(
     *,
     grid_px: int = 1,
     is_series: bool = False,
-    derived: tuple[str, ...] = (),
+    derived: tuple[DerivedBand, ...] = (),
     orbit_pass: OrbitPass | None = None,
 ) -> Modality:
-    known = bands_of(collection, bands)
-    units = [band.unit for band in known] + [Unit.DB] * len(derived)
-    unpublished = ((math.nan, math.nan),) * len(units)
-    numbers = zip((*bands, *derived), units, PASTIS.get(name, unpublished), strict=True)
+    channels: tuple[Band | DerivedBand, ...] = (*bands_of(collection, bands), *derived)
+    unpublished = ((math.nan, math.nan),) * len(channels)
+    numbers = zip(channels, PASTIS.get(name, unpublished), strict=True)
     return Modality(
         name,
         SensorSpec(collection, bands, scale_m=10 / grid_px, fill_value="mean", orbit_pass=orbit_pass),
-        {band: BandStats(band, unit, mean, std) for band, unit, (mean, std) in numbers},
+        {band.name: BandStats(band.name, band.unit, mean, std) for band, (mean, std) in numbers},
         image_px=128 * grid_px,
         patch_px=4 * grid_px,
         fixed=True,
         is_series=is_series,
         grid_px=grid_px,
+        derived=derived,
     )
 
 
 _S1 = "COPERNICUS/S1_GRD"
 MODALITIES = (
     _modality("s2", "COPERNICUS/S2_SR_HARMONIZED", _S2_BANDS, is_series=True),
-    _modality("s1", _S1, ("VV", "VH"), derived=(S1_RATIO,), is_series=True),
+    _modality("s1", _S1, ("VV", "VH"), derived=(POLARISATION_RATIO,), is_series=True),
     _modality("s1-asc", _S1, ("VV", "VH"), is_series=True, orbit_pass="ASCENDING"),
     _modality("l8", "LANDSAT/LC08/C02/T1_TOA", _L8_BANDS, is_series=True),
     _modality("aerial", "IGN/BD_ORTHO", ("R", "G", "B", "N"), grid_px=50),

@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+from odc.geo.geobox import GeoBox
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from rs_embed.core.geo import project
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 
 Prep = Literal["resize", "crop", "tile"]
@@ -148,6 +151,16 @@ def cut_windows(image: Tensor, frame: Frame, grid_px: int = 1) -> list[Tensor]:
     if frame.zoom == 1:
         return cuts
     return [interpolate(cut[None], frame.input_px, mode="bilinear", align_corners=False)[0] for cut in cuts]
+
+
+def centre_of(geobox: GeoBox, window: Window) -> tuple[float, float]:
+    """Longitude and latitude of the centre of what a window sees of a chip, degrees."""
+    height, width = geobox.shape
+    row = (window.row + min(height, window.row + window.height)) / 2
+    col = (window.col + min(width, window.col + window.width)) / 2
+    x, y = geobox.affine @ (col, row)
+    lons, lats = project(np.array([x]), np.array([y]), str(geobox.crs), "EPSG:4326")
+    return float(lons[0]), float(lats[0])
 
 
 def stitch(tokens: Tensor, layout: TokenLayout, frame: Frame) -> Tokens:

@@ -38,6 +38,8 @@ class Scaling:
     low: float | None = None
     high: float | None = None
     """Network values are clamped to this range; `None` leaves a side open."""
+    derived: tuple[tuple[float, float], ...] = ()
+    """Mean and standard deviation of each derived band, in its own unit."""
 
 
 def z_score(modality: Modality, sensor: SensorSpec, clamp_sigma: float | None) -> Scaling:
@@ -51,7 +53,8 @@ def z_score(modality: Modality, sensor: SensorSpec, clamp_sigma: float | None) -
     mean = np.array([stat.mean for stat in stats], np.float32)
     std = np.array([stat.std for stat in stats], np.float32)
     low, high = (None, None) if clamp_sigma is None else (-clamp_sigma, clamp_sigma)
-    return Scaling(factor / std, -mean / std, _fill(sensor, mean / factor), low, high)
+    derived = tuple((modality.stats[band.name].mean, modality.stats[band.name].std) for band in modality.derived)
+    return Scaling(factor / std, -mean / std, _fill(sensor, mean / factor), low, high, derived)
 
 
 def unit_scale(modality: Modality, sensor: SensorSpec) -> Scaling:
@@ -59,14 +62,18 @@ def unit_scale(modality: Modality, sensor: SensorSpec) -> Scaling:
     stats = [modality.stats[name] for name in sensor.bands]
     factor = _to_model_unit(sensor, stats)
     mean = np.array([stat.mean for stat in stats], np.float32)
-    return Scaling(factor, np.zeros_like(mean), _fill(sensor, mean / factor), 0.0, 1.0)
+    return Scaling(factor, np.zeros_like(mean), _fill(sensor, mean / factor), 0.0, 1.0, _as_they_are(modality))
 
 
 def unscaled(modality: Modality, sensor: SensorSpec) -> Scaling:
     """The collection's own values."""
     stats = [modality.stats[name] for name in sensor.bands]
     mean = np.array([stat.mean for stat in stats], np.float32) / _to_model_unit(sensor, stats)
-    return Scaling(np.ones_like(mean), np.zeros_like(mean), _fill(sensor, mean))
+    return Scaling(np.ones_like(mean), np.zeros_like(mean), _fill(sensor, mean), derived=_as_they_are(modality))
+
+
+def _as_they_are(modality: Modality) -> tuple[tuple[float, float], ...]:
+    return ((0.0, 1.0),) * len(modality.derived)
 
 
 def _to_model_unit(sensor: SensorSpec, stats: Sequence[BandStats]) -> NDArray[np.float32]:
@@ -100,10 +107,10 @@ def to_frames(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scali
     """Pixels as the network takes them, made on the device in force.
 
     Args:
-        chip: One frame, bands in the order of `sensor.bands`.
+        chip: Bands in the order of `sensor.bands`.
 
     Returns:
-        `[C, H, W]` float32, without NaN unless the sensor keeps it.
+        `[T, C, H, W]` float32, without NaN unless the sensor keeps it; derived bands are the last channels.
 
     Raises:
         BandMismatch: The chip has other bands than the request.
@@ -119,9 +126,19 @@ def to_frames(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scali
     if modality.clip is not None and in_bytes is None:
         pixels = limited(pixels, *modality.clip, modality.name)
     pixels = pixels.mul(_column(scaling.scale)).add_(_column(scaling.shift))
-    if scaling.low is None and scaling.high is None:
-        return pixels
-    return limited(pixels, scaling.low, scaling.high, modality.name, own=True)
+    pixels = limited(pixels, scaling.low, scaling.high, modality.name, own=True)
+    return torch.cat([pixels, _derived(chip, modality, sensor, scaling)], dim=1) if modality.derived else pixels
+
+
+def _derived(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scaling) -> Tensor:
+    """`[T, C, H, W]`: the bands that are computed from others, standardised; nodata becomes their mean."""
+    pixels = {band.name: chip.values[:, index] for index, band in enumerate(chip.bands)}
+    channels = []
+    for band, (mean, std) in zip(modality.derived, scaling.derived, strict=True):
+        values = placed(band.compute({name: pixels[name] for name in band.of}, sensor.scale_m))
+        values = (values - mean) / std
+        channels.append(values.where(values.isfinite(), 0))
+    return torch.stack(channels, dim=1)
 
 
 @contextmanager

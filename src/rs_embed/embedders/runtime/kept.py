@@ -50,7 +50,7 @@ class KeptNetworks(Generic[T]):
 def release_models() -> int:
     """Free the memory of every network that is kept for the next call, that of a GPU too.
 
-    A network that a plan of yours or a running call still holds goes when they do.
+    A network that a call still runs with goes when the call ends.
 
     Returns:
         How many were let go.

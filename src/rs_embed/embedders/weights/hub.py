@@ -24,7 +24,7 @@ ELSEWHERE = "download it on a machine that reaches the hub, then name the file b
 
 
 @dataclass(frozen=True)
-class Retry:
+class Patience:
     """How patiently the hub is asked."""
 
     waits_s: tuple[float, ...] = (0.5, 1.0, 2.5)
@@ -54,7 +54,7 @@ class Hub:
     weights: Weights
     folder: Path
     endpoint: str
-    retry: Retry
+    retry: Patience
 
     def obtain(self, *, offline: bool) -> HubFile:
         """The file, from the cache without asking anybody if it is there and whole, else from the hub.
@@ -183,7 +183,9 @@ class Hub:
         return f"{self.weights.hub}{revision}:{self.weights.file}"
 
 
-def obtain(weights: Weights, *, offline: bool, cache_dir: Path | None, endpoint: str | None, retry: Retry) -> HubFile:
+def obtain(
+    weights: Weights, *, offline: bool, cache_dir: Path | None, endpoint: str | None, retry: Patience
+) -> HubFile:
     """As `Hub.obtain`, with the client's own settings for None; WeightsError if the cache cannot be used."""
     from huggingface_hub import constants
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from rs_embed.core.hashing import sha256_of
 from rs_embed.embedders.card import Weights
 from rs_embed.embedders.weights.hashes import NOTES, SHA256, remembered_sha256
-from rs_embed.embedders.weights.hub import Retry, obtain
+from rs_embed.embedders.weights.hub import Patience, obtain
 from rs_embed.embedders.weights.reading import REFETCH, listed, sniff
 from rs_embed.errors import WeightsCorrupt, WeightsMismatch
 
-PATIENT = Retry()
+PATIENT = Patience()
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def locate(
     offline: bool,
     cache_dir: Path | None,
     endpoint: str | None = None,
-    retry: Retry = PATIENT,
+    retry: Patience = PATIENT,
 ) -> WeightsFile:
     """The checkpoint: the file named by `ckpt`, else the hub's cache, else the hub.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from rs_embed.core.chip import Chip
 from rs_embed.core.stopping import Stop, Threads, outcome
-from rs_embed.exports.fetching.reader import Reader, Wish
+from rs_embed.exports.fetching.reader import PlannedFetches, PlannedProvider
 from rs_embed.providers.base import Provider, Query, pixels_of
 
 BATCH_CHIPS = 64
@@ -71,7 +71,7 @@ class _Ask:
     """Whether its batch still waits for it."""
 
 
-class Ahead(Reader):
+class Ahead(PlannedProvider):
     """A provider whose chips are brought in batches, a few of them ahead of the one that is being read.
 
     Memory: `batches` batches of `batch_bytes` (one chip, where that is more), and one more for each thread that asks.
@@ -93,14 +93,14 @@ class Ahead(Reader):
         self._by_place: dict[int, list[_Ask]] = {}
         self._held = 0
 
-    def expect(self, unit: str, wishes: Sequence[Wish]) -> None:
-        """See `Reader`; the first batches are begun."""
-        super().expect(unit, wishes)
+    def announce(self, unit: str, planned: Sequence[PlannedFetches]) -> None:
+        """See `PlannedProvider`; the first batches are begun."""
+        super().announce(unit, planned)
         with self._lock:
             self._upcoming.clear()
             self._asks, self._by_place, self._held = {}, {}, 0
             batch = _Batch()
-            for place, query in ((place, query) for place, wish in enumerate(wishes) for query in wish.queries):
+            for place, query in ((place, query) for place, its in enumerate(planned) for query in its.queries):
                 if not batch.has_room(query, self._batch_bytes):
                     self._upcoming.append(batch)
                     batch = _Batch()

@@ -7,13 +7,13 @@ import numpy as np
 
 from rs_embed.core.atomic import make_folder, remove_parts, replacing
 from rs_embed.core.chip import Chip
-from rs_embed.exports.fetching.reader import Reader, Wish
+from rs_embed.exports.fetching.reader import PlannedFetches, PlannedProvider
 from rs_embed.providers.base import Provider, Query
 
 FOLDER = "inputs"
 
 
-class InputKeeper(Reader):
+class InputKeeper(PlannedProvider):
     """A provider that writes each chip it brings to `inputs/<unit>/<row>-<id>-<modality>.npz`.
 
     A file holds `values` (`[T, C, H, W]`, NaN is nodata), `bands`, `units`, `times` (ISO 8601, UTC; empty where not
@@ -25,13 +25,15 @@ class InputKeeper(Reader):
         self._folder = folder
         self._paths: dict[Query, Path] = {}
 
-    def expect(self, unit: str, wishes: Sequence[Wish]) -> None:
-        """See `Reader`; a chip that is not expected is not kept."""
-        super().expect(unit, wishes)
+    def announce(self, unit: str, planned: Sequence[PlannedFetches]) -> None:
+        """See `PlannedProvider`; a chip that was not announced is not kept."""
+        super().announce(unit, planned)
         folder = self._folder / unit
         make_folder(folder)
         remove_parts(folder)
-        self._paths = {query: folder / f"{wish.stem}-{query.modality}.npz" for wish in wishes for query in wish.queries}
+        self._paths = {
+            query: folder / f"{place.stem}-{query.modality}.npz" for place in planned for query in place.queries
+        }
 
     def fetch(self, query: Query) -> Chip:
         """The provider's chip, once it is kept."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Wish:
+class PlannedFetches:
     """What one place will ask for."""
 
     stem: str
@@ -20,16 +20,16 @@ class Wish:
     """In order, each once; after one that fails, the others may not be asked for."""
 
 
-class Reader(Wrapped):
+class PlannedProvider(Wrapped):
     """A provider around another, made for one unit."""
 
-    def expect(self, unit: str, wishes: Sequence[Wish]) -> None:
-        """Say what will be asked for from now on, place after place; what was expected before is forgotten."""
-        if isinstance(self._provider, Reader):
-            self._provider.expect(unit, wishes)
+    def announce(self, unit: str, planned: Sequence[PlannedFetches]) -> None:
+        """Say what will be asked for from now on, place after place; what was announced before is forgotten."""
+        if isinstance(self._provider, PlannedProvider):
+            self._provider.announce(unit, planned)
 
 
-def wishes_of(stems: Sequence[str], works: "Sequence[Workload]") -> list[Wish]:
+def planned_fetches(stems: Sequence[str], works: "Sequence[Workload]") -> list[PlannedFetches]:
     """What workloads of the same places will ask for; models that share a chip ask for it once."""
     found = []
     for stem, *items in zip(stems, *(work.items for work in works), strict=True):
@@ -37,5 +37,5 @@ def wishes_of(stems: Sequence[str], works: "Sequence[Workload]") -> list[Wish]:
         for item in items:
             for query in item.queries:
                 seen.setdefault(pixels_of(query), query)
-        found.append(Wish(stem, tuple(seen.values())))
+        found.append(PlannedFetches(stem, tuple(seen.values())))
     return found

@@ -14,7 +14,7 @@ from rs_embed.core.chip import Chip, Source
 from rs_embed.core.geo import subgrid
 from rs_embed.core.stopping import outcome
 from rs_embed.errors import ComputationTimedOut, NoValidPixels, ReadError, RequestTooLarge
-from rs_embed.exports.fetching.reader import Reader, Wish
+from rs_embed.exports.fetching.reader import PlannedFetches, PlannedProvider
 from rs_embed.providers.base import Provider, Query, pixels_of
 
 WINDOW_BYTES = 48 * 2**20
@@ -123,7 +123,7 @@ def count_reads(queries: Sequence[Query]) -> tuple[int, int]:
     return len(windows), sum(window.box.area for window in windows)
 
 
-class SharedReads(Reader):
+class SharedReads(PlannedProvider):
     """A provider that is asked for windows, from which chips are cut.
 
     Pixels are those of single reads wherever a pixel depends on its own place alone. A backend that chooses scenes by
@@ -141,16 +141,16 @@ class SharedReads(Reader):
         """That of the provider, and that reads are shared."""
         return f"{self._provider.identity()} shared:1"
 
-    def expect(self, unit: str, wishes: Sequence[Wish]) -> None:
-        """See `Reader`; the provider is told of the windows instead."""
-        asked = [query for wish in wishes for query in wish.queries]
+    def announce(self, unit: str, planned: Sequence[PlannedFetches]) -> None:
+        """See `PlannedProvider`; the provider is told of the windows instead."""
+        asked = [query for place in planned for query in place.queries]
         times = Counter(map(pixels_of, asked))
         windows = cut_windows(list({pixels_of(query): query for query in asked}.values()))
         with self._lock:
             self._window_of = {pixels_of(query): window for window in windows for query in window.members}
             self._left = {window: sum(times[pixels_of(query)] for query in window.members) for window in windows}
             self._reads.clear()
-        super().expect(unit, [Wish(str(i), (window.query,)) for i, window in enumerate(windows)])
+        super().announce(unit, [PlannedFetches(str(i), (window.query,)) for i, window in enumerate(windows)])
 
     def fetch(self, query: Query) -> Chip:
         """The chip, cut from its window.

@@ -1,6 +1,5 @@
 """Tables of several units as one: rows in their order, byte for byte, under one header."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from rs_embed.errors import StorageError
 from rs_embed.exports.unit_tables import RUN
 from rs_embed.formats.base import RunHeader
+from rs_embed.formats.geoparquet import geo_key
 from rs_embed.formats.reading import TableFile
 from rs_embed.formats.table import save_table
 
@@ -42,8 +42,8 @@ def merge_tables(tables: Sequence[TableFile], into: Path, folder: Path) -> int:
             )
     parts = [_with_paths_from(table, folder) for table in tables]
     merged = pa.concat_tables([part.cast(parts[0].schema) for part in parts]).unify_dictionaries()
-    keys = {**tables[0].keys, "geo": _geo([table.keys["geo"] for table in tables])}
     merged = merged.combine_chunks()
+    keys = {**tables[0].keys, "geo": geo_key(merged)}
     save_table(merged, into, header, keys)
     wanted, found = merged["row"].to_pylist(), TableFile(into).table(["row"])["row"].to_pylist()
     if wanted != found:
@@ -68,16 +68,3 @@ def _with_paths_from(table: TableFile, folder: Path) -> "pa.Table":
     here = [None if href is None else table.path.parent / href for href in rows["href"].to_pylist()]
     paths = [None if path is None else os.path.relpath(path, folder) for path in here]
     return rows.set_column(rows.column_names.index("href"), "href", pa.array(paths, pa.string()))
-
-
-def _geo(headers: Sequence[str]) -> str:
-    """The key `geo` of all: the kinds of geometry that there are, and the box around all boxes."""
-    all_of_them = [json.loads(header) for header in headers]
-    columns = [header["columns"]["geometry"] for header in all_of_them]
-    merged = dict(columns[0])
-    merged["geometry_types"] = sorted({kind for column in columns for kind in column["geometry_types"]})
-    boxes = [column["bbox"] for column in columns if "bbox" in column]
-    if boxes:
-        west, south, east, north = zip(*boxes, strict=True)
-        merged["bbox"] = [min(west), min(south), max(east), max(north)]
-    return json.dumps({**all_of_them[0], "columns": {"geometry": merged}}, sort_keys=True)
