@@ -42,7 +42,7 @@ class Limit:
         return bool(beyond.any()) if self.outside == "any" else 2 * int(np.count_nonzero(beyond)) > values.size
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Unit:
     """What a pixel value means.
 
@@ -114,6 +114,15 @@ class Unit:
     def base(self) -> str:
         """Name of its base unit."""
         return self.quantity or self.name
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to a unit with the same facts, and to its own name: `band.unit == "dn"`."""
+        if isinstance(other, str):
+            return self.name == other
+        return vars(self) == vars(other) if isinstance(other, Unit) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     def __str__(self) -> str:
         return self.name
