@@ -232,8 +232,8 @@ COPERNICUS_DATASPACE = StacCatalog(
 )
 """ESA's own archive, JPEG 2000 in a bucket. An account is free, its S3 keys must be made once.
 
-Source: its documentation (documentation.dataspace.copernicus.eu, "STAC" and "S3"); not compared with the service. Offsets
-are those that its items state, as at Earth Search."""
+Source: its documentation (documentation.dataspace.copernicus.eu, "STAC" and "S3"); not compared with the service.
+Offsets are those that its items state, as at Earth Search."""
 
 CATALOGS: Mapping[str, StacCatalog] = MappingProxyType(
     {one.name: one for one in (EARTH_SEARCH, EARTH_SEARCH_C1, PLANETARY_COMPUTER, COPERNICUS_DATASPACE)}
