@@ -241,7 +241,7 @@ def arrays_of(
         if dates is not None:
             raise SpecError("Expected dates only with input_chw, got them alone.", fix="temporal=TemporalSpec.range()")
         return None
-    if backend != "auto":
+    if not (isinstance(backend, str) and backend == "auto"):
         raise SpecError(
             f"Expected either input_chw or a backend, got both (backend={backend!r}).", fix="leave one of them out"
         )
@@ -259,7 +259,7 @@ def backend_for(backend: Backend, cards: Iterable[ModelCard]) -> Backend:
     Raises:
         SpecError: "auto", and they name different ones.
     """
-    return auto_backend(cards) if backend == "auto" else backend
+    return auto_backend(cards) if isinstance(backend, str) and backend == "auto" else backend
 
 
 def opened(backend: Backend, settings: LibrarySettings | None = None) -> Provider:

@@ -87,9 +87,10 @@ def test_the_fingerprint_of_a_polygon_of_one_part_is_what_it_was_before_there_we
     polygon = Polygon([(12.5, 47.0), (12.506, 47.0), (12.506, 47.004), (12.5, 47.0)])
     from dataclasses import asdict
 
-    from rs_embed.pipeline.plan import _place
+    from rs_embed.pipeline.plan import place_facts
 
-    assert _place(Region(polygon)) == {"polygon": asdict(Region(polygon))["polygon"], "crs": "EPSG:4326"}
+    facts = {"polygon": asdict(Region(polygon))["polygon"], "crs": "EPSG:4326"}
+    assert place_facts(Region(polygon)) == ["Region", facts]
     assert (
         Region(Region(TWO).polygon, others=Region(TWO).others)
         == Region(TWO)
