@@ -145,7 +145,7 @@ def test_options_are_taken_by_the_names_that_the_authors_have_used_since(build):
         ({"merge_method": "median"}, SpecError, "merge_method"),
         ({"out_indices": [12]}, SpecError, "out_indices between -12 and 11"),
         ({"input_params": {"ground_covers": [2880, 1440]}}, SpecError, "one ground cover"),
-        ({"input_params": {"flexivit_ref_patch_size": 8}}, SpecError, "found flexivit_ref_patch_size"),
+        ({"input_params": {"flexivit_ref_patch_size": 8}}, SpecError, "got flexivit_ref_patch_size"),
         ({"input_params": {"ground_covers": [1000]}}, SpecError, "1000 m"),
         ({"pretrained": True, "ckpt": "nowhere.pt"}, WeightsNotFound, "nowhere.pt"),
     ],
@@ -222,7 +222,7 @@ def test_anysat_takes_one_image_and_its_day_and_the_batchs_own_dates_first(tiny_
         (dated,) = backbone(x, dates={"s2": torch.tensor([[200], [200]])})
     assert torch.equal(alone, series)
     assert not torch.equal(alone, dated)
-    with pytest.raises(InputError, match="a day for each of 2 frames of s2, found 1"):
+    with pytest.raises(InputError, match="a day for each of 2 frames of s2, got 1"):
         backbone(images(10, 16, 2))
 
 

@@ -240,7 +240,7 @@ def test_arrays_without_a_place_give_pixels_that_no_geotiff_takes(tmp_path):
     assert made.geobox is None
     assert made["LULC"].values.shape == (1, 40, 50)
     assert made["LULC"].to_xarray().dims == ("band", "y", "x")
-    with pytest.raises(StorageError, match="found no place"):
+    with pytest.raises(StorageError, match="got no place"):
         made.to_geotiff(tmp_path)
 
 
@@ -274,7 +274,7 @@ def test_the_command_writes_a_geotiff_for_each_modality(tmp_path):
     [
         ({"output_modalities": ["RGB"]}, SpecError, "output_modalities to be one of S2L2A"),
         ({"output_modalities": ["LULC", "LULC"]}, SpecError, "each output modality once"),
-        ({"output_modalities": "NDVI", "img": 48}, SpecError, "img as a multiple of 32 px to generate NDVI, found 48"),
+        ({"output_modalities": "NDVI", "img": 48}, SpecError, "img as a multiple of 32 px to generate NDVI, got 48"),
         ({"modality": "LULC"}, SpecError, "Expected LULC given or generated, got both"),
         ({"merge_method": "mean"}, KnobError, "Expected a knob that generation has, got 'merge_method'"),
         ({"steps": 0}, SpecError, "from 1 to 1000 for steps, got 0"),
@@ -284,17 +284,17 @@ def test_the_command_writes_a_geotiff_for_each_modality(tmp_path):
         ({"model_id": "thor"}, SpecError, "wants a model with a decoder"),
         ({"sensor": SensorSpec("COPERNICUS/S2_SR_HARMONIZED", ("B4", "B3"))}, BandMismatch, "takes all bands of S2L2A"),
         ({"modality": "DEM", "backend": "sample"}, SensorNotOffered, "COPERNICUS/DEM/GLO30"),
-        ({"output_modalities": None}, SpecError, "names of output modalities, found None"),
+        ({"output_modalities": None}, SpecError, "names of output modalities, got None"),
         ({"temperature": -1}, SpecError, "0 takes the likeliest token"),
-        ({"tokenizer_ckpts": {"lulc": "/no.pt"}}, SpecError, "tokenizers of LULC, found one of lulc"),
-        ({"tokenizer_ckpts": {"DEM": "/no.pt"}}, SpecError, "tokenizers of LULC, found one of DEM"),
-        ({"tokenizer_ckpts": "/no.pt"}, SpecError, "a file for each modality, found '/no.pt'"),
+        ({"tokenizer_ckpts": {"lulc": "/no.pt"}}, SpecError, "tokenizers of LULC, got one of lulc"),
+        ({"tokenizer_ckpts": {"DEM": "/no.pt"}}, SpecError, "tokenizers of LULC, got one of DEM"),
+        ({"tokenizer_ckpts": "/no.pt"}, SpecError, "a file for each modality, got '/no.pt'"),
         ({"tokenizer_ckpts": {"LULC": "/no.pt"}, "pretrained": True}, WeightsNotFound, "tokenizer of LULC at '/no.pt'"),
         ({"pretrained": True, "ckpt": "/none.pt"}, WeightsNotFound, "/none.pt"),
         (
             {"spatial": replace(PLACE, buffer_m=160_000)},
             SpecError,
-            "fits into memory, .* found one of 32000 x 32000 px",
+            "fits into memory, .* got one of 32000 x 32000 px",
         ),
     ],
 )
@@ -342,7 +342,7 @@ def test_a_generated_map_can_be_given_again_from_its_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "scale", "says"),
-    [("LULC", 3, "class codes 0 to 9 for LULC, found 0 to 15"), ("NDVI", 10_000, "values beyond -1 to 1")],
+    [("LULC", 3, "class codes 0 to 9 for LULC, got 0 to 15"), ("NDVI", 10_000, "values beyond -1 to 1")],
 )
 def test_maps_in_other_codes_or_units_are_refused(name, scale, says):
     held = {name: pixels(name, 64, 64) * scale}

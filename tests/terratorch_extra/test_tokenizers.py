@@ -162,7 +162,7 @@ def test_a_chip_keeps_its_place_through_the_geotiff(tmp_path):
         ("S1GRD", np.full((2, 32, 32), 0.1), UnitMismatch, "linear power"),
         ("NDVI", np.full((1, 32, 32), np.nan), InputError, "nothing but nodata"),
         ("RGB", np.zeros((3, 32, 32)), SpecError, "modality"),
-        ("DEM", "dem.tif", InputError, "an array or a chip for DEM, found 'dem.tif'"),
+        ("DEM", "dem.tif", InputError, "an array or a chip for DEM, got 'dem.tif'"),
     ],
 )
 def test_what_cannot_be_tokenised_is_refused_before_weights_are_looked_for(name, given, error, says):
@@ -194,9 +194,9 @@ def test_ids_that_do_not_exist_are_refused(ids, shape):
 
 
 def test_what_is_no_tokens_of_a_modality_is_refused():
-    with pytest.raises(InputError, match="what `tokenize` gives, found array"):
+    with pytest.raises(InputError, match="what `tokenize` gives, got array"):
         detokenize(np.zeros((2, 2), int), **RANDOM)
-    with pytest.raises(SpecError, match="found 'RGB'"):
+    with pytest.raises(SpecError, match="got 'RGB'"):
         detokenize(Tokenized("RGB", np.zeros((2, 2), int), (32, 32), None, "none", None), **RANDOM)
 
 
