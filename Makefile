@@ -42,7 +42,7 @@ check: setup
 
 # Against the authors' own code, in an environment of its own: TerraTorch brings some 150 packages.
 parity: $(PARITY)/.ready
-	OMP_NUM_THREADS=1 $(PARITY)/bin/python -m pytest -n $(WORKERS) --dist loadfile tests/parity tests/terratorch_extra notebooks/terratorch
+	OMP_NUM_THREADS=1 $(PARITY)/bin/python -m pytest tests/parity tests/terratorch_extra notebooks/terratorch
 
 $(PARITY)/.ready: $(STAMP) constraints-parity.txt
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(PARITY)

@@ -30,6 +30,8 @@ from rs_embed.exports.unit_writer import slug
 from rs_embed.places import read_places
 from rs_embed.testing import FieldProvider
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def one_thread():

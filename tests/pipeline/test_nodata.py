@@ -20,7 +20,9 @@ from rs_embed.pipeline.plan import Job, plan_items
 from rs_embed.pipeline.run import run
 from rs_embed.testing import FieldProvider
 
+
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::rs_embed.errors.ScaleWarning"),
     pytest.mark.filterwarnings("ignore::rs_embed.errors.PixelWarning"),
 ]

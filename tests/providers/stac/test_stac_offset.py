@@ -10,6 +10,8 @@ from stac_asking import S2, ask, equal, expected, stac
 from rs_embed.core.specs import TemporalSpec
 from rs_embed.errors import PixelWarning, ReadError, UnitMismatch
 
+pytestmark = pytest.mark.slow
+
 WORLD = default_world()
 QUERY = ask("toulouse", ("B2", "B4", "B11"))
 JANUARY = ask("toulouse", ("B2", "B4", "B11"), TemporalSpec.range("2022-01-03", "2022-01-24"), cloudy_pct=100)
