@@ -20,7 +20,6 @@ from rs_embed.pipeline.plan import Job, plan_items
 from rs_embed.pipeline.run import run
 from rs_embed.testing import FieldProvider
 
-
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::rs_embed.errors.ScaleWarning"),
