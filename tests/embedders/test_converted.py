@@ -25,6 +25,8 @@ from rs_embed.embedders.weights.load import load_strict, locate
 from rs_embed.embedders.weights.reading import is_pickled
 from rs_embed.errors import WeightsCorrupt, WeightsMismatch
 
+pytestmark = pytest.mark.slow
+
 SHA = "ab" * 32
 LOGGER = "rs_embed.embedders.weights.converted"
 

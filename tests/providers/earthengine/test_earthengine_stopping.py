@@ -22,7 +22,7 @@ BANDS = ("B2", "B3", "B4", "B8")
 LONG_S = 60.0
 """More than a busy machine needs."""
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")]
 
 
 @pytest.fixture

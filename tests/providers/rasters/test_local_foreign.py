@@ -14,6 +14,8 @@ from rs_embed.providers import open_provider
 from rs_embed.providers.rasters.folder import RasterFolder
 from rs_embed.providers.rasters.local import LocalRasters, Raster
 
+pytestmark = pytest.mark.slow
+
 PLACE = "<SRS>EPSG:32633</SRS><GeoTransform>600000,10,0,5300000,0,-10</GeoTransform>"
 BAND = '<VRTRasterBand dataType="UInt16" band="1"{}>{}</VRTRasterBand>'
 

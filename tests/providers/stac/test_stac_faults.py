@@ -20,6 +20,8 @@ from rs_embed.errors import (
 )
 from rs_embed.providers.common.retry import Backoff, Waits
 
+pytestmark = pytest.mark.slow
+
 WORLD = default_world()
 QUERY = ask("toulouse", ("B2", "B11"))
 DAY = ask("toulouse", ("B4",), TemporalSpec.range("2022-06-12", "2022-06-13"))

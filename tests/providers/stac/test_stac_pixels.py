@@ -13,6 +13,8 @@ from rs_embed.core.specs import PointBuffer, Series, TemporalSpec
 from rs_embed.providers.common.checked import Checked
 from rs_embed.providers.common.composite import composite
 
+pytestmark = pytest.mark.slow
+
 WORLD = default_world()
 
 

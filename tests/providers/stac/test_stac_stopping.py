@@ -17,6 +17,8 @@ from rs_embed.core.specs import TemporalSpec
 from rs_embed.core.stopping import Stop, Stopped
 from rs_embed.providers.common.retry import Backoff, Waits
 
+pytestmark = pytest.mark.slow
+
 WORLD = default_world()
 LONG_S = 60
 MONTH = ask("toulouse", ("B2", "B4", "B11"), SUMMER)
