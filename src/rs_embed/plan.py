@@ -111,7 +111,7 @@ class Plan:
         embedder = _embedder(model, request.device)
         if embedder.geometry().native_only and prep == "resize":
             raise SpecError(
-                f"{model.card.id} takes pixels at their own size only, found input_prep='resize'.",
+                f"{model.card.id} takes pixels at their own size only, got input_prep='resize'.",
                 fix='input_prep="tile" or "crop"',
             )
         embedder.check(request.output)

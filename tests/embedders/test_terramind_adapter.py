@@ -475,8 +475,8 @@ def test_variables_are_knobs_and_keywords_win(checkpoint, monkeypatch):
     [
         ({"img": 100}, SpecError, "img as a multiple of 16 px, got 100"),
         ({"img": 8}, KnobError, "img"),
-        ({"layer": 12}, SpecError, "has layers 0 to 11, found 12"),
-        ({"layers": [3, 12]}, SpecError, "has layers 0 to 11, found 12"),
+        ({"layer": 12}, SpecError, "has layers 0 to 11, got 12"),
+        ({"layers": [3, 12]}, SpecError, "has layers 0 to 11, got 12"),
         ({"layer": -1}, KnobError, "Expected layer to be greater than or equal to 0, got -1"),
         ({"layers": "3,x"}, KnobError, "Expected layers to be a valid integer"),
         ({"layers": [3, 3]}, KnobError, "one or more blocks, each once, got"),

@@ -215,7 +215,7 @@ def _rate(text: str | None) -> float | Literal["measure"] | None:
     try:
         return None if text is None else "measure" if text == "measure" else float(text)
     except ValueError:
-        raise typer.BadParameter(f"--rate is a number or: measure; found {text!r}") from None
+        raise typer.BadParameter(f"--rate takes a number or measure, got {text!r}") from None
 
 
 def _tell(report: "ExportReport", *, as_json: bool) -> None:

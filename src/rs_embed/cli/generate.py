@@ -76,7 +76,7 @@ def generate(
 def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
     pairs = [setting.partition("=") for setting in given or ()]
     if not all(equals for _, equals, _ in pairs):
-        raise typer.BadParameter(f"{option} wants NAME=VALUE, found {', '.join(given or ())}")
+        raise typer.BadParameter(f"{option} takes NAME=VALUE, got {', '.join(given or ())}")
     return {name: value for name, _, value in pairs}
 
 
@@ -84,7 +84,7 @@ def _require_folder(out: Path) -> None:
     """Before hours of work, not after."""
     there = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        raise typer.BadParameter(f"--out wants a folder that can be written, found {there}")
+        raise typer.BadParameter(f"--out takes a folder that can be written, got {there}")
 
 
 def _row(generated: "Generated", name: str) -> dict[str, object]:

@@ -92,7 +92,7 @@ class TerraMindEmbedder(Embedder):
         depth = self.request.card.arch["depth"]
         if max(self._layers) >= depth:
             raise SpecError(
-                f"{self.request.card.id} has layers 0 to {depth - 1}, found {max(self._layers)}.",
+                f"{self.request.card.id} has layers 0 to {depth - 1}, got {max(self._layers)}.",
                 fix="leave layers out for the last one",
             )
         square = self._knobs.tim_modalities is not None

@@ -87,7 +87,7 @@ class TerraTorchEmbedder(Embedder):
         names = self.request.modality_names
         if len(names) > 1:
             raise SpecError(
-                f"{self.request.card.id} takes one modality, found {' + '.join(names)}.", fix=f"modality={names[0]!r}"
+                f"{self.request.card.id} takes one modality, got {' + '.join(names)}.", fix=f"modality={names[0]!r}"
             )
         require("terratorch", EXTRA)
 

@@ -138,7 +138,7 @@ def _with_bands(card: ModelCard, modality: Modality, names: Sequence[str]) -> Se
 def _check_sensor(card: ModelCard, modality: Modality, sensor: SensorSpec) -> None:
     if sensor.collection != modality.sensor.collection:
         raise SpecError(
-            f"Modality {modality.name!r} of {card.id} takes {modality.sensor.collection}, found {sensor.collection}.",
+            f"Modality {modality.name!r} of {card.id} takes {modality.sensor.collection}, got {sensor.collection}.",
             fix="change the collection, or name the modality that fits it",
         )
     bands_of(sensor.collection, sensor.bands)
@@ -159,7 +159,7 @@ def _check_sensor(card: ModelCard, modality: Modality, sensor: SensorSpec) -> No
     _check_whole(card, modality, sensor)
     if modality.fixed and sensor.scale_m != modality.sensor.scale_m:
         raise SpecError(
-            f"{card.id} takes {modality.name!r} at {modality.sensor.scale_m:g} m per pixel, found {sensor.scale_m:g}.",
+            f"{card.id} takes {modality.name!r} at {modality.sensor.scale_m:g} m per pixel, got {sensor.scale_m:g}.",
             fix=f"scale_m={modality.sensor.scale_m:g}",
         )
 
@@ -169,7 +169,7 @@ def _check_whole(card: ModelCard, modality: Modality, sensor: SensorSpec) -> Non
     kept = modality.sensor.fill_value == "nan"
     if kept != (sensor.fill_value == "nan"):
         raise SpecError(
-            f"{card.id} {'keeps nodata' if kept else 'wants numbers'}, found fill_value={sensor.fill_value!r}.",
+            f"{card.id} {'keeps nodata' if kept else 'wants numbers'}, got fill_value={sensor.fill_value!r}.",
             fix=f"fill_value={modality.sensor.fill_value!r}",
         )
     whole = any(band.unit.kept_whole for band in bands_of(sensor.collection, sensor.bands))
