@@ -83,6 +83,9 @@ class Modality:
     """Whether the model takes exactly the bands of `sensor`, in their order, at its pixel size."""
     is_series: bool = False
     """Whether the model takes several dated frames."""
+    keeps_empty: bool = False
+    """Of a series: whether a window without a valid pixel is a frame of NaN, so that frame `i` is of window `i` in
+    every modality and the adapter can mask it. Else it is left out."""
     first_year: int | None = None
     """Of a product of calendar years: the first one there is, and a window must be one of them, whole."""
     derived: tuple[DerivedBand, ...] = ()

@@ -9,7 +9,7 @@ from odc.geo.geobox import GeoBox
 
 from rs_embed.core.geo import geobox_for, refined, subgrid
 from rs_embed.core.hashing import json_digest
-from rs_embed.core.settings import SeriesKnobs
+from rs_embed.core.settings import ModelKnobs, SeriesKnobs
 from rs_embed.core.specs import OutputSpec, Region, Series, SpatialSpec, TemporalSpec
 from rs_embed.embedders.card import Modality
 from rs_embed.errors import SpecError
@@ -133,13 +133,18 @@ def _queries(request: "ModelRequest", spatial: SpatialSpec | None, window: Tempo
         )
     for modality, _ in request.inputs:
         _require_year(request, modality, window)
-    knobs = request.knobs
-    series = Series(knobs.frames, knobs.temporal_sampling) if isinstance(knobs, SeriesKnobs) else None
     queries = tuple(
-        Query(modality.name, sensor, None, window, series if modality.is_series else None)
+        Query(modality.name, sensor, None, window, _series(modality, request.knobs))
         for modality, sensor in request.inputs
     )
     return queries if spatial is None else _laid_on(queries, request, geobox_for(spatial, request.scale_m))
+
+
+def _series(modality: Modality, knobs: ModelKnobs) -> Series | None:
+    """How the days are cut for a modality that is a series."""
+    if not modality.is_series or not isinstance(knobs, SeriesKnobs):
+        return None
+    return Series(knobs.frames, knobs.temporal_sampling, modality.keeps_empty)
 
 
 def _laid_on(queries: Sequence[Query], request: "ModelRequest", shared: GeoBox | None) -> tuple[Query, ...]:

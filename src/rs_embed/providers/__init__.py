@@ -127,7 +127,7 @@ def _made(plugin: Plugin) -> Provider:
         provider = factory() if callable(factory) else factory
     except RSEmbedError:
         raise
-    except Exception as error:
+    except Exception as error:  # the code of others: whatever it raises, the user is told whose it is
         raise NotConfigured(f"{expected}, got {type(error).__name__}: {error}.", fix=fix) from error
     if not _is_provider(provider):
         raise NotConfigured(f"{expected}, got {short(provider)}.", fix=fix)

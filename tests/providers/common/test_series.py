@@ -1,5 +1,6 @@
 """Several dated frames of one place."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 from asking import RGB, S2, grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import TINY_ANYSAT
 
-from rs_embed import LocalRasters, PointBuffer, SensorSpec, TemporalSpec, plan_embedding
+from rs_embed import LocalRasters, PointBuffer, SensorSpec, TemporalSpec, get_embedding, plan_embedding
 from rs_embed.core.specs import Series
 from rs_embed.errors import InputError, NoImagery, SpecError
 from rs_embed.providers.arrays import ArrayProvider
@@ -229,6 +231,20 @@ def test_users_ask_a_model_of_series_for_months():
     place, asked = PointBuffer(12.9, 47.8, 80), {"frames": 12, "temporal_sampling": "month", "modality": "s2"}
     (item,) = plan_embedding("anysat", place, YEAR, backend=FieldProvider(), **asked).items
     assert item.queries[0].series == Series(12, "month")
+
+
+@pytest.mark.filterwarnings("ignore::rs_embed.errors.RSEmbedWarning")  # random weights, and little of it is valid
+def test_a_card_that_keeps_empty_frames_gets_a_frame_of_each_month_in_every_modality():
+    wanting = tuple(replace(modality, keeps_empty=modality.is_series) for modality in TINY_ANYSAT.modalities)
+    card = replace(TINY_ANYSAT, id="anysat_aligned", modalities=wanting)
+    provider = FieldProvider(acquired=at(40, 200))
+    emb = get_embedding(
+        card, PointBuffer(12.9, 47.8, 80), YEAR, backend=provider, pretrained=False, modality="s2+s1", frames=12,
+        temporal_sampling="month", min_valid_fraction=0, normalize="none",
+    )  # fmt: skip
+    assert [one.series.keep_empty for one in provider.queries] == [True, True]
+    assert [len(one.frame_times) for one in emb.meta.inputs] == [12, 12]
+    assert emb.meta.inputs[0].frame_times[0].startswith("2022-01-16")
 
 
 @pytest.mark.parametrize("wrong", [(0, "composite"), (4, "week"), (2.5, "month")])
