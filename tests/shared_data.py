@@ -1,4 +1,5 @@
-"""Real scenes that lie beside the checkout and are not part of it; tests of them are skipped where they are not."""
+"""Real scenes and trained weights that lie beside the checkout and are not part of it; their tests are skipped where
+they are not."""
 
 from pathlib import Path
 
@@ -7,7 +8,16 @@ import pytest
 
 def terramesh(kind: str) -> list[Path]:
     """The example files of TerraMesh of one kind, such as "S2L2A"."""
+    return sorted(_shared(f"data/terramesh/{kind}").glob("*.tif"))
+
+
+def trained(file: str) -> Path:
+    """A checkpoint, such as "galileo_nano/encoder.pt"."""
+    return _shared(f"weights/{file}")
+
+
+def _shared(path: str) -> Path:
     for folder in Path(__file__).resolve().parents[1].parents:
-        if found := sorted((folder / "shared" / "data" / "terramesh" / kind).glob("*.tif")):
+        if (found := folder / "shared" / path).exists():
             return found
-    pytest.skip("needs ../shared/data/terramesh beside the checkout")
+    pytest.skip(f"needs ../shared/{path} beside the checkout")
