@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -21,9 +22,9 @@ class Weights:
     """Where a checkpoint lives and how to know it again."""
 
     hub: str
-    """Hugging Face repository, `owner/name`."""
+    """Hugging Face repository, `owner/name`; empty: the file lies on this machine."""
     file: str
-    """Path inside the repository."""
+    """Path inside the repository, or on this machine."""
     licence: str
     revision: str | None = None
     """Commit. `None`: not known when the card was written; then the newest, and Meta records which."""
@@ -104,6 +105,16 @@ class Modality:
                 f"Expected statistics of every channel of {self.name}, got none of {', '.join(missing)}.",
                 fix="add them to `stats`; mean 0 and std 1 where there are none",
             )
+
+
+def is_file_id(model_id: str) -> bool:
+    """Whether a model is named by a file of its own: a bank of filters (`embedders/banks.py`)."""
+    return model_id.endswith(".safetensors")
+
+
+def lasting_id(model_id: str) -> str:
+    """The id as it is written down: a file is found from any folder."""
+    return str(Path(model_id).expanduser().absolute()) if is_file_id(model_id) else model_id
 
 
 Kind = Literal["foundation model", "baseline", "precomputed"]

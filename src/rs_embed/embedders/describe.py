@@ -4,7 +4,7 @@ from typing import TypedDict
 
 from rs_embed.core.bands import bands_of
 from rs_embed.core.settings import describe_knobs
-from rs_embed.embedders.card import Modality, ModelCard
+from rs_embed.embedders.card import Modality, ModelCard, Weights
 
 
 class ModalityDescription(TypedDict):
@@ -62,7 +62,6 @@ class ModelDescription(TypedDict):
 
 def describe(card: ModelCard) -> ModelDescription:
     """A card as plain data."""
-    weights = card.weights
     return {
         "id": card.id,
         "title": card.title,
@@ -82,11 +81,16 @@ def describe(card: ModelCard) -> ModelDescription:
             {"variable": variable, "keyword": keyword, "default": default, "effect": effect}
             for variable, keyword, default, effect in describe_knobs(card.knobs)
         ],
-        "weights": f"{weights.hub} / {weights.file} ({weights.licence})" if weights else _without_weights(card),
+        "weights": _weights(card.weights) if card.weights else _without_weights(card),
         "licence": card.licence,
         "citation": card.citation,
         "extra": card.extra,
     }
+
+
+def _weights(weights: Weights) -> str:
+    place = f"{weights.hub} / {weights.file}" if weights.hub else weights.file
+    return f"{place} ({weights.licence})"
 
 
 def _without_weights(card: ModelCard) -> str:

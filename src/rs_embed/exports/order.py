@@ -79,7 +79,7 @@ class ExportSetup:
             weights=network.weights_id,
             weights_note=network.note,
             title=card.title,
-            model_url=f"https://huggingface.co/{card.weights.hub}" if card.weights else "",
+            model_url=f"https://huggingface.co/{card.weights.hub}" if card.weights and card.weights.hub else "",
             licence=card.weights.licence if card.weights else card.licence,
             publications=(card.citation,),
             dtype=self.request.dtype,

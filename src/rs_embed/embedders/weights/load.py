@@ -50,7 +50,7 @@ def locate(
     endpoint: str | None = None,
     retry: Patience = PATIENT,
 ) -> WeightsFile:
-    """The checkpoint: the file named by `ckpt`, else the hub's cache, else the hub.
+    """The checkpoint: the file named by `ckpt` or by the card itself, else the hub's cache, else the hub.
 
     A cached file is used without asking anybody. Whatever is used has been hashed, at the latest when it was last
     changed; a file from the hub is compared with the card's sha256, or with the hub's own where the card has none.
@@ -68,15 +68,17 @@ def locate(
         WeightsUnreachable: The hub refused, failed, or may not be asked.
         WeightsCorrupt: Not a file, or a file of another hash than it should have.
     """
-    if ckpt is not None:
-        path = Path(ckpt).expanduser()
+    mine = weights.file if ckpt is None and not weights.hub else ckpt
+    if mine is not None:
+        path = Path(mine).expanduser()
         sniff(path)
-        wanted = _stated_sha256(path)
+        wanted = _stated_sha256(path) if ckpt is not None else weights.sha256
         notes = None if cache_dir is None else Path(cache_dir).expanduser() / NOTES
         digest = sha256_of(path) if notes is None else remembered_sha256(path, notes, wanted=wanted)
         if wanted not in (None, digest):
+            by = "its card" if ckpt is None else f"{path.name}.sha256"
             raise WeightsCorrupt(
-                f"{str(path)!r} is not the file that {path.name}.sha256 describes.",
+                f"{str(path)!r} is not the file that {by} describes.",
                 expected=f"sha256 {wanted}",
                 found=f"sha256 {digest}",
                 fix=f"{REFETCH}; or correct the hash, if the file was changed on purpose",
