@@ -41,7 +41,7 @@ class ModelRequest:
     precision: WorkingPrecision = "fp32"
     places: tuple[str, ...] = ()
     """What the model is told of the place beside imagery: some of the card's `place_modalities`."""
-    output: OutputSpec = OutputSpec()
+    output: OutputSpec = field(default_factory=OutputSpec)
     best_effort: bool = False
     """Whether nobody named the inputs: of the card's default, what the backend does not offer may be missing."""
 
