@@ -144,6 +144,8 @@ class Readout:
     """Whether tokens that lie on no grid count in a pooled vector."""
     own_vector: str | None = None
     """Name of the encoder's first prefix token, if that is the vector; `None`: tokens are pooled."""
+    weighted: bool = False
+    """Whether the last number of a token is how much it counts in the mean that a vector is."""
     keeps_nodata: bool = False
     """Whether a token of NaN is nodata: it stays in a grid and does not count in a vector."""
     unit_length: bool = False

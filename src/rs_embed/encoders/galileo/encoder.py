@@ -18,8 +18,8 @@ from rs_embed.encoders.layers import Encoder, Mlp, add, at_once
 from rs_embed.errors import BandMismatch, InputError, SpecError
 
 NORM_EPS = 1e-5
-TOKENS_AT_ONCE = 4096
-"""Tokens that the blocks hold at once: 8 MB in the widest array at nano size."""
+TOKENS_AT_ONCE = 2048
+"""Tokens that the blocks hold at once: 4 MB in the widest array at nano size."""
 
 
 @dataclass(frozen=True, eq=False)
