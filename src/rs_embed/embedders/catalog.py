@@ -15,13 +15,14 @@ from rs_embed.core.checks import short
 from rs_embed.core.plugins import MODELS, Plugin, plugins
 from rs_embed.embedders.banks import load_mosaiks
 from rs_embed.embedders.card import ModelCard, is_file_id
-from rs_embed.embedders.cards import alphaearth, anysat, clay, dofa, mosaiks, prithvi, ssl4eo, terramind, thor
+from rs_embed.embedders.cards import alphaearth, anysat, clay, dofa, galileo, mosaiks, prithvi, ssl4eo, terramind, thor
 from rs_embed.errors import PluginWarning, SpecError, UnknownModelError, warn
 
 CARDS: tuple[ModelCard, ...] = (
     *thor.CARDS,
     *terramind.CARDS,
     *anysat.CARDS,
+    *galileo.CARDS,
     *prithvi.CARDS,
     *clay.CARDS,
     *dofa.CARDS,
