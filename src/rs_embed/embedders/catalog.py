@@ -14,7 +14,18 @@ from rs_embed.core.bands import did_you_mean
 from rs_embed.core.checks import short
 from rs_embed.core.plugins import MODELS, Plugin, plugins
 from rs_embed.embedders.card import ModelCard
-from rs_embed.embedders.cards import alphaearth, anysat, clay, dofa, mosaiks, prithvi, ssl4eo, terramind, thor
+from rs_embed.embedders.cards import (
+    alphaearth,
+    anysat,
+    clay,
+    dofa,
+    locations,
+    mosaiks,
+    prithvi,
+    ssl4eo,
+    terramind,
+    thor,
+)
 from rs_embed.errors import PluginWarning, SpecError, UnknownModelError, warn
 
 CARDS: tuple[ModelCard, ...] = (
@@ -27,6 +38,7 @@ CARDS: tuple[ModelCard, ...] = (
     *ssl4eo.CARDS,
     *alphaearth.CARDS,
     *mosaiks.CARDS,
+    *locations.CARDS,
 )
 """Of this package."""
 _REGISTERED: dict[str, ModelCard] = {}

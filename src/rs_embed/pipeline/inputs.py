@@ -27,6 +27,8 @@ def resolve_request(
         SpecError: Unknown modality, a sensor that belongs to none, or no tokens finer than a patch.
         BandMismatch: A band that the model does not know.
     """
+    if not card.modalities:
+        return _told_the_place(card, knobs, request, precision)
     modality, sensor, bands = request.modality, request.sensor, request.bands
     if modality is None and sensor is None:
         modality = tuple(bands) if isinstance(bands, Mapping) else knobs.modality
@@ -60,13 +62,29 @@ def resolve_request(
     return ModelRequest(card, knobs, inputs, precision, places, dense)
 
 
+def _told_the_place(
+    card: ModelCard, knobs: ModelKnobs, request: EmbeddingRequest, precision: WorkingPrecision
+) -> ModelRequest:
+    """Of a model without imagery: no inputs."""
+    given = {"sensor": request.sensor, "bands": request.bands}
+    unused = [word for word, value in given.items() if value is not None]
+    dense = request.output.kind == "grid" and request.output.detail == "dense"
+    if unused or dense:
+        raise SpecError(
+            f"{card.id} is told the place alone, got {', '.join([*unused, *(['a dense grid'] if dense else [])])}.",
+            fix="leave it out" if unused else "OutputSpec.grid(), with cell_m=<side of a cell, metres>",
+        )
+    names = knobs.modality if request.modality is None else request.modality
+    return ModelRequest(card, knobs, (), precision, _modality_names(card, names, None))
+
+
 def _modality_names(card: ModelCard, modality: Modalities, sensor: Sensors) -> tuple[str, ...]:
+    known = (*card.modality_names, *card.place_modalities)
     if modality is None:
         if isinstance(sensor, SensorSpec):
             return (_modality_of(card, sensor).name,)
-        modality = tuple(sensor) if sensor else card.modality_names[0]
+        modality = tuple(sensor) if sensor else known[0]
     names = modality.split("+") if isinstance(modality, str) else list(modality)
-    known = (*card.modality_names, *card.place_modalities)
     for name in names:
         if name not in known:
             raise SpecError(
