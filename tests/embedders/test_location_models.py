@@ -172,7 +172,7 @@ def test_a_plan_names_the_cells_and_survives_being_sent():
         ({"spatial": None}, "Expected a place"),
         ({"sensor": SensorSpec("COPERNICUS/S1_GRD", ("VV",))}, "place alone, got sensor"),
         ({"bands": ["B2"]}, "place alone, got bands"),
-        ({"output": OutputSpec.grid("dense")}, "a dense grid"),
+        ({"output": OutputSpec.grid("dense")}, "no dense grid"),
         ({"modality": "s2"}, "no modality 's2'"),
         ({"input_chw": np.zeros((3, 8, 8))}, "Expected no pixels"),
         ({"input_prep": "resize"}, "own size only"),

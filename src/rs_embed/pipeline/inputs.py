@@ -32,6 +32,7 @@ def resolve_request(
     modality, sensor, bands = request.modality, request.sensor, request.bands
     if modality is None and sensor is None:
         modality = tuple(bands) if isinstance(bands, Mapping) else knobs.modality
+    best_effort = modality is None and not sensor
     all_names = _modality_names(card, modality, sensor)
     places = tuple(name for name in all_names if name in card.place_modalities)
     names = tuple(name for name in all_names if name not in places)
@@ -56,10 +57,10 @@ def resolve_request(
     inputs = tuple((card.modality(name), by_name.get(name, card.modality(name).sensor)) for name in names)
     for one, its_sensor in inputs:
         _check_sensor(card, one, its_sensor)
-    dense = request.output.kind == "grid" and request.output.detail == "dense"
-    if dense and not card.dense:
+    model = ModelRequest(card, knobs, inputs, precision, places, request.output, best_effort)
+    if model.dense and not card.dense:
         raise SpecError(f"{card.id} has no tokens finer than a patch.", fix="OutputSpec.grid()")
-    return ModelRequest(card, knobs, inputs, precision, places, dense)
+    return model
 
 
 def _told_the_place(
@@ -68,14 +69,13 @@ def _told_the_place(
     """Of a model without imagery: no inputs."""
     given = {"sensor": request.sensor, "bands": request.bands}
     unused = [word for word, value in given.items() if value is not None]
-    dense = request.output.kind == "grid" and request.output.detail == "dense"
-    if unused or dense:
-        raise SpecError(
-            f"{card.id} is told the place alone, got {', '.join([*unused, *(['a dense grid'] if dense else [])])}.",
-            fix="leave it out" if unused else "OutputSpec.grid(), with cell_m=<side of a cell, metres>",
-        )
+    if unused:
+        raise SpecError(f"{card.id} is told the place alone, got {' and '.join(unused)}.", fix="leave it out")
     names = knobs.modality if request.modality is None else request.modality
-    return ModelRequest(card, knobs, (), precision, _modality_names(card, names, None))
+    model = ModelRequest(card, knobs, (), precision, _modality_names(card, names, None), request.output)
+    if model.dense:
+        raise SpecError(f"{card.id} has no dense grid.", fix="OutputSpec.grid(), with cell_m=<side of a cell, metres>")
+    return model
 
 
 def _modality_names(card: ModelCard, modality: Modalities, sensor: Sensors) -> tuple[str, ...]:
@@ -83,7 +83,7 @@ def _modality_names(card: ModelCard, modality: Modalities, sensor: Sensors) -> t
     if modality is None:
         if isinstance(sensor, SensorSpec):
             return (_modality_of(card, sensor).name,)
-        modality = tuple(sensor) if sensor else known[0]
+        modality = tuple(sensor or card.default_names)
     names = modality.split("+") if isinstance(modality, str) else list(modality)
     for name in names:
         if name not in known:
