@@ -34,6 +34,10 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
     "docs/models/ssl4eo_s12.md": ("ssl4eo_s12_vits16_dino", "ssl4eo_s12_vits16_moco"),
     "docs/models/alphaearth_v1.md": ("alphaearth_v1",),
     "docs/models/mosaiks_rcf.md": ("mosaiks_rcf",),
+    "docs/models/geoclip_location.md": ("geoclip_location",),
+    "docs/models/satclip.md": tuple(
+        f"satclip_{images}_l{degrees}" for images in ("vit16", "resnet18", "resnet50") for degrees in (40, 10)
+    ),
 }
 """Page -> the cards that it covers; sizes of one family share a page."""
 BLOCK = re.compile(r"(?P<begin><!-- begin (?P<name>[\w-]+) -->\n).*?(?P<end><!-- end (?P=name) -->)", re.DOTALL)
@@ -70,8 +74,9 @@ def models_table() -> str:
     rows = []
     for card in map(describe_model, list_models()):
         name = f"[`{card['id']}`]({page_of[card['id']]})" if card["id"] in page_of else f"`{card['id']}`"
-        inputs = ", ".join(f"`{modality['name']}`" for modality in card["modalities"])
-        weights = WITHOUT_DOWNLOAD.get(card["weights"], "downloaded on first use")
+        names = [modality["name"] for modality in card["modalities"]] or card["place_modalities"]
+        inputs = ", ".join(f"`{name}`" for name in names)
+        weights = WITHOUT_DOWNLOAD.get(card["weights"], _shipped(card) or "downloaded on first use")
         extra = f"; extra `{card['extra']}`" if card["extra"] else ""
         told = f"{weights}, {card['licence']}{extra}"
         rows.append([name, card["kind"], _size(card), str(card["dim"]), inputs, told])
@@ -100,6 +105,9 @@ def facts_table(cards: Sequence[ModelDescription]) -> str:
 
 def inputs_table(cards: Sequence[ModelDescription]) -> str:
     """One row per modality, the default first; a last column says which cards lack one, if any does."""
+    if not any(card["modalities"] for card in cards):
+        told = ", ".join(f"`{name}`" for name in cards[0]["place_modalities"])
+        return f"No imagery and no days: {told} alone."
     lacking: dict[tuple[str, ...], list[str]] = {row: [] for card in cards for row in _inputs(card)}
     for row, ids in lacking.items():
         ids += [f"`{card['id']}`" for card in cards if row not in _inputs(card)]
@@ -191,6 +199,12 @@ def _size(card: ModelDescription) -> str:
 
 def _weights(card: ModelDescription) -> str:
     return WITHOUT_DOWNLOAD.get(card["weights"], card["weights"].partition(" (")[0])
+
+
+def _shipped(card: ModelDescription) -> str | None:
+    """Which package has the weights, where one has."""
+    package = re.match(r"package (\S+) /", card["weights"])
+    return f"in the package `{package[1]}`" if package else None
 
 
 def _bands(names: Sequence[str]) -> str:

@@ -47,8 +47,9 @@ PLACE = PointBuffer(lon=12.94, lat=47.77, buffer_m=1440)
 NEAR = PointBuffer(lon=12.94, lat=47.77, buffer_m=480)
 """For families whose work grows with the ground; the others resize or pad it."""
 YEAR = TemporalSpec.year(2022)
-IDS = [card.id for card in CARDS if card.extra is None]
-"""What needs an extra is tested where that is installed, by a contract of its own. Networks are shrunken (`card_of`);
+IDS = [card.id for card in CARDS if card.extra is None and card.modalities]
+"""What needs an extra is tested where that is installed, by a contract of its own; so is what sees no imagery
+(test_location_models.py). Networks are shrunken (`card_of`);
 that those of the cards are the published ones is a test of its own."""
 SMALL = ["thor_1_0_tiny", "terramind_1_0_tiny", "anysat_tiny", "galileo_1_0_nano", "mosaiks_rcf"]
 """One of each family for what costs several forward passes. Not AlphaEarth, which has no network and fills nothing:

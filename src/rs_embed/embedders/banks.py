@@ -22,7 +22,7 @@ from rs_embed.core.atomic import replacing, storing
 from rs_embed.core.bands import COLLECTIONS, Band, Collection, bands_of, register_collection, registered
 from rs_embed.core.hashing import json_digest, sha256_of
 from rs_embed.core.specs import SensorSpec
-from rs_embed.embedders.card import BandStats, Modality, ModelCard, Weights
+from rs_embed.embedders.card import BandStats, LocalWeights, Modality, ModelCard
 from rs_embed.embedders.cards import mosaiks
 from rs_embed.embedders.whitening import KERNEL_PX, ZCA_EPSILON, Filters
 from rs_embed.errors import SpecError, WeightsCorrupt, WeightsMismatch, WeightsNotFound
@@ -104,7 +104,7 @@ def load_mosaiks(path: str | Path) -> ModelCard:
     except (KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
     card = _card(name, sensor, mean, std, filters=len(tensors["weight"]))
-    weights = Weights("", str(path), card.licence, sha256=sha256_of(path), size_bytes=path.stat().st_size)
+    weights = LocalWeights(str(path), card.licence, sha256_of(path))
     return replace(card, weights=weights)
 
 

@@ -15,7 +15,19 @@ from rs_embed.core.checks import short
 from rs_embed.core.plugins import MODELS, Plugin, plugins
 from rs_embed.embedders.banks import load_mosaiks
 from rs_embed.embedders.card import ModelCard, is_file_id
-from rs_embed.embedders.cards import alphaearth, anysat, clay, dofa, galileo, mosaiks, prithvi, ssl4eo, terramind, thor
+from rs_embed.embedders.cards import (
+    alphaearth,
+    anysat,
+    clay,
+    dofa,
+    galileo,
+    locations,
+    mosaiks,
+    prithvi,
+    ssl4eo,
+    terramind,
+    thor,
+)
 from rs_embed.errors import PluginWarning, SpecError, UnknownModelError, warn
 
 CARDS: tuple[ModelCard, ...] = (
@@ -29,6 +41,7 @@ CARDS: tuple[ModelCard, ...] = (
     *ssl4eo.CARDS,
     *alphaearth.CARDS,
     *mosaiks.CARDS,
+    *locations.CARDS,
 )
 """Of this package."""
 _REGISTERED: dict[str, ModelCard] = {}

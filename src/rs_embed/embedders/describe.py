@@ -4,7 +4,7 @@ from typing import TypedDict
 
 from rs_embed.core.bands import bands_of
 from rs_embed.core.settings import describe_knobs
-from rs_embed.embedders.card import Modality, ModelCard, Weights
+from rs_embed.embedders.card import Modality, ModelCard
 
 
 class ModalityDescription(TypedDict):
@@ -36,7 +36,8 @@ class ModelDescription(TypedDict):
     """Everything that the catalog knows of a model.
 
     `type` is "on-the-fly" (a network runs on the imagery of the request) or "precomputed" (embeddings are fetched). The
-    backend of who names none is the card's, else "auto": Earth Engine where it is set up, else STAC.
+    backend of who names none is the card's, else "auto": Earth Engine where it is set up, else STAC; "none" of a model
+    that is told the place alone.
     """
 
     id: str
@@ -62,12 +63,13 @@ class ModelDescription(TypedDict):
 
 def describe(card: ModelCard) -> ModelDescription:
     """A card as plain data."""
+    weights = card.weights
     return {
         "id": card.id,
         "title": card.title,
         "kind": card.kind,
         "type": "precomputed" if card.kind == "precomputed" else "on-the-fly",
-        "default_backend": card.backend or "auto",
+        "default_backend": card.default_backend,
         "aliases": list(card.aliases),
         "model_key": card.model_key,
         "parameters_m": card.parameters_m,
@@ -81,16 +83,11 @@ def describe(card: ModelCard) -> ModelDescription:
             {"variable": variable, "keyword": keyword, "default": default, "effect": effect}
             for variable, keyword, default, effect in describe_knobs(card.knobs)
         ],
-        "weights": _weights(card.weights) if card.weights else _without_weights(card),
+        "weights": f"{weights.source} / {weights.file} ({weights.licence})" if weights else _without_weights(card),
         "licence": card.licence,
         "citation": card.citation,
         "extra": card.extra,
     }
-
-
-def _weights(weights: Weights) -> str:
-    place = f"{weights.hub} / {weights.file}" if weights.hub else weights.file
-    return f"{place} ({weights.licence})"
 
 
 def _without_weights(card: ModelCard) -> str:
