@@ -23,7 +23,7 @@ import numpy as np
 from harness import chip, replace_section, versions
 from numpy.typing import NDArray
 from quality_data import CACHE, CELL_PX, SEA, Scene, bundled, cells, majority, patches, terramesh
-from quality_models import FEATURES, Features
+from quality_models import FEATURES, PAIRS, SEE_RADAR, Features
 from quality_scores import (
     Groups,
     Numbers,
@@ -81,7 +81,6 @@ class Scores:
 
     name: str
     dim: int
-    seconds: float
     precision: dict[str, Numbers]
     """By "raw" and "z", of each patch as a query; empty where the place of some is not known."""
     likeness: Numbers | None
@@ -103,12 +102,14 @@ class Scores:
         return float((1 - left / about).mean())
 
 
-def scored(name: str, features: Features, data: Data) -> Scores | None:
-    """All scores of one kind of features; `None` where they cannot be had here."""
-    start = time.perf_counter()
+def scored(name: str, features: Features, data: Data, *, sees_radar: bool = False) -> Scores | None:
+    """All scores of one kind of features; `None` where they cannot be had here.
+
+    Args:
+        sees_radar: Then it is not asked to predict it.
+    """
     of_scenes = [features(scene) for scene in data.scenes]
     of_patches = [features(scene) for scene in data.patches]
-    seconds = time.perf_counter() - start
     found = [one for one in (*of_scenes, *of_patches) if one is not None]
     if not found:
         return None
@@ -130,13 +131,12 @@ def scored(name: str, features: Features, data: Data) -> Scores | None:
     return Scores(
         name,
         found[0].shape[1],
-        seconds,
         {form: one.precision for form, one in ranked.items()},
         ranked["z"].likeness if whole else None,
         one_pass,
         {scene.name: land_cover(x, scene) for scene, x in within if scene.classes is not None},
-        radar_across([x for x in of_patches if x is not None], data) if whole else None,
-        {scene.name: radar_within(x, scene) for scene, x in within},
+        radar_across([x for x in of_patches if x is not None], data) if whole and not sees_radar else None,
+        {} if sees_radar else {scene.name: radar_within(x, scene) for scene, x in within},
     )
 
 
@@ -157,7 +157,7 @@ def radar_within(x: Numbers, scene: Scene) -> float:
     assert scene.s1 is not None
     folds, near = quadrants(*_grid(scene), GAP_CELLS)
     y = cells(scene.s1)
-    return explained(y, *held_out(x, y, folds, near))
+    return explained(y, *held_out(x, y, folds, near, bounded=True))
 
 
 def radar_across(of_patches: Sequence[Numbers], data: Data) -> tuple[Numbers, Numbers]:
@@ -172,7 +172,7 @@ def radar_across(of_patches: Sequence[Numbers], data: Data) -> tuple[Numbers, Nu
     folds = np.unique(data.passes[land], return_inverse=True)[1] % FOLDS
     truth = np.concatenate(y)
     x = np.concatenate([of_patches[i] - of_patches[i].mean(axis=0) for i in land])
-    said, mean = held_out(x, truth, folds[owner])
+    said, mean = held_out(x, truth, folds[owner], bounded=True)
     squares = [(truth - said) ** 2, (truth - mean) ** 2]
     left, about = (np.array([one[owner == i].sum(axis=0) for i in range(len(land))]) for one in squares)
     return left, about
@@ -193,7 +193,7 @@ def table(scores: Sequence[Scores], data: Data) -> list[str]:
     passes, land_passes = data.passes.tolist(), data.passes[data.land].tolist()
     head = ["features", "dim", "retrieval, raw", "retrieval, z (95 %)", "labels of the nearest", "one pass"]
     head += [f"land cover, {name}" for name in mapped] + ["radar across passes (95 %)"]
-    head += [f"radar, {name}" for name in scenes] + ["seconds"]
+    head += [f"radar, {name}" for name in scenes]
     rows = [head, ["---"] * len(head)]
     for one in scores:
         row = [one.name, str(one.dim)]
@@ -209,7 +209,7 @@ def table(scores: Sequence[Scores], data: Data) -> list[str]:
         else:
             low, high = interval(land_passes, one.radar_r2)
             row += [f"{one.radar_r2(np.arange(len(data.land))):.2f} ({low:.2f} to {high:.2f})"]
-        rows.append([*row, *(_number(one.radar_within.get(name)) for name in scenes), f"{one.seconds:.0f}"])
+        rows.append([*row, *(_number(one.radar_within.get(name)) for name in scenes)])
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 
@@ -222,7 +222,7 @@ def comparisons(scores: Sequence[Scores], pairs: Sequence[tuple[str, str]], data
         if better not in by_name or other not in by_name:
             continue
         one, two = by_name[better], by_name[other]
-        if not one.precision or not two.precision:
+        if one.radar is None or two.radar is None:
             continue
         parts: list[tuple[Callable[[NDArray[np.int64]], float], list[int]]] = [
             (lambda some, a=one, b=two: a.retrieved(some) - b.retrieved(some), passes),
@@ -249,8 +249,6 @@ def chance_row(data: Data) -> str:
 
 def main() -> None:
     """Score what there is, print it, and replace the section."""
-    from quality_models import PAIRS
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="*", help="names of features, as the shell has it; then only printed")
     parser.add_argument("--cache", type=Path, default=CACHE, help="where downloaded packages are kept")
@@ -260,8 +258,9 @@ def main() -> None:
     scores = []
     for name, features in FEATURES.items():
         if fnmatch(name, given.only):
-            found = scored(name, features, data)
-            print(f"{name}: {'not to be had' if found is None else f'{found.seconds:.0f} s'}", flush=True)
+            start = time.perf_counter()
+            found = scored(name, features, data, sees_radar=name in SEE_RADAR)
+            print(f"{name}: {'not to be had' if found is None else f'{time.perf_counter() - start:.0f} s'}", flush=True)
             scores += [] if found is None else [found]
     lines = table(scores, data)
     if data.patches:

@@ -3,14 +3,16 @@
 A trained model whose weights are not to be had is left out, with a word.
 """
 
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
-from quality_data import BANDS, CELL_PX, Scene, cells
+from quality_data import BANDS, CACHE, CELL_PX, Scene, cells, unpacked
 from quality_scores import Numbers
 
-from rs_embed import OutputSpec, get_embedding
+from rs_embed import OutputSpec, PointBuffer, get_embedding, get_embeddings
 from rs_embed.errors import WeightsError
 
 Features = Callable[[Scene], Numbers | None]
@@ -73,11 +75,73 @@ def optical(scene: Scene) -> dict[str, object]:
     return {"input_chw": scene.s2, "unit": "dn"}  # said, as a patch of dark water looks like a picture
 
 
+GALILEO_BANDS = ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12")
+
+
+def galileo_s2(scene: Scene) -> dict[str, object]:
+    """Ten bands, and the day."""
+    ten = scene.s2[[BANDS.index(name) for name in GALILEO_BANDS]]
+    return {"input_chw": {"s2": ten}, "dates": [scene.day], "unit": {"s2": "dn"}}
+
+
+def galileo_s2_s1(scene: Scene) -> dict[str, object]:
+    """The radar too."""
+    asked = galileo_s2(scene)
+    return {**asked, "input_chw": {"s2": asked["input_chw"]["s2"], "s1": scene.s1}}  # type: ignore[index]
+
+
+def galileo(
+    pixels: Callable[[Scene], dict[str, object]] = galileo_s2, *, pretrained: bool = True, **knobs: object
+) -> Features:
+    """Galileo nano, as published or with random weights."""
+    ckpt = weights("galileo_nano/encoder.pt") if pretrained else None
+    return embedded("galileo_1_0_nano", pixels, pretrained=pretrained, ckpt=ckpt, **knobs)
+
+
+def weights(file: str) -> Path | None:
+    """A published file beside the checkout; `None`: the hub is asked."""
+    found = (parent / "shared/weights" / file for parent in Path(__file__).resolve().parents)
+    return next((path for path in found if path.exists()), None)
+
+
+def geoclip(scene: Scene) -> Numbers | None:
+    """GeoCLIP of the place of each cell; `None` where that is not known, or the package is not to be had."""
+    places = degrees(scene)
+    if places is None:
+        return None
+    try:
+        ckpt = unpacked("geoclip==1.3.0", CACHE) / "geoclip/model/weights/location_encoder_weights.pth"
+    except (subprocess.CalledProcessError, OSError) as error:
+        print(f"left out: geoclip, as it is not to be had: {error}", file=sys.stderr)
+        return None
+    points = [PointBuffer(lon, lat, CELL_PX * 5) for lon, lat in places]
+    found = get_embeddings("geoclip_location", points, ckpt=ckpt, device="cpu", progress=False)
+    return np.stack([one.data for one in found]).astype(np.float64)
+
+
 FEATURES: dict[str, Features] = {
     "coordinates alone": coordinates,
+    "GeoCLIP, location alone": geoclip,
     "band means": band_means,
     "band statistics and indices": band_statistics,
     "MOSAIKS": embedded("mosaiks_rcf", optical),
+    "Galileo nano, 8 px": galileo(),
+    "Galileo nano, 4 px": galileo(patch_size=4),
+    "Galileo nano, 8 px, in windows": galileo(window_patches=12),
+    "Galileo nano, 4 px, in windows": galileo(patch_size=4, window_patches=12),
+    "Galileo nano, 8 px, with radar": galileo(galileo_s2_s1),
+    "Galileo nano, 8 px, random": galileo(pretrained=False),
+    "Galileo nano, 4 px, random": galileo(patch_size=4, pretrained=False),
 }
-PAIRS: tuple[tuple[str, str], ...] = (("MOSAIKS", "band statistics and indices"),)
+SEE_RADAR = {"Galileo nano, 8 px, with radar"}
+"""They are not asked to predict it."""
+PAIRS = (
+    ("MOSAIKS", "band statistics and indices"),
+    ("Galileo nano, 8 px", "Galileo nano, 8 px, random"),
+    ("Galileo nano, 4 px", "Galileo nano, 4 px, random"),
+    ("Galileo nano, 4 px", "Galileo nano, 8 px"),
+    ("Galileo nano, 4 px", "Galileo nano, 4 px, in windows"),
+    ("Galileo nano, 4 px", "band statistics and indices"),
+    ("Galileo nano, 4 px", "MOSAIKS"),
+)
 """Of which the difference is told."""

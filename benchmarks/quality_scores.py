@@ -101,7 +101,7 @@ class Ridge:
 
 
 def held_out(
-    x: Numbers, y: Numbers, folds: Groups, near: Callable[[int], Flags] | None = None
+    x: Numbers, y: Numbers, folds: Groups, near: Callable[[int], Flags] | None = None, *, bounded: bool = False
 ) -> tuple[Numbers, Numbers]:
     """Predictions of each fold by a ridge regression of the others, whose `alpha` is chosen among those others.
 
@@ -110,6 +110,7 @@ def held_out(
         y: `[n, target]`.
         folds: `[n]`.
         near: Of a fold, which rows are too near to it to be learnt from.
+        bounded: Whether predictions are kept within what 98 % of the training rows have.
 
     Returns:
         Predictions, and the means of the training rows that they are to be better than, both `[n, target]`.
@@ -120,6 +121,8 @@ def held_out(
         train = ~test if near is None else ~test & ~near(int(fold))
         alpha = _best_alpha(x[train], y[train], folds[train])
         found[test] = Ridge(x[train], y[train]).predict(x[test], alpha)
+        if bounded:
+            found[test] = found[test].clip(*np.percentile(y[train], [1, 99], axis=0))
         means[test] = y[train].mean(axis=0)
     return found, means
 

@@ -78,6 +78,14 @@ def test_a_linear_truth_is_found_on_folds_held_out_and_noise_is_not(scores):
     assert abs(scores.explained(noise, *scores.held_out(x, noise, folds))) < 0.1
 
 
+def test_predictions_may_be_kept_within_what_was_learnt(scores):
+    x = np.random.default_rng(0).normal(size=(300, 1))
+    y, folds = 5 * x, np.repeat([0, 1, 2], 100)
+    x[0] = 3 * x[100:].max()
+    free, kept = (scores.held_out(x, y, folds, bounded=bounded)[0] for bounded in (False, True))
+    assert free[0, 0] > y[100:].max() >= kept[0, 0]
+
+
 def test_what_is_near_a_fold_is_not_learnt_from(scores):
     x = np.arange(8.0)[:, None]
     y = np.array([[0.0], [0], [0], [0], [9], [9], [0], [0]])
@@ -149,6 +157,7 @@ def test_features_that_hold_the_answer_score_well_and_those_that_hold_none_do_no
     blind = quality.scored("noise", lambda scene: noise.normal(size=(64, 6)), made)
     assert abs(blind.radar_r2(np.arange(16))) < 0.3
     assert np.nanmean(blind.precision["z"]) < 0.8
+    assert quality.scored("radar too", lambda scene: data.cells(scene.s2), made, sees_radar=True).radar is None
     rows = quality.table([told, blind], made)
     assert len(rows) == 4 and len({row.count("|") for row in rows}) == 1
     (_, _, row) = quality.comparisons([told, blind], [("pixels", "noise"), ("pixels", "none")], made)
