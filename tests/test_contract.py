@@ -27,6 +27,7 @@ from rs_embed.core.settings import SeriesKnobs, WeightsKnobs
 from rs_embed.embedders.catalog import CARDS, get_card
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.encoders.anysat.encoder import AnySatEncoder
+from rs_embed.encoders.presto import PrestoEncoder
 from rs_embed.encoders.terramind.encoder import TerraMindEncoder
 from rs_embed.encoders.thor.encoder import ThorEncoder
 from rs_embed.errors import (
@@ -44,7 +45,8 @@ from rs_embed.testing import FieldProvider, directions, hills, pixel_centres
 
 PLACE = PointBuffer(lon=12.94, lat=47.77, buffer_m=1440)
 NEAR = PointBuffer(lon=12.94, lat=47.77, buffer_m=480)
-"""For families whose work grows with the ground; the others resize or pad it."""
+TINY = PointBuffer(lon=12.94, lat=47.77, buffer_m=60)
+"""For families whose work grows with the ground, by patches and by pixels; the others resize or pad it."""
 YEAR = TemporalSpec.year(2022)
 IDS = [card.id for card in CARDS if card.extra is None and card.modalities]
 """What needs an extra is tested where that is installed, by a contract of its own; so is what sees no imagery
@@ -75,7 +77,9 @@ def knobs(model_id: str, output: OutputSpec = OutputSpec.pooled()) -> dict[str, 
     family = card_of(model_id).knobs
     found: dict[str, bool | int | str] = {"pretrained": False} if issubclass(family, WeightsKnobs) else {}
     if issubclass(family, SeriesKnobs):
-        found |= {"frames": 2}
+        found |= {"frames": 2, "temporal_sampling": "composite"}
+    if card_of(model_id).default:
+        found |= {"modality": card_of(model_id).modality_names[0]}
     if "pooled" in family.model_fields and output == OutputSpec.pooled("max"):
         found |= {"pooled": "patch"}
     return found
@@ -83,7 +87,7 @@ def knobs(model_id: str, output: OutputSpec = OutputSpec.pooled()) -> dict[str, 
 
 def embed(model_id: str, **options) -> Embedding:
     ground = FieldProvider(FIELDS.get(model_id, hills))
-    place = NEAR if model_id.startswith(("anysat", "mosaiks")) else PLACE
+    place = NEAR if model_id.startswith(("anysat", "mosaiks")) else TINY if model_id.startswith("presto") else PLACE
     call = {"spatial": place, "temporal": YEAR, "backend": ground} | options
     if "input_chw" in options:
         call.pop("backend")
@@ -119,6 +123,7 @@ ENCODERS = {
         modalities=card.modality_names,
     ),
     "anysat": lambda card: AnySatEncoder(**card.arch),
+    "presto": lambda card: PrestoEncoder(**card.arch),
 }
 
 
