@@ -77,6 +77,7 @@ def test_what_has_no_word_around_it_is_known_by_its_shape():
     assert redacted("used AKIAIOSFODNN7EXAMPLE here") == "used *** here"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit", ["a", "sig=a?&", "a.b-c", "://", "-----BEGIN PRIVATE KEY-----", "'token':", "key ' = "]
 )
