@@ -27,20 +27,23 @@ from rs_embed.embedders.cards import (
     terramind,
     thor,
 )
+from rs_embed.embedders.pins import pinned
 from rs_embed.errors import PluginWarning, SpecError, UnknownModelError, warn
 
-CARDS: tuple[ModelCard, ...] = (
-    *thor.CARDS,
-    *terramind.CARDS,
-    *anysat.CARDS,
-    *prithvi.CARDS,
-    *clay.CARDS,
-    *dofa.CARDS,
-    *ssl4eo.CARDS,
-    *presto.CARDS,
-    *alphaearth.CARDS,
-    *mosaiks.CARDS,
-    *locations.CARDS,
+CARDS: tuple[ModelCard, ...] = pinned(
+    (
+        *thor.CARDS,
+        *terramind.CARDS,
+        *anysat.CARDS,
+        *prithvi.CARDS,
+        *clay.CARDS,
+        *dofa.CARDS,
+        *ssl4eo.CARDS,
+        *presto.CARDS,
+        *alphaearth.CARDS,
+        *mosaiks.CARDS,
+        *locations.CARDS,
+    )
 )
 """Of this package."""
 _REGISTERED: dict[str, ModelCard] = {}
