@@ -32,6 +32,7 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
     "docs/models/clay_1_0_base.md": ("clay_1_0_base",),
     "docs/models/dofa_1_0_base.md": ("dofa_1_0_base", "dofa_1_0_large"),
     "docs/models/ssl4eo_s12.md": ("ssl4eo_s12_vits16_dino", "ssl4eo_s12_vits16_moco"),
+    "docs/models/presto.md": ("presto_1_0",),
     "docs/models/alphaearth_v1.md": ("alphaearth_v1",),
     "docs/models/mosaiks_rcf.md": ("mosaiks_rcf",),
     "docs/models/geoclip_location.md": ("geoclip_location",),

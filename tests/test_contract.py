@@ -28,6 +28,7 @@ from rs_embed.embedders.catalog import CARDS, get_card
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.encoders.anysat.encoder import AnySatEncoder
 from rs_embed.encoders.galileo.encoder import GalileoEncoder
+from rs_embed.encoders.presto import PrestoEncoder
 from rs_embed.encoders.terramind.encoder import TerraMindEncoder
 from rs_embed.encoders.thor.encoder import ThorEncoder
 from rs_embed.errors import (
@@ -45,7 +46,8 @@ from rs_embed.testing import FieldProvider, directions, hills, pixel_centres
 
 PLACE = PointBuffer(lon=12.94, lat=47.77, buffer_m=1440)
 NEAR = PointBuffer(lon=12.94, lat=47.77, buffer_m=480)
-"""For families whose work grows with the ground; the others resize or pad it."""
+TINY = PointBuffer(lon=12.94, lat=47.77, buffer_m=60)
+"""For families whose work grows with the ground, by patches and by pixels; the others resize or pad it."""
 YEAR = TemporalSpec.year(2022)
 IDS = [card.id for card in CARDS if card.extra is None and card.modalities]
 """What needs an extra is tested where that is installed, by a contract of its own; so is what sees no imagery
@@ -78,6 +80,8 @@ def knobs(model_id: str, output: OutputSpec = OutputSpec.pooled()) -> dict[str, 
     found: dict[str, bool | int | str] = {"pretrained": False} if issubclass(family, WeightsKnobs) else {}
     if issubclass(family, SeriesKnobs):
         found |= {"frames": 2, "temporal_sampling": "composite"}
+    if card_of(model_id).default:
+        found |= {"modality": card_of(model_id).modality_names[0]}
     if "pooled" in family.model_fields and output == OutputSpec.pooled("max"):
         found |= {"pooled": "patch"}
     return found
@@ -85,7 +89,13 @@ def knobs(model_id: str, output: OutputSpec = OutputSpec.pooled()) -> dict[str, 
 
 def embed(model_id: str, **options) -> Embedding:
     ground = FieldProvider(FIELDS.get(model_id, hills))
-    place = NEAR if model_id.startswith(("anysat", "galileo", "mosaiks")) else PLACE
+    place = (
+        NEAR
+        if model_id.startswith(("anysat", "galileo", "mosaiks"))
+        else TINY
+        if model_id.startswith("presto")
+        else PLACE
+    )
     call = {"spatial": place, "temporal": YEAR, "backend": ground} | options
     if "input_chw" in options:
         call.pop("backend")
@@ -122,6 +132,7 @@ ENCODERS = {
     ),
     "anysat": lambda card: AnySatEncoder(**card.arch),
     "galileo": lambda card: GalileoEncoder(**card.arch),
+    "presto": lambda card: PrestoEncoder(**card.arch),
 }
 
 
@@ -174,6 +185,7 @@ def test_single_and_batch_give_the_same_numbers_in_order(model_id, output):
         assert one.meta.spatial == repr(place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_id", SMALL)
 def test_equal_requests_have_equal_fingerprints_and_other_requests_others(model_id):
     same = embed(model_id).meta.fingerprint
@@ -191,8 +203,9 @@ def test_equal_requests_have_equal_fingerprints_and_other_requests_others(model_
     assert len({other.meta.fingerprint for other in others} | {same}) == len(others) + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_id", SMALL)
-@pytest.mark.parametrize("prep", ["crop", pytest.param("tile", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("prep", ["crop", "tile"])
 def test_a_bright_square_moved_by_whole_tokens_moves_the_strongest_change_as_far(model_id, prep):
     patch_m = 320  # two patches of THOR and of TerraMind, four MOSAIKS cells
 
@@ -354,6 +367,7 @@ def test_auto_takes_the_precision_that_the_processor_is_built_for(monkeypatch):
     assert embed("thor_1_0_tiny").meta.precision == "fp32"
 
 
+@pytest.mark.slow
 def test_products_are_those_that_were_chosen_and_the_result_says_so(monkeypatch):
     found = {}
     for kernels in ("packed", "torch"):

@@ -225,7 +225,7 @@ class Arrays:
         if isinstance(self.values, Mapping):
             return ArrayProvider(self.values, dates=self.dates, unit=self.unit)
         names = [modality.name for modality, _ in model.inputs if not model.may_lack(modality)]
-        if not names:
+        if not model.inputs:
             raise SpecError(
                 f"Expected no pixels, got some: {model.card.id} is told the place alone.", fix="leave out input_chw"
             )

@@ -195,6 +195,13 @@ def pixel_size_m(geobox: GeoBox) -> float:
     return math.sqrt(abs(geobox.affine.a * geobox.affine.e - geobox.affine.b * geobox.affine.d))
 
 
+def pixel_centres(geobox: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Longitude and latitude of every pixel centre, each `[H, W]`, degrees."""
+    rows, cols = np.mgrid[: geobox.shape[0], : geobox.shape[1]] + 0.5
+    xs, ys = geobox.affine @ (cols, rows)
+    return project(xs, ys, str(geobox.crs), "EPSG:4326")
+
+
 def subgrid(geobox: GeoBox, origin_px: tuple[float, float], cell_px: float, shape: tuple[int, int]) -> GeoBox:
     """A grid of square cells laid on `geobox`.
 

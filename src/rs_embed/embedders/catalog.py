@@ -23,25 +23,30 @@ from rs_embed.embedders.cards import (
     galileo,
     locations,
     mosaiks,
+    presto,
     prithvi,
     ssl4eo,
     terramind,
     thor,
 )
+from rs_embed.embedders.pins import pinned
 from rs_embed.errors import PluginWarning, SpecError, UnknownModelError, warn
 
-CARDS: tuple[ModelCard, ...] = (
-    *thor.CARDS,
-    *terramind.CARDS,
-    *anysat.CARDS,
-    *galileo.CARDS,
-    *prithvi.CARDS,
-    *clay.CARDS,
-    *dofa.CARDS,
-    *ssl4eo.CARDS,
-    *alphaearth.CARDS,
-    *mosaiks.CARDS,
-    *locations.CARDS,
+CARDS: tuple[ModelCard, ...] = pinned(
+    (
+        *thor.CARDS,
+        *terramind.CARDS,
+        *anysat.CARDS,
+        *galileo.CARDS,
+        *prithvi.CARDS,
+        *clay.CARDS,
+        *dofa.CARDS,
+        *ssl4eo.CARDS,
+        *presto.CARDS,
+        *alphaearth.CARDS,
+        *mosaiks.CARDS,
+        *locations.CARDS,
+    )
 )
 """Of this package."""
 _REGISTERED: dict[str, ModelCard] = {}

@@ -6,12 +6,11 @@ from typing import cast, final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pydantic import JsonValue
 
 from rs_embed.core.chip import Chip
-from rs_embed.core.geo import project
+from rs_embed.core.geo import pixel_centres
 from rs_embed.core.settings import LibrarySettings
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network, Readout
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry
@@ -35,7 +34,7 @@ class LocationEmbedder(Embedder):
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
         """Where the middle of each cell is."""
         (ground,) = chips.values()
-        lonlat = _middles(cast("GeoBox", ground.geobox))
+        lonlat = np.stack(pixel_centres(cast("GeoBox", ground.geobox)), axis=-1)
         (window,) = frame.windows
         there = lonlat[window.row : window.row + window.height, window.col : window.col + window.width]
         return [ModelInput({"lonlat": torch.from_numpy(np.ascontiguousarray(there))})]
@@ -79,12 +78,3 @@ class SatClipEmbedder(LocationEmbedder):
     def build(request: ModelRequest, settings: LibrarySettings) -> Network:
         """The encoder with the weights of one of the releases."""
         return build_network(lambda: SatClipEncoder(**request.card.arch), request, settings, Layout())
-
-
-def _middles(cells: GeoBox) -> NDArray[np.float64]:
-    """`[row, col, 2]`: degrees east and north."""
-    height, width = cells.shape
-    rows, cols = np.mgrid[:height, :width] + 0.5
-    xs, ys = cells.affine @ (cols.ravel(), rows.ravel())
-    lonlat: NDArray[np.float64] = np.stack(project(xs, ys, str(cells.crs), "EPSG:4326"), axis=-1)
-    return lonlat.reshape(height, width, 2)
