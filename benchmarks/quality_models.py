@@ -6,15 +6,21 @@ A trained model whose weights are not to be had is left out, with a word.
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from affine import Affine
+from odc.geo.geobox import GeoBox
 from quality_data import BANDS, CACHE, CELL_PX, Scene, cells, unpacked
 from quality_scores import Numbers
 
-from rs_embed import OutputSpec, PointBuffer, get_embedding, get_embeddings
+from rs_embed import OutputSpec, PointBuffer, geobox_for, get_embedding, get_embeddings
 from rs_embed.errors import WeightsError
+from rs_embed.providers.arrays import ArrayProvider
 
+SOMEWHERE = 12.9, 47.8
+"""Degrees."""
 Features = Callable[[Scene], Numbers | None]
 """Of each cell of a scene, `[cell, feature]`, row by row; `None` where they cannot be had."""
 
@@ -98,6 +104,39 @@ def galileo(
     return embedded("galileo_1_0_nano", pixels, pretrained=pretrained, ckpt=ckpt, **knobs)
 
 
+def placed(pixels: Callable[[Scene], dict[str, object]]) -> Callable[[Scene], dict[str, object]]:
+    """Every other pixel, on a grid, for a model that encodes pixels alone and must be told where they lie."""
+
+    def of(scene: Scene) -> dict[str, object]:
+        s1 = None if scene.s1 is None else scene.s1[:, ::2, ::2]
+        scene = replace(scene, s2=scene.s2[:, ::2, ::2], s1=s1)
+        asked = pixels(scene)
+        arrays, radar = asked["input_chw"], {"s1": "db"}
+        units = {"s2": "dn"} | (radar if "s1" in arrays else {})  # type: ignore[operator]
+        days = dict.fromkeys(arrays, asked["dates"])  # type: ignore[call-overload]
+        provider = ArrayProvider(arrays, _ground(scene), days, units)  # type: ignore[arg-type]
+        return {"backend": provider, "modality": "+".join(arrays)}  # type: ignore[arg-type]
+
+    return of
+
+
+def _ground(scene: Scene) -> GeoBox:
+    """The grid of a scene; of a patch whose place nobody tells, one in the middle of Europe, and so of all patches."""
+    lon, lat = SOMEWHERE if scene.labels or scene.lon_lat is None else scene.lon_lat
+    middle = geobox_for(PointBuffer(lon, lat, 100), 10)
+    height, width = scene.s2.shape[1:]
+    corner = Affine.translation(-(width // 2) + 10, -(height // 2) + 10)
+    return GeoBox((height, width), middle.affine @ corner, middle.crs)
+
+
+def presto(
+    pixels: Callable[[Scene], dict[str, object]] = galileo_s2, *, pretrained: bool = True, **knobs: object
+) -> Features:
+    """Presto of one month, as published or with random weights; its bands are those of Galileo, in the same order."""
+    ckpt = weights("presto/default_model.pt") if pretrained else None
+    return embedded("presto_1_0", placed(pixels), pretrained=pretrained, ckpt=ckpt, **knobs)
+
+
 def weights(file: str) -> Path | None:
     """A published file beside the checkout; `None`: the hub is asked."""
     found = (parent / "shared/weights" / file for parent in Path(__file__).resolve().parents)
@@ -130,10 +169,13 @@ FEATURES: dict[str, Features] = {
     "Galileo nano, 8 px, in windows": galileo(window_patches=12),
     "Galileo nano, 4 px, in windows": galileo(patch_size=4, window_patches=12),
     "Galileo nano, 8 px, with radar": galileo(galileo_s2_s1),
+    "Presto, one month": presto(),
+    "Presto, one month, with radar": presto(galileo_s2_s1),
     "Galileo nano, 8 px, random": galileo(pretrained=False),
     "Galileo nano, 4 px, random": galileo(patch_size=4, pretrained=False),
+    "Presto, one month, random": presto(pretrained=False),
 }
-SEE_RADAR = {"Galileo nano, 8 px, with radar"}
+SEE_RADAR = {"Galileo nano, 8 px, with radar", "Presto, one month, with radar"}
 """They are not asked to predict it."""
 PAIRS = (
     ("MOSAIKS", "band statistics and indices"),
@@ -143,5 +185,8 @@ PAIRS = (
     ("Galileo nano, 4 px", "Galileo nano, 4 px, in windows"),
     ("Galileo nano, 4 px", "band statistics and indices"),
     ("Galileo nano, 4 px", "MOSAIKS"),
+    ("Galileo nano, 8 px, in windows", "MOSAIKS"),
+    ("Presto, one month", "Presto, one month, random"),
+    ("Presto, one month", "band statistics and indices"),
 )
 """Of which the difference is told."""
