@@ -22,6 +22,7 @@ from rs_embed.errors import (
     PixelWarning,
     RSEmbedError,
     ScaleWarning,
+    SensorNotOffered,
     Stage,
     warn,
 )
@@ -107,6 +108,10 @@ def _there(
             chips[modality.name] = chip_of(modality.name)
         except _ABSENCES as error:
             if not modality.optional:
+                raise
+            absent[modality.name] = error
+        except SensorNotOffered as error:
+            if not request.may_lack(modality):
                 raise
             absent[modality.name] = error
     if not chips:
