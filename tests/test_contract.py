@@ -173,6 +173,7 @@ def test_single_and_batch_give_the_same_numbers_in_order(model_id, output):
         assert one.meta.spatial == repr(place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_id", SMALL)
 def test_equal_requests_have_equal_fingerprints_and_other_requests_others(model_id):
     same = embed(model_id).meta.fingerprint
@@ -190,8 +191,9 @@ def test_equal_requests_have_equal_fingerprints_and_other_requests_others(model_
     assert len({other.meta.fingerprint for other in others} | {same}) == len(others) + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_id", SMALL)
-@pytest.mark.parametrize("prep", ["crop", pytest.param("tile", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("prep", ["crop", "tile"])
 def test_a_bright_square_moved_by_whole_tokens_moves_the_strongest_change_as_far(model_id, prep):
     patch_m = 320  # two patches of THOR and of TerraMind, four MOSAIKS cells
 
@@ -353,6 +355,7 @@ def test_auto_takes_the_precision_that_the_processor_is_built_for(monkeypatch):
     assert embed("thor_1_0_tiny").meta.precision == "fp32"
 
 
+@pytest.mark.slow
 def test_products_are_those_that_were_chosen_and_the_result_says_so(monkeypatch):
     found = {}
     for kernels in ("packed", "torch"):

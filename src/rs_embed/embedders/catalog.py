@@ -15,19 +15,22 @@ from rs_embed.core.checks import short
 from rs_embed.core.plugins import MODELS, Plugin, plugins
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.cards import alphaearth, anysat, clay, dofa, galileo, mosaiks, prithvi, ssl4eo, terramind, thor
+from rs_embed.embedders.pins import pinned
 from rs_embed.errors import PluginWarning, SpecError, UnknownModelError, warn
 
-CARDS: tuple[ModelCard, ...] = (
-    *thor.CARDS,
-    *terramind.CARDS,
-    *anysat.CARDS,
-    *galileo.CARDS,
-    *prithvi.CARDS,
-    *clay.CARDS,
-    *dofa.CARDS,
-    *ssl4eo.CARDS,
-    *alphaearth.CARDS,
-    *mosaiks.CARDS,
+CARDS: tuple[ModelCard, ...] = pinned(
+    (
+        *thor.CARDS,
+        *terramind.CARDS,
+        *anysat.CARDS,
+        *galileo.CARDS,
+        *prithvi.CARDS,
+        *clay.CARDS,
+        *dofa.CARDS,
+        *ssl4eo.CARDS,
+        *alphaearth.CARDS,
+        *mosaiks.CARDS,
+    )
 )
 """Of this package."""
 _REGISTERED: dict[str, ModelCard] = {}

@@ -40,7 +40,6 @@ ONE_APART = frozenset((0, 1, 11))
 WINDOWS_TOKENS = 65_536
 """Tokens that are embedded at once; 34 MB at nano size, 200 MB at base size."""
 LAYOUT = Layout(
-    containers=("space_time_embed", "space_embed", "time_embed", "static_embed"),
     complete=lambda state: {name.replace(".backbone.", "."): tensor for name, tensor in state.items()},
 )
 """As the authors' loader does, names are taken without `backbone`."""

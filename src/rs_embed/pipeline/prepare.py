@@ -53,7 +53,7 @@ def prepare_together(items: Sequence[Item], jobs: Sequence[Job]) -> tuple[Prepar
 
 
 def fetch_checked(item: Item, job: Job) -> tuple[dict[str, Chip], tuple[int, int], GeoBox | None]:
-    """The chips of an item, with the shape and the grid that they share, for who does not want an embedding of them.
+    """The chips of an item, with the shape and the grid that they share, without an embedding.
 
     Raises:
         RSEmbedError: They could not be had, do not lie on one ground, or hold too little.

@@ -88,7 +88,7 @@ class Provider(Protocol):
 
 
 class Rebuilt:
-    """A provider with locks and open connections that can be sent to another process: there it is built anew.
+    """A provider with locks and open connections that can be sent to another process: there it is rebuilt.
 
     It is built by the same arguments, and so by the variables of the process that it comes to.
     """

@@ -172,8 +172,7 @@ class GalileoEncoder(Encoder):
             InputError: Groups do not fit each other or the patches, or there are too many dates.
         """
         _check(groups, months, patch_px)
-        codes = self._codes(months, pixel_m * patch_px / 10)
-        tokens = {name: self._embedded(name, values, patch_px, codes) for name, values in groups.items()}
+        tokens = {name: self._embedded(name, values, patch_px, months, pixel_m) for name, values in groups.items()}
         shapes = {name: one.shape[:-1] for name, one in tokens.items()}
         given = visible or {}
         there = {
@@ -209,24 +208,21 @@ class GalileoEncoder(Encoder):
                     out[rows] = whole
         return out
 
-    def _codes(self, months: Int[Tensor, "batch time"], step: float) -> "_Codes":
-        part = self.pos_embed.shape[1]
-        dates = self.pos_embed[: months.shape[1]].expand(len(months), -1, -1)
-        return _Codes(torch.cat([dates, self.month_embed(months)], dim=-1), step, part)
-
-    def _embedded(self, name: str, values: Tensor, patch_px: int, codes: "_Codes") -> Tensor:
+    def _embedded(self, name: str, values: Tensor, patch_px: int, months: Tensor, pixel_m: float) -> Tensor:
         """The tokens of a group, with all that they are told."""
         embed, table = self._part(name)
-        laid = name in SPACE_TIME or name in SPACE
+        dated, laid = name in SPACE_TIME or name in TIME, name in SPACE_TIME or name in SPACE
         tokens: Tensor = (embed(values, patch_px) if laid else embed(values)).float()
-        told = tokens.new_zeros(*tokens.shape[:-1], 4 * codes.part)
-        told[..., : codes.part] = table
-        if name in SPACE_TIME or name in TIME:
-            dates = codes.dates[:, :, None, None] if laid else codes.dates
-            told[..., codes.part : 3 * codes.part] = dates
+        told = tokens.new_zeros(*tokens.shape[:-1], 4, self.pos_embed.shape[1])
+        told[..., 0, :] = table
+        if dated:
+            there = (slice(None), slice(None), *((None, None) if laid else ()))
+            told[..., 1, :] = self.pos_embed[: months.shape[1]].expand(len(months), -1, -1)[there]
+            told[..., 2, :] = self.month_embed(months)[there]
         if laid:
-            told[..., 3 * codes.part :] = codes.places(tokens)
-        return tokens + told
+            rows, cols = tokens.shape[-3:-1]
+            told[..., 3, :] = places(rows, cols, pixel_m * patch_px / 10, told.shape[-1]).to(tokens.device)
+        return tokens + told.flatten(-2)
 
     def _part(self, name: str) -> tuple[nn.Module, Tensor]:
         """What embeds a group, and its own code."""
@@ -239,22 +235,6 @@ class GalileoEncoder(Encoder):
             if name in names:
                 return embed[name], table[list(names).index(name)]
         raise SpecError(f"Galileo has no group {name!r}.", fix=f"use some of {', '.join(GROUPS)}")
-
-
-@dataclass(frozen=True, eq=False)
-class _Codes:
-    """What tokens are told of when and where they are."""
-
-    dates: Float[Tensor, "batch time two_parts"]
-    """Number of the date, then month."""
-    step: float
-    """From one patch to the next, in pixels of 10 m."""
-    part: int
-    """Length of a quarter of a token."""
-
-    def places(self, tokens: Float[Tensor, "*batch row col dim"]) -> Float[Tensor, "row col part"]:
-        rows, cols = tokens.shape[-3:-1]
-        return places(rows, cols, self.step, self.part).to(tokens.device)
 
 
 def _linears(groups: Groups, dim: int) -> nn.ModuleDict:

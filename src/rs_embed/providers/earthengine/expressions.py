@@ -100,7 +100,7 @@ def scene_list(recipe: Recipe, window: TemporalSpec | None, *, measured: bool) -
         recipe: Collection, place and masks.
         window: Days.
         measured: Also measure which share of the chip a scene shows, of those that meet the conditions of the
-            sensor; else all scenes are told of, so that it can be said which condition left how many.
+            sensor; else all scenes are listed, so that the error can say how many each condition left.
     """
     archive = recipe.archive
     names = ["system:time_start", *archive.properties]
