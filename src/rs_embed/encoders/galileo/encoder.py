@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rs_embed.encoders.galileo.embedding import MONTHS, MOST_DATES, Projection, code, month_table, places
+from rs_embed.encoders.galileo.embedding import KERNEL_PX, MONTHS, MOST_DATES, Projection, code, month_table, places
 from rs_embed.encoders.galileo.groups import GROUPS, SPACE, SPACE_TIME, STATIC, TIME, Groups
 from rs_embed.encoders.kernels.attention import attend
 from rs_embed.encoders.kernels.linear import Linear, prepared
@@ -230,11 +230,10 @@ class GalileoEncoder(Encoder):
             (SPACE_TIME, self.space_time_embed, self.s_t_channel_embed),
             (SPACE, self.space_embed, self.sp_channel_embed),
             (TIME, self.time_embed, self.t_channel_embed),
-            (STATIC, self.static_embed, self.st_channel_embed),
         ):
             if name in names:
                 return embed[name], table[list(names).index(name)]
-        raise SpecError(f"Galileo has no group {name!r}.", fix=f"use some of {', '.join(GROUPS)}")
+        return self.static_embed[name], self.st_channel_embed[list(STATIC).index(name)]
 
 
 def _linears(groups: Groups, dim: int) -> nn.ModuleDict:
@@ -246,8 +245,8 @@ def _projections(groups: Groups, dim: int) -> nn.ModuleDict:
 
 
 def _check(groups: Mapping[str, Tensor], months: Tensor, patch_px: int) -> None:
-    if not 1 <= patch_px <= 8:
-        raise SpecError(f"Expected patches of 1 to 8 pixels, got {patch_px}.", fix="patch_px=8")
+    if not 1 <= patch_px <= KERNEL_PX:
+        raise SpecError(f"Expected patches of 1 to {KERNEL_PX} pixels, got {patch_px}.", fix=f"patch_px={KERNEL_PX}")
     if not groups:
         raise InputError("Expected one group of channels at least, got none.", fix=f"give some of {', '.join(GROUPS)}")
     batch, dates = months.shape
