@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from earth import earth_engine
+from gee_server import PLACES, EarthEngineServer, default_world
 from shared_data import trained
+from stac_asking import stac
+from stac_server.client import serving
 
 from rs_embed import (
     BBox,
@@ -120,7 +124,7 @@ def test_raw_pixels_give_the_vector_and_the_grid_of_the_authors_code(embed, name
     call = {"input_chw": {one: arrays[one] for one in names}, "dates": dates, "modality": names, **options}
     found = embed(**call)
     assert_close(found.data, case["average_tokens"][0])
-    assert found.meta.pooling == "patch_mean"
+    assert found.meta.pooling == "token_mean"
     grid = embed(**call, output=GRID, window_patches=12)
     assert_close(grid.data, case["per_patch"][0].transpose(2, 0, 1))
 
@@ -406,3 +410,30 @@ def test_half_precision_is_close(embed):
 
 def test_a_field_of_hills_fits_every_modality_of_the_default(embed):
     assert np.isfinite(embed(backend=FieldProvider(hills), when=JUNE).data).all()
+
+
+@pytest.mark.slow
+def test_earth_engine_has_all_but_worldcereal_and_landscan():
+    names = ["s2_l1c", "s1", "srtm", "era5", "terraclimate", "viirs", "dynamic_world", "dynamic_world_mean", "location"]
+    place = PointBuffer(*PLACES["toulouse"], buffer_m=160)
+    with EarthEngineServer(default_world()) as server:
+        call = {"backend": earth_engine(server), "pretrained": False, "output": GRID}
+        found = get_embedding(
+            "galileo_1_0_nano", place, TemporalSpec.range("2022-04-15", "2022-07-01"), modality=names, **call
+        )
+    assert found.meta.absent == {}
+    assert found.meta.modality == tuple(names)
+    assert [len(one.frame_times) for one in found.meta.inputs] == [3, 3, 1, 3, 3, 3, 1, 1]
+    assert found.data.shape == (128, 4, 4)
+
+
+@pytest.mark.slow
+def test_a_catalogue_without_radar_and_heights_of_srtm_serves_what_it_has():
+    place = PointBuffer(*PLACES["toulouse"], buffer_m=80)
+    days = TemporalSpec.range("2022-06-01", "2022-06-14")
+    with serving() as server:
+        call = {"backend": stac(server.site("earth-search", applied=True)), "pretrained": False}
+        found = get_embedding("galileo_1_0_nano", place, days, **call)
+        heights = get_embedding("galileo_1_0_nano", place, days, modality="s2+dem", **call)
+    assert (found.meta.modality, list(found.meta.absent)) == (("s2",), ["s1", "srtm"])
+    assert heights.meta.modality == ("s2", "dem")

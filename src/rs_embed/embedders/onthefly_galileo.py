@@ -35,10 +35,11 @@ from rs_embed.errors import BandMismatch, InputError, SpecError
 
 MONTHS, VISIBLE = " months", " visible"
 """Names of a tensor, and what one ends in."""
+ONE_APART = frozenset((0, 1, 11))
+"""Difference of months that two means of the same days may have, as scenes of one modality are of other days."""
 WINDOWS_TOKENS = 65_536
 """Tokens that are embedded at once; 34 MB at nano size, 200 MB at base size."""
 LAYOUT = Layout(
-    containers=("space_time_embed", "space_embed", "time_embed", "static_embed"),
     complete=lambda state: {name.replace(".backbone.", "."): tensor for name, tensor in state.items()},
 )
 """As the authors' loader does, names are taken without `backbone`."""
@@ -184,11 +185,7 @@ class GalileoEmbedder(Embedder):
         first, *others = months.values()
         for other in others:
             apart = {(one - two) % 12 for one, two in zip(first, other, strict=False)}
-            if len(other) != len(first) or not apart <= {
-                0,
-                1,
-                11,
-            }:  # means of the scenes of a part may lie so far apart
+            if len(other) != len(first) or not apart <= ONE_APART:
                 raise InputError(
                     "Expected the same dates of every modality, got others.",
                     **{name: ", ".join(f"{time:%Y-%m-%d}" for time in times if time) for name, times in dated.items()},
@@ -210,8 +207,9 @@ class GalileoEmbedder(Embedder):
         dates = months[:, None].expand(-1, len(frame.windows), -1).flatten(0, 1)
         tokens_each = sum(one[0].numel() for one in seen.values())
         parts = []
-        for rows_of in torch.arange(len(dates)).split(max(1, at_once(WINDOWS_TOKENS, dates) // tokens_each)):
-            there = slice(int(rows_of[0]), int(rows_of[-1]) + 1)
+        step = max(1, at_once(WINDOWS_TOKENS, dates) // tokens_each)
+        for start in range(0, len(dates), step):
+            there = slice(start, start + step)
             found = encoder(
                 {name: values[there] for name, values in cut.items()},
                 dates[there],

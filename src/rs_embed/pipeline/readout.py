@@ -194,7 +194,10 @@ def touches(region: Region, geobox: GeoBox) -> NDArray[np.bool_]:
 def _pooling(job: Job) -> str:
     readout = job.embedder.readout
     unit = "unit_" if readout.unit_length else ""
-    return readout.own_vector or f"{unit}{'token' if readout.pools_prefix else 'patch'}_{job.output.pooling}"
+    return (
+        readout.own_vector
+        or f"{unit}{'token' if readout.pools_prefix or readout.weighted else 'patch'}_{job.output.pooling}"
+    )
 
 
 def _meta(one: Prepared, found: _Numbers, layout: TokenLayout, job: Job) -> Meta:

@@ -236,6 +236,8 @@ def test_users_ask_a_model_of_series_for_months():
     place, asked = PointBuffer(12.9, 47.8, 80), {"frames": 12, "temporal_sampling": "month", "modality": "s2"}
     (item,) = plan_embedding("anysat", place, YEAR, backend=FieldProvider(), **asked).items
     assert item.queries[0].series == Series(12, "month")
+    (short,) = plan_embedding("anysat", place, YEAR.months()[3], backend=FieldProvider(), **asked).items
+    assert item.queries[0].nbytes == 12 * short.queries[0].nbytes
 
 
 @pytest.mark.filterwarnings("ignore::rs_embed.errors.RSEmbedWarning")  # random weights, and little of it is valid

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rs_embed.encoders.galileo.embedding import MONTHS, MOST_DATES, Projection, code, month_table, places
+from rs_embed.encoders.galileo.embedding import KERNEL_PX, MONTHS, MOST_DATES, Projection, code, month_table, places
 from rs_embed.encoders.galileo.groups import GROUPS, SPACE, SPACE_TIME, STATIC, TIME, Groups
 from rs_embed.encoders.kernels.attention import attend
 from rs_embed.encoders.kernels.linear import Linear, prepared
@@ -172,8 +172,7 @@ class GalileoEncoder(Encoder):
             InputError: Groups do not fit each other or the patches, or there are too many dates.
         """
         _check(groups, months, patch_px)
-        codes = self._codes(months, pixel_m * patch_px / 10)
-        tokens = {name: self._embedded(name, values, patch_px, codes) for name, values in groups.items()}
+        tokens = {name: self._embedded(name, values, patch_px, months, pixel_m) for name, values in groups.items()}
         shapes = {name: one.shape[:-1] for name, one in tokens.items()}
         given = visible or {}
         there = {
@@ -209,24 +208,21 @@ class GalileoEncoder(Encoder):
                     out[rows] = whole
         return out
 
-    def _codes(self, months: Int[Tensor, "batch time"], step: float) -> "_Codes":
-        part = self.pos_embed.shape[1]
-        dates = self.pos_embed[: months.shape[1]].expand(len(months), -1, -1)
-        return _Codes(torch.cat([dates, self.month_embed(months)], dim=-1), step, part)
-
-    def _embedded(self, name: str, values: Tensor, patch_px: int, codes: "_Codes") -> Tensor:
+    def _embedded(self, name: str, values: Tensor, patch_px: int, months: Tensor, pixel_m: float) -> Tensor:
         """The tokens of a group, with all that they are told."""
         embed, table = self._part(name)
-        laid = name in SPACE_TIME or name in SPACE
+        dated, laid = name in SPACE_TIME or name in TIME, name in SPACE_TIME or name in SPACE
         tokens: Tensor = (embed(values, patch_px) if laid else embed(values)).float()
-        told = tokens.new_zeros(*tokens.shape[:-1], 4 * codes.part)
-        told[..., : codes.part] = table
-        if name in SPACE_TIME or name in TIME:
-            dates = codes.dates[:, :, None, None] if laid else codes.dates
-            told[..., codes.part : 3 * codes.part] = dates
+        told = tokens.new_zeros(*tokens.shape[:-1], 4, self.pos_embed.shape[1])
+        told[..., 0, :] = table
+        if dated:
+            there = (slice(None), slice(None), *((None, None) if laid else ()))
+            told[..., 1, :] = self.pos_embed[: months.shape[1]].expand(len(months), -1, -1)[there]
+            told[..., 2, :] = self.month_embed(months)[there]
         if laid:
-            told[..., 3 * codes.part :] = codes.places(tokens)
-        return tokens + told
+            rows, cols = tokens.shape[-3:-1]
+            told[..., 3, :] = places(rows, cols, pixel_m * patch_px / 10, told.shape[-1]).to(tokens.device)
+        return tokens + told.flatten(-2)
 
     def _part(self, name: str) -> tuple[nn.Module, Tensor]:
         """What embeds a group, and its own code."""
@@ -234,27 +230,10 @@ class GalileoEncoder(Encoder):
             (SPACE_TIME, self.space_time_embed, self.s_t_channel_embed),
             (SPACE, self.space_embed, self.sp_channel_embed),
             (TIME, self.time_embed, self.t_channel_embed),
-            (STATIC, self.static_embed, self.st_channel_embed),
         ):
             if name in names:
                 return embed[name], table[list(names).index(name)]
-        raise SpecError(f"Galileo has no group {name!r}.", fix=f"use some of {', '.join(GROUPS)}")
-
-
-@dataclass(frozen=True, eq=False)
-class _Codes:
-    """What tokens are told of when and where they are."""
-
-    dates: Float[Tensor, "batch time two_parts"]
-    """Number of the date, then month."""
-    step: float
-    """From one patch to the next, in pixels of 10 m."""
-    part: int
-    """Length of a quarter of a token."""
-
-    def places(self, tokens: Float[Tensor, "*batch row col dim"]) -> Float[Tensor, "row col part"]:
-        rows, cols = tokens.shape[-3:-1]
-        return places(rows, cols, self.step, self.part).to(tokens.device)
+        return self.static_embed[name], self.st_channel_embed[list(STATIC).index(name)]
 
 
 def _linears(groups: Groups, dim: int) -> nn.ModuleDict:
@@ -266,8 +245,8 @@ def _projections(groups: Groups, dim: int) -> nn.ModuleDict:
 
 
 def _check(groups: Mapping[str, Tensor], months: Tensor, patch_px: int) -> None:
-    if not 1 <= patch_px <= 8:
-        raise SpecError(f"Expected patches of 1 to 8 pixels, got {patch_px}.", fix="patch_px=8")
+    if not 1 <= patch_px <= KERNEL_PX:
+        raise SpecError(f"Expected patches of 1 to {KERNEL_PX} pixels, got {patch_px}.", fix=f"patch_px={KERNEL_PX}")
     if not groups:
         raise InputError("Expected one group of channels at least, got none.", fix=f"give some of {', '.join(GROUPS)}")
     batch, dates = months.shape
