@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 from quality_data import BANDS, CACHE, CELL_PX, Scene, cells, unpacked
 from quality_scores import Numbers
 
-from rs_embed import OutputSpec, PointBuffer, geobox_for, get_embedding, get_embeddings
+from rs_embed import OutputSpec, PointBuffer, geobox_for, get_embedding, get_embeddings, plan_embedding
 from rs_embed.errors import WeightsError
 from rs_embed.providers.arrays import ArrayProvider
 
@@ -104,6 +104,28 @@ def galileo(
     return embedded("galileo_1_0_nano", pixels, pretrained=pretrained, ckpt=ckpt, **knobs)
 
 
+def behind(blocks: int) -> Features:
+    """Galileo nano of its first blocks only, with the norm that follows the last."""
+    features = galileo()
+
+    def of(scene: Scene) -> Numbers | None:
+        ckpt = weights("galileo_nano/encoder.pt")
+        plan = plan_embedding("galileo_1_0_nano", **galileo_s2(scene), device="cpu", ckpt=ckpt)  # type: ignore[arg-type]
+        try:
+            module = plan.job.embedder.network.module  # the one that the next call uses
+        except WeightsError as error:
+            print(f"left out: layers of Galileo: {error.headline}", file=sys.stderr)
+            return None
+        whole = module.blocks
+        module.blocks = whole[:blocks]
+        try:
+            return features(scene)
+        finally:
+            module.blocks = whole
+
+    return of
+
+
 def placed(pixels: Callable[[Scene], dict[str, object]]) -> Callable[[Scene], dict[str, object]]:
     """Every other pixel, on a grid, for a model that encodes pixels alone and must be told where they lie."""
 
@@ -168,6 +190,7 @@ FEATURES: dict[str, Features] = {
     "Galileo nano, 4 px": galileo(patch_size=4),
     "Galileo nano, 8 px, in windows": galileo(window_patches=12),
     "Galileo nano, 4 px, in windows": galileo(patch_size=4, window_patches=12),
+    **{f"Galileo nano, 8 px, behind block {blocks} of 4": behind(blocks) for blocks in (1, 2, 3)},
     "Galileo nano, 8 px, with radar": galileo(galileo_s2_s1),
     "Presto, one month": presto(),
     "Presto, one month, with radar": presto(galileo_s2_s1),
@@ -185,6 +208,8 @@ PAIRS = (
     ("Galileo nano, 4 px", "Galileo nano, 4 px, in windows"),
     ("Galileo nano, 4 px", "band statistics and indices"),
     ("Galileo nano, 4 px", "MOSAIKS"),
+    ("Galileo nano, 8 px", "Galileo nano, 8 px, behind block 2 of 4"),
+    ("Galileo nano, 8 px", "Presto, one month, random"),
     ("Galileo nano, 8 px, in windows", "MOSAIKS"),
     ("Presto, one month", "Presto, one month, random"),
     ("Presto, one month", "band statistics and indices"),
