@@ -27,6 +27,7 @@ from rs_embed.core.settings import SeriesKnobs, WeightsKnobs
 from rs_embed.embedders.catalog import CARDS, get_card
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.encoders.anysat.encoder import AnySatEncoder
+from rs_embed.encoders.galileo.encoder import GalileoEncoder
 from rs_embed.encoders.presto import PrestoEncoder
 from rs_embed.encoders.terramind.encoder import TerraMindEncoder
 from rs_embed.encoders.thor.encoder import ThorEncoder
@@ -52,7 +53,7 @@ IDS = [card.id for card in CARDS if card.extra is None and card.modalities]
 """What needs an extra is tested where that is installed, by a contract of its own; so is what sees no imagery
 (test_location_models.py). Networks are shrunken (`card_of`);
 that those of the cards are the published ones is a test of its own."""
-SMALL = ["thor_1_0_tiny", "terramind_1_0_tiny", "anysat_tiny", "mosaiks_rcf"]
+SMALL = ["thor_1_0_tiny", "terramind_1_0_tiny", "anysat_tiny", "galileo_1_0_nano", "mosaiks_rcf"]
 """One of each family for what costs several forward passes. Not AlphaEarth, which has no network and fills nothing:
 what holds for it stands in test_alphaearth_adapter.py."""
 FIELDS = {"alphaearth_v1": directions}
@@ -64,10 +65,11 @@ TURNED = {
     "thor_1_0_tiny": {"patch_size": 4},
     "terramind_1_0_tiny": {"layers": 1},
     "anysat_tiny": {"patch_size_m": 80},
+    "galileo_1_0_nano": {"patch_size": 4},
     "mosaiks_rcf": {"patch_size": 4},
 }
 """A knob of each that changes its numbers."""
-PUBLISHED_PREFIX = {"thor_1_0_tiny": "encoder.", "terramind_1_0_tiny": "", "anysat_tiny": ""}
+PUBLISHED_PREFIX = {"thor_1_0_tiny": "encoder.", "terramind_1_0_tiny": "", "anysat_tiny": "", "galileo_1_0_nano": ""}
 """What the authors' files put before the names of the encoder's tensors."""
 pytestmark = pytest.mark.filterwarnings("ignore::rs_embed.errors.ScaleWarning")
 
@@ -78,8 +80,8 @@ def knobs(model_id: str, output: OutputSpec = OutputSpec.pooled()) -> dict[str, 
     found: dict[str, bool | int | str] = {"pretrained": False} if issubclass(family, WeightsKnobs) else {}
     if issubclass(family, SeriesKnobs):
         found |= {"frames": 2, "temporal_sampling": "composite"}
-    if card_of(model_id).default:
-        found |= {"modality": card_of(model_id).modality_names[0]}
+    if model_id.startswith("presto"):
+        found |= {"modality": "s2"}
     if "pooled" in family.model_fields and output == OutputSpec.pooled("max"):
         found |= {"pooled": "patch"}
     return found
@@ -87,7 +89,13 @@ def knobs(model_id: str, output: OutputSpec = OutputSpec.pooled()) -> dict[str, 
 
 def embed(model_id: str, **options) -> Embedding:
     ground = FieldProvider(FIELDS.get(model_id, hills))
-    place = NEAR if model_id.startswith(("anysat", "mosaiks")) else TINY if model_id.startswith("presto") else PLACE
+    place = (
+        NEAR
+        if model_id.startswith(("anysat", "galileo", "mosaiks"))
+        else TINY
+        if model_id.startswith("presto")
+        else PLACE
+    )
     call = {"spatial": place, "temporal": YEAR, "backend": ground} | options
     if "input_chw" in options:
         call.pop("backend")
@@ -123,6 +131,7 @@ ENCODERS = {
         modalities=card.modality_names,
     ),
     "anysat": lambda card: AnySatEncoder(**card.arch),
+    "galileo": lambda card: GalileoEncoder(**card.arch),
     "presto": lambda card: PrestoEncoder(**card.arch),
 }
 
@@ -278,7 +287,8 @@ def pixels(model_id: str) -> np.ndarray:
 @pytest.mark.parametrize("model_id", SMALL)
 def test_an_array_gives_what_the_same_pixels_from_a_provider_give(model_id):
     from_array = embed(model_id, input_chw=pixels(model_id))
-    np.testing.assert_allclose(from_array.data, embed(model_id).data, atol=1e-6)
+    fed = embed(model_id, modality=card_of(model_id).modalities[0].name)
+    np.testing.assert_allclose(from_array.data, fed.data, atol=1e-6)
     assert from_array.meta["inputs"][0].provider != "field"
 
 

@@ -177,7 +177,7 @@ class Plan:
             for query in item.queries:
                 grid = "all that there is" if query.geobox is None else _grid_line(query.geobox)
                 bands = ",".join(query.sensor.bands)
-                frames = f", {query.series.frames} frames at most" if query.series else ""
+                frames = f", {query.series.most(query.window)} frames at most" if query.series else ""
                 lines.append(f"  [{item.index}] {query.modality}: {query.sensor.collection} {bands} on {grid}{frames}")
         if len(self.items) > _SHOWN:
             lines.append(f"  ... and {len(self.items) - _SHOWN} more")

@@ -41,7 +41,7 @@ class ModelRequest:
     precision: WorkingPrecision = "fp32"
     places: tuple[str, ...] = ()
     """What the model is told of the place beside imagery: some of the card's `place_modalities`."""
-    output: OutputSpec = OutputSpec()  # noqa: RUF009  (frozen)
+    output: OutputSpec = field(default_factory=OutputSpec)
     best_effort: bool = False
     """Whether nobody named the inputs: of the card's default, what the backend does not offer may be missing."""
 
@@ -149,6 +149,8 @@ class Readout:
     """Whether tokens that lie on no grid count in a pooled vector."""
     own_vector: str | None = None
     """Name of the encoder's first prefix token, if that is the vector; `None`: tokens are pooled."""
+    weighted: bool = False
+    """Whether the last number of a token is how much it counts in the mean that a vector is."""
     keeps_nodata: bool = False
     """Whether a token of NaN is nodata: it stays in a grid and does not count in a vector."""
     unit_length: bool = False

@@ -19,6 +19,7 @@ from rs_embed.embedders.cards import (
     anysat,
     clay,
     dofa,
+    galileo,
     locations,
     mosaiks,
     presto,
@@ -30,21 +31,21 @@ from rs_embed.embedders.cards import (
 from rs_embed.embedders.pins import pinned
 from rs_embed.errors import PluginWarning, SpecError, UnknownModelError, warn
 
-CARDS: tuple[ModelCard, ...] = pinned(
-    (
-        *thor.CARDS,
-        *terramind.CARDS,
-        *anysat.CARDS,
-        *prithvi.CARDS,
-        *clay.CARDS,
-        *dofa.CARDS,
-        *ssl4eo.CARDS,
-        *presto.CARDS,
-        *alphaearth.CARDS,
-        *mosaiks.CARDS,
-        *locations.CARDS,
-    )
+_WRITTEN: tuple[ModelCard, ...] = (
+    *thor.CARDS,
+    *terramind.CARDS,
+    *anysat.CARDS,
+    *galileo.CARDS,
+    *prithvi.CARDS,
+    *clay.CARDS,
+    *dofa.CARDS,
+    *ssl4eo.CARDS,
+    *presto.CARDS,
+    *alphaearth.CARDS,
+    *mosaiks.CARDS,
+    *locations.CARDS,
 )
+CARDS = pinned(_WRITTEN)
 """Of this package."""
 _REGISTERED: dict[str, ModelCard] = {}
 """Id -> card, of this process."""

@@ -49,5 +49,14 @@ def slope_of(heights: str) -> DerivedBand:
     return DerivedBand("slope", Unit.DEGREE, (heights,), _slope)
 
 
+def _ndvi(bands: Mapping[str, Pixels], pixel_m: float) -> Pixels:
+    """(B8 - B4) / (B8 + B4), 0 where the sum is not positive, as Galileo and Presto have it."""
+    total = bands["B8"] + bands["B4"]
+    unknown = np.where(np.isnan(total), total, 0)
+    index: Pixels = np.divide(bands["B8"] - bands["B4"], total, out=unknown, where=total > 0)
+    return index
+
+
+NDVI = DerivedBand("NDVI", Unit.INDEX, ("B8", "B4"), _ndvi)
 SLOPE = slope_of("elevation")
 POLARISATION_RATIO = DerivedBand("VV/VH", Unit.DB, ("VV", "VH"), _ratio)

@@ -87,7 +87,7 @@ def _kind(query: Query) -> Query:
 
 
 def _most_px(query: Query) -> int:
-    frames = 1 if query.series is None else query.series.frames
+    frames = 1 if query.series is None else query.series.most(query.window)
     return WINDOW_BYTES // (2 * frames * (len(query.sensor.bands) + 1))
 
 
