@@ -84,7 +84,7 @@ def _all(
 
 
 def _readable(model: "ModelDescription") -> dict[str, object]:
-    names = [modality["name"] for modality in model["modalities"]]
+    names = [modality["name"] for modality in model["modalities"]] or model["place_modalities"]
     return {**model, "modalities": names, "parameters": f"{model['parameters_m']:g} million"}
 
 

@@ -14,7 +14,20 @@ from rs_embed.core.bands import did_you_mean
 from rs_embed.core.checks import short
 from rs_embed.core.plugins import MODELS, Plugin, plugins
 from rs_embed.embedders.card import ModelCard
-from rs_embed.embedders.cards import alphaearth, anysat, clay, dofa, galileo, mosaiks, prithvi, ssl4eo, terramind, thor
+from rs_embed.embedders.cards import (
+    alphaearth,
+    anysat,
+    clay,
+    dofa,
+    galileo,
+    locations,
+    mosaiks,
+    presto,
+    prithvi,
+    ssl4eo,
+    terramind,
+    thor,
+)
 from rs_embed.embedders.pins import pinned
 from rs_embed.errors import PluginWarning, SpecError, UnknownModelError, warn
 
@@ -27,8 +40,10 @@ _WRITTEN: tuple[ModelCard, ...] = (
     *clay.CARDS,
     *dofa.CARDS,
     *ssl4eo.CARDS,
+    *presto.CARDS,
     *alphaearth.CARDS,
     *mosaiks.CARDS,
+    *locations.CARDS,
 )
 CARDS = pinned(_WRITTEN)
 """Of this package."""
