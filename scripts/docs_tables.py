@@ -75,8 +75,8 @@ def models_table() -> str:
     for page, ids in MODEL_PAGES.items():
         cards = [describe_model(model_id) for model_id in ids]
         first = cards[0]
-        names_of = [[one["name"] for one in card["modalities"]] or card["place_modalities"] for card in cards]
-        inputs = dict.fromkeys(name for some in names_of for name in some)
+        inputs = dict.fromkeys(modality["name"] for card in cards for modality in card["modalities"])
+        inputs = inputs or dict.fromkeys(first["place_modalities"])
         weights = WITHOUT_DOWNLOAD.get(first["weights"], _shipped(first) or "downloaded on first use")
         licences = dict.fromkeys(card["licence"].partition(":")[0] for card in cards)
         extra = f"; extra `{first['extra']}`" if first["extra"] else ""

@@ -80,8 +80,8 @@ def knobs(model_id: str, output: OutputSpec = OutputSpec.pooled()) -> dict[str, 
     found: dict[str, bool | int | str] = {"pretrained": False} if issubclass(family, WeightsKnobs) else {}
     if issubclass(family, SeriesKnobs):
         found |= {"frames": 2, "temporal_sampling": "composite"}
-    if card_of(model_id).default:
-        found |= {"modality": card_of(model_id).modality_names[0]}
+    if model_id.startswith("presto"):
+        found |= {"modality": "s2"}
     if "pooled" in family.model_fields and output == OutputSpec.pooled("max"):
         found |= {"pooled": "patch"}
     return found

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hub_server import HubServer
 from pyproj import Proj, Transformer
+from typer.testing import CliRunner
 
 from rs_embed import (
     BBox,
@@ -32,6 +33,7 @@ from rs_embed import (
     open_run,
     plan_embedding,
 )
+from rs_embed.cli.main import app
 from rs_embed.embedders.card import PackagedWeights
 from rs_embed.embedders.catalog import get_card, list_cards
 from rs_embed.embedders.weights.load import locate
@@ -231,6 +233,16 @@ def test_every_location_model_runs_with_random_weights_and_describes_itself(mode
     exact = get_embedding(model_id, PLACE, output=GRID, pretrained=False)
     fast = get_embedding(model_id, PLACE, output=GRID, pretrained=False, precision="bf16")
     assert cosine(exact.data.ravel(), fast.data.ravel()) > 0.999
+
+
+def test_the_command_line_embeds_a_place_without_a_backend():
+    runner = CliRunner()
+    answer = runner.invoke(app, ["embed", "geoclip_location", "--lon", "12.94", "--lat", "47.77", "--buffer", "500"])
+    assert answer.exit_code == 0, answer.output
+    assert "No imagery, as geoclip_location sees it:" in answer.output
+    told = runner.invoke(app, ["describe", "geoclip_location"])
+    assert told.exit_code == 0, told.output
+    assert "package geoclip / geoclip/model/weights" in told.output.replace("\n", "")
 
 
 @pytest.mark.parametrize(("lon", "lat"), [(180, -16.5), (-180, 0), (0, 90), (77, -90), (0, 0)])

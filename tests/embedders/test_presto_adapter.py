@@ -229,11 +229,11 @@ def test_pixels_without_a_place_are_refused_and_with_one_they_are_taken():
     call = {"temporal": SEASON, "input_chw": pixels, "dates": days}
     with pytest.raises(InputError, match="Expected a place for Presto"):
         get_embedding("presto", **call)
-    with pytest.raises(SpecError, match="Expected days"):
-        get_embedding("presto", PLACE, **(call | {"temporal": None}))
+    undated = get_embedding("presto", PLACE, output=GRID, **(call | {"temporal": None}))
     found = get_embedding("presto", PLACE, output=GRID, **call)
     wanted = by_hand(pixels, [10, 11, 0, 1])
     np.testing.assert_allclose(found.data.reshape(128, -1), wanted, atol=2e-5, rtol=5e-6)
+    np.testing.assert_array_equal(undated.data, found.data)
 
 
 def test_ground_that_nobody_saw_has_no_vector():

@@ -18,6 +18,7 @@ from rs_embed.embedders.card import Modality
 from rs_embed.embedders.cards.presto import ALIKE, GROUPS, IMAGERY
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry, Window
 from rs_embed.embedders.prepare.normalize import to_frames, unscaled, z_score
+from rs_embed.embedders.prepare.told import months_of, on_the_sphere
 from rs_embed.embedders.weights.layout import Layout
 from rs_embed.embedders.weights.networks import build_network
 from rs_embed.encoders.presto import LAND_COVER, NO_CLASS, PixelSeries, PrestoEncoder
@@ -72,8 +73,8 @@ class PrestoEmbedder(Embedder):
             pixels = _cut(to_frames(chip, modality, sensor, scaling), window)
             seen = _cut(torch.from_numpy(np.isfinite(chip.values)), window).to(pixels.device)
             tensors |= _classes(pixels, seen) if land_cover else dict(_groups(modality, pixels, seen))
-        tensors["months"] = _months(self.request, chips)
-        tensors["xyz"] = _on_the_sphere(next(iter(chips.values())), window)
+        tensors["months"] = months_of(self.request, chips)
+        tensors["xyz"] = _place(next(iter(chips.values())), window)
         return [ModelInput(tensors)]
 
     def encode(self, batch: ModelInput) -> Tokens:
@@ -119,17 +120,12 @@ def _groups(modality: Modality, pixels: Tensor, seen: Tensor) -> Iterator[tuple[
     """The groups that a modality has, each with its mask: `[T, C, H, W]` and `[T, H, W]`."""
     at = {band: index for index, band in enumerate(modality.stats)}
     at |= {"elevation": at["DEM"]} if "DEM" in at else {}
+    sources = {band.name: band.of for band in modality.derived}
     for group, bands in GROUPS.items():
-        if not set(bands) <= set(at):
-            continue
-        own = [at[band] for band in bands]
-        yield group, pixels[:, own]
-        yield group + SEEN, seen[:, [index for index in own if index < seen.shape[1]]].all(dim=1)  # derived ones follow
-    if {"B8", "B4"} <= set(at):
-        near, red = pixels[:, at["B8"]], pixels[:, at["B4"]]
-        total = near + red
-        yield "NDVI", torch.where(total > 0, (near - red) / total, 0)[:, None]
-        yield "NDVI" + SEEN, seen[:, at["B8"]] & seen[:, at["B4"]]
+        if set(bands) <= set(at):
+            yield group, pixels[:, [at[band] for band in bands]]
+            of = [at[source] for band in bands for source in sources.get(band, (band,))]
+            yield group + SEEN, seen[:, of].all(dim=1)
 
 
 def _classes(pixels: Tensor, seen: Tensor) -> dict[str, Tensor]:
@@ -138,26 +134,7 @@ def _classes(pixels: Tensor, seen: Tensor) -> dict[str, Tensor]:
     return {LAND_COVER: pixels.argmax(dim=1).where(there, NO_CLASS), LAND_COVER + SEEN: there}
 
 
-def _months(request: ModelRequest, chips: Mapping[str, Chip]) -> Tensor:
-    """`[T]`: the calendar month of each frame, January = 0.
-
-    Raises:
-        InputError: A frame has no date, or series are of unequal length.
-    """
-    series = {m.name: chips[m.name].times for m, _ in request.inputs if m.is_series and m.name in chips}
-    lengths = {name: len(times) for name, times in series.items()}
-    months = [time.month - 1 for time in next(iter(series.values()), ()) if time is not None]
-    if len(set(lengths.values())) > 1 or len(months) not in lengths.values():
-        raise InputError(
-            "Expected a dated frame of the same months in every series, got others.",
-            **{name: f"{length} frames" for name, length in lengths.items()},
-            dated=f"{len(months)} frames of {next(iter(series), 'none')}",
-            fix="give `dates` for each frame, and `temporal` for the months",
-        )
-    return torch.tensor(months, device="cpu")
-
-
-def _on_the_sphere(chip: Chip, window: Window) -> Tensor:
+def _place(chip: Chip, window: Window) -> Tensor:
     """`[H, W, 3]`: where each pixel is on the unit sphere.
 
     Raises:
@@ -169,8 +146,7 @@ def _on_the_sphere(chip: Chip, window: Window) -> Tensor:
             chip=chip.describe(),
             fix="say where they lie: spatial=PointBuffer(...), on the grid of rs_embed.geobox_for",
         )
-    lon, lat = np.radians(pixel_centres(chip.geobox))
-    xyz = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)]).astype(np.float32)
+    xyz = on_the_sphere(*pixel_centres(chip.geobox))
     return _cut(torch.from_numpy(xyz), window).permute(1, 2, 0).contiguous()
 
 

@@ -16,7 +16,7 @@ from rs_embed.core.bands import Band, bands_of
 from rs_embed.core.settings import SeriesKnobs
 from rs_embed.core.specs import Composite, Sampling, SensorSpec
 from rs_embed.embedders.card import BandStats, DerivedBand, Modality, ModelCard, Weights
-from rs_embed.embedders.prepare.derived import SLOPE, slope_of
+from rs_embed.embedders.prepare.derived import NDVI, SLOPE, slope_of
 
 MOST_MONTHS = 24
 
@@ -52,8 +52,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "S2_SWIR": ("B11", "B12"),
     "ERA5": ("temperature_2m", "total_precipitation_sum"),
     "SRTM": ("elevation", "slope"),
+    "NDVI": ("NDVI",),
 }
-"""The network's groups of channels -> their bands. NDVI is made of B8 and B4."""
+"""The network's groups of channels -> their bands."""
 _S2 = ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12")
 LAND_COVER = (
     "water",
@@ -94,7 +95,7 @@ def _modality(
     )
 
 
-_S2_L2A = _modality("s2", "COPERNICUS/S2_SR_HARMONIZED", _S2, optional=False)
+_S2_L2A = _modality("s2", "COPERNICUS/S2_SR_HARMONIZED", _S2, optional=False, derived=(NDVI,))
 MODALITIES = (
     _S2_L2A,
     replace(_S2_L2A, name="s2_l1c", sensor=replace(_S2_L2A.sensor, collection="COPERNICUS/S2_HARMONIZED")),
