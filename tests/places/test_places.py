@@ -196,7 +196,7 @@ def test_a_multipolygon_of_one_part_is_that_part_and_other_geometries_are_refuse
     frame = geopandas.GeoDataFrame(
         {"id": ["l", "e", "n"]}, geometry=[LineString([(0, 0), (1, 1)]), Polygon(), None], crs=4326
     )
-    said = str(refused(frame, "got 3 that"))
+    said = str(refused(frame, "got 3 invalid"))
     assert "row 0 (id 'l'): Expected a point or a polygon, got a LineString" in said
     assert "row 1 (id 'e'): Expected a geometry, got an empty one" in said
     assert "row 2 (id 'n'): Expected a geometry, got none" in said
