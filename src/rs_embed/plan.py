@@ -132,7 +132,9 @@ class Plan:
 
         for modality, sensor in self.model.inputs:
             provider.require(modality.name, sensor)
-        return Job(_embedder(self.model, self.request.device), provider, self.request.output, self.prep)
+        output = self.request.output
+        reference = opened("sample") if output.debias == "position" else None
+        return Job(_embedder(self.model, self.request.device), provider, output, self.prep, reference)
 
     def run(self) -> "Generator[Result]":
         """An embedding or a `Failure` for each item, in their order; fetching runs ahead of the network."""

@@ -124,8 +124,8 @@ class AnySatEmbedder(Embedder):
             dense=names[0] if self.request.dense else None,
         )
         rows, cols = batch.tensors[VALID].shape[1:]
-        side = min(self._window_patches, rows, cols)
-        frame = frame_chip((rows, cols), "tile", InputGeometry(side, lattice_px=1, square=True, patch_px=1))
+        frame = self._squares((rows, cols), 1)
+        side = frame.windows[0].height
         there = [(slice(None), slice(w.row, w.row + side), slice(w.col, w.col + side)) for w in frame.windows]
         mixed = [
             encoder.mix({name: values[at] for name, values in patches.values.items()}, patch_m, self._layers)
@@ -139,6 +139,20 @@ class AnySatEmbedder(Embedder):
         grid = whole.values[:, 1:].unflatten(1, (rows, cols))
         dense = patches.dense_map(grid, raster=self._knobs.dense_order == "raster")
         return Tokens(dense.flatten(2).mT, TokenLayout((TokenGrid("dense", dense.shape[2], dense.shape[3]),)))
+
+    def _squares(self, shape: tuple[int, int], cell: int) -> Frame:
+        """The squares in which patches are mixed.
+
+        Args:
+            shape: Of the chip.
+            cell: Side of a patch in the same unit.
+        """
+        side = min(self._window_patches, shape[0] // cell, shape[1] // cell) * cell
+        return frame_chip(shape, "tile", InputGeometry(side, lattice_px=cell, square=True, patch_px=cell))
+
+    def windows(self, frame: Frame) -> Frame:
+        """The squares in which patches are mixed, pixels."""
+        return self._squares(frame.extent_px, self.geometry().patch_px)
 
     def _scaling(self, modality: Modality, sensor: SensorSpec) -> Scaling:
         if self._knobs.normalize == "none":

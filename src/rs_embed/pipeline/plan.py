@@ -45,6 +45,8 @@ class Job:
     provider: Provider
     output: OutputSpec
     prep: "Prep"
+    reference: Provider | None = None
+    """What has windows to estimate on where a region has too few (see `OutputSpec.debias`)."""
 
     @property
     def request(self) -> "ModelRequest":
@@ -194,7 +196,7 @@ def numbers_of(embedder: "Embedder", output: OutputSpec, prep: "Prep") -> dict[s
         "model": [request.card.id, request.card.revision],
         "knobs": {name: value for name, value in knobs.items() if name not in _NOT_NUMBERS | later},
         "inputs": {modality.name: sensor.facts() for modality, sensor in request.inputs},
-        "output": asdict(output),
+        "output": output.facts(),
         "prep": prep,
         "precision": request.precision,
     }
