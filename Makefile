@@ -8,7 +8,9 @@ PARITY := .venv-parity
 # Else every process of the tests, and there are hundreds, would compile torch anew: 2 s each.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test quick check parity bench constraints clean
+SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/python scripts/site_pages.py
+
+.PHONY: setup demo test quick check docs parity bench constraints clean
 
 setup: $(STAMP)
 
@@ -39,6 +41,11 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/docs_tables.py --check
+	$(SITE)
+
+# A site that opens from the folder, without a server: site/index.html.
+docs: setup
+	$(SITE) site
 
 # Against the authors' own code, in an environment of its own: TerraTorch brings some 150 packages.
 parity: $(PARITY)/.ready
@@ -61,4 +68,4 @@ constraints: setup
 		--extra plot --extra export --extra coords --extra terratorch --group parity --constraints constraints.txt pyproject.toml --output-file constraints-parity.txt
 
 clean:
-	rm -rf .venv $(PARITY) demo
+	rm -rf .venv $(PARITY) demo site

@@ -25,6 +25,7 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
         "terramind_0_1_base",
     ),
     "docs/models/anysat_1_0_base.md": ("anysat_1_0_base",),
+    "docs/models/galileo_1_0.md": ("galileo_1_0_nano", "galileo_1_0_tiny", "galileo_1_0_base"),
     "docs/models/prithvi_eo_2_0.md": tuple(
         f"prithvi_eo_2_0_{size}" for size in ("tiny_tl", "100_tl", "300", "300_tl", "600", "600_tl")
     ),

@@ -27,6 +27,7 @@ from rs_embed.core.settings import SeriesKnobs, WeightsKnobs
 from rs_embed.embedders.catalog import CARDS, get_card
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.encoders.anysat.encoder import AnySatEncoder
+from rs_embed.encoders.galileo.encoder import GalileoEncoder
 from rs_embed.encoders.terramind.encoder import TerraMindEncoder
 from rs_embed.encoders.thor.encoder import ThorEncoder
 from rs_embed.errors import (
@@ -49,7 +50,7 @@ YEAR = TemporalSpec.year(2022)
 IDS = [card.id for card in CARDS if card.extra is None]
 """What needs an extra is tested where that is installed, by a contract of its own. Networks are shrunken (`card_of`);
 that those of the cards are the published ones is a test of its own."""
-SMALL = ["thor_1_0_tiny", "terramind_1_0_tiny", "anysat_tiny", "mosaiks_rcf"]
+SMALL = ["thor_1_0_tiny", "terramind_1_0_tiny", "anysat_tiny", "galileo_1_0_nano", "mosaiks_rcf"]
 """One of each family for what costs several forward passes. Not AlphaEarth, which has no network and fills nothing:
 what holds for it stands in test_alphaearth_adapter.py."""
 FIELDS = {"alphaearth_v1": directions}
@@ -61,10 +62,11 @@ TURNED = {
     "thor_1_0_tiny": {"patch_size": 4},
     "terramind_1_0_tiny": {"layers": 1},
     "anysat_tiny": {"patch_size_m": 80},
+    "galileo_1_0_nano": {"patch_size": 4},
     "mosaiks_rcf": {"patch_size": 4},
 }
 """A knob of each that changes its numbers."""
-PUBLISHED_PREFIX = {"thor_1_0_tiny": "encoder.", "terramind_1_0_tiny": "", "anysat_tiny": ""}
+PUBLISHED_PREFIX = {"thor_1_0_tiny": "encoder.", "terramind_1_0_tiny": "", "anysat_tiny": "", "galileo_1_0_nano": ""}
 """What the authors' files put before the names of the encoder's tensors."""
 pytestmark = pytest.mark.filterwarnings("ignore::rs_embed.errors.ScaleWarning")
 
@@ -74,7 +76,7 @@ def knobs(model_id: str, output: OutputSpec = OutputSpec.pooled()) -> dict[str, 
     family = card_of(model_id).knobs
     found: dict[str, bool | int | str] = {"pretrained": False} if issubclass(family, WeightsKnobs) else {}
     if issubclass(family, SeriesKnobs):
-        found |= {"frames": 2}
+        found |= {"frames": 2, "temporal_sampling": "composite"}
     if "pooled" in family.model_fields and output == OutputSpec.pooled("max"):
         found |= {"pooled": "patch"}
     return found
@@ -82,7 +84,7 @@ def knobs(model_id: str, output: OutputSpec = OutputSpec.pooled()) -> dict[str, 
 
 def embed(model_id: str, **options) -> Embedding:
     ground = FieldProvider(FIELDS.get(model_id, hills))
-    place = NEAR if model_id.startswith(("anysat", "mosaiks")) else PLACE
+    place = NEAR if model_id.startswith(("anysat", "galileo", "mosaiks")) else PLACE
     call = {"spatial": place, "temporal": YEAR, "backend": ground} | options
     if "input_chw" in options:
         call.pop("backend")
@@ -118,6 +120,7 @@ ENCODERS = {
         modalities=card.modality_names,
     ),
     "anysat": lambda card: AnySatEncoder(**card.arch),
+    "galileo": lambda card: GalileoEncoder(**card.arch),
 }
 
 
@@ -170,6 +173,7 @@ def test_single_and_batch_give_the_same_numbers_in_order(model_id, output):
         assert one.meta.spatial == repr(place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_id", SMALL)
 def test_equal_requests_have_equal_fingerprints_and_other_requests_others(model_id):
     same = embed(model_id).meta.fingerprint
@@ -187,8 +191,9 @@ def test_equal_requests_have_equal_fingerprints_and_other_requests_others(model_
     assert len({other.meta.fingerprint for other in others} | {same}) == len(others) + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_id", SMALL)
-@pytest.mark.parametrize("prep", ["crop", pytest.param("tile", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("prep", ["crop", "tile"])
 def test_a_bright_square_moved_by_whole_tokens_moves_the_strongest_change_as_far(model_id, prep):
     patch_m = 320  # two patches of THOR and of TerraMind, four MOSAIKS cells
 
@@ -270,7 +275,8 @@ def pixels(model_id: str) -> np.ndarray:
 @pytest.mark.parametrize("model_id", SMALL)
 def test_an_array_gives_what_the_same_pixels_from_a_provider_give(model_id):
     from_array = embed(model_id, input_chw=pixels(model_id))
-    np.testing.assert_allclose(from_array.data, embed(model_id).data, atol=1e-6)
+    fed = embed(model_id, modality=card_of(model_id).modalities[0].name)
+    np.testing.assert_allclose(from_array.data, fed.data, atol=1e-6)
     assert from_array.meta["inputs"][0].provider != "field"
 
 
@@ -349,6 +355,7 @@ def test_auto_takes_the_precision_that_the_processor_is_built_for(monkeypatch):
     assert embed("thor_1_0_tiny").meta.precision == "fp32"
 
 
+@pytest.mark.slow
 def test_products_are_those_that_were_chosen_and_the_result_says_so(monkeypatch):
     found = {}
     for kernels in ("packed", "torch"):

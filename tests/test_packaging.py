@@ -3,10 +3,13 @@
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import PackageNotFoundError, requires
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
+from pages import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -38,6 +41,7 @@ def test_the_base_install_stays_small_and_free_of_what_only_some_need():
 def test_without_matplotlib_everything_but_pictures_works():
     code = """
 import sys
+import tomllib
 sys.modules["matplotlib"] = None
 import importlib.util
 find = importlib.util.find_spec
@@ -52,3 +56,15 @@ except MissingDependency as error:
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "pip install 'eo-rs-embed[plot]'"
+
+
+def test_the_conda_recipe_asks_for_what_the_package_asks_for():
+    recipe = yaml.safe_load((ROOT / "packaging/conda/recipe.yaml").read_text("utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    names = {"pytorch": "torch", "python-xxhash": "xxhash"}
+    asked = [re.fullmatch(r"(\S+) (\S+)", line).groups() for line in recipe["requirements"]["run"]]
+    assert {f"{names.get(name, name)}{version}" for name, version in asked} == {
+        f"python{project['requires-python']}",
+        *project["dependencies"],
+    }
+    assert recipe["context"]["version"] == project["version"]

@@ -1,7 +1,7 @@
 """Every error and warning of rs_embed.
 
 RSEmbedError
-├── SpecError            a place, time, sensor or output that cannot be meant   (also ValueError)
+├── SpecError            a place, time, sensor or output that is invalid   (also ValueError)
 ├── UnknownModelError    no card of that id                                     (also LookupError)
 ├── KnobError            a keyword or RS_EMBED_* variable: unknown, or a bad value (also ValueError)
 ├── InputError           pixels that the model cannot take                      (also ValueError)
@@ -111,7 +111,7 @@ def _hang(text: str, indent: int) -> str:
 
 
 class SpecError(RSEmbedError, ValueError):
-    """A place, time, sensor or output that cannot be meant."""
+    """A place, time, sensor or output that is invalid."""
 
 
 class UnknownModelError(RSEmbedError, LookupError):
@@ -227,7 +227,7 @@ class EngineError(RSEmbedError):
 
 
 Stage = Literal["plan", "fetch", "prepare", "encode", "worker"]
-"""Where an item failed. "plan": it cannot be meant for this model, as it is too small for a pixel or too wide for a
+"""Where an item failed. "plan": it is invalid for this model, for example too small for a pixel or too wide for a
 zone. "worker": of a cluster, all who tried died."""
 
 

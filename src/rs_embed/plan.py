@@ -18,7 +18,7 @@ from rs_embed.core.settings import LibrarySettings, ModelKnobs, WeightsKnobs
 from rs_embed.core.specs import SpatialSpec, TemporalSpec
 from rs_embed.embedders.card import ModelCard, auto_backend
 from rs_embed.embedders.catalog import get_card
-from rs_embed.errors import ChoiceWarning, InputError, SpecError, warn
+from rs_embed.errors import ChoiceWarning, InputError, SensorNotOffered, SpecError, warn
 from rs_embed.pipeline.request import Backend, EmbeddingRequest, Modalities
 from rs_embed.places import read_places
 from rs_embed.providers import open_provider, require_backend
@@ -131,7 +131,11 @@ class Plan:
         from rs_embed.pipeline.plan import Job
 
         for modality, sensor in self.model.inputs:
-            provider.require(modality.name, sensor)
+            try:
+                provider.require(modality.name, sensor)
+            except SensorNotOffered:
+                if not self.model.may_lack(modality):
+                    raise
         output = self.request.output
         reference = opened("sample") if output.debias == "position" else None
         return Job(_embedder(self.model, self.request.device), provider, output, self.prep, reference)
@@ -170,7 +174,7 @@ class Plan:
             for query in item.queries:
                 grid = "all that there is" if query.geobox is None else _grid_line(query.geobox)
                 bands = ",".join(query.sensor.bands)
-                frames = f", {query.series.frames} frames at most" if query.series else ""
+                frames = f", {query.series.most(query.window)} frames at most" if query.series else ""
                 lines.append(f"  [{item.index}] {query.modality}: {query.sensor.collection} {bands} on {grid}{frames}")
         if len(self.items) > _SHOWN:
             lines.append(f"  ... and {len(self.items) - _SHOWN} more")
@@ -217,7 +221,7 @@ class Arrays:
             raise InputError(f"Expected the date of each frame of {', '.join(series)}, got none.", fix=_DATES)
         if isinstance(self.values, Mapping):
             return ArrayProvider(self.values, dates=self.dates, unit=self.unit)
-        names = [modality.name for modality, _ in model.inputs]
+        names = [modality.name for modality, _ in model.inputs if not model.may_lack(modality)]
         if len(names) > 1:
             raise SpecError(
                 f"Expected an array for each of {', '.join(names)}, got one.",

@@ -1,4 +1,4 @@
-"""The demo writes what it says, at the right place, and calls random weights by their name."""
+"""The demo writes what it says, at the right place, and shows nothing that was not learned or made from imagery."""
 
 import io
 from dataclasses import dataclass
@@ -7,22 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from affine import Affine
 from matplotlib.image import imread
-from odc.geo.geobox import GeoBox
 from rich.console import Console
+from shared_data import trained
 
 from rs_embed import Embedding
 from rs_embed.api import inspect_chip
-from rs_embed.cli.demo import _on_scene, run_demo
-from rs_embed.embedding.plot import Panel, save_figure, side_by_side, true_colour
-from rs_embed.errors import StorageError
+from rs_embed.cli.demo import RIVER, run_demo
+from rs_embed.embedding.plot import alike, save_figure, side_by_side, true_colour
+from rs_embed.errors import SpecError, StorageError
 
 pytestmark = pytest.mark.slow
 
-LABEL = "random weights: shapes only"
-THOR, TERRAMIND = "thor_1_0_base_random_weights", "terramind_1_0_base_random_weights"
-ANYSAT = "anysat_1_0_base_random_weights"
+BASELINE, TRAINED = "mosaiks_rcf", "galileo_1_0_nano"
 
 
 @dataclass(frozen=True)
@@ -31,92 +28,69 @@ class Demo:
     text: str
 
 
+def shown(folder: Path, **environment: str) -> Demo:
+    """One run on a machine that may not ask for weights."""
+    console = Console(file=io.StringIO(), width=150, markup=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RS_EMBED_OFFLINE", "1")
+        patch.setenv("RS_EMBED_CACHE_DIR", str(folder / "cache"))
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        assert run_demo(folder / "new" / "demo", console) == 0
+    return Demo(folder / "new" / "demo", console.file.getvalue())
+
+
+@pytest.fixture(scope="module")
+def without(tmp_path_factory):
+    return shown(tmp_path_factory.mktemp("without"))
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """One run on a machine that has no weights and may not ask for any."""
-    out = tmp_path_factory.mktemp("demo") / "new" / "folder"
-    console = Console(file=io.StringIO(), width=150, markup=False)
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("RS_EMBED_OFFLINE", "1")
-        environment.setenv("RS_EMBED_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        assert run_demo(out, console) == 0
-    return Demo(out, console.file.getvalue())
+    checkpoint = str(trained("galileo_nano/encoder.pt"))
+    return shown(tmp_path_factory.mktemp("with"), RS_EMBED_GALILEO_CKPT=checkpoint)
 
 
-def test_it_writes_every_file_that_it_names(demo):
-    written = {path.name for path in demo.out.iterdir()}
+def written(models: tuple[str, ...]) -> set[str]:
     kinds = ("pca.png", "grid.tif", "pooled.npz")
-    assert written == {
-        "overview.png",
-        "sample_rgb.png",
-        *(f"{model}_{kind}" for model in ("mosaiks_rcf", THOR, TERRAMIND, ANYSAT) for kind in kinds),
-    }
-    assert all(str(demo.out / name) in demo.text for name in written)
+    return {"overview.png", "sample_rgb.png", *(f"{model}_{kind}" for model in models for kind in kinds)}
 
 
-@pytest.mark.parametrize(("stem", "cell_m"), [("mosaiks_rcf", 80), (THOR, 160), (TERRAMIND, 160)])
-def test_the_maps_start_at_the_corner_of_the_scene(demo, stem, cell_m):
-    with rasterio.open(demo.out / f"{stem}_grid.tif") as file:
+def test_without_weights_it_shows_the_baseline_alone_and_says_what_is_missing_and_how_to_get_it(without):
+    assert {path.name for path in without.out.iterdir()} == written((BASELINE,))
+    assert all(str(without.out / name) in without.text for name in written((BASELINE,)))
+    (line,) = [line for line in without.text.splitlines() if "left out" in line]
+    assert line.startswith(TRAINED) and "not in the cache" in line and "RS_EMBED_OFFLINE" in line
+    assert "random" not in without.text
+
+
+def test_with_weights_it_shows_the_trained_model_too(demo):
+    assert {path.name for path in demo.out.iterdir()} == written((BASELINE, TRAINED))
+    assert "left out" not in demo.text and "random" not in demo.text
+    for name in ("grid.tif", "pooled.npz"):
+        meta = Embedding.load(demo.out / f"{TRAINED}_{name}").meta
+        assert meta.weights.startswith("ckpt:encoder.pt#sha256:eab6acac") and meta.warning is None
+
+
+@pytest.mark.parametrize(("model", "cell_m"), [(BASELINE, 80), (TRAINED, 40)])
+def test_the_maps_start_at_the_corner_of_the_scene(demo, model, cell_m):
+    with rasterio.open(demo.out / f"{model}_grid.tif") as file:
         assert (file.bounds.left, file.bounds.top) == (344400, 5294400)
         assert file.crs.to_epsg() == 32633
         assert file.res == (cell_m, cell_m)
 
 
-def test_the_heavy_model_takes_a_square_in_the_middle_and_the_demo_says_so(demo):
-    with rasterio.open(demo.out / f"{ANYSAT}_grid.tif") as file:
-        assert file.shape == (16, 16)
-        assert file.res == (40, 40)
-        middle = (file.bounds.left + file.bounds.right) / 2, (file.bounds.bottom + file.bounds.top) / 2
-    assert middle == pytest.approx((345600, 5292600), abs=50)
-    assert "square of 640 m in the middle" in demo.text
-    meta = Embedding.load(demo.out / f"{ANYSAT}_pooled.npz").meta
-    assert meta.pooling == "tile_token"
-    assert meta.inputs[0].frame_times == ("2017-06-13T10:10:31+00:00",)
+def test_the_trained_model_finds_the_river_from_one_place_on_it(demo):
+    grid = Embedding.load(demo.out / f"{TRAINED}_grid.tif")
+    likeness = alike(grid, *RIVER, "the river").image[..., 0]
+    rows, cols = np.nonzero(likeness > np.quantile(likeness, 0.985))
+    assert len(np.unique(rows)) > 40  # it runs from the middle of the northern edge to the western one
+    assert 28 < np.median(cols[rows < 5]) < 34 and np.median(cols[rows > 45]) < 10
 
 
-def test_a_map_of_a_part_lies_on_a_pale_scene_at_its_place():
-    scene = Panel("scene", np.zeros((8, 6, 3), np.float32), GeoBox((8, 6), Affine(10, 0, 100, 0, -10, 900), 32633))
-    part = Panel("part", np.ones((2, 1, 3), np.float32), GeoBox((2, 1), Affine(20, 0, 120, 0, -20, 870), 32633))
-    drawn = _on_scene(part, scene)
-    wanted = np.full((8, 6), 0.7, np.float32)
-    wanted[3:7, 2:4] = 1
-    np.testing.assert_allclose(drawn.image, np.repeat(wanted[..., None], 3, axis=2))
-    assert drawn.geobox == scene.geobox
-    assert _on_scene(scene, scene) is scene
-    unplaced = Panel("array", part.image, None)
-    assert _on_scene(unplaced, scene) is unplaced
-
-
-@pytest.mark.parametrize("stem", [THOR, TERRAMIND, ANYSAT])
-def test_random_weights_are_called_so_in_table_files_and_metadata(demo, stem):
-    model_id = stem.removesuffix("_random_weights")
-    rows = [line for line in demo.text.splitlines() if line.startswith(f" {model_id} ")]
-    assert len(rows) == 2
-    assert all(LABEL in row for row in rows)
-    for name in (f"{stem}_grid.tif", f"{stem}_pooled.npz"):
-        assert Embedding.load(demo.out / name).meta.weights_note == LABEL
-
-
-def test_the_baseline_is_not_called_random(demo):
-    rows = [line for line in demo.text.splitlines() if line.startswith(" mosaiks_rcf ")]
-    assert len(rows) == 2
-    assert not any("random" in row for row in rows)
-    assert Embedding.load(demo.out / "mosaiks_rcf_pooled.npz").meta.weights_note is None
-
-
-def test_one_line_a_model_says_why_its_weights_are_missing(demo):
-    lines = [line for line in demo.text.splitlines() if "runs with random weights" in line]
-    assert [line.split()[0] for line in lines] == ["thor_1_0_base", "terramind_1_0_base", "anysat_1_0_base"]
-    assert all("not in the cache" in line for line in lines)
-
-
-@pytest.mark.parametrize(
-    ("stem", "prep", "gsd_m"), [(THOR, "resize", 12.5), (TERRAMIND, "tile", 10.0), (ANYSAT, "tile", 10.0)]
-)
-def test_the_vector_takes_the_default_path_and_the_map_keeps_native_pixels(demo, stem, prep, gsd_m):
-    pooled, grid = (Embedding.load(demo.out / f"{stem}_{kind}") for kind in ("pooled.npz", "grid.tif"))
-    assert (pooled.meta.input_prep, grid.meta.input_prep) == (prep, "tile")
-    assert (pooled.meta.gsd_m, grid.meta.gsd_m) == (gsd_m, 10.0)
+def test_a_place_outside_of_the_grid_has_no_likeness(demo):
+    with pytest.raises(SpecError, match="outside"):
+        alike(Embedding.load(demo.out / f"{BASELINE}_grid.tif"), 13.5, 47.7, "nothing")
 
 
 def test_the_overview_is_a_wide_picture(demo):
@@ -131,23 +105,8 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
 
 
 def test_pictures_of_other_imagery_carry_no_credit_of_the_sample(tmp_path):
-    chip = inspect_chip("mosaiks_rcf", backend="sample").chips["s2_12"]
+    chip = inspect_chip(BASELINE, backend="sample").chips["s2_12"]
     save_figure(side_by_side([true_colour(chip)]), tmp_path / "plain.png")
     credit = "Contains modified Copernicus Sentinel data 2017"
     save_figure(side_by_side([true_colour(chip)], credit), tmp_path / "credited.png")
     assert (tmp_path / "plain.png").read_bytes() != (tmp_path / "credited.png").read_bytes()
-
-
-@pytest.mark.filterwarnings("ignore::rs_embed.errors.ChoiceWarning")
-def test_weights_that_can_be_had_are_used_and_not_called_random(tmp_path, monkeypatch, thor_tiny_checkpoint):
-    monkeypatch.setenv("RS_EMBED_OFFLINE", "1")
-    monkeypatch.setenv("RS_EMBED_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("RS_EMBED_THOR_MODEL_KEY", "thor_v1_tiny")  # a small file; the demo asks for the base size
-    monkeypatch.setenv("RS_EMBED_THOR_CKPT", str(thor_tiny_checkpoint))
-    console = Console(file=io.StringIO(), width=150, markup=False)
-    assert run_demo(tmp_path / "demo", console) == 0
-    embedding = Embedding.load(tmp_path / "demo" / "thor_1_0_tiny_pooled.npz")
-    assert embedding.meta.weights.startswith("ckpt:thor_v1_vit_tiny.pt#sha256:")
-    assert embedding.meta.weights_note == "beside the encoder, not used: decoder_embed (1)"
-    assert embedding.meta.warning is None
-    assert "thor_1_0_base runs with random weights" not in console.file.getvalue()

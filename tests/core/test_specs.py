@@ -1,4 +1,4 @@
-"""Specs are valid once built; what cannot be meant says what was wanted, found, and the fix."""
+"""Specs are valid once built; invalid ones say what was expected, what came, and the fix."""
 
 import math
 import subprocess

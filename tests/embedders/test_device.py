@@ -84,6 +84,7 @@ def half_precision():
         torch.clear_autocast_cache()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::rs_embed.errors.ScaleWarning")
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor:UserWarning")  # by which casts are kept
 @pytest.mark.parametrize(("model_id", "options"), CALLS)

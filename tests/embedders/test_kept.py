@@ -19,6 +19,7 @@ def thor() -> weakref.ref[nn.Module]:
     return weakref.ref(plan_embedding("thor_1_0_tiny", **CALL).job.embedder.network.module)
 
 
+@pytest.mark.slow
 def test_a_network_is_kept_until_it_is_released():
     release_models()
     network = thor()

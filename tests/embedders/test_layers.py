@@ -13,10 +13,12 @@ from rs_embed.errors import KnobError, SpecError
 from rs_embed.pipeline.plan import numbers_of
 from rs_embed.testing import FieldProvider
 
+JUNE = TemporalSpec.range("2021-06-01", "2021-07-01")
 PLACE, YEAR = PointBuffer(lon=12.94, lat=47.77, buffer_m=320), TemporalSpec.year(2021)
 FAMILIES: dict[str, tuple[ModelCard, str, int, dict[str, object]]] = {
     "thor": (card_of("thor_1_0_tiny"), "blocks", 4, {"img": 64, "input_prep": "tile"}),
     "terramind": (card_of("terramind_1_0_tiny"), "encoder", 4, {"modality": "S2L2A"}),
+    "galileo": (card_of("galileo_1_0_nano"), "blocks", 4, {"modality": "s2", "temporal": JUNE, "window_patches": 8}),
     "anysat": (TINY_ANYSAT, "blocks", 2, {"frames": 2, "pooled": "patch"}),
 }
 """Card, name of its blocks, how many there are, and a call of one window."""
@@ -49,6 +51,8 @@ def patches_of(family: str, state: torch.Tensor, number: int) -> torch.Tensor:
     module = plan_embedding(**asked(family)).job.embedder.network.module
     if family == "terramind" and number == FAMILIES[family][2] - 1:
         return module.encoder_norm(state[None])[0]
+    if family == "galileo" and number == FAMILIES[family][2] - 1:
+        return module.norm(state)
     return state[1:] if family == "anysat" else state
 
 

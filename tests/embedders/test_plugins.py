@@ -91,6 +91,7 @@ def test_a_model_and_a_backend_of_a_package_work_by_name(tiny):
     assert vector.meta["inputs"][0].provider == "stripes"
 
 
+@pytest.mark.slow
 def test_its_variables_are_known_before_the_package_was_used(tiny):
     code = "import rs_embed; from rs_embed.core.settings import LibrarySettings; LibrarySettings.read()"
     environment = {"PYTHONPATH": str(tiny), "RS_EMBED_TINY_PATCHES_IMG": "32"}

@@ -431,6 +431,7 @@ def test_normalize_none_feeds_the_collection_s_own_values(checkpoint, encoder):
         assert embedding.meta["normalization"] == "none"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modality", ["S2L2A", "S2L2A+S1GRD"])
 def test_the_sample_scene_gives_a_placed_grid_and_bf16_keeps_it(checkpoint, modality):
     call = {"backend": "sample", "modality": modality, "output": OutputSpec.grid()}
@@ -555,6 +556,7 @@ def test_a_tensor_too_few_is_refused_by_name(tmp_path):
         tiny(tmp_path / "short.pt", input_chw=pixels("S2L2A", 32, 32))
 
 
+@pytest.mark.slow
 def test_modalities_with_bands_of_one_name_go_together():
     with pytest.warns(PixelWarning, match="values of RGB .* are clipped"):  # most of this valley is darker than 470 DN
         both = get_embedding("terramind_1_0_tiny", backend="sample", modality="S2L2A+RGB", pretrained=False)

@@ -88,6 +88,7 @@ def test_the_grid_is_the_merged_group_grid_of_the_reference(thor_tiny_checkpoint
     assert embedding.meta["grid_kind"] == "thor_group_grid"
 
 
+@pytest.mark.slow
 def test_normalize_none_feeds_clipped_dn_and_unit_scale_feeds_reflectance(thor_tiny_checkpoint, dn):
     clipped = torch.from_numpy(dn).clamp(0, 10_000)
     for normalize, images in (("none", clipped), ("raw", clipped), ("unit_scale", clipped / 10_000)):
@@ -172,6 +173,7 @@ def test_a_subset_of_bands_picks_the_kernels_of_those_bands(thor_tiny_checkpoint
     assert embedding.meta.inputs[0].bands == sensor.bands
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patch_size", [8, 12, 24])
 def test_patch_size_turns_the_token_count_with_the_same_weights(thor_tiny_checkpoint, dn, patch_size):
     expected = by_hand(thor_tiny_checkpoint, standardised(dn), patch=patch_size).mean(dim=0)

@@ -15,6 +15,7 @@ from typing import Literal
 
 import pytest
 import torch
+from canary import CANARY, QUOTED, told
 from hub_server import Fault, HubServer, commit_of
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -282,6 +283,22 @@ def test_a_closed_door_names_the_page_and_the_login(ask: Asking, status: int, me
     message = str(caught.value)
     assert all(part in message for part in ("accept the licence", f"/{REPO}", "hf auth login", "HF_TOKEN"))
     assert ask.slept == []
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 503])
+def test_what_the_hub_quotes_is_told_without_its_secrets(ask: Asking, caplog, status: int) -> None:
+    ask.hub.faults.append(Fault("status", status=status, headers={"X-Error-Message": QUOTED}))
+    with caplog.at_level("DEBUG", "rs_embed"), pytest.raises(WeightsError) as caught:
+        ask()
+    assert "Refused" in told(caught.value)
+    assert CANARY not in told(caught.value) + caplog.text
+
+
+def test_a_password_in_the_address_of_a_hub_is_not_told(tmp_path: Path) -> None:
+    endpoint = f"http://user:{CANARY}@127.0.0.1:9"
+    with pytest.raises(WeightsUnreachable) as caught:
+        locate(WEIGHTS, ckpt=None, offline=False, cache_dir=tmp_path, endpoint=endpoint, retry=Patience(()))
+    assert "127.0.0.1:9" in told(caught.value) and CANARY not in told(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ def files(run):
     return {path.name: path.read_bytes() for path in sorted((run / MODEL / "units").glob("*.parquet"))}
 
 
+@pytest.mark.slow
 def test_shards_one_after_the_other_fill_one_run_which_is_finished_when_all_are(tmp_path):
     log = tmp_path / "log"
     whole, parted = tmp_path / "whole", tmp_path / "parted"
@@ -46,6 +47,7 @@ def test_shards_one_after_the_other_fill_one_run_which_is_finished_when_all_are(
     assert (again.ok, len(asked(log)), files(parted)) == (50, 50, before)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_begun_by_some_shards_is_finished_by_others_or_by_one_process(tmp_path):
     log, run = tmp_path / "log", tmp_path / "run"
     export(run, log, rows=50, shard=(0, 2), backend="sample", places=[(12.94, 47.77)] * 50)

@@ -77,6 +77,9 @@ def _landsat() -> CollectionSpec:
     return CollectionSpec("LANDSAT", (*optical, thermal, BandSpec("QA_PIXEL", 30, UINT16, kind="qa")))
 
 
+DYNAMIC_WORLD = (
+    "water", "trees", "grass", "flooded_vegetation", "crops", "shrub_and_scrub", "built", "bare", "snow_and_ice",
+)  # fmt: skip
 _OLCI_STEP = 300 / DEGREE_M
 _OLCI = [BandSpec(f"Oa{i:02d}_radiance", _OLCI_STEP, FLOAT, 20, 200) for i in range(1, 22)]
 
@@ -95,6 +98,28 @@ CATALOGUE = {
             BandSpec("WBM", 1 / 3600, UINT8, kind="class"),
         ),
         dated=False,
+    ),
+    "USGS/SRTMGL1_003": CollectionSpec(
+        "SRTM", (BandSpec("elevation", 1 / 3600, INT16, -10, 2500),), dated=False, asset="IMAGE"
+    ),
+    "ECMWF/ERA5_LAND/MONTHLY_AGGR": CollectionSpec(
+        "ERA5",
+        (
+            BandSpec("temperature_2m", 0.1, DOUBLE, 250, 310),
+            BandSpec("total_precipitation_sum", 0.1, DOUBLE, 0, 0.4),
+            BandSpec("surface_pressure", 0.1, DOUBLE, 9e4, 1.1e5),
+        ),
+    ),
+    "IDAHO_EPSCOR/TERRACLIMATE": CollectionSpec(
+        "TERRACLIMATE",
+        tuple(BandSpec(name, 1 / 24, INT16, 0, high) for name, high in (("aet", 3140), ("def", 4548), ("soil", 8882))),
+    ),
+    "NOAA/VIIRS/DNB/MONTHLY_V1/VCMCFG": CollectionSpec(
+        "VIIRS", (BandSpec("avg_rad", 15 / 3600, FLOAT, -1, 60), BandSpec("cf_cvg", 15 / 3600, INT16, 0, 30))
+    ),
+    "GOOGLE/DYNAMICWORLD/V1": CollectionSpec(
+        "DYNAMICWORLD",
+        (*(BandSpec(name, 10, DOUBLE, 0, 1) for name in DYNAMIC_WORLD), BandSpec("label", 10, UINT8, kind="class")),
     ),
     "COPERNICUS/S3/OLCI": CollectionSpec("OLCI", (*_OLCI, BandSpec("quality_flags", _OLCI_STEP, UINT32, kind="class"))),
     "LANDSAT/LC08/C02/T1_L2": _landsat(),

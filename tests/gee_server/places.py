@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
@@ -175,14 +176,31 @@ def worldcover_scenes() -> list[Scene]:
     ]
 
 
+def coarse_scenes() -> list[Scene]:
+    """Heights in one image, and what comes once a month for the whole Earth."""
+    srtm = Scene("USGS/SRTMGL1_003", "SRTMGL1_003", datetime(2000, 2, 11, tzinfo=UTC), "EPSG:4326", -180, 60, 360, 116)
+    names = ("ECMWF/ERA5_LAND/MONTHLY_AGGR", "IDAHO_EPSCOR/TERRACLIMATE", "NOAA/VIIRS/DNB/MONTHLY_V1/VCMCFG")
+    months = [datetime(2022, month, 1, tzinfo=UTC) for month in range(1, 13)]
+    return [srtm] + [
+        Scene(name, f"{when:%Y%m}", when, "EPSG:4326", -180, 90, 360, 180) for name in names for when in months
+    ]
+
+
+def land_cover_scenes(scenes: Sequence[Scene]) -> list[Scene]:
+    """Dynamic World: a map of each scene of Sentinel-2 (L1C) with 35 % cloud at most."""
+    wanted = (one for one in scenes if one.collection == "COPERNICUS/S2_HARMONIZED" and one.cloud_pct <= 35)
+    return [replace(one, collection="GOOGLE/DYNAMICWORLD/V1", properties={}, cloud_pct=0.0) for one in wanted]
+
+
 @cache
 def default_world() -> World:
     """2022 at every place of `PLACES`; the same object every time, as nothing changes it."""
-    scenes = worldcover_scenes()
+    scenes = worldcover_scenes() + coarse_scenes()
     for lon, lat in PLACES.values():
         scenes += s2_scenes(lon, lat, list(every(5)))
         scenes += s1_scenes(lon, lat, list(every(6)))
         scenes += landsat_scenes(lon, lat, list(every(8)))
         scenes += olci_scenes(lon, lat, list(every(2)))
         scenes += dem_scenes(lon, lat) + fixed_scenes(lon, lat)
+    scenes += land_cover_scenes(scenes)
     return World({scene.id: scene for scene in scenes}.values())

@@ -59,7 +59,7 @@ class Scene:
     @property
     def id(self) -> str:
         """Asset id."""
-        return f"{self.collection}/{self.index}"
+        return self.collection if self.about.asset == "IMAGE" else f"{self.collection}/{self.index}"
 
     @property
     def time_ms(self) -> int:

@@ -53,6 +53,8 @@ class World:
         """
         if id not in self._archives:
             raise EarthEngineError(_missing("ImageCollection", id))
+        if CATALOGUE[id].asset == "IMAGE":
+            raise EarthEngineError(f"ImageCollection.load: Asset '{id}' is not an ImageCollection.")
         return self._archives[id]
 
     def image(self, id: str) -> Image:
@@ -86,7 +88,7 @@ class World:
 
         Worked out apart from the graph: nothing of what answers requests is used but the scene itself.
         """
-        scene = self._by_id[f"{collection}/{index}"]
+        scene = next(one for one in self._archives[collection].scenes if one.index == index)
         rows, cols = np.mgrid[: geobox.shape[0], : geobox.shape[1]] + 0.5
         x, y = reproject(str(geobox.crs), scene.crs, *(geobox.affine @ (cols, rows)))
         return np.stack([scene.pixels(band, x, y) for band in bands])

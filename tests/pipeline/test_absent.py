@@ -16,6 +16,7 @@ from rs_embed import (
     export_embeddings,
     get_embedding,
     get_embeddings,
+    inspect_chip,
     open_run,
 )
 from rs_embed.core.bands import bands_of
@@ -23,7 +24,7 @@ from rs_embed.embedders.base import Embedder, ModelInput, Network, Readout
 from rs_embed.embedders.card import BandStats, Modality, ModelCard
 from rs_embed.embedders.prepare.framing import InputGeometry, cut_windows
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
-from rs_embed.errors import BatchError, NoImagery, NoValidPixels, OutsideCoverage, ReadError
+from rs_embed.errors import BatchError, NoImagery, NoValidPixels, OutsideCoverage, ReadError, SensorNotOffered
 from rs_embed.testing import FieldProvider, pixel_centres
 
 YEAR, GRID = TemporalSpec.year(2022), OutputSpec.grid()
@@ -174,3 +175,44 @@ def test_an_export_keeps_rows_that_lack_a_modality(tmp_path, modality, share_rea
     assert export_embeddings(card(), [EAST, WEST, WEST, EAST], tmp_path / "run", **call).failed == 0
     found = np.sort(open_run(tmp_path / "run").matrix(), axis=1)
     np.testing.assert_allclose(found, [[-9, 1, 1, 700], [0, 0, 1, 700], [0, 0, 1, 700], [-9, 1, 1, 700]])
+
+
+class OpticalOnly(FieldProvider):
+    """A backend that has no radar at all."""
+
+    def require(self, modality, sensor):
+        if sensor.collection == "COPERNICUS/S1_GRD":
+            raise SensorNotOffered("Expected Sentinel-2, got radar.", fix="ask for s2")
+
+    def fetch(self, query):
+        self.require(query.modality, query.sensor)
+        return super().fetch(query)
+
+
+BOTH_BY_DEFAULT = replace(card(s2=False), default=("s2", "s1"))
+
+
+def test_of_the_default_inputs_what_the_backend_does_not_offer_is_masked_and_named(tmp_path):
+    found = embed(EAST, OpticalOnly(), card=BOTH_BY_DEFAULT, modality=None)
+    assert list(found.meta.absent) == ["s1"]
+    assert found.meta.absent["s1"].startswith("SensorNotOffered: Expected Sentinel-2, got radar.")
+    assert (found.meta.modality, found.data[3]) == (("s2",), 0)
+    assert list(inspect_chip(BOTH_BY_DEFAULT, EAST, YEAR, OpticalOnly()).chips) == ["s2"]
+    call = {"temporal": YEAR, "backend": OpticalOnly(), "progress": False}
+    assert export_embeddings(BOTH_BY_DEFAULT, [EAST, WEST], tmp_path / "run", **call).failed == 0
+
+
+def test_an_array_without_a_name_is_what_the_model_cannot_do_without():
+    array = np.linspace(600, 800, 1024, dtype=np.float32).reshape(1, 32, 32)
+    found = get_embedding(BOTH_BY_DEFAULT, input_chw=array)
+    np.testing.assert_allclose(found.data, [700, 1, 0, 0], rtol=1e-5)
+    assert list(found.meta.absent) == ["s1"]
+
+
+def test_what_the_user_named_must_be_offered():
+    for named in ("s2+s1", "s1"):
+        with pytest.raises(SensorNotOffered):
+            embed(EAST, OpticalOnly(), card=BOTH_BY_DEFAULT, modality=named)
+    strict = replace(card(s1=False), default=("s2", "s1"))
+    with pytest.raises(SensorNotOffered):
+        embed(EAST, OpticalOnly(), card=strict, modality=None)

@@ -138,6 +138,7 @@ def own(name: str, model_id: str, **changes: object) -> ModelCard:
     return replace(get_card(model_id), id=f"{name}_impulse", aliases=(), **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bands", [["B2", "B3", "B4", "B8"], ["B5", "B6", "B7", "B8A", "B11", "B12"]])
 def test_a_bright_pixel_of_thor_answers_in_its_cell(bands):
     arch = {"dim": 64, "depth": 2, "heads": 1, "band_dim": 16}

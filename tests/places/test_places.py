@@ -108,7 +108,7 @@ def test_every_bad_row_is_named_with_its_id():
             "end": ["2022-09-01"] * 7,
         }
     )
-    said = str(refused(frame, "got 6 that cannot be meant"))
+    said = str(refused(frame, "got 6 invalid"))
     for row, text in {
         "row 1 (id 'b')": "got 12.5 and 95",
         "row 2 (id 'c')": "got -1",

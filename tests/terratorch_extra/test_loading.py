@@ -91,6 +91,7 @@ def test_one_thread_puts_the_process_back_before_the_next_may_change_it():
     assert seen == [False] and "A_TRACE" not in os.environ
 
 
+@pytest.mark.slow
 def test_a_torchvision_for_another_device_is_an_error_with_its_fix_each_time(tmp_path):
     for name in ("terratorch", "torchvision"):
         (tmp_path / f"{name}-1.2.11.dist-info").mkdir()

@@ -29,9 +29,9 @@ __all__ = ["app", "main"]
 
 T = TypeVar("T")
 SIGINT_CODE, SIGTERM_CODE = 130, 143
-"""Exit codes of who is stopped: 128 and the number of the signal, as shells and schedulers have it."""
+"""Exit codes of a process that a signal stopped: 128 plus its number, as shells and schedulers expect."""
 _Pattern = Annotated[str, typer.Argument(metavar="[PATTERN]", help="Such as 'thor*'.")]
-_Picture = Annotated[Path | None, typer.Option(help="Draw it: .png.")]
+_Picture = Annotated[Path | None, typer.Option(help="Save a picture (.png).")]
 
 
 def main() -> None:

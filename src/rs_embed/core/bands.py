@@ -131,6 +131,11 @@ _ALPHAEARTH = {f"A{i:02d}": 10 for i in range(64)}
 _SLSTR_OPTICAL = {f"S{i}_reflectance_an": 500 for i in range(1, 7)}
 _SLSTR_THERMAL = {f"S{i}_BT_in": 1000 for i in range(7, 10)}
 
+_DYNAMIC_WORLD = (
+    "water", "trees", "grass", "flooded_vegetation", "crops", "shrub_and_scrub", "built", "bare", "snow_and_ice",
+)  # fmt: skip
+_WORLDCEREAL = ("temporarycrops", "maize", "wintercereals", "springcereals", "irrigation")
+
 _S2_CLOUD = "CLOUDY_PIXEL_PERCENTAGE"
 _BUILT_IN = (
     Collection(
@@ -149,6 +154,16 @@ _BUILT_IN = (
     Collection("COPERNICUS/S1_GRD_FLOAT", _bands(Unit.POWER, **_S1)),
     Collection("COPERNICUS/S1_RTC", _bands(Unit.DB, VV=10, VH=10)),
     Collection("COPERNICUS/DEM/GLO30", _bands(Unit.METRE, DEM=30), dated=False),
+    Collection("USGS/SRTMGL1_003", _bands(Unit.METRE, elevation=30), dated=False),
+    Collection(
+        "ECMWF/ERA5_LAND/MONTHLY_AGGR",
+        _bands(Unit.KELVIN, temperature_2m=11_132) + _bands(Unit.WATER_METRE, total_precipitation_sum=11_132),
+    ),
+    Collection("IDAHO_EPSCOR/TERRACLIMATE", _bands(Unit.WATER_TENTH_MM, **{"def": 4638, "soil": 4638, "aet": 4638})),
+    Collection("NOAA/VIIRS/DNB/MONTHLY_V1/VCMCFG", _bands(Unit.NW_CM2_SR, avg_rad=464)),
+    Collection("GOOGLE/DYNAMICWORLD/V1", _bands(Unit.PROBABILITY, **dict.fromkeys(_DYNAMIC_WORLD, 10))),
+    Collection("ESA/WorldCereal/2021", _bands(Unit.CONFIDENCE, **dict.fromkeys(_WORLDCEREAL, 10)), dated=False),
+    Collection("ORNL/LANDSCAN", _bands(Unit.PEOPLE, b1=928), dated=False),
     Collection(
         "LANDSAT/LC08/C02/T1_TOA",
         _bands(Unit.REFLECTANCE, **_LANDSAT_TOA) + _bands(Unit.KELVIN, B10=100, B11=100),
@@ -173,8 +188,9 @@ _BUILT_IN = (
 _collections: dict[str, Collection] = {one.id: one for one in _BUILT_IN}
 COLLECTIONS: Mapping[str, Collection] = MappingProxyType(_collections)
 """All that are known, by id. Earth Engine has no `COPERNICUS/S3/SLSTR`, `COPERNICUS/S1_RTC`
-(terrain-corrected gamma0), `IGN/BD_ORTHO` (French aerial photographs; ELEVATION as FLAIR stores it), `AIRBUS/SPOT67`
-and `TERRAMESH/...` (land cover and NDVI as TerraMind takes and makes them); the names are ours."""
+(terrain-corrected gamma0), `IGN/BD_ORTHO` (French aerial photographs; ELEVATION as FLAIR stores it), `AIRBUS/SPOT67`,
+`TERRAMESH/...` (land cover and NDVI as TerraMind takes and makes them), `ESA/WorldCereal/2021` (its five maps as bands
+of one) and `ORNL/LANDSCAN` (people in a cell of 30 arc seconds); the names are ours."""
 
 _UNHARMONISED = {
     "COPERNICUS/S2_SR": "COPERNICUS/S2_SR_HARMONIZED",

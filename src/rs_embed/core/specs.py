@@ -210,6 +210,10 @@ class Series:
         require_whole("frames", self.frames, 1, 100_000)
         require_choice("sampling", self.sampling, get_args(Sampling))
 
+    def most(self, window: TemporalSpec | None) -> int:
+        """How many frames there are at most."""
+        return self.frames if window is None or self.sampling != "month" else min(self.frames, len(window.months()))
+
     def windows(self, window: TemporalSpec) -> tuple[TemporalSpec, ...]:
         """The sub-windows that frames are made of, in order.
 

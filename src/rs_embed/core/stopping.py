@@ -21,7 +21,7 @@ POLL_S = 0.2
 
 
 class _Renewed(ABC):
-    """What a forked process makes anew."""
+    """What a forked process makes again."""
 
     def __init__(self) -> None:
         _RENEWED.add(self)

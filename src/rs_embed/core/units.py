@@ -84,9 +84,23 @@ class Unit:
     POWER: ClassVar["Unit"]
     """Radar backscatter, linear."""
     KELVIN: ClassVar["Unit"]
-    """Brightness temperature."""
+    """Temperature, of the air or as a brightness."""
     METRE: ClassVar["Unit"]
     """Height."""
+    DEGREE: ClassVar["Unit"]
+    """Angle, such as a slope: 0 is level, 90 a wall."""
+    WATER_METRE: ClassVar["Unit"]
+    """Depth of water, such as the rain of a month."""
+    WATER_TENTH_MM: ClassVar["Unit"]
+    """The same in tenths of a millimetre, as TerraClimate stores it."""
+    NW_CM2_SR: ClassVar["Unit"]
+    """Radiance at night, nW / (cm2 sr)."""
+    PROBABILITY: ClassVar["Unit"]
+    """0 to 1."""
+    CONFIDENCE: ClassVar["Unit"]
+    """0 to 100: how sure a map is."""
+    PEOPLE: ClassVar["Unit"]
+    """In a cell of a map, as many as it counts there."""
     BYTE: ClassVar["Unit"]
     """0 to 255, as aerial photographs are delivered: no physical quantity."""
     CLASS: ClassVar["Unit"]
@@ -184,6 +198,8 @@ COLDEST_K, HOTTEST_K = 100.0, 400.0
 """The coldest cloud top is 160 K, lava and fire saturate the sensors before 400 K."""
 HIGHEST_M = 9_500.0
 """Above Mount Everest, and above the deepest trench."""
+MOST_RAIN_M = 10.0
+"""A month at Cherrapunji, the wettest on record, has 9.3."""
 
 Unit.DN = Unit(
     "dn",
@@ -277,6 +293,29 @@ Unit.METRE = Unit(
     ),
     spellings=("m", "meter"),
 )
+Unit.DEGREE = Unit(
+    "degree",
+    (Limit(-0.01, 90.01, "any", "values that are no slope: 0 to 90 degrees", "give degrees, not percent"),),
+    spellings=("deg", "degrees"),
+)
+Unit.WATER_METRE = Unit(
+    "water_metre",
+    (
+        Limit(
+            high=MOST_RAIN_M,
+            finding="a median above any month of rain in metres: it looks like millimetres",
+            fix="divide by 1000",
+        ),
+    ),
+)
+Unit.WATER_TENTH_MM = Unit("water_tenth_mm", quantity="water_metre", factor=1e-4)
+Unit.NW_CM2_SR = Unit("nw_cm2_sr", spellings=("nw/cm2/sr",))
+Unit.PROBABILITY = Unit(
+    "probability",
+    (Limit(-0.001, 1.001, "any", "values beyond 0 to 1", "divide by the scale of the file, often 100"),),
+)
+Unit.CONFIDENCE = Unit("confidence", (Limit(-0.1, 100.1, "any", "values beyond 0 to 100", "give 0 to 100"),))
+Unit.PEOPLE = Unit("people", (Limit(low=-0.5, outside="any", finding="negative numbers", fix="mark them as nodata"),))
 Unit.BYTE = Unit("byte", (Limit(0, HIGHEST_BYTE, "any", *_BYTES), Limit(1, math.inf, "all", *_BYTES)))
 Unit.CLASS = Unit("class", whole_numbers=True, kept_whole=True)
 Unit.INDEX = Unit("index", (replace(_BEYOND_1, fix="divide by the scale of the file, often 10,000"),))
@@ -296,7 +335,8 @@ _OURS = frozenset(
     defined(unit).name
     for unit in (
         *(Unit.DN, Unit.REFLECTANCE, Unit.DB, Unit.POWER, Unit.KELVIN, Unit.METRE, Unit.BYTE, Unit.CLASS),
-        *(Unit.INDEX, Unit.COMPONENT, Unit.FEATURE),
+        *(Unit.INDEX, Unit.COMPONENT, Unit.FEATURE, Unit.DEGREE, Unit.WATER_METRE, Unit.WATER_TENTH_MM),
+        *(Unit.NW_CM2_SR, Unit.PROBABILITY, Unit.CONFIDENCE, Unit.PEOPLE),
     )
 )
 

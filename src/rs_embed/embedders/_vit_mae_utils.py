@@ -145,6 +145,14 @@ def pool_blocks(
     return tokens.where(where, 0).sum(dim=0) / where.sum(dim=0)
 
 
+def pool_weighted(tokens: Float[Tensor, "token dim_and_weight"], how: Pooling = "mean") -> Float[Tensor, " dim"]:
+    """Reduce tokens to one vector, each counting as much as its last number says; one that counts 0 is none."""
+    values, weights = tokens[:, :-1], tokens[:, -1:]
+    if how == "max":
+        return values.where(weights > 0, -torch.inf).amax(dim=0)
+    return (values * weights).sum(dim=0) / weights.sum()
+
+
 def _patch_tokens(tokens: Float[Tensor, "batch token dim"], layout: TokenLayout) -> Float[Tensor, "batch patch dim"]:
     if not layout.grids:
         raise ReadoutError(

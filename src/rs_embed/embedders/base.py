@@ -41,8 +41,9 @@ class ModelRequest:
     precision: WorkingPrecision = "fp32"
     places: tuple[str, ...] = ()
     """What the model is told of the place beside imagery: some of the card's `place_modalities`."""
-    dense: bool = False
-    """Whether tokens finer than a patch are wanted."""
+    output: OutputSpec = field(default_factory=OutputSpec)
+    best_effort: bool = False
+    """Whether nobody named the inputs: of the card's default, what the backend does not offer may be missing."""
 
     def __post_init__(self) -> None:
         for modality, sensor in self.inputs:
@@ -60,6 +61,15 @@ class ModelRequest:
     def modality_names(self) -> tuple[str, ...]:
         """Everything that the model is fed."""
         return (*(modality.name for modality, _ in self.inputs), *self.places)
+
+    def may_lack(self, modality: Modality) -> bool:
+        """Whether it does not matter that the backend does not offer a modality at all."""
+        return self.best_effort and modality.optional
+
+    @property
+    def dense(self) -> bool:
+        """Whether tokens finer than a patch are wanted."""
+        return self.output.kind == "grid" and self.output.detail == "dense"
 
     @property
     def scale_m(self) -> float:
@@ -134,6 +144,8 @@ class Readout:
     """Whether tokens that lie on no grid count in a pooled vector."""
     own_vector: str | None = None
     """Name of the encoder's first prefix token, if that is the vector; `None`: tokens are pooled."""
+    weighted: bool = False
+    """Whether the last number of a token is how much it counts in the mean that a vector is."""
     keeps_nodata: bool = False
     """Whether a token of NaN is nodata: it stays in a grid and does not count in a vector."""
     unit_length: bool = False

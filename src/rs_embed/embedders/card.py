@@ -132,7 +132,7 @@ class ModelCard:
     weights: Weights | None
     """`None`: in the package, or there are none (`kind="precomputed"`)."""
     modalities: tuple[Modality, ...]
-    """The first is the default."""
+    """The first is the default, unless `default` names others."""
     input_prep: Literal["resize", "crop", "tile"]
     """What `input_prep="auto"` means for this model."""
     licence: str
@@ -141,6 +141,9 @@ class ModelCard:
     """The authors' own name of the variant."""
     dense: bool = False
     """Whether it has tokens finer than a patch: `OutputSpec.grid(kind="dense")`."""
+    default: tuple[str, ...] = ()
+    """Modalities that are fed where none is named, if that is not the first alone. Optional ones that the backend does
+    not offer at all are then masked, too; to one that the user names, that is an error."""
     place_modalities: tuple[str, ...] = ()
     """What the model can be told of the place beside imagery, such as "Coordinates"; nothing is fetched for it."""
     pooled_is_grid_mean: bool = False
@@ -154,6 +157,11 @@ class ModelCard:
     def modality(self, name: str) -> Modality:
         """The modality of that name (the caller has checked that it exists)."""
         return next(modality for modality in self.modalities if modality.name == name)
+
+    @property
+    def default_names(self) -> tuple[str, ...]:
+        """What is fed where nothing is named."""
+        return self.default or self.modality_names[:1]
 
     @property
     def modality_names(self) -> tuple[str, ...]:

@@ -14,13 +14,15 @@ from rs_embed.core.bands import did_you_mean
 from rs_embed.core.checks import short
 from rs_embed.core.plugins import MODELS, Plugin, plugins
 from rs_embed.embedders.card import ModelCard
-from rs_embed.embedders.cards import alphaearth, anysat, clay, dofa, mosaiks, prithvi, ssl4eo, terramind, thor
+from rs_embed.embedders.cards import alphaearth, anysat, clay, dofa, galileo, mosaiks, prithvi, ssl4eo, terramind, thor
+from rs_embed.embedders.pins import pinned
 from rs_embed.errors import PluginWarning, SpecError, UnknownModelError, warn
 
-CARDS: tuple[ModelCard, ...] = (
+_WRITTEN: tuple[ModelCard, ...] = (
     *thor.CARDS,
     *terramind.CARDS,
     *anysat.CARDS,
+    *galileo.CARDS,
     *prithvi.CARDS,
     *clay.CARDS,
     *dofa.CARDS,
@@ -28,6 +30,7 @@ CARDS: tuple[ModelCard, ...] = (
     *alphaearth.CARDS,
     *mosaiks.CARDS,
 )
+CARDS = pinned(_WRITTEN)
 """Of this package."""
 _REGISTERED: dict[str, ModelCard] = {}
 """Id -> card, of this process."""

@@ -52,6 +52,7 @@ class ModelDescription(TypedDict):
     input_prep: str
     outputs: list[str]
     modalities: list[ModalityDescription]
+    default_modalities: list[str]
     place_modalities: list[str]
     knobs: list[KnobDescription]
     weights: str
@@ -77,6 +78,7 @@ def describe(card: ModelCard) -> ModelDescription:
         "input_prep": card.input_prep,
         "outputs": ["pooled", "grid"],
         "modalities": [_modality(modality) for modality in card.modalities],
+        "default_modalities": list(card.default_names),
         "place_modalities": list(card.place_modalities),
         "knobs": [
             {"variable": variable, "keyword": keyword, "default": default, "effect": effect}

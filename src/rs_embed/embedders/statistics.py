@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rs_embed.core.bands import Unit, unit_named
 from rs_embed.core.chip import Chip
 from rs_embed.embedders.card import BandStats, DerivedBand, Modality
-from rs_embed.embedders.prepare.derived import POLARISATION_RATIO
+from rs_embed.embedders.prepare.derived import POLARISATION_RATIO, SLOPE
 from rs_embed.errors import InputError, KnobError, StorageError
 
 FORMAT = "rs_embed band statistics 1"
@@ -22,7 +22,7 @@ Published = Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
 def save_statistics(
     path: str | Path,
     samples: Iterable[Mapping[str, Chip]],
-    derived: Sequence[DerivedBand] = (POLARISATION_RATIO,),
+    derived: Sequence[DerivedBand] = (POLARISATION_RATIO, SLOPE),
 ) -> Path:
     """Write the statistics of many chips, to be given as `normalize=<path>`.
 

@@ -11,10 +11,11 @@ from odc.geo.geobox import GeoBox
 
 from rs_embed.core.optional import require
 from rs_embed.embedding.embedding import Embedding
-from rs_embed.embedding.similarity import tokens_told
+from rs_embed.embedding.similarity import cosine, tokens_told
 from rs_embed.errors import BandMismatch, StorageError
 
 require("matplotlib", extra="plot")  # before the imports, which would not say how to get it
+from matplotlib import colormaps  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: E402
 
@@ -73,6 +74,20 @@ def principal_components(grid: Embedding, *, raw: bool = False) -> Panel:
     note = shown.meta.warning or f"3 principal components of {len(shown.data)} dimensions"
     told = tokens_told(shown)
     return Panel(f"{shown.meta.model_id}\n{note}" + (f"\n{told}" if told else ""), pca_rgb(shown.data), shown.geobox)
+
+
+def alike(grid: Embedding, lon: float, lat: float, name: str) -> Panel:
+    """How like the token at a place each token is: cosine after the mean token is taken away, dark 0 or less, light 1.
+
+    Raises:
+        SpecError: The place lies outside of the grid.
+    """
+    grid = grid.debiased()
+    mean = np.nanmean(grid.data, axis=(1, 2))
+    values = cosine(np.moveaxis(grid.data, 0, -1) - mean, grid.at(lon, lat) - mean)
+    colours = colormaps["magma"](np.clip(values, 0, 1)).astype(np.float32)
+    colours[np.isnan(values), 3] = 0
+    return Panel(f"{grid.meta.model_id}\nhow much like {name}: dark to light", colours, grid.geobox)
 
 
 def pca_rgb(grid: NDArray[np.float32]) -> NDArray[np.float32]:

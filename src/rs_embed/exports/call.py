@@ -133,7 +133,7 @@ def export_embeddings(
     The other arguments are those of `get_embedding`.
 
     Raises:
-        SpecError: Places or options that cannot be meant.
+        SpecError: Invalid places or options.
         StorageError: The folder belongs to another request or process, or the disk refuses.
         EngineError: The cluster cannot be reached, or has nobody left who works.
         MissingDependency: The extra `export`, or `ray`, is not installed.
@@ -235,7 +235,7 @@ def _open(folder: Path, facts: dict[str, JsonValue], request: ExportRequest, gat
 
 
 def _keep_places(folder: Path, places: Places, *, verify: bool) -> None:
-    """The table as it was read, for `retry_export`: it is that of the manifest, so a damaged copy is made anew."""
+    """The table as it was read, for `retry_export`: it is that of the manifest, so a damaged copy is replaced."""
     path = folder / PLACES
     with suppress(StorageError):
         if is_zipfile(path) and (not verify or Places.load(path).digest() == places.digest()):

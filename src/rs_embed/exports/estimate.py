@@ -183,7 +183,7 @@ def _first_queries(job: "Job", places: Places) -> "tuple[Query, ...]":
 
 def _values(query: "Query") -> int:
     height, width = (0, 0) if query.geobox is None else query.geobox.shape
-    frames = query.series.frames if query.series else 1
+    frames = query.series.most(query.window) if query.series else 1
     return int(height) * int(width) * len(query.sensor.bands) * frames
 
 

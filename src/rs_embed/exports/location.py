@@ -18,7 +18,7 @@ from rs_embed.exports.work import Advance
 
 @dataclass
 class Tally:
-    """Counts the rows that it is told of, and tells them on."""
+    """Counts rows, and passes the counts on."""
 
     tell: Advance
     rows: int = 0

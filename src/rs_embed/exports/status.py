@@ -110,7 +110,7 @@ def _reasons(tables: Sequence[Path]) -> tuple[Reason, ...]:
     first: dict[tuple[str, str], str] = {}
     count: Counter[tuple[str, str]] = Counter()
     for path in tables:
-        with suppress(StorageError):  # it is being written anew, or the export will
+        with suppress(StorageError):  # it is being rewritten, or the export will
             found = TableFile(path).table(["stage", "error"])
             for stage, error in zip(found["stage"].to_pylist(), found["error"].to_pylist(), strict=True):
                 if error is not None:

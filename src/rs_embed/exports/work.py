@@ -34,7 +34,7 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Work:
-    """What decides how units are done, but for their rows. Made anew in every process that does some."""
+    """What decides how units are done, but for their rows. Made again in every process that does some."""
 
     folder: Path
     models: tuple[ModelExport, ...]
@@ -43,7 +43,7 @@ class Work:
     """Its name; `None` for vectors."""
     on_error: OnError = "keep"
     readers: tuple[Callable[[Provider], PlannedProvider], ...] = ()
-    """What stands between the models and their provider, the innermost first; made anew for each unit."""
+    """What stands between the models and their provider, the innermost first; made for each unit."""
     verify: bool = False
     """Whether every byte of what is finished is compared with its record, and not only sizes."""
     checkpoint_s: float = LibrarySettings.model_fields["checkpoint_s"].default
@@ -178,7 +178,7 @@ def _with_readers(work: Work, unit: WorkUnit, jobs: Sequence[Job]) -> tuple[list
 def _outcomes(
     jobs: Sequence[Job], places: Places, keep: Keep | None, settle: Callable[[], None]
 ) -> Generator[tuple[int, int, Result]]:
-    """(model, place, outcome) of every place for every model; rows that cannot be meant fail at "plan"."""
+    """(model, place, outcome) of every place for every model; invalid rows fail at "plan"."""
     asked = list(places)
     bad = [_unplanned(job, asked) for job in jobs]
     for which, failures in enumerate(bad):

@@ -59,6 +59,6 @@ class Grids(Mapping[str, "xr.DataArray"]):
         if fault is not None:
             raise StorageError(
                 f"Expected the grid that was written to {str(path)!r}, got a file {fault}.",
-                fix="it is damaged: run the export again with verify=True (rs-embed export --verify) to make it anew",
+                fix="it is damaged: run the export again with verify=True (rs-embed export --verify) to make it again",
             )
         return load(path)

@@ -30,6 +30,7 @@ def resolve_request(
     modality, sensor, bands = request.modality, request.sensor, request.bands
     if modality is None and sensor is None:
         modality = tuple(bands) if isinstance(bands, Mapping) else knobs.modality
+    best_effort = modality is None and not sensor
     all_names = _modality_names(card, modality, sensor)
     places = tuple(name for name in all_names if name in card.place_modalities)
     names = tuple(name for name in all_names if name not in places)
@@ -54,17 +55,17 @@ def resolve_request(
     inputs = tuple((card.modality(name), by_name.get(name, card.modality(name).sensor)) for name in names)
     for one, its_sensor in inputs:
         _check_sensor(card, one, its_sensor)
-    dense = request.output.kind == "grid" and request.output.detail == "dense"
-    if dense and not card.dense:
+    model = ModelRequest(card, knobs, inputs, precision, places, request.output, best_effort)
+    if model.dense and not card.dense:
         raise SpecError(f"{card.id} has no tokens finer than a patch.", fix="OutputSpec.grid()")
-    return ModelRequest(card, knobs, inputs, precision, places, dense)
+    return model
 
 
 def _modality_names(card: ModelCard, modality: Modalities, sensor: Sensors) -> tuple[str, ...]:
     if modality is None:
         if isinstance(sensor, SensorSpec):
             return (_modality_of(card, sensor).name,)
-        modality = tuple(sensor) if sensor else card.modality_names[0]
+        modality = tuple(sensor or card.default_names)
     names = modality.split("+") if isinstance(modality, str) else list(modality)
     known = (*card.modality_names, *card.place_modalities)
     for name in names:

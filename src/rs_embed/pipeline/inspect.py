@@ -10,6 +10,7 @@ from rs_embed.core.chip import Chip
 from rs_embed.core.specs import SpatialSpec, TemporalSpec
 from rs_embed.embedders.base import ModelRequest
 from rs_embed.embedders.card import BandStats, Modality
+from rs_embed.errors import SensorNotOffered
 from rs_embed.pipeline.plan import queries_for
 from rs_embed.providers.base import Provider
 
@@ -64,7 +65,12 @@ def inspect(
     rows: list[BandReport] = []
     queries = queries_for(request, provider, spatial, window)
     for (modality, _), query in zip(request.inputs, queries, strict=True):
-        chip = chips[modality.name] = provider.fetch(query)
+        try:
+            chip = chips[modality.name] = provider.fetch(query)
+        except SensorNotOffered:
+            if not request.may_lack(modality):
+                raise
+            continue
         for index, band in enumerate(chip.bands):
             rows.append(_band(modality, chip, index, modality.stats[band.name]))
     return ChipReport(chips, tuple(rows))

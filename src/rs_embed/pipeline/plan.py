@@ -66,7 +66,7 @@ def plan_items(job: Job, places: Sequence[SpatialSpec | None], windows: Sequence
     """Lay every request on its grid.
 
     Raises:
-        SpecError: A place or window is missing or cannot be meant.
+        SpecError: A place or window is missing or invalid.
     """
     return on_grids(job, items_of(job.embedder, job.output, places, windows))
 
@@ -80,7 +80,7 @@ def items_of(
     """What is asked for each place; without a place, the grid is left to `on_grids`. Asks no provider.
 
     Raises:
-        SpecError: A place or window cannot be meant.
+        SpecError: A place or window is invalid.
     """
     own_vector = embedder.readout.own_vector if output.kind == "pooled" else None
     if own_vector is not None and any(isinstance(place, Region) for place in places):
@@ -121,7 +121,7 @@ def queries_for(
     """One query per modality, all on the ground of the place, or on everything that the provider holds.
 
     Raises:
-        SpecError: The place or window cannot be meant.
+        SpecError: The place or window is invalid.
     """
     queries = _queries(request, spatial, window)
     return queries if spatial is not None else _laid_on(queries, request, _whole(request, provider, window))

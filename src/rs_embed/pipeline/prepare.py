@@ -22,6 +22,7 @@ from rs_embed.errors import (
     PixelWarning,
     RSEmbedError,
     ScaleWarning,
+    SensorNotOffered,
     Stage,
     warn,
 )
@@ -52,7 +53,7 @@ def prepare_together(items: Sequence[Item], jobs: Sequence[Job]) -> tuple[Prepar
 
 
 def fetch_checked(item: Item, job: Job) -> tuple[dict[str, Chip], tuple[int, int], GeoBox | None]:
-    """The chips of an item, with the shape and the grid that they share, for who does not want an embedding of them.
+    """The chips of an item, with the shape and the grid that they share, without an embedding.
 
     Raises:
         RSEmbedError: They could not be had, do not lie on one ground, or hold too little.
@@ -107,6 +108,10 @@ def _there(
             chips[modality.name] = chip_of(modality.name)
         except _ABSENCES as error:
             if not modality.optional:
+                raise
+            absent[modality.name] = error
+        except SensorNotOffered as error:
+            if not request.may_lack(modality):
                 raise
             absent[modality.name] = error
     if not chips:

@@ -18,7 +18,7 @@ from rs_embed.core.chip import Chip
 from rs_embed.core.geo import densified, project, subgrid
 from rs_embed.core.polygon import Ring
 from rs_embed.core.specs import Region, SensorSpec
-from rs_embed.embedders._vit_mae_utils import pool, pool_blocks
+from rs_embed.embedders._vit_mae_utils import pool, pool_blocks, pool_weighted
 from rs_embed.embedders.base import ModelInput
 from rs_embed.embedders.prepare.framing import Frame, kept_shape, kept_tokens, stitch
 from rs_embed.embedding.embedding import Debiased, Embedding, InputMeta, Meta
@@ -150,7 +150,10 @@ def _pooled_tokens(one: Prepared, whole: Tokens, job: Job) -> tuple[NDArray[np.f
         if whole.layout.prefix or not bool(kept.all()):
             values = whole.values[:, kept]
             whole = Tokens(values, TokenLayout((TokenGrid("kept", 1, values.shape[1]),)))
-        vector = pool(whole.values, whole.layout, job.output.pooling)[0]
+        if readout.weighted:
+            vector = pool_weighted(whole.values[0], job.output.pooling)
+        else:
+            vector = pool(whole.values, whole.layout, job.output.pooling)[0]
     vector = normalize(vector, dim=0) if readout.unit_length else vector
     return vector.numpy(), int((keep & ~counted.any(dim=0)).sum())
 
@@ -217,7 +220,10 @@ def touches(region: Region, geobox: GeoBox) -> NDArray[np.bool_]:
 def _pooling(job: Job) -> str:
     readout = job.embedder.readout
     unit = "unit_" if readout.unit_length else ""
-    return readout.own_vector or f"{unit}{'token' if readout.pools_prefix else 'patch'}_{job.output.pooling}"
+    return (
+        readout.own_vector
+        or f"{unit}{'token' if readout.pools_prefix or readout.weighted else 'patch'}_{job.output.pooling}"
+    )
 
 
 def _meta(one: Prepared, found: _Numbers, layout: TokenLayout, job: Job, debiased: Debiased | None = None) -> Meta:

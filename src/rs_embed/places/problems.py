@@ -40,7 +40,7 @@ class PlaceProblems:
         if bad > len(lines):
             lines.append(f"... and {bad - len(lines)} more")
         raise SpecError(
-            f"Expected {self._count} places, got {bad} that cannot be meant.",
+            f"Expected {self._count} places, got {bad} invalid.",
             rows="\n".join(lines),
             fix="mend these rows or drop them (the first row is row 0)",
         )

@@ -73,7 +73,7 @@ def read_places(
     column was taken for what.
 
     Raises:
-        SpecError: A column is missing or ambiguous, ids are not unique, or rows cannot be meant: each is named. Or a
+        SpecError: A column is missing or ambiguous, ids are not unique, or rows are invalid: each is named. Or a
             row of a CSV has more or fewer fields than its header.
         MissingDependency: The file needs geopandas or pyarrow.
     """

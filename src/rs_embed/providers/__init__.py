@@ -105,7 +105,7 @@ def _named() -> Mapping[str, Callable[[], Provider]]:
 
 @lru_cache(maxsize=8)
 def _installed(path: tuple[str, ...]) -> Mapping[str, Callable[[], Provider]]:
-    """Name -> factory, of installed packages; a name that is taken is warned of, once, and left out."""
+    """Name -> factory, of installed packages; a name that is taken is left out, with one warning."""
     found: dict[str, Callable[[], Provider]] = {}
     for plugin in plugins(PROVIDERS):
         if plugin.name in _BACKENDS or plugin.name in found:

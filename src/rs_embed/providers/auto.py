@@ -1,4 +1,4 @@
-"""The backend of who names none: Earth Engine where it is set up, else STAC where that is installed."""
+"""The default backend: Earth Engine where it is set up, else STAC where that is installed."""
 
 from dataclasses import replace
 from importlib.util import find_spec

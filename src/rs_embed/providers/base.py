@@ -31,7 +31,7 @@ class Query:
         """Size of the chip's pixels at most; 0 where the grid is not known."""
         if self.geobox is None:
             return 0
-        frames = 1 if self.series is None else self.series.frames
+        frames = 1 if self.series is None else self.series.most(self.window)
         height, width = int(self.geobox.shape[0]), int(self.geobox.shape[1])
         return 4 * frames * len(self.sensor.bands) * height * width
 
@@ -88,7 +88,7 @@ class Provider(Protocol):
 
 
 class Rebuilt:
-    """A provider with locks and open connections that can be sent to another process: there it is built anew.
+    """A provider with locks and open connections that can be sent to another process: there it is rebuilt.
 
     It is built by the same arguments, and so by the variables of the process that it comes to.
     """

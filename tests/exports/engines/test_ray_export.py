@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from canary import CANARY, LINK
 from doomed import faltering
 from echo import CARD as ECHO
 from engines_help import table_without_times, vectors
@@ -35,6 +36,13 @@ class Picky(FieldProvider):
         if int(x) % 7 == 0:
             raise NoImagery("Expected scenes, got none.", fix="widen the window", where=f"{x:.0f}")
         return super().fetch(query)
+
+
+class Careless(FieldProvider):
+    """Fails with a signed link in its words."""
+
+    def fetch(self, query):
+        raise OSError(f"cannot open {LINK}")
 
 
 class Bulk(FieldProvider):
@@ -81,6 +89,17 @@ def test_failed_rows_and_several_models_and_kept_inputs_come_out_alike(nodes, tm
     assert found[0][1] > 2
     assert {"fetch", "plan"} < {row["stage"] for row in found[0][2]}
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_no_file_of_a_run_holds_a_secret_that_an_error_quotes(nodes, tmp_path, capfd, caplog, engine):
+    run = tmp_path / "run"
+    report = export(run, tmp_path / "log", rows=6, unit_rows=3, backend=Careless(), engine=engine)
+    assert report.failed == 6
+    errors = open_run(run).to_frame(MODEL, columns=["error"])["error"]
+    assert errors.str.contains("cannot open").all() and not errors.str.contains(CANARY).any()
+    assert not [path for path in run.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()]
+    assert CANARY not in caplog.text + "".join(capfd.readouterr()) + str(report)
 
 
 def test_shared_reads_come_out_alike(nodes, tmp_path):

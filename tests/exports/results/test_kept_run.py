@@ -28,6 +28,7 @@ def test_it_opens_and_every_file_is_whole(run):
     assert {name: vector.shape for name, vector in vectors(run).items()} == dict.fromkeys("abce", (1024,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["call", "retry"])
 def test_it_goes_on_where_it_was_and_leaves_what_was_done(run, how):
     before, units = vectors(run), run / "mosaiks_rcf" / "units"

@@ -94,6 +94,7 @@ def test_a_whole_run_is_whole_finished_or_not(copy, tmp_path):
     assert invoke("verify", tmp_path / "run").exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", [flip, cut, gone])
 def test_a_damaged_table_is_told_and_made_again_when_asked_to_verify(copy, tmp_path, harm):
     run, log = copy("vectors"), tmp_path / "log"

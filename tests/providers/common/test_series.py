@@ -223,14 +223,21 @@ def test_arrays_and_files_are_laid_on_the_months_as_well(dn, make_raster):
     twice = ArrayProvider({"M": np.stack([dn, dn])}, dates=["2022-03-05", "2022-03-06"])
     with pytest.raises(InputError, match="a frame at most in each of 12"):
         Checked(twice).fetch(ask(MONTHS, YEAR))
-    with pytest.raises(SpecError, match="Expected days"):
-        Checked(arrays).fetch(ask(MONTHS))
+    assert Checked(arrays).fetch(ask(MONTHS)).values.shape[0] == 2  # no days were asked for
+
+
+def test_the_sample_scene_keeps_its_own_date_where_frames_are_to_be_aligned():
+    whole = Query("M", SensorSpec("COPERNICUS/S2_SR_HARMONIZED", ("B4",)), None, YEAR, MONTHS)
+    chip = Checked(SampleScene()).fetch(replace(whole, geobox=SampleScene().native_geobox(whole)))
+    assert [time.month for time in chip.times] == [6]
 
 
 def test_users_ask_a_model_of_series_for_months():
     place, asked = PointBuffer(12.9, 47.8, 80), {"frames": 12, "temporal_sampling": "month", "modality": "s2"}
     (item,) = plan_embedding("anysat", place, YEAR, backend=FieldProvider(), **asked).items
     assert item.queries[0].series == Series(12, "month")
+    (short,) = plan_embedding("anysat", place, YEAR.months()[3], backend=FieldProvider(), **asked).items
+    assert item.queries[0].nbytes == 12 * short.queries[0].nbytes
 
 
 @pytest.mark.filterwarnings("ignore::rs_embed.errors.RSEmbedWarning")  # random weights, and little of it is valid

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pytest
+from canary import CANARY, QUOTED, told
 from earth import S2, ask, day_of, earth_engine, expected, routes
 from gee_server import PLACES, EarthEngineServer, Fault, Scene, World, faults
 from gee_server.mgrs import TILE_M
@@ -21,6 +22,7 @@ from rs_embed.errors import (
     QuotaExceeded,
     ReadError,
     RequestTooLarge,
+    RSEmbedError,
     SensorNotOffered,
     ServiceUnavailable,
 )
@@ -213,6 +215,15 @@ def test_a_refusal_in_other_words_keeps_them(server):
     server.faults.append(Fault("status", 400, "Invalid argument: nonsense."))
     with pytest.raises(ReadError, match="Invalid argument: nonsense"):
         earth_engine(server).fetch(QUERY)
+
+
+@pytest.mark.parametrize("status", [400, 403, 429, 503])
+def test_what_the_service_quotes_is_told_without_its_secrets(server, caplog, status):
+    server.faults.append(Fault("status", status, QUOTED))
+    with caplog.at_level("DEBUG", "rs_embed"), pytest.raises(RSEmbedError) as caught:
+        earth_engine(server, provenance=False, waits=IMPATIENT).fetch(QUERY)
+    assert "Refused" in told(caught.value)
+    assert CANARY not in told(caught.value) + caplog.text
 
 
 LIST = {"routes": ("value",)}

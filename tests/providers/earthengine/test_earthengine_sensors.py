@@ -9,10 +9,10 @@ from earth import S1, S1_FLOAT, ask, earth_engine, expected, frames_of, pixels_o
 from gee_server import EarthEngineServer, default_world
 
 from rs_embed import SensorSpec
-from rs_embed.core.bands import Unit
-from rs_embed.core.specs import TemporalSpec
+from rs_embed.core.bands import COLLECTIONS, Unit
+from rs_embed.core.specs import Series, TemporalSpec
 from rs_embed.embedders.catalog import get_card
-from rs_embed.errors import SensorNotOffered, SpecError, UnitMismatch
+from rs_embed.errors import OutsideCoverage, SensorNotOffered, SpecError, UnitMismatch
 from rs_embed.providers.common.composite import composite
 from rs_embed.providers.earthengine.archives import ARCHIVES, OLCI_SOLAR_FLUX
 from rs_embed.providers.earthengine.expressions import cos_sun
@@ -216,6 +216,47 @@ def test_a_mask_that_a_collection_does_not_have_is_refused(collection, mask):
 
 def test_every_archive_names_every_band_of_its_collection():
     for collection, archive in ARCHIVES.items():
-        from rs_embed.core.bands import COLLECTIONS
-
         assert set(archive.bands) == set(COLLECTIONS[collection])
+
+
+def test_heights_of_srtm_are_one_image_interpolated_whatever_the_days(server, provider):
+    query = ask(bands=("elevation",), collection="USGS/SRTMGL1_003", side_m=1920)
+    chip = provider.fetch(query)
+    (near,) = (pixels_of(scene, ("elevation",), query.geobox) for scene in scenes_of(server.world, anyday(query)))
+    assert chip.bands[0].unit is Unit.METRE
+    assert chip.valid_fraction == 1
+    assert len(np.unique(chip.values)) > 4 * len(np.unique(near))
+    assert np.corrcoef(chip.values[0].ravel(), near.ravel())[0, 1] > 0.99
+    with pytest.raises(OutsideCoverage, match="SRTM"):
+        provider.fetch(ask("far_north", bands=("elevation",), collection="USGS/SRTMGL1_003"))
+
+
+@pytest.mark.parametrize(
+    ("collection", "bands", "unit"),
+    [
+        ("ECMWF/ERA5_LAND/MONTHLY_AGGR", ("temperature_2m",), Unit.KELVIN),
+        ("ECMWF/ERA5_LAND/MONTHLY_AGGR", ("total_precipitation_sum",), Unit.WATER_METRE),
+        ("IDAHO_EPSCOR/TERRACLIMATE", ("def", "soil", "aet"), Unit.WATER_TENTH_MM),
+        ("NOAA/VIIRS/DNB/MONTHLY_V1/VCMCFG", ("avg_rad",), Unit.NW_CM2_SR),
+    ],
+)
+def test_months_come_as_a_series_and_days_within_one_ask_for_the_whole(server, provider, collection, bands, unit):
+    asked = {"bands": bands, "collection": collection, "series": Series(12, "month")}
+    part = ask(window=TemporalSpec.range("2022-04-20", "2022-07-10"), **asked)
+    whole = ask(window=TemporalSpec.range("2022-04-01", "2022-08-01"), **asked)
+    chip = provider.fetch(part)
+    assert [(time.month, time.day) for time in chip.times] == [(4, 20), (5, 1), (6, 1), (7, 1)]
+    np.testing.assert_array_equal(chip.values, provider.fetch(whole).values)
+    np.testing.assert_allclose(chip.values, frames_of(server.world, whole), rtol=1e-5)
+    assert chip.bands[0].unit == unit
+    one = provider.fetch(ask(bands=bands, collection=collection, window=TemporalSpec.range("2022-06-10", "2022-06-20")))
+    np.testing.assert_array_equal(one.values[0], chip.values[2])
+
+
+def test_probabilities_of_land_cover_are_averaged_over_its_maps(server, provider):
+    bands = tuple(COLLECTIONS["GOOGLE/DYNAMICWORLD/V1"])
+    query = ask(bands=bands, collection="GOOGLE/DYNAMICWORLD/V1", composite="mean", window=SPRING)
+    assert len(frames_of(server.world, query)) > 2
+    chip = provider.fetch(query)
+    np.testing.assert_allclose(chip.values[0], expected(server.world, query), atol=1e-5)
+    assert chip.bands[0].unit is Unit.PROBABILITY

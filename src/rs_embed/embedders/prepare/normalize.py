@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rs_embed.core.bands import HIGHEST_BYTE, bands_of, convert, is_picture
 from rs_embed.core.chip import Chip
+from rs_embed.core.geo import pixel_size_m
 from rs_embed.core.specs import SensorSpec
 from rs_embed.embedders.card import BandStats, Modality
 from rs_embed.embedders.runtime.device import placed
@@ -133,9 +134,10 @@ def to_frames(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scali
 def _derived(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scaling) -> Tensor:
     """`[T, C, H, W]`: the bands that are computed from others, standardised; nodata becomes their mean."""
     pixels = {band.name: chip.values[:, index] for index, band in enumerate(chip.bands)}
+    pixel_m = sensor.scale_m if chip.geobox is None else pixel_size_m(chip.geobox)
     channels = []
     for band, (mean, std) in zip(modality.derived, scaling.derived, strict=True):
-        values = placed(band.compute({name: pixels[name] for name in band.of}, sensor.scale_m))
+        values = placed(band.compute({name: pixels[name] for name in band.of}, pixel_m))
         values = (values - mean) / std
         channels.append(values.where(values.isfinite(), 0))
     return torch.stack(channels, dim=1)

@@ -15,7 +15,7 @@ EngineName = Literal["local", "ray"]
 
 
 def check_engine(engine: EngineName, address: str | None) -> None:
-    """Refuse what cannot be meant.
+    """Refuse an invalid choice.
 
     Raises:
         SpecError: No such engine, or an address for one that has none.

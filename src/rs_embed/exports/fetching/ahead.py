@@ -1,4 +1,4 @@
-"""Chips brought in batches, ahead of who asks for them, by whoever can bring them: threads here, tasks on a cluster."""
+"""Chips brought in batches, ahead of use, by threads here or by tasks on a cluster."""
 
 import threading
 from collections import deque

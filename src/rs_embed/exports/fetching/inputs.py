@@ -1,4 +1,4 @@
-"""Chips kept beside the results, for who wants to see what a model was given."""
+"""Chips kept beside the results, so that one can see what a model was given."""
 
 from collections.abc import Sequence
 from pathlib import Path

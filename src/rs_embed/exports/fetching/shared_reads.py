@@ -87,7 +87,7 @@ def _kind(query: Query) -> Query:
 
 
 def _most_px(query: Query) -> int:
-    frames = 1 if query.series is None else query.series.frames
+    frames = 1 if query.series is None else query.series.most(query.window)
     return WINDOW_BYTES // (2 * frames * (len(query.sensor.bands) + 1))
 
 
@@ -142,7 +142,7 @@ class SharedReads(PlannedProvider):
         return f"{self._provider.identity()} shared:1"
 
     def announce(self, unit: str, planned: Sequence[PlannedFetches]) -> None:
-        """See `PlannedProvider`; the provider is told of the windows instead."""
+        """See `PlannedProvider`; the provider is given the shared reads instead."""
         asked = [query for place in planned for query in place.queries]
         times = Counter(map(pixels_of, asked))
         windows = cut_windows(list({pixels_of(query): query for query in asked}.values()))

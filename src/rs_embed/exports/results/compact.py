@@ -1,4 +1,4 @@
-"""The many unit files of a finished run as few large ones, for who reads all of it."""
+"""The many unit files of a finished run as a few large ones, which are faster to read whole."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress

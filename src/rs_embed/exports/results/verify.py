@@ -23,7 +23,7 @@ _TABLE = (
     "the same call of export_embeddings, with its table and verify=True (rs-embed export --verify), writes it again"
 )
 _COMPACT = "rs-embed compact RUN --verify makes it again"
-_NONE = "nothing makes it again by itself: only the chips of rows that are done anew are kept"
+_NONE = "nothing makes it again by itself: only the chips of rows that are redone are kept"
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def mask_nodata(
             length 0). False once an offset was added.
 
     Returns:
-        The values, and notes on infinities and on values that look like nodata (those are warned of, too).
+        The values, and notes on infinities and on values that look like nodata (which also trigger a warning).
     """
     notes = []
     low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)  # both skip NaN

@@ -8,7 +8,7 @@ import numpy as np
 
 from rs_embed.core.chip import Chip
 from rs_embed.core.specs import Series, TemporalSpec
-from rs_embed.errors import InputError, SpecError
+from rs_embed.errors import InputError
 from rs_embed.providers.base import Query
 
 
@@ -37,21 +37,18 @@ def frame_slots(times: Sequence[datetime], window: TemporalSpec | None, series: 
 def with_empty_frames(chip: Chip, query: Query) -> Chip:
     """A series with a frame for each of its sub-windows, where empty ones are to be kept.
 
-    Those that it lacks are NaN, made of no scene, and dated the middle of their sub-window. What has no dates, as one
-    state of the Earth, stays as it is.
+    Those that it lacks are NaN, made of no scene, and dated the middle of their sub-window. Where no days were asked
+    for there are no sub-windows, and what has no date, or only others as the sample scene, lies in none: it stays as
+    it is.
 
     Raises:
-        SpecError: No days were asked for, so there are no sub-windows.
         InputError: Two frames lie in one sub-window, or one in none.
     """
     series = query.series
-    if series is None or not series.keep_empty or None in chip.times:
+    if series is None or not series.keep_empty or query.window is None:
         return chip
-    if query.window is None:
-        raise SpecError(
-            "Expected days to lay the frames of a series on, got none.",
-            fix='for example temporal=TemporalSpec.range("2022-01-01", "2023-01-01")',
-        )
+    if not any(time is not None and time in query.window for time in chip.times):
+        return chip
     windows = series.windows(query.window)
     places = [i for time in chip.times if time for i, part in enumerate(windows) if time in part]
     if len(places) < len(chip.times) or len(set(places)) < len(places):

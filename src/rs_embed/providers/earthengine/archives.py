@@ -51,6 +51,10 @@ class Archive:
     """Whether values are radiances that become reflectances by the sun's height."""
     resampling: Resampling = "nearest"
     """Of pixels coarser than the grid."""
+    monthly: bool = False
+    """One image a calendar month, dated its first day: days within a month ask for that of the whole."""
+    single: bool = False
+    """Whether it is one image, not a collection of them."""
     annual: bool = False
     """One image per UTM zone and calendar year, and pixels that must stay whole: the image of the chip's own zone lies
     on top, those of its neighbours fill what it lacks, and nothing is averaged."""
@@ -92,6 +96,11 @@ _ALL = (
     _archive(COLLECTIONS["COPERNICUS/S1_GRD"], properties=_S1),
     _archive(COLLECTIONS["COPERNICUS/S1_GRD_FLOAT"], properties=_S1),
     _archive(COLLECTIONS["COPERNICUS/DEM/GLO30"], resampling="bilinear"),
+    replace(_archive(COLLECTIONS["USGS/SRTMGL1_003"], resampling="bilinear"), single=True),
+    replace(_archive(COLLECTIONS["ECMWF/ERA5_LAND/MONTHLY_AGGR"]), monthly=True),
+    replace(_archive(COLLECTIONS["IDAHO_EPSCOR/TERRACLIMATE"]), monthly=True),
+    replace(_archive(COLLECTIONS["NOAA/VIIRS/DNB/MONTHLY_V1/VCMCFG"]), monthly=True),
+    _archive(COLLECTIONS["GOOGLE/DYNAMICWORLD/V1"]),
     replace(_OLCI, bands={band: band.replace("reflectance", "radiance") for band in _OLCI.bands}, radiance=True),
     _archive(COLLECTIONS["LANDSAT/LC08/C02/T1_L2"], "uint16"),
     _archive(COLLECTIONS["LANDSAT/LC09/C02/T1_L2"], "uint16"),
@@ -136,7 +145,9 @@ def archive_of(sensor: SensorSpec) -> Archive:
 
 _INSTEAD = {
     "COPERNICUS/S1_RTC": "use COPERNICUS/S1_GRD (sigma0 instead of gamma0), or give your own rasters: backend=<path>",
-    "COPERNICUS/S3/SLSTR": "give your own rasters: backend=<path>",
+    **dict.fromkeys(
+        ("COPERNICUS/S3/SLSTR", "ESA/WorldCereal/2021", "ORNL/LANDSCAN"), "give your own rasters: backend=<path>"
+    ),
 }
 
 

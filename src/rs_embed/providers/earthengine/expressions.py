@@ -56,15 +56,22 @@ class Recipe:
         return ee.Geometry.Polygon([lonlat_border(self.geobox)])
 
     @property
+    def images(self) -> ee.ImageCollection:
+        """Everything that the archive holds."""
+        asset = self.archive.asset
+        return ee.ImageCollection([ee.Image(asset)] if self.archive.single else asset)
+
+    @property
     def names(self) -> list[str]:
         """The bands as Earth Engine calls them."""
         return [self.archive.name(band) for band in self.sensor.bands]
 
     def collection(self, window: TemporalSpec | None, conditions: Sequence[Condition]) -> ee.ImageCollection:
         """The scenes on the grid and in the window that meet the conditions."""
-        found = ee.ImageCollection(self.archive.asset)
+        found = self.images
         if window is not None and self.archive.dated:
-            found = found.filterDate(window.start.isoformat(), window.end.isoformat())
+            first = window.start.replace(day=1) if self.archive.monthly else window.start
+            found = found.filterDate(first.isoformat(), window.end.isoformat())
         found = found.filterBounds(self.region)
         for condition in conditions:
             found = found.filter(_filter(condition))
@@ -93,7 +100,7 @@ def scene_list(recipe: Recipe, window: TemporalSpec | None, *, measured: bool) -
         recipe: Collection, place and masks.
         window: Days.
         measured: Also measure which share of the chip a scene shows, of those that meet the conditions of the
-            sensor; else all scenes are told of, so that it can be said which condition left how many.
+            sensor; else all scenes are listed, so that the error can say how many each condition left.
     """
     archive = recipe.archive
     names = ["system:time_start", *archive.properties]

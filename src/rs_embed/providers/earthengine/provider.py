@@ -29,7 +29,7 @@ from rs_embed.providers.earthengine.absence import elsewhen, why_no_imagery
 from rs_embed.providers.earthengine.archives import Target, archive_of, conditions_of
 from rs_embed.providers.earthengine.notes import source_of
 from rs_embed.providers.earthengine.pixels import in_units
-from rs_embed.providers.earthengine.scenes import ArchivedScene, SceneCache, plan_frames
+from rs_embed.providers.earthengine.scenes import ArchivedScene, SceneCache, in_days, plan_frames
 from rs_embed.providers.earthengine.session import Account, completed, url_of
 from rs_embed.providers.earthengine.settings import EarthEngineSettings
 from rs_embed.redact import logger
@@ -230,7 +230,7 @@ class EarthEngine(Rebuilt):
         key = f"{target.archive.asset} {query.window} {target.geobox} {query.sensor if picks else ''}"
         listed = self._kept.get(key)
         if listed is None:
-            listed = tuple(service.scenes(target, query.window, measured=picks))
+            listed = tuple(in_days(service.scenes(target, query.window, measured=picks), target.archive, query.window))
             self._kept.put(key, listed)
         conditions = conditions_of(query.sensor)
         scenes = [scene for scene in listed if all(condition.met_by(scene.properties) for condition in conditions)]

@@ -3,8 +3,8 @@
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, time
 from threading import Lock
 
 from rs_embed.core.specs import Composite, TemporalSpec
@@ -56,6 +56,14 @@ def _scene(properties: Mapping[str, object], archive: Archive) -> ArchivedScene:
 
     time = datetime.fromtimestamp(number("system:time_start") / 1000, UTC)
     return ArchivedScene(str(properties["scene"]), time, properties, number(archive.cloud_property), number("clear"))
+
+
+def in_days(scenes: Sequence[ArchivedScene], archive: Archive, window: TemporalSpec | None) -> Sequence[ArchivedScene]:
+    """The scenes with times in the window: an image of a month that began before it counts from its first day on."""
+    if not archive.monthly or window is None:
+        return scenes
+    first = datetime.combine(window.start, time(), UTC)
+    return [replace(scene, time=max(scene.time, first)) for scene in scenes]
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ class Service:
             ProviderError: The service could not, or would not, answer.
         """
         self._learn()
-        found = ee.ImageCollection(target.archive.asset).filterBounds(self._recipe(target).region)
+        found = self._recipe(target).images.filterBounds(self._recipe(target).region)
         expression = _encoded(found.limit(1).size())
         return bool(
             self._retry.call(lambda: self._connection.value(expression), f"looking for {target.sensor.collection}")

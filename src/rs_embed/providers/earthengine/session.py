@@ -42,7 +42,7 @@ class Account:
 
     @property
     def name(self) -> str:
-        """Of who is counted: limits are per project and host."""
+        """Whose requests are counted: limits hold per project and host."""
         return f"{self.url} {self.project}"
 
     @property

@@ -29,6 +29,6 @@ class EarthEngineSettings(Knobs):
 
 
 def google_key_file() -> Path | None:
-    """The key file that google-auth is told of."""
+    """The key file that google-auth is pointed to."""
     named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
     return Path(named) if named else None

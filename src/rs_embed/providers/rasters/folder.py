@@ -56,7 +56,7 @@ class RasterFolder:
         Raises:
             ReadError: No file matches, or some cannot be read; all of these are named.
             BandMismatch: Not as many names as a file has bands.
-            SpecError: An argument that cannot be meant.
+            SpecError: An invalid argument.
         """
         paths = matching(pattern)
         self._boxes = np.array([_box(grid) for grid in grids_of(paths, foreign=allow_foreign)])

@@ -79,7 +79,7 @@ class LocalRasters:
         Raises:
             ReadError: A file is missing, cannot be read, or has no place on Earth.
             BandMismatch: Not as many names as a file has bands.
-            SpecError: An argument that cannot be meant.
+            SpecError: An invalid argument.
         """
         defaults = Raster("", bands, unit, offset, nodata, collection=collection, allow_foreign=allow_foreign)
         self._scenes = tuple(open_scenes(source, defaults, dates))

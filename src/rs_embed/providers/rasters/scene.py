@@ -116,7 +116,7 @@ def open_scenes(source: RasterSource, defaults: Raster, dates: Day | Sequence[Da
         dates: One per scene; a `Raster` with its own time keeps it.
 
     Raises:
-        SpecError: The source, or the number of dates, cannot be meant.
+        SpecError: The source, or the number of dates, is invalid.
         ReadError: A file cannot be read.
         BandMismatch: Not as many names as a file has bands.
     """

@@ -25,7 +25,7 @@ class Access(Protocol):
 
     @property
     def renews(self) -> bool:
-        """Whether what is refused may be readable once it is opened anew."""
+        """Whether what is refused may be readable once it is opened again."""
         ...
 
     def open(self, href: str, service: str | None) -> Opened:
@@ -114,7 +114,7 @@ class S3Access:
         return Opened(f"/vsis3/{bucket[0]}/{bucket[1]}", {**options, **self.gdal})
 
     def renew(self, name: str) -> None:
-        """Keys are read anew in any case."""
+        """Keys are read again in any case."""
 
     def _keys(self, bucket: str) -> tuple[str, str, str]:
         if self.key_id and self.secret:

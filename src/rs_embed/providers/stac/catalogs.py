@@ -123,6 +123,7 @@ class StacCatalog:
 _INSTEAD = {
     "COPERNICUS/S1_GRD": "with the catalogue planetary-computer use COPERNICUS/S1_RTC (gamma0 instead of sigma0), or "
     'backend="gee"',
+    "USGS/SRTMGL1_003": 'use COPERNICUS/DEM/GLO30 (heights of 30 m as well), or backend="gee"',
     "COPERNICUS/S1_RTC": 'use catalog="planetary-computer"',
     "COPERNICUS/S2_HARMONIZED": 'no open catalogue has L1C as files to be read in windows; use backend="gee"',
     **dict.fromkeys(

@@ -1,4 +1,4 @@
-"""Links that must be signed to be read: at the last moment, and anew when a token has run out."""
+"""Links that must be signed to be read: at the last moment, and again when a token has expired."""
 
 import json
 import threading

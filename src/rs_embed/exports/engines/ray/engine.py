@@ -32,7 +32,7 @@ _LOG = logger(__name__)
 UNITS_EACH = 2
 """Units of one worker at a time: one is fetched while the other is encoded."""
 STORE_SHARE = 0.5
-"""Of the object stores, that chips on their way may take; the rest is for Ray, and for who shares the cluster."""
+"""Of the object stores, that chips on their way may take; the rest is for Ray, and for others who share the cluster."""
 
 
 @dataclass(frozen=True)

@@ -76,14 +76,14 @@ class Gate:
     @ray.method
     async def give_back(self, account: str, slot: Slot) -> None:
         """A request is over."""
-        if account in self._accounts:  # else the actor has started anew, and knows nothing of it
+        if account in self._accounts:  # else the actor was restarted, and knows nothing of it
             one = self._accounts[account]
             one.policy.give_back(slot, time.monotonic())
             await one.tell(2)  # room for one more, and for another where the limit has grown
 
     @ray.method
     async def renew(self, account: str, agreed: Agreed, leases: Sequence[str], lease_s: float) -> None:
-        """Requests are still under way (also if the actor has started anew and knows nothing of them)."""
+        """Requests are still under way (also if the actor was restarted and knows nothing of them)."""
         self._account(account, agreed).policy.renew(leases, time.monotonic(), lease_s)
 
     @ray.method
@@ -94,7 +94,7 @@ class Gate:
 
 
 def gate() -> ActorHandle[Gate]:
-    """The actor of this cluster; made if it is not there, on behalf of who asks first."""
+    """The actor of this cluster; made if it is not there, by the first who asks."""
     actor = ray.remote(Gate).options(
         name=NAME, namespace=NAMESPACE, get_if_exists=True, num_cpus=0, max_concurrency=10_000, max_restarts=-1
     )

@@ -1,0 +1,136 @@
+"""Build the documentation site: `python scripts/site_pages.py FOLDER`; without a folder it is only checked.
+
+Pages are written for who reads the repository. For the site they are laid into one folder, with the notebooks and the
+reference, and their links are turned: to pages that the site has; those to source files become plain text.
+"""
+
+import logging
+import posixpath
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from griffe import Extension, Function, Module
+from mkdocs.commands.build import build
+from mkdocs.config import load_config
+
+import rs_embed
+
+ROOT = Path(__file__).parents[1]
+ELSEWHERE = {
+    "README.md": "readme.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+    "THIRD_PARTY.md": "third_party.md",
+    "benchmarks/RESULTS.md": "results.md",
+}
+"""File of the repository -> page."""
+BESIDE = ("docs/**/*.md", "docs/**/*.png", "benchmarks/*.png", "notebooks/**/[0-9]*.ipynb")
+"""What keeps its name, but for the folder `docs`."""
+REFERENCE = {
+    "Embeddings": (
+        *("get_embedding", "get_embeddings", "Embedding", "Meta", "plan_embedding", "Plan", "EmbeddingRequest"),
+        *("inspect_chip", "ChipReport"),
+    ),
+    "Places, times, outputs": (
+        *("PointBuffer", "BBox", "Region", "TemporalSpec", "OutputSpec", "read_places", "geobox_for"),
+    ),
+    "Models": ("list_models", "describe_model", "ModelCard", "register_model", "release_models", "save_statistics"),
+    "Imagery": (
+        *("SensorSpec", "EarthEngine", "Stac", "StacCatalog", "StacCollection", "Access", "OpenAccess", "S3Access"),
+        *("Opened", "LocalRasters", "RasterFolder", "Raster", "Chip", "Collection", "Band", "Unit", "Limit"),
+        *("register_collection", "register_unit"),
+    ),
+    "Exports": (
+        *("export_embeddings", "retry_export", "run_status", "open_run", "download_run", "verify_run", "compact_run"),
+        *("raster_places", "FileFormat", "register_format"),
+    ),
+    "Generation": ("generate", "Generated", "GeneratedRaster", "tokenize", "detokenize", "Tokenized"),
+}
+"""Page -> the public names on it. `references` holds that each is on one."""
+_LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+
+_MARKED_FENCE = re.compile(r"^(```\w+) \S+$", re.MULTILINE)
+"""What our tests read after the language of a block."""
+
+
+class Signatures(Extension):
+    """Gives functions whose arguments are written at another one those arguments; who reads source cannot see them."""
+
+    def on_package(self, *, pkg: Module, **_: object) -> None:
+        """`get_embedding` takes what `plan_embedding` takes."""
+        call, plan = pkg["api.get_embedding"], pkg["api.plan_embedding"]
+        if isinstance(call, Function) and isinstance(plan, Function):
+            call.parameters = plan.parameters
+
+
+def main(folder: str | None = None) -> int:
+    """Build it, strictly: no link may be dead, no page left out of the navigation."""
+    with tempfile.TemporaryDirectory() as staged, tempfile.TemporaryDirectory() as checked:
+        lay_out(Path(staged))
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")
+        config = load_config(str(ROOT / "mkdocs.yml"), docs_dir=staged, site_dir=folder or checked, strict=True)
+        build(config)
+    return 0
+
+
+def lay_out(folder: Path) -> None:
+    """All pages of the site, as mkdocs wants them."""
+    pages = dict(ELSEWHERE)
+    found = [str(path.relative_to(ROOT)) for pattern in BESIDE for path in sorted(ROOT.glob(pattern))]
+    pages |= {source: source.removeprefix("docs/") for source in found}
+    for source, uri in pages.items():
+        page = folder / uri
+        page.parent.mkdir(parents=True, exist_ok=True)
+        if page.suffix == ".md":
+            page.write_text(turned((ROOT / source).read_text("utf-8"), source, pages), "utf-8")
+        elif page.suffix == ".ipynb":
+            page.write_text((ROOT / source).read_text("utf-8"), "utf-8")
+        else:
+            shutil.copyfile(ROOT / source, page)
+    for uri, text in references().items():
+        (folder / uri).parent.mkdir(exist_ok=True)
+        (folder / uri).write_text(text, "utf-8")
+
+
+def turned(text: str, source: str, pages: dict[str, str]) -> str:
+    """A page of the repository with its links as the site has them."""
+    here = posixpath.dirname(pages[source]) or "."
+
+    def link(found: re.Match[str]) -> str:
+        picture, words, target = found.groups()
+        path, mark, heading = target.partition("#")
+        if not path or ":" in path:
+            return found[0]
+        uri = pages.get(posixpath.normpath(posixpath.join(posixpath.dirname(source), path)))
+        return words if uri is None else f"{picture}[{words}]({posixpath.relpath(uri, here)}{mark}{heading})"
+
+    return _LINK.sub(link, _MARKED_FENCE.sub(r"\1", text))
+
+
+def references() -> dict[str, str]:
+    """Pages of the reference, and an overview of them.
+
+    Raises:
+        ValueError: A public name stands on none, or on two, or what stands there is not public.
+    """
+    named = [name for names in REFERENCE.values() for name in names]
+    odd = set(named) ^ (set(rs_embed.__all__) - {"__version__"})
+    if odd or len(set(named)) != len(named):
+        raise ValueError(f"Expected each public name once in the reference, got {sorted(odd) or 'some twice'}.")
+    lines = ["# Reference", "", "Every public name of `rs_embed`, with shapes, units and errors.", ""]
+    pages = {}
+    for title, names in REFERENCE.items():
+        uri = f"reference/{re.sub(r'[^a-z]+', '_', title.lower())}.md"
+        lines.append(f"- [{title}]({posixpath.basename(uri)}): {', '.join(f'`{name}`' for name in names)}")
+        pages[uri] = "\n\n".join(
+            [f"# {title}", *(f"::: {getattr(rs_embed, name).__module__}.{name}" for name in names)]
+        )
+    return {**pages, "reference/index.md": "\n".join(lines)}
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

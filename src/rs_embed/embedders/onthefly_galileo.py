@@ -1,0 +1,346 @@
+"""Galileo: dated images, maps, series and facts of one place, in patches that are encoded alone or in windows."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import cast, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import JsonValue
+from torch import Tensor
+
+from rs_embed.core.chip import Chip
+from rs_embed.core.hashing import sha256_of
+from rs_embed.core.settings import LibrarySettings
+from rs_embed.core.specs import OutputSpec, SensorSpec
+from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network, Readout
+from rs_embed.embedders.card import Modality, Pixels
+from rs_embed.embedders.cards.galileo import AS_THEY_ARE, FEEDS, MOST_PATCHES, GalileoKnobs
+from rs_embed.embedders.prepare.derived import NDVI
+from rs_embed.embedders.prepare.framing import Frame, InputGeometry, centre_of, cut_windows, frame_chip, stitch
+from rs_embed.embedders.prepare.normalize import Scaling, to_frames, to_image, unscaled
+from rs_embed.embedders.runtime.device import placed
+from rs_embed.embedders.statistics import statistics_of
+from rs_embed.embedders.weights.layout import Layout
+from rs_embed.embedders.weights.networks import build_network
+from rs_embed.encoders.galileo.encoder import GalileoEncoder
+from rs_embed.encoders.galileo.groups import GROUPS, SPACE, SPACE_TIME, STATIC, TIME
+from rs_embed.encoders.layers import at_once, counted_layers
+from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
+from rs_embed.errors import BandMismatch, InputError, SpecError
+
+MONTHS, VISIBLE = " months", " visible"
+"""Names of a tensor, and what one ends in."""
+ONE_APART = frozenset((0, 1, 11))
+"""Difference of months that two means of the same days may have, as scenes of one modality are of other days."""
+WINDOWS_TOKENS = 65_536
+"""Tokens that are embedded at once; 34 MB at nano size, 200 MB at base size."""
+LAYOUT = Layout(
+    complete=lambda state: {name.replace(".backbone.", "."): tensor for name, tensor in state.items()},
+)
+"""As the authors' loader does, names are taken without `backbone`."""
+
+
+@final
+class GalileoEmbedder(Embedder):
+    """Whatever is known of a place, patch by patch."""
+
+    @staticmethod
+    def build(request: ModelRequest, settings: LibrarySettings) -> Network:
+        """The encoder with an embedding of every group."""
+        arch = request.card.arch
+
+        def make() -> GalileoEncoder:
+            return GalileoEncoder(dim=arch["dim"], depth=arch["depth"], heads=arch["heads"])
+
+        return build_network(make, request, settings, LAYOUT)
+
+    @property
+    def _knobs(self) -> GalileoKnobs:
+        return cast("GalileoKnobs", self.request.knobs)
+
+    @property
+    def _side(self) -> int:
+        """Patches along a window: each alone for a grid, where the place in a window would show."""
+        alone = self.request.output.kind == "grid"
+        return self._knobs.window_patches or (1 if alone else MOST_PATCHES)
+
+    @cached_property
+    def _layers(self) -> tuple[int, ...]:
+        return counted_layers(self._knobs.layers, self.request.card.arch["depth"])
+
+    def _squares(self, shape: tuple[int, int], patch: int) -> Frame:
+        """The windows of a chip.
+
+        Args:
+            shape: Of the chip.
+            patch: Side of a patch in the same unit.
+        """
+        side = min(self._side, shape[0] // patch, shape[1] // patch) * patch
+        return frame_chip(shape, "tile", InputGeometry(side, lattice_px=patch, square=True, patch_px=patch))
+
+    def windows(self, frame: Frame) -> Frame:
+        """Those that patches see each other in, pixels."""
+        return self._squares(frame.extent_px, self._knobs.patch_size)
+
+    def geometry(self) -> InputGeometry:
+        """Whole patches, of any shape; cropped to the largest window."""
+        patch_px = self._knobs.patch_size
+        side = max(self._side, MOST_PATCHES)
+        return InputGeometry(side * patch_px, patch_px, square=False, patch_px=patch_px, native_only=True)
+
+    def check(self, output: OutputSpec) -> None:
+        """Groups come whole and from one modality each, something must lie on the grid, and layers must be there.
+
+        Raises:
+            BandMismatch: Some channels of a group without the others.
+            SpecError: Two modalities of one group, or none that lies on a grid; no such layer.
+            KnobError: No statistics for a modality.
+        """
+        self._layers  # noqa: B018
+        fed: dict[str, str] = {}
+        for modality, sensor in self.request.inputs:
+            self._scaling(modality, sensor)
+            for group in self._groups_of(modality, sensor):
+                if group in fed:
+                    raise SpecError(
+                        f"Expected one modality for {group}, got {fed[group]} and {modality.name}.",
+                        fix="leave one of them out",
+                    )
+                fed[group] = modality.name
+        if not any(group in SPACE_TIME or group in SPACE for group in fed):
+            raise SpecError(
+                f"{'+'.join(fed.values())} alone lies on no grid: Galileo wants an image or a map beside it.",
+                fix=f"modality={'+'.join(('s2', *fed.values()))!r}",
+            )
+
+    def _groups_of(self, modality: Modality, sensor: SensorSpec) -> dict[str, list[int]]:
+        """The groups that a modality feeds -> where their channels are.
+
+        Raises:
+            BandMismatch: It has some of a group's channels, or none of any group.
+        """
+        names = [modality.stats[name].model_name for name in (*sensor.bands, *(one.name for one in modality.derived))]
+        found = {}
+        for group in FEEDS[modality.name]:
+            missing = [channel for channel in GROUPS[group] if channel not in names]
+            if len(missing) == len(GROUPS[group]):
+                continue
+            if missing:
+                raise BandMismatch(
+                    f"Expected all channels of {group}, got none of {', '.join(missing)}: they share one token.",
+                    found=", ".join(names),
+                    fix="add them, or leave the whole group out",
+                )
+            found[group] = [names.index(channel) for channel in GROUPS[group]]
+        return found
+
+    def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
+        """Normalise what there is, tell which of it was seen, and the month of each date (January = 0)."""
+        tensors: dict[str, Tensor] = {}
+        for modality, sensor in self.request.inputs:
+            if modality.name in chips:
+                tensors |= self._tensors_of(modality, sensor, chips[modality.name], frame)
+        if self.request.places:
+            tensors["location"] = _location(next(iter(chips.values())), frame)
+            tensors["location" + VISIBLE] = torch.tensor(True)
+        tensors[MONTHS] = self._months(chips)
+        return [ModelInput(tensors)]
+
+    def _tensors_of(self, modality: Modality, sensor: SensorSpec, chip: Chip, frame: Frame) -> dict[str, Tensor]:
+        """By group its channels, and which of its tokens there are."""
+        scaling = self._scaling(modality, sensor)
+        groups = self._groups_of(modality, sensor)
+        tensors: dict[str, Tensor] = {}
+        if any(group in TIME or group in STATIC for group in groups):
+            mean = replace(chip, values=_mean_pixel(chip.values), geobox=None)
+            values = to_frames(mean, modality, sensor, scaling)[:, :, 0, 0]
+            seen = torch.from_numpy(np.isfinite(mean.values).all(axis=(1, 2, 3)))
+        else:
+            filled = replace(scaling, fill=_fill(chip, scaling.fill)) if sensor.fill_value == "mean" else scaling
+            make = to_frames if modality.is_series else to_image
+            (values,) = cut_windows(make(chip, modality, sensor, filled), frame)
+            values = values if modality.is_series else values[None]
+            values[:, len(sensor.bands) :] += 0 if self._knobs.normalize == "none" else 0.5  # see `_scaling`
+            seen = self._seen(chip, frame)
+        for group, channels in groups.items():
+            dated = modality.is_series
+            tensors[group] = values[:, channels] if dated else values[0, channels]
+            tensors[group + VISIBLE] = seen if dated else seen[0]
+        if self._knobs.ndvi and {"B4", "B8"} <= set(sensor.bands):
+            (tensors["NDVI"],) = cut_windows(_ndvi(chip), frame)
+            tensors["NDVI" + VISIBLE] = seen
+        return tensors
+
+    def _seen(self, chip: Chip, frame: Frame) -> Tensor:
+        """`[time, row, col]`: whether a patch has a valid pixel."""
+        (height, width), (row, col), patch_px = frame.extent_px, frame.origin_px, self._knobs.patch_size
+        valid: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(chip.values), axis=1)
+        valid = valid[:, row : row + height, col : col + width]
+        there = torch.zeros(len(valid), height, width, dtype=torch.bool)
+        there[:, : valid.shape[1], : valid.shape[2]] = torch.from_numpy(valid)
+        seen: Tensor = there.unflatten(2, (-1, patch_px)).unflatten(1, (-1, patch_px)).any(4).any(2)
+        return seen
+
+    def _months(self, chips: Mapping[str, Chip]) -> Tensor:
+        """Of each date, 0 for January; of what has no dates, there is one, of a month that nobody is told.
+
+        Raises:
+            InputError: Modalities do not have the same dates, or one has none.
+        """
+        dated = {m.name: chips[m.name].times for m, _ in self.request.inputs if m.is_series and m.name in chips}
+        months = {name: [time.month - 1 for time in times if time is not None] for name, times in dated.items()}
+        if not months:
+            return torch.zeros(1, dtype=torch.long)
+        lacking = [name for name, times in dated.items() if None in times]
+        if lacking:
+            raise InputError(
+                f"Expected the date of each frame of {', '.join(lacking)}, got none.", fix="give `dates` or `temporal`"
+            )
+        first, *others = months.values()
+        for other in others:
+            apart = {(one - two) % 12 for one, two in zip(first, other, strict=False)}
+            if len(other) != len(first) or not apart <= ONE_APART:
+                raise InputError(
+                    "Expected the same dates of every modality, got others.",
+                    **{name: ", ".join(f"{time:%Y-%m-%d}" for time in times if time) for name, times in dated.items()},
+                    fix='temporal=TemporalSpec.range(...) lays them on its months, temporal_sampling="month"',
+                )
+        return torch.tensor(first)
+
+    def encode(self, batch: ModelInput) -> Tokens:
+        """A token a patch: the mean of what is visible of it; of a vector, beside it how many tokens that are."""
+        encoder = cast("GalileoEncoder", self.network.module)
+        groups = {name: values for name, values in batch.tensors.items() if name in GROUPS}
+        visible = {name: batch.tensors[name + VISIBLE] for name in groups}
+        rows, cols = next(visible[name] for name in groups if name in SPACE_TIME or name in SPACE).shape[-2:]
+        frame = self._squares((rows, cols), 1)
+        patch_px, months = self._knobs.patch_size, batch.tensors[MONTHS]
+        cut = {name: _cut(values, name, frame, patch_px) for name, values in groups.items()}
+        seen = {name: _cut(values, name, frame, 1) for name, values in visible.items()}
+        dates = months[:, None].expand(-1, len(frame.windows), -1).flatten(0, 1)
+        tokens_each = sum(one[0].numel() for one in seen.values())
+        parts = []
+        step = max(1, at_once(WINDOWS_TOKENS, dates) // tokens_each)
+        for start in range(0, len(dates), step):
+            there = slice(start, start + step)
+            found = encoder(
+                {name: values[there] for name, values in cut.items()},
+                dates[there],
+                patch_px=patch_px,
+                pixel_m=self.request.scale_m,
+                visible={name: values[there] for name, values in seen.items()},
+                layers=self._layers,
+            )
+            if self.readout.weighted:
+                sums, counts = found.shares()
+                parts.append(torch.cat([sums, counts[..., None]], dim=-1))
+            else:
+                parts.append(found.per_patch())
+        whole = _joined(torch.cat(parts).unflatten(0, (len(months), -1)), frame, (rows, cols))
+        if self.readout.weighted:
+            whole = torch.cat([whole[..., :-1] / whole[..., -1:].clamp(min=1e-6), whole[..., -1:]], dim=-1)
+        return Tokens(whole, TokenLayout((TokenGrid("patch", rows, cols),)))
+
+    def _scaling(self, modality: Modality, sensor: SensorSpec) -> Scaling:
+        """Mean and two standard deviations to either side become 0.5, 0 and 1, without clipping.
+
+        What is derived comes out 0.5 too low, so that where it is not known, 0 is its mean.
+        """
+        if self._knobs.normalize == "none":
+            return unscaled(modality, sensor)
+        stats = modality.stats
+        if self._knobs.normalize != "pretraining":
+            stats = statistics_of(modality, self._knobs.normalize, {})
+        bands = [stats[name] for name in sensor.bands]
+        divide = [AS_THEY_ARE.get(one.unit) for one in bands]
+        low = np.array([0 if by else one.mean - 2 * one.std for one, by in zip(bands, divide, strict=True)])
+        span = np.array([by or 4 * one.std for one, by in zip(bands, divide, strict=True)])
+        mean = sensor.fill_value == "mean"
+        fill = np.array([one.mean if mean else float(sensor.fill_value) for one in bands])
+        derived = tuple((stats[one.name].mean, 4 * stats[one.name].std) for one in modality.derived)
+        scale, shift, filled = (one.astype(np.float32) for one in (1 / span, -low / span, fill))
+        return Scaling(scale, shift, filled, derived=derived)
+
+    @property
+    def normalization(self) -> str:
+        """The knob; of a file, its name and hash."""
+        name = self._knobs.normalize
+        return name if name in ("pretraining", "none") else f"{Path(name).name}#sha256:{sha256_of(Path(name))}"
+
+    @cached_property
+    def readout(self) -> Readout:
+        """A vector is the mean of all tokens that there are, not of patches alike; alone, a patch has no place."""
+        parts, weighted = len(self._layers), self.request.output.kind == "pooled"
+        return Readout(self.request.card.dim * parts, parts=parts, weighted=weighted, placed=self._side > 1)
+
+    def knobs_in_force(self) -> dict[str, JsonValue]:
+        """The side of windows as it is here; a file of statistics counts by its content, not by its path."""
+        return {**super().knobs_in_force(), "window_patches": self._side, "normalize": self.normalization}
+
+    def facts(self) -> dict[str, JsonValue]:
+        """How dates are told, and what the optical imagery of the training was."""
+        facts: dict[str, JsonValue] = {"date_code": "number of the date, and its month", "layers": list(self._layers)}
+        if any(modality.name == "s2" for modality, _ in self.request.inputs):
+            facts["imagery"] = "Sentinel-2 L2A; trained with L1C (modality s2_l1c)"
+        return facts
+
+
+def _cut(values: Tensor, group: str, frame: Frame, patch_px: int) -> Tensor:
+    """`[batch x window, ...]`: what each window sees of a group; of what is of no patch, all of it."""
+    side = frame.windows[0].height
+    if group not in SPACE_TIME and group not in SPACE:
+        return values[:, None].expand(-1, len(frame.windows), *values.shape[1:]).flatten(0, 1)
+    if side == 1:
+        # [..., row, y, col, x]
+        patches: Tensor = values.unflatten(-1, (-1, patch_px)).unflatten(-3, (-1, patch_px))
+        return patches.movedim((-4, -2), (1, 2)).flatten(0, 2)
+    starts = [(patch_px * window.row, patch_px * window.col) for window in frame.windows]
+    size = side * patch_px
+    return torch.stack([values[..., row : row + size, col : col + size] for row, col in starts], dim=1).flatten(0, 1)
+
+
+def _joined(tokens: Tensor, frame: Frame, shape: tuple[int, int]) -> Tensor:
+    """`[batch, token, dim]`: windows `[batch, window, row, col, dim]` as one lattice."""
+    side = tokens.shape[2]
+    if side == 1:
+        return tokens.flatten(1, 3)
+    layout = TokenLayout((TokenGrid("patch", side, side),))
+    return torch.cat([stitch(one.flatten(1, 2), layout, frame).values for one in tokens])
+
+
+def _mean_pixel(values: Pixels) -> Pixels:
+    """`[T, C, 1, 1]`: the mean of each band over its valid pixels; NaN of none."""
+    seen = np.isfinite(values)
+    sums, counts = np.where(seen, values, 0).sum(axis=(2, 3)), seen.sum(axis=(2, 3))
+    mean: Pixels = np.divide(sums, counts, out=np.full(sums.shape, np.nan, np.float32), where=counts > 0)
+    return mean[:, :, None, None]
+
+
+def _fill(chip: Chip, otherwise: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each band its mean over the chip and all dates, as in training; of a band without a valid pixel another."""
+    seen = np.isfinite(chip.values)
+    counts = seen.sum(axis=(0, 2, 3))
+    sums = np.where(seen, chip.values, 0).sum(axis=(0, 2, 3), dtype=np.float64)
+    fill: NDArray[np.float32] = np.where(counts > 0, sums / counts.clip(1), otherwise).astype(np.float32)
+    return fill
+
+
+def _ndvi(chip: Chip) -> Tensor:
+    """`[T, 1, H, W]`, nodata filled with the mean."""
+    bands = {band.name: chip.values[:, i] for i, band in enumerate(chip.bands)}
+    values = NDVI.compute({name: bands[name] for name in NDVI.of}, math.nan)
+    seen = np.isfinite(values)
+    return placed(np.where(seen, values, values[seen].mean() if seen.any() else np.float32(0)))[:, None]
+
+
+def _location(chip: Chip, frame: Frame) -> Tensor:
+    """The centre of the chip on the unit sphere."""
+    if chip.geobox is None:
+        raise InputError("Expected a place for location, got pixels without one.", fix="spatial=PointBuffer(...)")
+    lon, lat = np.radians(centre_of(chip.geobox, frame.windows[0]))
+    return torch.tensor([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], dtype=torch.float32)

@@ -1,0 +1,1 @@
+"""Galileo's encoder."""
