@@ -8,9 +8,11 @@ import pytest
 import torch
 from echo import EchoEmbedder, MergingEcho, echo
 from numpy.typing import NDArray
+from shared_data import trained
 from tiny import TINY_ANYSAT
 
 from rs_embed import (
+    BBox,
     EmbeddingRequest,
     OutputSpec,
     PointBuffer,
@@ -238,3 +240,30 @@ def test_the_share_of_the_place_is_measured_whatever_chance_adds(share):
     place = generator.normal(size=(1, 32, 9, 9)) * share**0.5
     windows = place + generator.normal(size=(12, 32, 9, 9)) * (1 - share) ** 0.5 + 5
     assert place_share(windows.astype(np.float32)) == pytest.approx(share, abs=0.02)
+
+
+def over_the_scene(side_m: float, along: int) -> list[BBox]:
+    """Windows straight on the sample scene, 2.4 km wide and 3.6 km high."""
+    wests = np.linspace(344_400, 346_800 - side_m, along).round(-1)
+    norths = np.linspace(5_294_400, 5_290_800 + side_m, along).round(-1)
+    return [BBox(x, y - side_m, x + side_m, y, crs="EPSG:32633") for x in wests for y in norths]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("knobs", [{"window_patches": 12}, {}], ids=["windows", "alone"])
+def test_of_galileo_s_trained_tokens_the_place_explains_almost_nothing(knobs):
+    """In windows of 12 patches it explains two thirds and more before; patches that are encoded alone have no place."""
+    call = {
+        "ckpt": trained("galileo_nano/encoder.pt"),
+        "modality": "s2",
+        "backend": "sample",
+        "progress": False,
+        **knobs,
+    }
+    windows = over_the_scene(960, 6)
+    raw, found = (
+        place_share(get_embeddings("galileo_1_0_nano", windows, output=output, **call).stack())
+        for output in (OutputSpec.grid(), DEBIASED)
+    )
+    assert raw > 0.6 if knobs else abs(raw) < 0.02
+    assert found < 0.05
