@@ -65,17 +65,35 @@ def pages() -> dict[str, Blocks]:
 
 
 def models_table() -> str:
-    """One row per card of the catalog."""
-    page_of = {model_id: page for page, ids in MODEL_PAGES.items() for model_id in ids}
+    """One row per family: the cards that share a page."""
     rows = []
-    for card in map(describe_model, list_models()):
-        name = f"[`{card['id']}`]({page_of[card['id']]})" if card["id"] in page_of else f"`{card['id']}`"
-        inputs = ", ".join(f"`{modality['name']}`" for modality in card["modalities"])
-        weights = WITHOUT_DOWNLOAD.get(card["weights"], "downloaded on first use")
-        extra = f"; extra `{card['extra']}`" if card["extra"] else ""
-        told = f"{weights}, {card['licence']}{extra}"
-        rows.append([name, card["kind"], _size(card), str(card["dim"]), inputs, told])
-    return _table(["Model", "Kind", "Values", "Dimensions", "Inputs", "Weights and their licence"], rows)
+    for page, ids in MODEL_PAGES.items():
+        cards = [describe_model(model_id) for model_id in ids]
+        first = cards[0]
+        inputs = dict.fromkeys(modality["name"] for card in cards for modality in card["modalities"])
+        weights = WITHOUT_DOWNLOAD.get(first["weights"], "downloaded on first use")
+        licences = dict.fromkeys(card["licence"].partition(":")[0] for card in cards)
+        extra = f"; extra `{first['extra']}`" if first["extra"] else ""
+        names = "<br>".join(f"`{model_id}`" for model_id in ids)
+        rows.append(
+            [
+                f"[{_family(cards)}]({page})",
+                names,
+                " / ".join(dict.fromkeys(_size(card) for card in cards)),
+                " / ".join(dict.fromkeys(str(card["dim"]) for card in cards)),
+                ", ".join(f"`{name}`" for name in inputs),
+                f"{weights}, {' or '.join(licences)}{extra}",
+            ]
+        )
+    return _table(["Family", "Ids", "Values", "Dimensions", "Inputs", "Weights and their licence"], rows)
+
+
+def _family(cards: Sequence[ModelDescription]) -> str:
+    """What the titles of a family begin with alike."""
+    if len(cards) == 1:
+        return cards[0]["title"]
+    words = [card["title"].split() for card in cards]
+    return " ".join(first for first, *others in zip(*words, strict=False) if {first} >= set(others)).rstrip(",")
 
 
 def facts_table(cards: Sequence[ModelDescription]) -> str:
