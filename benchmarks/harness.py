@@ -86,16 +86,22 @@ def ready(case: Case, precision: str, **knobs: object):
     return arrays, ModelInput.stack(inputs), job.embedder
 
 
-def in_turns(tasks: Mapping[str, Callable[[], object]], turns: int, *, warm: bool = True) -> dict[str, list[float]]:
+def in_turns(
+    tasks: Mapping[str, Callable[[], object]],
+    turns: int,
+    *,
+    warm: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Seconds of each task, turn by turn; the first one goes last in every other turn. Before, each runs once."""
     for task in tasks.values() if warm else ():
         task()
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for turn in range(turns):
         for name in list(tasks)[:: -1 if turn % 2 else 1]:
-            start = time.perf_counter()
+            start = clock()
             tasks[name]()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(clock() - start)
     return times
 
 

@@ -115,9 +115,9 @@ def attention(precision: str, turns: str) -> Figures:
     import torch
 
     from rs_embed.encoders.kernels.attention import Distances, attend
-    from rs_embed.encoders.kernels.linear import _keep_freed_memory, using
+    from rs_embed.encoders.kernels.linear import keep_freed_memory, using
 
-    _keep_freed_memory()  # as `prepared` does
+    keep_freed_memory()  # as `prepared` does
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     q, k, v = torch.randn(1, TOKENS, 3, HEADS, HEAD_DIM, dtype=dtype).permute(2, 0, 3, 1, 4).unbind()
     distances = Distances(torch.rand(TOKENS, TOKENS), -torch.rand(HEADS))

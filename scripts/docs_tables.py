@@ -32,8 +32,13 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
     "docs/models/clay_1_0_base.md": ("clay_1_0_base",),
     "docs/models/dofa_1_0_base.md": ("dofa_1_0_base", "dofa_1_0_large"),
     "docs/models/ssl4eo_s12.md": ("ssl4eo_s12_vits16_dino", "ssl4eo_s12_vits16_moco"),
+    "docs/models/presto.md": ("presto_1_0",),
     "docs/models/alphaearth_v1.md": ("alphaearth_v1",),
     "docs/models/mosaiks_rcf.md": ("mosaiks_rcf",),
+    "docs/models/geoclip_location.md": ("geoclip_location",),
+    "docs/models/satclip.md": tuple(
+        f"satclip_{images}_l{degrees}" for images in ("vit16", "resnet18", "resnet50") for degrees in (40, 10)
+    ),
 }
 """Page -> the cards that it covers; sizes of one family share a page."""
 BLOCK = re.compile(r"(?P<begin><!-- begin (?P<name>[\w-]+) -->\n).*?(?P<end><!-- end (?P=name) -->)", re.DOTALL)
@@ -71,7 +76,8 @@ def models_table() -> str:
         cards = [describe_model(model_id) for model_id in ids]
         first = cards[0]
         inputs = dict.fromkeys(modality["name"] for card in cards for modality in card["modalities"])
-        weights = WITHOUT_DOWNLOAD.get(first["weights"], "downloaded on first use")
+        inputs = inputs or dict.fromkeys(first["place_modalities"])
+        weights = WITHOUT_DOWNLOAD.get(first["weights"], _shipped(first) or "downloaded on first use")
         licences = dict.fromkeys(card["licence"].partition(":")[0] for card in cards)
         extra = f"; extra `{first['extra']}`" if first["extra"] else ""
         names = "<br>".join(f"`{model_id}`" for model_id in ids)
@@ -118,6 +124,9 @@ def facts_table(cards: Sequence[ModelDescription]) -> str:
 
 def inputs_table(cards: Sequence[ModelDescription]) -> str:
     """One row per modality, the default first; a last column says which cards lack one, if any does."""
+    if not any(card["modalities"] for card in cards):
+        told = ", ".join(f"`{name}`" for name in cards[0]["place_modalities"])
+        return f"No imagery and no days: {told} alone."
     lacking: dict[tuple[str, ...], list[str]] = {row: [] for card in cards for row in _inputs(card)}
     for row, ids in lacking.items():
         ids += [f"`{card['id']}`" for card in cards if row not in _inputs(card)]
@@ -209,6 +218,12 @@ def _size(card: ModelDescription) -> str:
 
 def _weights(card: ModelDescription) -> str:
     return WITHOUT_DOWNLOAD.get(card["weights"], card["weights"].partition(" (")[0])
+
+
+def _shipped(card: ModelDescription) -> str | None:
+    """Which package has the weights, where one has."""
+    package = re.match(r"package (\S+) /", card["weights"])
+    return f"in the package `{package[1]}`" if package else None
 
 
 def _bands(names: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from huggingface_hub import get_hf_file_metadata, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
 
+from rs_embed.embedders.card import Weights
 from rs_embed.embedders.catalog import CARDS
 from rs_embed.embedders.pins import FILE, Pin, name_of, read_pins
 
@@ -22,7 +23,9 @@ SHA256_DIGITS = 64
 def main(out: str = str(FILE)) -> int:
     """Write the pins; 1 where some file could not be asked for."""
     pins, missing = read_pins(), []
-    for weights in {name_of(card.weights): card.weights for card in CARDS if card.weights is not None}.values():
+    for weights in {
+        name_of(card.weights): card.weights for card in CARDS if isinstance(card.weights, Weights)
+    }.values():
         try:
             found = get_hf_file_metadata(hf_hub_url(weights.hub, weights.file))
         except (HfHubHTTPError, OSError) as error:

@@ -38,7 +38,10 @@ REFERENCE = {
     "Places, times, outputs": (
         *("PointBuffer", "BBox", "Region", "TemporalSpec", "OutputSpec", "read_places", "geobox_for"),
     ),
-    "Models": ("list_models", "describe_model", "ModelCard", "register_model", "release_models", "save_statistics"),
+    "Models": (
+        *("list_models", "describe_model", "ModelCard", "register_model", "release_models", "save_statistics"),
+        *("fit_mosaiks", "load_mosaiks"),
+    ),
     "Imagery": (
         *("SensorSpec", "EarthEngine", "Stac", "StacCatalog", "StacCollection", "Access", "OpenAccess", "S3Access"),
         *("Opened", "LocalRasters", "RasterFolder", "Raster", "Chip", "Collection", "Band", "Unit", "Limit"),

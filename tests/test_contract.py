@@ -28,6 +28,7 @@ from rs_embed.embedders.catalog import CARDS, get_card
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.encoders.anysat.encoder import AnySatEncoder
 from rs_embed.encoders.galileo.encoder import GalileoEncoder
+from rs_embed.encoders.presto import PrestoEncoder
 from rs_embed.encoders.terramind.encoder import TerraMindEncoder
 from rs_embed.encoders.thor.encoder import ThorEncoder
 from rs_embed.errors import (
@@ -45,10 +46,12 @@ from rs_embed.testing import FieldProvider, directions, hills, pixel_centres
 
 PLACE = PointBuffer(lon=12.94, lat=47.77, buffer_m=1440)
 NEAR = PointBuffer(lon=12.94, lat=47.77, buffer_m=480)
-"""For families whose work grows with the ground; the others resize or pad it."""
+TINY = PointBuffer(lon=12.94, lat=47.77, buffer_m=60)
+"""For families whose work grows with the ground, by patches and by pixels; the others resize or pad it."""
 YEAR = TemporalSpec.year(2022)
-IDS = [card.id for card in CARDS if card.extra is None]
-"""What needs an extra is tested where that is installed, by a contract of its own. Networks are shrunken (`card_of`);
+IDS = [card.id for card in CARDS if card.extra is None and card.modalities]
+"""What needs an extra is tested where that is installed, by a contract of its own; so is what sees no imagery
+(test_location_models.py). Networks are shrunken (`card_of`);
 that those of the cards are the published ones is a test of its own."""
 SMALL = ["thor_1_0_tiny", "terramind_1_0_tiny", "anysat_tiny", "galileo_1_0_nano", "mosaiks_rcf"]
 """One of each family for what costs several forward passes. Not AlphaEarth, which has no network and fills nothing:
@@ -77,6 +80,8 @@ def knobs(model_id: str, output: OutputSpec = OutputSpec.pooled()) -> dict[str, 
     found: dict[str, bool | int | str] = {"pretrained": False} if issubclass(family, WeightsKnobs) else {}
     if issubclass(family, SeriesKnobs):
         found |= {"frames": 2, "temporal_sampling": "composite"}
+    if model_id.startswith("presto"):
+        found |= {"modality": "s2"}
     if "pooled" in family.model_fields and output == OutputSpec.pooled("max"):
         found |= {"pooled": "patch"}
     return found
@@ -84,7 +89,13 @@ def knobs(model_id: str, output: OutputSpec = OutputSpec.pooled()) -> dict[str, 
 
 def embed(model_id: str, **options) -> Embedding:
     ground = FieldProvider(FIELDS.get(model_id, hills))
-    place = NEAR if model_id.startswith(("anysat", "galileo", "mosaiks")) else PLACE
+    place = (
+        NEAR
+        if model_id.startswith(("anysat", "galileo", "mosaiks"))
+        else TINY
+        if model_id.startswith("presto")
+        else PLACE
+    )
     call = {"spatial": place, "temporal": YEAR, "backend": ground} | options
     if "input_chw" in options:
         call.pop("backend")
@@ -121,6 +132,7 @@ ENCODERS = {
     ),
     "anysat": lambda card: AnySatEncoder(**card.arch),
     "galileo": lambda card: GalileoEncoder(**card.arch),
+    "presto": lambda card: PrestoEncoder(**card.arch),
 }
 
 

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from rs_embed.core.specs import (
         TemporalSpec as TemporalSpec,
     )
+    from rs_embed.embedders.banks import load_mosaiks as load_mosaiks
     from rs_embed.embedders.card import ModelCard as ModelCard
     from rs_embed.embedders.catalog import register_model as register_model
     from rs_embed.embedders.runtime.kept import release_models as release_models
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from rs_embed.exports.results.verify import verify_run as verify_run
     from rs_embed.exports.status import retry_export as retry_export
     from rs_embed.exports.status import run_status as run_status
+    from rs_embed.fitting import fit_mosaiks as fit_mosaiks
     from rs_embed.formats.files import FileFormat as FileFormat
     from rs_embed.formats.files import register_format as register_format
     from rs_embed.generation import Generated as Generated
@@ -113,6 +115,8 @@ _HOME = {
     "Chip": "core.chip",
     "compact_run": "exports.results.compact",
     "verify_run": "exports.results.verify",
+    "fit_mosaiks": "fitting",
+    "load_mosaiks": "embedders.banks",
     "ModelCard": "embedders.card",
     "register_model": "embedders.catalog",
     "release_models": "embedders.runtime.kept",

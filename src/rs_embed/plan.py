@@ -25,6 +25,7 @@ from rs_embed.providers import open_provider, require_backend
 from rs_embed.providers.arrays import ArrayProvider, SupportsArray
 from rs_embed.providers.base import Provider
 from rs_embed.providers.common.checked import Checked
+from rs_embed.providers.nobody import Nobody
 from rs_embed.redact import redacted
 
 if TYPE_CHECKING:
@@ -161,7 +162,9 @@ class Plan:
             **numbers_of(_embedder(self.model, "cpu"), self.request.output, self.prep),
             "inputs": [[modality.name, asdict(sensor)] for modality, sensor in self.model.inputs],  # order counts
             "weights": [None if weights is None else asdict(weights), _ckpt(self.model)],
-            "provider": redacted(str(backend) if isinstance(backend, str | Path) else backend.identity()),
+            "provider": redacted(str(backend) if isinstance(backend, str | Path) else backend.identity())
+            if self.model.inputs
+            else None,
             "places": where,
         }
         return json_digest(facts)
@@ -171,6 +174,8 @@ class Plan:
         card, output = self.model.card, self.request.output
         lines = [f"{card.id}: {len(self.items)} item(s), {output.kind}, input_prep={self.prep}"]
         for item in self.items[:_SHOWN]:
+            if item.cells is not None:
+                lines.append(f"  [{item.index}] {'+'.join(self.model.places)} of {_grid_line(item.cells)}")
             for query in item.queries:
                 grid = "all that there is" if query.geobox is None else _grid_line(query.geobox)
                 bands = ",".join(query.sensor.bands)
@@ -222,6 +227,10 @@ class Arrays:
         if isinstance(self.values, Mapping):
             return ArrayProvider(self.values, dates=self.dates, unit=self.unit)
         names = [modality.name for modality, _ in model.inputs if not model.may_lack(modality)]
+        if not model.inputs:
+            raise SpecError(
+                f"Expected no pixels, got some: {model.card.id} is told the place alone.", fix="leave out input_chw"
+            )
         if len(names) > 1:
             raise SpecError(
                 f"Expected an array for each of {', '.join(names)}, got one.",
@@ -262,9 +271,14 @@ def named(modality: Modalities, input_chw: InputArrays | None) -> Modalities:
 def backend_for(backend: Backend, cards: Iterable[ModelCard]) -> Backend:
     """What is asked for the imagery of these models: "auto" is the one that their cards name.
 
+    Where none of them needs any, nobody is asked, whatever backend is named: it need not even be set up.
+
     Raises:
         SpecError: "auto", and they name different ones.
     """
+    cards = [card for card in cards if card.modalities]
+    if not cards:
+        return Nobody()
     return auto_backend(cards) if isinstance(backend, str) and backend == "auto" else backend
 
 

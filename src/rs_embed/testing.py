@@ -6,10 +6,10 @@ from datetime import UTC, datetime, time
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pyproj import Transformer
 
 from rs_embed.core.bands import bands_of
 from rs_embed.core.chip import Chip, Source
+from rs_embed.core.geo import pixel_centres
 from rs_embed.core.specs import SensorSpec
 from rs_embed.errors import NoImagery, SpecError
 from rs_embed.providers.base import Query
@@ -101,11 +101,3 @@ class FieldProvider:
         if not times:
             raise NoImagery(f"Expected imagery of {query.window}, got none.", fix="ask for other days")
         return times
-
-
-def pixel_centres(geobox: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Longitude and latitude of every pixel centre, each `[H, W]`, degrees."""
-    rows, cols = np.mgrid[: geobox.shape[0], : geobox.shape[1]] + 0.5
-    x, y = geobox.affine @ (cols, rows)
-    lon, lat = Transformer.from_crs(str(geobox.crs), "EPSG:4326", always_xy=True).transform(x, y)
-    return lon, lat

@@ -118,4 +118,6 @@ def test_describing_names_the_type_and_the_default_backend():
     default = inspect.signature(rs_embed.get_embedding).parameters["backend"].default
     backends = {model_id: describe_model(model_id)["default_backend"] for model_id in list_models()}
     assert backends.pop("alphaearth_v1") == "gee"
+    needless = {model_id for model_id in backends if describe_model(model_id)["kind"] == "location"}
+    assert {backends.pop(model_id) for model_id in needless} == {"none"}
     assert set(backends.values()) == {default}

@@ -48,7 +48,7 @@ def test_a_token_is_the_mean_of_the_published_features_over_its_cell():
     chip = torch.randn(5, 6, 9, generator=torch.Generator().manual_seed(2))
     tokens = encoder(chip[None], patch_px=3)
     cells = published_maps(encoder, chip).reshape(140, 2, 3, 3, 3).mean(axis=(2, 4))
-    assert tokens.layout == TokenLayout((TokenGrid("10m", height=2, width=3),))
+    assert tokens.layout == TokenLayout((TokenGrid("cell", height=2, width=3),))
     np.testing.assert_allclose(tokens.values[0].numpy(), cells.reshape(140, 6).T, rtol=1e-5, atol=1e-5)
 
 

@@ -1,14 +1,11 @@
-"""The files under `rs_embed/data` and the scripts that made them."""
+"""The files under `rs_embed/data`."""
 
-import importlib
 import json
 from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
-import safetensors.numpy
 from rasterio.warp import transform_bounds
 
 SCENE = files("rs_embed") / "data/sample"
@@ -17,12 +14,6 @@ SCENE = files("rs_embed") / "data/sample"
 @pytest.fixture(scope="module")
 def scene() -> dict:
     return json.loads((SCENE / "scene.json").read_text())
-
-
-@pytest.fixture
-def fit_rcf_bank(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "scripts")
-    return importlib.import_module("fit_rcf_bank")
 
 
 def test_each_layer_says_what_it_is_in_the_file_itself(scene):
@@ -59,24 +50,3 @@ def test_the_scene_has_no_nodata(scene):
     for layer in scene["layers"]:
         with rasterio.open(str(SCENE / layer["file"])) as raster:
             assert (raster.read() != layer["nodata"]).all()
-
-
-def test_a_fitted_bank_survives_its_file(fit_rcf_bank):
-    patches = np.random.default_rng(0).uniform(1, 3000, size=(2, 12, 20, 20))
-    bank = fit_rcf_bank.fit(patches)
-    stored = safetensors.numpy.load(safetensors.numpy.save(bank))
-    for name, values in bank.items():
-        np.testing.assert_array_equal(stored[name], values)
-
-
-def test_filters_are_pieces_whitened_twice(fit_rcf_bank, monkeypatch):
-    monkeypatch.setattr(fit_rcf_bank, "FILTERS", 324)  # all the pieces there are, in some order
-    patches = np.random.default_rng(0).uniform(1, 3000, size=(1, 12, 20, 20))
-    weight = fit_rcf_bank.fit(patches)["weight"].reshape(324, -1).astype(np.float64)
-    centred = patches[0] - patches[0].mean(axis=(1, 2), keepdims=True)
-    every = fit_rcf_bank.pieces(centred / patches[0].std(axis=(1, 2), keepdims=True))
-    variances, directions = np.linalg.eigh(every.T @ every / len(every))
-    zca = directions @ np.diag((variances + 1e-3) ** -0.5) @ directions.T
-    expected = every @ zca @ zca.T
-    order = np.random.default_rng(0).choice(324, 324, replace=False)
-    np.testing.assert_allclose(weight, expected[order], rtol=2e-3, atol=0.1)

@@ -31,7 +31,7 @@ NEXT = """Next
 
 
 @dataclass(frozen=True)
-class Run:
+class ModelRun:
     """What a model made of the sample."""
 
     pooled: Embedding
@@ -68,7 +68,7 @@ def run_demo(out: Path, console: Console) -> int:
     return 0
 
 
-def _run(model_id: str, console: Console) -> Run | None:
+def _run(model_id: str, console: Console) -> ModelRun | None:
     """Vector and map; nothing where the weights cannot be had, as random ones would only look like a result."""
     call: Callable[..., Embedding] = partial(get_embedding, model_id, backend="sample")
     try:
@@ -78,7 +78,7 @@ def _run(model_id: str, console: Console) -> Run | None:
         console.print(text, style="yellow", soft_wrap=True)
         return None
     grid, grid_s = _timed(partial(call, output=OutputSpec.grid(), patch_size=PATCHES_PX[model_id]))
-    return Run(pooled, grid, (vector_s, grid_s))
+    return ModelRun(pooled, grid, (vector_s, grid_s))
 
 
 def _timed(call: Callable[[], Embedding]) -> tuple[Embedding, float]:
@@ -87,7 +87,7 @@ def _timed(call: Callable[[], Embedding]) -> tuple[Embedding, float]:
     return embedding, time.perf_counter() - started
 
 
-def _write(out: Path, chip: Chip, runs: Sequence[Run]) -> list[Path]:
+def _write(out: Path, chip: Chip, runs: Sequence[ModelRun]) -> list[Path]:
     """Pictures of everything, and vector and map of each model."""
     files = [out / "overview.png", out / "sample_rgb.png"]
     scene = true_colour(chip)

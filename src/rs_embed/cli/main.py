@@ -15,8 +15,9 @@ import typer
 
 import rs_embed
 import rs_embed.cli.export
+import rs_embed.cli.fit
 import rs_embed.cli.generate
-import rs_embed.cli.runs  # the three add their commands to `app`
+import rs_embed.cli.runs  # the four add their commands to `app`
 from rs_embed.cli.options import ERR, OUT, Json, Model, ModelOptions, Request, app, command
 from rs_embed.cli.tables import table
 from rs_embed.core.signals import sigterm_as_interrupt
@@ -84,7 +85,7 @@ def _all(
 
 
 def _readable(model: "ModelDescription") -> dict[str, object]:
-    names = [modality["name"] for modality in model["modalities"]]
+    names = [modality["name"] for modality in model["modalities"]] or model["place_modalities"]
     return {**model, "modalities": names, "parameters": f"{model['parameters_m']:g} million"}
 
 

@@ -199,7 +199,9 @@ def command(*examples: str) -> Callable[[Command], Command]:
         keyword = introspect.Parameter.KEYWORD_ONLY
         options["debug"] = introspect.Parameter("debug", keyword, default=False, annotation=_Debug)
         run.__dict__["__signature__"] = introspect.Signature([p.replace(kind=keyword) for p in options.values()])
-        app.command(function.__name__, help=function.__doc__, epilog="\n\n".join(["Examples:", *examples]))(run)
+        app.command(
+            function.__name__.replace("_", "-"), help=function.__doc__, epilog="\n\n".join(["Examples:", *examples])
+        )(run)
         return function
 
     return register

@@ -46,4 +46,4 @@ def source_line(embedding: "Embedding") -> str:
         ", ".join([f"{one.collection} via {one.provider}", *(day[:10] for day in one.scene_times[:3])])
         for one in embedding.meta.inputs
     ]
-    return f"{'; '.join(chips)}, as {embedding.meta.model_id} sees it:"
+    return f"{'; '.join(chips) or 'No imagery'}, as {embedding.meta.model_id} sees it:"

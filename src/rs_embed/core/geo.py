@@ -92,7 +92,34 @@ def _around_point(point: PointBuffer, scale_m: float) -> GeoBox:
     return _geobox(epsg, (left, top - side_px, left + side_px, top), scale_m)
 
 
+def one_cell(spatial: SpatialSpec) -> GeoBox:
+    """The place as one cell, which lies on no pixel grid: its middle is that of the place.
+
+    Of a polygon, the middle of the box around it.
+
+    Raises:
+        SpecError: It is too wide for one UTM zone.
+    """
+    if isinstance(spatial, PointBuffer):
+        epsg = utm_epsg(spatial.lon, spatial.lat)
+        x, y = _transformer("EPSG:4326", f"EPSG:{epsg}").transform(spatial.lon, spatial.lat)
+        half_m = spatial.buffer_m
+        west, south, east, north = x - half_m, y - half_m, x + half_m, y + half_m
+    else:
+        epsg, (west, south, east, north) = _edges_m(spatial)
+    return GeoBox((1, 1), Affine(east - west, 0, west, 0, south - north, north), f"EPSG:{epsg}")
+
+
 def _around_outline(spatial: BBox | Region, scale_m: float) -> GeoBox:
+    epsg, edges = _edges_m(spatial)
+    tolerance = 1e-6  # pixels: a box on the grid keeps its edges in spite of rounding
+    left, bottom = (math.floor(edge / scale_m + tolerance) for edge in edges[:2])
+    right, top = (math.ceil(edge / scale_m - tolerance) for edge in edges[2:])
+    return _geobox(epsg, (left, bottom, max(right, left + 1), max(top, bottom + 1)), scale_m)
+
+
+def _edges_m(spatial: BBox | Region) -> tuple[int, tuple[float, float, float, float]]:
+    """EPSG code of a zone, and west, south, east and north of the place in it."""
     xs, ys = outline(spatial)
     lons, lats = project(xs, ys, spatial.crs, "EPSG:4326")
     if not (np.isfinite(lons).all() and np.isfinite(lats).all()):
@@ -107,11 +134,7 @@ def _around_outline(spatial: BBox | Region, scale_m: float) -> GeoBox:
             if across
             else "split it into boxes of at most 6 degrees of longitude and call get_embeddings",
         )
-    edges = east.min(), north.min(), east.max(), north.max()
-    tolerance = 1e-6  # pixels: a box on the grid keeps its edges in spite of rounding
-    left, bottom = (math.floor(edge / scale_m + tolerance) for edge in edges[:2])
-    right, top = (math.ceil(edge / scale_m - tolerance) for edge in edges[2:])
-    return _geobox(epsg, (left, bottom, max(right, left + 1), max(top, bottom + 1)), scale_m)
+    return epsg, (float(east.min()), float(north.min()), float(east.max()), float(north.max()))
 
 
 def outline(spatial: BBox | Region) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -170,6 +193,13 @@ def _geobox(epsg: int, edges_px: tuple[int, int, int, int], scale_m: float) -> G
 def pixel_size_m(geobox: GeoBox) -> float:
     """Side of a pixel in metres of the grid's CRS (exact for the grids of `geobox_for`)."""
     return math.sqrt(abs(geobox.affine.a * geobox.affine.e - geobox.affine.b * geobox.affine.d))
+
+
+def pixel_centres(geobox: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Longitude and latitude of every pixel centre, each `[H, W]`, degrees."""
+    rows, cols = np.mgrid[: geobox.shape[0], : geobox.shape[1]] + 0.5
+    xs, ys = geobox.affine @ (cols, rows)
+    return project(xs, ys, str(geobox.crs), "EPSG:4326")
 
 
 def subgrid(geobox: GeoBox, origin_px: tuple[float, float], cell_px: float, shape: tuple[int, int]) -> GeoBox:

@@ -189,6 +189,12 @@ class SeriesKnobs(WeightsKnobs):
     ] = "composite"
 
 
+class PlaceKnobs(WeightsKnobs):
+    """Knobs of a model that is told the place alone."""
+
+    cell_m: Annotated[float, Field(gt=0, le=100_000, description="side of a cell of a grid, metres")] = 250.0
+
+
 class LibrarySettings(Knobs):
     """Settings that concern every model."""
 

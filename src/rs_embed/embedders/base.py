@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from torch import Tensor, nn
 
 from rs_embed.core.chip import Chip
-from rs_embed.core.settings import LibrarySettings, ModelKnobs, WeightsKnobs
+from rs_embed.core.settings import LibrarySettings, ModelKnobs, PlaceKnobs, WeightsKnobs
 from rs_embed.core.specs import OutputSpec, SensorSpec, WorkingPrecision
 from rs_embed.core.stopping import PerProcess
 from rs_embed.embedders.card import Modality, ModelCard
@@ -73,7 +73,12 @@ class ModelRequest:
 
     @property
     def scale_m(self) -> float:
-        """Pixel size of the shared grid: the finest of the inputs, as far as they are not subdivisions of it."""
+        """Pixel size of the shared grid: the finest of the inputs, as far as they are not subdivisions of it.
+
+        Of a model that is told the place alone, the side of a cell.
+        """
+        if isinstance(self.knobs, PlaceKnobs):
+            return self.knobs.cell_m
         return min(sensor.scale_m * modality.grid_px for modality, sensor in self.inputs)
 
 
@@ -203,6 +208,8 @@ class Embedder(ABC):
         An optional modality that the place lacks is not among the chips: what the network gets in its stead, and by
         which mask it is told, is for the adapter to say.
 
+        A model that is told the place alone gets, by the name of what it is told, a chip without bands: the cells.
+
         Pixels come to the device in force by `placed`; small tensors may stay on the CPU until the batch is run.
         """
 
@@ -240,6 +247,14 @@ class Embedder(ABC):
 
     def facts(self) -> dict[str, JsonValue]:
         """What only this family tells in the metadata."""
+        return {}
+
+    def facts_of(self, given: ModelInput) -> dict[str, JsonValue]:
+        """What it tells there of one place.
+
+        Args:
+            given: The first of its inputs.
+        """
         return {}
 
     def run(self, batch: ModelInput) -> Tokens:

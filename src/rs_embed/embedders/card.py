@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -29,6 +30,43 @@ class Weights:
     """Commit. `None`: not known when the card was written; then the newest, and Meta records which."""
     sha256: str | None = None
     size_bytes: int | None = None
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, for people."""
+        return self.hub
+
+
+@dataclass(frozen=True)
+class PackagedWeights:
+    """A checkpoint that a Python package ships beside its code: it is installed, not downloaded, and never imported."""
+
+    package: str
+    """What pip calls it."""
+    file: str
+    """Path inside the installation."""
+    licence: str
+    sha256: str
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, for people."""
+        return f"package {self.package}"
+
+
+@dataclass(frozen=True)
+class LocalWeights:
+    """A checkpoint that lies on this machine."""
+
+    file: str
+    """Its absolute path."""
+    licence: str
+    sha256: str
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, for people."""
+        return "file"
 
 
 @dataclass(frozen=True)
@@ -106,8 +144,19 @@ class Modality:
             )
 
 
-Kind = Literal["foundation model", "baseline", "precomputed"]
-"""Precomputed: its authors ran it, and what is fetched are embeddings already."""
+def is_file_id(model_id: str) -> bool:
+    """Whether a model is named by a file of its own: a bank of filters (`embedders/banks.py`)."""
+    return model_id.endswith(".safetensors")
+
+
+def lasting_id(model_id: str) -> str:
+    """The id as it is written down: a file is found from any folder."""
+    return str(Path(model_id).expanduser().absolute()) if is_file_id(model_id) else model_id
+
+
+Kind = Literal["foundation model", "baseline", "precomputed", "location"]
+"""Precomputed: its authors ran it, and what is fetched are embeddings already. Location: it is told where, and shown
+nothing, so it has no modalities."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +178,11 @@ class ModelCard:
     """Length of a pooled vector."""
     parameters_m: float
     """Values in the encoder, millions."""
-    weights: Weights | None
+    weights: Weights | PackagedWeights | LocalWeights | None
     """`None`: in the package, or there are none (`kind="precomputed"`)."""
     modalities: tuple[Modality, ...]
-    """The first is the default, unless `default` names others."""
+    """The first is the default, unless `default` names others. None: nothing is fetched, and `place_modalities` is all
+    that it is told."""
     input_prep: Literal["resize", "crop", "tile"]
     """What `input_prep="auto"` means for this model."""
     licence: str
@@ -161,21 +211,28 @@ class ModelCard:
     @property
     def default_names(self) -> tuple[str, ...]:
         """What is fed where nothing is named."""
-        return self.default or self.modality_names[:1]
+        return self.default or (self.modality_names or self.place_modalities)[:1]
 
     @property
     def modality_names(self) -> tuple[str, ...]:
         """Names of all modalities, default first."""
         return tuple(modality.name for modality in self.modalities)
 
+    @property
+    def default_backend(self) -> str:
+        """What `backend="auto"` means: the one that the card names, "auto", or "none" where nothing is fetched."""
+        return (self.backend or "auto") if self.modalities else "none"
+
 
 def auto_backend(cards: Iterable[ModelCard]) -> str:
     """What `backend="auto"` means for these models: the backend that their cards name, or "auto".
 
+    Those that need no imagery go with any.
+
     Raises:
         SpecError: They name different ones.
     """
-    named = {card.id: card.backend or "auto" for card in cards}
+    named = {card.id: card.default_backend for card in cards if card.modalities}
     if len(set(named.values())) > 1:
         raise SpecError(
             "Expected models of one backend, got several.", **named, fix="name the backend, or ask for them one by one"

@@ -13,8 +13,22 @@ from functools import lru_cache
 from rs_embed.core.bands import did_you_mean
 from rs_embed.core.checks import short
 from rs_embed.core.plugins import MODELS, Plugin, plugins
-from rs_embed.embedders.card import ModelCard
-from rs_embed.embedders.cards import alphaearth, anysat, clay, dofa, galileo, mosaiks, prithvi, ssl4eo, terramind, thor
+from rs_embed.embedders.banks import load_mosaiks
+from rs_embed.embedders.card import ModelCard, is_file_id
+from rs_embed.embedders.cards import (
+    alphaearth,
+    anysat,
+    clay,
+    dofa,
+    galileo,
+    locations,
+    mosaiks,
+    presto,
+    prithvi,
+    ssl4eo,
+    terramind,
+    thor,
+)
 from rs_embed.embedders.pins import pinned
 from rs_embed.errors import PluginWarning, SpecError, UnknownModelError, warn
 
@@ -27,8 +41,10 @@ _WRITTEN: tuple[ModelCard, ...] = (
     *clay.CARDS,
     *dofa.CARDS,
     *ssl4eo.CARDS,
+    *presto.CARDS,
     *alphaearth.CARDS,
     *mosaiks.CARDS,
+    *locations.CARDS,
 )
 CARDS = pinned(_WRITTEN)
 """Of this package."""
@@ -121,15 +137,18 @@ def list_cards(pattern: str = "*") -> tuple[ModelCard, ...]:
 
 
 def get_card(model_id: str | ModelCard) -> ModelCard:
-    """The card of an id, an alias or the authors' name; a card of one's own is taken as it is.
+    """The card of an id, an alias, the authors' name or a file; a card of one's own is taken as it is.
 
     Raises:
         UnknownModelError: There is none; the nearest name is suggested.
+        WeightsError: A file was named (`.safetensors`), and it is no bank of filters.
     """
     if isinstance(model_id, ModelCard):
         return model_id
     if not isinstance(model_id, str):
         raise UnknownModelError(f"Expected the id of a model, got {short(model_id)}.", fix="see list_models()")
+    if is_file_id(model_id):
+        return load_mosaiks(model_id)
     # Nobody else's code is loaded for a model of this package.
     found = _named(model_id, CARDS) or _named(model_id, _all_cards())
     if found is not None:

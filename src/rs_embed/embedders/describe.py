@@ -36,7 +36,8 @@ class ModelDescription(TypedDict):
     """Everything that the catalog knows of a model.
 
     `type` is "on-the-fly" (a network runs on the imagery of the request) or "precomputed" (embeddings are fetched). The
-    backend of who names none is the card's, else "auto": Earth Engine where it is set up, else STAC.
+    backend of who names none is the card's, else "auto": Earth Engine where it is set up, else STAC; "none" of a model
+    that is told the place alone.
     """
 
     id: str
@@ -69,7 +70,7 @@ def describe(card: ModelCard) -> ModelDescription:
         "title": card.title,
         "kind": card.kind,
         "type": "precomputed" if card.kind == "precomputed" else "on-the-fly",
-        "default_backend": card.backend or "auto",
+        "default_backend": card.default_backend,
         "aliases": list(card.aliases),
         "model_key": card.model_key,
         "parameters_m": card.parameters_m,
@@ -84,7 +85,7 @@ def describe(card: ModelCard) -> ModelDescription:
             {"variable": variable, "keyword": keyword, "default": default, "effect": effect}
             for variable, keyword, default, effect in describe_knobs(card.knobs)
         ],
-        "weights": f"{weights.hub} / {weights.file} ({weights.licence})" if weights else _without_weights(card),
+        "weights": f"{weights.source} / {weights.file} ({weights.licence})" if weights else _without_weights(card),
         "licence": card.licence,
         "citation": card.citation,
         "extra": card.extra,

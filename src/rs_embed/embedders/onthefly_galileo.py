@@ -23,6 +23,7 @@ from rs_embed.embedders.cards.galileo import AS_THEY_ARE, FEEDS, MOST_PATCHES, G
 from rs_embed.embedders.prepare.derived import NDVI
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry, centre_of, cut_windows, frame_chip, stitch
 from rs_embed.embedders.prepare.normalize import Scaling, to_frames, to_image, unscaled
+from rs_embed.embedders.prepare.told import months_of, on_the_sphere
 from rs_embed.embedders.runtime.device import placed
 from rs_embed.embedders.statistics import statistics_of
 from rs_embed.embedders.weights.layout import Layout
@@ -35,8 +36,6 @@ from rs_embed.errors import BandMismatch, InputError, SpecError
 
 MONTHS, VISIBLE = " months", " visible"
 """Names of a tensor, and what one ends in."""
-ONE_APART = frozenset((0, 1, 11))
-"""Difference of months that two means of the same days may have, as scenes of one modality are of other days."""
 WINDOWS_TOKENS = 65_536
 """Tokens that are embedded at once; 34 MB at nano size, 200 MB at base size."""
 LAYOUT = Layout(
@@ -148,7 +147,7 @@ class GalileoEmbedder(Embedder):
         if self.request.places:
             tensors["location"] = _location(next(iter(chips.values())), frame)
             tensors["location" + VISIBLE] = torch.tensor(True)
-        tensors[MONTHS] = self._months(chips)
+        tensors[MONTHS] = months_of(self.request, chips)
         return [ModelInput(tensors)]
 
     def _tensors_of(self, modality: Modality, sensor: SensorSpec, chip: Chip, frame: Frame) -> dict[str, Tensor]:
@@ -185,32 +184,6 @@ class GalileoEmbedder(Embedder):
         there[:, : valid.shape[1], : valid.shape[2]] = torch.from_numpy(valid)
         seen: Tensor = there.unflatten(2, (-1, patch_px)).unflatten(1, (-1, patch_px)).any(4).any(2)
         return seen
-
-    def _months(self, chips: Mapping[str, Chip]) -> Tensor:
-        """Of each date, 0 for January; of what has no dates, there is one, of a month that nobody is told.
-
-        Raises:
-            InputError: Modalities do not have the same dates, or one has none.
-        """
-        dated = {m.name: chips[m.name].times for m, _ in self.request.inputs if m.is_series and m.name in chips}
-        months = {name: [time.month - 1 for time in times if time is not None] for name, times in dated.items()}
-        if not months:
-            return torch.zeros(1, dtype=torch.long)
-        lacking = [name for name, times in dated.items() if None in times]
-        if lacking:
-            raise InputError(
-                f"Expected the date of each frame of {', '.join(lacking)}, got none.", fix="give `dates` or `temporal`"
-            )
-        first, *others = months.values()
-        for other in others:
-            apart = {(one - two) % 12 for one, two in zip(first, other, strict=False)}
-            if len(other) != len(first) or not apart <= ONE_APART:
-                raise InputError(
-                    "Expected the same dates of every modality, got others.",
-                    **{name: ", ".join(f"{time:%Y-%m-%d}" for time in times if time) for name, times in dated.items()},
-                    fix='temporal=TemporalSpec.range(...) lays them on its months, temporal_sampling="month"',
-                )
-        return torch.tensor(first)
 
     def encode(self, batch: ModelInput) -> Tokens:
         """A token a patch: the mean of what is visible of it; of a vector, beside it how many tokens that are."""
@@ -342,5 +315,4 @@ def _location(chip: Chip, frame: Frame) -> Tensor:
     """The centre of the chip on the unit sphere."""
     if chip.geobox is None:
         raise InputError("Expected a place for location, got pixels without one.", fix="spatial=PointBuffer(...)")
-    lon, lat = np.radians(centre_of(chip.geobox, frame.windows[0]))
-    return torch.tensor([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], dtype=torch.float32)
+    return torch.from_numpy(on_the_sphere(*centre_of(chip.geobox, frame.windows[0])))

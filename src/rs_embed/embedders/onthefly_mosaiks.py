@@ -1,4 +1,4 @@
-"""MOSAIKS random convolutional features: the baseline that needs no download."""
+"""MOSAIKS random convolutional features: the baseline that needs no download, with our filters or the user's."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -15,6 +15,8 @@ from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network,
 from rs_embed.embedders.cards.mosaiks import MosaiksKnobs
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry, cut_windows
 from rs_embed.embedders.prepare.normalize import to_image, z_score
+from rs_embed.embedders.weights.load import load_strict, locate
+from rs_embed.embedders.weights.reading import read_state_dict
 from rs_embed.encoders.rcf import RcfEncoder
 from rs_embed.encoders.tokens import Tokens
 
@@ -27,14 +29,21 @@ class MosaiksEmbedder(Embedder):
 
     @staticmethod
     def build(request: ModelRequest, settings: LibrarySettings) -> Network:
-        """Read the filter bank that is part of the package."""
-        with as_file(files("rs_embed") / "data" / BANK) as path:
-            bank = load_file(path)
-            weights_id = f"bundled:{BANK}#sha256:{sha256_of(path)}"
+        """Read the filter bank: that of the package, or the file that the card names.
+
+        Raises:
+            WeightsError: The file is gone, or was changed since the card was made.
+        """
         with torch.device("meta"):  # nor does the caller's random generator move
             encoder = RcfEncoder(**request.card.arch)
-        encoder.load_state_dict({name: bank[name].float() for name in ("weight", "bias")}, assign=True)
-        return Network(encoder.eval(), weights_id)
+        if request.card.weights is None:
+            with as_file(files("rs_embed") / "data" / BANK) as path:
+                bank, weights_id = load_file(path), f"bundled:{BANK}#sha256:{sha256_of(path)}"
+        else:
+            file = locate(request.card.weights, ckpt=None, offline=True, cache_dir=None)
+            bank, weights_id = read_state_dict(file.path), file.id
+        load_strict(encoder, {name: bank[name] for name in ("weight", "bias")}, source=weights_id)
+        return Network(encoder, weights_id)
 
     @property
     def _knobs(self) -> MosaiksKnobs:

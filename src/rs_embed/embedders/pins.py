@@ -43,8 +43,10 @@ def pinned(cards: Iterable[ModelCard]) -> tuple[ModelCard, ...]:
 
 def _pinned(card: ModelCard, pins: dict[str, Pin]) -> ModelCard:
     weights = card.weights
-    pin = None if weights is None else pins.get(name_of(weights))
-    if weights is None or pin is None or weights.revision is not None:
+    if not isinstance(weights, Weights):
+        return card
+    pin = pins.get(name_of(weights))
+    if pin is None or weights.revision is not None:
         return card
     sha256, size_bytes = weights.sha256 or pin.sha256, weights.size_bytes or pin.size_bytes
     return replace(card, weights=replace(weights, revision=pin.revision, sha256=sha256, size_bytes=size_bytes))

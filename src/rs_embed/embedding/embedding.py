@@ -102,7 +102,7 @@ class Meta(BaseModel):
     """The authors' own name of the variant."""
     card_revision: int
     kind: str
-    """"foundation model", "baseline" or "precomputed"."""
+    """"foundation model", "baseline", "precomputed" or "location"."""
     output: Literal["pooled", "grid"]
     pooling: str | None
     """How tokens became a vector; `None` for a grid."""

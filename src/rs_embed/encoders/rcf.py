@@ -1,6 +1,6 @@
 """MOSAIKS random convolutional features (RCF): one fixed convolution, a two-sided ReLU, an average per cell.
 
-Nothing is learned: the filters are whitened pieces of real imagery (`scripts/fit_rcf_bank.py`).
+Nothing is learned: the filters are whitened pieces of real imagery (`embedders/whitening.py`).
 
 Source: Rolf et al. 2021, doi:10.1038/s41467-021-24638-z, with the two sides of torchgeo's RCF: relu(y) and
 relu(-y), y = conv(x) + bias. The authors' own code thresholds both sides, relu(conv(x) - 1) and
@@ -62,7 +62,7 @@ class RcfEncoder(nn.Module):
                 f"Height and width must be multiples of {patch_px} px, these pixels are {height} x {width}.",
                 fix="choose a patch size that divides both, or crop",
             )
-        grid = TokenGrid("10m", height // patch_px, width // patch_px)
+        grid = TokenGrid("cell", height // patch_px, width // patch_px)
         values = torch.stack([self._features(chip, patch_px) for chip in pixels])
         return Tokens(values, TokenLayout((grid,)))
 

@@ -15,7 +15,7 @@ from rs_embed.places import Places
 from rs_embed.providers.base import pixels_of
 
 if TYPE_CHECKING:
-    from rs_embed.pipeline.plan import Job
+    from rs_embed.pipeline.plan import Item, Job
     from rs_embed.providers.base import Query
 
 BYTES: Mapping[Dtype, int] = {"float32": 4, "float16": 2, "int8": 1}
@@ -127,9 +127,10 @@ def estimate(
         )
     output_bytes = 0
     for job in jobs.values():
-        own = _first_queries(job, places)
-        queries += [query for query in own if pixels_of(query) not in map(pixels_of, queries)]
-        shape = (0, 0) if own[0].geobox is None else (own[0].geobox.shape[0], own[0].geobox.shape[1])
+        first = _first_item(job, places)
+        queries += [query for query in first.queries if pixels_of(query) not in map(pixels_of, queries)]
+        grid = first.queries[0].geobox if first.queries else first.cells
+        shape = (0, 0) if grid is None else (grid.shape[0], grid.shape[1])
         output_bytes += rows * (
             ROW_BYTES + BYTES[request.dtype] * job.embedder.readout.width(job.output) * _cells(job, shape)
         )
@@ -170,12 +171,12 @@ def _shared(jobs: "Mapping[str, Job]", places: Places, units: Units) -> tuple[fl
     return reads / max(1, chips), read_px / max(1, chip_px)
 
 
-def _first_queries(job: "Job", places: Places) -> "tuple[Query, ...]":
+def _first_item(job: "Job", places: Places) -> "Item":
     error = None
     for index in range(min(len(places), _TRIED)):
         place = places[index]
         try:
-            return plan_items(job, [place.spatial], [place.window]).items[0].queries
+            return plan_items(job, [place.spatial], [place.window]).items[0]
         except SpecError as found:
             error = error or found
     raise error or SpecError("Expected at least one place, got none.", fix="check the table")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from rs_embed.core.settings import LibrarySettings, ModelKnobs
+from rs_embed.embedders.card import Weights
 from rs_embed.exports.engines.base import RunStamp
 from rs_embed.exports.fetching.inputs import FOLDER as INPUTS
 from rs_embed.exports.fetching.inputs import InputKeeper
@@ -79,7 +80,7 @@ class ExportSetup:
             weights=network.weights_id,
             weights_note=network.note,
             title=card.title,
-            model_url=f"https://huggingface.co/{card.weights.hub}" if card.weights else "",
+            model_url=f"https://huggingface.co/{card.weights.hub}" if isinstance(card.weights, Weights) else "",
             licence=card.weights.licence if card.weights else card.licence,
             publications=(card.citation,),
             dtype=self.request.dtype,

@@ -18,7 +18,7 @@ from pydantic import (
 
 from rs_embed.core.checks import require_choice, short
 from rs_embed.core.hashing import as_json
-from rs_embed.embedders.card import ModelCard
+from rs_embed.embedders.card import ModelCard, lasting_id
 from rs_embed.embedders.catalog import get_card
 from rs_embed.errors import SpecError
 from rs_embed.exports.unit import UNIT_ROWS, Units
@@ -138,7 +138,7 @@ class ExportRequest(RequestBase):
 
     @field_serializer("models")
     def _by_id(self, _: Models) -> dict[str, Mapping[str, object]]:
-        return {str(request.model_id): request.knobs for request in self.requests()}
+        return {lasting_id(str(request.model_id)): request.knobs for request in self.requests()}
 
     @field_serializer("backend")
     def _as_text(self, backend: Backend) -> str:

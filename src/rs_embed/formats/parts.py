@@ -78,7 +78,8 @@ def from_parts(
         raise ValueError(f"means of {position.values.shape} beside a grid of {data.shape}")
     if meta.crs is None or meta.transform is None:
         return Embedding(data, meta, None, valid, position)
-    shape = data.shape[1:] if data.ndim == 3 else meta.inputs[0].shape_px
+    chip_px = meta.inputs[0].shape_px if meta.inputs else meta.input_px
+    shape = data.shape[1:] if data.ndim == 3 else chip_px
     return Embedding(data, meta, GeoBox(shape, Affine(*meta.transform), meta.crs), valid, position)
 
 

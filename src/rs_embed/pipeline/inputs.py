@@ -27,6 +27,8 @@ def resolve_request(
         SpecError: Unknown modality, a sensor that belongs to none, or no tokens finer than a patch.
         BandMismatch: A band that the model does not know.
     """
+    if not card.modalities:
+        return _told_the_place(card, knobs, request, precision)
     modality, sensor, bands = request.modality, request.sensor, request.bands
     if modality is None and sensor is None:
         modality = tuple(bands) if isinstance(bands, Mapping) else knobs.modality
@@ -61,13 +63,28 @@ def resolve_request(
     return model
 
 
+def _told_the_place(
+    card: ModelCard, knobs: ModelKnobs, request: EmbeddingRequest, precision: WorkingPrecision
+) -> ModelRequest:
+    """Of a model without imagery: no inputs."""
+    given = {"sensor": request.sensor, "bands": request.bands}
+    unused = [word for word, value in given.items() if value is not None]
+    if unused:
+        raise SpecError(f"{card.id} is told the place alone, got {' and '.join(unused)}.", fix="leave it out")
+    names = knobs.modality if request.modality is None else request.modality
+    model = ModelRequest(card, knobs, (), precision, _modality_names(card, names, None), request.output)
+    if model.dense:
+        raise SpecError(f"{card.id} has no dense grid.", fix="OutputSpec.grid(), with cell_m=<side of a cell, metres>")
+    return model
+
+
 def _modality_names(card: ModelCard, modality: Modalities, sensor: Sensors) -> tuple[str, ...]:
+    known = (*card.modality_names, *card.place_modalities)
     if modality is None:
         if isinstance(sensor, SensorSpec):
             return (_modality_of(card, sensor).name,)
         modality = tuple(sensor or card.default_names)
     names = modality.split("+") if isinstance(modality, str) else list(modality)
-    known = (*card.modality_names, *card.place_modalities)
     for name in names:
         if name not in known:
             raise SpecError(

@@ -10,9 +10,11 @@ from rs_embed.core.chip import Chip
 from rs_embed.core.specs import SpatialSpec, TemporalSpec
 from rs_embed.embedders.base import ModelRequest
 from rs_embed.embedders.card import BandStats, Modality
-from rs_embed.errors import SensorNotOffered
+from rs_embed.errors import SensorNotOffered, SpecError
 from rs_embed.pipeline.plan import queries_for
 from rs_embed.providers.base import Provider
+
+_FIX = "get_embedding(...) without more ado: there are no pixels to look at"
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,13 @@ class ChipReport:
 def inspect(
     request: ModelRequest, provider: Provider, spatial: SpatialSpec | None, window: TemporalSpec | None
 ) -> ChipReport:
-    """Fetch the chips of one request and describe their pixels."""
+    """Fetch the chips of one request and describe their pixels.
+
+    Raises:
+        SpecError: The model sees no pixels.
+    """
+    if not request.inputs:
+        raise SpecError(f"Expected a model of imagery, got {request.card.id}, which is told the place alone.", fix=_FIX)
     chips: dict[str, Chip] = {}
     rows: list[BandReport] = []
     queries = queries_for(request, provider, spatial, window)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from odc.geo.geobox import GeoBox
 
-from rs_embed.core.geo import geobox_for, refined, subgrid
+from rs_embed.core.geo import geobox_for, one_cell, refined, subgrid
 from rs_embed.core.hashing import json_digest
 from rs_embed.core.settings import ModelKnobs, SeriesKnobs
 from rs_embed.core.specs import OutputSpec, Region, Series, SpatialSpec, TemporalSpec
@@ -35,6 +35,9 @@ class Item:
     window: TemporalSpec | None
     queries: tuple[Query, ...]
     """One per modality, all on the same grid."""
+    cells: GeoBox | None = None
+    """Of a model that is told the place alone, so that nothing is asked for: its cells, or for a vector the one cell
+    that the place is."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,24 @@ def items_of(
             fix='pooled="patch" takes the mean of the patches that the polygon touches',
         )
     return tuple(
-        Item(index, spatial, window, _queries(embedder.request, spatial, window))
+        _item(index, embedder.request, output, spatial, window)
         for index, (spatial, window) in enumerate(zip(places, windows, strict=True))
     )
+
+
+def _item(
+    index: int, request: "ModelRequest", output: OutputSpec, spatial: SpatialSpec | None, window: TemporalSpec | None
+) -> Item:
+    if request.inputs:
+        return Item(index, spatial, window, _queries(request, spatial, window))
+    _require_days(window)
+    if spatial is None:
+        raise SpecError(
+            f"Expected a place, got none: {request.card.id} is told nothing else.",
+            fix="for example PointBuffer(lon=12.94, lat=47.77, buffer_m=500)",
+        )
+    cells = one_cell(spatial) if output.kind == "pooled" else geobox_for(spatial, request.scale_m)
+    return Item(index, spatial, None, (), cells)  # it knows no days: the same place is the same request
 
 
 def on_grids(job: Job, items: Sequence[Item]) -> Workload:
@@ -128,11 +146,7 @@ def queries_for(
 
 
 def _queries(request: "ModelRequest", spatial: SpatialSpec | None, window: TemporalSpec | None) -> tuple[Query, ...]:
-    if window is not None and not isinstance(window, TemporalSpec):
-        raise SpecError(
-            f"Expected a TemporalSpec, got {window!r}.",
-            fix='for example TemporalSpec.range("2022-06-01", "2022-09-01")',
-        )
+    _require_days(window)
     for modality, _ in request.inputs:
         _require_year(request, modality, window)
     queries = tuple(
@@ -140,6 +154,14 @@ def _queries(request: "ModelRequest", spatial: SpatialSpec | None, window: Tempo
         for modality, sensor in request.inputs
     )
     return queries if spatial is None else _laid_on(queries, request, geobox_for(spatial, request.scale_m))
+
+
+def _require_days(window: TemporalSpec | None) -> None:
+    if window is not None and not isinstance(window, TemporalSpec):
+        raise SpecError(
+            f"Expected a TemporalSpec, got {window!r}.",
+            fix='for example TemporalSpec.range("2022-06-01", "2022-09-01")',
+        )
 
 
 def _series(modality: Modality, knobs: ModelKnobs) -> Series | None:
@@ -207,7 +229,7 @@ def job_facts(job: Job) -> dict[str, object]:
     return {
         **numbers_of(job.embedder, job.output, job.prep),
         "weights": job.embedder.network.weights_id,
-        "provider": redacted(job.provider.identity()),
+        "provider": redacted(job.provider.identity()) if job.request.inputs else None,
     }
 
 

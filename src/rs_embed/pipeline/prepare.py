@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from odc.geo.geobox import GeoBox
 
-from rs_embed.core.chip import Chip
+from rs_embed.core.chip import Chip, Source
 from rs_embed.core.geo import pixel_size_m, subgrid
 from rs_embed.core.resources import require_memory
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest
@@ -69,6 +69,9 @@ def _prepare(item: Item, job: Job, fetched: Fetched) -> Prepared | Failure:
     """The per-item boundary: whatever goes wrong with one item must not stop the others."""
     stage: Stage = "fetch"
     try:
+        if item.cells is not None:
+            stage = "prepare"
+            return _told_the_place(item, item.cells, job)
         size = sum(query.nbytes for query in item.queries)
         require_memory(COPIES * size, f"{len(item.queries)} chip(s) of {size / 1e9:.1f} GB for one place")
         queries = {query.modality: query for query in item.queries}
@@ -91,6 +94,17 @@ def _prepare(item: Item, job: Job, fetched: Fetched) -> Prepared | Failure:
         return Prepared(item, metas, frame, tuple(inputs), gsd_m, geobox, seen_in(chips, request), {**absent, **empty})
     except Exception as error:  # noqa: BLE001  (kept whole in the Failure, raised by single calls)
         return Failure(item.index, stage, error)
+
+
+def _told_the_place(item: Item, cells: GeoBox, job: Job) -> Prepared:
+    """Without imagery: what a model is told of the place."""
+    shape_px = (int(cells.shape[0]), int(cells.shape[1]))
+    size = 4 * job.embedder.readout.dim * shape_px[0] * shape_px[1]
+    require_memory(COPIES * size, f"a grid of {size / 1e9:.1f} GB for one place")
+    frame = frame_chip(shape_px, job.prep, job.embedder.geometry())
+    ground = Chip(np.empty((1, 0, *shape_px), np.float32), (), cells, (None,), Source("none", "none"))
+    inputs = job.embedder.prepare(dict.fromkeys(job.request.places, ground), frame)
+    return Prepared(item, (), frame, tuple(inputs), pixel_size_m(cells), cells, {}, {})
 
 
 def _there(

@@ -19,7 +19,7 @@ from pydantic_core import CoreSchema, PydanticSerializationError, core_schema
 from rs_embed.core.bands import did_you_mean
 from rs_embed.core.checks import require_choice, short
 from rs_embed.core.specs import InputPrep, OutputSpec, Precision, SensorSpec
-from rs_embed.embedders.card import ModelCard
+from rs_embed.embedders.card import ModelCard, lasting_id
 from rs_embed.errors import RSEmbedError, SpecError
 from rs_embed.providers.base import Provider
 
@@ -168,5 +168,5 @@ class EmbeddingRequest(RequestBase):
     @field_serializer("model_id")
     def _as_id(self, model: str | ModelCard) -> str:
         if isinstance(model, str):
-            return model
+            return lasting_id(model)
         raise SpecError(_OBJECT.format("model", "a card"), fix="pass the card again where the request is read")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rs_embed.encoders.kernels.attention import MANY_TOKENS, QUERIES_AT_ONCE, Distances, attend
+from rs_embed.encoders.kernels.attention import MANY_TOKENS, QUERIES_AT_ONCE, Distances, attend, attend_short
 from rs_embed.encoders.kernels.linear import Kernels, using
 
 
@@ -27,6 +27,23 @@ def test_attention_without_gradients_equals_that_of_torch(
     atol = 1e-6 if dtype == torch.float32 else 0.02
     torch.testing.assert_close(actual, expected, rtol=atol, atol=atol)
     torch.testing.assert_close(attend(q.requires_grad_(), k, v, bias).detach(), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"), [(1, torch.float32), (30, torch.float32), (200, torch.float32), (1, torch.bfloat16)]
+)
+def test_attention_of_short_sequences_equals_that_of_torch_however_large_the_logits(
+    size: float, dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(5)
+    q, k, v = torch.randn(3, 5, 21, 4, 8, generator=generator).transpose(2, 3).to(dtype)
+    q = q * size  # beyond 88, e to the power of a logit is no float32
+    expected = torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float())
+    with torch.no_grad():
+        actual = attend_short(q, k, v).float()
+    assert actual.shape == expected.shape
+    tolerance = 2e-5 if dtype == torch.float32 else 0.02
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

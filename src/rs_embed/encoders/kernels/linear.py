@@ -173,7 +173,7 @@ def prepared(*modules: nn.Module, device_type: str) -> Iterator[None]:
     if torch.is_grad_enabled() or not (pack or torch.is_autocast_enabled(device_type)):
         linears = []
     if linears and device_type == "cpu":
-        _keep_freed_memory()
+        keep_freed_memory()
     try:
         for linear in linears:
             linear.prepare(dtype, pack=pack)
@@ -183,7 +183,7 @@ def prepared(*modules: nn.Module, device_type: str) -> Iterator[None]:
             linear.release()
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let malloc reuse what chunk after chunk of work frees, instead of giving it back to the system each time.
 
     Freeing a large array makes glibc keep arrays up to its size, and twice of that at the top of the heap; other
