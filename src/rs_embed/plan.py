@@ -137,7 +137,9 @@ class Plan:
             except SensorNotOffered:
                 if not self.model.may_lack(modality):
                     raise
-        return Job(_embedder(self.model, self.request.device), provider, self.request.output, self.prep)
+        output = self.request.output
+        reference = opened("sample") if output.debias == "position" else None
+        return Job(_embedder(self.model, self.request.device), provider, output, self.prep, reference)
 
     def run(self) -> "Generator[Result]":
         """An embedding or a `Failure` for each item, in their order; fetching runs ahead of the network."""

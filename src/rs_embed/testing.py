@@ -34,6 +34,22 @@ def directions(lon: NDArray[np.float64], lat: NDArray[np.float64], band: str) ->
     return values
 
 
+def place_share(windows: NDArray[np.float32]) -> float:
+    """The share of the variance of tokens that is only their place in the window: 0 none, 1 all of it.
+
+    What as many windows show by chance is not counted, so it may come out a little below 0.
+
+    Args:
+        windows: `[window, D, h, w]`: tokens of two or more windows, each of the same places.
+    """
+    tokens = windows.reshape(*windows.shape[:2], -1).astype(np.float64)  # [window, D, place]
+    count, _, places = tokens.shape
+    means = tokens.mean(axis=0)
+    ground = ((tokens - means) ** 2).sum() / (count - 1)
+    place = ((means - means.mean(axis=1, keepdims=True)) ** 2).sum() - ground / count * (1 - 1 / places)
+    return float(place / (place + ground))
+
+
 class FieldProvider:
     """A provider whose pixels are `field(lon, lat, band)`; wrong grids and orders show at once.
 

@@ -135,6 +135,13 @@ def test_pooling_means_nothing_to_a_grid():
     assert plain["fingerprint"] == pooled["fingerprint"]
 
 
+def test_debias_is_of_a_map_and_changes_its_fingerprint():
+    words = ("embed", "mosaiks", *POINT, "--backend", "sample", "--output", "grid", "--json")
+    plain, found = (json.loads(invoke(*words, *more).stdout) for more in ((), ("--debias", "position")))
+    assert plain["debias"] is None and found["debias"] == {"by": "position", "estimated_on": "nothing", "windows": 0}
+    assert plain["fingerprint"] != found["fingerprint"]
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path):
     out = tmp_path / "never.npz"
     result = invoke("embed", "mosaiks", *POINT, "--backend", "sample", "--dry-run", "--out", out)

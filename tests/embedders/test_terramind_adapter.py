@@ -311,6 +311,7 @@ def test_a_layer_is_raw_and_only_the_last_one_normed(checkpoint, encoder, layer)
     np.testing.assert_allclose(embedding.data, expected, atol=2e-5)
     assert embedding.meta["layers"] == [layer]
     if layer == 11:
+        assert tiny(checkpoint, input_chw=pixels("S2L2A", 64, 64), layer=-1).meta["layers"] == [11]
         np.testing.assert_array_equal(embedding.data, tiny(checkpoint, input_chw=pixels("S2L2A", 64, 64)).data)
 
 
@@ -476,9 +477,10 @@ def test_variables_are_knobs_and_keywords_win(checkpoint, monkeypatch):
     [
         ({"img": 100}, SpecError, "img as a multiple of 16 px, got 100"),
         ({"img": 8}, KnobError, "img"),
-        ({"layer": 12}, SpecError, "has layers 0 to 11, got 12"),
-        ({"layers": [3, 12]}, SpecError, "has layers 0 to 11, got 12"),
-        ({"layer": -1}, KnobError, "Expected layer to be greater than or equal to 0, got -1"),
+        ({"layer": 12}, SpecError, "layers from 0 to 11"),
+        ({"layers": [3, 12]}, SpecError, "layers from 0 to 11"),
+        ({"layer": -13}, SpecError, "from -1 to -12, each once, got [-13]"),
+        ({"layers": [11, -1]}, SpecError, "each once, got [11, -1]"),
         ({"layers": "3,x"}, KnobError, "Expected layers to be a valid integer"),
         ({"layers": [3, 3]}, KnobError, "one or more blocks, each once, got"),
         ({"layers": []}, KnobError, "one or more blocks"),

@@ -19,6 +19,7 @@ from rs_embed import (
     get_embedding,
     get_embeddings,
     list_models,
+    plan_embedding,
 )
 from rs_embed.embedders.cards.terratorch import TerraTorchCard
 from rs_embed.embedders.catalog import CARDS, get_card
@@ -317,3 +318,40 @@ def test_using_them_leaves_the_precision_of_the_process_and_its_random_numbers_a
     embed(replace(TINY, id="prithvi_other"))
     assert torch.equal(torch.rand(2), expected)
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+@with_terratorch
+@pytest.mark.parametrize("family", CHEAP)
+def test_layers_are_what_terratorch_gives_behind_each_block(family):
+    card = CHEAP[family]
+    numbers = [0, -1]
+    each = [embed(card, layers=one, output=OutputSpec.grid()) for one in numbers]
+    both = embed(card, layers=numbers, output=OutputSpec.grid())
+    np.testing.assert_array_equal(both.data, np.concatenate([one.data for one in each]))
+    usual = embed(card, output=OutputSpec.grid())
+    np.testing.assert_array_equal(usual.data, each[1].data)
+    assert usual.meta["layers"] == each[1].meta["layers"] and each[0].meta["layers"] == [0]
+    assert np.abs(each[0].data - each[1].data).max() > 1e-3
+
+
+SECOND_BLOCK = {
+    "prithvi": "blocks.1",
+    "prithvi_14px": "blocks.1",
+    "clay": "clay_encoder.transformer.layers.1.0",
+    "dofa": "dofa_model.blocks.1",
+    "ssl4eo": "vit_model.blocks.1",
+}
+
+
+@with_terratorch
+@pytest.mark.parametrize("family", CHEAP)
+def test_a_first_layer_is_what_enters_the_second_block(family):
+    card, caught = CHEAP[family], []
+    call = {"temporal": SUMMER, "backend": FieldProvider(), "pretrained": False, "input_prep": "crop", "layers": 0}
+    plan = plan_embedding(card, PLACE, output=OutputSpec.grid(), **call)
+    block = plan.job.embedder.network.module.get_submodule(SECOND_BLOCK[family])
+    hook = block.register_forward_pre_hook(lambda module, given: caught.append(given[0]))
+    (found,) = plan.run()
+    hook.remove()
+    (state,) = caught
+    np.testing.assert_allclose(found.data.reshape(card.dim, -1), state[0, 1:].T, atol=2e-6)

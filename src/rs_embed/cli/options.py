@@ -13,7 +13,17 @@ from rich.console import Console
 from rich.text import Text
 
 import rs_embed
-from rs_embed.core.specs import BBox, InputPrep, OutputSpec, PointBuffer, Pooling, Precision, SpatialSpec, TemporalSpec
+from rs_embed.core.specs import (
+    BBox,
+    Debias,
+    InputPrep,
+    OutputSpec,
+    PointBuffer,
+    Pooling,
+    Precision,
+    SpatialSpec,
+    TemporalSpec,
+)
 from rs_embed.errors import RSEmbedError
 
 T = TypeVar("T")
@@ -118,6 +128,10 @@ def either(name: str, value: object, other_name: str, other: object) -> None:
         raise typer.BadParameter(f"give either {name} or {other_name}")
 
 
+_OF_OUTPUT = ("output", "pooling", "debias", "knobs")
+"""Options that are no keywords of the calls."""
+
+
 @dataclass(frozen=True)
 class ModelOptions(OptionSet):
     """The options that say how the model runs."""
@@ -126,6 +140,9 @@ class ModelOptions(OptionSet):
         Literal["pooled", "grid", "dense"], typer.Option(help="One vector, a map of tokens, or of finer ones.")
     ] = "pooled"
     pooling: Annotated[Pooling, typer.Option(help="Of a pooled vector.")] = "mean"
+    debias: Annotated[
+        Debias, typer.Option(help="Of a map: position takes out what tokens carry of their place in the window.")
+    ] = "none"
     input_prep: Annotated[InputPrep, typer.Option(help="How the chip fits the network.")] = "auto"
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0.")] = "auto"
     precision: Annotated[
@@ -138,15 +155,15 @@ class ModelOptions(OptionSet):
     def output_spec(self) -> OutputSpec:
         """What comes back."""
         if self.output == "pooled":
-            return OutputSpec.pooled(self.pooling)
-        return OutputSpec.grid("dense" if self.output == "dense" else "patch")
+            return OutputSpec("pooled", self.pooling, debias=self.debias)
+        return OutputSpec.grid("dense" if self.output == "dense" else "patch", debias=self.debias)
 
     def keywords(self) -> dict[str, object]:
         """Of `get_embedding`: all but the knobs by their own names, and the knobs."""
         pairs = [setting.partition("=") for setting in self.knobs or ()]
         if not all(equals for _, equals, _ in pairs):
             raise typer.BadParameter("--set wants KNOB=VALUE, as in --set patch_size=8")
-        named = {name: value for name, value in vars(self).items() if name not in ("output", "pooling", "knobs")}
+        named = {name: value for name, value in vars(self).items() if name not in _OF_OUTPUT}
         return {**named, "output": self.output_spec(), **{name: value for name, _, value in pairs}}
 
 

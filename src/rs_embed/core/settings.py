@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rs_embed.core import hints as _hints
 from rs_embed.core.bands import did_you_mean
@@ -128,6 +128,8 @@ class ModelKnobs(Knobs):
     """Knobs that every model has."""
 
     HINTS: ClassVar[Mapping[str, str]] = _hints.HINTS
+    LATER: ClassVar[frozenset[str]] = frozenset()
+    """Knobs that came after the fingerprints of their family: while unset, they are left out of them."""
 
     modality: Annotated[str | None, Field(description="what the model is fed, such as s2+s1")] = None
     min_valid_fraction: Annotated[
@@ -145,6 +147,37 @@ class WeightsKnobs(ModelKnobs):
     model_key: Annotated[str | None, Field(description="backbone to run instead of the card's own")] = None
     ckpt: Annotated[Path | None, Field(description="checkpoint file (.pt, .pth, .safetensors) to use")] = None
     pretrained: Annotated[bool, Field(description="0: seeded random weights, and the result says so")] = True
+
+
+def _several(value: object) -> object:
+    """3, "3,7,11" and [3, 7, 11] alike."""
+    if isinstance(value, str):
+        return value.split(",")
+    return (value,) if isinstance(value, int) else value
+
+
+def _each_once(numbers: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    if numbers is not None and (not numbers or len(set(numbers)) < len(numbers)):
+        raise ValueError("one or more blocks, each once")
+    return numbers
+
+
+class LayersKnobs(WeightsKnobs):
+    """Knobs of a transformer: tokens may be taken after any of its blocks."""
+
+    SYNONYMS: ClassVar[Mapping[str, str]] = {"layer": "layers"}
+    HINTS: ClassVar[Mapping[str, str]] = {
+        **WeightsKnobs.HINTS,
+        "out_indices": "layers=[2, 5, 8, 11] gives the tokens of those blocks, counted from 0",
+    }
+    LATER: ClassVar[frozenset[str]] = frozenset({"layers"})
+
+    layers: Annotated[
+        Annotated[tuple[int, ...], BeforeValidator(_several), AfterValidator(_each_once)] | None,
+        Field(
+            description="blocks whose tokens are taken, from 0, or from -1 backwards, such as 3,7,11; unset: the last"
+        ),
+    ] = None
 
 
 class SeriesKnobs(WeightsKnobs):

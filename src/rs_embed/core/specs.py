@@ -20,6 +20,7 @@ InstrumentMode = Literal["IW", "EW"]
 OrbitPass = Literal["ASCENDING", "DESCENDING"]
 Sampling = Literal["composite", "scenes", "month"]
 GridDetail = Literal["patch", "dense"]
+Debias = Literal["none", "position"]
 CloudMask = Literal["none", "scl", "cs+"]
 
 MAX_BUFFER_M = 500_000.0
@@ -255,11 +256,23 @@ class OutputSpec:
     pooling: Pooling = "mean"
     detail: GridDetail = "patch"
     """Grid only: a token per patch, or per part of a patch where the model has such tokens."""
+    debias: Debias = "none"
+    """Grid only: "position" takes out what tokens carry of their place in the network's window."""
 
     def __post_init__(self) -> None:
         require_choice("kind", self.kind, ("pooled", "grid"))
         require_choice("how", self.pooling, get_args(Pooling))
         require_choice("kind", self.detail, get_args(GridDetail))
+        require_choice("debias", self.debias, get_args(Debias))
+        if self.kind == "pooled" and self.debias != "none":
+            raise SpecError(
+                f"Expected debias of a grid, got debias={self.debias!r} of a vector.",
+                fix="leave it out: the tokens of all places are in a mean alike",
+            )
+
+    def facts(self) -> dict[str, object]:
+        """All that it says, for a fingerprint; without debias, what it said before there was such a thing."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("debias", "none")}
 
     @classmethod
     def pooled(cls, how: Pooling = "mean") -> Self:
@@ -267,13 +280,16 @@ class OutputSpec:
         return cls("pooled", how)
 
     @classmethod
-    def grid(cls, kind: GridDetail = "patch") -> Self:
+    def grid(cls, kind: GridDetail = "patch", *, debias: Debias = "none") -> Self:
         """The token grid `[D, H, W]`, north-up, with its geobox.
 
         Args:
             kind: "patch" for a token per patch; "dense" for one per pixel or so, where the model has them (AnySat).
+            debias: "position" takes out what tokens carry of their place in the network's window, so that a map does
+                not show its windows: the mean token of each place over many windows, less the mean of all. Windows
+                are those of the region if it has at least 32, else of the sample scene.
         """
-        return cls("grid", detail=kind)
+        return cls("grid", detail=kind, debias=debias)
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,6 +155,8 @@ class Readout:
     """Whether a token of NaN is nodata: it stays in a grid and does not count in a vector."""
     unit_length: bool = False
     """Whether a pooled vector is brought to length 1."""
+    placed: bool = True
+    """Whether tokens carry their place in the window: not those that are encoded alone, or that a convolution makes."""
 
     def width(self, output: OutputSpec) -> int:
         """How many numbers a vector, or a cell of a grid, has."""
@@ -219,6 +221,10 @@ class Embedder(ABC):
     def readout(self) -> Readout:
         """How tokens become a vector or a grid. By default patch tokens on one grid, and their mean."""
         return Readout(self.request.card.dim)
+
+    def windows(self, frame: Frame) -> Frame:
+        """The windows that tokens see each other in: those of the frame, unless the adapter cuts them itself."""
+        return frame
 
     @property
     def normalization(self) -> str:

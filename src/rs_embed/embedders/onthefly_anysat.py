@@ -26,6 +26,7 @@ from rs_embed.embedders.weights.layout import Layout
 from rs_embed.embedders.weights.networks import build_network
 from rs_embed.encoders.anysat.encoder import AnySatEncoder
 from rs_embed.encoders.anysat.modalities import CELL_M
+from rs_embed.encoders.layers import counted_layers
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.errors import InputError, SpecError
 
@@ -54,6 +55,11 @@ class AnySatEmbedder(Embedder):
     def _knobs(self) -> AnySatKnobs:
         return cast("AnySatKnobs", self.request.knobs)
 
+    @cached_property
+    def _layers(self) -> tuple[int, ...]:
+        """Of the half that mixes patches, whose last block is the cross block."""
+        return counted_layers(self._knobs.layers, self.request.card.arch["depth"] + 1)
+
     @property
     def _window_patches(self) -> int:
         return min(WINDOW_PATCHES, WINDOW_M // self._knobs.patch_size_m)
@@ -66,15 +72,15 @@ class AnySatEmbedder(Embedder):
         )
 
     def check(self, output: OutputSpec) -> None:
-        """There must be statistics, and a maximum wants patches.
+        """There must be statistics and such layers, and a maximum wants patches.
 
         Raises:
-            SpecError: The maximum over patches, where the vector is the tile token.
+            SpecError: The maximum over patches, where the vector is the tile token; no such layer.
             KnobError: No statistics for a modality.
         """
         for modality, sensor in self.request.inputs:
             self._scaling(modality, sensor)
-        own_vector = self.readout.own_vector
+        own_vector = self.readout.own_vector  # and its width counts the layers
         if output.pooling != "mean" and own_vector is not None:
             raise SpecError(
                 f"The maximum over patches does not exist here: the vector is the {own_vector}.",
@@ -118,10 +124,13 @@ class AnySatEmbedder(Embedder):
             dense=names[0] if self.request.dense else None,
         )
         rows, cols = batch.tensors[VALID].shape[1:]
-        side = min(self._window_patches, rows, cols)
-        frame = frame_chip((rows, cols), "tile", InputGeometry(side, lattice_px=1, square=True, patch_px=1))
+        frame = self._squares((rows, cols), 1)
+        side = frame.windows[0].height
         there = [(slice(None), slice(w.row, w.row + side), slice(w.col, w.col + side)) for w in frame.windows]
-        mixed = [encoder.mix({name: values[at] for name, values in patches.values.items()}, patch_m) for at in there]
+        mixed = [
+            encoder.mix({name: values[at] for name, values in patches.values.items()}, patch_m, self._layers)
+            for at in there
+        ]
         shares = torch.stack([batch.tensors[VALID][at].sum(dim=(1, 2)) for at in there], dim=1)
         tokens = torch.stack([one.values.float() for one in mixed], dim=1)
         whole = _joined(tokens, mixed[0].layout, frame, shares)
@@ -130,6 +139,20 @@ class AnySatEmbedder(Embedder):
         grid = whole.values[:, 1:].unflatten(1, (rows, cols))
         dense = patches.dense_map(grid, raster=self._knobs.dense_order == "raster")
         return Tokens(dense.flatten(2).mT, TokenLayout((TokenGrid("dense", dense.shape[2], dense.shape[3]),)))
+
+    def _squares(self, shape: tuple[int, int], cell: int) -> Frame:
+        """The squares in which patches are mixed.
+
+        Args:
+            shape: Of the chip.
+            cell: Side of a patch in the same unit.
+        """
+        side = min(self._window_patches, shape[0] // cell, shape[1] // cell) * cell
+        return frame_chip(shape, "tile", InputGeometry(side, lattice_px=cell, square=True, patch_px=cell))
+
+    def windows(self, frame: Frame) -> Frame:
+        """The squares in which patches are mixed, pixels."""
+        return self._squares(frame.extent_px, self.geometry().patch_px)
 
     def _scaling(self, modality: Modality, sensor: SensorSpec) -> Scaling:
         if self._knobs.normalize == "none":
@@ -148,11 +171,11 @@ class AnySatEmbedder(Embedder):
     def readout(self) -> Readout:
         """The vector is the trained summary of a tile, unless the knob asks for patches.
 
-        In the dense grid, parts of patches have a half of their own.
+        In the dense grid, parts of patches have channels of their own, after those of the patch.
         """
         dense, dim = self.request.dense, self.request.card.dim
         return Readout(
-            2 * dim if dense else dim,
+            dim * (len(self._layers) + dense),
             grid_kind="dense_tokens" if dense else "patch_tokens",
             own_vector="tile_token" if self._knobs.pooled == "tile" else None,
         )
@@ -162,8 +185,12 @@ class AnySatEmbedder(Embedder):
         return {**super().knobs_in_force(), "normalize": self.normalization}
 
     def facts(self) -> dict[str, JsonValue]:
-        """Size of a patch, and how dates are counted."""
-        return {"patch_size_m": self._knobs.patch_size_m, "date_code": "day of the year, 1 January = 0"}
+        """Size of a patch, how dates are counted, and which layers were taken."""
+        return {
+            "patch_size_m": self._knobs.patch_size_m,
+            "date_code": "day of the year, 1 January = 0",
+            "layers": list(self._layers),
+        }
 
 
 def _days_of_year(chip: Chip, name: str) -> Tensor:

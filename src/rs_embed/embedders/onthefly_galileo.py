@@ -30,7 +30,7 @@ from rs_embed.embedders.weights.layout import Layout
 from rs_embed.embedders.weights.networks import build_network
 from rs_embed.encoders.galileo.encoder import GalileoEncoder
 from rs_embed.encoders.galileo.groups import GROUPS, SPACE, SPACE_TIME, STATIC, TIME
-from rs_embed.encoders.layers import at_once
+from rs_embed.encoders.layers import at_once, counted_layers
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.errors import BandMismatch, InputError, SpecError
 
@@ -68,6 +68,24 @@ class GalileoEmbedder(Embedder):
         alone = self.request.output.kind == "grid"
         return self._knobs.window_patches or (1 if alone else MOST_PATCHES)
 
+    @cached_property
+    def _layers(self) -> tuple[int, ...]:
+        return counted_layers(self._knobs.layers, self.request.card.arch["depth"])
+
+    def _squares(self, shape: tuple[int, int], patch: int) -> Frame:
+        """The windows of a chip.
+
+        Args:
+            shape: Of the chip.
+            patch: Side of a patch in the same unit.
+        """
+        side = min(self._side, shape[0] // patch, shape[1] // patch) * patch
+        return frame_chip(shape, "tile", InputGeometry(side, lattice_px=patch, square=True, patch_px=patch))
+
+    def windows(self, frame: Frame) -> Frame:
+        """Those that patches see each other in, pixels."""
+        return self._squares(frame.extent_px, self._knobs.patch_size)
+
     def geometry(self) -> InputGeometry:
         """Whole patches, of any shape; cropped to the largest window."""
         patch_px = self._knobs.patch_size
@@ -75,13 +93,14 @@ class GalileoEmbedder(Embedder):
         return InputGeometry(side * patch_px, patch_px, square=False, patch_px=patch_px, native_only=True)
 
     def check(self, output: OutputSpec) -> None:
-        """Groups come whole and from one modality each, and something must lie on the grid.
+        """Groups come whole and from one modality each, something must lie on the grid, and layers must be there.
 
         Raises:
             BandMismatch: Some channels of a group without the others.
-            SpecError: Two modalities of one group, or none that lies on a grid.
+            SpecError: Two modalities of one group, or none that lies on a grid; no such layer.
             KnobError: No statistics for a modality.
         """
+        self._layers  # noqa: B018
         fed: dict[str, str] = {}
         for modality, sensor in self.request.inputs:
             self._scaling(modality, sensor)
@@ -172,8 +191,7 @@ class GalileoEmbedder(Embedder):
         groups = {name: values for name, values in batch.tensors.items() if name in GROUPS}
         visible = {name: batch.tensors[name + VISIBLE] for name in groups}
         rows, cols = next(visible[name] for name in groups if name in SPACE_TIME or name in SPACE).shape[-2:]
-        side = min(self._side, rows, cols)
-        frame = frame_chip((rows, cols), "tile", InputGeometry(side, lattice_px=1, square=True, patch_px=1))
+        frame = self._squares((rows, cols), 1)
         patch_px, months = self._knobs.patch_size, batch.tensors[MONTHS]
         cut = {name: _cut(values, name, frame, patch_px) for name, values in groups.items()}
         seen = {name: _cut(values, name, frame, 1) for name, values in visible.items()}
@@ -189,6 +207,7 @@ class GalileoEmbedder(Embedder):
                 patch_px=patch_px,
                 pixel_m=self.request.scale_m,
                 visible={name: values[there] for name, values in seen.items()},
+                layers=self._layers,
             )
             if self.readout.weighted:
                 sums, counts = found.shares()
@@ -228,8 +247,9 @@ class GalileoEmbedder(Embedder):
 
     @cached_property
     def readout(self) -> Readout:
-        """A vector is the mean of all tokens that there are, not of patches alike."""
-        return Readout(self.request.card.dim, weighted=self.request.output.kind == "pooled")
+        """A vector is the mean of all tokens that there are, not of patches alike; alone, a patch has no place."""
+        parts, weighted = len(self._layers), self.request.output.kind == "pooled"
+        return Readout(self.request.card.dim * parts, parts=parts, weighted=weighted, placed=self._side > 1)
 
     def knobs_in_force(self) -> dict[str, JsonValue]:
         """The side of windows as it is here; a file of statistics counts by its content, not by its path."""
@@ -237,7 +257,7 @@ class GalileoEmbedder(Embedder):
 
     def facts(self) -> dict[str, JsonValue]:
         """How dates are told, and what the optical imagery of the training was."""
-        facts: dict[str, JsonValue] = {"date_code": "number of the date, and its month"}
+        facts: dict[str, JsonValue] = {"date_code": "number of the date, and its month", "layers": list(self._layers)}
         if any(modality.name == "s2" for modality, _ in self.request.inputs):
             facts["imagery"] = "Sentinel-2 L2A; trained with L1C (modality s2_l1c)"
         return facts

@@ -52,7 +52,7 @@ class LocationEmbedder(Embedder):
     @cached_property
     def readout(self) -> Readout:
         """Cells. A vector is that of the one cell that the place is."""
-        return Readout(self.request.card.dim, grid_kind="cells", keeps_nodata=True)
+        return Readout(self.request.card.dim, grid_kind="cells", keeps_nodata=True, placed=False)
 
     def facts_of(self, given: ModelInput) -> dict[str, JsonValue]:
         """What it was told: longitude and latitude of the middle of the place, or of the cell in the north-west."""

@@ -1,6 +1,7 @@
 """MOSAIKS random convolutional features: the baseline that needs no download, with our filters or the user's."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from importlib.resources import as_file, files
 from typing import cast, final
 
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 from rs_embed.core.chip import Chip
 from rs_embed.core.hashing import sha256_of
 from rs_embed.core.settings import LibrarySettings
-from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
+from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network, Readout
 from rs_embed.embedders.cards.mosaiks import MosaiksKnobs
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry, cut_windows
 from rs_embed.embedders.prepare.normalize import to_image, z_score
@@ -64,6 +65,11 @@ class MosaiksEmbedder(Embedder):
         """One token a cell, `2 * filters` features."""
         encoder = cast("RcfEncoder", self.network.module)
         return encoder.forward(batch.tensors["image"], patch_px=self._knobs.patch_size)
+
+    @cached_property
+    def readout(self) -> Readout:
+        """Cells of one grid; what a convolution gives is the same wherever it stands."""
+        return Readout(self.request.card.dim, placed=False)
 
     @property
     def normalization(self) -> str:

@@ -98,7 +98,7 @@ class PrestoEmbedder(Embedder):
     def readout(self) -> Readout:
         """Pixels, which must have been seen by imagery; a vector is their mean."""
         imagery = tuple(modality.name for modality, _ in self.request.inputs if modality.name in IMAGERY)
-        return Readout(self.request.card.dim, {"pixels": imagery}, grid_kind="pixels")
+        return Readout(self.request.card.dim, {"pixels": imagery}, grid_kind="pixels", placed=False)
 
     def facts(self) -> dict[str, JsonValue]:
         """How dates are counted."""

@@ -27,6 +27,7 @@ from rs_embed.embedders.prepare.framing import Frame, InputGeometry, cut_windows
 from rs_embed.embedders.prepare.normalize import Scaling, to_image, unscaled, z_score
 from rs_embed.embedders.weights.layout import Layout
 from rs_embed.embedders.weights.networks import build_network
+from rs_embed.encoders.layers import counted_layers
 from rs_embed.encoders.terramind.encoder import EMBEDDINGS, TerraMindEncoder, complete_state
 from rs_embed.encoders.tokens import Tokens
 from rs_embed.errors import SpecError
@@ -72,10 +73,9 @@ class TerraMindEmbedder(Embedder):
         """Everything that lies on a grid: the input, then what is imagined."""
         return [*(modality.name for modality, _ in self.request.inputs), *imagined_names(self.request)]
 
-    @property
+    @cached_property
     def _layers(self) -> tuple[int, ...]:
-        """What is asked for, else the last one."""
-        return self._knobs.layers or (self.request.card.arch["depth"] - 1,)
+        return counted_layers(self._knobs.layers, self.request.card.arch["depth"])
 
     def geometry(self) -> InputGeometry:
         """Windows of whole patches, of any shape; square ones where something is to be imagined.
@@ -89,12 +89,7 @@ class TerraMindEmbedder(Embedder):
                 f"Expected img as a multiple of {patch_px} px, got {image_px}.",
                 fix=f"img={max(1, round(image_px / patch_px)) * patch_px}",
             )
-        depth = self.request.card.arch["depth"]
-        if max(self._layers) >= depth:
-            raise SpecError(
-                f"{self.request.card.id} has layers 0 to {depth - 1}, got {max(self._layers)}.",
-                fix="leave layers out for the last one",
-            )
+        self._layers  # noqa: B018
         square = self._knobs.tim_modalities is not None
         return InputGeometry(image_px, lattice_px=patch_px, square=square, patch_px=patch_px)
 

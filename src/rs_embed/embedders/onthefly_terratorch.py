@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from importlib.metadata import version
 from typing import cast, final
 
@@ -15,7 +16,7 @@ from rs_embed.core.chip import Chip
 from rs_embed.core.optional import require
 from rs_embed.core.settings import LibrarySettings
 from rs_embed.core.specs import OutputSpec, SensorSpec
-from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network
+from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network, Readout
 from rs_embed.embedders.card import Modality
 from rs_embed.embedders.cards.terratorch import (
     EXTRA,
@@ -31,6 +32,7 @@ from rs_embed.embedders.runtime.random_numbers import own_random_numbers
 from rs_embed.embedders.runtime.terratorch import leaving_no_trace, load_terratorch
 from rs_embed.embedders.weights.layout import Layout
 from rs_embed.embedders.weights.networks import RANDOM_NOTE, RANDOM_SEED, load_picked, published_state
+from rs_embed.encoders.layers import counted_layers, side_by_side
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.errors import SpecError
 
@@ -39,7 +41,7 @@ IMAGE, TIME, LOCATION = "image", "time", "location"
 
 @final
 class TerraTorchEmbedder(Embedder):
-    """One image, and where the model takes them its date, place and pixel size; tokens of the last block."""
+    """One image, and where the model takes them its date, place and pixel size; tokens of any block."""
 
     @staticmethod
     def build(request: ModelRequest, settings: LibrarySettings) -> Network:
@@ -64,6 +66,14 @@ class TerraTorchEmbedder(Embedder):
     def _knobs(self) -> TerraTorchKnobs:
         return cast("TerraTorchKnobs", self.request.knobs)
 
+    @property
+    def _depth(self) -> int:
+        return self.request.card.arch.get("depth", self._backbone.depth)
+
+    @cached_property
+    def _layers(self) -> tuple[int, ...]:
+        return counted_layers(self._knobs.layers, self._depth)
+
     def geometry(self) -> InputGeometry:
         """Windows of whole patches where the network takes any number of them, else of one size."""
         modality = self.request.inputs[0][0]
@@ -78,10 +88,10 @@ class TerraTorchEmbedder(Embedder):
         )
 
     def check(self, output: OutputSpec) -> None:
-        """One kind of imagery, and the extra.
+        """One kind of imagery, such layers, and the extra.
 
         Raises:
-            SpecError: Several modalities: the network has one image.
+            SpecError: Several modalities: the network has one image; or no such layer.
             MissingDependency: The extra is not there.
         """
         names = self.request.modality_names
@@ -89,6 +99,7 @@ class TerraTorchEmbedder(Embedder):
             raise SpecError(
                 f"{self.request.card.id} takes one modality, got {' + '.join(names)}.", fix=f"modality={names[0]!r}"
             )
+        self._layers  # noqa: B018
         require("terratorch", EXTRA)
 
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
@@ -128,7 +139,7 @@ class TerraTorchEmbedder(Embedder):
         return told
 
     def encode(self, batch: ModelInput) -> Tokens:
-        """Run the network; a map is laid out as tokens."""
+        """Run the network; a map is laid out as tokens. What a block gives is normed or not as TerraTorch has it."""
         backbone, image = self._backbone, batch.tensors[IMAGE]
         told: dict[str, Tensor | float] = {
             keyword[0]: batch.tensors[name]
@@ -138,12 +149,17 @@ class TerraTorchEmbedder(Embedder):
         if backbone.gsd is not None:
             told[backbone.gsd] = batch.ground_cover_m / image.shape[-1]
         outputs: Sequence[Tensor] = self.network.module(image, **told)
-        last = outputs[-1]
+        wanted = [outputs[layer - self._depth] for layer in self._layers]
         patch_px = self.request.inputs[0][0].patch_px
         grid = TokenGrid("patch", image.shape[-2] // patch_px, image.shape[-1] // patch_px)
-        if last.ndim == 4:
-            return Tokens(last.flatten(2).mT, TokenLayout((grid,)))
-        return Tokens(last, TokenLayout((grid,), prefix=backbone.prefix_tokens))
+        if wanted[0].ndim == 4:
+            return Tokens(side_by_side([one.flatten(2).mT for one in wanted]), TokenLayout((grid,)))
+        return Tokens(side_by_side(wanted), TokenLayout((grid,), prefix=backbone.prefix_tokens))
+
+    @cached_property
+    def readout(self) -> Readout:
+        """Patch tokens on one grid; several layers stand side by side."""
+        return Readout(self.request.card.dim * len(self._layers), parts=len(self._layers))
 
     @property
     def normalization(self) -> str:
@@ -151,8 +167,8 @@ class TerraTorchEmbedder(Embedder):
         return self._knobs.normalize
 
     def facts(self) -> dict[str, JsonValue]:
-        """Whose code ran."""
-        return {"terratorch": version("terratorch")}
+        """Whose code ran, and which layers were taken."""
+        return {"terratorch": version("terratorch"), "layers": list(self._layers)}
 
 
 def make_module(card: TerraTorchCard) -> nn.Module:

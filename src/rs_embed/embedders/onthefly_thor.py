@@ -18,6 +18,7 @@ from rs_embed.embedders.prepare.framing import Frame, InputGeometry, cut_windows
 from rs_embed.embedders.prepare.normalize import Scaling, to_image, unit_scale, unscaled, z_score
 from rs_embed.embedders.weights.layout import Layout
 from rs_embed.embedders.weights.networks import build_network
+from rs_embed.encoders.layers import counted_layers
 from rs_embed.encoders.thor.bands import GROUP_OF_BAND, GROUPS
 from rs_embed.encoders.thor.encoder import ThorEncoder
 from rs_embed.encoders.thor.patchify import TRAINED_PATCH_SIZES_PX, plan_geometry
@@ -45,8 +46,13 @@ class ThorEmbedder(Embedder):
         return cast("ThorKnobs", self.request.knobs)
 
     def geometry(self) -> InputGeometry:
-        """Square inputs; windows start on the coarsest patch of all band groups."""
+        """Square inputs; windows start on the coarsest patch of all band groups.
+
+        Raises:
+            SpecError: Sizes that do not fit together, a unit that is no reflectance, or no such layer.
+        """
         self._check_normalization()
+        self._layers  # noqa: B018
         image_px, patch_px, scale_m = self._sizes_px["img"], self._sizes_px["patch_size"], self.request.scale_m
         lattice_px = math.lcm(*(patch_px * gsd_m for gsd_m in self._gsds_m)) / scale_m
         if lattice_px != int(lattice_px):
@@ -57,6 +63,10 @@ class ThorEmbedder(Embedder):
         if image_px % lattice_px:
             raise self._no_fit(image_px, int(lattice_px))
         return InputGeometry(image_px, int(lattice_px), square=True, patch_px=patch_px)
+
+    @cached_property
+    def _layers(self) -> tuple[int, ...]:
+        return counted_layers(self._knobs.layers, self.request.card.arch["depth"])
 
     def _check_normalization(self) -> None:
         if self._knobs.normalize != "unit_scale":
@@ -138,12 +148,14 @@ class ThorEmbedder(Embedder):
         return unit_scale(modality, sensor) if self._knobs.normalize == "unit_scale" else unscaled(modality, sensor)
 
     def encode(self, batch: ModelInput) -> Tokens:
-        """Tokens of the last block, without the final norm unless the knob asks for it."""
+        """Tokens of the last block or of those asked for; the last without the final norm unless a knob asks for it."""
         encoder = cast("ThorEncoder", self.network.module)
         geometry = plan_geometry(
             tuple(self._bands), int(batch.ground_cover_m), (self._sizes_px["patch_size"],), gsd_m=self._overrides_m
         )
-        return encoder.forward(batch.tensors["images"], geometry, final_norm=self._knobs.final_norm)
+        return encoder.forward(
+            batch.tensors["images"], geometry, final_norm=self._knobs.final_norm, layers=self._layers
+        )
 
     @property
     def normalization(self) -> str:
@@ -162,7 +174,8 @@ class ThorEmbedder(Embedder):
             for name in {GROUP_OF_BAND[band]: None for band in self._bands}
         }
         kind = "thor_group_grid" if len(sees) > 1 else "patch_tokens"
-        return Readout(self.request.card.dim, sees, kind, merge=self._knobs.group_merge)
+        parts = len(self._layers)
+        return Readout(self.request.card.dim * parts, sees, kind, merge=self._knobs.group_merge, parts=parts)
 
     def knobs_in_force(self) -> dict[str, JsonValue]:
         """Sizes differ between modalities unless the user turns them."""
@@ -170,4 +183,8 @@ class ThorEmbedder(Embedder):
 
     def facts(self) -> dict[str, JsonValue]:
         """Names that the model page promises."""
-        return {"group_merge": self._knobs.group_merge, "final_norm": self._knobs.final_norm}
+        return {
+            "group_merge": self._knobs.group_merge,
+            "final_norm": self._knobs.final_norm,
+            "layers": list(self._layers),
+        }

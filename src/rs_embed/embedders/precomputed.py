@@ -83,7 +83,9 @@ class PrecomputedEmbedder(Embedder):
     @cached_property
     def readout(self) -> Readout:
         """Pixels; a vector is their mean, of length 1 where they are, as AlphaEarth's own coarser levels are made."""
-        return Readout(self.request.card.dim, grid_kind="pixels", keeps_nodata=True, unit_length=self._unit_length)
+        return Readout(
+            self.request.card.dim, grid_kind="pixels", keeps_nodata=True, unit_length=self._unit_length, placed=False
+        )
 
 
 def _check_length(length: Tensor, chip: Chip) -> None:

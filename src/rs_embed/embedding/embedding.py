@@ -1,7 +1,7 @@
 """An embedding: the numbers, where they lie, and everything needed to compute them again."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +11,7 @@ from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
 
 from rs_embed.core.checks import short
+from rs_embed.embedding.position import PositionMeans
 from rs_embed.errors import ReadoutError, StorageError
 
 if TYPE_CHECKING:
@@ -74,6 +75,20 @@ class Channels(BaseModel):
     stop: int
 
 
+class Debiased(BaseModel):
+    """What was taken out of the tokens of a grid, and how it was known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    by: Literal["position"]
+    """The mean token of each place in the network's window, less the mean of all."""
+    estimated_on: Literal["region", "sample scene", "nothing"]
+    """Windows of the grid itself, or of the scene that comes with the package; "nothing": there is nothing to take out,
+    as the model's tokens do not carry their place."""
+    windows: int
+    """How many: the fewest that any place was seen in."""
+
+
 class Meta(BaseModel):
     """Where an embedding comes from. Typed, JSON-serialisable, and readable like a mapping.
 
@@ -93,6 +108,10 @@ class Meta(BaseModel):
     """How tokens became a vector; `None` for a grid."""
     grid_kind: str | None
     """Which tokens the grid is made of; `None` for a vector."""
+    placed: bool | None = None
+    """Of a grid, whether the model's tokens carry their place in the window; `None` in files written before."""
+    debias: Debiased | None = None
+    """What was taken out of the tokens; `None`: they are as the model gives them."""
     cls_removed: bool
     """Whether the encoder returned class or register tokens that were left out."""
     modality: tuple[str, ...]
@@ -184,6 +203,8 @@ class Embedding:
     valid: NDArray[np.float32] | None = None
     """Of a grid, `[H, W]` from 0 to 1: the share of valid pixels under each token, over frames and modalities; 0
     outside of a polygon. `None` for a vector (`meta.valid_fraction` is its share), and in files written before."""
+    position_means: PositionMeans | None = None
+    """Of a grid of many windows: what its tokens carry of their place in the window. `debiased` takes it out."""
 
     @property
     def is_grid(self) -> bool:
@@ -245,6 +266,18 @@ class Embedding:
 
         return sample_points(self, points, outside)
 
+    def debiased(self) -> "Embedding":
+        """The grid without what its tokens carry of their place in the window, if it knows that; else itself.
+
+        `OutputSpec.grid(debias="position")` does the same for every grid, however few windows it has.
+        """
+        means = self.position_means
+        if means is None:
+            return self
+        data = self.data - means.field((self.data.shape[1], self.data.shape[2]))
+        told = Debiased(by="position", estimated_on="region", windows=means.windows)
+        return replace(self, data=data, meta=self.meta.model_copy(update={"debias": told}), position_means=None)
+
     def to_xarray(self) -> "xr.DataArray":
         """Dimensions `band`, or `band, y, x` with CRS, transform and pixel-centre coordinates."""
         from rs_embed.formats.netcdf import to_xarray
@@ -276,25 +309,48 @@ class Embedding:
             raise StorageError(f"Expected the path of a file, got {short(path)}.", fix='for example "field.npz"')
         return load(Path(path))
 
-    def similarity(self, other: "Embedding") -> "float | xr.DataArray":
+    def similarity(self, other: "Embedding", *, debias: bool = True) -> "float | xr.DataArray":
         """Cosine similarity, from -1 to 1 (NaN where a vector is zero or has no value).
 
         Two vectors give a number; a vector and a grid a map `[y, x]` with coordinates and CRS; two grids of the same
         shape a map of how alike they are cell by cell.
 
+        Args:
+            debias: Compare grids without what their tokens carry of their place in the window, where they know it
+                (`debiased`); the map's `long_name` says which. `False`: as they are.
+
         Raises:
-            SpecError: The two are not of the same model and weights, or are grids of other shapes.
+            SpecError: The two are not of the same model and weights, or are grids of other shapes, or of one the place
+                was taken out and of the other not.
         """
         from rs_embed.embedding.similarity import similarity
 
-        return similarity(self, other)
+        return similarity(self, other, debias=debias)
 
-    def plot(self, path: str | Path | None = None) -> "Figure":
+    def change(self, other: "Embedding", *, debias: bool = True) -> "xr.DataArray":
+        """How much each cell changed between two grids of the same ground: 1 - cosine, from 0 (not) to 2, `[y, x]`.
+
+        Args:
+            other: Of another time.
+            debias: As for `similarity`.
+
+        Raises:
+            SpecError: These are not two such grids.
+        """
+        from rs_embed.embedding.similarity import change
+
+        return change(self, other, debias=debias)
+
+    def plot(self, path: str | Path | None = None, *, raw: bool = False) -> "Figure":
         """A picture: the first three principal components of a grid as RGB, or the bars of a vector.
+
+        A grid is shown without what its tokens carry of their place in the window, where it knows that (`debiased`).
+        The title says which.
 
         Args:
             path: Also write it there (`.png`, `.pdf`, ...).
+            raw: Show tokens as they are.
         """
         from rs_embed.embedding.plot import plot_embedding
 
-        return plot_embedding(self, None if path is None else Path(path))
+        return plot_embedding(self, None if path is None else Path(path), raw=raw)

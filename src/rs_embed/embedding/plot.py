@@ -11,7 +11,7 @@ from odc.geo.geobox import GeoBox
 
 from rs_embed.core.optional import require
 from rs_embed.embedding.embedding import Embedding
-from rs_embed.embedding.similarity import cosine
+from rs_embed.embedding.similarity import cosine, tokens_told
 from rs_embed.errors import BandMismatch, StorageError
 
 require("matplotlib", extra="plot")  # before the imports, which would not say how to get it
@@ -68,10 +68,12 @@ def true_colour(chip: "Chip") -> Panel:
     return Panel(f"Sentinel-2, true colour\n{days}", _colours(np.moveaxis(values, 0, -1)), chip.geobox)
 
 
-def principal_components(grid: Embedding) -> Panel:
-    """A token grid in the colours of its first three principal components."""
-    note = grid.meta.warning or f"3 principal components of {len(grid.data)} dimensions"
-    return Panel(f"{grid.meta.model_id}\n{note}", pca_rgb(grid.data), grid.geobox)
+def principal_components(grid: Embedding, *, raw: bool = False) -> Panel:
+    """A token grid in the colours of its first three principal components; see `Embedding.plot`."""
+    shown = grid if raw else grid.debiased()
+    note = shown.meta.warning or f"3 principal components of {len(shown.data)} dimensions"
+    told = tokens_told(shown)
+    return Panel(f"{shown.meta.model_id}\n{note}" + (f"\n{told}" if told else ""), pca_rgb(shown.data), shown.geobox)
 
 
 def alike(grid: Embedding, lon: float, lat: float, name: str) -> Panel:
@@ -80,6 +82,7 @@ def alike(grid: Embedding, lon: float, lat: float, name: str) -> Panel:
     Raises:
         SpecError: The place lies outside of the grid.
     """
+    grid = grid.debiased()
     mean = np.nanmean(grid.data, axis=(1, 2))
     values = cosine(np.moveaxis(grid.data, 0, -1) - mean, grid.at(lon, lat) - mean)
     colours = colormaps["magma"](np.clip(values, 0, 1)).astype(np.float32)
@@ -132,10 +135,10 @@ def _colours(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return colours
 
 
-def plot_embedding(embedding: Embedding, path: Path | None = None) -> Figure:
+def plot_embedding(embedding: Embedding, path: Path | None = None, *, raw: bool = False) -> Figure:
     """See `Embedding.plot`."""
     if embedding.is_grid:
-        figure = side_by_side([principal_components(embedding)])
+        figure = side_by_side([principal_components(embedding, raw=raw)])
     else:
         note = embedding.meta.warning
         figure = Figure(figsize=(7, 3), layout="constrained")

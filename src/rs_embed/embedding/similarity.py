@@ -7,27 +7,58 @@ from typing import Self
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 
 from rs_embed.core.geo import with_coordinates
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.errors import SpecError
 
 
-def similarity(one: Embedding, other: Embedding) -> float | xr.DataArray:
+def similarity(one: Embedding, other: Embedding, *, debias: bool = True) -> float | xr.DataArray:
     """See `Embedding.similarity`."""
+    one, other = _comparable(one, other, debias=debias)
+    if not (one.is_grid or other.is_grid):
+        return float(cosine(one.data, other.data))
+    grid = one if one.is_grid else other
+    values = cosine(_channels_last(one), _channels_last(other))
+    return _map(values, grid, "similarity", "cosine similarity")
+
+
+def change(one: Embedding, other: Embedding, *, debias: bool = True) -> xr.DataArray:
+    """See `Embedding.change`."""
+    one, other = _comparable(one, other, debias=debias)
+    if not (one.is_grid and other.is_grid):
+        raise SpecError(f"Expected two grids, got {one!r} and {other!r}.", fix="output=OutputSpec.grid()")
+    return _map(1 - cosine(_channels_last(one), _channels_last(other)), one, "change", "1 - cosine similarity")
+
+
+def tokens_told(grid: Embedding) -> str:
+    """What to say of the tokens that are shown: raw, or without their place; nothing where they do not carry it."""
+    if _taken_out(grid):
+        return "place in the window taken out"
+    return "" if grid.meta.placed is False else "raw tokens"
+
+
+def _taken_out(grid: Embedding) -> bool:
+    return grid.meta.debias is not None and grid.meta.debias.windows > 0
+
+
+def _comparable(one: Embedding, other: Embedding, *, debias: bool) -> tuple[Embedding, Embedding]:
+    """The two as they are compared: grids without the place in the window, if both know it."""
     if not isinstance(other, Embedding):
         raise SpecError(
             f"Expected an Embedding, got {type(other).__name__}.",
             fix="for bare vectors: rs_embed.embedding.similarity.cosine(one, other)",
         )
     _check_comparable(one, other)
-    if not (one.is_grid or other.is_grid):
-        return float(cosine(one.data, other.data))
-    grid = one if one.is_grid else other
-    values = cosine(_channels_last(one), _channels_last(other))
-    name = f"cosine similarity of {one.meta.model_id}"
-    return _map(values, grid.geobox, name)
+    grids = [embedding for embedding in (one, other) if embedding.is_grid]
+    if debias and all(grid.position_means is not None or _taken_out(grid) for grid in grids):
+        one, other = one.debiased(), other.debiased()
+    elif len({_taken_out(grid) for grid in grids}) > 1:
+        raise SpecError(
+            "Expected two grids alike, got one without the place of its tokens in the window, and one with it.",
+            fix='output=OutputSpec.grid(debias="position") for both, or for none',
+        )
+    return one, other
 
 
 def cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -63,9 +94,11 @@ def _channels_last(embedding: Embedding) -> NDArray[np.float32]:
     return np.moveaxis(embedding.data, 0, -1)
 
 
-def _map(values: NDArray[np.float32], geobox: GeoBox | None, name: str) -> xr.DataArray:
-    array = xr.DataArray(values, dims=("y", "x"), name="similarity", attrs={"long_name": name})
-    return array if geobox is None else with_coordinates(array, geobox)
+def _map(values: NDArray[np.float32], grid: Embedding, name: str, what: str) -> xr.DataArray:
+    told = tokens_told(grid)
+    about = f"{what} of {grid.meta.model_id}" + (f", {told}" if told else "")
+    array = xr.DataArray(values, dims=("y", "x"), name=name, attrs={"long_name": about})
+    return array if grid.geobox is None else with_coordinates(array, grid.geobox)
 
 
 @dataclass(frozen=True)

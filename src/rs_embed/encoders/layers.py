@@ -7,7 +7,7 @@ are.
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rs_embed.encoders.kernels.attention import Attention, Distances
 from rs_embed.encoders.kernels.linear import Linear
+from rs_embed.errors import SpecError
 
 NORM_EPS = 1e-6
 """LayerNorm epsilon of the ViT family (torch's own default is 1e-5)."""
@@ -186,6 +187,47 @@ class Block(nn.Module):
         """Run the block; `distances` are the attention's."""
         mixed = add(x, self.attn(self.norm1(x), distances))
         return add(mixed, self.mlp(self.norm2(mixed)))
+
+
+def counted_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
+    """Count blocks from the first, 0, that may be counted from the last, -1; the last alone where none is named.
+
+    Raises:
+        SpecError: There is no such block, or none or one twice is named.
+    """
+    if layers is None:
+        return (depth - 1,)
+    found = tuple(layer % depth for layer in layers)
+    if not found or not all(-depth <= layer < depth for layer in layers) or len(set(found)) < len(found):
+        raise SpecError(
+            f"Expected layers from 0 to {depth - 1}, or from -1 to -{depth}, each once, got {list(layers)}.",
+            fix="leave `layers` out for the last one",
+        )
+    return found
+
+
+def run_blocks(
+    blocks: nn.ModuleList, x: Float[Tensor, "batch token dim"], layers: Sequence[int], *beside: object
+) -> list[Float[Tensor, "batch token dim"]]:
+    """Run blocks up to the deepest one wanted, and give the states behind those wanted.
+
+    Args:
+        blocks: All of them.
+        x: What enters the first.
+        layers: Blocks counted from 0, each once; the states come in this order.
+        beside: What every block is given besides.
+    """
+    behind: dict[int, Tensor] = {}
+    for number, block in enumerate(blocks[: max(layers) + 1]):
+        x = block(x, *beside)
+        if number in layers:
+            behind[number] = x
+    return [behind[number] for number in layers]
+
+
+def side_by_side(states: Sequence[Float[Tensor, "batch token dim"]]) -> Float[Tensor, "batch token wide"]:
+    """Join states along the width of a token; a single one is given as it is."""
+    return states[0] if len(states) == 1 else torch.cat(list(states), dim=-1)
 
 
 def sincos_1d(position: float, dim: int) -> Float[Tensor, " dim"]:

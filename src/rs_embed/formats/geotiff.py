@@ -1,5 +1,6 @@
 """A grid as a Cloud Optimized GeoTIFF, for QGIS and whatever reads by GDAL."""
 
+import json
 import math
 import zlib
 from base64 import b64decode, b64encode
@@ -10,11 +11,14 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from rs_embed.embedding.embedding import Embedding
+from rs_embed.embedding.position import PositionMeans
 from rs_embed.errors import StorageError
-from rs_embed.formats.parts import CHECKSUM_TAG, META_TAG, from_parts, texts_of
+from rs_embed.formats.parts import CHECKSUM_TAG, META_TAG, from_parts, position_of, texts_of, windows_text
 
 VALID_TAG = "RS_EMBED_VALID"
 """`Embedding.valid`, see `_packed`: a band more would pass for a dimension, and a mask of TIFF has one bit."""
+POSITION_TAG = "RS_EMBED_POSITION_MEANS"
+"""`Embedding.position_means`: shape, values as `_packed` has them, and where the windows lie."""
 COG_BLOCK_PX = 128
 """At most. Blocks hold all channels (GDAL before 3.11 knows no other layout), so they are small: 50 MB for 768."""
 GDAL_WITH_TILES = (3, 11)
@@ -54,7 +58,8 @@ class Cog:
         with rasterio.open(path) as file:
             tags = file.tags()
             valid = _unpacked(tags[VALID_TAG], file.shape) if VALID_TAG in tags else None
-            return from_parts(file.read(), tags[META_TAG], valid, tags.get(CHECKSUM_TAG))
+            means = _means(tags[POSITION_TAG], file.count) if POSITION_TAG in tags else None
+            return from_parts(file.read(), tags[META_TAG], valid, tags.get(CHECKSUM_TAG), means)
 
 
 def _write(embedding: Embedding, geobox: GeoBox, path: Path) -> None:
@@ -82,7 +87,17 @@ def _write(embedding: Embedding, geobox: GeoBox, path: Path) -> None:
         file.write(embedding.data)
         file.descriptions = [f"{embedding.meta.model_id} {band}" for band in range(channels)]
         valid = {} if embedding.valid is None else {VALID_TAG: _packed(embedding.valid)}
+        if (means := embedding.position_means) is not None:
+            told = [list(means.values.shape), windows_text(means), _packed(means.values)]
+            valid |= {POSITION_TAG: json.dumps(told)}
         file.update_tags(**texts_of(embedding), **valid)
+
+
+def _means(text: str, channels: int) -> PositionMeans:
+    shape, windows, packed = json.loads(text)
+    if shape[0] != channels:
+        raise ValueError(f"means of {shape[0]} channels beside {channels}")
+    return position_of(_unpacked(packed, tuple(shape)), windows)
 
 
 def _gdal_version() -> tuple[int, ...]:
@@ -96,7 +111,7 @@ def _packed(valid: NDArray[np.float32]) -> str:
     return b64encode(zlib.compress(valid.astype("<f4").tobytes(), 9)).decode("ascii")
 
 
-def _unpacked(text: str, shape: tuple[int, int]) -> NDArray[np.float32]:
-    size = 4 * shape[0] * shape[1]
+def _unpacked(text: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    size = 4 * math.prod(shape)
     unpacked = zlib.decompressobj().decompress(b64decode(text, validate=True), size + 1)  # no more than it may be
     return np.frombuffer(unpacked, "<f4").reshape(shape).astype(np.float32)

@@ -7,7 +7,16 @@ import xarray as xr
 
 from rs_embed.core.geo import with_coordinates
 from rs_embed.embedding.embedding import Embedding
-from rs_embed.formats.parts import CHECKSUM_TAG, META_TAG, VALID, from_parts, texts_of
+from rs_embed.formats.parts import (
+    CHECKSUM_TAG,
+    META_TAG,
+    POSITION,
+    VALID,
+    from_parts,
+    position_of,
+    texts_of,
+    windows_text,
+)
 
 
 class NetCdf:
@@ -22,7 +31,7 @@ class NetCdf:
     def write(self, embedding: Embedding, path: Path) -> None:
         """See `FileFormat`."""
         dataset = to_dataset(embedding)
-        packed = {name: {"zlib": True, "complevel": 4} for name in ("embedding", VALID) if name in dataset}
+        packed = {name: {"zlib": True, "complevel": 4} for name in ("embedding", VALID, POSITION) if name in dataset}
         dataset.to_netcdf(path, engine="h5netcdf", encoding=packed)
 
     def read(self, path: Path) -> Embedding:
@@ -51,10 +60,18 @@ def to_dataset(embedding: Embedding) -> xr.Dataset:
     """Variables `embedding` and, of a grid, `valid_fraction`, which CF calls ancillary to it."""
     array = to_xarray(embedding)
     array.attrs |= texts_of(embedding)
+    means = embedding.position_means
+    beside = {}
+    if means is not None:
+        about = {
+            "long_name": "mean token of each place in a window, less the mean of all",
+            "windows": windows_text(means),
+        }
+        beside[POSITION] = xr.DataArray(means.values, dims=("band", "window_y", "window_x"), attrs=about)
     if embedding.valid is None:
-        return array.to_dataset()
+        return array.to_dataset().assign(beside)
     array.attrs["ancillary_variables"] = VALID
-    dataset = array.to_dataset().reset_coords(VALID)
+    dataset = array.to_dataset().reset_coords(VALID).assign(beside)
     if "grid_mapping" in array.attrs:
         dataset[VALID].attrs["grid_mapping"] = array.attrs["grid_mapping"]
     return dataset
@@ -69,4 +86,6 @@ def from_dataset(dataset: xr.Dataset) -> Embedding:
     """
     array = dataset["embedding"].load()
     valid = dataset[VALID].load().to_numpy() if VALID in dataset else None
-    return from_parts(array.to_numpy(), str(array.attrs[META_TAG]), valid, array.attrs.get(CHECKSUM_TAG))
+    means = dataset.get(POSITION)
+    position = None if means is None else position_of(means.load().to_numpy(), str(means.attrs["windows"]))
+    return from_parts(array.to_numpy(), str(array.attrs[META_TAG]), valid, array.attrs.get(CHECKSUM_TAG), position)

@@ -7,7 +7,9 @@ from zipfile import ZipFile
 import numpy as np
 
 from rs_embed.embedding.embedding import Embedding
-from rs_embed.formats.parts import from_parts, texts_of
+from rs_embed.formats.parts import POSITION, from_parts, position_of, texts_of, windows_text
+
+WINDOWS = "windows"
 
 
 class Npz:
@@ -22,18 +24,19 @@ class Npz:
     def write(self, embedding: Embedding, path: Path) -> None:
         """See `FileFormat`."""
         meta, checksum = (np.array(text) for text in texts_of(embedding).values())
+        arrays = {} if embedding.valid is None else {"valid": embedding.valid}
+        if (means := embedding.position_means) is not None:
+            arrays |= {POSITION: means.values, WINDOWS: np.array(windows_text(means))}
         with path.open("wb") as file:  # to a path, savez would add its suffix
-            if embedding.valid is None:
-                np.savez(file, embedding=embedding.data, meta=meta, checksum=checksum)
-            else:
-                np.savez(file, embedding=embedding.data, meta=meta, checksum=checksum, valid=embedding.valid)
+            np.savez(file, allow_pickle=False, embedding=embedding.data, meta=meta, checksum=checksum, **arrays)
 
     def read(self, path: Path) -> Embedding:
         """See `FileFormat`."""
         _refuse_bomb(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # np.load leaves a bad file open
             told = str(arrays["checksum"]) if "checksum" in arrays else None
-            return from_parts(arrays["embedding"], str(arrays["meta"]), arrays.get("valid"), told)
+            means = position_of(arrays[POSITION], str(arrays[WINDOWS])) if POSITION in arrays else None
+            return from_parts(arrays["embedding"], str(arrays["meta"]), arrays.get("valid"), told, means)
 
 
 def _refuse_bomb(path: Path) -> None:

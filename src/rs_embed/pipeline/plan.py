@@ -48,6 +48,8 @@ class Job:
     provider: Provider
     output: OutputSpec
     prep: "Prep"
+    reference: Provider | None = None
+    """What has windows to estimate on where a region has too few (see `OutputSpec.debias`)."""
 
     @property
     def request(self) -> "ModelRequest":
@@ -211,11 +213,12 @@ def _whole(request: "ModelRequest", provider: Provider, window: TemporalSpec | N
 def numbers_of(embedder: "Embedder", output: OutputSpec, prep: "Prep") -> dict[str, object]:
     """What decides the numbers and is known before weights are loaded, but for places, days and imagery."""
     request, knobs = embedder.request, embedder.knobs_in_force()
+    later = {name for name in request.knobs.LATER if knobs[name] is None}
     return {
         "model": [request.card.id, request.card.revision],
-        "knobs": {name: value for name, value in knobs.items() if name not in _NOT_NUMBERS},
+        "knobs": {name: value for name, value in knobs.items() if name not in _NOT_NUMBERS | later},
         "inputs": {modality.name: sensor.facts() for modality, sensor in request.inputs},
-        "output": asdict(output),
+        "output": output.facts(),
         "prep": prep,
         "precision": request.precision,
     }

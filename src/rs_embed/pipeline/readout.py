@@ -21,10 +21,12 @@ from rs_embed.core.specs import Region, SensorSpec
 from rs_embed.embedders._vit_mae_utils import pool, pool_blocks, pool_weighted
 from rs_embed.embedders.base import ModelInput
 from rs_embed.embedders.prepare.framing import Frame, kept_shape, kept_tokens, stitch
-from rs_embed.embedding.embedding import Embedding, InputMeta, Meta
+from rs_embed.embedding.embedding import Debiased, Embedding, InputMeta, Meta
+from rs_embed.embedding.position import PositionMeans
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.errors import NoValidPixels, ReadoutError
 from rs_embed.pipeline.plan import Item, Job, fingerprint
+from rs_embed.pipeline.position import of_reference, of_region
 from rs_embed.pipeline.validity import Seen, Validity
 
 
@@ -70,10 +72,34 @@ def read_out(one: Prepared, tokens: Tensor, layout: TokenLayout, job: Job) -> Em
     Raises:
         NoValidPixels: Every token lies on nodata.
         ReadoutError: The network gave numbers that are not finite.
+        SpecError: What tokens carry of their place is to be taken out, and there are too few windows to know it by.
     """
     whole = stitch(tokens, layout, one.frame)
-    found = _grid(one, whole, job) if job.output.kind == "grid" else _pooled(one, whole, job)
-    return Embedding(found.data, _meta(one, found, layout, job), found.geobox, found.valid)
+    if job.output.kind == "pooled":
+        found = _pooled(one, whole, job)
+        return Embedding(found.data, _meta(one, found, layout, job), found.geobox)
+    whole, debiased, means = _without_position(one, whole, tokens, layout, job)
+    found = _grid(one, whole, job)
+    return Embedding(found.data, _meta(one, found, layout, job, debiased), found.geobox, found.valid, means)
+
+
+def _without_position(
+    one: Prepared, whole: Tokens, tokens: Tensor, layout: TokenLayout, job: Job
+) -> tuple[Tokens, Debiased | None, PositionMeans | None]:
+    """The stitched tokens without what they carry of their place, if that is asked for, and how it was known.
+
+    If not, the tokens as they are, and what they carry, where the region has windows enough to know it.
+    """
+    wanted = job.output.debias == "position"
+    if not job.embedder.readout.placed:
+        return whole, Debiased(by="position", estimated_on="nothing", windows=0) if wanted else None, None
+    frame = job.embedder.windows(one.frame)
+    validity = Validity(one.seen, frame, job.embedder, one.absent)
+    own = of_region(tokens, layout, validity) if frame is one.frame else None
+    if not wanted:
+        return whole, None, None if own is None else own.compact(job.embedder, frame)
+    offsets = own or of_reference(frame, one.absent, job)
+    return offsets.taken_out(whole, frame), offsets.about, None
 
 
 def _grid(one: Prepared, whole: Tokens, job: Job) -> _Numbers:
@@ -200,7 +226,7 @@ def _pooling(job: Job) -> str:
     )
 
 
-def _meta(one: Prepared, found: _Numbers, layout: TokenLayout, job: Job) -> Meta:
+def _meta(one: Prepared, found: _Numbers, layout: TokenLayout, job: Job, debiased: Debiased | None = None) -> Meta:
     embedder, request, item, grid = job.embedder, job.request, one.item, job.output.kind == "grid"
     geometry, geobox = embedder.geometry(), found.geobox
     return Meta(
@@ -211,6 +237,8 @@ def _meta(one: Prepared, found: _Numbers, layout: TokenLayout, job: Job) -> Meta
         output=job.output.kind,
         pooling=None if grid else _pooling(job),
         grid_kind=embedder.readout.grid_kind if grid else None,
+        placed=embedder.readout.placed if grid else None,
+        debias=debiased,
         cls_removed=layout.prefix > 0 and not request.places and (grid or embedder.readout.own_vector is None),
         modality=tuple(name for name in request.modality_names if name not in one.absent),
         absent=dict(one.absent),

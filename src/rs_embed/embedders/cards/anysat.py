@@ -13,19 +13,22 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from rs_embed.core.bands import Band, bands_of
-from rs_embed.core.settings import SeriesKnobs
+from rs_embed.core.settings import LayersKnobs, SeriesKnobs
 from rs_embed.core.specs import OrbitPass, SensorSpec
 from rs_embed.embedders.card import BandStats, DerivedBand, Modality, ModelCard, Weights
 from rs_embed.embedders.prepare.derived import POLARISATION_RATIO
 
 
-class AnySatKnobs(SeriesKnobs):
+class AnySatKnobs(SeriesKnobs, LayersKnobs):
     """Knobs of AnySat."""
 
     prefix = "RS_EMBED_ANYSAT_"
-    SYNONYMS: ClassVar[Mapping[str, str]] = {"patch_size": "patch_size_m"}  # the authors' name, metres too
+    SYNONYMS: ClassVar[Mapping[str, str]] = {
+        **LayersKnobs.SYNONYMS,
+        "patch_size": "patch_size_m",  # the authors' name, metres too
+    }
     HINTS: ClassVar[Mapping[str, str]] = {
-        **SeriesKnobs.HINTS,
+        **LayersKnobs.HINTS,
         "scale": "patch_size_m: metres, ten times the authors' scale; pixels keep their own size",
         "flash_attn": "leave it out: attention is what the authors have with flash_attn=False",
         "output_modality": "the first of modality is the one that a dense grid is made of",

@@ -54,7 +54,7 @@ MODALITIES = (
 )
 
 
-def _card(size: Literal["base", "large"], parameters_m: float, dim: int, digest: str) -> TerraTorchCard:
+def _card(size: Literal["base", "large"], parameters_m: float, dim: int, depth: int, digest: str) -> TerraTorchCard:
     name = f"dofa_{size}_patch16_224"
     return TerraTorchCard(
         id=f"dofa_1_0_{size}",
@@ -81,8 +81,13 @@ def _card(size: Literal["base", "large"], parameters_m: float, dim: int, digest:
         extra=EXTRA,
         backbone=Backbone(
             builder=name,
-            options={"model_bands": [stats.model_name for stats in _S2.values()], "num_classes": 0},
+            options={
+                "model_bands": [stats.model_name for stats in _S2.values()],
+                "num_classes": 0,
+                "out_indices": list(range(depth)),
+            },
             saturation={band: 255 * step for band, (*_, step) in _EIGHT_BIT.items()},
+            depth=depth,
             padding_px=1,
             prepend="dofa_model.",
             own=(r"dofa_model\.fc_norm\..*",),  # of the classifier, not in the file, not used
@@ -90,4 +95,4 @@ def _card(size: Literal["base", "large"], parameters_m: float, dim: int, digest:
     )
 
 
-CARDS = (_card("base", 111, 768, "a0275954"), _card("large", 337, 1024, "0ff904d3"))
+CARDS = (_card("base", 111, 768, 12, "a0275954"), _card("large", 337, 1024, 24, "0ff904d3"))

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from rs_embed.core.bands import Band, Unit, bands_of
-from rs_embed.core.settings import SeriesKnobs
+from rs_embed.core.settings import LayersKnobs, SeriesKnobs
 from rs_embed.core.specs import Composite, Sampling, SensorSpec
 from rs_embed.embedders.card import BandStats, DerivedBand, Modality, ModelCard, Weights
 from rs_embed.embedders.prepare.derived import SLOPE, slope_of
@@ -22,13 +22,12 @@ MOST_PATCHES = 12
 MOST_DATES = 24
 
 
-class GalileoKnobs(SeriesKnobs):
+class GalileoKnobs(SeriesKnobs, LayersKnobs):
     """Knobs of Galileo."""
 
     prefix = "RS_EMBED_GALILEO_"
-    SYNONYMS: ClassVar[Mapping[str, str]] = {}
     HINTS: ClassVar[Mapping[str, str]] = {
-        **SeriesKnobs.HINTS,
+        **LayersKnobs.HINTS,
         "input_resolution_m": "it is the pixel size of the sensor: sensor=SensorSpec(collection, bands, scale_m=...)",
         "months": "they are those of the imagery: temporal=TemporalSpec.range(...), or dates=[...] with input_chw",
         "window": "window_patches is the side of a window, in patches",

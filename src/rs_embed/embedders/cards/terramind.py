@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from rs_embed.core.bands import Unit
-from rs_embed.core.settings import WeightsKnobs
+from rs_embed.core.settings import LayersKnobs
 from rs_embed.core.specs import SensorSpec
 from rs_embed.embedders.card import BandStats, Modality, ModelCard, Weights
 
@@ -23,19 +23,6 @@ Normalize = Literal["terramind_stats", "none"]
 MergeMethod = Literal["mean", "max", "concat", "dict", "none"]
 TokenModality = Literal["S2L2A", "S1GRD", "S1RTC", "DEM", "LULC", "NDVI"]
 """What TerraMind 1.0 can imagine."""
-
-
-def _several(value: object) -> object:
-    """3, "3,7,11" and [3, 7, 11] alike."""
-    if isinstance(value, str):
-        return value.split(",")
-    return (value,) if isinstance(value, int) else value
-
-
-def _each_once(numbers: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    if numbers is not None and (not numbers or len(set(numbers)) < len(numbers)):
-        raise ValueError("one or more blocks, each once")
-    return numbers
 
 
 def _names(value: object) -> object:
@@ -50,21 +37,17 @@ def _each_name_once(names: tuple[TokenModality, ...] | None) -> tuple[TokenModal
 
 
 Imagined = Annotated[tuple[TokenModality, ...] | None, BeforeValidator(_names), AfterValidator(_each_name_once)]
-Layers = Annotated[
-    tuple[Annotated[int, Field(ge=0, le=23)], ...] | None, BeforeValidator(_several), AfterValidator(_each_once)
-]
 
 
-class TerraMindKnobs(WeightsKnobs):
+class TerraMindKnobs(LayersKnobs):
     """Knobs of the TerraMind family."""
 
     prefix = "RS_EMBED_TERRAMIND_"
-    SYNONYMS: ClassVar[Mapping[str, str]] = {"layer": "layers"}
+    LATER: ClassVar[frozenset[str]] = frozenset()
     NONE_IS: ClassVar[Mapping[str, str]] = {"merge_method": "none"}
     HINTS: ClassVar[Mapping[str, str]] = {
-        **WeightsKnobs.HINTS,
+        **LayersKnobs.HINTS,
         "merge": 'merge_method="mean", "max", "concat", "dict" or "none"',
-        "out_indices": "layers=[2, 5, 8, 11] gives the tokens of those blocks, counted from 0",
         "output_modalities": "rs_embed.generate gives modalities that were not observed",
         "tim": 'tim_modalities="LULC" lets it think in land cover',
     }
@@ -77,9 +60,6 @@ class TerraMindKnobs(WeightsKnobs):
     ] = "mean"
     coords_tokenizer: Annotated[
         Path | None, Field(description="tokenizer file for Coordinates; unset: beside the checkpoint, else the hub's")
-    ] = None
-    layers: Annotated[
-        Layers, Field(description="blocks whose tokens are taken, from 0, such as 3,7,11; only the last is normed")
     ] = None
     tim_modalities: Annotated[
         Imagined,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from rs_embed.core.settings import WeightsKnobs
+from rs_embed.core.settings import LayersKnobs
 from rs_embed.embedders.card import ModelCard
 
 ADAPTER = "rs_embed.embedders.onthefly_terratorch:TerraTorchEmbedder"
@@ -18,7 +18,7 @@ LocationCode = Literal["lat_lon", "angles"]
 """Latitude and longitude in degrees, or sine and cosine of either."""
 
 
-class TerraTorchKnobs(WeightsKnobs):
+class TerraTorchKnobs(LayersKnobs):
     """Knobs of every TerraTorch backbone; a family adds its prefix and the names of its variants."""
 
     normalize: Annotated[
@@ -35,6 +35,8 @@ class Backbone:
     """Name in TerraTorch's BACKBONE_REGISTRY."""
     options: Mapping[str, JsonValue] = field(default_factory=dict)
     """What the builder is given beside the card's `arch`."""
+    depth: int = 12
+    """How many blocks it has, and so maps or sequences it gives, where `arch` of the card does not say."""
     prefix_tokens: int = 1
     """Tokens before those of the patches; none in a map."""
     any_size: bool = False

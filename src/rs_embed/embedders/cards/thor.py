@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from rs_embed.core.bands import Unit
-from rs_embed.core.settings import WeightsKnobs
+from rs_embed.core.settings import LayersKnobs
 from rs_embed.core.specs import InstrumentMode, SensorSpec
 from rs_embed.embedders.card import BandStats, Modality, ModelCard, Weights
 
@@ -24,13 +24,13 @@ Normalize = Literal["thor_stats", "unit_scale", "none"]
 GroupMerge = Literal["mean", "sum", "concat"]
 
 
-class ThorKnobs(WeightsKnobs):
+class ThorKnobs(LayersKnobs):
     """Knobs of the THOR family."""
 
     prefix = "RS_EMBED_THOR_"
     NONE_IS: ClassVar[Mapping[str, str]] = {"group_merge": "none"}  # refused: groups differ in size
     HINTS: ClassVar[Mapping[str, str]] = {
-        **WeightsKnobs.HINTS,
+        **LayersKnobs.HINTS,
         "merge_method": 'group_merge="mean", "sum" or "concat"',
         **dict.fromkeys(
             ("ground_cover", "ground_covers", "ground_cover_m"),

@@ -21,7 +21,7 @@ from rs_embed.encoders.anysat.attention import TOKENS_AT_ONCE, CrossBlock, Spati
 from rs_embed.encoders.anysat.modalities import CELL_M, MODALITIES, plan_patches
 from rs_embed.encoders.anysat.projectors import ImageProjector, SeriesProjector, even_sizes, raster_order
 from rs_embed.encoders.kernels.linear import prepared
-from rs_embed.encoders.layers import Block, Encoder, at_once
+from rs_embed.encoders.layers import Block, Encoder, at_once, counted_layers, run_blocks, side_by_side
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.errors import InputError, ReadoutError, SpecError
 
@@ -57,7 +57,7 @@ class PatchTokens:
         sub = self.sub
         if raster and self.cell_tokens > 1:
             sub = sub[:, :, :, raster_order(side // self.cell_tokens, self.cell_tokens).to(sub.device)]
-        pairs = torch.cat([grid[:, :, :, None].expand_as(sub), sub], dim=-1)
+        pairs = torch.cat([grid[:, :, :, None].expand(*sub.shape[:4], -1), sub], dim=-1)
         # [batch, row, col, sub row, sub col, dim]
         laid: Tensor = pairs.unflatten(3, (side, side)).permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
         return laid
@@ -178,16 +178,26 @@ class AnySatEncoder(Encoder):
                 sub = tokens[..., 1:, :]
         return PatchTokens(values, sub, MODALITIES[dense].cell_tokens if dense else 1)
 
-    def mix(self, patches: Mapping[str, Float[Tensor, "batch row col dim"]], patch_m: int) -> Tokens:
+    def mix(
+        self,
+        patches: Mapping[str, Float[Tensor, "batch row col dim"]],
+        patch_m: int,
+        layers: Sequence[int] | None = None,
+    ) -> Tokens:
         """Let all patches of a square see each other; the README advises up to 1024.
 
         Args:
             patches: `PatchTokens.values`, or a square part of them.
             patch_m: What they were cut with.
+            layers: Blocks of this half whose outputs are joined along the token width, counted from 0, or from -1
+                backwards; the last if left out. That is the cross block, which makes one token a patch of those of
+                all modalities; behind the others, a patch's is their mean. None is normed: there is no final norm.
 
         Raises:
             InputError: There are not as many rows as columns.
+            SpecError: There is no such layer.
         """
+        wanted = counted_layers(layers, len(self.blocks))
         first = next(iter(patches.values()))
         side, dim = first.shape[2:]
         if first.shape[1] != side:
@@ -201,17 +211,23 @@ class AnySatEncoder(Encoder):
         x = torch.cat([self.cls_token.expand(len(first), -1, -1), *placed], dim=1)
         sizes = even_sizes(len(x), at_once(self.tokens_at_once, x) // x.shape[1])
         with prepared(self.blocks, device_type=x.device.type):
-            mixed = torch.cat([self._mix(part, F.pad(codes, (0, 0, 1, 0)), side) for part in x.split(sizes)])
+            mixed = torch.cat([self._mix(part, F.pad(codes, (0, 0, 1, 0)), side, wanted) for part in x.split(sizes)])
         return Tokens(mixed, TokenLayout((TokenGrid("patch", side, side),), prefix=1))
 
     def _mix(
-        self, x: Float[Tensor, "batch token dim"], places: Float[Tensor, "place dim"], side: int
-    ) -> Float[Tensor, "batch place dim"]:
-        *blocks, cross = self.blocks
-        for block in blocks:
-            x = block(x)
-        mixed: Tensor = cross(x, places, side)
-        return mixed
+        self,
+        x: Float[Tensor, "batch token dim"],
+        places: Float[Tensor, "place dim"],
+        side: int,
+        layers: Sequence[int],
+    ) -> Float[Tensor, "batch place wide"]:
+        last = len(self.blocks) - 1
+        before = sorted({*layers, last - 1} - {last}) if last in layers else sorted(layers)
+        states = dict(zip(before, run_blocks(self.blocks[:last], x, before), strict=True))
+        behind = {layer: _one_a_place(states[layer], side) for layer in layers if layer != last}
+        if last in layers:
+            behind[last] = self.blocks[last](states[last - 1], places, side)
+        return side_by_side([behind[layer] for layer in layers])
 
     def _cut(
         self, name: str, pixels: Tensor, patch_px: int, dates: Mapping[str, Tensor], masks: Mapping[str, Tensor]
@@ -237,6 +253,12 @@ class AnySatEncoder(Encoder):
 
     def _projector(self, name: str) -> ImageProjector | SeriesProjector:
         return cast("ImageProjector | SeriesProjector", self.get_submodule(f"projector_{name}"))
+
+
+def _one_a_place(x: Float[Tensor, "batch token dim"], side: int) -> Float[Tensor, "batch place dim"]:
+    """Cls, and of each patch the mean over modalities."""
+    patches = x[:, 1:].unflatten(1, (-1, side**2))
+    return x if patches.shape[1] == 1 else torch.cat([x[:, :1], patches.mean(dim=1)], dim=1)
 
 
 def _make_projector(name: str, dim: int) -> ImageProjector | SeriesProjector:

@@ -14,7 +14,7 @@ from rs_embed.encoders.galileo.embedding import KERNEL_PX, MONTHS, MOST_DATES, P
 from rs_embed.encoders.galileo.groups import GROUPS, SPACE, SPACE_TIME, STATIC, TIME, Groups
 from rs_embed.encoders.kernels.attention import attend
 from rs_embed.encoders.kernels.linear import Linear, prepared
-from rs_embed.encoders.layers import Encoder, Mlp, add, at_once
+from rs_embed.encoders.layers import Encoder, Mlp, add, at_once, counted_layers, run_blocks, side_by_side
 from rs_embed.errors import BandMismatch, InputError, SpecError
 
 NORM_EPS = 1e-5
@@ -154,6 +154,7 @@ class GalileoEncoder(Encoder):
         patch_px: int,
         pixel_m: float = 10.0,
         visible: Mapping[str, Tensor] | None = None,
+        layers: Sequence[int] | None = None,
     ) -> GroupTokens:
         """Encode what there is of each place; groups that are left out are hidden.
 
@@ -165,9 +166,11 @@ class GalileoEncoder(Encoder):
             pixel_m: Side of a pixel.
             visible: Which tokens of a group there are, in the form of `GroupTokens.visible`; of groups that are not
                 named, all. What is hidden is left out of the sequence, and changes nothing.
+            layers: Blocks whose outputs are joined along the token width, counted from 0, or from -1 backwards; the
+                last if left out. Its output alone is normed. Blocks after the deepest one are not run.
 
         Raises:
-            SpecError: There is no such group or patch size.
+            SpecError: There is no such group, patch size or layer.
             BandMismatch: A group has other channels or axes.
             InputError: Groups do not fit each other or the patches, or there are too many dates.
         """
@@ -183,16 +186,16 @@ class GalileoEncoder(Encoder):
         x = torch.cat([one.reshape(batch, -1, dim) for one in tokens.values()], dim=1)
         mask = torch.cat([one.reshape(batch, -1) for one in there.values()], dim=1)
         sizes = [one[0].numel() for one in there.values()]
-        mixed = self._mixed(x, mask).split(sizes, dim=1)
+        mixed = self._mixed(x, mask, counted_layers(layers, len(self.blocks))).split(sizes, dim=1)
         return GroupTokens(
-            {name: part.reshape(*shapes[name], dim) for name, part in zip(shapes, mixed, strict=True)}, there
+            {name: part.reshape(*shapes[name], -1) for name, part in zip(shapes, mixed, strict=True)}, there
         )
 
     def _mixed(
-        self, x: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch token"]
-    ) -> Float[Tensor, "batch token dim"]:
+        self, x: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch token"], layers: Sequence[int]
+    ) -> Float[Tensor, "batch token wide"]:
         """Run the blocks over the visible tokens of each item; items of equally many go together, without padding."""
-        out = torch.zeros_like(x)
+        out, last = x.new_zeros(*x.shape[:2], x.shape[2] * len(layers)), len(self.blocks) - 1
         counts = mask.sum(1)
         with prepared(self.blocks, device_type=x.device.type):
             for count in counts.unique().tolist():
@@ -200,11 +203,12 @@ class GalileoEncoder(Encoder):
                     continue
                 for rows in (counts == count).nonzero()[:, 0].split(max(1, at_once(TOKENS_AT_ONCE, x) // count)):
                     part = mask[rows]
-                    tokens = x[rows][part].view(len(rows), count, -1)
-                    for block in self.blocks:
-                        tokens = block(tokens)
-                    whole = out.new_zeros(*part.shape, x.shape[-1])
-                    whole[part] = self.norm(tokens).flatten(0, 1).to(out.dtype)
+                    states = run_blocks(self.blocks, x[rows][part].view(len(rows), count, -1), layers)
+                    tokens = [
+                        self.norm(one) if layer == last else one for layer, one in zip(layers, states, strict=True)
+                    ]
+                    whole = out.new_zeros(*part.shape, out.shape[-1])
+                    whole[part] = side_by_side(tokens).flatten(0, 1).to(out.dtype)
                     out[rows] = whole
         return out
 

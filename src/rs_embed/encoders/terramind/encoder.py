@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rs_embed.encoders.kernels.linear import prepared
-from rs_embed.encoders.layers import NORM_EPS, Block, Encoder
+from rs_embed.encoders.layers import NORM_EPS, Block, Encoder, counted_layers, run_blocks, side_by_side
 from rs_embed.encoders.terramind.embeddings import (
     MODALITIES,
     PATCH_PX,
@@ -26,7 +26,7 @@ from rs_embed.encoders.terramind.embeddings import (
     position_table,
 )
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
-from rs_embed.errors import BandMismatch, InputError, SpecError, WeightsMismatch
+from rs_embed.errors import BandMismatch, InputError, WeightsMismatch
 
 TRAINED_PX = 224
 """Side of the images of the pre-training, which the stored position tables are made for."""
@@ -119,7 +119,7 @@ class TerraMindEncoder(Encoder):
             SpecError: There is no such layer.
         """
         outputs = self.intermediates(inputs, layers=(-1,) if layers is None else layers, bands=bands)
-        return Tokens(torch.cat([output.values for output in outputs], dim=2), outputs[0].layout)
+        return Tokens(side_by_side([output.values for output in outputs]), outputs[0].layout)
 
     def intermediates(
         self,
@@ -130,16 +130,14 @@ class TerraMindEncoder(Encoder):
     ) -> list[Tokens]:
         """Encode as `forward` does and return the output of each of `layers`; of every block if left out."""
         depth = len(self.encoder)
-        wanted = list(range(depth)) if layers is None else _resolve(layers, depth)
+        wanted = range(depth) if layers is None else counted_layers(layers, depth)
         tokens = self.embed(inputs, bands)
-        x, kept = tokens.values, {}
-        blocks = self.encoder[: max(wanted) + 1]
-        with prepared(blocks, device_type=x.device.type):
-            for number, block in enumerate(blocks):
-                x = block(x)
-                if number in wanted:
-                    kept[number] = self.encoder_norm(x) if number == depth - 1 else x
-        return [Tokens(kept[number], tokens.layout) for number in wanted]
+        with prepared(self.encoder[: max(wanted) + 1], device_type=tokens.values.device.type):
+            states = run_blocks(self.encoder, tokens.values, wanted)
+        return [
+            Tokens(self.encoder_norm(x) if layer == depth - 1 else x, tokens.layout)
+            for layer, x in zip(wanted, states, strict=True)
+        ]
 
     def embed(self, inputs: Mapping[str, Tensor], bands: Mapping[str, Sequence[str]] | None = None) -> Tokens:
         """Turn inputs into the tokens that enter the first block.
@@ -226,16 +224,6 @@ def complete_state(
             if stored is None or stored.shape != table.shape:
                 kept[f"{prefix}pos_emb"] = table
     return kept
-
-
-def _resolve(layers: Sequence[int], depth: int) -> list[int]:
-    """Count every layer from the first block."""
-    if not layers or not all(-depth <= layer < depth for layer in layers):
-        raise SpecError(
-            f"Expected layers from 0 to {depth - 1}, or from -1 to -{depth}, got {list(layers)}.",
-            fix="leave `layers` out for the last one",
-        )
-    return [layer % depth for layer in layers]
 
 
 def _check_inputs(inputs: Mapping[str, Tensor], bands: Mapping[str, Sequence[str]]) -> None:

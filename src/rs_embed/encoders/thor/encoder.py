@@ -3,13 +3,25 @@
 Source: FM4CS/THOR v1.0.2 (thor/models/thor_vit.py, thor/utils/pos_embed.py); paper arXiv:2601.16011.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from rs_embed.encoders.kernels.attention import Distances
 from rs_embed.encoders.kernels.linear import prepared
-from rs_embed.encoders.layers import NORM_EPS, Block, CachesFromWeights, Encoder, LRUCache, sincos_1d
+from rs_embed.encoders.layers import (
+    NORM_EPS,
+    Block,
+    CachesFromWeights,
+    Encoder,
+    LRUCache,
+    counted_layers,
+    run_blocks,
+    side_by_side,
+    sincos_1d,
+)
 from rs_embed.encoders.thor.bands import GROUPS
 from rs_embed.encoders.thor.patchify import GroupGeometry, PatchEmbed, PatchKernel, ThorGeometry
 from rs_embed.encoders.tokens import Tokens
@@ -54,37 +66,41 @@ class ThorEncoder(CachesFromWeights, Encoder):
         geometry: ThorGeometry,
         *,
         final_norm: bool = False,
+        layers: Sequence[int] | None = None,
     ) -> Tokens:
         """Encode normalised images.
 
         Args:
             images: One square raster of all bands, standardised; resized to each group's pixel size here.
             geometry: What the channels are and how they are cut.
-            final_norm: Apply the LayerNorm that ends the network; the official wrapper leaves it out.
+            final_norm: Apply the LayerNorm that ends the network to the last block's output; the official wrapper
+                leaves it out.
+            layers: Blocks whose outputs are joined along the token width, counted from 0, or from -1 backwards; the
+                last if left out. Blocks after the deepest one are not run.
 
         Raises:
             InputError: The images are not square.
             BandMismatch: They do not have the channels that `geometry` was planned for.
+            SpecError: There is no such layer.
         """
-        x = self.embed(images, geometry)
-        distances = self._kept_distances(geometry)
-        with prepared(self.blocks, device_type=x.device.type):
-            for block in self.blocks:
-                x = block(x, distances)
-        return Tokens(self.norm(x) if final_norm else x, geometry.layout)
+        depth = len(self.blocks)
+        wanted = counted_layers(layers, depth)
+        states = self.intermediates(images, geometry, wanted)
+        if final_norm:
+            states = [self.norm(x) if layer == depth - 1 else x for layer, x in zip(wanted, states, strict=True)]
+        return Tokens(side_by_side(states), geometry.layout)
 
     def intermediates(
-        self, images: Float[Tensor, "batch channel height width"], geometry: ThorGeometry
+        self,
+        images: Float[Tensor, "batch channel height width"],
+        geometry: ThorGeometry,
+        layers: Sequence[int] | None = None,
     ) -> list[Float[Tensor, "batch token dim"]]:
-        """Encode as `forward` does and return the raw output of every block."""
+        """Encode as `forward` does and return the raw output of blocks, counted from 0; of all if left out."""
         x = self.embed(images, geometry)
-        distances = self._kept_distances(geometry)
-        outputs = []
-        with prepared(self.blocks, device_type=x.device.type):
-            for block in self.blocks:
-                x = block(x, distances)
-                outputs.append(x)
-        return outputs
+        wanted = range(len(self.blocks)) if layers is None else layers
+        with prepared(self.blocks[: max(wanted) + 1], device_type=x.device.type):
+            return run_blocks(self.blocks, x, wanted, self._kept_distances(geometry))
 
     def embed(
         self, images: Float[Tensor, "batch channel height width"], geometry: ThorGeometry
