@@ -122,7 +122,7 @@ def describe(model: Model, as_json: Json = False) -> None:
 
 @command(
     "rs-embed embed mosaiks_rcf --backend sample --output grid --out grid.tif --picture grid.png",
-    "rs-embed embed thor --lon 12.94 --lat 47.77 --buffer 500 --backend sample --set pretrained=0",
+    "rs-embed embed galileo_1_0_nano --lon 12.94 --lat 47.77 --buffer 500 --backend sample --set patch_size=4",
     "rs-embed embed thor --raster scene.tif --unit dn --offset -1000 --input-prep tile --json",
 )
 def embed(
@@ -186,7 +186,7 @@ def inspect(request: Request, picture: _Picture = None) -> None:
 
 @command("rs-embed demo", "rs-embed demo --out /tmp/demo")
 def demo(out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("demo")) -> None:
-    """Run four models on the scene that comes with the package, and draw what they see."""
+    """Run a baseline and a trained model on the scene that comes with the package, and draw what they see."""
     from rs_embed.cli.demo import run_demo
 
     raise typer.Exit(run_demo(out, OUT))
