@@ -68,9 +68,9 @@ class RSEmbedError(Exception):
     """
 
     def __init__(self, headline: str, *, fix: str | None = None, **facts: object) -> None:
-        self.headline = _told(headline)
-        self.fix = None if fix is None else _told(fix)
-        self.facts = {name: _fact(value) for name, value in facts.items() if value is not None}
+        self.headline: str = _told(headline)
+        self.fix: str | None = None if fix is None else _told(fix)
+        self.facts: dict[str, object] = {name: _fact(value) for name, value in facts.items() if value is not None}
         super().__init__(self.headline)
 
     def __str__(self) -> str:

@@ -39,7 +39,7 @@ class Knobs(BaseModel):
     Precedence: keyword, then variable, then the field's default.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
     prefix: ClassVar[str] = PREFIX
     """How the variables of the family start."""
     SYNONYMS: ClassVar[Mapping[str, str]] = {}

@@ -52,7 +52,7 @@ class PerProcess(_Renewed, Generic[T]):
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self.here = make()
+        self.here: T = make()
         """That of this process."""
         super().__init__()
 

@@ -40,7 +40,7 @@ class Embeddings(Sequence[Result]):
     def __init__(self, results: Iterable[Result], ids: Sequence[str], kept: Sequence[KeptRow] | None = None) -> None:
         self._results = tuple(results)
         self._kept = tuple(kept) if kept is not None else (KeptRow(),) * len(self._results)
-        self.ids = tuple(ids)
+        self.ids: tuple[str, ...] = tuple(ids)
         """What each place is called: as the table says, or its number."""
         for what, count in (("an id", len(self.ids)), ("a row", len(self._kept))):
             if count != len(self._results):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class InputMeta(BaseModel):
     """What one modality of the input was."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     modality: str
     collection: str
@@ -65,7 +65,7 @@ class InputMeta(BaseModel):
 class Channels(BaseModel):
     """Whose the channels `start` to `stop` are: an entry of `meta["channels"]`, where a model tells."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     layer: int
     """Block of the network, from 0."""
@@ -78,7 +78,7 @@ class Channels(BaseModel):
 class Debiased(BaseModel):
     """What was taken out of the tokens of a grid, and how it was known."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     by: Literal["position"]
     """The mean token of each place in the network's window, less the mean of all."""
@@ -95,7 +95,7 @@ class Meta(BaseModel):
     `meta["ground_cover_m"]` finds a field, then an entry of `model` (what only this family has).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model_id: str
     model_key: str

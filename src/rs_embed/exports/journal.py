@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -20,7 +20,7 @@ FORMAT_VERSION = 1
 class Manifest(BaseModel):
     """What a run folder was made for."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     format: str = FORMAT
     format_version: int = FORMAT_VERSION

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -37,7 +37,7 @@ _GRID = re.compile(r"(\d{9,})(-[A-Za-z0-9_-]*)?")
 class Stamp(BaseModel):
     """How to know a file again."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     bytes: int
     sha256: str
@@ -69,7 +69,7 @@ class Stamp(BaseModel):
 class Record(BaseModel):
     """What is done of one unit of one model. It stands beside its table from the first rows on."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     unit: int
     fingerprint: str

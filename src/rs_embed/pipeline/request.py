@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self, get_args
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -62,7 +62,9 @@ def settled(value: object) -> object:
 class RequestBase(BaseModel):
     """What is asked of one model, or of several alike. A field's `title` says what is expected, for errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, protected_namespaces=()
+    )
 
     output: Annotated[OutputSpec, Field(title="an OutputSpec", examples=["OutputSpec.pooled() or .grid()"])] = (
         OutputSpec.pooled()

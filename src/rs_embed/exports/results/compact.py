@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -44,7 +44,7 @@ _SIZES = {"float32": 4, "float16": 2, "int8": 1}
 class Partition(BaseModel):
     """What was merged into a file; its own file is written last."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     rows: int
     sources: dict[str, Stamp]
