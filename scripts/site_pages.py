@@ -1,6 +1,6 @@
 """Build the documentation site: `python scripts/site_pages.py FOLDER`; without a folder it is only checked.
 
-Pages are written for who reads the repository. For the site they are laid into one folder, with the notebooks and the
+Pages are written for readers of the repository. For the site they are laid into one folder, with the notebooks and the
 reference, and their links are turned: to pages that the site has; those to source files become plain text.
 """
 

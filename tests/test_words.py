@@ -1,10 +1,16 @@
-"""One meaning for each word: no two classes that others see share a name."""
+"""One meaning for each word, and words that everybody knows."""
 
 import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 
+from pages import ROOT
+
 import rs_embed
+
+STUMBLED_OVER = re.compile(r"\bwarned of\b|\bfor who\b|\b[Oo]f who\b|\bto who\b|cannot be meant|\banew\b|\bWanted\b")
+"""Phrases that readers have stumbled over, and that come back easily."""
 
 
 def test_no_two_public_classes_have_the_same_name():
@@ -16,3 +22,19 @@ def test_no_two_public_classes_have_the_same_name():
                 homes[node.name].append(str(path.relative_to(root)))
     shared = {name: where for name, where in homes.items() if len(where) > 1}
     assert not shared
+
+
+def test_no_page_and_no_message_has_a_phrase_that_readers_stumble_over():
+    pages = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("notebooks/**/*.ipynb"),
+        *ROOT.glob("src/**/*.py"),
+    ]
+    found = [
+        f"{page.relative_to(ROOT)}: {match[0]}"
+        for page in pages
+        if page.name != "CHANGELOG.md"
+        for match in STUMBLED_OVER.finditer(page.read_text("utf-8"))
+    ]
+    assert not found

@@ -300,7 +300,7 @@ class _Line(NamedTuple):
     number: int
     module: str
     registry: dict[str | tuple[str, type[Warning], int], int]
-    """What was warned of from that module."""
+    """The warnings that came from that module."""
 
 
 _LINE: ContextVar[_Line] = ContextVar("line")

@@ -103,7 +103,7 @@ def fit_mosaiks(
 
     Raises:
         InputError: Too few valid pixels, a band that is constant, or other bands or units than the sensor has.
-        SpecError: An argument that cannot be meant.
+        SpecError: An invalid argument.
         RSEmbedError: Imagery could not be had. A place without any is left out, with a warning, if others have some.
         StorageError: The file cannot be written.
 

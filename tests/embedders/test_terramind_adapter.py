@@ -529,7 +529,7 @@ def test_a_batch_that_lacks_a_modality_is_refused_and_nothing_stands_in_for_it()
             "terramind_1_0_tiny", PLACE, None, OutputSpec.grid(), FieldProvider(),
             modality="S2L2A+DEM", merge_method=merge, pretrained=False,
         )  # fmt: skip
-        with pytest.raises(BandMismatch, match="Bands are told of DEM, but there are no such pixels"):
+        with pytest.raises(BandMismatch, match="Bands are given for DEM, but there are no such pixels"):
             plan.job.embedder.run(ModelInput({"S2L2A": torch.zeros(1, 12, 32, 32)}))
 
 

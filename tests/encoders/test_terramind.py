@@ -288,7 +288,7 @@ def test_inputs_that_do_not_fit_are_refused_with_a_fix(encoder: TerraMindEncoder
         ({"S2L2A": s2[:, :10]}, {}, BandMismatch, "wants 12 channels of S2L2A, the images have 10", "`bands`"),
         ({"S2L2A": s2}, {"S2L2A": ["B2"]}, BandMismatch, "known bands of S2L2A", "choose from COASTAL_AEROSOL, BLUE"),
         ({"S2L2A": s2[:, :2]}, {"S2L2A": ["RED", "RED"]}, BandMismatch, "each once", "RED, RED"),
-        ({"S2L2A": s2}, {"S2L1C": ["RED"]}, BandMismatch, "Bands are told of S2L1C", "same names"),
+        ({"S2L2A": s2}, {"S2L1C": ["RED"]}, BandMismatch, "Bands are given for S2L1C", "same names"),
         ({"DEM": pixels("DEM", 32, 90)}, {}, InputError, "DEM is 32 x 90 px", "32 x 96 px"),
         ({"s1_grd": dem}, {}, InputError, "no modality 's1_grd'", "did you mean S1GRD?"),
         ({"NDVI": dem}, {}, InputError, "no modality 'NDVI'", "choose from S2L2A, S2L1C"),

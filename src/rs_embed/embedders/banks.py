@@ -33,7 +33,7 @@ ENTRY = "rs_embed_bank"
 IMAGE = "image"
 """What a bank calls its only modality."""
 METHOD = "MOSAIKS random convolutional features, empirical patches, ZCA-whitened (Rolf et al. 2021)"
-_REFIT = "make it anew with rs_embed.fit_mosaiks, or fetch the file again"
+_REFIT = "make it again with rs_embed.fit_mosaiks, or fetch the file again"
 Facts = dict[str, JsonValue]
 _Numbers = NDArray[np.generic]
 Tensors = Mapping[str, _Numbers]

@@ -40,7 +40,7 @@ class ModelRequest:
     """What is fed to the model, in order, and what is fetched for it."""
     precision: WorkingPrecision = "fp32"
     places: tuple[str, ...] = ()
-    """What the model is told of the place beside imagery: some of the card's `place_modalities`."""
+    """What the model is told about the place beside imagery: some of the card's `place_modalities`."""
     output: OutputSpec = field(default_factory=OutputSpec)
     best_effort: bool = False
     """Whether nobody named the inputs: of the card's default, what the backend does not offer may be missing."""
@@ -135,7 +135,7 @@ class Readout:
     dim: int
     """Length of a token."""
     grids: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Name of each token grid -> modalities whose pixels its tokens are made of, before tokens are told of each other.
+    """Name of each token grid -> modalities whose pixels its tokens are made of, before tokens attend to each other.
     A grid that is not named is made of all of them."""
     grid_kind: str = "patch_tokens"
     """What the metadata call the grid."""

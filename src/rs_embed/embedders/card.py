@@ -195,7 +195,7 @@ class ModelCard:
     """Modalities that are fed where none is named, if that is not the first alone. Optional ones that the backend does
     not offer at all are then masked, too; to one that the user names, that is an error."""
     place_modalities: tuple[str, ...] = ()
-    """What the model can be told of the place beside imagery, such as "Coordinates"; nothing is fetched for it."""
+    """What the model can be told about the place beside imagery, such as "Coordinates"; nothing is fetched for it."""
     pooled_is_grid_mean: bool = False
     """Whether the pooled mean equals the mean of the grid."""
     backend: str | None = None

@@ -101,7 +101,7 @@ def _all_cards() -> tuple[ModelCard, ...]:
 
 @lru_cache(maxsize=8)
 def _installed(path: tuple[str, ...]) -> tuple[ModelCard, ...]:
-    """Cards of installed packages. One that cannot be used is warned of, once, and left out."""
+    """Cards of installed packages. One that cannot be used is left out, with one warning."""
     found: list[ModelCard] = []
     for plugin in plugins(MODELS):
         for card in _cards_of(plugin):

@@ -36,7 +36,7 @@ class ModelDescription(TypedDict):
     """Everything that the catalog knows of a model.
 
     `type` is "on-the-fly" (a network runs on the imagery of the request) or "precomputed" (embeddings are fetched). The
-    backend of who names none is the card's, else "auto": Earth Engine where it is set up, else STAC; "none" of a model
+    default backend is the card's, else "auto": Earth Engine where it is set up, else STAC; "none" of a model
     that is told the place alone.
     """
 

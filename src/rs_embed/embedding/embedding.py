@@ -260,7 +260,7 @@ class Embedding:
             outside: What becomes of points beside the grid: "raise" names them, "nan" gives them NaN.
 
         Raises:
-            SpecError: Points lie outside or cannot be meant, or this is no grid with a place.
+            SpecError: Points lie outside or are invalid, or this is no grid with a place.
         """
         from rs_embed.embedding.points import sample_points
 

@@ -97,7 +97,7 @@ def _prepare(item: Item, job: Job, fetched: Fetched) -> Prepared | Failure:
 
 
 def _told_the_place(item: Item, cells: GeoBox, job: Job) -> Prepared:
-    """Without imagery: what a model is told of the place."""
+    """Without imagery: what a model is told about the place."""
     shape_px = (int(cells.shape[0]), int(cells.shape[1]))
     size = 4 * job.embedder.readout.dim * shape_px[0] * shape_px[1]
     require_memory(COPIES * size, f"a grid of {size / 1e9:.1f} GB for one place")

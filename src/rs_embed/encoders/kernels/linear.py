@@ -102,7 +102,7 @@ class Linear(nn.Linear):
     """`nn.Linear` whose weights `prepared` may put in the order that the processor reads them in.
 
     Torch computes float32 with MKL, which on AMD processors has less than half the speed of oneDNN (105 against 240
-    GFLOP/s on one core of an EPYC with AVX-512), and packs bfloat16 weights anew in each call (450 against 500).
+    GFLOP/s on one core of an EPYC with AVX-512), and packs bfloat16 weights again in each call (450 against 500).
     Packing itself costs 0.7 ns per weight, as much as 70 rows save, so packed weights are kept: as much memory again
     in float32, half of it in bfloat16.
     """

@@ -237,7 +237,7 @@ def _check_inputs(inputs: Mapping[str, Tensor], bands: Mapping[str, Sequence[str
     stray = [name for name in bands if name not in inputs or not MODALITIES[name].bands]
     if stray:
         raise BandMismatch(
-            f"Bands are told of {', '.join(stray)}, but there are no such pixels.",
+            f"Bands are given for {', '.join(stray)}, but there are no such pixels.",
             inputs=", ".join(inputs),
             fix="use the same names in `bands` as in the inputs",
         )

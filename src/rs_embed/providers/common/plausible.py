@@ -67,7 +67,7 @@ def warn_of_oddities(values: Pixels, unit: Unit, where: str, *, harmonised: bool
         harmonised: Whether the Sentinel-2 offset is known to be removed.
 
     Returns:
-        What was warned of, for `Source.notes`.
+        The warnings, for `Source.notes`.
     """
     bands = [seen for seen in map(seen_values, values[:, None]) if seen.size > 1]
     notes = []

@@ -34,7 +34,7 @@ def doubt_dn(values: Pixels, where: str, *, stated: bool) -> tuple[str, ...]:
         stated: Whether somebody says that these are DN; then they are believed, with a warning.
 
     Returns:
-        What was warned of, for `Source.notes`.
+        The warnings, for `Source.notes`.
 
     Raises:
         UnitMismatch: Nobody says so, and three bands or more look like a picture or percent.
@@ -72,7 +72,7 @@ def judge_offset(values: Pixels, where: str, *, fix: str) -> tuple[str, ...]:
         fix: What the user should say instead, for example "LocalRasters(path, offset=0)".
 
     Returns:
-        What was warned of, for `Source.notes`.
+        The warnings, for `Source.notes`.
 
     Raises:
         UnitMismatch: It is certain: medians of two bands (or of the only one) lie far below 0.

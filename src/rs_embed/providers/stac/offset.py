@@ -1,7 +1,7 @@
 """Whether ESA's offset of 1000 is in the DN of a Sentinel-2 item. No one rule holds for all catalogues.
 
 ESA adds 1000 to every DN from processing baseline 04.00 on (January 2022), and to older dates when they are processed
-anew. Some catalogues take it out again, and some of those say otherwise in their metadata.
+again. Some catalogues take it out again, and some of those say otherwise in their metadata.
 """
 
 from collections.abc import Mapping

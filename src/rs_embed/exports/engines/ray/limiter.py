@@ -254,7 +254,7 @@ class ClusterLimiter(Limits):
                     return
             try:
                 self._ask(self._renewal)
-            except EngineError:  # said to who asks for leave
+            except EngineError:  # told to whoever asks for a permit
                 continue
             except Exception:  # Ray raises anything while it is shut down
                 if self._link.holds:
