@@ -1,5 +1,9 @@
 """A file or folder that is written is there whole, or not at all."""
 
+import itertools
+import threading
+from contextlib import suppress
+
 import pytest
 
 from rs_embed.core.atomic import replacing
@@ -44,3 +48,31 @@ def test_a_folder_that_is_there_is_nobodys_to_remove(tmp_path, folder):
     with pytest.raises(OSError, match="mine"):
         over(tmp_path / "mine", folder=folder)
     assert [one.name for one in tmp_path.rglob("*")] == ["mine", "thesis"]
+
+
+def interrupted_while_written(path, enough):
+    """As Zarr's threads do: they write on after Ctrl-C."""
+    written = threading.Event()
+
+    def keep_writing(folder):
+        for number in itertools.count():
+            if enough.is_set():
+                return
+            with suppress(OSError):
+                folder.mkdir(exist_ok=True)
+                (folder / str(number)).touch()
+            written.set()
+
+    with replacing(path) as part:
+        threading.Thread(target=keep_writing, args=(part,)).start()
+        written.wait()
+        threading.Timer(0.2, enough.set).start()
+        raise KeyboardInterrupt
+
+
+def test_what_stopped_the_writing_comes_out_though_another_thread_still_writes(tmp_path):
+    enough = threading.Event()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_while_written(tmp_path / "grid", enough)
+    enough.wait()
+    assert not (tmp_path / "grid").exists()

@@ -10,7 +10,7 @@ import shutil
 import socket
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -79,8 +79,11 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     try:
         yield part
         publish(part, path) if durable else os.replace(part, path)
-    finally:
-        remove(part)
+    except BaseException:
+        # Zarr's threads may still write into it after Ctrl-C; that must not hide what happened. The next run clears it.
+        with suppress(OSError):
+            shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+        raise
 
 
 def read_text(path: Path) -> str:
