@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,17 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A developer's own RS_EMBED_* variables must not decide a test."""
     for name in [name for name in os.environ if name.upper().startswith("RS_EMBED_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def registers_of_its_own() -> Iterator[None]:
+    """Collections that a test registers are gone after it: another test may mean something else by the name."""
+    from rs_embed.core import bands
+
+    before = dict(bands._collections)
+    yield
+    bands._collections.clear()
+    bands._collections.update(before)
 
 
 @pytest.fixture(scope="session")

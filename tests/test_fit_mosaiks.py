@@ -34,7 +34,6 @@ from rs_embed import (
     load_mosaiks,
     register_model,
 )
-from rs_embed.core import bands
 from rs_embed.embedders import catalog
 from rs_embed.errors import (
     BandMismatch,
@@ -60,12 +59,8 @@ S2_RGB = SensorSpec("COPERNICUS/S2_SR_HARMONIZED", ("B4", "B3", "B2"))
 
 @pytest.fixture(autouse=True)
 def own_names(monkeypatch):
-    """What a test registers is gone after it."""
+    """Models that a test registers are gone after it."""
     monkeypatch.setattr(catalog, "_REGISTERED", {})
-    before = dict(bands._collections)
-    yield
-    bands._collections.clear()
-    bands._collections.update(before)
 
 
 def scene(seed: int, side: int = 64, count: int = 4) -> np.ndarray:
