@@ -13,7 +13,7 @@ from rs_embed.places.columns import Places
 
 UNIT_ROWS = 4096
 """One file: 12.6 MB of 768 float32."""
-TABLES, RECORDS, GRIDS = "units", "records", "grids"
+TABLES, RECORDS, GRIDS, MAP = "units", "records", "grids", "map.zarr"
 """Folders of a model: nothing but tables in the first, so that any reader takes it whole."""
 _HILBERT_LEVEL = 16
 """The Earth in 65,536 x 65,536 cells, 600 m and less; always the same, so that a row's cell depends on it alone."""
