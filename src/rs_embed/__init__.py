@@ -158,6 +158,7 @@ _HOME = {
     "StacCatalog": "providers.stac.provider",
     "StacCollection": "providers.stac.provider",
     "BBox": "core.specs",
+    "GridBlock": "core.specs",
     "OutputSpec": "core.specs",
     "PointBuffer": "core.specs",
     "Region": "core.specs",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -112,7 +112,7 @@ def embed_region(
         format: "zarr" for one sharded Zarr v3 store with overviews; "cog" for a GeoTIFF per block with a STAC
             collection.
         dtype: "float32", "float16", or "int8" with a factor per band and block.
-        block_cells: Tokens along the side of a block; by default at most 2048 px and 64 MB.
+        block_cells: Tokens along the side of a block; by default as suits the region, at most 2048 px and 64 MB.
         unit_blocks: Blocks that share a record.
         backend: Where imagery comes from; as in `get_embedding`, with `sensor`, `modality`, `bands`, `device`,
             `precision` and the model's knobs.
@@ -129,6 +129,7 @@ def embed_region(
     for package in ("pyarrow", "geopandas", "zarr"):
         require(package, "export")
     require_choice("format", format, ("zarr", "cog"))
+    require_choice("dtype", dtype, get_args(Dtype) if format == "zarr" else ("float32",))
     folder = local_place(out)
     request = ExportRequest(
         models=model,
@@ -136,7 +137,6 @@ def embed_region(
         output=OutputSpec.grid(detail, debias=debias),
         backend=backend,
         format="cog" if format == "cog" else None,
-        dtype=dtype,
         unit_rows=unit_blocks,
         sensor=sensor,
         modality=modality,
@@ -147,14 +147,15 @@ def embed_region(
     )
     (job,) = request.jobs().values()
     _require_reference(job)
-    size = block_size(job.embedder, block_cells)
     part = ALL if shard is None else Shard.of(shard)
     running = Running(engine=engine, address=address, progress=progress, verify=verify, shard=part)
-    shapes = shapes_of(region, crs)
+    windows, shapes = _windows(temporal), shapes_of(region, crs)
     reports = {}
     for name, shape in shapes.items():
-        grid = MapGrid.over(shape, name, size, _windows(temporal))
-        one = request.model_copy(update={"region": grid})
+        west, south, east, north = shape.bounds
+        size = block_size(job.embedder, (east - west, north - south), block_cells)
+        grid = MapGrid.over(shape, name, size, windows)
+        one = request.model_copy(update={"region": grid, "dtype": dtype})
         where = folder if len(shapes) == 1 else folder / name.replace(":", "").lower()
         blocks = _blocks(grid)
         if dry_run:

@@ -25,6 +25,8 @@ MAX_BLOCK_PX = 2048
 """Side of a block: 10 bands of its imagery are 170 MB."""
 MAX_BLOCK_BYTES = 64 * 2**20
 """Of the tokens of a block, which is one file of the map."""
+BLOCK_COST_PX = 128
+"""What a block costs beside its pixels, as a margin of so many."""
 SMALLEST_OVERVIEW = 8
 """Tokens along a block at the coarsest overview; a block writes its own part of each."""
 Rings = list[list[tuple[float, float]]]
@@ -48,14 +50,16 @@ class BlockSize:
         return self.cells * self.cell_m
 
 
-def block_size(embedder: "Embedder", cells: int | None = None) -> BlockSize:
+def block_size(embedder: "Embedder", extent_m: tuple[float, float], cells: int | None = None) -> BlockSize:
     """The block of a model: so many windows that a map is exactly what one tiled call over everything would give.
 
-    A block starts where a window starts. To its north and west one more window is encoded, since its tokens are
-    blended with those of the block; to its south and east the chip ends where the last window ends.
+    All windows that a token of the block is blended from are encoded with it. Windows lie on the same lattice whatever
+    the size of a block, so that does not change a number. Where coarser tokens are interpolated to finer ones, a block
+    begins one of them before a window, which saves a row of windows at its other end.
 
     Args:
         embedder: The model.
+        extent_m: Width and height of the region.
         cells: Tokens along a side; `None` chooses.
 
     Raises:
@@ -63,20 +67,29 @@ def block_size(embedder: "Embedder", cells: int | None = None) -> BlockSize:
     """
     geometry, cell_px = embedder.geometry(), embedder.cell_px
     size, stride = _lattice(embedder)
-    step = math.lcm(stride, cell_px) // cell_px
+    step, scale_m = math.lcm(stride, cell_px), embedder.request.scale_m
+    coarse_px = geometry.lattice_px if len(embedder.readout.grids) > 1 else 0
+    before_px = -coarse_px - stride * (math.floor((-2 * coarse_px - size) / stride) + 1)
+    after_px = size - stride + coarse_px
     if cells is None:
         dim = embedder.readout.width(embedder.request.output)
-        most = max(1, min(MAX_BLOCK_PX // (step * cell_px), int((MAX_BLOCK_BYTES / (4 * dim)) ** 0.5) // step))
-        cells = step * max(range(max(1, most // 2), most + 1), key=lambda count: (_halvings(count * step), count))
-    if cells < 1 or cells % step:
+        most_px = min(MAX_BLOCK_PX, int((MAX_BLOCK_BYTES / (4 * dim)) ** 0.5) * cell_px)
+
+        def cost(count: int) -> float:
+            """Pixels to be read for the region, with something for each block; more without overviews."""
+            blocks = math.prod(math.ceil(side_m / (count * step * scale_m)) + 1 for side_m in extent_m)
+            overviews = min(_halvings(count * step // cell_px), 3)
+            return blocks * (count * step + before_px + after_px + BLOCK_COST_PX) ** 2 * (1 - overviews / 20)
+
+        cells = min(range(1, max(1, most_px // step) + 1), key=cost) * step // cell_px
+    if cells < 1 or cells * cell_px % step:
+        fitting = max(1, round(cells * cell_px / step)) * step // cell_px
         raise SpecError(
-            f"Expected block_cells as a multiple of {step} for {embedder.request.card.id}, got {cells}.",
-            fix=f"block_cells={max(1, round(cells / step)) * step}",
+            f"Expected block_cells as a multiple of {step // cell_px} for {embedder.request.card.id}, got {cells}.",
+            fix=f"block_cells={fitting}",
         )
-    overlap_px, scale_m = size - stride, embedder.request.scale_m
-    before_px = stride if overlap_px > 0 else 0
-    margins_m = before_px * scale_m, overlap_px * scale_m
-    return BlockSize(cells, cell_px * scale_m, *margins_m, geometry.token_shift_px * scale_m)
+    shift_m = geometry.token_shift_px * scale_m
+    return BlockSize(cells, cell_px * scale_m, before_px * scale_m, after_px * scale_m, shift_m)
 
 
 def _lattice(embedder: "Embedder") -> tuple[int, int]:
@@ -84,7 +97,7 @@ def _lattice(embedder: "Embedder") -> tuple[int, int]:
     from rs_embed.embedders.prepare.framing import frame_chip, stride_of
 
     geometry = embedder.geometry()
-    wide = 64 * max(geometry.image_px, geometry.lattice_px)
+    wide = 4 * max(geometry.image_px, geometry.lattice_px)
     frame = embedder.windows(frame_chip((wide, wide), "tile", geometry))
     if len(frame.windows) == 1:  # cut by nothing: tokens know only themselves
         return geometry.lattice_px, geometry.lattice_px
