@@ -9,6 +9,7 @@ import secrets
 import shutil
 import socket
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,7 +29,7 @@ _LOCK_WORDS = "process "
 """What a lock file of ours begins with, if anything is in it."""
 _LOCK_BYTES = 1000
 _WRITER = secrets.token_hex(3)
-"""With the process id, in the names of unfinished files: two processes, on two machines, never share one."""
+"""With the thread's id, in the names of unfinished files: two threads, on two machines, never share one."""
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -56,7 +57,7 @@ def storage_error(folder: Path, error: OSError) -> StorageError:
 
 def part_of(path: Path) -> Path:
     """Where a file is written before it gets its name: the same folder, so that renaming it is one step."""
-    return path.with_name(f"{PART}{_WRITER}{os.getpid():x}-{path.name}")
+    return path.with_name(f"{PART}{_WRITER}{threading.get_native_id():x}-{path.name}")
 
 
 def publish(part: Path, path: Path) -> None:

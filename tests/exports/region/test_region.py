@@ -167,8 +167,20 @@ def test_regions_that_meet_have_the_same_tokens_where_they_meet(tmp_path):
 
 
 def test_only_what_the_region_touches_has_values_and_only_its_blocks_are_fetched(tmp_path):
-    hole = [(330_800, 5_292_800), (331_600, 5_292_800), (331_600, 5_293_600), (330_800, 5_293_600), (330_800, 5_292_800)]
-    ring = [(329_000, 5_291_000), (333_000, 5_291_000), (333_000, 5_291_900), (331_900, 5_295_000), (329_000, 5_295_000)]
+    hole = [
+        (330_800, 5_292_800),
+        (331_600, 5_292_800),
+        (331_600, 5_293_600),
+        (330_800, 5_293_600),
+        (330_800, 5_292_800),
+    ]
+    ring = [
+        (329_000, 5_291_000),
+        (333_000, 5_291_000),
+        (333_000, 5_291_900),
+        (331_900, 5_295_000),
+        (329_000, 5_295_000),
+    ]
     region, provider = Region([ring + ring[:1], hole], CRS), Counting()
     echo_map(tmp_path / "run", region, backend=provider)
     grid = grid_of(tmp_path / "run")
