@@ -27,6 +27,7 @@ from rs_embed import (
 from rs_embed.core.geo import pixel_centres
 from rs_embed.errors import NoImagery, SpecError, StorageError
 from rs_embed.exports.region.grid import MapGrid
+from rs_embed.formats.base import RunHeader
 from rs_embed.testing import FieldProvider, hills
 
 HERE = PointBuffer(12.94, 47.77, 1500)
@@ -85,8 +86,13 @@ def test_every_token_lies_where_its_pixels_lie(tmp_path, crs):
         expected = ramp(lon, lat, band)
         np.testing.assert_allclose(found.embedding.values[0, channel][inside], expected[inside], atol=0.05)
     left, top = grid.geobox.affine.c, grid.geobox.affine.f
+    assert (left, top) == (grid.west, grid.north)
     np.testing.assert_allclose([found.x.values[0], found.y.values[0]], [left + 40, top - 40])
     assert found.embedding.dims == ("time", "band", "y", "x")
+    assert found.attrs["proj:code"] == crs
+    assert found.attrs["spatial:shape"] == list(grid.shape)
+    assert found.attrs["rs_embed:block"] == {"cells": 10, "cell_m": 80, "rows": grid.rows, "columns": grid.columns}
+    assert RunHeader.from_json(json.dumps(found.attrs["rs_embed:header"])).model_id == "echo"
     assert (found.valid.values[0][inside] == 1).all()
     assert (found.valid.values[0][~inside] == 0).all()
 
@@ -298,7 +304,7 @@ def test_shards_fill_one_map_and_a_retry_needs_only_the_folder(tmp_path):
     for index in range(2):
         echo_map(tmp_path / "parts", unit_blocks=2, shard=(index, 2))
     np.testing.assert_array_equal(tokens(tmp_path / "parts"), tokens(tmp_path / "whole"))
-    options = {**RAW, **sample, "block_cells": None, "model": "mosaiks_rcf", "temporal": None}
+    options = {**RAW, **sample, "block_cells": 7, "model": "mosaiks_rcf", "temporal": None}
     embed_region(out=tmp_path / "sample", shard="0/2", img=64, **options)
     assert run_status(tmp_path / "sample").models[0].missing > 0
     retry_export(tmp_path / "sample", progress=False)

@@ -112,7 +112,7 @@ def embed_region(
         format: "zarr" for one sharded Zarr v3 store with overviews; "cog" for a GeoTIFF per block with a STAC
             collection.
         dtype: "float32", "float16", or "int8" with a factor per band and block.
-        block_cells: Tokens along the side of a block; by default as suits the region, at most 2048 px and 64 MB.
+        block_cells: Tokens along the side of a block; by default at most 2048 px and 64 MB.
         unit_blocks: Blocks that share a record.
         backend: Where imagery comes from; as in `get_embedding`, with `sensor`, `modality`, `bands`, `device`,
             `precision` and the model's knobs.
@@ -149,11 +149,10 @@ def embed_region(
     _require_reference(job)
     part = ALL if shard is None else Shard.of(shard)
     running = Running(engine=engine, address=address, progress=progress, verify=verify, shard=part)
+    size = block_size(job.embedder, block_cells)
     windows, shapes = _windows(temporal), shapes_of(region, crs)
     reports = {}
     for name, shape in shapes.items():
-        west, south, east, north = shape.bounds
-        size = block_size(job.embedder, (east - west, north - south), block_cells)
         grid = MapGrid.over(shape, name, size, windows)
         one = request.model_copy(update={"region": grid, "dtype": dtype})
         where = folder if len(shapes) == 1 else folder / name.replace(":", "").lower()
@@ -197,22 +196,22 @@ def _require_reference(job: "Job") -> None:
 
 
 def _blocks(grid: MapGrid) -> Places:
-    """The blocks that the region touches, as a table of places; the row is the number of the block."""
-    at = list(grid.blocks_inside())
-    texts = Strings.of([outline_text(grid.block(row, column)) for _, row, column in at])
-    nowhere = np.full(len(at), np.nan)
+    """The blocks that the region lies in, as a table of places; the row is the number of the block."""
+    found = list(grid.blocks())
+    at = [grid.position(number) for number, _ in found]
+    nowhere = np.full(len(found), np.nan)
     starts, ends = (
         np.array([np.datetime64("NaT") if days is None else days[end] for days in grid.days], "datetime64[D]")
         for end in (0, 1)
     )
     times = np.array([time for time, _, _ in at], np.int64)
     return Places(
-        rows=np.array([grid.number(*one) for one in at], np.int64),
+        rows=np.array([number for number, _ in found], np.int64),
         ids=Strings.of([f"t{time}-r{row}-c{column}" for time, row, column in at]),
         lon=nowhere,
         lat=nowhere,
         buffer_m=nowhere,
-        outlines=texts,
+        outlines=Strings.of([outline_text(place) for _, place in found]),
         start=starts[times],
         end=ends[times],
     )

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 MAX_BLOCK_PX = 2048
 """Side of a block: 10 bands of its imagery are 170 MB."""
 MAX_BLOCK_BYTES = 64 * 2**20
-"""Of the tokens of a block, which is one file of the map."""
-BLOCK_COST_PX = 128
-"""What a block costs beside its pixels, as a margin of so many."""
+"""Size of the tokens of a block, which is one file of the map."""
 SMALLEST_OVERVIEW = 8
 """Tokens along a block at the coarsest overview; a block writes its own part of each."""
+_SLIVER = 1e-6
+"""Share of a window that rounding may add to a region."""
 Rings = list[list[tuple[float, float]]]
 
 
@@ -38,29 +38,28 @@ class BlockSize:
 
     cells: int
     """Tokens along a side."""
+    step_cells: int
+    """Tokens from the start of a window to the start of the next; a block is a multiple of it."""
     cell_m: float
     before_m: float
+    """Imagery that tokens need to the west and the north of them."""
     after_m: float
+    """The same to the east and the south."""
     shift_m: float
-    """How far north and west of the pixels that a token is made of the token begins."""
-
-    @property
-    def side_m(self) -> float:
-        """Side on the ground."""
-        return self.cells * self.cell_m
+    """How far to the north and west of its pixels a token begins."""
 
 
-def block_size(embedder: "Embedder", extent_m: tuple[float, float], cells: int | None = None) -> BlockSize:
-    """The block of a model: so many windows that a map is exactly what one tiled call over everything would give.
+def block_size(embedder: "Embedder", cells: int | None = None) -> BlockSize:
+    """The block of a model: whole windows, so that a map is exactly what one tiled call over everything would give.
 
     All windows that a token of the block is blended from are encoded with it. Windows lie on the same lattice whatever
-    the size of a block, so that does not change a number. Where coarser tokens are interpolated to finer ones, a block
-    begins one of them before a window, which saves a row of windows at its other end.
+    the size of a block, so the size changes no number. Where coarser tokens are interpolated to finer ones, a block
+    begins one coarse token before a window, which saves a row of windows at its other end.
 
     Args:
         embedder: The model.
-        extent_m: Width and height of the region.
-        cells: Tokens along a side; `None` chooses.
+        cells: Tokens along a side. Default: as many as the limits allow; if that is nearly as many, a number that can
+            be halved often, for overviews.
 
     Raises:
         SpecError: Blocks of so many tokens would cut windows.
@@ -68,28 +67,23 @@ def block_size(embedder: "Embedder", extent_m: tuple[float, float], cells: int |
     geometry, cell_px = embedder.geometry(), embedder.cell_px
     size, stride = _lattice(embedder)
     step, scale_m = math.lcm(stride, cell_px), embedder.request.scale_m
+    step_cells = step // cell_px
+    if cells is None:
+        dim = embedder.readout.width(embedder.request.output)
+        most_cells = min(MAX_BLOCK_PX // cell_px, int((MAX_BLOCK_BYTES / (4 * dim)) ** 0.5))
+        most = max(1, most_cells // step_cells)
+        counts = range(max(1, most // 2), most + 1)
+        cells = step_cells * max(counts, key=lambda count: (_halvings(count * step_cells), count))
+    if cells < 1 or cells % step_cells:
+        raise SpecError(
+            f"Expected block_cells as a multiple of {step_cells} for {embedder.request.card.id}, got {cells}.",
+            fix=f"block_cells={max(1, round(cells / step_cells)) * step_cells}",
+        )
     coarse_px = geometry.lattice_px if len(embedder.readout.grids) > 1 else 0
     before_px = -coarse_px - stride * (math.floor((-2 * coarse_px - size) / stride) + 1)
     after_px = size - stride + coarse_px
-    if cells is None:
-        dim = embedder.readout.width(embedder.request.output)
-        most_px = min(MAX_BLOCK_PX, int((MAX_BLOCK_BYTES / (4 * dim)) ** 0.5) * cell_px)
-
-        def cost(count: int) -> float:
-            """Pixels to be read for the region, with something for each block; more without overviews."""
-            blocks = math.prod(math.ceil(side_m / (count * step * scale_m)) + 1 for side_m in extent_m)
-            overviews = min(_halvings(count * step // cell_px), 3)
-            return blocks * (count * step + before_px + after_px + BLOCK_COST_PX) ** 2 * (1 - overviews / 20)
-
-        cells = min(range(1, max(1, most_px // step) + 1), key=cost) * step // cell_px
-    if cells < 1 or cells * cell_px % step:
-        fitting = max(1, round(cells * cell_px / step)) * step // cell_px
-        raise SpecError(
-            f"Expected block_cells as a multiple of {step // cell_px} for {embedder.request.card.id}, got {cells}.",
-            fix=f"block_cells={fitting}",
-        )
-    shift_m = geometry.token_shift_px * scale_m
-    return BlockSize(cells, cell_px * scale_m, before_px * scale_m, after_px * scale_m, shift_m)
+    margins_m = (px * scale_m for px in (before_px, after_px, geometry.token_shift_px))
+    return BlockSize(cells, step_cells, cell_px * scale_m, *margins_m)
 
 
 def _lattice(embedder: "Embedder") -> tuple[int, int]:
@@ -99,7 +93,7 @@ def _lattice(embedder: "Embedder") -> tuple[int, int]:
     geometry = embedder.geometry()
     wide = 4 * max(geometry.image_px, geometry.lattice_px)
     frame = embedder.windows(frame_chip((wide, wide), "tile", geometry))
-    if len(frame.windows) == 1:  # cut by nothing: tokens know only themselves
+    if len(frame.windows) == 1:  # nothing cuts it: tokens see only themselves
         return geometry.lattice_px, geometry.lattice_px
     size = frame.windows[0].height
     return size, stride_of(size, geometry.lattice_px)
@@ -127,6 +121,7 @@ class MapGrid(BaseModel):
     columns: Annotated[int, Field(ge=1)]
     cells: Annotated[int, Field(ge=1)]
     """Tokens along a block."""
+    step_cells: Annotated[int, Field(ge=1)]
     cell_m: float
     before_m: float
     after_m: float
@@ -148,7 +143,7 @@ class MapGrid(BaseModel):
             size: Of a block.
             windows: Of the time axis.
         """
-        side_m = size.side_m
+        side_m = size.cells * size.cell_m
         west, south, east, north = region.bounds
         left, top = math.floor(west / side_m), math.ceil(north / side_m)
         columns, rows = math.ceil(east / side_m) - left, top - math.floor(south / side_m)
@@ -167,8 +162,7 @@ class MapGrid(BaseModel):
     @property
     def geobox(self) -> GeoBox:
         """The grid of all tokens."""
-        west, north = self.west - self.shift_m, self.north + self.shift_m
-        return GeoBox(self.shape, Affine(self.cell_m, 0, west, 0, -self.cell_m, north), self.crs)
+        return GeoBox(self.shape, Affine(self.cell_m, 0, self.west, 0, -self.cell_m, self.north), self.crs)
 
     @property
     def windows(self) -> tuple[TemporalSpec | None, ...]:
@@ -180,14 +174,21 @@ class MapGrid(BaseModel):
         """How many overviews there are, each half as fine as the one before."""
         return _halvings(self.cells)
 
-    def block(self, row: int, column: int) -> GridBlock:
-        """A block, with the imagery around it."""
-        side_m = self.cells * self.cell_m
-        west, north = self.west + column * side_m, self.north - row * side_m
-        return GridBlock(west, north - side_m, west + side_m, north, self.crs, self.before_m, self.after_m)
+    def block_geobox(self, row: int, column: int) -> GeoBox:
+        """The tokens of a block."""
+        rows, cols = (slice(at * self.cells, (at + 1) * self.cells) for at in (row, column))
+        return self.geobox[rows, cols]
 
-    def blocks_inside(self) -> Iterator[tuple[int, int, int]]:
-        """Time, row and column of every block that the region touches; one time after the other."""
+    def blocks(self) -> Iterator[tuple[int, GridBlock]]:
+        """Number and place of every block that the region lies in, one time after the other.
+
+        A place is as much of the block as there is of the region, in whole windows.
+        """
+        places = [(row, column, place) for row, column in self._touched() if (place := self._place(row, column))]
+        for time in range(len(self.days)):
+            yield from ((self.number(time, row, column), place) for row, column, place in places)
+
+    def _touched(self) -> Iterator[tuple[int, int]]:
         import shapely
 
         side_m = self.cells * self.cell_m
@@ -195,9 +196,29 @@ class MapGrid(BaseModel):
         west, north = self.west + columns * side_m, self.north - rows * side_m
         shapely.prepare(self.polygons)
         touched = shapely.intersects(self.polygons, shapely.box(west, north - side_m, west + side_m, north))
-        for time in range(len(self.days)):
-            for index in np.flatnonzero(touched).tolist():
-                yield time, int(rows[index]), int(columns[index])
+        yield from zip(rows[touched].tolist(), columns[touched].tolist(), strict=True)
+
+    def _place(self, row: int, column: int) -> GridBlock | None:
+        """What is to be embedded of a block; `None` if the region only touches its border."""
+        import shapely
+
+        west, south, east, north = self.block_geobox(row, column).boundingbox.bbox
+        there = shapely.clip_by_rect(self.polygons, west, south, east, north)
+        if there.area == 0:
+            return None
+        left, bottom, right, top = there.bounds
+        step_m = self.step_cells * self.cell_m
+        return self._fitted((left, bottom, right, top), (west, north), step_m)
+
+    def _fitted(
+        self, bounds: tuple[float, float, float, float], corner: tuple[float, float], step_m: float
+    ) -> GridBlock:
+        """The smallest rectangle of whole steps from a corner that holds the bounds, where its pixels are."""
+        (left, bottom, right, top), (west, north) = bounds, corner
+        x0, y0 = (math.floor(distance / step_m + _SLIVER) * step_m for distance in (left - west, north - top))
+        x1, y1 = (math.ceil(distance / step_m - _SLIVER) * step_m for distance in (right - west, north - bottom))
+        x, y = west + self.shift_m, north - self.shift_m
+        return GridBlock(x + x0, y - y1, x + x1, y - y0, self.crs, self.before_m, self.after_m)
 
     def number(self, time: int, row: int, column: int) -> int:
         """The number of a block among all of the map."""

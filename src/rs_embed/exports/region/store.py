@@ -4,6 +4,7 @@ A shard is a block of tokens with all of their channels, so that blocks are writ
 files, and nobody needs to know of the others. Metadata say nothing about which blocks are there.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -145,13 +146,14 @@ def _write_groups(path: Path, grid: MapGrid, header: RunHeader) -> None:
     from zarr.storage import LocalStore
 
     store = LocalStore(path)
-    zarr.create_group(store, attributes=_attributes(grid, header))
+    root = zarr.create_group(store)
     for level in range(1, grid.levels + 1):
         zarr.create_group(store, path=str(level))
     for array in arrays_of(grid, header.dim, header.dtype):
         array.create(store)
     for level in range(grid.levels + 1):
         _write_coordinates(path / str(level) if level else path, geobox_at(grid, level), grid, header)
+    root.update_attributes(_attributes(grid, header))  # last: xarray writes those of a dataset, which has none
 
 
 def geobox_at(grid: MapGrid, level: int) -> GeoBox:
@@ -199,7 +201,7 @@ def _attributes(grid: MapGrid, header: RunHeader) -> dict[str, JsonValue]:
             version=header.versions.get("rs_embed", ""),
         ),
         "multiscales": {"layout": levels, "resampling_method": "average"},
-        "rs_embed:header": header.to_json(),
+        "rs_embed:header": json.loads(header.to_json()),
         "rs_embed:region": {"type": "MultiPolygon", "coordinates": polygons},
         "rs_embed:block": {"cells": grid.cells, "cell_m": grid.cell_m, "rows": grid.rows, "columns": grid.columns},
     }

@@ -6,7 +6,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 
 from rs_embed.core.atomic import make_folder, remove_parts, replacing
 from rs_embed.core.resources import require_room
@@ -64,19 +66,17 @@ class MapTiles:
         return stamps
 
     def _inside(self, embedding: Embedding, row: int, column: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        cells, found = self.grid.cells, embedding.geobox
-        there = self.grid.geobox[row * cells : (row + 1) * cells, column * cells : (column + 1) * cells]
-        if found is None or found.shape != there.shape or not found.affine.almost_equals(there.affine, 1e-6):
-            raise SpecError(
-                f"Expected {cells} x {cells} tokens of {self.grid.cell_m:g} m, got {embedding!r} on another grid.",
-                expected=str(tuple(there.affine)[:6]),
-                found=None if found is None else str(tuple(found.affine)[:6]),
-                fix="the model's adapter must say the size of its cells (Embedder.cell_px)",
-            )
-        inside = self.grid.inside(there)
-        valid = np.ones(inside.shape, np.float32) if embedding.valid is None else embedding.valid
-        there_is = inside & np.isfinite(embedding.data).all(axis=0)
-        return np.where(there_is, embedding.data, np.float32(np.nan)), np.where(inside, valid, np.float32(0))
+        """The tokens of a whole block, NaN outside of the region and of what was embedded, and their validity."""
+        block = self.grid.block_geobox(row, column)
+        at = _position_in(block, embedding)
+        inside = self.grid.inside(block)
+        data = np.full((len(embedding.data), *block.shape), np.nan, np.float32)
+        valid = np.zeros(tuple(block.shape), np.float32)
+        data[:, *at] = embedding.data
+        valid[at] = 1 if embedding.valid is None else embedding.valid
+        data[:, ~inside | ~np.isfinite(data).all(axis=0)] = np.nan
+        valid[~inside] = 0
+        return data, valid
 
     def _stored(self, data: NDArray[np.float32], valid: NDArray[np.float32]) -> Mapping[str, NDArray[np.generic]]:
         """The arrays of a level as they are stored."""
@@ -98,6 +98,28 @@ class MapTiles:
         for array in self._arrays:
             path = model / array.file(*self.grid.position(number))
             remove_parts(path.parent, path.name.__eq__)
+
+
+def _position_in(block: GeoBox, embedding: Embedding) -> tuple[slice, slice]:
+    """Rows and columns of an embedding in a block.
+
+    Raises:
+        SpecError: Its cells are not cells of the block.
+    """
+    found = embedding.geobox
+    if found is not None and found.crs == block.crs:
+        offset = ~block.affine @ found.affine
+        col, row = round(offset.c), round(offset.f)
+        rows, cols = found.shape
+        aligned = offset.almost_equals(Affine.translation(col, row), 1e-6)
+        if aligned and min(row, col) >= 0 and row + rows <= block.shape[0] and col + cols <= block.shape[1]:
+            return slice(row, row + rows), slice(col, col + cols)
+    raise SpecError(
+        f"Expected tokens of {block.resolution.x:g} m in a block of {block.shape[0]}, got {embedding!r} elsewhere.",
+        block=str(tuple(block.affine)[:6]),
+        found=None if found is None else str(tuple(found.affine)[:6]),
+        fix="the model's adapter must give the size of its cells (Embedder.cell_px)",
+    )
 
 
 def halved(data: NDArray[np.float32], valid: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
