@@ -200,13 +200,13 @@ def facts_table(cards: Sequence[ModelDescription]) -> str:
 
 
 def inputs_table(cards: Sequence[ModelDescription]) -> str:
-    """One row per modality, the default first; a last column says which cards lack one, if any does."""
+    """One row per modality, the default first; a last column names the cards that take it, unless all take all."""
     if not any(card["modalities"] for card in cards):
         told = ", ".join(f"`{name}`" for name in cards[0]["place_modalities"])
         return f"The only input is {told}: no imagery, no dates."
-    lacking: dict[tuple[str, ...], list[str]] = {row: [] for card in cards for row in _inputs(card)}
-    for row, ids in lacking.items():
-        ids += [f"`{card['id']}`" for card in cards if row not in _inputs(card)]
+    having: dict[tuple[str, ...], list[str]] = {row: [] for card in cards for row in _inputs(card)}
+    for row, ids in having.items():
+        ids += [f"`{card['id']}`" for card in cards if row in _inputs(card)]
     head = [
         "Modality",
         "Collection",
@@ -217,9 +217,10 @@ def inputs_table(cards: Sequence[ModelDescription]) -> str:
         "Patch, px",
         "Nodata fill",
     ]
-    if not any(lacking.values()):
-        return _table(head, lacking)
-    return _table([*head, "Not in"], [[*row, ", ".join(ids)] for row, ids in lacking.items()])
+    if all(len(ids) == len(cards) for ids in having.values()):
+        return _table(head, having)
+    models = [", ".join(ids) if len(ids) < len(cards) else "all" for ids in having.values()]
+    return _table([*head, "Models"], [[*row, names] for row, names in zip(having, models, strict=True)])
 
 
 def _inputs(card: ModelDescription) -> list[tuple[str, ...]]:
