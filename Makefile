@@ -41,6 +41,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell README.md docs src notebooks tests
 	$(BIN)/python scripts/docs_tables.py --check
 	$(SITE)
 
