@@ -105,7 +105,7 @@ def models_table() -> str:
         first = described[0]
         sensors = dict.fromkeys(name for card in cards for name in _sensors(card))
         weights = WITHOUT_DOWNLOAD.get(first["weights"], _shipped(first))
-        licences = " or ".join(dict.fromkeys(card.licence.partition(":")[0] for card in cards))
+        licences = " or ".join(dict.fromkeys(re.split(r":| \(", card.licence)[0] for card in cards))
         extra = f"; extra `{first['extra']}`" if first["extra"] else ""
         rows.append(
             [
