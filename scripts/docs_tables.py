@@ -100,25 +100,28 @@ def models_table() -> str:
     """One row per family: the cards that share a page."""
     rows = []
     for page, ids in MODEL_PAGES.items():
-        cards = [describe_model(model_id) for model_id in ids]
-        first = cards[0]
-        inputs = dict.fromkeys(modality["name"] for card in cards for modality in card["modalities"])
-        inputs = inputs or dict.fromkeys(first["place_modalities"])
-        weights = WITHOUT_DOWNLOAD.get(first["weights"], _shipped(first) or "downloaded on first use")
-        licences = dict.fromkeys(card["licence"].partition(":")[0] for card in cards)
+        cards = [get_card(model_id) for model_id in ids]
+        described = [describe_model(model_id) for model_id in ids]
+        first = described[0]
+        sensors = dict.fromkeys(name for card in cards for name in _sensors(card))
+        weights = WITHOUT_DOWNLOAD.get(first["weights"], _shipped(first))
+        licences = " or ".join(dict.fromkeys(re.split(r":| \(", card.licence)[0] for card in cards))
         extra = f"; extra `{first['extra']}`" if first["extra"] else ""
-        names = "<br>".join(f"`{model_id}`" for model_id in ids)
         rows.append(
             [
-                f"[{_family(cards)}]({page})",
-                names,
-                " / ".join(dict.fromkeys(_size(card["parameters_m"]) for card in cards)),
-                " / ".join(dict.fromkeys(str(card["dim"]) for card in cards)),
-                ", ".join(f"`{name}`" for name in inputs),
-                f"{weights}, {' or '.join(licences)}{extra}",
+                f"[{_family(described)}]({page})",
+                f"`{ids[0]}`" + (f" and {len(ids) - 1} more" if len(ids) > 1 else ""),
+                ", ".join(sensors) if cards[0].modalities else "coordinates",
+                _span([_size(card.parameters_m) for card in sorted(cards, key=lambda card: card.parameters_m)]),
+                _span([str(dim) for dim in sorted(card.dim for card in cards)]),
+                (f"{weights}, " if weights else "") + licences + extra,
             ]
         )
-    return _table(["Family", "Ids", "Parameters", "Dimension", "Inputs", "Weights and their licence"], rows)
+    return _table(["Family", "Id", "Inputs", "Parameters", "Dimension", "Weights"], rows)
+
+
+def _span(ordered: Sequence[str]) -> str:
+    return ordered[0] if ordered[0] == ordered[-1] else f"{ordered[0]} to {ordered[-1]}"
 
 
 def zoo_table() -> str:
