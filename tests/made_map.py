@@ -102,7 +102,7 @@ class MadeMap:
             "multiscales": {"layout": [{"asset": "."}, *({"asset": str(n + 1)} for n in range(self.overviews))]},
             "rs_embed:header": json.loads(header.to_json()),
             "rs_embed:region": json.loads(shapely.to_geojson(self.region)),
-            "rs_embed:block": {"cells": self.block, "cell_m": CELL_M, "rows": self.rows, "columns": self.columns},
+            "rs_embed:block": {"cells": self.block, "cell_m": CELL_M},
         }
 
 

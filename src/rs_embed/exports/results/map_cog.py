@@ -25,6 +25,7 @@ HEADER_TAG = "RS_EMBED_HEADER"
 """Name of the header of the map (JSON) in the files that are made of it."""
 OVERVIEW_PX = 1024
 """Longest side of what is given back of a file."""
+COLOURS = ("red", "green", "blue", "alpha")
 Part = tuple[Cells, NDArray[np.generic]]
 """Cells, and their values `[band, H, W]`."""
 
@@ -39,8 +40,13 @@ class RasterLayout:
     """float32: NaN is nodata. uint8: red, green, blue and opacity."""
     tags: Mapping[str, str] = field(default_factory=dict)
 
-    def profile(self, geobox: GeoBox, tile_px: int) -> dict[str, object]:
-        """What rasterio makes the file with."""
+    @property
+    def tile_px(self) -> int:
+        """Side of a tile, which holds all bands."""
+        return COG_BLOCK_PX // 2 if len(self.names) > len(COLOURS) else 4 * COG_BLOCK_PX
+
+    def profile(self, geobox: GeoBox) -> dict[str, object]:
+        """What rasterio makes the file of tiles with: not compressed, so that a tile can be written in parts."""
         height, width = geobox.shape
         return {
             "driver": "GTiff",
@@ -52,24 +58,21 @@ class RasterLayout:
             "transform": geobox.affine,
             "nodata": math.nan if self.dtype == "float32" else None,
             "photometric": "RGB" if self.dtype == "uint8" else "MINISBLACK",
-            "compress": "ZSTD",
-            "zstd_level": 1,
             "tiled": True,
-            "blockxsize": tile_px,
-            "blockysize": tile_px,
+            "blockxsize": self.tile_px,
+            "blockysize": self.tile_px,
             "interleave": "pixel",
             "bigtiff": "YES",
             "sparse_ok": True,
         }
 
 
-def write_cog(path: Path, geobox: GeoBox, chunk: int, layout: RasterLayout, parts: Iterator[Part]) -> None:
+def write_cog(path: Path, geobox: GeoBox, layout: RasterLayout, parts: Iterator[Part]) -> None:
     """Write a raster in two steps: tiles in the order in which they come, then a copy with overviews.
 
     Args:
         path: Ends in .tif; a file there is replaced.
         geobox: Of the raster.
-        chunk: Side of the chunks that parts are made of, cells: tiles of that size are written once.
         layout: Bands, type and tags.
         parts: Values of cells of the raster; what does not come is nodata.
 
@@ -84,7 +87,7 @@ def write_cog(path: Path, geobox: GeoBox, chunk: int, layout: RasterLayout, part
     with _writing(path, size), replacing(path, durable=False) as whole:
         tiles = part_of(path.with_name(f"{path.stem}-tiles.tif"))
         try:
-            _write_tiles(tiles, layout.profile(geobox, _tile_px(chunk)), layout, parts)
+            _write_tiles(tiles, geobox, layout, parts)
             _optimise(tiles, whole, layout)
         finally:
             tiles.unlink(missing_ok=True)
@@ -126,20 +129,12 @@ def labelled(values: NDArray[np.float32], geobox: GeoBox, name: str, about: str)
     return with_coordinates(xr.DataArray(values, dims=("band", "y", "x"), coords=bands, name=name, attrs=attrs), geobox)
 
 
-COLOURS = ("red", "green", "blue", "alpha")
-
-
-def _tile_px(chunk: int) -> int:
-    """TIFF wants multiples of 16; a tile holds all bands."""
-    return chunk if chunk % 16 == 0 and chunk <= 2 * COG_BLOCK_PX else COG_BLOCK_PX
-
-
-def _write_tiles(path: Path, profile: dict[str, object], layout: RasterLayout, parts: Iterator[Part]) -> None:
+def _write_tiles(path: Path, geobox: GeoBox, layout: RasterLayout, parts: Iterator[Part]) -> None:
     import rasterio
     from rasterio.enums import ColorInterp
     from rasterio.windows import Window
 
-    with rasterio.open(path, "w", **profile) as file:
+    with rasterio.open(path, "w", **layout.profile(geobox)) as file:
         file.descriptions = list(layout.names)
         file.update_tags(**layout.tags)
         if layout.dtype == "uint8":

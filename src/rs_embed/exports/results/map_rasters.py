@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 RETURNED_BYTES = 64_000_000
 """At most, without a file."""
 PICTURE_CELLS = 512 * 512
-"""At most: all of their tokens are read for a picture."""
+"""Of an overview for a picture, if there is one so small: all of its tokens are read."""
 SAMPLE_TOKENS = 16_384
 """At most, to fit principal components."""
-SAMPLE_CHUNKS = 64
-"""Chunks that the sample is spread over; of more where these have too few tokens, up to 8 times as many."""
+SAMPLE_PIECES = 64
+"""Pieces that the sample is spread over; more where these have too few tokens, up to 8 times as many."""
+PIECE_CELLS = 64
+"""Side of a piece, in whole chunks."""
 
 
 def similarity_raster(
@@ -104,7 +106,7 @@ def write_tokens(whole: "EmbeddingMap", path: Path, bbox: "Box", time: "Time", n
         (cells.moved(-crop.row, -crop.col), level.read(moment, cells.rows, cells.cols))
         for cells in level.windows(moment, crop)
     )
-    write_cog(path, crop.geobox(level.geobox), level.chunk, layout, parts)
+    write_cog(path, crop.geobox(level.geobox), layout, parts)
     return path
 
 
@@ -132,14 +134,20 @@ def fit(level: Level, time: int, seed: int) -> Components:
     Raises:
         NoValidPixels: There is none.
     """
-    draw, blocks, across = np.random.default_rng(seed), level.done(time), level.block // level.chunk
-    chunks = len(blocks) * across**2
-    each = -(-SAMPLE_TOKENS // max(1, min(chunks, SAMPLE_CHUNKS)))
+    draw, blocks = np.random.default_rng(seed), level.done(time)
+    side = min(level.block, level.chunk * max(1, PIECE_CELLS // level.chunk))
+    across = -(-level.block // side)
+    pieces = len(blocks) * across**2
+    each = -(-SAMPLE_TOKENS // max(1, min(pieces, SAMPLE_PIECES)))
     found: list[NDArray[np.float32]] = []
     count = 0
-    for number in draw.choice(chunks, min(chunks, 8 * SAMPLE_CHUNKS), replace=False) if chunks else ():
-        block, chunk = divmod(int(number), across**2)
-        tokens = level.tokens(time, _chunk(level, blocks[block], divmod(chunk, across))).reshape(-1, level.dim)
+    for number in draw.choice(pieces, min(pieces, 8 * SAMPLE_PIECES), replace=False) if pieces else ():
+        block, piece = divmod(int(number), across**2)
+        row, col = divmod(piece, across)
+        cells = Cells(row * side, col * side, side, side).within(Cells(0, 0, level.block, level.block))
+        row, col = blocks[block]
+        cells = cells.moved(row * level.block, col * level.block).within(level.whole)
+        tokens = level.tokens(time, cells).reshape(-1, level.dim)
         tokens = tokens[np.isfinite(tokens).all(axis=1)]
         picked = tokens if len(tokens) <= each else tokens[np.sort(draw.choice(len(tokens), each, replace=False))]
         found.append(picked)
@@ -148,16 +156,10 @@ def fit(level: Level, time: int, seed: int) -> Components:
             break
     if not count:
         raise NoValidPixels(
-            f"Expected tokens with a value at time {time}, got none in {min(chunks, 8 * SAMPLE_CHUNKS)} chunks.",
+            f"Expected tokens with a value at time {time}, got none in {min(pieces, 8 * SAMPLE_PIECES)} pieces.",
             fix="choose another time, or wait for more blocks: `map.done` tells the share that is there",
         )
     return Components.fit(np.concatenate(found))
-
-
-def _chunk(level: Level, block: tuple[int, int], chunk: tuple[int, int]) -> Cells:
-    """A chunk of a block, by row and column of both; of the last blocks, as far as it lies on the map."""
-    row, col = (level.block * whole + level.chunk * part for whole, part in zip(block, chunk, strict=True))
-    return Cells(row, col, level.chunk, level.chunk).within(level.whole)
 
 
 def _made(
@@ -182,7 +184,7 @@ def _made(
     if out is not None:
         path = Path(out).expanduser()
         stored: Iterator[Part] = ((cells, _stored(values(cells), layout)) for cells in level.windows(time))
-        write_cog(path, level.geobox, level.chunk, layout, stored)
+        write_cog(path, level.geobox, layout, stored)
         return overview(path, level.geobox, *about)
     _require_small(level, len(layout.names), about[0])
     fill = np.nan if layout.dtype == "float32" else 0
@@ -198,7 +200,7 @@ def _require_small(level: Level, bands: int, name: str) -> None:
     if size > RETURNED_BYTES:
         raise SpecError(
             f"Expected a raster of at most {RETURNED_BYTES / 1e6:.0f} MB to return, got {size / 1e6:,.0f} MB.",
-            fix=f'write it: out="{name}.tif"; or take an overview, for example level=1',
+            fix=f'write it: region.{name}(..., out="{name}.tif"); or take an overview, for example level=1',
         )
 
 
@@ -209,15 +211,16 @@ def _stored(values: NDArray[np.float32], layout: RasterLayout) -> NDArray[np.gen
 
 
 def _picture_level(whole: "EmbeddingMap") -> Level:
-    """The finest level of which all tokens may be read for a picture."""
+    """The finest level of which all tokens are quickly read, or the coarsest.
+
+    Raises:
+        SpecError: That one is too large as well.
+    """
     for level in whole.levels:
         if level.whole.height * level.whole.width <= PICTURE_CELLS:
             return level
-    last = whole.levels[-1].whole
-    raise SpecError(
-        f"Expected an overview of at most {PICTURE_CELLS:,} tokens, got {last.height} x {last.width} and more.",
-        fix='finish the map, as overviews are made at its end; or write a file: map.pca(out="pca.tif")',
-    )
+    _require_small(whole.levels[-1], len(COLOURS), "pca")
+    return whole.levels[-1]
 
 
 def _tags(whole: "EmbeddingMap", time: int) -> dict[str, str]:

@@ -61,7 +61,8 @@ class StoredMap:
         try:
             group = zarr.open_group(store or LocalStore(path, read_only=True), mode="r", use_consolidated=False)
             told = group.attrs.asdict()
-            header = RunHeader.from_json(json.dumps(told[HEADER_FIELD]))
+            written = told[HEADER_FIELD]
+            header = RunHeader.from_json(written if isinstance(written, str) else json.dumps(written))
             region = shapely.from_geojson(json.dumps(told[REGION_FIELD]))
             crs = CRS(str(told.get("proj:code") or told["proj:wkt2"]))
             transform = np.array(told["spatial:transform"], np.float64)

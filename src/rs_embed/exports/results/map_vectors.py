@@ -166,13 +166,12 @@ class _Missing:
         """The error for a cell of level 0; one with a row of -1 lies outside of the grid."""
         level, region = self.whole.levels[0], self.whole.region
         edges = ", ".join(f"{edge:.0f}" for edge in region.bounds)
-        outside = OutsideCoverage(
-            f"Expected a place in the region of the map, got lon {lon:.6f}, lat {lat:.6f}, which lies outside.",
-            region=f"{edges} (left, bottom, right, top) in {level.geobox.crs}",
-            fix="choose a place inside, by the middle of its token; `map.region` is the outline",
-        )
         if cell.row < 0 or not shapely.intersects(region, shapely.box(*cell.geobox(level.geobox).boundingbox)):
-            return outside
+            return OutsideCoverage(
+                f"Expected a place in the region of the map, got lon {lon:.6f}, lat {lat:.6f}, which lies outside.",
+                region=f"{edges} (left, bottom, right, top) in {level.geobox.crs}",
+                fix="choose a place inside; `map.region` is the outline",
+            )
         block = (cell.row // level.block, cell.col // level.block)
         if self._done is None:
             self._done = set(level.done(self.time))
@@ -182,8 +181,6 @@ class _Missing:
                 block=f"row {block[0]}, column {block[1]} of blocks, time {self.time}",
                 fix="make the same call of embed_region again: it goes on with the missing blocks",
             )
-        if not shapely.intersects(region, shapely.box(*cell.geobox(level.geobox).boundingbox).centroid):
-            return outside
         return NoValidPixels(
             f"Expected valid pixels, got lon {lon:.6f}, lat {lat:.6f} in a token of nodata.",
             token=f"row {cell.row}, column {cell.col}, time {self.time}",
