@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
-from pyproj.exceptions import CRSError
 from shapely.geometry.base import BaseGeometry
 
-from rs_embed.core.checks import require_crs, require_whole
+from rs_embed.core.checks import require_whole
 from rs_embed.core.geo import pixel_size_m
 from rs_embed.core.optional import require
 from rs_embed.core.specs import BBox, Region, TemporalSpec
 from rs_embed.errors import SpecError, StorageError
 from rs_embed.exports.object_store import local_place
 from rs_embed.exports.results.map_level import Level
-from rs_embed.exports.results.map_store import StoredMap, Time
+from rs_embed.exports.results.map_store import StoredMap, Time, crs_named
 from rs_embed.formats.base import RunHeader
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def open_region(path: str | Path, *, crs: str | None = None) -> "EmbeddingMap":
         raise StorageError(
             f"Expected a map of embed_region in {str(path)!r}, got none.", fix="give the folder that was its `out`"
         )
-    wanted = None if crs is None else _crs(crs)
+    wanted = None if crs is None else crs_named(crs)
     chosen = [one for one in found if wanted is None or one.crs == wanted]
     if len(chosen) == 1:
         return chosen[0]
@@ -64,16 +63,6 @@ def open_region(path: str | Path, *, crs: str | None = None) -> "EmbeddingMap":
         maps="; ".join(f"{one.geobox.crs} in {str(one.path.parent)!r}" for one in found),
         fix=f'open_region({str(path)!r}, crs="{first.geobox.crs}") or open_region({str(first.path.parent)!r})',
     )
-
-
-def _crs(name: str) -> CRS:
-    require_crs(name)
-    try:
-        return CRS(name)
-    except CRSError as error:
-        raise SpecError(
-            f"Expected a CRS that pyproj knows, got {name!r}.", fix='for example crs="EPSG:32633"'
-        ) from error
 
 
 def _maps_in(folder: Path) -> list[Path]:

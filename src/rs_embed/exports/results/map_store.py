@@ -12,9 +12,10 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from pyproj import CRS
+from pyproj.exceptions import CRSError
 from shapely.geometry.base import BaseGeometry
 
-from rs_embed.core.checks import short
+from rs_embed.core.checks import require_crs, short
 from rs_embed.core.specs import TemporalSpec
 from rs_embed.errors import SpecError, StorageError
 from rs_embed.exports.results.map_level import Level, ground
@@ -119,6 +120,21 @@ class StoredMap:
         boxes = shapely.box(left, bottom, right, top)
         held: NDArray[np.bool_] = shapely.intersects(self.region, boxes) & ~shapely.touches(self.region, boxes)
         return held
+
+
+def crs_named(name: str) -> CRS:
+    """The CRS of a name.
+
+    Raises:
+        SpecError: There is none.
+    """
+    require_crs(name)
+    try:
+        return CRS(name)
+    except CRSError as error:
+        raise SpecError(
+            f"Expected a CRS that pyproj knows, got {name!r}.", fix='for example crs="EPSG:32633"'
+        ) from error
 
 
 def _levels(path: Path, group: "zarr.Group", affine: Affine, crs: CRS) -> tuple[Level, ...]:
