@@ -28,7 +28,7 @@ ELSEWHERE = {
     "benchmarks/RESULTS.md": "results.md",
 }
 """File of the repository -> page."""
-BESIDE = ("docs/**/*.md", "docs/**/*.png", "benchmarks/*.png", "notebooks/**/[0-9]*.ipynb")
+BESIDE = ("docs/**/*.md", "docs/**/*.png", "docs/models/zoo.*", "benchmarks/*.png", "notebooks/**/[0-9]*.ipynb")
 """What keeps its name, but for the folder `docs`."""
 REFERENCE = {
     "Embeddings": (
@@ -51,6 +51,7 @@ REFERENCE = {
         *("export_embeddings", "retry_export", "run_status", "open_run", "download_run", "verify_run", "compact_run"),
         *("raster_places", "FileFormat", "register_format"),
     ),
+    "Regions": ("open_region", "EmbeddingMap"),
     "Generation": ("generate", "Generated", "GeneratedRaster", "tokenize", "detokenize", "Tokenized"),
 }
 """Page -> the public names on it. `references` holds that each is on one."""

@@ -22,6 +22,7 @@ from rs_embed.cli.main import app
 from rs_embed.core.settings import LibrarySettings, RaySettings
 from rs_embed.embedders import catalog
 from rs_embed.errors import RSEmbedWarning
+from rs_embed.exports.results.map_cog import HEADER_TAG
 from rs_embed.formats.geotiff import VALID_TAG
 from rs_embed.formats.parts import CHECKSUM_TAG, META_TAG
 from rs_embed.providers.earthengine.settings import EarthEngineSettings
@@ -98,6 +99,12 @@ def test_every_relative_link_resolves(name):
         assert not heading or heading in headings_of(found), f"{name} links to {target}"
 
 
+def test_every_path_that_third_party_names_exists():
+    named = re.findall(r"`((?:src|tests|examples)/[^`]+)`", (ROOT / "THIRD_PARTY.md").read_text("utf-8"))
+    assert len(named) > 20
+    assert not [path for path in named if not any(ROOT.glob(path.removesuffix("/")))]
+
+
 def headings_of(page: Path) -> set[str]:
     """Anchors as code hosts make them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
@@ -108,7 +115,8 @@ def headings_of(page: Path) -> set[str]:
 def test_every_variable_that_a_page_names_exists(name):
     known = {knob["variable"] for model_id in list_models() for knob in describe_model(model_id)["knobs"]}
     families = (LibrarySettings, EarthEngineSettings, StacSettings, RaySettings)
-    known |= {META_TAG, VALID_TAG, CHECKSUM_TAG, *(variable for family in families for variable in family.variables())}
+    known |= {META_TAG, VALID_TAG, CHECKSUM_TAG, HEADER_TAG}
+    known |= {*(variable for family in families for variable in family.variables())}
     named = set(re.findall(r"RS_EMBED_\w*[A-Z0-9]\b", (ROOT / name).read_text(encoding="utf-8")))
     assert named <= known
 

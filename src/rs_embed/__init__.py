@@ -70,6 +70,8 @@ if TYPE_CHECKING:
     from rs_embed.exports.rasters import raster_places as raster_places
     from rs_embed.exports.region.call import embed_region as embed_region
     from rs_embed.exports.results.compact import compact_run as compact_run
+    from rs_embed.exports.results.embedding_map import EmbeddingMap as EmbeddingMap
+    from rs_embed.exports.results.embedding_map import open_region as open_region
     from rs_embed.exports.results.run import download_run as download_run
     from rs_embed.exports.results.run import open_run as open_run
     from rs_embed.exports.results.verify import verify_run as verify_run
@@ -130,6 +132,8 @@ _HOME = {
     "raster_places": "exports.rasters",
     "retry_export": "exports.status",
     "run_status": "exports.status",
+    "EmbeddingMap": "exports.results.embedding_map",
+    "open_region": "exports.results.embedding_map",
     "download_run": "exports.results.run",
     "open_run": "exports.results.run",
     "FileFormat": "formats.files",
