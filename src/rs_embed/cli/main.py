@@ -36,6 +36,7 @@ from rs_embed.cli.options import (
 )
 from rs_embed.cli.tables import ModelOrder, finite, models_table, ordered, table
 from rs_embed.core.display import parameters_text
+from rs_embed.core.progress import watched
 from rs_embed.core.signals import sigterm_as_interrupt
 from rs_embed.errors import RSEmbedWarning
 
@@ -168,7 +169,8 @@ def embed(
     if out is not None:
         check_path(out, options.output_spec().kind)
     started = time.perf_counter()
-    embedding = _call(rs_embed.get_embedding, request, options)
+    with watched():
+        embedding = _call(rs_embed.get_embedding, request, options)
     if as_json:
         typer.echo(embedding.meta.model_dump_json(indent=2))
     else:
