@@ -97,7 +97,8 @@ def complete_collection(incomplete: str) -> Offers:
 
 def _chosen(ctx: typer.Context) -> list[ModelNames]:
     """The models on the command line so far; all, where there is none."""
-    given = str(ctx.params.get("model") or ctx.params.get("models") or "").split(",")
+    words = [*ctx.args, str(ctx.params.get("model")), str(ctx.params.get("models"))]  # unread arguments, and read ones
+    given = [name for word in words for name in word.split(",")]
     models = _names()["models"]
     chosen = [facts for name, facts in models.items() if name in given or set(facts["aliases"]) & set(given)]
     return chosen or list(models.values())
