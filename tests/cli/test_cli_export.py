@@ -182,7 +182,7 @@ def test_a_finished_run_is_compacted(plots):
 
 def test_an_engine_that_cannot_be_meant_is_refused(plots):
     misused(export(plots, "--engine", "dask"), "dask")
-    refused(export(plots, "--address", "auto"), "SpecError", "Expected no address", "engine=")
+    refused(export(plots, "--address", "auto"), "SpecError", "Expected no address", "--engine ray")
     export(plots)
     refused(invoke("retry", plots.parent / "run", "--address", "auto"), "SpecError", "Expected no address")
 
