@@ -252,7 +252,7 @@ def test_crop_and_resize_take_one_window(checkpoint, encoder):
     np.testing.assert_allclose(cropped.data, centre.mean(dim=0), atol=1e-5)
     square = standardised("S2L2A", pixels("S2L2A", 112, 112))
     enlarged = torch.nn.functional.interpolate(square[None], (224, 224), mode="bilinear", align_corners=False)[0]
-    with pytest.warns(ScaleWarning, match=r"expects pixels of 10 m, but after the resize they are 5 m"):
+    with pytest.warns(ScaleWarning, match=r"expects pixels of 10 m, but after resizing they are 5 m"):
         resized = tiny(checkpoint, input_chw=pixels("S2L2A", 112, 112), input_prep="resize")
     np.testing.assert_allclose(resized.data, by_hand(encoder, {"S2L2A": enlarged}).mean(dim=0), atol=1e-5)
     assert resized.meta["gsd_m"] == 5

@@ -28,7 +28,7 @@ def resolve_request(
         BandMismatch: A band that the model does not know.
     """
     if not card.modalities:
-        return _told_the_place(card, knobs, request, precision)
+        return _location_request(card, knobs, request, precision)
     modality, sensor, bands = request.modality, request.sensor, request.bands
     if modality is None and sensor is None:
         modality = tuple(bands) if isinstance(bands, Mapping) else knobs.modality
@@ -63,7 +63,7 @@ def resolve_request(
     return model
 
 
-def _told_the_place(
+def _location_request(
     card: ModelCard, knobs: ModelKnobs, request: EmbeddingRequest, precision: WorkingPrecision
 ) -> ModelRequest:
     """Of a model without imagery: no inputs."""
