@@ -213,9 +213,7 @@ def test_a_tokenizer_that_is_not_there_is_said_before_anything_is_fetched(call, 
 
 
 def test_coordinates_alone_and_in_a_model_without_them_are_refused(call):
-    refused(
-        call, SpecError, "Coordinates alone lies on no grid", "modality='S2L2A+Coordinates'", modality="Coordinates"
-    )
+    refused(call, SpecError, "got Coordinates alone", "modality='S2L2A+Coordinates'", modality="Coordinates")
     refused(call, SpecError, "no modality 'Coordinates'", model_id="terramind_0_1_base", ckpt=None)
     refused(call, SpecError, "no modality 'coordinates'", "did you mean 'Coordinates'", modality="S2L2A+coordinates")
     assert describe_model("terramind")["place_modalities"] == ["Coordinates"]
