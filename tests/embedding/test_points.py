@@ -159,7 +159,7 @@ def test_one_result_is_found_by_number_or_id(five):
         five["z"]
     with pytest.raises(SpecError, match="got 2"):
         (five + five)["a"]
-    for wrong, says in (([True], "mask of 5"), ([0.5], "float64"), ([[0]], r"\(1, 1\)"), (["a"], "Expected numbers")):
+    for wrong, says in (([True], "mask of 5"), ([0.5], "float64"), ([[0]], r"\(1, 1\)"), (["a"], "Expected indices")):
         with pytest.raises(SpecError, match=says):
             five[wrong]
 
