@@ -168,7 +168,7 @@ def test_a_package_that_takes_the_name_of_a_model_is_refused_by_name(monkeypatch
     theirs = "replace(CARD, id='x', aliases=('thor',), model_key='x')"
     module = f"from dataclasses import replace; from echo import CARD; CARDS = [CARD, {theirs}]"
     installed(monkeypatch, tmp_path, module, models='mine = "others_models:CARDS"')
-    with pytest.warns(PluginWarning, match="others_models 1.0: the model 'x' is ignored because the name 'thor' is taken"):
+    with pytest.warns(PluginWarning, match="others_models 1.0: the model 'x' is ignored because"):
         assert "echo" in list_models()
     assert "x" not in list_models()
     assert describe_model("thor")["id"].startswith("thor_1_0")
