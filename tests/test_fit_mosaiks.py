@@ -276,7 +276,7 @@ def test_a_changed_bank_is_refused_before_and_after_its_card_was_made(tmp_path):
     content = bytearray(out.read_bytes())
     content[-1] ^= 1
     out.write_bytes(content)
-    with pytest.raises(WeightsCorrupt, match="not a bank of filters that can be read"):
+    with pytest.raises(WeightsCorrupt, match="not a readable filter bank"):
         load_mosaiks(out)
     with pytest.raises(WeightsCorrupt, match="not the file that its card describes"):
         get_embedding(card, backend="sample")

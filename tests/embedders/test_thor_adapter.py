@@ -191,7 +191,7 @@ def test_bf16_keeps_the_embedding(thor_tiny_checkpoint, dn):
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"patch_size": 17}, SpecError, "No patch of 17 px divides an image of 288 px"),
+        ({"patch_size": 17}, SpecError, "a patch of 17 px and an image of 288 px"),
         ({"img": "abc"}, KnobError, "img"),
         ({"group_merge": "foo"}, KnobError, "'mean', 'sum' or 'concat', got 'foo'"),
         ({"normalize": "zscore"}, KnobError, "normalize"),

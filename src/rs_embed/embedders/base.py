@@ -21,7 +21,7 @@ from rs_embed.core.specs import OutputSpec, SensorSpec, WorkingPrecision
 from rs_embed.core.stopping import PerProcess
 from rs_embed.embedders.card import Modality, ModelCard
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry
-from rs_embed.embedders.runtime.device import brought_back
+from rs_embed.embedders.runtime.device import to_host
 from rs_embed.embedders.runtime.kept import KeptNetworks
 from rs_embed.encoders.kernels.linear import Kernels, Linear, packs, using
 from rs_embed.encoders.tokens import Tokens
@@ -284,7 +284,7 @@ class Embedder(ABC):
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.request.precision == "bf16"),
         ):
             tokens = self.encode(batch.to(self.device))
-        return Tokens(brought_back(tokens.values), tokens.layout)
+        return Tokens(to_host(tokens.values), tokens.layout)
 
 
 class NetworkCache:
