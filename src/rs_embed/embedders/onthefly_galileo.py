@@ -20,10 +20,10 @@ from rs_embed.core.specs import OutputSpec, SensorSpec
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network, Readout
 from rs_embed.embedders.card import Modality, Pixels
 from rs_embed.embedders.cards.galileo import AS_THEY_ARE, FEEDS, MOST_PATCHES, GalileoKnobs
+from rs_embed.embedders.prepare.dates_and_places import months_of, on_the_sphere
 from rs_embed.embedders.prepare.derived import NDVI
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry, centre_of, cut_windows, frame_chip, stitch
 from rs_embed.embedders.prepare.normalize import Scaling, to_frames, to_image, unscaled
-from rs_embed.embedders.prepare.told import months_of, on_the_sphere
 from rs_embed.embedders.runtime.device import placed
 from rs_embed.embedders.statistics import statistics_of
 from rs_embed.embedders.weights.layout import Layout

@@ -16,9 +16,9 @@ from rs_embed.core.specs import OutputSpec
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network, Readout
 from rs_embed.embedders.card import Modality
 from rs_embed.embedders.cards.presto import ALIKE, GROUPS, IMAGERY
+from rs_embed.embedders.prepare.dates_and_places import months_of, on_the_sphere
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry, Window
 from rs_embed.embedders.prepare.normalize import to_frames, unscaled, z_score
-from rs_embed.embedders.prepare.told import months_of, on_the_sphere
 from rs_embed.embedders.weights.layout import Layout
 from rs_embed.embedders.weights.networks import build_network
 from rs_embed.encoders.presto import LAND_COVER, NO_CLASS, PixelSeries, PrestoEncoder

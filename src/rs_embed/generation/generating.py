@@ -71,8 +71,8 @@ def generate(
         device: "auto", "cpu", "cuda" or "cuda:0".
         progress: Whether to show a progress bar on a terminal or in a notebook.
         **knobs: Knobs of the model. `img` is the side of a tile in pixels. `pretrained=False` uses random weights,
-        which
-            the result records. `ckpt`, `model_key`, `coords_tokenizer` and `min_valid_fraction` are as for embeddings.
+            and the result records it. `ckpt`, `model_key`, `coords_tokenizer` and `min_valid_fraction` are as for
+            embeddings.
 
     Returns:
         The rasters by modality, with tokens and metadata.

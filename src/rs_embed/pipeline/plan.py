@@ -130,10 +130,10 @@ def on_grids(job: Job, items: Sequence[Item]) -> Workload:
         else replace(item, queries=queries_for(job.request, job.provider, None, item.window))
         for item in items
     )
-    told = job.request.places
-    if told and any(query.geobox is None for item in laid for query in item.queries):
+    places = job.request.places
+    if places and any(query.geobox is None for item in laid for query in item.queries):
         raise SpecError(
-            f"Expected a place for {', '.join(told)}, got pixels without one.",
+            f"Expected a place for {', '.join(places)}, got pixels without one.",
             fix="pass their location as spatial=PointBuffer(...), on the grid of rs_embed.geobox_for",
         )
     return Workload(job, laid)

@@ -218,16 +218,16 @@ class GalileoEncoder(Encoder):
         embed, table = self._part(name)
         dated, laid = name in SPACE_TIME or name in TIME, name in SPACE_TIME or name in SPACE
         tokens: Tensor = (embed(values, patch_px) if laid else embed(values)).float()
-        told = tokens.new_zeros(*tokens.shape[:-1], 4, self.pos_embed.shape[1])
-        told[..., 0, :] = table
+        codes = tokens.new_zeros(*tokens.shape[:-1], 4, self.pos_embed.shape[1])
+        codes[..., 0, :] = table
         if dated:
             there = (slice(None), slice(None), *((None, None) if laid else ()))
-            told[..., 1, :] = self.pos_embed[: months.shape[1]].expand(len(months), -1, -1)[there]
-            told[..., 2, :] = self.month_embed(months)[there]
+            codes[..., 1, :] = self.pos_embed[: months.shape[1]].expand(len(months), -1, -1)[there]
+            codes[..., 2, :] = self.month_embed(months)[there]
         if laid:
             rows, cols = tokens.shape[-3:-1]
-            told[..., 3, :] = places(rows, cols, pixel_m * patch_px / 10, told.shape[-1]).to(tokens.device)
-        return tokens + told.flatten(-2)
+            codes[..., 3, :] = places(rows, cols, pixel_m * patch_px / 10, codes.shape[-1]).to(tokens.device)
+        return tokens + codes.flatten(-2)
 
     def _part(self, name: str) -> tuple[nn.Module, Tensor]:
         """Return the embedding layer of a group, and its code."""
