@@ -133,7 +133,7 @@ def _card(name: str, sensor: SensorSpec, mean: _Numbers, std: _Numbers, filters:
         dim=2 * filters,
         parameters_m=round(filters * (len(bands) * KERNEL_PX**2 + 1) / 1e6, 4),
         modalities=(image,),
-        licence="the licence of the imagery from which the filters were made",
+        licence="that of the imagery which the filters were taken from",
         model_key=name,
         aliases=(),
     )
