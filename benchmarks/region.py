@@ -48,7 +48,8 @@ def _provider(log: Path | None):
                     file.write(f"{query.geobox.boundingbox.bbox}\n")
             bands = bands_of(query.sensor.collection, query.sensor.bands)
             left, top = query.geobox.affine.c / 10, -query.geobox.affine.f / 10
-            rows, cols = ((round(start) + np.arange(n)) % SCENE_PX for start, n in zip((top, left), query.geobox.shape))
+            height, width = query.geobox.shape
+            rows, cols = (round(top) + np.arange(height)) % SCENE_PX, (round(left) + np.arange(width)) % SCENE_PX
             values = np.ascontiguousarray(scene[: len(bands), rows[:, None], cols])[None]
             return Chip(values, bands, query.geobox, (query.window.middle,), Source(self.name, query.sensor.collection))
 
@@ -184,8 +185,8 @@ def rows(folder: Path, quick: bool) -> list[Row]:
     found = {km: child(__file__, "region", 2, km) for km in sizes}
     for km, run in found.items():
         figure = (
-            f"{run['seconds']:.0f} s, {run['blocks'] / run['seconds']:.2f} blocks/s, {run['requests']:.0f} requests for "
-            f"{run['blocks']:.0f} blocks, peak {run['peak_mb']:.0f} MB, {run['stored_mb']:.0f} MB stored"
+            f"{run['seconds']:.0f} s, {run['blocks'] / run['seconds']:.2f} blocks/s, {run['requests']:.0f} requests "
+            f"for {run['blocks']:.0f} blocks, peak {run['peak_mb']:.0f} MB, {run['stored_mb']:.0f} MB stored"
         )
         table.append((f"{km} x {km} km, float32", figure, "a request a block"))
     peaks = [found[km]["peak_mb"] for km in sizes]

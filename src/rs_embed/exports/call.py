@@ -211,7 +211,10 @@ def run_export(request: ExportRequest, places: Places, where: Path | Remote, run
             keep_manifest(remote, folder)
         stores = [request.store(folder / name, job, manifest.fingerprint) for name, job in jobs.items()]
         rows = sum(len(unit.rows) for unit in shard.units_of(units))
-        with progress_bar(rows * len(jobs), shown=running.progress) as advance, swept(folder, stores, shard):
+        with (
+            progress_bar(rows * len(jobs), shown=running.progress, label="export") as advance,
+            swept(folder, stores, shard),
+        ):
             tally = Tally(advance)
             tasks = (Task(unit, places.take(unit.rows)) for unit in shard.units_of(units))
             crew.run(RunStamp(manifest.created, manifest.fingerprint), tasks, tally)

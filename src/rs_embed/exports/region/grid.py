@@ -114,11 +114,11 @@ class MapGrid(BaseModel):
 
     crs: str
     west: float
-    """Of the first block, metres of the CRS; a multiple of the block's side, as `north`."""
+    """Of all tokens, metres of the CRS: where a window begins, as `north`."""
     north: float
-    rows: Annotated[int, Field(ge=1)]
-    """Blocks."""
-    columns: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+    """Tokens from north to south; the last blocks may reach beyond."""
+    width: Annotated[int, Field(ge=1)]
     cells: Annotated[int, Field(ge=1)]
     """Tokens along a block."""
     step_cells: Annotated[int, Field(ge=1)]
@@ -135,7 +135,7 @@ class MapGrid(BaseModel):
     def over(
         cls, region: "MultiPolygon", crs: str, size: BlockSize, windows: tuple[TemporalSpec | None, ...]
     ) -> "MapGrid":
-        """The blocks that cover a region.
+        """The blocks that cover a region, from the window in which its north-west corner lies.
 
         Args:
             region: In the CRS.
@@ -143,21 +143,43 @@ class MapGrid(BaseModel):
             size: Of a block.
             windows: Of the time axis.
         """
-        side_m = size.cells * size.cell_m
+        step_m = size.step_cells * size.cell_m
         west, south, east, north = region.bounds
-        left, top = math.floor(west / side_m), math.ceil(north / side_m)
-        columns, rows = math.ceil(east / side_m) - left, top - math.floor(south / side_m)
+        left = step_m * math.floor(west / step_m + _SLIVER)
+        top = step_m * math.ceil(north / step_m - _SLIVER)
+        parts = 1 << _halvings(size.cells)
+        height, width = (
+            parts * max(1, math.ceil(length / (parts * size.cell_m) - _SLIVER)) for length in (top - south, east - left)
+        )
         rings = tuple(
             [[(x, y) for x, y in ring.coords] for ring in (part.exterior, *part.interiors)] for part in region.geoms
         )
         days = tuple(None if window is None else (window.start, window.end) for window in windows)
-        given = {"crs": crs, "west": left * side_m, "north": top * side_m, "region": rings, "days": days}
-        return cls(rows=max(rows, 1), columns=max(columns, 1), **vars(size), **given)
+        given = {
+            "crs": crs,
+            "west": left,
+            "north": top,
+            "height": height,
+            "width": width,
+            "region": rings,
+            "days": days,
+        }
+        return cls(**vars(size), **given)
+
+    @property
+    def rows(self) -> int:
+        """Blocks from north to south."""
+        return -(-self.height // self.cells)
+
+    @property
+    def columns(self) -> int:
+        """Blocks from west to east."""
+        return -(-self.width // self.cells)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of tokens."""
-        return self.rows * self.cells, self.columns * self.cells
+        return self.height, self.width
 
     @property
     def geobox(self) -> GeoBox:
@@ -176,8 +198,8 @@ class MapGrid(BaseModel):
 
     def block_geobox(self, row: int, column: int) -> GeoBox:
         """The tokens of a block."""
-        rows, cols = (slice(at * self.cells, (at + 1) * self.cells) for at in (row, column))
-        return self.geobox[rows, cols]
+        corner = self.geobox.affine @ Affine.translation(column * self.cells, row * self.cells)
+        return GeoBox((self.cells, self.cells), corner, self.crs)
 
     def blocks(self) -> Iterator[tuple[int, GridBlock]]:
         """Number and place of every block that the region lies in, one time after the other.

@@ -102,7 +102,7 @@ def arrays_of(grid: MapGrid, dim: int, dtype: str) -> list[MapArray]:
     times = len(grid.days)
     for level in range(grid.levels + 1):
         side = grid.cells >> level
-        rows, cols = grid.rows * side, grid.columns * side
+        rows, cols = (length >> level for length in grid.shape)
         most = max(1, int((CHUNK_BYTES / (4 * dim)) ** 0.5))
         part = max(one for one in range(1, min(side, most) + 1) if side % one == 0)
         fill = NO_VALUE if dtype == "int8" else np.nan
