@@ -32,7 +32,7 @@ WIDTH = shutil.get_terminal_size(fallback=(120, 40)).columns  # a pipe or log ge
 OUT = Console(width=WIDTH, markup=False, highlight=False, emoji=False)
 ERR = Console(width=WIDTH, markup=False, highlight=False, emoji=False, stderr=True)
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     help="The embedding of any Earth observation foundation model, for any place and time, in one call.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

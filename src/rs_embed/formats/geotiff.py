@@ -28,7 +28,9 @@ GDAL_WITH_TILES = (3, 11)
 class Cog:
     """See `FileFormat`. rasterio takes 0.2 s to import, and the other formats do without it."""
 
-    name, suffix, grids_only = "cog", ".tif", True
+    name: str = "cog"
+    suffix: str = ".tif"
+    grids_only: bool = True
     media_type = "image/tiff; application=geotiff; profile=cloud-optimized"
 
     def room(self, embedding: Embedding) -> int:

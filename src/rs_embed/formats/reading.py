@@ -42,11 +42,11 @@ class TableFile:
             fault: Says what is wrong with its bytes, where somebody knows them; asked once, before vectors or all
                 columns are read. (Every page that is read is compared with its own checksum in any case.)
         """
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._fault = fault
-        self.keys = self._own_keys()
+        self.keys: dict[str, str] = self._own_keys()
         """Its metadata: what the file says as GeoParquet (`geo`), and of embeddings (`emb`)."""
-        self.meta = self._header()
+        self.meta: RunHeader = self._header()
         """What the file says of the whole run."""
 
     def __repr__(self) -> str:

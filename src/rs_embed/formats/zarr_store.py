@@ -25,7 +25,10 @@ _REPOSITORY = "https://raw.githubusercontent.com"
 class Zarr:
     """See `FileFormat`; unsharded, as GDAL of today cannot read sharded ones."""
 
-    name, suffix, media_type, grids_only = "zarr", ".zarr", "application/vnd.zarr; version=3", True
+    name: str = "zarr"
+    suffix: str = ".zarr"
+    media_type: str = "application/vnd.zarr; version=3"
+    grids_only: bool = True
 
     def room(self, embedding: Embedding) -> int:
         """See `FileFormat`; the last chunks of a row or column are whole ones."""

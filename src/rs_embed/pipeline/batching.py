@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from logging import Logger
 from typing import Protocol
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from rs_embed.errors import OutOfMemory
 from rs_embed.redact import logger
 
-log = logger(__name__)
+log: Logger = logger(__name__)
 BATCH_CPU = 4
 """On a CPU a larger batch buys nothing (MODELS.md, section 6)."""
 FIRST_BATCH = 8
@@ -98,7 +99,7 @@ class BatchSizes:
         self._measures = memory is not None and fixed is None
         self._costs: dict[Hashable, tuple[int, float]] = {}
         self._most: dict[Hashable, int] = {}
-        self.goal = self._first
+        self.goal: int = self._first
         """How many inputs are worth gathering: the size of the signature that was asked for last."""
 
     def of(self, signature: Hashable) -> int:

@@ -66,7 +66,7 @@ TREESAT: Mapping[str, tuple[tuple[float, float], ...]] = {
 }  # fmt: skip
 """Mean and std by band, DN; clouds are in them. Source: gastruc/AnySat, demo.ipynb (TreeSatAI-TS). Its numbers for
 Sentinel-1 are in a unit that nobody explains, and those for aerial images in an unsettled order: both are left out."""
-PUBLISHED = {"pastis": PASTIS, "treesat": TREESAT}
+PUBLISHED: Mapping[str, Mapping[str, tuple[tuple[float, float], ...]]] = {"pastis": PASTIS, "treesat": TREESAT}
 
 _S2_BANDS = ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12")
 _L8_BANDS = ("B8", "B1", "B2", "B3", "B4", "B5", "B6", "B7", "B9", "B10", "B11")
