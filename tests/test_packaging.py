@@ -58,6 +58,26 @@ except MissingDependency as error:
     assert result.stdout.strip() == "pip install 'eo-rs-embed[plot]'"
 
 
+def test_where_the_system_neither_forks_nor_locks_files_embeddings_are_made_and_exports_refused(tmp_path):
+    code = """
+import os
+import sys
+import torch  # knows systems by their names
+sys.modules["fcntl"] = None
+del os.fork, os.register_at_fork, os.sysconf, os.pread, os.O_NOFOLLOW, os.O_NONBLOCK
+from rs_embed import Embedding, export_embeddings, get_embedding
+from rs_embed.errors import StorageError
+get_embedding("mosaiks_rcf", backend="sample").save("vector.npz")
+print(Embedding.load("vector.npz").data.shape)
+try:
+    export_embeddings("mosaiks_rcf", [(12.94, 47.77)], "run", buffer_m=320, backend="sample", progress=False)
+except StorageError as error:
+    print(error.fix)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert result.stdout.splitlines() == ["(1024,)", "on Windows, export within the Windows Subsystem for Linux"]
+
+
 def test_the_conda_recipe_asks_for_what_the_package_asks_for():
     recipe = yaml.safe_load((ROOT / "packaging/conda/recipe.yaml").read_text("utf-8"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
