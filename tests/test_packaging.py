@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, metadata, requires
 
 import pytest
 import yaml
@@ -36,6 +36,12 @@ def test_the_base_install_stays_small_and_free_of_what_only_some_need():
     packages = closure("eo-rs-embed", set())
     assert len(packages) + 1 <= 80, sorted(packages)
     assert not packages & {"torchvision", "timm", "terratorch", "geopandas", "matplotlib", "dask"}
+
+
+def test_the_description_of_the_package_has_no_link_to_a_file_which_an_index_does_not_have():
+    text = metadata("eo-rs-embed").get_payload()
+    assert "galileo" in text
+    assert not [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if ":" not in target and target[0] != "#"]
 
 
 def test_without_matplotlib_everything_but_pictures_works():
