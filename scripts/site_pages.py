@@ -27,6 +27,7 @@ ELSEWHERE = {
     "README.md": "readme.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "GOVERNANCE.md": "governance.md",
     "SECURITY.md": "security.md",
     "THIRD_PARTY.md": "third_party.md",
     "benchmarks/RESULTS.md": "results.md",
