@@ -77,6 +77,8 @@ BESIDES = {
 """Page -> what the calls on it take and return, by module."""
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 
+_LOADED = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)=[\"']?(https?:[^\"'\s>]+)")
+
 _MARKED_FENCE = re.compile(r"^(```\w+) \S+$", re.MULTILINE)
 """What our tests read after the language of a block."""
 
@@ -97,13 +99,23 @@ class Signatures(Extension):
 
 
 def main(folder: str | None = None) -> int:
-    """Build it, strictly: no link may be dead, no page left out of the navigation."""
+    """Build it, strictly: no link may be dead, no page left out of the navigation, nothing loaded from elsewhere."""
     with tempfile.TemporaryDirectory() as staged, tempfile.TemporaryDirectory() as checked:
         lay_out(Path(staged))
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         config = load_config(str(ROOT / "mkdocs.yml"), docs_dir=staged, site_dir=folder or checked, strict=True)
         build(config)
-    return 0
+        elsewhere = loaded_from_elsewhere(Path(folder or checked))
+    if elsewhere:
+        print(
+            "Expected a site that works without a network, got pages that load", *elsewhere, sep="\n  ", file=sys.stderr
+        )
+    return 1 if elsewhere else 0
+
+
+def loaded_from_elsewhere(site: Path) -> list[str]:
+    """What pages load that is not in the folder."""
+    return sorted({url for page in site.rglob("*.html") for url in _LOADED.findall(page.read_text("utf-8"))})
 
 
 def lay_out(folder: Path) -> None:
