@@ -33,7 +33,10 @@ ELSEWHERE = {
     "benchmarks/RESULTS.md": "results.md",
 }
 """File of the repository -> page."""
-BESIDE = ("docs/**/*.md", "docs/**/*.png", "docs/assets/*", "benchmarks/*.png", "notebooks/**/[0-9]*.ipynb")
+BESIDE = (
+    *("docs/**/*.md", "docs/**/*.png", "docs/assets/*", "docs/models/zoo.*"),
+    *("benchmarks/*.png", "notebooks/**/[0-9]*.ipynb"),
+)
 """What keeps its name, but for the folder `docs`."""
 REFERENCE = {
     "Embeddings": (
