@@ -75,6 +75,8 @@ BESIDES = {
         *("places.single.Single", "places.reading.Given", "embedding.points.Points", "pipeline.request.Backend"),
         *("pipeline.request.Sensors", "pipeline.request.Modalities", "pipeline.request.Bands", "plan.InputArrays"),
         *("plan.Dates", "plan.Units", "pipeline.request.KnobValue", "core.specs.InputPrep", "core.specs.Precision"),
+        *("core.specs.Composite", "core.specs.CloudMask", "places.days.Temporal", "places.naming.Column"),
+        *("exports.request.Models", "formats.base.Dtype", "exports.work.OnError", "exports.engines.EngineName"),
     ),
 }
 """Page -> what the calls on it take and return, by module."""
