@@ -1,7 +1,6 @@
 """Files that are whole or not there, even after a power cut, and a folder that belongs to one process at a time."""
 
 import errno
-import fcntl
 import json
 import os
 import re
@@ -12,6 +11,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
 
@@ -19,6 +19,10 @@ from pydantic import JsonValue
 
 from rs_embed.core.resources import is_about_space
 from rs_embed.errors import StorageError
+
+_HAS_LOCKS = find_spec("fcntl") is not None
+if _HAS_LOCKS:
+    import fcntl
 
 PART = ".part-"
 """Before the name of a file that is still being written."""
@@ -144,6 +148,8 @@ def size_of(path: Path) -> int:
 
 
 def _sync(path: Path) -> None:
+    if os.name == "nt":  # Windows neither opens folders nor syncs a file that was opened to be read
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -163,6 +169,8 @@ def is_locked(path: Path) -> bool:
 
 
 def _holder_of(path: Path) -> str | None:
+    if not _HAS_LOCKS:
+        return None
     try:
         with _open_lock(path, os.O_RDONLY) as file:
             try:
@@ -188,6 +196,11 @@ def locked(folder: Path, name: str = LOCK, *, shared: bool = False, wait: bool =
         StorageError: Another process has it, the file system knows no locks, or the name of the lock is taken by
             something else, which is left as it is.
     """
+    if not _HAS_LOCKS:
+        raise StorageError(
+            "Expected a system with POSIX file locks, got one without.",
+            fix="on Windows, export within the Windows Subsystem for Linux",
+        )
     with storing(folder):
         file = _open_lock(folder / name, os.O_RDWR | os.O_CREAT)
     with file:

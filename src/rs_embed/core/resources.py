@@ -41,6 +41,8 @@ def require_room(folder: Path, size: int) -> None:
 
 def require_memory(size: int, what: str) -> None:
     """Raise `OutOfMemory` for what is larger than the memory of the machine: Linux kills a process without a word."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if size > memory:
         raise OutOfMemory(

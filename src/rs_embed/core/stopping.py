@@ -37,7 +37,8 @@ class _Renewed(ABC):
 
 _RENEWED: WeakSet[_Renewed] = WeakSet()
 _OF_PARENT: list[object] = []
-os.register_at_fork(after_in_child=_Renewed.renew_all)
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(after_in_child=_Renewed.renew_all)
 
 
 class PerProcess(_Renewed, Generic[T]):

@@ -53,7 +53,7 @@ class UnitSink:
         self.model = model
         self._unit = unit
         self._grid_format = grid_format
-        self.record = model.store.begin(unit) if record is None else record
+        self.record: Record = model.store.begin(unit) if record is None else record
         """What is done and stored."""
         self._rows: dict[int, Row] = {}
         self._hrefs: dict[int, str] = {}

@@ -24,10 +24,10 @@ from rs_embed.places.texts import refuse_doubles
 if TYPE_CHECKING:
     import pandas as pd
 
-Given: TypeAlias = (
-    "Sequence[SpatialSpec] | Sequence[tuple[float, float]] | Sequence[GeoInterface] | Sequence[Mapping[str, object]]"
-    " | NDArray[np.floating] | pd.DataFrame | pd.Series | Mapping[str, object] | Places | str | Path"
-)
+Given: TypeAlias = """
+    Sequence[SpatialSpec] | Sequence[tuple[float, float]] | Sequence[GeoInterface] | Sequence[Mapping[str, object]]
+    | NDArray[np.floating] | pd.DataFrame | pd.Series | Mapping[str, object] | Places | str | Path
+"""
 """What can be read as places."""
 
 

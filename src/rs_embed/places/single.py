@@ -18,10 +18,10 @@ from rs_embed.places.reading import Given, is_frame, read_places, unpacked
 if TYPE_CHECKING:
     import pandas as pd
 
-Single: TypeAlias = (
-    "SpatialSpec | GeoInterface | Mapping[str, object] | Sequence[object] | NDArray[np.floating] | Place | Places"
-    " | pd.DataFrame | str | Path"
-)
+Single: TypeAlias = """
+    SpatialSpec | GeoInterface | Mapping[str, object] | Sequence[object] | NDArray[np.floating] | Place | Places
+    | pd.DataFrame | str | Path
+"""
 """What can be read as one place."""
 
 

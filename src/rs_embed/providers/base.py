@@ -112,7 +112,7 @@ class Wrapped(ABC):
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
-        self.name = provider.name
+        self.name: str = provider.name
 
     def identity(self) -> str:
         """That of the provider."""

@@ -55,7 +55,7 @@ class Policy:
         self._ceiling, self._qps = ceiling, qps
         self._limit, self._epoch, self._next_start = float(ceiling), 0, now
         self._until: dict[str, float] = {}
-        self.most_in_flight = 0
+        self.most_in_flight: int = 0
         """Most requests that ever were under way together."""
 
     @property

@@ -219,7 +219,7 @@ def _colours(dataset: rasterio.DatasetReader) -> tuple[str | None, ...]:
     return names if is_picture else (None,) * dataset.count
 
 
-def usual_resampling(finer_by: float) -> Resampling:
+def usual_resampling(finer_by: float) -> rasterio.enums.Resampling:
     """Averaged where pixels are finer, repeated where they are much coarser, else bilinear."""
     if finer_by >= AVERAGE_FROM:
         return Resampling.average

@@ -32,7 +32,7 @@ class HttpJudge:
         refused: What a status from 400 to 499 is that has no meaning of its own.
     """
 
-    judges = (Refusal, Silence, Garbled)
+    judges: tuple[type[Exception], ...] = (Refusal, Silence, Garbled)
 
     def __init__(self, who: str, refused: type[ProviderError] = ReadError) -> None:
         self._who, self._refused = who, refused
@@ -74,7 +74,7 @@ _SERVERS = HttpJudge("the server of a file")
 class FileJudge:
     """What failures of GDAL and of signing mean, as far as their words tell."""
 
-    judges = (RasterioError, OSError, RequestException, Refusal, Silence, NoToken, Broken)
+    judges: tuple[type[Exception], ...] = (RasterioError, OSError, RequestException, Refusal, Silence, NoToken, Broken)
 
     def __init__(self, access: Access) -> None:
         self._access = access
