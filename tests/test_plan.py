@@ -87,7 +87,7 @@ def test_a_request_of_many_places_runs_as_get_embeddings_does_failures_among_the
 
 def test_without_a_place_everything_there_is_is_run():
     plan = plan_embedding("mosaiks_rcf", backend="sample")
-    assert "all that there is" in str(plan) and plan.items[0].queries[0].geobox is None
+    assert "everything available" in str(plan) and plan.items[0].queries[0].geobox is None
     (found,) = plan.run()
     assert found.geobox is not None
 
