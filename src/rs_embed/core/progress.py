@@ -1,4 +1,4 @@
-"""A progress bar for long jobs, and a line for long waits. Nothing where nobody looks at it."""
+"""A progress bar for long jobs, and a message before long waits. Both are silent where nobody is looking."""
 
 import logging
 import sys
@@ -7,17 +7,17 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 
 Advance = Callable[[int, int], None]
-"""Rows done, and how many of them failed."""
+"""Called with the number of rows done since the last call, and how many of them failed."""
 
 
 @contextmanager
 def progress_bar(total: int, *, shown: bool) -> Iterator[Advance]:
-    """A bar on a terminal or in a notebook."""
+    """Show a progress bar on a terminal or in a notebook."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    in_notebook = console.is_jupyter and find_spec("ipywidgets") is not None  # without it, rich only warns
+    in_notebook = console.is_jupyter and find_spec("ipywidgets") is not None  # without it, rich only issues a warning
     visible = shown and (in_notebook or (console.is_terminal and not console.is_jupyter))
     columns = (
         BarColumn(),
@@ -40,7 +40,7 @@ def progress_bar(total: int, *, shown: bool) -> Iterator[Advance]:
 
 
 def announce(log: logging.Logger, text: str) -> None:
-    """Say that something will take a while: to the log, or on a terminal where the log would swallow it."""
+    """Announce something that takes a while: in the log, or on a terminal if the log would hide it."""
     from rich.console import Console
 
     console = Console(stderr=True)
