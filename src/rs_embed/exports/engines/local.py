@@ -1,4 +1,4 @@
-"""This process: one unit after the other."""
+"""The local engine: this process runs one unit after the other."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -39,7 +39,7 @@ class LocalCrew:
         work = self._setup.work(stamp, folder)
         if not self._order.request.share_reads:
             return work
-        ahead = partial(self._ahead, stop)  # else one window would be read after the other
+        ahead = partial(self._ahead, stop)  # otherwise shared reads would run one after the other
         return replace(work, readers=(ahead, *work.readers))
 
     def _ahead(self, stop: Stop, provider: Provider) -> Ahead:
