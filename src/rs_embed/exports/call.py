@@ -18,7 +18,7 @@ from rs_embed.core.progress import progress_bar
 from rs_embed.core.signals import sigterm_as_interrupt
 from rs_embed.core.specs import InputPrep, OutputSpec, Precision
 from rs_embed.errors import StorageError
-from rs_embed.exports.engines import EngineName, check_engine, open_crew
+from rs_embed.exports.engines import EngineName, check_engine, open_executor
 from rs_embed.exports.engines.base import RunStamp
 from rs_embed.exports.estimate import ExportPlan, Rate, Scale, estimate
 from rs_embed.exports.journal import PLACES, Manifest, digest_of
@@ -192,10 +192,10 @@ def run_export(request: ExportRequest, places: Places, where: Path | Remote, run
     shard, remote = running.shard, where if isinstance(where, Remote) else None
     with (
         run_folder(where, shard) as (folder, gate),
-        open_crew(running.engine, running.address, order) as crew,
+        open_executor(running.engine, running.address, order) as executor,
         sigterm_as_interrupt(),
     ):
-        manifest = _open(folder, request.run_facts(crew.facts(), places, units), request, gate)
+        manifest = _open(folder, request.run_facts(executor.facts(), places, units), request, gate)
         with gate.setting_up(), storing(folder):
             _keep_places(folder, places, verify=running.verify)
             keep_manifest(remote, folder)
@@ -204,7 +204,7 @@ def run_export(request: ExportRequest, places: Places, where: Path | Remote, run
         with progress_bar(rows * len(jobs), shown=running.progress) as advance, swept(folder, stores, shard):
             tally = Tally(advance)
             tasks = (Task(unit, places.take(unit.rows)) for unit in shard.units_of(units))
-            crew.run(RunStamp(manifest.created, manifest.fingerprint), tasks, tally)
+            executor.run(RunStamp(manifest.created, manifest.fingerprint), tasks, tally)
         with gate.leaving() as is_last:
             if shard == ALL or (is_last and is_finished(stores, units, remote)):
                 write_catalogs(stores, units, grids=request.grid_format is not None, remote=remote)

@@ -9,7 +9,7 @@ from rs_embed.core.optional import require
 from rs_embed.errors import SpecError
 
 if TYPE_CHECKING:
-    from rs_embed.exports.engines.base import Crew, Order
+    from rs_embed.exports.engines.base import Executor, Order
 
 EngineName = Literal["local", "ray"]
 
@@ -29,7 +29,7 @@ def check_engine(engine: EngineName, address: str | None) -> None:
 
 
 @contextmanager
-def open_crew(engine: EngineName, address: str | None, order: "Order") -> "Iterator[Crew]":
+def open_executor(engine: EngineName, address: str | None, order: "Order") -> "Iterator[Executor]":
     """Open the executor of an engine; whatever it started is stopped afterwards.
 
     Args:
@@ -42,11 +42,11 @@ def open_crew(engine: EngineName, address: str | None, order: "Order") -> "Itera
     """
     check_engine(engine, address)
     if engine == "local":
-        from rs_embed.exports.engines.local import LocalCrew
+        from rs_embed.exports.engines.local import LocalExecutor
 
-        yield LocalCrew(order)
+        yield LocalExecutor(order)
         return
-    from rs_embed.exports.engines.ray.engine import ray_crew  # here, because Ray is slow to import
+    from rs_embed.exports.engines.ray.engine import ray_executor  # here, because Ray is slow to import
 
-    with ray_crew(address, order) as crew:
-        yield crew
+    with ray_executor(address, order) as executor:
+        yield executor

@@ -57,7 +57,7 @@ class Order(Protocol):
         ...
 
 
-class Crew(Protocol):
+class Executor(Protocol):
     """Runs units."""
 
     def facts(self) -> dict[str, JsonValue]:

@@ -16,18 +16,18 @@ from rs_embed.exports.work import Advance, Task, Work, run_unit
 from rs_embed.providers.base import Provider
 
 
-class LocalCrew:
-    """See `Crew`."""
+class LocalExecutor:
+    """See `Executor`."""
 
     def __init__(self, order: Order) -> None:
         self._order, self._setup = order, order.set_up(order.request.device)
 
     def facts(self) -> dict[str, JsonValue]:
-        """See `Crew`."""
+        """See `Executor`."""
         return self._setup.facts()
 
     def run(self, stamp: RunStamp, tasks: Iterable[Task], advance: Advance) -> None:
-        """See `Crew`."""
+        """See `Executor`."""
         stop = Stop(current())
         try:
             for task in tasks:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from rs_embed.core.stopping import POLL_S, PerProcess, current
 from rs_embed.core.stopping import sleep as sleep_unless_stopped
-from rs_embed.providers.common.policy import Leave, Policy, Slot
+from rs_embed.providers.common.policy import Permit, Policy, Slot
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], None]
@@ -27,7 +27,7 @@ class Limits(ABC):
         """Change the limits; the latest call counts."""
 
     @abstractmethod
-    def take(self) -> Leave:
+    def take(self) -> Permit:
         """Wait for a permit.
 
         Raises:
@@ -49,8 +49,8 @@ class Limits(ABC):
         stop.check()
         slot = Slot(self.take())
         try:
-            if slot.leave.wait_s > 0:
-                self._sleep(slot.leave.wait_s)
+            if slot.permit.wait_s > 0:
+                self._sleep(slot.permit.wait_s)
             stop.check()
             yield slot
         finally:
@@ -110,15 +110,15 @@ class Limiter(Limits):
             room.policy.configure(ceiling, qps)
             room.free.notify_all()
 
-    def take(self) -> Leave:
+    def take(self) -> Permit:
         """See `Limits`."""
         room, stop = self._room.here, current()
         with room.free:
             name = str(next(self._names))
-            while (leave := room.policy.take(name, self._clock())) is None:
+            while (permit := room.policy.take(name, self._clock())) is None:
                 room.free.wait(POLL_S)
                 stop.check()
-            return leave
+            return permit
 
     def give_back(self, slot: Slot) -> None:
         """See `Limits`."""

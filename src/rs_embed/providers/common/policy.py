@@ -10,7 +10,7 @@ FOREVER = float("inf")
 
 
 @dataclass(frozen=True)
-class Leave:
+class Permit:
     """Permission to make one request."""
 
     lease: str
@@ -25,7 +25,7 @@ class Leave:
 class Slot:
     """A permit in use. Its holder reports the outcome of the request."""
 
-    leave: Leave
+    permit: Permit
     pause_s: float | None = None
     """Set if the service answered "too many requests": no request starts for this many seconds."""
     well: bool = False
@@ -73,7 +73,7 @@ class Policy:
         if (ceiling, qps) != (self._ceiling, self._qps):
             self._ceiling, self._qps, self._limit = ceiling, qps, float(ceiling)
 
-    def take(self, lease: str, now: float, lease_s: float = FOREVER) -> Leave | None:
+    def take(self, lease: str, now: float, lease_s: float = FOREVER) -> Permit | None:
         """Grant a permit for one request; `None` if none is free.
 
         Args:
@@ -87,7 +87,7 @@ class Policy:
         start = max(now, self._next_start)
         self._next_start = start + (1 / self._qps if self._qps else 0.0)
         self.renew([lease], now, lease_s)
-        return Leave(lease, self._epoch, start - now)
+        return Permit(lease, self._epoch, start - now)
 
     def renew(self, leases: Iterable[str], now: float, lease_s: float) -> None:
         """Renew leases: their requests are still under way."""
@@ -96,10 +96,10 @@ class Policy:
 
     def give_back(self, slot: Slot, now: float) -> None:
         """Return a permit: its request is over."""
-        self._until.pop(slot.leave.lease, None)
+        self._until.pop(slot.permit.lease, None)
         if slot.pause_s is not None:
             self._next_start = max(self._next_start, now + slot.pause_s)
-            if slot.leave.epoch == self._epoch:
+            if slot.permit.epoch == self._epoch:
                 self._epoch += 1
                 self._limit = max(1.0, self._limit / 2)
         elif slot.well and self._limit < self._ceiling:

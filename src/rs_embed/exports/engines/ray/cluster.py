@@ -21,7 +21,7 @@ _STATS = "RAY_USAGE_STATS_ENABLED"
 
 
 @dataclass(frozen=True)
-class Room:
+class ClusterResources:
     """The resources of a cluster, all nodes together."""
 
     cpus: float
@@ -30,7 +30,7 @@ class Room:
     """Size of the object stores, through which chips travel, bytes."""
 
     @classmethod
-    def now(cls) -> "Room":
+    def now(cls) -> "ClusterResources":
         """Return the present resources."""
         found = ray.cluster_resources()
         return cls(

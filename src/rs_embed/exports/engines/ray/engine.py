@@ -20,7 +20,7 @@ from ray.actor import ActorHandle
 from rs_embed.core.settings import RaySettings
 from rs_embed.errors import EngineError, SpecError
 from rs_embed.exports.engines.base import Order, RunStamp
-from rs_embed.exports.engines.ray.cluster import Room, connected
+from rs_embed.exports.engines.ray.cluster import ClusterResources, connected
 from rs_embed.exports.engines.ray.fetch import Origin, Surroundings
 from rs_embed.exports.engines.ray.limiter import gate
 from rs_embed.exports.engines.ray.worker import Done, Terms, Worker
@@ -63,7 +63,7 @@ class _Member:
 
 
 @contextmanager
-def ray_crew(address: str | None, order: Order) -> Iterator["RayCrew"]:
+def ray_executor(address: str | None, order: Order) -> Iterator["RayExecutor"]:
     """Open an executor with workers on a cluster; they end with the block.
 
     Args:
@@ -77,11 +77,11 @@ def ray_crew(address: str | None, order: Order) -> Iterator["RayCrew"]:
     settings = RaySettings.read()
     packed = _packed(order)
     with connected(address):
-        crew = RayCrew(order, packed, settings, Room.now())
+        executor = RayExecutor(order, packed, settings, ClusterResources.now())
         try:
-            yield crew
+            yield executor
         finally:
-            crew.dismiss()
+            executor.stop_workers()
 
 
 def share_out(settings: RaySettings, cpus: float, gpus: int) -> tuple[int, float]:
@@ -116,10 +116,12 @@ def _packed(order: Order) -> tuple[bytes, bytes]:
         ) from error
 
 
-class RayCrew:
-    """See `Crew`."""
+class RayExecutor:
+    """See `Executor`."""
 
-    def __init__(self, order: Order, packed: tuple[bytes, bytes], settings: RaySettings, room: Room) -> None:
+    def __init__(
+        self, order: Order, packed: tuple[bytes, bytes], settings: RaySettings, room: ClusterResources
+    ) -> None:
         self._settings = settings
         gpus = room.gpus if order.request.device.startswith(("cuda", "auto")) else 0
         self._gpus = 1 if gpus else 0
@@ -141,7 +143,7 @@ class RayCrew:
         self._origin = [ray.put(origin)]
         self._gate = gate()  # a reference: the actor lives as long as the process that made it
         self._facts: dict[str, JsonValue] | None = None
-        self._members = [self._hire() for _ in range(count)]
+        self._members = [self._start_worker() for _ in range(count)]
         self._again: list[_Try] = []
         self._never_started, self._last = 0, ""
 
@@ -153,7 +155,7 @@ class RayCrew:
         return self._facts
 
     def run(self, stamp: RunStamp, tasks: Iterable[Task], advance: Advance) -> None:
-        """See `Crew`."""
+        """See `Executor`."""
         upcoming = (_Try(task) for task in tasks)
         following = next(upcoming, None)
         while following is not None or self._again or any(member.hands for member in self._members):
@@ -165,13 +167,13 @@ class RayCrew:
             for done in self._wait():
                 advance(done.rows, done.failed)
 
-    def dismiss(self) -> None:
+    def stop_workers(self) -> None:
         """Stop all workers."""
         for member in self._members:
             ray.kill(member.handle)
         self._members = []
 
-    def _hire(self) -> _Member:
+    def _start_worker(self) -> _Member:
         actor = ray.remote(Worker).options(
             num_cpus=self._cpus, num_gpus=self._gpus, max_concurrency=UNITS_EACH, max_restarts=0
         )
@@ -205,7 +207,7 @@ class RayCrew:
         found = []
         for reference in happened:
             if reference in starting:
-                self._welcome(starting[reference])
+                self._take_in(starting[reference])
             elif reference in working[reference].hands:  # still assigned: its worker has not died meanwhile
                 done = self._take(reference, working[reference])
                 found += [] if done is None else [done]
@@ -224,14 +226,14 @@ class RayCrew:
             )
         return found
 
-    def _welcome(self, member: _Member) -> None:
+    def _take_in(self, member: _Member) -> None:
         """Take in a worker that has started; its models and packages must match those of the others."""
         try:
             facts: dict[str, JsonValue] = ray.get(member.starting)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except ray.exceptions.RayError as error:
-            self._bury(member, error)
+            self._replace_dead(member, error)
             return
         self._facts = self._facts or facts
         if facts != self._facts:
@@ -248,12 +250,12 @@ class RayCrew:
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except ray.exceptions.RayError as error:
-            self._bury(member, error)
+            self._replace_dead(member, error)
             return None
         del member.hands[reference]
         return done
 
-    def _bury(self, member: _Member, error: ray.exceptions.RayError) -> None:
+    def _replace_dead(self, member: _Member, error: ray.exceptions.RayError) -> None:
         """Replace a worker that died, and queue its units again."""
         self._last = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         tried = [replace(one, died=one.died + 1, last=self._last) for one in member.hands.values()]
@@ -262,9 +264,9 @@ class RayCrew:
         self._members.remove(member)
         self._never_started += int(not member.ready)
         if any(one.died > 2 * self._settings.tries for one in tried):  # even recording the failure kills workers
-            self.dismiss()
+            self.stop_workers()
         elif self._never_started < self._settings.tries:
-            self._members.append(self._hire())
+            self._members.append(self._start_worker())
 
     def _require_somebody(self) -> None:
         if not self._members:

@@ -20,9 +20,9 @@ from rs_embed.core.settings import RaySettings
 from rs_embed.core.stopping import POLL_S, current
 from rs_embed.errors import EngineError
 from rs_embed.providers.common.limiter import Limits, limit_by
-from rs_embed.providers.common.policy import Leave, Policy, Slot
+from rs_embed.providers.common.policy import Permit, Policy, Slot
 
-Call = Callable[["ActorHandle[Gate]"], object]
+Call = Callable[["ActorHandle[LimiterActor]"], object]
 Agreed = tuple[int, float | None]
 """The limits of an account: requests at the same time, and requests started per second."""
 NAME, NAMESPACE = "limits", "rs_embed"
@@ -45,7 +45,7 @@ class _Account:
             self.free.notify(waiting)
 
 
-class Gate:
+class LimiterActor:
     """The actor: holds one policy per account."""
 
     def __init__(self) -> None:
@@ -62,16 +62,16 @@ class Gate:
         await one.tell(agreed[0])
 
     @ray.method
-    async def take(self, account: str, agreed: Agreed, lease: str, lease_s: float) -> Leave | None:
+    async def take(self, account: str, agreed: Agreed, lease: str, lease_s: float) -> Permit | None:
         """Grant a permit for one request; `None` if none became free for a while."""
         one = self._account(account, agreed)
         async with one.free:
-            leave = one.policy.take(lease, time.monotonic(), lease_s)
-            if leave is None:
+            permit = one.policy.take(lease, time.monotonic(), lease_s)
+            if permit is None:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(one.free.wait(), _LOOK_S)
-                leave = one.policy.take(lease, time.monotonic(), lease_s)
-        return leave
+                permit = one.policy.take(lease, time.monotonic(), lease_s)
+        return permit
 
     @ray.method
     async def give_back(self, account: str, slot: Slot) -> None:
@@ -93,12 +93,12 @@ class Gate:
         return policy.limit, policy.in_flight, policy.most_in_flight
 
 
-def gate() -> ActorHandle[Gate]:
+def gate() -> ActorHandle[LimiterActor]:
     """Return the actor of this cluster; the first caller creates it."""
-    actor = ray.remote(Gate).options(
+    actor = ray.remote(LimiterActor).options(
         name=NAME, namespace=NAMESPACE, get_if_exists=True, num_cpus=0, max_concurrency=10_000, max_restarts=-1
     )
-    return cast("ActorHandle[Gate]", actor.remote())
+    return cast("ActorHandle[LimiterActor]", actor.remote())
 
 
 class _Link:
@@ -185,20 +185,20 @@ class ClusterLimiter(Limits):
         # since an asyncio actor does not keep the order of calls: a permit could be granted under the old limits.
         self._ask(lambda gate: gate.configure.remote(self._account, self._agreed))
 
-    def take(self) -> Leave:
+    def take(self) -> Permit:
         """See `Limits`."""
-        lease, leave = secrets.token_hex(8), None
+        lease, permit = secrets.token_hex(8), None
         while not self._turn.acquire(timeout=POLL_S):
             current().check()
         try:
-            while leave is None:
+            while permit is None:
                 current().check()
                 found = self._ask(lambda gate: gate.take.remote(self._account, self._agreed, lease, self._lease_s))
-                leave = cast("Leave | None", found)
+                permit = cast("Permit | None", found)
         finally:
             self._turn.release()
         self._hold(lease)
-        return leave
+        return permit
 
     def _ask(self, call: Call) -> object:
         """Return the actor's answer; ask again if the actor died (with its machine or creator) and came back."""
@@ -225,7 +225,7 @@ class ClusterLimiter(Limits):
         # Ray's type annotations mistake the result of an async method for the coroutine itself.
         return self._link.wait(cast("ray.ObjectRef[object]", call(self._gate)))
 
-    def _renewal(self, gate: ActorHandle[Gate]) -> object:
+    def _renewal(self, gate: ActorHandle[LimiterActor]) -> object:
         with self._lock:
             held = sorted(self._held)
         return gate.renew.remote(self._account, self._agreed, held, self._lease_s)
@@ -233,7 +233,7 @@ class ClusterLimiter(Limits):
     def give_back(self, slot: Slot) -> None:
         """See `Limits`; does nothing if the cluster is gone."""
         with self._lock:
-            self._held.discard(slot.leave.lease)
+            self._held.discard(slot.permit.lease)
         if self._link.holds:
             self._gate.give_back.remote(self._account, slot)
 
