@@ -41,6 +41,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell *.md docs src notebooks tests scripts benchmarks examples packaging
 	$(BIN)/python scripts/docs_tables.py --check
 	$(SITE)
 

@@ -98,6 +98,12 @@ def test_every_relative_link_resolves(name):
         assert not heading or heading in headings_of(found), f"{name} links to {target}"
 
 
+def test_every_path_that_third_party_names_exists():
+    named = re.findall(r"`((?:src|tests|examples)/[^`]+)`", (ROOT / "THIRD_PARTY.md").read_text("utf-8"))
+    assert len(named) > 20
+    assert not [path for path in named if not any(ROOT.glob(path.removesuffix("/")))]
+
+
 def headings_of(page: Path) -> set[str]:
     """Anchors as code hosts make them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)

@@ -11,6 +11,24 @@ import rs_embed
 
 STUMBLED_OVER = re.compile(r"\bwarned of\b|\bfor who\b|\b[Oo]f who\b|\bto who\b|cannot be meant|\banew\b|\bWanted\b")
 """Phrases that readers have stumbled over, and that come back easily."""
+READS_AS_TRANSLATED = re.compile(
+    r"\b(told|asked|said|heard) of\b|\b(is|are) said\b|\bsaid to\b|\bhears?\b|\bheard\b|\bleave is\b|\b[Bb]ut for\b"
+    r"|\b(do|does) as well\b|\bwithout a word\b|\bnot believed\b|\bspeaks? up\b|\bstands? in\b|\blies? beside\b"
+    r"|\bmet with\b|\ball the same\b|\bas ever\b|\bthereof\b|\blet alone\b|\bmade[- ]up\b|\bsay it\b"
+    r"|\bthe other way round\b|\bwherever (it lies|they lie)\b|\bwhatever others\b|\bwho (asks|names|wants|gives)\b"
+)
+"""What the guides no longer say: English that a native reader takes for a translation."""
+GUIDES = [
+    *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "THIRD_PARTY.md")),
+    *(
+        ROOT / f"docs/{name}.md"
+        for name in (
+            "architecture", "concepts", "errors", "exports", "extending", "glossary", "gpu", "performance", "releasing",
+            "reliability", "scale",
+        )
+    ),
+    *ROOT.glob("docs/models/*.md"),
+]  # fmt: skip
 
 
 def test_no_two_public_classes_have_the_same_name():
@@ -22,6 +40,15 @@ def test_no_two_public_classes_have_the_same_name():
                 homes[node.name].append(str(path.relative_to(root)))
     shared = {name: where for name, where in homes.items() if len(where) > 1}
     assert not shared
+
+
+def test_no_guide_reads_as_translated():
+    found = [
+        f"{page.relative_to(ROOT)}: {match[0]}"
+        for page in GUIDES
+        for match in READS_AS_TRANSLATED.finditer(page.read_text("utf-8"))
+    ]
+    assert not found
 
 
 def test_no_page_and_no_message_has_a_phrase_that_readers_stumble_over():

@@ -19,7 +19,7 @@ S2 = "COPERNICUS/S2_SR_HARMONIZED"
 
 
 class TinyKnobs(WeightsKnobs):
-    """What a user may turn: keywords, or variables that start with the prefix."""
+    """Settings of the model: keywords, or variables that start with the prefix."""
 
     prefix = "RS_EMBED_TINY_PATCHES_"
 
@@ -61,12 +61,12 @@ CARD = ModelCard(
 
 
 class Stripes:
-    """Sentinel-2 as it never was: stripes from north to south, 640 m from one to the next."""
+    """Synthetic Sentinel-2: stripes from north to south, 640 m apart."""
 
     name = "stripes"
 
     def identity(self) -> str:
-        """Raised whenever the pixels change."""
+        """A text that changes whenever the pixels change."""
         return "stripes:1"
 
     def require(self, modality: str, sensor: SensorSpec) -> None:
@@ -75,7 +75,7 @@ class Stripes:
             raise SensorNotOffered(f"Expected {S2}, got {sensor.collection}.", fix="choose another backend")
 
     def native_geobox(self, query: Query) -> GeoBox | None:
-        """The stripes have no end."""
+        """Without limits, so a place is required."""
         raise SpecError("Expected a place, got none.", fix="spatial=PointBuffer(...)")
 
     def fetch(self, query: Query) -> Chip:

@@ -51,5 +51,5 @@ class TinyEmbedder(Embedder):
         return [ModelInput({"image": window}) for window in cut_windows(image, frame)]
 
     def encode(self, batch: ModelInput) -> Tokens:
-        """Called under inference mode, with a batch that is where the network is."""
+        """Called in inference mode, with a batch on the device of the network."""
         return self.network.module(batch.tensors["image"])
