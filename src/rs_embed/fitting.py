@@ -166,7 +166,10 @@ class _Reading:
     def pixels(self, *, progress: bool) -> Generator[NDArray[np.float32]]:
         """Yield `[band, height, width]` for each chip; places without imagery are left out."""
         absent: list[RSEmbedError] = []
-        with progress_bar(len(self.fetches), shown=progress) as advance, closing(self._chips()) as chips:
+        with (
+            progress_bar(len(self.fetches), shown=progress, label="fetch", unit="chips") as advance,
+            closing(self._chips()) as chips,
+        ):
             for chip in chips:
                 advance(1, isinstance(chip, RSEmbedError))
                 if isinstance(chip, RSEmbedError):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rs_embed.core.bands import Unit
+from rs_embed.core.display import card, parameters_text, safely
 from rs_embed.core.settings import ModelKnobs
 from rs_embed.core.specs import SensorSpec
 from rs_embed.errors import SpecError
@@ -204,6 +205,14 @@ class ModelCard:
     extra: str | None = None
     """Extra of this package that the model needs."""
 
+    def __repr__(self) -> str:
+        inputs = ", ".join(self.modality_names or self.place_modalities)
+        size = f"{parameters_text(self.parameters_m)} parameters, " if self.parameters_m else ""
+        return f"ModelCard({self.id}, {self.kind}, {size}dim {self.dim}, inputs: {inputs})"
+
+    def _repr_html_(self) -> str:
+        return safely(self, _html)
+
     def modality(self, name: str) -> Modality:
         """The modality of that name (the caller has checked that it exists)."""
         return next(modality for modality in self.modalities if modality.name == name)
@@ -222,6 +231,21 @@ class ModelCard:
     def default_backend(self) -> str:
         """What `backend="auto"` means: the one that the card names, "auto", or "none" where nothing is fetched."""
         return (self.backend or "auto") if self.modalities else "none"
+
+
+def _html(model: ModelCard) -> str:
+    """What a notebook shows."""
+    facts = {
+        "Id": model.id,
+        "Aliases": ", ".join(model.aliases),
+        "Parameters": parameters_text(model.parameters_m),
+        "Dimensions": f"{model.dim:,}",
+        "Inputs": ", ".join((*model.modality_names, *model.place_modalities)),
+        "Weights": model.weights.source if model.weights else "none" if model.kind == "precomputed" else "bundled",
+        "Licence": model.licence,
+        "Citation": model.citation,
+    }
+    return card(model.title, model.kind, facts)
 
 
 def auto_backend(cards: Iterable[ModelCard]) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rs_embed.core.bands import nearest
+from rs_embed.core.display import safely
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.errors import Failure, InputError, SpecError
 from rs_embed.places.kept import KeptRow, frame_of
@@ -110,8 +111,14 @@ class Embeddings(Sequence[Result]):
         return np.asarray(self.stack(), dtype=dtype)
 
     def __repr__(self) -> str:
-        first = f", the first: {self[0]!r}" if self else ""
-        return f"Embeddings({len(self)}, {len(self.failures)} failed{first})"
+        from rs_embed.embedding.show import embeddings_line
+
+        return embeddings_line(self)
+
+    def _repr_html_(self) -> str:
+        from rs_embed.embedding.show import embeddings_html
+
+        return safely(self, embeddings_html)
 
     @property
     def failures(self) -> list[Failure]:

@@ -11,6 +11,7 @@ from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
 
 from rs_embed.core.checks import short
+from rs_embed.core.display import safely
 from rs_embed.embedding.position import PositionMeans
 from rs_embed.errors import ReadoutError, StorageError
 
@@ -190,6 +191,19 @@ class Meta(BaseModel):
         """`meta[name]`, or the default."""
         return self.flat().get(name, default)
 
+    def __repr__(self) -> str:
+        from rs_embed.embedding.show import meta_line
+
+        return meta_line(self)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name}: {value}" for name, value in self)
+
+    def _repr_html_(self) -> str:
+        from rs_embed.embedding.show import meta_html
+
+        return safely(self, meta_html)
+
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
@@ -216,9 +230,14 @@ class Embedding:
         return np.array(self.data, dtype=dtype, copy=copy)
 
     def __repr__(self) -> str:
-        place = "no place" if self.geobox is None else f"{self.geobox.crs}"
-        note = f", {self.meta.warning}" if self.meta.warning else ""
-        return f"Embedding({self.meta.model_id}, {self.meta.output} {self.data.shape}, {place}{note})"
+        from rs_embed.embedding.show import embedding_line
+
+        return embedding_line(self)
+
+    def _repr_html_(self) -> str:
+        from rs_embed.embedding.show import embedding_html
+
+        return safely(self, embedding_html)
 
     def by_modality(self) -> dict[str, NDArray[np.float32]]:
         """The channels of each modality, for embeddings made with `merge_method="dict"`.

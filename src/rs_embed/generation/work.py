@@ -67,7 +67,8 @@ def work(plan: Workload, options: GenerationOptions, *, progress: bool) -> Gener
     networks = networks_for(request, options.outputs, options.tokenizer_ckpts, plan.job.embedder.device)
     ground = _fetch(plan, geometry)
     diffusion = Diffusion(options.sampling.seed, options.steps)
-    with progress_bar(len(ground.windows) * (1 + len(options.outputs)), shown=progress) as advance:
+    total = len(ground.windows) * (1 + len(options.outputs))
+    with progress_bar(total, shown=progress, label="generate", unit="steps") as advance:
         ids = _imagine(networks, ground, options, lambda: advance(1, 0))
         found = {
             name: decode_tiles(networks.tokenizers[name], ids[name], ground.frame, diffusion, lambda: advance(1, 0))[

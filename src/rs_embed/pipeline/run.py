@@ -10,6 +10,7 @@ from typing import cast
 
 import torch
 
+from rs_embed.core.progress import stage
 from rs_embed.core.settings import LibrarySettings
 from rs_embed.core.stopping import Stop, Threads, current, outcome
 from rs_embed.embedders.base import Embedder, ModelInput
@@ -97,7 +98,10 @@ def _prepared(
 ) -> Generator[Outcome]:
     """Fetch and prepare ahead of the encoder, in order; at most `room` places at once."""
     if len(places) <= 1:
-        yield from (prepare_together(items, jobs) for items in places)
+        for items in places:
+            with stage("fetch", None, "places"):
+                prepared = prepare_together(items, jobs)
+            yield prepared
         return
     workers = min(room, len(places), max(job.request.knobs.fetch_workers for job in jobs))
     stop = Stop(current())
@@ -164,20 +168,22 @@ def _encode_windows(inputs: list[ModelInput], embedder: Embedder, sizes: BatchSi
     groups: dict[object, deque[int]] = {}
     for index, one in enumerate(inputs):
         groups.setdefault(one.signature, deque()).append(index)
-    for signature, left in groups.items():
-        while left:
-            current().check()
-            batch = list(islice(left, sizes.of(signature)))
-            encoded = _encode_batch([inputs[i] for i in batch], embedder, sizes)
-            if isinstance(encoded, OutOfMemory) and len(batch) > 1:
-                sizes.ran_out(signature, len(batch))
-                continue
-            for _ in batch:
-                left.popleft()
-            if isinstance(encoded, Exception):
-                results.update(dict.fromkeys(batch, encoded))
-            else:
-                results.update(zip(batch, ((value, encoded.layout) for value in encoded.values), strict=True))
+    with stage("encode", len(inputs), "windows") as advance:
+        for signature, left in groups.items():
+            while left:
+                current().check()
+                batch = list(islice(left, sizes.of(signature)))
+                encoded = _encode_batch([inputs[i] for i in batch], embedder, sizes)
+                if isinstance(encoded, OutOfMemory) and len(batch) > 1:
+                    sizes.ran_out(signature, len(batch))
+                    continue
+                for _ in batch:
+                    left.popleft()
+                advance(len(batch), 0)
+                if isinstance(encoded, Exception):
+                    results.update(dict.fromkeys(batch, encoded))
+                else:
+                    results.update(zip(batch, ((value, encoded.layout) for value in encoded.values), strict=True))
     return (results[index] for index in range(len(inputs)))
 
 

@@ -35,8 +35,8 @@ class Chosen(Wrapped):
         return replace(chip, source=replace(chip.source, notes=(self._why, *chip.source.notes)))
 
 
-def _mentioned() -> bool:
-    """Whether this machine has any sign of Earth Engine; if not, no time is spent waiting for a metadata server.
+def is_mentioned() -> bool:
+    """Whether this machine has any sign of Earth Engine; if not, no time is spent on a metadata server.
 
     On a cloud machine with credentials of its own, the sign is `RS_EMBED_GEE_PROJECT`.
     """
@@ -57,7 +57,7 @@ def chosen(choices: str) -> Provider:
         KnobError: One of their settings has an invalid value.
     """
     earth_engine = EarthEngine()
-    if not _mentioned():
+    if not is_mentioned():
         return _without("Expected credentials for Earth Engine, got none.", choices)
     try:
         account = earth_engine.account()

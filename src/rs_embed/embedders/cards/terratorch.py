@@ -57,7 +57,7 @@ class Backbone:
     """Patterns of the module's tensors that keep the values they are built with: computed, or not used."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TerraTorchCard(ModelCard):
     """A model that runs as a backbone of TerraTorch."""
 
