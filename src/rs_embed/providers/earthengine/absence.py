@@ -38,7 +38,7 @@ def why_no_imagery(
     if left:
         return None
     return NoImagery(
-        f"Expected {target.sensor.collection} {_days(window)}, got no usable scene.",
+        f"Expected {target.sensor.collection} {_days(window)}, got no scene that can be used.",
         where=in_degrees(target.geobox),
         scenes=", of these ".join(scenes),
         fix=elsewhen(target),

@@ -131,7 +131,7 @@ class Selection:
         days = "of any day" if window is None else f"from {window.start} up to {window.end}"
         there = sorted(set(chain.from_iterable(item.offered for item in poor)))
         return NoImagery(
-            f"Expected {query.sensor.collection} {days}, got no usable scene.",
+            f"Expected {query.sensor.collection} {days}, got no scene that can be used.",
             where=in_degrees(geobox),
             scenes=", of these ".join(counted),
             files_wanted=", ".join(sorted(wanted)) if poor else None,
