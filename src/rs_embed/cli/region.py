@@ -42,7 +42,7 @@ class MapOptions(OptionSet):
 
 @command(
     MANY,
-    "rs-embed region mosaiks_rcf --bbox 12.92 47.76 12.95 47.78 map --backend sample",
+    "rs-embed region mosaiks --bbox 12.92 47.76 12.95 47.78 map --backend sample",
     "rs-embed region galileo county.geojson map --year 2022 --set patch_size=4",
     "rs-embed region galileo county.geojson map --year 2022 --monthly --dtype int8",
     "rs-embed region thor county.gpkg map --year 2022 --dry-run --rate measure",
