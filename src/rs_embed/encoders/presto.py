@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rs_embed.encoders.kernels.attention import attend_short
 from rs_embed.encoders.kernels.linear import Linear, keep_freed_memory, prepared
-from rs_embed.encoders.layers import Block, Encoder, add, at_once
+from rs_embed.encoders.layers import Block, Encoder, add, at_once, blank_table
 
 GROUPS: Mapping[str, int] = {
     "S1": 2, "S2_RGB": 3, "S2_Red_Edge": 3, "S2_NIR_10m": 1, "S2_NIR_20m": 1, "S2_SWIR": 2,
@@ -77,11 +77,11 @@ class PrestoEncoder(Encoder):
     def __init__(self, *, dim: int, depth: int, heads: int) -> None:
         super().__init__()
         self.eo_patch_embed: nn.ModuleDict = nn.ModuleDict({name: Linear(count, dim) for name, count in GROUPS.items()})
-        self.dw_embed: nn.Embedding = nn.Embedding(NO_CLASS + 1, dim)
+        self.dw_embed: nn.Embedding = blank_table(NO_CLASS + 1, dim)
         self.latlon_embed: nn.Linear = Linear(3, dim)
         self.pos_embed: nn.Parameter = nn.Parameter(torch.empty(1, MOST_STEPS, dim // 2))
-        self.month_embed: nn.Embedding = nn.Embedding(12, dim // 4)
-        self.channel_embed: nn.Embedding = nn.Embedding(len(GROUPS) + 1, dim // 4)
+        self.month_embed: nn.Embedding = blank_table(12, dim // 4)
+        self.channel_embed: nn.Embedding = blank_table(len(GROUPS) + 1, dim // 4)
         self.blocks: nn.ModuleList = nn.ModuleList(Block(dim=dim, heads=heads, norm=norm) for _ in range(depth))
         self.norm: nn.Module = norm(dim)
 

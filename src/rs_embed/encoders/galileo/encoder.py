@@ -14,7 +14,16 @@ from rs_embed.encoders.galileo.embedding import KERNEL_PX, MONTHS, MOST_DATES, P
 from rs_embed.encoders.galileo.groups import GROUPS, SPACE, SPACE_TIME, STATIC, TIME, Groups
 from rs_embed.encoders.kernels.attention import attend
 from rs_embed.encoders.kernels.linear import Linear, prepared
-from rs_embed.encoders.layers import Encoder, Mlp, add, at_once, counted_layers, run_blocks, side_by_side
+from rs_embed.encoders.layers import (
+    Encoder,
+    Mlp,
+    add,
+    at_once,
+    blank_table,
+    counted_layers,
+    run_blocks,
+    side_by_side,
+)
 from rs_embed.errors import BandMismatch, InputError, SpecError
 
 NORM_EPS = 1e-5
@@ -130,7 +139,7 @@ class GalileoEncoder(Encoder):
         self.time_embed: nn.ModuleDict = _linears(TIME, dim)
         self.static_embed: nn.ModuleDict = _linears(STATIC, dim)
         self.pos_embed: nn.Parameter = nn.Parameter(torch.zeros(MOST_DATES, part), requires_grad=False)
-        self.month_embed: nn.Embedding = nn.Embedding(MONTHS, part)
+        self.month_embed: nn.Embedding = blank_table(MONTHS, part)
         self.s_t_channel_embed: nn.Parameter = nn.Parameter(torch.zeros(len(SPACE_TIME), part))
         self.sp_channel_embed: nn.Parameter = nn.Parameter(torch.zeros(len(SPACE), part))
         self.t_channel_embed: nn.Parameter = nn.Parameter(torch.zeros(len(TIME), part))
