@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
@@ -35,7 +36,8 @@ _NOT_KEPT = {
     "transform", "cloud_fraction", "stage", "error", "fingerprint", "meta",
 }  # fmt: skip
 _BATCH = 250_000
-_DIGEST, _MODEL, _UNITS = "records", "model", "units"
+_CHUNK = 2**24
+_DIGEST, _MODEL, _UNITS, _CHECK = "records", "model", "units", "rows_xxh3"
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def build_index(model: Path, tables: Callable[[], Stack], folder: Path, *, progr
         try:
             with progress_bar(sum(counts), shown=progress) as advance:
                 _write_rows(stack.tables, rows)
+                about[_CHECK] = _checksum(rows)
                 found = build(
                     _blocks(stack.tables, header.dim, advance),
                     folder,
@@ -156,6 +159,15 @@ def _write_rows(tables: Sequence[TableFile], path: Path) -> None:
                 waiting = []
 
 
+def _checksum(path: Path) -> str:
+    """Of a file that is compared whenever it is opened, so a fast one."""
+    total = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while part := file.read(_CHUNK):
+            total.update(part)
+    return total.hexdigest()
+
+
 class RunIndex:
     """An index that `build_index` made, opened.
 
@@ -167,6 +179,10 @@ class RunIndex:
     def __init__(self, folder: Path, facts: IndexFacts) -> None:
         self.vectors = VectorIndex(folder, facts)
         self.facts = facts
+        if _checksum(folder / ROWS) != facts.about[_CHECK]:
+            raise StorageError(
+                f"Expected {str(folder / ROWS)!r} as it was written, got another content.", fix="build the index again"
+            )
 
     @property
     def model(self) -> ModelFacts:
