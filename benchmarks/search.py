@@ -293,7 +293,8 @@ def main() -> None:
                             flush=True,
                         )
                         continue
-                    sys.stderr.write(done.stderr)
+                    if library == "index":
+                        sys.stderr.write(done.stderr)
                     one = json.loads(done.stdout.splitlines()[-1])
                     print(
                         f"| {size:,} {model} | {library} {kind} | {one['recall']:.3f} | {one['build_s']:.0f} s, "

@@ -28,7 +28,7 @@ ELSEWHERE = {
     "benchmarks/RESULTS.md": "results.md",
 }
 """File of the repository -> page."""
-BESIDE = ("docs/**/*.md", "docs/**/*.png", "benchmarks/*.png", "notebooks/**/[0-9]*.ipynb")
+BESIDE = ("docs/**/*.md", "docs/**/*.png", "docs/models/zoo.*", "benchmarks/*.png", "notebooks/**/[0-9]*.ipynb")
 """What keeps its name, but for the folder `docs`."""
 REFERENCE = {
     "Embeddings": (

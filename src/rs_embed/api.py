@@ -205,7 +205,10 @@ def get_embeddings(
     table = read_places(places, temporal=temporal, buffer_m=buffer_m)
     plans = [Plan.of(request.model_copy(update={"model_id": model}), table) for model in models]
     columns: list[list[Result]] = [[] for _ in plans]
-    with progress_bar(len(table), shown=progress) as advance, closing(run_plans(plans)) as coming:
+    with (
+        progress_bar(len(table), shown=progress, label="embed", unit="places") as advance,
+        closing(run_plans(plans)) as coming,
+    ):
         for results in coming:
             for column, result in zip(columns, results, strict=True):
                 column.append(result)

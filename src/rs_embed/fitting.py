@@ -163,7 +163,10 @@ class _Reading:
     def pixels(self, *, progress: bool) -> Generator[NDArray[np.float32]]:
         """`[band, height, width]` of each; where there is no imagery it is left out."""
         absent: list[RSEmbedError] = []
-        with progress_bar(len(self.fetches), shown=progress) as advance, closing(self._chips()) as chips:
+        with (
+            progress_bar(len(self.fetches), shown=progress, label="fetch", unit="chips") as advance,
+            closing(self._chips()) as chips,
+        ):
             for chip in chips:
                 advance(1, isinstance(chip, RSEmbedError))
                 if isinstance(chip, RSEmbedError):

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from odc.geo.geobox import GeoBox
+from pydantic import JsonValue
 
+from rs_embed.core import display
 from rs_embed.core.bands import Unit
 from rs_embed.core.hashing import json_digest
 from rs_embed.core.settings import LibrarySettings, ModelKnobs, WeightsKnobs
@@ -169,20 +171,60 @@ class Plan:
         }
         return json_digest(facts)
 
+    def to_dict(self) -> dict[str, JsonValue]:
+        """Model, output, places and imagery as plain data, which `json.dumps` takes."""
+        output = self.request.output
+        items: list[JsonValue] = []
+        for item in self.items:
+            imagery: list[JsonValue] = [
+                {
+                    "modality": query.modality,
+                    "collection": query.sensor.collection,
+                    "bands": list(query.sensor.bands),
+                    **_grid_facts(query.geobox),
+                    "frames_at_most": query.series.most(query.window) if query.series else 1,
+                }
+                for query in item.queries
+            ]
+            one: dict[str, JsonValue] = {
+                "spatial": None if item.spatial is None else repr(item.spatial),
+                "days": None if item.window is None else [str(item.window.start), str(item.window.end)],
+                "imagery": imagery,
+            }
+            if item.cells is not None:
+                one["cells"] = _grid_facts(item.cells)
+            items.append(one)
+        return {
+            "model_id": self.model.card.id,
+            "output": output.kind,
+            "input_prep": self.prep,
+            "fingerprint": self.fingerprint(),
+            "items": items,
+        }
+
+    def __repr__(self) -> str:
+        count = "1 item" if len(self.items) == 1 else f"{len(self.items):,} items"
+        return f"Plan({self.model.card.id}, {count}, {self.request.output.kind}, input_prep={self.prep})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return display.safely(self, _html)
+
     def __str__(self) -> str:
         """What people see with `--dry-run`."""
         card, output = self.model.card, self.request.output
-        lines = [f"{card.id}: {len(self.items)} item(s), {output.kind}, input_prep={self.prep}"]
+        count = "1 item" if len(self.items) == 1 else f"{len(self.items):,} items"
+        lines = [f"{card.id}: {count}, {output.kind}, input_prep={self.prep}"]
         for item in self.items[:_SHOWN]:
             if item.cells is not None:
                 lines.append(f"  [{item.index}] {'+'.join(self.model.places)} of {_grid_line(item.cells)}")
             for query in item.queries:
-                grid = "all that there is" if query.geobox is None else _grid_line(query.geobox)
+                grid = "everything there is" if query.geobox is None else _grid_line(query.geobox)
                 bands = ",".join(query.sensor.bands)
                 frames = f", {query.series.most(query.window)} frames at most" if query.series else ""
                 lines.append(f"  [{item.index}] {query.modality}: {query.sensor.collection} {bands} on {grid}{frames}")
         if len(self.items) > _SHOWN:
-            lines.append(f"  ... and {len(self.items) - _SHOWN} more")
+            lines.append(f"  ... and {len(self.items) - _SHOWN:,} more")
         return "\n".join(lines)
 
 
@@ -329,6 +371,40 @@ def _embedder(model: "ModelRequest", device: str) -> "Embedder":
 def _ckpt(model: "ModelRequest") -> str | None:
     knobs = model.knobs
     return str(knobs.ckpt) if isinstance(knobs, WeightsKnobs) and knobs.ckpt is not None else None
+
+
+def _html(plan: Plan) -> str:
+    """A card with the first items."""
+    output = plan.request.output
+    facts = {
+        "Output": output.kind,
+        "Input": f"input_prep={plan.prep}",
+        "Modalities": ", ".join(plan.model.places) or ", ".join(modality.name for modality, _ in plan.model.inputs),
+        "Places": f"{len(plan.items):,}",
+    }
+    lines = []
+    for item in plan.items[:_SHOWN]:
+        grids = [item.cells] if item.cells is not None else [query.geobox for query in item.queries]
+        grid = grids[0] if grids else None
+        size = "everything there is" if grid is None else f"{grid.shape[0]} x {grid.shape[1]} px, {grid.crs}"
+        days = "any" if item.window is None else f"{item.window.start} to {item.window.end}"
+        lines.append((item.index, item.spatial or "all of the imagery", days, size))
+    more = f"and {len(plan.items) - _SHOWN:,} more" if len(plan.items) > _SHOWN else ""
+    below = display.rows(("item", "place", "days", "grid"), lines, more) if lines else ""
+    return display.card(f"Plan for {plan.model.card.id}", "nothing is loaded or fetched yet", facts, below=below)
+
+
+def _grid_facts(geobox: GeoBox | None) -> dict[str, JsonValue]:
+    if geobox is None:
+        return {"crs": None, "shape_px": None, "pixel_m": None, "transform": None}
+    height, width = geobox.shape
+    transform: list[JsonValue] = [float(value) for value in tuple(geobox.affine)[:6]]
+    return {
+        "crs": str(geobox.crs),
+        "shape_px": [int(height), int(width)],
+        "pixel_m": float(geobox.resolution.x),
+        "transform": transform,
+    }
 
 
 def _grid_line(geobox: GeoBox) -> str:

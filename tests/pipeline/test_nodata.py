@@ -310,7 +310,7 @@ def test_numbers_that_overflow_are_a_failure_of_that_row_alone(output):
     first, bad, last = (result for _, result in run(plan))
     assert np.isfinite(first.data).all() and np.isfinite(last.data).all()
     assert isinstance(bad, Failure) and bad.stage == "encode" and isinstance(bad.error, ReadoutError)
-    assert "Expected finite numbers from echo, got" in str(bad.error) and "precision:" in str(bad.error)
+    assert "Expected finite values from echo, got" in str(bad.error) and "precision:" in str(bad.error)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

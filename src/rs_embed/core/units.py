@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from rs_embed.errors import SpecError, UnitMismatch
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 DN_PER_REFLECTANCE = 10_000.0
 HIGHEST_BYTE = 255
@@ -30,8 +31,10 @@ class Limit:
     fix: str = ""
     """What to do about them."""
 
-    def broken_by(self, values: NDArray[np.float32]) -> bool:
+    def broken_by(self, values: "NDArray[np.float32]") -> bool:
         """Whether values `[N]`, one or more and all finite, are in another unit."""
+        import numpy as np  # not above: a quarter of a second, of which `--help` has no need
+
         if self.outside == "all":
             return bool((self.low >= values.max()) or (self.high <= values.min()))
         beyond = np.zeros(values.shape, bool)
@@ -341,7 +344,7 @@ _OURS = frozenset(
 )
 
 
-def convert(values: NDArray[np.float32], from_unit: Unit, to_unit: Unit) -> NDArray[np.float32]:
+def convert(values: "NDArray[np.float32]", from_unit: Unit, to_unit: Unit) -> "NDArray[np.float32]":
     """The same quantity in another unit.
 
     Args:
@@ -357,6 +360,8 @@ def convert(values: NDArray[np.float32], from_unit: Unit, to_unit: Unit) -> NDAr
             f"Expected values in {to_unit}, got {from_unit}: one cannot be computed from the other.",
             fix=f"give imagery in {to_unit}, or declare the unit that the values really have",
         )
+    import numpy as np  # not above: a quarter of a second, of which `--help` has no need
+
     if from_unit.decibel:
         values = np.power(np.float32(10), values / 10).astype(np.float32, copy=False)
     factor = from_unit.factor / to_unit.factor

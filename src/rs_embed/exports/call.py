@@ -197,7 +197,10 @@ def run_export(request: ExportRequest, places: Places, where: Path | Remote, run
             keep_manifest(remote, folder)
         stores = [UnitStore(folder / name, manifest.fingerprint, versions()) for name in jobs]
         rows = sum(len(unit.rows) for unit in shard.units_of(units))
-        with progress_bar(rows * len(jobs), shown=running.progress) as advance, swept(folder, stores, shard):
+        with (
+            progress_bar(rows * len(jobs), shown=running.progress, label="export") as advance,
+            swept(folder, stores, shard),
+        ):
             tally = Tally(advance)
             tasks = (Task(unit, places.take(unit.rows)) for unit in shard.units_of(units))
             crew.run(RunStamp(manifest.created, manifest.fingerprint), tasks, tally)

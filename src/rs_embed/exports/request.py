@@ -27,7 +27,7 @@ from rs_embed.exports.work import OnError
 from rs_embed.formats.base import Dtype
 from rs_embed.formats.files import format_named
 from rs_embed.pipeline.plan import job_facts
-from rs_embed.pipeline.request import AsGiven, Backend, EmbeddingRequest, KnobValue, RequestBase, one_of, settled
+from rs_embed.pipeline.request import Backend, EmbeddingRequest, KnobValue, RequestBase, Unvalidated, canonical, one_of
 from rs_embed.places import Places
 from rs_embed.plan import Plan, backend_for, opened
 
@@ -44,8 +44,8 @@ VECTORS = "geoparquet"
 class ExportRequest(RequestBase):
     """What is asked of all models of an export, checked as far as it can be without the places."""
 
-    models: Annotated[Models, AsGiven]
-    knobs: Annotated[Mapping[str, object], AfterValidator(settled)] = {}
+    models: Annotated[Models, Unvalidated]
+    knobs: Annotated[Mapping[str, object], AfterValidator(canonical)] = {}
     """Of every model; those that stand with a model in `models` go before."""
     format: str | None = None
     dtype: Annotated[Dtype, one_of(Dtype, "dtype")] = "float32"
@@ -134,7 +134,7 @@ class ExportRequest(RequestBase):
         try:
             return cls.model_validate({**command, "sensor": sensor})
         except ValidationError as error:
-            raise cls._refused(error) from None
+            raise cls._spec_error(error) from None
 
     @field_serializer("models")
     def _by_id(self, _: Models) -> dict[str, Mapping[str, object]]:

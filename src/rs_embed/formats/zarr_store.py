@@ -1,4 +1,4 @@
-"""A grid as a Zarr v3 store that xarray, GDAL and readers of the geo-embeddings convention place alike."""
+"""Grids as Zarr v3 stores, georeferenced for xarray, GDAL and the geo-embeddings convention."""
 
 from pathlib import Path
 
@@ -17,18 +17,18 @@ from rs_embed.formats.netcdf import from_dataset, to_dataset
 from rs_embed.formats.parts import VALID
 
 CHUNK_PX = 256
-"""Chunks hold all channels: a token's vector is what is read together."""
+"""Largest side of a chunk. Chunks hold all channels, because the vector of a token is read as a whole."""
 CHUNK_BYTES = 64 * 2**20
 _REPOSITORY = "https://raw.githubusercontent.com"
 
 
 class Zarr:
-    """See `FileFormat`; unsharded, as GDAL of today cannot read sharded ones."""
+    """See `FileFormat`. Stores are unsharded, because GDAL cannot read sharded ones yet."""
 
     name, suffix, media_type, grids_only = "zarr", ".zarr", "application/vnd.zarr; version=3", True
 
     def room(self, embedding: Embedding) -> int:
-        """See `FileFormat`; the last chunks of a row or column are whole ones."""
+        """See `FileFormat`; chunks at the edges have full size."""
         return 2 * embedding.data.nbytes
 
     def write(self, embedding: Embedding, path: Path) -> None:
@@ -67,13 +67,13 @@ class Zarr:
 
 
 def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """All channels of a square, of at most `CHUNK_BYTES`."""
+    """Return the chunk shape: all channels of a square, at most `CHUNK_BYTES`."""
     side = min(CHUNK_PX, max(1, int((CHUNK_BYTES / (4 * shape[0])) ** 0.5)))
     return shape[0], min(side, shape[1]), min(side, shape[2])
 
 
 def _gdal_crs(geobox: GeoBox) -> dict[str, JsonValue]:
-    """GDAL reads this one and no convention. Source: GDAL, Zarr driver, "SRS encoding"."""
+    """Return the CRS in GDAL's own encoding, as GDAL reads no convention. Source: GDAL, Zarr driver, "SRS encoding"."""
     crs = CRS(str(geobox.crs))
     epsg = crs.to_epsg()
     return {"url": f"http://www.opengis.net/def/crs/EPSG/0/{epsg}"} if epsg else {"wkt": crs.to_wkt()}

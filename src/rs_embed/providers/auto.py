@@ -35,7 +35,7 @@ class Chosen(Wrapped):
         return replace(chip, source=replace(chip.source, notes=(self._why, *chip.source.notes)))
 
 
-def _mentioned() -> bool:
+def is_mentioned() -> bool:
     """Whether anything on this machine speaks of Earth Engine; else no metadata server is waited for.
 
     A cloud machine that has credentials of its own speaks of it by `RS_EMBED_GEE_PROJECT`.
@@ -57,7 +57,7 @@ def chosen(choices: str) -> Provider:
         KnobError: A setting of theirs has a bad value.
     """
     earth_engine = EarthEngine()
-    if not _mentioned():
+    if not is_mentioned():
         return _without("Expected credentials for Earth Engine, got none.", choices)
     try:
         account = earth_engine.account()

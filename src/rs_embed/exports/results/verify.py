@@ -108,7 +108,8 @@ def verify_run(run: str | Path, *, progress: bool = True) -> VerifyReport:
         models = sorted(path.parent for path in folder.glob(f"*/{RECORDS}"))
         look = _Look(folder)
         look.places(manifest)
-        with progress_bar(sum(len(_records(model)) for model in models), shown=progress) as advance:
+        total = sum(len(_records(model)) for model in models)
+        with progress_bar(total, shown=progress, label="verify", unit="units") as advance:
             for model in models:
                 elsewhere = look.compacted(folder / COMPACT / model.name)
                 for path in _records(model):
