@@ -20,6 +20,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -256,6 +257,62 @@ def measure(library: str, kind: str, model: str, size: int, cache: Path) -> dict
     }  # fmt: skip
 
 
+def whole_run(model: str, size: int, cache: Path) -> str:
+    """Seconds of searches of a run: with its index, with filters, and without."""
+    import hashlib
+
+    import pyarrow as pa
+
+    from rs_embed import PointBuffer, export_embeddings, open_run
+    from rs_embed.formats.fields import table_fields
+    from rs_embed.formats.reading import TableFile
+    from rs_embed.formats.table import save_table
+
+    base = tokens(model, cache)
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        places = [PointBuffer(12.94 + 0.001 * i, 47.77, 160) for i in range(4)]
+        export_embeddings("mosaiks_rcf", places, folder, backend="sample", progress=False)
+        home = Path(folder) / "mosaiks_rcf"
+        first = TableFile(home / "units/u000000.parquet")
+        header = replace(first.meta, dim=base.shape[-1])
+        keys = {**first.keys, "emb": json.dumps(table_fields(header))}
+        rows, told = first.table().slice(0, 1), json.loads((home / "records/u000000.json").read_text())
+        rng = np.random.default_rng(0)
+        for number, start in enumerate(range(0, size, 4096)):
+            count = min(4096, size - start)
+            ids = np.arange(start, start + count)
+            made = block(base, 2 * 10**7 + number, count)
+            lists = pa.FixedSizeListArray.from_arrays(pa.array(made.ravel()), base.shape[-1])
+            columns = {
+                "id": pa.array(ids.astype(str)), "row": pa.array(ids), "embedding": lists,
+                "center_lon": pa.array(rng.uniform(0, 10, count)), "center_lat": pa.array(rng.uniform(40, 50, count)),
+            }  # fmt: skip
+            table = rows.take(pa.array(np.zeros(count, int)))
+            for name, column in columns.items():
+                table = table.set_column(table.column_names.index(name), name, column)
+            path = home / f"units/u{number:06}.parquet"
+            save_table(table.combine_chunks(), path, header, keys)
+            stamp = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            record = {**told, "unit": number, "rows": count, "ok": count, "digest": "", "failed": [], "missing": []}
+            record["files"] = {f"units/{path.name}": stamp}
+            (home / f"records/u{number:06}.json").write_text(json.dumps(record))
+        run = open_run(folder)
+        start = time.perf_counter()
+        print(run.build_index(progress=False))
+        told = [f"built in {time.perf_counter() - start:.0f} s"]
+        run = open_run(folder)
+        asked = {
+            "first search": {}, "by id": {}, "one degree": {"within": (4, 44, 5, 45)},
+            "one degree again": {"within": (4, 44, 5, 45)}, "half by a column": {"where": {"row": (None, size // 2)}},
+            "all vectors": {"exact": True},
+        }  # fmt: skip
+        for name, options in asked.items():
+            start = time.perf_counter()
+            run.similar(str(size // 3), **options)
+            told.append(f"{name} {time.perf_counter() - start:.2f} s")
+    return "; ".join(told)
+
+
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -264,9 +321,13 @@ def main() -> None:
     parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=["exact", "index"])
     parser.add_argument("--kinds", nargs="+", help="of the library; several of its own if left out")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "rs_embed_search")
+    parser.add_argument("--run", type=int, help="search a run of so many rows instead")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     given.cache.mkdir(exist_ok=True)
+    if given.run:
+        print(whole_run(given.models[0], given.run, given.cache))
+        return
     if given.one:
         library, kind, model, size = json.loads(given.one)
         print(json.dumps(measure(library, kind, model, size, given.cache)))

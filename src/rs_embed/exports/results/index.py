@@ -97,7 +97,7 @@ class IndexFacts(BaseModel):
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
-            raise _damaged(folder, f"{FACTS}: {str(error).splitlines()[0]}") from error
+            raise damaged(folder, f"{FACTS}: {str(error).splitlines()[0]}") from error
 
 
 def build(
@@ -306,7 +306,7 @@ class VectorIndex:
         self.facts = found
         for name, stamp in found.files.items():
             if (fault := stamp.fault(folder / name, whole=name in (CENTRES, SIZES))) is not None:
-                raise _damaged(folder, f"{name} is {fault}")
+                raise damaged(folder, f"{name} is {fault}")
         faiss = _faiss()
         self._index = faiss.read_index(str(folder / CENTRES))
         sizes = np.load(folder / SIZES)
@@ -376,7 +376,7 @@ class VectorIndex:
             return
         one = self._lists[number]
         if one.bytes and xxhash.xxh3_64_intdigest(self._bytes[one.start : one.start + one.bytes].data) != one.hash:
-            raise _damaged(self.folder, f"list {number} in {LISTS} is of another content")
+            raise damaged(self.folder, f"list {number} in {LISTS} is of another content")
         self._checked[number] = True
 
 
@@ -416,7 +416,8 @@ def _faiss() -> ModuleType:
     return faiss
 
 
-def _damaged(folder: Path, found: str) -> StorageError:
+def damaged(folder: Path, found: str) -> StorageError:
+    """What to say of an index that is not as it was built."""
     return StorageError(
         f"Expected an index as it was built in {str(folder)!r}, got a damaged one: {found}.",
         fix="build it again: rs-embed index RUN, or Run.build_index()",

@@ -20,7 +20,7 @@ from rs_embed.core.optional import require
 from rs_embed.core.progress import Advance, progress_bar
 from rs_embed.embedding.similarity import ModelFacts
 from rs_embed.errors import MissingDependency, RSEmbedWarning, SpecError, StorageError
-from rs_embed.exports.results.index import FACTS, IndexFacts, VectorIndex, build, sample_for
+from rs_embed.exports.results.index import FACTS, IndexFacts, VectorIndex, build, damaged, sample_for
 from rs_embed.exports.unit import RECORDS
 from rs_embed.formats.reading import TableFile
 from rs_embed.formats.stack import Stack
@@ -180,9 +180,7 @@ class RunIndex:
         self.vectors = VectorIndex(folder, facts)
         self.facts = facts
         if _checksum(folder / ROWS) != facts.about[_CHECK]:
-            raise StorageError(
-                f"Expected {str(folder / ROWS)!r} as it was written, got another content.", fix="build the index again"
-            )
+            raise damaged(folder, f"{ROWS} is of another content")
 
     @property
     def model(self) -> ModelFacts:
