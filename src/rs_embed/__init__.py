@@ -96,7 +96,7 @@ if TYPE_CHECKING:
     from rs_embed.providers.stac.provider import StacCatalog as StacCatalog
     from rs_embed.providers.stac.provider import StacCollection as StacCollection
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "ChipReport": "pipeline.inspect",

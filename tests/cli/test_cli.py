@@ -188,7 +188,7 @@ def test_a_missing_raster_is_refused_with_its_path(tmp_path):
 
 def test_no_backend_is_one_that_covers_the_earth_and_wants_days(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    refused(invoke("embed", "mosaiks", *POINT), "SpecError", "Expected days", "--start 20", "--end 20")
+    refused(invoke("embed", "mosaiks", *POINT), "SpecError", "Expected a window of days", "--start 20", "--end 20")
 
 
 def test_a_folder_that_cannot_be_written_is_refused_after_the_table(tmp_path):

@@ -317,7 +317,7 @@ def test_dense_aerial_tokens_lie_where_they_are_or_as_the_authors_lay_them(embed
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"input_prep": "resize"}, SpecError, "own size only"),
+        ({"input_prep": "resize"}, SpecError, "native size only"),
         ({"output": OutputSpec.pooled("max")}, SpecError, 'pooled="patch"'),
         (
             {"spatial": Region([(12.94, 47.77), (12.95, 47.77), (12.95, 47.78)])},

@@ -177,7 +177,7 @@ def test_a_plan_names_the_cells_and_survives_being_sent():
         ({"output": OutputSpec.grid("dense")}, "no dense grid"),
         ({"modality": "s2"}, "no modality 's2'"),
         ({"input_chw": np.zeros((3, 8, 8))}, "Expected no pixels"),
-        ({"input_prep": "resize"}, "own size only"),
+        ({"input_prep": "resize"}, "native size only"),
         ({"output": GRID, "cell_m": 2000}, "at least one pixel"),
         ({"temporal": "2022"}, "Expected a TemporalSpec"),
     ],

@@ -413,7 +413,7 @@ def test_layer_is_another_name_of_layers_as_keyword_and_as_variable(checkpoint, 
             np.testing.assert_array_equal(tiny(checkpoint, **call).data, expected)
             assert tiny(checkpoint, **call, layers=1).meta["layers"] == [1], "a keyword goes before both"
             assert tiny(checkpoint, **call, layer=1).meta["layers"] == [1]
-    with pytest.raises(KnobError, match="layers or layer, which mean the same, got both"):
+    with pytest.raises(KnobError, match="layers and layer, which mean the same, got both"):
         tiny(checkpoint, **call, layer=1, layers=1)
     monkeypatch.setenv("RS_EMBED_TERRAMIND_LAYER", "1")
     monkeypatch.setenv("RS_EMBED_TERRAMIND_LAYERS", "1")
@@ -482,8 +482,8 @@ def test_variables_are_knobs_and_keywords_win(checkpoint, monkeypatch):
         ({"layer": -13}, SpecError, "from -1 to -12, each once, got [-13]"),
         ({"layers": [11, -1]}, SpecError, "each once, got [11, -1]"),
         ({"layers": "3,x"}, KnobError, "Expected layers to be a valid integer"),
-        ({"layers": [3, 3]}, KnobError, "one or more blocks, each once, got"),
-        ({"layers": []}, KnobError, "one or more blocks"),
+        ({"layers": [3, 3]}, KnobError, "one or more different blocks, got"),
+        ({"layers": []}, KnobError, "one or more different blocks"),
         ({"merge_method": "sum"}, KnobError, "'mean', 'max', 'concat', 'dict' or 'none', got 'sum'"),
         ({"normalize": "zscore"}, KnobError, "'terramind_stats' or 'none', got 'zscore'"),
         ({"model_key": "terramind_v2"}, KnobError, "model_key"),

@@ -118,7 +118,7 @@ def test_the_hole_of_a_grid_is_where_the_hole_of_the_imagery_is_and_shares_are_t
 @pytest.mark.parametrize("prep", ["crop", "tile", "resize"])
 def test_tokens_wholly_on_nodata_are_nan_and_no_others(model_id, prep):
     if (model_id, prep) == ("anysat_tiny", "resize"):
-        pytest.skip("takes pixels at their own size only")
+        pytest.skip("takes pixels at their native size only")
     grid = embed(model_id, input_prep=prep)
     share = covered(grid)
     assert (share == 1).sum() > 5

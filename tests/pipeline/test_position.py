@@ -205,7 +205,7 @@ def test_the_windows_that_a_model_cuts_itself_lie_where_it_cuts_them():
 
 
 def test_a_vector_has_nothing_to_take_out():
-    with pytest.raises(SpecError, match="debias of a grid"):
+    with pytest.raises(SpecError, match="debias only for a grid"):
         OutputSpec("pooled", debias="position")
     with pytest.raises(SpecError, match="debias"):
         OutputSpec.grid(debias="windows")

@@ -34,7 +34,7 @@ PATIENCE_S = 30.0
 """For the one request: the user is waiting."""
 ENOUGH_GB = 1.0
 """Free space that the folder for weights should have."""
-EXTRAS = {
+EXTRAS: dict[str, tuple[str, ...]] = {
     "plot": ("matplotlib",),
     "export": ("pyarrow", "geopandas", "zarr"),
     "coords": ("tokenizers",),

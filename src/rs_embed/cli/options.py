@@ -34,7 +34,7 @@ WIDTH = shutil.get_terminal_size(fallback=(120, 40)).columns  # a pipe or log ge
 OUT = Console(width=WIDTH, markup=False, highlight=False, emoji=False)
 ERR = Console(width=WIDTH, markup=False, highlight=False, emoji=False, stderr=True)
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     help="Embeddings from Earth observation foundation models, for any place and time.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

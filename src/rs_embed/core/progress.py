@@ -1,4 +1,4 @@
-"""A progress bar for long jobs, and a line for long waits. Nothing where nobody looks at it."""
+"""A progress bar for long jobs, and a message before long waits. Both are silent where nobody is looking."""
 
 import logging
 import sys
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from rich.progress import Progress, Task
 
 Advance = Callable[[int, int], None]
-"""Rows done, and how many of them failed."""
+"""Called with the number done since the last call, and how many of them failed."""
 _WATCHED: ContextVar[bool] = ContextVar("watched", default=False)
 
 
 @contextmanager
 def progress_bar(total: int | None, *, shown: bool, label: str = "", unit: str = "rows") -> Iterator[Advance]:
-    """A bar on a terminal or in a notebook: count, rate, time left.
+    """Show a progress bar on a terminal or in a notebook: count, rate, time left.
 
     Args:
-        total: How many there are; `None`: not known, so there is only the time that has passed.
+        total: How many there are; `None` if unknown: then only the elapsed time is shown.
         shown: `False` shows nothing anywhere.
-        label: What is being done, in a word or two.
+        label: What is being done, in one or two words.
         unit: What is counted.
     """
     from rich.console import Console
@@ -62,7 +62,7 @@ def _bar(console: "Console", unit: str, *, transient: bool) -> "Progress":
 
 
 def facts_of(task: "Task", unit: str) -> str:
-    """What stands beside a bar."""
+    """Return the text beside a bar."""
     elapsed = task.elapsed or 0.0
     if task.total is None:
         return f"{duration(elapsed)} so far"
@@ -80,7 +80,7 @@ def facts_of(task: "Task", unit: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it: 8 s, 3 min 20 s, 2 h 5 min."""
+    """Format a duration: 8 s, 3 min 20 s, 2 h 5 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -91,7 +91,7 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """Steps of the calls inside show themselves by `stage`: somebody waits at a terminal."""
+    """Let `stage` show bars for the calls inside: somebody is watching a terminal."""
     before = _WATCHED.set(True)
     try:
         yield
@@ -101,7 +101,7 @@ def watched() -> Iterator[None]:
 
 @contextmanager
 def stage(label: str, total: int | None, unit: str) -> Iterator[Advance]:
-    """A bar for one step of a call, if the call is watched and the step is not the only one of its kind."""
+    """Show a bar for one step of a call, if the call is watched and there is more than one thing to do."""
     if not _WATCHED.get() or total == 1:
         yield lambda done, failed: None
         return
@@ -110,7 +110,7 @@ def stage(label: str, total: int | None, unit: str) -> Iterator[Advance]:
 
 
 def announce(log: logging.Logger, text: str) -> None:
-    """Say that something will take a while: to the log, or on a terminal where the log would swallow it."""
+    """Announce something that takes a while: in the log, or on a terminal if the log would hide it."""
     from rich.console import Console
 
     console = Console(stderr=True)

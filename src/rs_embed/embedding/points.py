@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from rs_embed.embedding.embedding import Embedding
 
-Points: TypeAlias = (
-    "Sequence[tuple[float, float]] | Sequence[shapely.Point] | NDArray[np.floating] | pd.DataFrame"
-    " | geopandas.GeoSeries"
-)
+Points: TypeAlias = """
+    Sequence[tuple[float, float]] | Sequence[shapely.Point] | NDArray[np.floating] | pd.DataFrame
+    | geopandas.GeoSeries
+"""
 """Types that are read as points."""
 Outside = Literal["raise", "nan"]
 _WHERE = ("lon", "longitude", "lng", "x", "lat", "latitude", "y", "geometry", "geom", "wkt")

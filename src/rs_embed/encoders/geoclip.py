@@ -43,7 +43,7 @@ class Waves(nn.Module):
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        self.b = nn.Parameter(torch.empty(count, 2))
+        self.b: nn.Parameter = nn.Parameter(torch.empty(count, 2))
 
     def forward(self, place: Float64[Tensor, "point 2"]) -> Float[Tensor, "point wave"]:
         """Encode each location, in float64, as the map is some 800 times as wide as the shortest waves."""
@@ -64,8 +64,8 @@ class Capsule(nn.Module):
         super().__init__()
         widths = (2 * waves, hidden, hidden)
         maps = [part for width in widths for part in (Linear(width, hidden), nn.ReLU(inplace=True))]
-        self.capsule = nn.Sequential(Waves(waves), *maps)
-        self.head = nn.Sequential(Linear(hidden, dim))
+        self.capsule: nn.Sequential = nn.Sequential(Waves(waves), *maps)
+        self.head: nn.Sequential = nn.Sequential(Linear(hidden, dim))
 
     def forward(self, place: Float64[Tensor, "point 2"]) -> Float[Tensor, "point dim"]:
         """Encode each location on its own."""

@@ -121,8 +121,8 @@ class Mlp(nn.Module):
 
     def __init__(self, *, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = Linear(dim, hidden, after="gelu")
-        self.fc2 = Linear(hidden, dim)
+        self.fc1: nn.Linear = Linear(dim, hidden, after="gelu")
+        self.fc2: nn.Linear = Linear(hidden, dim)
 
     def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
         """Transform each token by itself."""
@@ -142,9 +142,9 @@ class GatedMlp(nn.Module):
 
     def __init__(self, *, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = Linear(dim, hidden, bias=False, after="silu")
-        self.fc2 = Linear(hidden, dim, bias=False)
-        self.fc3 = Linear(dim, hidden, bias=False)
+        self.fc1: nn.Linear = Linear(dim, hidden, bias=False, after="silu")
+        self.fc2: nn.Linear = Linear(hidden, dim, bias=False)
+        self.fc3: nn.Linear = Linear(dim, hidden, bias=False)
 
     def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
         """Transform each token by itself."""
@@ -177,10 +177,10 @@ class Block(nn.Module):
         self, *, dim: int, heads: int, gated: bool = False, norm: Callable[[int], nn.Module] = layer_norm
     ) -> None:
         super().__init__()
-        self.norm1 = norm(dim)
-        self.attn = Attention(dim=dim, heads=heads, bias=not gated)
-        self.norm2 = norm(dim)
-        self.mlp = GatedMlp(dim=dim, hidden=8 * dim // 3) if gated else Mlp(dim=dim, hidden=4 * dim)
+        self.norm1: nn.Module = norm(dim)
+        self.attn: Attention = Attention(dim=dim, heads=heads, bias=not gated)
+        self.norm2: nn.Module = norm(dim)
+        self.mlp: GatedMlp | Mlp = GatedMlp(dim=dim, hidden=8 * dim // 3) if gated else Mlp(dim=dim, hidden=4 * dim)
 
     def forward(
         self, x: Float[Tensor, "batch token dim"], distances: Distances | None = None

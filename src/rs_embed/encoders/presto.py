@@ -76,14 +76,14 @@ class PrestoEncoder(Encoder):
 
     def __init__(self, *, dim: int, depth: int, heads: int) -> None:
         super().__init__()
-        self.eo_patch_embed = nn.ModuleDict({name: Linear(count, dim) for name, count in GROUPS.items()})
-        self.dw_embed = nn.Embedding(NO_CLASS + 1, dim)
-        self.latlon_embed = Linear(3, dim)
-        self.pos_embed = nn.Parameter(torch.empty(1, MOST_STEPS, dim // 2))
-        self.month_embed = nn.Embedding(12, dim // 4)
-        self.channel_embed = nn.Embedding(len(GROUPS) + 1, dim // 4)
-        self.blocks = nn.ModuleList(Block(dim=dim, heads=heads, norm=norm) for _ in range(depth))
-        self.norm = norm(dim)
+        self.eo_patch_embed: nn.ModuleDict = nn.ModuleDict({name: Linear(count, dim) for name, count in GROUPS.items()})
+        self.dw_embed: nn.Embedding = nn.Embedding(NO_CLASS + 1, dim)
+        self.latlon_embed: nn.Linear = Linear(3, dim)
+        self.pos_embed: nn.Parameter = nn.Parameter(torch.empty(1, MOST_STEPS, dim // 2))
+        self.month_embed: nn.Embedding = nn.Embedding(12, dim // 4)
+        self.channel_embed: nn.Embedding = nn.Embedding(len(GROUPS) + 1, dim // 4)
+        self.blocks: nn.ModuleList = nn.ModuleList(Block(dim=dim, heads=heads, norm=norm) for _ in range(depth))
+        self.norm: nn.Module = norm(dim)
 
     def forward(self, series: PixelSeries) -> Float[Tensor, "pixel dim"]:
         """Return the vector of each pixel: the layer norm of the mean of its tokens, including that of the location."""

@@ -83,8 +83,8 @@ class Maps(nn.Module):
 
     def __init__(self, *, inputs: int, hidden: int, dim: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([Linear(inputs, hidden), Linear(hidden, hidden)])
-        self.last_layer = Linear(hidden, dim)
+        self.layers: nn.ModuleList = nn.ModuleList([Linear(inputs, hidden), Linear(hidden, hidden)])
+        self.last_layer: nn.Linear = Linear(hidden, dim)
 
     def forward(self, x: Float[Tensor, "point harmonic"]) -> Float[Tensor, "point dim"]:
         """Encode each location on its own."""
@@ -106,7 +106,7 @@ class SatClipEncoder(Encoder):
     def __init__(self, *, dim: int, hidden: int, degrees: int) -> None:
         super().__init__()
         self._degrees = degrees
-        self.nnet = Maps(inputs=degrees**2, hidden=hidden, dim=dim)
+        self.nnet: Maps = Maps(inputs=degrees**2, hidden=hidden, dim=dim)
 
     def forward(self, lonlat: Float64[Tensor, "batch row col 2"]) -> Tokens:
         """Encode points.

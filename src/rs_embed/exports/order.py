@@ -1,4 +1,4 @@
-"""An export as an order: every process that is given it makes the same models of it."""
+"""An export order: every process that gets it makes the same models from it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -35,9 +35,9 @@ class ExportOrder:
     request: ExportRequest
     where: Path | Remote
     fetch_workers: int = ModelKnobs.model_fields["fetch_workers"].default
-    """As the models' knobs say."""
+    """Number of chips fetched at the same time, from the models' knobs."""
     verify: bool = False
-    """Whether every byte of what is finished is compared with its record."""
+    """Whether every byte of finished files is compared with the records."""
 
     def set_up(self, device: str) -> "ExportSetup":
         """See `Order`."""

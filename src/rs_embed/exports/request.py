@@ -1,4 +1,4 @@
-"""What an export is asked for: as models that can run, as the request that names a run, as arguments to repeat."""
+"""An export request: as models that can run, as the facts that identify a run, and as arguments to repeat it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
     from rs_embed.pipeline.plan import Job
 
 Models = str | ModelCard | Sequence[str | ModelCard] | Mapping[str, Mapping[str, KnobValue]]
-"""One model, several, or several with the knobs of each."""
+"""One model, several, or a mapping model id -> knobs."""
 NUMBERS = ("torch", "numpy", "rasterio", "odc-geo", "pyproj")
-"""Packages another version of which may change a digit. (Changes of ours raise the revision of a card.)"""
+"""Packages whose version may change the numbers. (Our own changes raise the revision of a card.)"""
 VECTORS = "geoparquet"
 
 
 class ExportRequest(RequestBase):
-    """What is asked of all models of an export, checked as far as it can be without the places."""
+    """What the models of an export are to compute, checked as far as possible without the places."""
 
     models: Annotated[Models, Unvalidated]
     knobs: Annotated[Mapping[str, object], AfterValidator(canonical)] = {}
-    """Of every model; those that stand with a model in `models` go before."""
+    """Knobs of every model; the knobs given per model in `models` take precedence."""
     format: str | None = None
     dtype: Annotated[Dtype, one_of(Dtype, "dtype")] = "float32"
     unit_rows: Annotated[int, Field(strict=True, ge=1, title="unit_rows of 1 or more")] = UNIT_ROWS
@@ -63,14 +63,14 @@ class ExportRequest(RequestBase):
 
     @property
     def grid_format(self) -> str | None:
-        """How grids are written; `None` for vectors."""
+        """The file format of grids; `None` for vectors."""
         if self.output.kind == "pooled":
             require_choice("the format of vectors", VECTORS if self.format is None else self.format, (VECTORS,))
             return None
         return format_named("cog" if self.format is None else self.format).name
 
     def requests(self) -> list[EmbeddingRequest]:
-        """What is asked of each model."""
+        """Return one embedding request per model."""
         shared = {name: vars(self)[name] for name in RequestBase.model_fields}
         return [
             EmbeddingRequest(**shared, model_id=model, knobs={**self.knobs, **knobs})
@@ -79,17 +79,17 @@ class ExportRequest(RequestBase):
 
     @property
     def source(self) -> Backend:
-        """The backend that is asked: "auto" is the one that the cards name."""
+        """Return the backend to use; "auto" becomes the one that the cards name."""
         return backend_for(self.backend, [get_card(request.model_id) for request in self.requests()])
 
     def jobs(self) -> "dict[str, Job]":
-        """What is run for each model, by the name of its folder. Everything is checked that concerns no place."""
+        """Return folder name -> job for each model. Everything that does not depend on places is checked."""
         plans: dict[str, Plan] = {}
         for request in self.requests():
             plan = Plan.laid(request, [], [])
             name = slug(plan.model.card.id).removeprefix("-")
             if name in plans:
-                raise SpecError(f"Expected every model once, got {name!r} twice.", fix="export it to another folder")
+                raise SpecError(f"Expected each model once, got {name!r} twice.", fix="export it to another folder")
             plans[name] = plan
         if not plans:
             raise SpecError("Expected at least one model, got none.", fix='for example "mosaiks_rcf"')
@@ -97,10 +97,10 @@ class ExportRequest(RequestBase):
         return {name: plan.job_with(provider) for name, plan in plans.items()}
 
     def run_facts(self, facts: Mapping[str, JsonValue], places: Places, units: Units) -> dict[str, JsonValue]:
-        """All that decides the numbers and the files.
+        """Return everything that determines the numbers and files of a run.
 
         Args:
-            facts: What `models_facts` says where the models run.
+            facts: The result of `models_facts` where the models run.
             places: The table.
             units: Its units.
         """
@@ -113,7 +113,7 @@ class ExportRequest(RequestBase):
         }
 
     def command(self) -> dict[str, JsonValue]:
-        """The request as JSON; `None` for what only the caller has: a card or a provider of its own."""
+        """Return the request as JSON, with `None` for what only the caller has: a card or provider object."""
         own = {
             "models": not all(isinstance(request.model_id, str) for request in self.requests()),
             "backend": not isinstance(self.backend, str | Path),
@@ -123,13 +123,13 @@ class ExportRequest(RequestBase):
 
     @classmethod
     def of_command(cls, command: Mapping[str, JsonValue]) -> Self:
-        """The request that `command` has written down.
+        """Rebuild the request that `command` returned.
 
         Raises:
-            SpecError: It is none.
+            SpecError: The arguments are not valid.
         """
         sensor = command.get("sensor")
-        if isinstance(sensor, dict) and (not sensor or "" in sensor):  # how they were written down before
+        if isinstance(sensor, dict) and (not sensor or "" in sensor):  # the form of earlier versions
             sensor = sensor.get("")
         try:
             return cls.model_validate({**command, "sensor": sensor})
@@ -142,8 +142,8 @@ class ExportRequest(RequestBase):
 
     @field_serializer("backend")
     def _as_text(self, backend: Backend) -> str:
-        """A name, or a path that is found from any folder."""
-        from rs_embed.providers.rasters.folder import is_pattern  # not above: rasterio is slow to import
+        """Return the backend's name, or an absolute path."""
+        from rs_embed.providers.rasters.folder import is_pattern  # here, because rasterio is slow to import
 
         text = super()._as_text(backend)
         return (
@@ -152,7 +152,7 @@ class ExportRequest(RequestBase):
 
 
 def models_facts(jobs: "Mapping[str, Job]") -> dict[str, JsonValue]:
-    """All that decides the numbers, but for places and units; loads the networks to know their weights."""
+    """Return what determines the numbers, except places and units. Loads the networks to hash their weights."""
     return plain(
         {
             "models": {name: {**job_facts(job), "device": job.embedder.device.type} for name, job in jobs.items()},
@@ -162,7 +162,7 @@ def models_facts(jobs: "Mapping[str, Job]") -> dict[str, JsonValue]:
 
 
 def versions() -> dict[str, str]:
-    """Packages that take part in an export."""
+    """Return the versions of the packages that take part in an export."""
     ours = {"python": python_version(), "rs_embed": version("eo-rs-embed")}
     return ours | {name: version(name) for name in (*NUMBERS, "pyarrow", "geopandas")}
 
@@ -171,16 +171,18 @@ def _with_knobs(models: Models) -> list[tuple[str | ModelCard, Mapping[str, Knob
     if isinstance(models, str | ModelCard):
         return [(models, {})]
     if not isinstance(models, Mapping | list | tuple):
-        raise SpecError(f"Expected models by their ids, got {short(models)}.", fix='for example "thor" or ["thor"]')
+        raise SpecError(f"Expected model ids, got {short(models)}.", fix='for example "thor" or ["thor"]')
     if isinstance(models, Mapping):
         for model, knobs in models.items():
             if not isinstance(knobs, Mapping):
-                raise SpecError(f"Expected the knobs of {short(model)} by name, got {short(knobs)}.", fix="{} for none")
+                raise SpecError(
+                    f"Expected a mapping of knobs for {short(model)}, got {short(knobs)}.", fix="use {} for none"
+                )
         return list(models.items())
     return [(model, {}) for model in models]
 
 
 def plain(value: Mapping[str, object]) -> dict[str, JsonValue]:
-    """The same as JSON values."""
+    """Convert values to JSON."""
     found: dict[str, JsonValue] = json.loads(json.dumps(value, default=as_json))
     return found

@@ -1,4 +1,4 @@
-"""Where the outcomes of a unit go: grids to files at once, everything else to one table, checkpoint by checkpoint."""
+"""Write the results of a unit: grids to files at once, everything else to one table at each checkpoint."""
 
 import os
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from rs_embed.places.columns import Place
 from rs_embed.redact import redacted
 
 _SLUG_CHARS = 40
-"""Of an id in a file's name; the row number before it is what makes the name unique."""
+"""Longest part of an id in a file name; the row number before it makes the name unique."""
 
 
 @dataclass(frozen=True)
@@ -36,32 +36,32 @@ class ModelExport:
 
 
 class UnitSink:
-    """Takes the outcomes of one unit of one model.
+    """Takes the results of one unit of one model.
 
-    What is put counts once it is settled, and is kept once it is stored; both are for whoever puts to say.
+    A result that was `put` can be stored once it is settled, and is safe once it is stored; the caller decides when.
     """
 
     def __init__(self, model: ModelExport, unit: WorkUnit, grid_format: str | None, record: Record | None) -> None:
-        """Go on with a unit.
+        """Begin or resume a unit.
 
         Args:
-            model: Whose.
-            unit: Which.
-            grid_format: `None` for vectors.
-            record: What is done of it, as `UnitStore.read` gave it.
+            model: The model.
+            unit: The unit.
+            grid_format: Format of grids; `None` for vectors.
+            record: The state of the unit, as `UnitStore.read` returned it.
         """
         self.model = model
         self._unit = unit
         self._format = None if grid_format is None else format_named(grid_format)
-        self.record = model.store.begin(unit) if record is None else record
-        """What is done and stored."""
+        self.record: Record = model.store.begin(unit) if record is None else record
+        """The record of what is stored."""
         self._rows: dict[int, Row] = {}
         self._hrefs: dict[int, str] = {}
         self._grids: dict[int, tuple[str, Stamp]] = {}
         self._settled: dict[int, Row] = {}
 
     def put(self, place: Place, outcome: Result) -> None:
-        """Take one outcome; of a grid only the metadata are kept in memory."""
+        """Take one result. A grid is written at once; only its metadata stay in memory."""
         embedding, error, stage = None, None, None
         if not isinstance(outcome, Embedding):
             error, stage = _said(outcome.error), outcome.stage
@@ -82,17 +82,17 @@ class UnitSink:
         with replacing(path) as part:
             grid_format.write(embedding, part)
             self._grids[place.index] = self.model.store.name(path), Stamp.of(part)
-            if path.is_dir():  # of an earlier try
+            if path.is_dir():  # from an earlier try
                 remove(path)
         return os.path.relpath(path, self.model.store.table(self._unit).parent)
 
     def settle(self) -> None:
-        """All that was put up to now may be stored."""
+        """Mark everything put so far as ready to be stored."""
         self._settled |= self._rows
         self._rows = {}
 
     def store(self) -> None:
-        """Put what is settled into the table and the record, if it says anything new."""
+        """Write settled results into the table and the record, if there are new ones."""
         settled = self._settled
         done = {row for row, one in settled.items() if one.embedding is not None}
         if not done and settled.keys() <= set(self.record.failed):
@@ -114,7 +114,7 @@ class UnitSink:
         update = {"ok": before.rows - len(failed) - len(missing), "failed": failed, "missing": missing, "files": files}
         fresh = store.begin(self._unit)
         self.record = store.put(self._unit, part, fresh.model_copy(update=update))
-        self._settled = {}  # not before: whoever was interrupted may try again
+        self._settled = {}  # not earlier: after an interrupt, the caller may try again
 
     def _write_table(self, path: Path, rows: Sequence[Row]) -> None:
         header = self.model.header
@@ -125,18 +125,18 @@ class UnitSink:
 
 
 def _said(error: Exception) -> str:
-    """What went wrong, in one line."""
+    """Describe an error in one line."""
     text = error.headline if isinstance(error, RSEmbedError) else str(error)
     return redacted(f"{type(error).__name__}: {' '.join(text.split())}")
 
 
 def stem_of(place: Place) -> str:
-    """What the names of a row's own files begin with: unique by the row number."""
+    """Return the prefix of a row's file names; the row number makes it unique."""
     return f"{place.index:09d}{slug(place.id)}"
 
 
 def slug(name: str) -> str:
-    """An id as a part of a file's name: ASCII letters, digits, dot and dash; `-` before it, nothing if none is left."""
+    """Return an id as part of a file name: `-` and its ASCII letters, digits, dots and dashes; "" if none is left."""
     kept = "".join(char if char.isascii() and (char.isalnum() or char in "-_") else "-" for char in name)
     short = "-".join(part for part in kept.split("-") if part)[:_SLUG_CHARS]
     return f"-{short}" if short else ""

@@ -30,7 +30,9 @@ GDAL_WITH_TILES = (3, 11)
 class Cog:
     """The GeoTIFF format. rasterio is imported late: it takes 0.2 s, and other formats do not need it."""
 
-    name, suffix, grids_only = "cog", ".tif", True
+    name: str = "cog"
+    suffix: str = ".tif"
+    grids_only: bool = True
     media_type = "image/tiff; application=geotiff; profile=cloud-optimized"
 
     def room(self, embedding: Embedding) -> int:

@@ -22,7 +22,10 @@ from rs_embed.formats.parts import (
 class NetCdf:
     """See `FileFormat`."""
 
-    name, suffix, media_type, grids_only = "netcdf", ".nc", "application/x-netcdf", False
+    name: str = "netcdf"
+    suffix: str = ".nc"
+    media_type: str = "application/x-netcdf"
+    grids_only: bool = False
 
     def room(self, embedding: Embedding) -> int:
         """See `FileFormat`."""

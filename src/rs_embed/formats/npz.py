@@ -15,7 +15,10 @@ WINDOWS = "windows"
 class Npz:
     """See `FileFormat`."""
 
-    name, suffix, media_type, grids_only = "npz", ".npz", "application/octet-stream", False
+    name: str = "npz"
+    suffix: str = ".npz"
+    media_type: str = "application/octet-stream"
+    grids_only: bool = False
 
     def room(self, embedding: Embedding) -> int:
         """See `FileFormat`."""

@@ -42,11 +42,11 @@ class TableFile:
             fault: Returns what is wrong with the file's bytes, or `None`. It is called once, before vectors or all
                 columns are read. The checksum of every page read is verified in any case.
         """
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._fault = fault
-        self.keys = self._own_keys()
+        self.keys: dict[str, str] = self._own_keys()
         """The file's metadata: the GeoParquet key `geo`, and the key `emb` of the embeddings."""
-        self.meta = self._header()
+        self.meta: RunHeader = self._header()
         """The header of the run."""
 
     def __repr__(self) -> str:

@@ -25,7 +25,10 @@ _REPOSITORY = "https://raw.githubusercontent.com"
 class Zarr:
     """See `FileFormat`. Stores are unsharded, because GDAL cannot read sharded ones yet."""
 
-    name, suffix, media_type, grids_only = "zarr", ".zarr", "application/vnd.zarr; version=3", True
+    name: str = "zarr"
+    suffix: str = ".zarr"
+    media_type: str = "application/vnd.zarr; version=3"
+    grids_only: bool = True
 
     def room(self, embedding: Embedding) -> int:
         """See `FileFormat`; chunks at the edges have full size."""

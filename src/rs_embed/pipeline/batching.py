@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from logging import Logger
 from typing import Protocol
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from rs_embed.errors import OutOfMemory
 from rs_embed.redact import logger
 
-log = logger(__name__)
+log: Logger = logger(__name__)
 BATCH_CPU = 4
 """Batch size on a CPU; a larger one is not faster (MODELS.md, section 6)."""
 FIRST_BATCH = 8
@@ -100,7 +101,7 @@ class BatchSizes:
         self._measures = memory is not None and fixed is None
         self._costs: dict[Hashable, tuple[int, float]] = {}
         self._most: dict[Hashable, int] = {}
-        self.goal = self._first
+        self.goal: int = self._first
         """How many inputs to gather before encoding: the size for the most recent signature."""
 
     def of(self, signature: Hashable) -> int:

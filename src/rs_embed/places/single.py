@@ -18,25 +18,25 @@ from rs_embed.places.reading import Given, is_frame, read_places, unpacked
 if TYPE_CHECKING:
     import pandas as pd
 
-Single: TypeAlias = (
-    "SpatialSpec | GeoInterface | Mapping[str, object] | Sequence[object] | NDArray[np.floating] | Place | Places"
-    " | pd.DataFrame | str | Path"
-)
-"""What can be read as one place."""
+Single: TypeAlias = """
+    SpatialSpec | GeoInterface | Mapping[str, object] | Sequence[object] | NDArray[np.floating] | Place | Places
+    | pd.DataFrame | str | Path
+"""
+"""Anything that can be read as one place."""
 
 
 def read_place(
     given: "Single | None", temporal: TemporalSpec | None = None, buffer_m: float | None = None
 ) -> tuple[SpatialSpec | None, TemporalSpec | None]:
-    """One place and its days; `None` where nothing is said.
+    """Read one place and its window; each is `None` if it is not given.
 
     Args:
-        given: A spec; a (lon, lat); a geometry of shapely or GeoJSON, degrees; a table, a list or a file of one place.
-        temporal: The days, where a table does not say them.
-        buffer_m: Half of the side of the square around a point, metres.
+        given: A spec; a (lon, lat); a shapely or GeoJSON geometry, degrees; a table, list or file with one place.
+        temporal: The window, if a table does not have it.
+        buffer_m: Half the side of the square around a point, metres.
 
     Raises:
-        SpecError: It is no place, or several.
+        SpecError: It is not a place, or several.
     """
     if temporal is not None and not isinstance(temporal, TemporalSpec):
         raise SpecError(
@@ -61,7 +61,7 @@ def read_place(
 
 
 def _listed(given: "Single") -> "Given":
-    """As a list of one, what is not yet a table."""
+    """Put anything that is not a table into a list."""
     given = unpacked(given)
     if isinstance(given, Places | str | Path) or is_frame(given):
         return given

@@ -41,7 +41,7 @@ class AnySatBackbone(nn.Module):
         self.encoder = encoder
         self._patch_m, self._days, self._output = patch_m, days, output
         dim = encoder.cls_token.shape[-1]
-        self.out_channels = [2 * dim if output == "dense" else dim]
+        self.out_channels: list[int] = [2 * dim if output == "dense" else dim]
         idle = IDLE if output == "dense" else (*IDLE, f"predictor_blocks.{len(encoder.blocks) - 2}.{RELATIVE}")
         for name, parameter in encoder.named_parameters():
             parameter.requires_grad_(not name.endswith(idle))

@@ -57,7 +57,7 @@ class ThorBackbone(nn.Module):
         self._geometry, self._modalities, self._layers, self._merge = geometry, modalities, layers, merge
         dim = encoder.norm.normalized_shape[0]
         wide = len(geometry.groups) if merge == "concat" else 1
-        self.out_channels = [dim * wide for _ in layers]
+        self.out_channels: list[int] = [dim * wide for _ in layers]
         for name, parameter in encoder.named_parameters():
             parameter.requires_grad_(self._uses(name))
 

@@ -67,7 +67,7 @@ TREESAT: Mapping[str, tuple[tuple[float, float], ...]] = {
 }  # fmt: skip
 """Modality -> mean and std of each band in DN, clouds included. Source: gastruc/AnySat, demo.ipynb (TreeSatAI-TS). Its
 values for Sentinel-1 (undocumented unit) and for aerial images (uncertain order) are left out."""
-PUBLISHED = {"pastis": PASTIS, "treesat": TREESAT}
+PUBLISHED: Mapping[str, Mapping[str, tuple[tuple[float, float], ...]]] = {"pastis": PASTIS, "treesat": TREESAT}
 
 _S2_BANDS = ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12")
 _L8_BANDS = ("B8", "B1", "B2", "B3", "B4", "B5", "B6", "B7", "B9", "B10", "B11")

@@ -60,7 +60,7 @@ class Imagination(nn.Module):
         load_terratorch()
         from terratorch.models.backbones.terramind.model.generate import GenerationSampler
 
-        self.outputs = tuple(outputs)
+        self.outputs: tuple[str, ...] = tuple(outputs)
         with leaving_no_trace():
             self.model: nn.Module = _encoder_decoder(card, inputs, outputs)
             self.sampler: nn.Module = GenerationSampler(self.model)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass
+from logging import Logger
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from rs_embed.core.resources import require_room
 from rs_embed.embedders.weights.layout import Picked
 from rs_embed.redact import logger
 
-log = logger(__name__)
+log: Logger = logger(__name__)
 RULE = 1
 """Version of the conversion; increase it when a key filter reads different values from the same file."""
 NOTE = "note"

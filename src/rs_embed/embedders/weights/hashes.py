@@ -3,12 +3,13 @@
 import hashlib
 import re
 import time
+from logging import Logger
 from pathlib import Path
 
 from rs_embed.core.hashing import sha256_of
 from rs_embed.redact import logger
 
-log = logger(__name__)
+log: Logger = logger(__name__)
 SHA256 = re.compile(r"[0-9a-f]{64}")
 NOTES = ".rs_embed"
 """Name of the folders for cached hashes and converted weights."""

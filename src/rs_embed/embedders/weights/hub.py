@@ -10,6 +10,7 @@ HTTP library. This module therefore sends a HEAD request first, which fails fast
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from logging import Logger
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
 
@@ -18,7 +19,7 @@ from rs_embed.embedders.weights.hashes import NOTES, SHA256, remembered_sha256
 from rs_embed.errors import WeightsCorrupt, WeightsError, WeightsNotFound, WeightsUnreachable
 from rs_embed.redact import cause_of, logger
 
-log = logger(__name__)
+log: Logger = logger(__name__)
 T = TypeVar("T")
 Kind = Literal["refused", "repository", "revision", "file", "not a hub", "disk", "network"]
 ELSEWHERE = "download it on a machine that reaches the hub, then name the file by RS_EMBED_<MODEL>_CKPT or `ckpt=`"

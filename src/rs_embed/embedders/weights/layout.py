@@ -9,6 +9,7 @@ skipped and listed in a note.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from logging import Logger
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from rs_embed.embedders.weights.reading import listed
 from rs_embed.errors import WeightsMismatch
 from rs_embed.redact import logger
 
-log = logger(__name__)
+log: Logger = logger(__name__)
 WRAPPERS = frozenset(
     {
         *("state_dict", "model_state_dict", "model_state", "current_model_state", "weights"),  # of files

@@ -76,7 +76,7 @@ class RelativeTable(nn.Module):
 
     def __init__(self, *, head_dim: int) -> None:
         super().__init__()
-        self.lookup_table_weight = nn.Parameter(torch.zeros(1, head_dim, BUCKETS))
+        self.lookup_table_weight: nn.Parameter = nn.Parameter(torch.zeros(1, head_dim, BUCKETS))
 
     def forward(
         self, query: Float[Tensor, "batch token head_dim"], index: Int[Tensor, "token token"]
@@ -104,9 +104,9 @@ class RelativeAttention(nn.Module):
     def __init__(self, *, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = Linear(dim, 3 * dim)
-        self.proj = Linear(dim, dim)
-        self.rpe_k = RelativeTable(head_dim=dim // heads)
+        self.qkv: nn.Linear = Linear(dim, 3 * dim)
+        self.proj: nn.Linear = Linear(dim, dim)
+        self.rpe_k: RelativeTable = RelativeTable(head_dim=dim // heads)
 
     def forward(
         self, x: Float[Tensor, "patch token dim"], index: Int[Tensor, "token token"] | None
@@ -153,10 +153,10 @@ class RelativeBlock(nn.Module):
 
     def __init__(self, *, dim: int, heads: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=SPATIAL_NORM_EPS)
-        self.attn = RelativeAttention(dim=dim, heads=heads)
-        self.norm2 = nn.LayerNorm(dim, eps=SPATIAL_NORM_EPS)
-        self.mlp = Mlp(dim=dim, hidden=4 * dim)
+        self.norm1: nn.LayerNorm = nn.LayerNorm(dim, eps=SPATIAL_NORM_EPS)
+        self.attn: RelativeAttention = RelativeAttention(dim=dim, heads=heads)
+        self.norm2: nn.LayerNorm = nn.LayerNorm(dim, eps=SPATIAL_NORM_EPS)
+        self.mlp: Mlp = Mlp(dim=dim, hidden=4 * dim)
 
     def forward(
         self, x: Float[Tensor, "patch token dim"], index: Int[Tensor, "token token"] | None
@@ -178,9 +178,9 @@ class SpatialEncoder(nn.Module):
 
     def __init__(self, *, dim: int, depth: int, heads: int) -> None:
         super().__init__()
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.predictor_blocks = nn.ModuleList(RelativeBlock(dim=dim, heads=heads) for _ in range(depth))
-        self.predictor_norm = nn.LayerNorm(dim, eps=SPATIAL_NORM_EPS)
+        self.cls_token: nn.Parameter = nn.Parameter(torch.zeros(1, 1, dim))
+        self.predictor_blocks: nn.ModuleList = nn.ModuleList(RelativeBlock(dim=dim, heads=heads) for _ in range(depth))
+        self.predictor_norm: nn.LayerNorm = nn.LayerNorm(dim, eps=SPATIAL_NORM_EPS)
 
     def forward(
         self, sub: Float[Tensor, "patch sub dim"], spacing_m: int, *, with_sub: bool
@@ -213,11 +213,11 @@ class CrossAttention(nn.Module):
     def __init__(self, *, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.q_learned = nn.Parameter(torch.zeros(1, 1, dim))
-        self.wk = Linear(dim, dim)
-        self.wv = Linear(dim, dim)
-        self.rpe_k = RelativeTable(head_dim=dim // heads)
-        self.proj = Linear(dim, dim)
+        self.q_learned: nn.Parameter = nn.Parameter(torch.zeros(1, 1, dim))
+        self.wk: nn.Linear = Linear(dim, dim)
+        self.wv: nn.Linear = Linear(dim, dim)
+        self.rpe_k: RelativeTable = RelativeTable(head_dim=dim // heads)
+        self.proj: nn.Linear = Linear(dim, dim)
 
     def forward(
         self, x: Float[Tensor, "batch token dim"], places: Float[Tensor, "query dim"], side: int
@@ -251,10 +251,10 @@ class CrossBlock(nn.Module):
 
     def __init__(self, *, dim: int, heads: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.attn = CrossAttention(dim=dim, heads=heads)
-        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.mlp = Mlp(dim=dim, hidden=4 * dim)
+        self.norm1: nn.LayerNorm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn: CrossAttention = CrossAttention(dim=dim, heads=heads)
+        self.norm2: nn.LayerNorm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp: Mlp = Mlp(dim=dim, hidden=4 * dim)
 
     def forward(
         self, x: Float[Tensor, "batch token dim"], places: Float[Tensor, "query dim"], side: int

@@ -88,13 +88,13 @@ class AnySatEncoder(Encoder):
 
     def __init__(self, *, dim: int, depth: int, heads: int, modalities: Sequence[str] = tuple(MODALITIES)) -> None:
         super().__init__()
-        self.modalities = tuple(modalities)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.modalities: tuple[str, ...] = tuple(modalities)
+        self.cls_token: nn.Parameter = nn.Parameter(torch.zeros(1, 1, dim))
         for name in modalities:
             self.add_module(f"projector_{name}", _make_projector(name, dim))
-        self.spatial_encoder = SpatialEncoder(dim=dim, depth=depth, heads=heads)
+        self.spatial_encoder: SpatialEncoder = SpatialEncoder(dim=dim, depth=depth, heads=heads)
         blocks = [Block(dim=dim, heads=heads) for _ in range(depth)]
-        self.blocks = nn.ModuleList([*blocks, CrossBlock(dim=dim, heads=heads)])
+        self.blocks: nn.ModuleList = nn.ModuleList([*blocks, CrossBlock(dim=dim, heads=heads)])
 
     def forward(
         self,

@@ -92,7 +92,7 @@ class DateKeys(nn.Module):
     def __init__(self, *, dim: int) -> None:
         super().__init__()
         self.Q = nn.Parameter(torch.zeros(TIME_HEADS, KEY_DIM))
-        self.fc1_k = Linear(dim, TIME_HEADS * KEY_DIM)
+        self.fc1_k: nn.Linear = Linear(dim, TIME_HEADS * KEY_DIM)
 
     def forward(self, x: Float[Tensor, "pixel time dim"]) -> Float[Tensor, "pixel time head"]:
         """Weight the dates by the softmax over dates of q . k / sqrt(8), with a learned query per head.
@@ -123,13 +123,13 @@ class Ltae(nn.Module):
         for before, after in itertools.pairwise(widths):
             # The published keys count four modules per layer; one of them has no effect on inference.
             layers += [Linear(before, after), VectorNorm(4, after), nn.Identity(), nn.ReLU(inplace=True)]
-        self.inconv = nn.Sequential(*layers)
-        self.in_norm = SeriesNorm(TIME_HEADS, dim) if across_dates else None
-        self.attention_heads = DateKeys(dim=dim)
-        self.mlp = nn.Sequential(Linear(dim, dim), VectorNorm(4, dim), nn.ReLU(inplace=True))
-        self.out_norm = VectorNorm(TIME_HEADS, dim)
+        self.inconv: nn.Sequential = nn.Sequential(*layers)
+        self.in_norm: SeriesNorm | None = SeriesNorm(TIME_HEADS, dim) if across_dates else None
+        self.attention_heads: DateKeys = DateKeys(dim=dim)
+        self.mlp: nn.Sequential = nn.Sequential(Linear(dim, dim), VectorNorm(4, dim), nn.ReLU(inplace=True))
+        self.out_norm: VectorNorm = VectorNorm(TIME_HEADS, dim)
         self.period = period
-        self.code_length = dim // TIME_HEADS
+        self.code_length: int = dim // TIME_HEADS
 
     def forward(
         self, x: Float[Tensor, "pixel time channel"], date_code: Float[Tensor, "pixel time head_dim"]
@@ -173,9 +173,9 @@ class SeriesProjector(nn.Module):
 
     def __init__(self, modality: AnySatModality, *, dim: int) -> None:
         super().__init__()
-        self.pad_parameter = nn.Parameter(torch.zeros(()))
+        self.pad_parameter: nn.Parameter = nn.Parameter(torch.zeros(()))
         period, across_dates = modality.period or 0, modality.norm_across_dates
-        self.patch_embed = Ltae(channels=modality.channels, dim=dim, period=period, across_dates=across_dates)
+        self.patch_embed: Ltae = Ltae(channels=modality.channels, dim=dim, period=period, across_dates=across_dates)
 
     def cut(
         self,
@@ -216,10 +216,12 @@ class ImageProjector(nn.Module):
     def __init__(self, modality: AnySatModality, *, dim: int) -> None:
         super().__init__()
         kernel_px = modality.kernel_px
-        self.patch_embed = nn.Conv2d(modality.channels, dim, kernel_px, stride=kernel_px, bias=False)
+        self.patch_embed: nn.Conv2d = nn.Conv2d(modality.channels, dim, kernel_px, stride=kernel_px, bias=False)
         outer, inner = nn.LayerNorm(2 * dim), nn.LayerNorm(dim)
-        self.mlp = nn.Sequential(Linear(dim, 2 * dim), outer, nn.ReLU(), Linear(2 * dim, dim), inner, nn.ReLU())
-        self.cell_tokens = modality.cell_tokens
+        self.mlp: nn.Sequential = nn.Sequential(
+            Linear(dim, 2 * dim), outer, nn.ReLU(), Linear(2 * dim, dim), inner, nn.ReLU()
+        )
+        self.cell_tokens: int = modality.cell_tokens
 
     def cut(
         self, images: Float[Tensor, "batch channel height width"], patch_px: int

@@ -38,7 +38,7 @@ class Projection(CachesFromWeights):
 
     def __init__(self, channels: int, dim: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(channels, dim, KERNEL_PX)  # for the names of its parameters
+        self.proj: nn.Conv2d = nn.Conv2d(channels, dim, KERNEL_PX)  # for the names of its parameters
         self._resized: dict[int, Tensor] = {}
 
     def drop_cached(self) -> None:

@@ -78,10 +78,10 @@ class SelfAttention(nn.Module):
     def __init__(self, *, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.q = Linear(dim, dim)
-        self.k = Linear(dim, dim)
-        self.v = Linear(dim, dim)
-        self.proj = Linear(dim, dim)
+        self.q: nn.Linear = Linear(dim, dim)
+        self.k: nn.Linear = Linear(dim, dim)
+        self.v: nn.Linear = Linear(dim, dim)
+        self.proj: nn.Linear = Linear(dim, dim)
 
     def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
         """Mix the tokens of each item."""
@@ -100,10 +100,10 @@ class GalileoBlock(nn.Module):
 
     def __init__(self, *, dim: int, heads: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.attn = SelfAttention(dim=dim, heads=heads)
-        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.mlp = Mlp(dim=dim, hidden=4 * dim)
+        self.norm1: nn.LayerNorm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn: SelfAttention = SelfAttention(dim=dim, heads=heads)
+        self.norm2: nn.LayerNorm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp: Mlp = Mlp(dim=dim, hidden=4 * dim)
 
     def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
         """Run the block."""
@@ -125,18 +125,18 @@ class GalileoEncoder(Encoder):
     def __init__(self, *, dim: int, depth: int, heads: int) -> None:
         super().__init__()
         part = dim // 4
-        self.space_time_embed = _projections(SPACE_TIME, dim)
-        self.space_embed = _projections(SPACE, dim)
-        self.time_embed = _linears(TIME, dim)
-        self.static_embed = _linears(STATIC, dim)
-        self.pos_embed = nn.Parameter(torch.zeros(MOST_DATES, part), requires_grad=False)
-        self.month_embed = nn.Embedding(MONTHS, part)
-        self.s_t_channel_embed = nn.Parameter(torch.zeros(len(SPACE_TIME), part))
-        self.sp_channel_embed = nn.Parameter(torch.zeros(len(SPACE), part))
-        self.t_channel_embed = nn.Parameter(torch.zeros(len(TIME), part))
-        self.st_channel_embed = nn.Parameter(torch.zeros(len(STATIC), part))
-        self.blocks = nn.ModuleList(GalileoBlock(dim=dim, heads=heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.space_time_embed: nn.ModuleDict = _projections(SPACE_TIME, dim)
+        self.space_embed: nn.ModuleDict = _projections(SPACE, dim)
+        self.time_embed: nn.ModuleDict = _linears(TIME, dim)
+        self.static_embed: nn.ModuleDict = _linears(STATIC, dim)
+        self.pos_embed: nn.Parameter = nn.Parameter(torch.zeros(MOST_DATES, part), requires_grad=False)
+        self.month_embed: nn.Embedding = nn.Embedding(MONTHS, part)
+        self.s_t_channel_embed: nn.Parameter = nn.Parameter(torch.zeros(len(SPACE_TIME), part))
+        self.sp_channel_embed: nn.Parameter = nn.Parameter(torch.zeros(len(SPACE), part))
+        self.t_channel_embed: nn.Parameter = nn.Parameter(torch.zeros(len(TIME), part))
+        self.st_channel_embed: nn.Parameter = nn.Parameter(torch.zeros(len(STATIC), part))
+        self.blocks: nn.ModuleList = nn.ModuleList(GalileoBlock(dim=dim, heads=heads) for _ in range(depth))
+        self.norm: nn.LayerNorm = nn.LayerNorm(dim, eps=NORM_EPS)
 
     @torch.no_grad()
     def init_random(self, seed: int) -> None:

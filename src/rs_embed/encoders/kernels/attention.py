@@ -206,8 +206,8 @@ class Attention(nn.Module):
     def __init__(self, *, dim: int, heads: int, bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = Linear(dim, 3 * dim, bias=bias)
-        self.proj = Linear(dim, dim, bias=bias)
+        self.qkv: nn.Linear = Linear(dim, 3 * dim, bias=bias)
+        self.proj: nn.Linear = Linear(dim, dim, bias=bias)
 
     def forward(
         self, x: Float[Tensor, "batch token dim"], distances: Distances | None = None

@@ -66,7 +66,8 @@ def _has_operators() -> bool:
 def _pays(dtype: torch.dtype) -> bool:
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return False
-    return dtype == torch.bfloat16 or "GenuineIntel" not in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    cpu = Path("/proc/cpuinfo")  # Linux only; elsewhere torch's own product, as on Intel
+    return dtype == torch.bfloat16 or (cpu.exists() and "GenuineIntel" not in cpu.read_text(encoding="utf-8"))
 
 
 def multiply(

@@ -98,7 +98,7 @@ class ModalityEmbedding(CachesFromWeights):
 
     def __init__(self, *, dim: int, positions: int) -> None:
         super().__init__()
-        self.mod_emb = nn.Parameter(torch.zeros(1, 1, dim))
+        self.mod_emb: nn.Parameter = nn.Parameter(torch.zeros(1, 1, dim))
         self.register_buffer("pos_emb", torch.zeros(1, positions, dim))
         self._tables: LRUCache[Tensor] = LRUCache(TABLES_KEPT)
 
@@ -141,7 +141,7 @@ class PixelEmbedding(ModalityEmbedding):
         super().__init__(dim=dim, positions=side**2)
         self.name = name
         self.bands = bands
-        self.proj = nn.Linear(PATCH_PX**2 * len(bands), dim, bias=False)
+        self.proj: nn.Linear = nn.Linear(PATCH_PX**2 * len(bands), dim, bias=False)
 
     def forward(
         self, images: Float[Tensor, "batch band height width"], bands: Sequence[str] | None = None
@@ -208,7 +208,7 @@ class IdEmbedding(ModalityEmbedding):
     def __init__(self, *, dim: int, positions: int, vocabulary: int) -> None:
         super().__init__(dim=dim, positions=positions)
         # Not initialised as in nn.Embedding: on the meta device that alone takes 3.5 s of loading parts of torch.
-        self.token_emb = nn.Embedding.from_pretrained(torch.zeros(vocabulary, dim), freeze=False)
+        self.token_emb: nn.Embedding = nn.Embedding.from_pretrained(torch.zeros(vocabulary, dim), freeze=False)
 
 
 class ImageIdEmbedding(IdEmbedding):

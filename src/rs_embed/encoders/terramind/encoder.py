@@ -51,7 +51,7 @@ class ZeroBiasNorm(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
+        self.weight: nn.Parameter = nn.Parameter(torch.ones(dim))
         self.register_buffer("bias", torch.zeros(dim))
 
     def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
@@ -86,14 +86,16 @@ class TerraMindEncoder(Encoder):
         image_px: int = TRAINED_PX,
     ) -> None:
         super().__init__()
-        self.modalities = tuple(modalities)
+        self.modalities: tuple[str, ...] = tuple(modalities)
         self._side = image_px // PATCH_PX
-        self.encoder_embeddings = nn.ModuleDict(
+        self.encoder_embeddings: nn.ModuleDict = nn.ModuleDict(
             {MODALITIES[name].key: build_embedding(name, dim=dim, side=self._side) for name in modalities}
         )
         gated = family == "A"
-        self.encoder = nn.ModuleList(Block(dim=dim, heads=heads, gated=gated, norm=ZeroBiasNorm) for _ in range(depth))
-        self.encoder_norm = ZeroBiasNorm(dim)
+        self.encoder: nn.ModuleList = nn.ModuleList(
+            Block(dim=dim, heads=heads, gated=gated, norm=ZeroBiasNorm) for _ in range(depth)
+        )
+        self.encoder_norm: ZeroBiasNorm = ZeroBiasNorm(dim)
         self._fill_buffers()
 
     def forward(

@@ -52,10 +52,12 @@ class ThorEncoder(CachesFromWeights, Encoder):
 
     def __init__(self, *, dim: int, depth: int, heads: int, band_dim: int) -> None:
         super().__init__()
-        self.ind_patch_embed = PatchEmbed(dim=dim)
-        self.band_embed = nn.ParameterDict({g.name: nn.Parameter(torch.zeros(band_dim)) for g in GROUPS})
-        self.blocks = nn.ModuleList(Block(dim=dim, heads=heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.ind_patch_embed: PatchEmbed = PatchEmbed(dim=dim)
+        self.band_embed: nn.ParameterDict = nn.ParameterDict(
+            {g.name: nn.Parameter(torch.zeros(band_dim)) for g in GROUPS}
+        )
+        self.blocks: nn.ModuleList = nn.ModuleList(Block(dim=dim, heads=heads) for _ in range(depth))
+        self.norm: nn.LayerNorm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.register_buffer("encoder_slopes", torch.tensor(alibi_slopes(heads)))
         self._kernels: LRUCache[list[PatchKernel]] = LRUCache(GEOMETRIES_KEPT)
         self._distances: LRUCache[Distances] = LRUCache(GEOMETRIES_KEPT)

@@ -219,7 +219,7 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, *, dim: int) -> None:
         super().__init__()
-        self.patch_embed = nn.ModuleDict({name: nn.Conv2d(1, dim, KERNEL_PX) for name in KERNELS})
+        self.patch_embed: nn.ModuleDict = nn.ModuleDict({name: nn.Conv2d(1, dim, KERNEL_PX) for name in KERNELS})
 
     def merge(self, group: GroupGeometry) -> PatchKernel:
         """Build the kernel that computes the mean of the embeddings of the group's bands in one convolution."""
