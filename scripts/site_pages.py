@@ -59,6 +59,7 @@ REFERENCE = {
         *("export_embeddings", "retry_export", "run_status", "open_run", "download_run", "verify_run", "compact_run"),
         *("raster_places", "FileFormat", "register_format"),
     ),
+    "Regions": ("open_region", "EmbeddingMap"),
     "Generation": ("generate", "Generated", "GeneratedRaster", "tokenize", "detokenize", "Tokenized"),
 }
 """Page -> the public names on it. `references` checks that each is on one."""

@@ -92,7 +92,7 @@ class RunOptions(OptionSet):
 
 
 @contextmanager
-def _stoppable(run: str) -> Iterator[None]:
+def stoppable(run: str) -> Iterator[None]:
     """Ctrl-C, or a scheduler's SIGTERM, ends with how much is stored, and how to continue."""
     try:
         yield
@@ -202,7 +202,7 @@ def export(
         **running.keywords(),
         **options.keywords(),
     )
-    with _stoppable(target):
+    with stoppable(target):
         report = call()
     _tell(report, as_json=as_json)
 
@@ -275,6 +275,6 @@ def retry(
     from rs_embed.exports.status import retry_export
 
     again: Callable[..., ExportReport] = retry_export
-    with _stoppable(run):
+    with stoppable(run):
         report = again(run, **running.keywords())
     _tell(report, as_json=as_json)

@@ -19,7 +19,8 @@ import rs_embed
 import rs_embed.cli.export
 import rs_embed.cli.fit
 import rs_embed.cli.generate
-import rs_embed.cli.runs  # the four add their commands to `app`
+import rs_embed.cli.region
+import rs_embed.cli.runs  # the five add their commands to `app`
 from rs_embed.cli.completion import complete_model
 from rs_embed.cli.options import (
     ERR,

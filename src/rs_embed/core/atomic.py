@@ -8,6 +8,7 @@ import secrets
 import shutil
 import socket
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -32,7 +33,7 @@ _LOCK_WORDS = "process "
 """The first characters of our lock files, unless they are empty."""
 _LOCK_BYTES = 1000
 _WRITER = secrets.token_hex(3)
-"""Part of the names of unfinished files, with the process id, so that no two processes share one, on any machine."""
+"""Part of the names of unfinished files, with the thread's id, so that no two threads share one, on any machine."""
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -60,7 +61,7 @@ def storage_error(folder: Path, error: OSError) -> StorageError:
 
 def part_of(path: Path) -> Path:
     """Return the temporary path of a file: in the same folder, so that renaming it is atomic."""
-    return path.with_name(f"{PART}{_WRITER}{os.getpid():x}-{path.name}")
+    return path.with_name(f"{PART}{_WRITER}{threading.get_native_id():x}-{path.name}")
 
 
 def publish(part: Path, path: Path) -> None:

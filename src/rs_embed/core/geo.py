@@ -14,7 +14,7 @@ from pyproj.exceptions import CRSError
 
 from rs_embed.core.checks import require_number
 from rs_embed.core.polygon import Ring
-from rs_embed.core.specs import BBox, PointBuffer, Region, SpatialSpec
+from rs_embed.core.specs import BBox, GridBlock, PointBuffer, Region, SpatialSpec
 from rs_embed.errors import SpecError
 
 if TYPE_CHECKING:
@@ -61,22 +61,26 @@ def geobox_for(spatial: SpatialSpec, scale_m: float = 10.0) -> GeoBox:
 
     The grid is north-up with square pixels of `scale_m`, and its edges are whole multiples of `scale_m` (at 10 m, the
     grid of Sentinel-2). A `PointBuffer` gives a square of `round(2 * buffer_m / scale_m)` pixels; a `BBox` or `Region`
-    gives the smallest grid that covers it. A box or region in a UTM CRS keeps that CRS.
+    gives the smallest grid that covers it. A box or region in a UTM CRS keeps that CRS. A
+    `GridBlock` gives exactly itself, in its own CRS, with the imagery around it.
 
     Args:
-        spatial: A `PointBuffer`, `BBox` or `Region`.
+        spatial: A `PointBuffer`, `BBox`, `Region` or `GridBlock`.
         scale_m: Pixel size, metres.
 
     Raises:
-        SpecError: The place is smaller than a pixel, larger than 32,768 px a side, or too wide for one UTM zone.
+        SpecError: The place is smaller than a pixel, larger than 32,768 px a side, or too wide for one UTM zone;
+            the edges of a block lie between pixels.
     """
     scale_m = require_number("scale_m", scale_m, 0.01, 100_000)
     if isinstance(spatial, PointBuffer):
         return _around_point(spatial, scale_m)
     if isinstance(spatial, BBox | Region):
         return _around_outline(spatial, scale_m)
+    if isinstance(spatial, GridBlock):
+        return _of_block(spatial, scale_m)
     raise SpecError(
-        f"Expected a PointBuffer, BBox or Region, got {spatial!r}.",
+        f"Expected a PointBuffer, BBox, Region or GridBlock, got {spatial!r}.",
         fix="for example PointBuffer(lon=12.94, lat=47.77, buffer_m=1000)",
     )
 
@@ -104,6 +108,10 @@ def one_cell(spatial: SpatialSpec) -> GeoBox:
     Raises:
         SpecError: The place is too wide for one UTM zone.
     """
+    if isinstance(spatial, GridBlock):
+        require_metres(spatial.crs)
+        width, height = spatial.east - spatial.west, spatial.north - spatial.south
+        return GeoBox((1, 1), Affine(width, 0, spatial.west, 0, -height, spatial.north), spatial.crs)
     if isinstance(spatial, PointBuffer):
         epsg = utm_epsg(spatial.lon, spatial.lat)
         x, y = _transformer("EPSG:4326", f"EPSG:{epsg}").transform(spatial.lon, spatial.lat)
@@ -112,6 +120,36 @@ def one_cell(spatial: SpatialSpec) -> GeoBox:
     else:
         epsg, (west, south, east, north) = _edges_m(spatial)
     return GeoBox((1, 1), Affine(east - west, 0, west, 0, south - north, north), f"EPSG:{epsg}")
+
+
+def _of_block(block: GridBlock, scale_m: float) -> GeoBox:
+    require_metres(block.crs)
+    around_m = block.before_m + block.after_m
+    height, width = (
+        side_m / scale_m for side_m in (block.north - block.south + around_m, block.east - block.west + around_m)
+    )
+    rows, cols = round(height), round(width)
+    if max(abs(height - rows), abs(width - cols)) > 1e-6 or not 0 < min(rows, cols) <= max(rows, cols) <= MAX_SIDE_PX:
+        raise SpecError(
+            f"Expected a block of whole pixels of {scale_m:g} m, at most {MAX_SIDE_PX} a side, got {block!r}.",
+            fix="choose edges that are multiples of the pixel size",
+        )
+    affine = Affine(scale_m, 0, block.west - block.before_m, 0, -scale_m, block.north + block.before_m)
+    return GeoBox((rows, cols), affine, block.crs)
+
+
+def require_metres(crs: str) -> None:
+    """Raise `SpecError` for a CRS whose coordinates are not metres."""
+    try:
+        found = CRS(crs)
+    except CRSError as error:
+        raise SpecError(f"Expected a CRS that pyproj knows, got {crs!r}.", fix='for example crs="EPSG:3035"') from error
+    units = {axis.unit_name for axis in found.axis_info}
+    if not found.is_projected or units != {"metre"}:
+        raise SpecError(
+            f"Expected a projected CRS in metres, got {crs!r} in {', '.join(sorted(units))}.",
+            fix='for example crs="EPSG:3035" (Europe), "EPSG:5070" (United States), or a UTM zone',
+        )
 
 
 def _around_outline(spatial: BBox | Region, scale_m: float) -> GeoBox:
@@ -141,15 +179,21 @@ def _edges_m(spatial: BBox | Region) -> tuple[int, tuple[float, float, float, fl
     return epsg, (float(east.min()), float(north.min()), float(east.max()), float(north.max()))
 
 
-def outline(spatial: BBox | Region) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def outline(spatial: BBox | Region | GridBlock) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return x and y of the border of a box or of all polygons, in its own CRS, with points along the edges."""
     if isinstance(spatial, Region):
         borders = [densified(rings[0]) for rings in spatial.parts]
         return np.concatenate([xs for xs, _ in borders]), np.concatenate([ys for _, ys in borders])
+    if isinstance(spatial, GridBlock):
+        return densified(box_ring(spatial.west, spatial.south, spatial.east, spatial.north))
     west, east = spatial.minlon, spatial.maxlon
     east += 360 if spatial.is_geographic and east < west else 0
-    south, north = spatial.minlat, spatial.maxlat
-    return densified(((west, south), (east, south), (east, north), (west, north), (west, south)))
+    return densified(box_ring(west, spatial.minlat, east, spatial.maxlat))
+
+
+def box_ring(west: float, south: float, east: float, north: float) -> Ring:
+    """The corners of a box, counter-clockwise, closed."""
+    return ((west, south), (east, south), (east, north), (west, north), (west, south))
 
 
 def densified(ring: Ring) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -131,7 +131,40 @@ class Region:
         return f"Region(polygon={self.polygon!r}, crs={self.crs!r}{others})"
 
 
-SpatialSpec = PointBuffer | BBox | Region
+@dataclass(frozen=True, slots=True)
+class GridBlock:
+    """A rectangle whose edges are the edges of the result, in any projected CRS: a block of a larger map.
+
+    `BBox` is widened to whole pixels and laid in a UTM zone; a block is taken as it is, or refused.
+    """
+
+    west: float
+    """Edges, metres of the CRS."""
+    south: float
+    east: float
+    north: float
+    crs: str
+    """A projected CRS in metres, such as "EPSG:3035"."""
+    before_m: float = 0.0
+    """Imagery to the west and the north that the model sees and the result leaves out, metres."""
+    after_m: float = 0.0
+    """The same to the east and the south."""
+
+    def __post_init__(self) -> None:
+        require_crs(self.crs)
+        limit = 1e8  # metres: more than twice around the Earth
+        names = ("west", "south", "east", "north")
+        edges = {name: require_number(name, getattr(self, name), -limit, limit) for name in names}
+        if not (edges["west"] < edges["east"] and edges["south"] < edges["north"]):
+            raise SpecError(
+                f"Expected west below east and south below north, got {self!r}.",
+                fix="the order is west, south, east, north",
+            )
+        margins = {name: require_number(name, getattr(self, name), 0, limit) for name in ("before_m", "after_m")}
+        _set(self, **edges, **margins)
+
+
+SpatialSpec = PointBuffer | BBox | Region | GridBlock
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -245,6 +245,11 @@ class Embedder(ABC):
         return frame
 
     @property
+    def cell_px(self) -> int:
+        """Side of a cell of the grid that comes out, in pixels of the shared grid."""
+        return self.geometry().patch_px
+
+    @property
     def normalization(self) -> str:
         """Name of the normalisation in force."""
         return "card_stats"

@@ -71,6 +71,11 @@ class AnySatEmbedder(Embedder):
             self._window_patches * patch_px, patch_px, square=False, patch_px=patch_px, native_only=True
         )
 
+    @property
+    def cell_px(self) -> int:
+        """A patch, or a pixel of a dense grid."""
+        return 1 if self.request.dense else self.geometry().patch_px
+
     def check(self, output: OutputSpec) -> None:
         """Check statistics, layers and pooling.
 

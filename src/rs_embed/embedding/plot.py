@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from rs_embed.core.optional import require
+from rs_embed.embedding.components import STRETCH_PERCENT, pca_rgb, stretched
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.embedding.similarity import cosine, token_state
 from rs_embed.errors import BandMismatch, StorageError
@@ -22,11 +23,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: E402
 if TYPE_CHECKING:
     from rs_embed.core.chip import Chip
 
-STRETCH_PERCENT = (2.0, 98.0)
 NODATA_GREY = "0.88"
 """Grey behind transparent pixels, so that nodata differs from every colour of the picture."""
-_SUBSPACE, _ITERATIONS = 8, 20
-"""Width and steps of the subspace iteration. An exact SVD of a map takes ten times as long and looks the same."""
 
 
 @dataclass(frozen=True)
@@ -92,40 +90,6 @@ def alike(grid: Embedding, lon: float, lat: float, name: str) -> Panel:
     return Panel(f"{grid.meta.model_id}\nhow much like {name}: dark to light", colours, grid.geobox)
 
 
-def pca_rgb(grid: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Convert a grid's tokens to colours by their first three principal components.
-
-    Args:
-        grid: `[D, H, W]`; NaN tokens become transparent.
-
-    Returns:
-        `[H, W, 4]` from 0 to 1: red, green, blue and opacity, each component stretched between its 2nd and 98th
-        percentile. The sign of a component is arbitrary; it is chosen so that its largest weight is positive, so that
-        equal grids give equal pictures.
-    """
-    tokens = np.moveaxis(grid, 0, -1)
-    valid = np.isfinite(tokens).all(axis=-1)
-    parts = np.full((*valid.shape, 3), np.nan, np.float32)
-    if valid.any():
-        centred = tokens[valid].astype(np.float64) - tokens[valid].mean(axis=0)
-        axes = _principal_axes(centred)
-        parts[valid] = 0.0
-        parts[valid, : len(axes)] = centred @ axes.T
-    return _colours(parts)
-
-
-def _principal_axes(centred: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return up to 3 principal axes `[K, D]`, largest variance first, by subspace iteration from a fixed start."""
-    basis = np.random.default_rng(0).standard_normal((centred.shape[1], min(_SUBSPACE, *centred.shape)))
-    for _ in range(_ITERATIONS):
-        basis, _ = np.linalg.qr(centred.T @ (centred @ basis))
-    _, _, turn = np.linalg.svd(centred @ basis, full_matrices=False)
-    axes = (basis @ turn.T).T[:3]
-    signs = np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=1, keepdims=True), axis=1))
-    turned: NDArray[np.float64] = axes * signs
-    return turned
-
-
 def _colours(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Stretch each channel from its 2nd to 98th percentile to 0..1; returns `[H, W, 4]` with NaN transparent."""
     valid = np.isfinite(values).all(axis=-1)
@@ -133,7 +97,7 @@ def _colours(values: NDArray[np.float32]) -> NDArray[np.float32]:
     colours[~valid, 3] = 0
     if valid.any():
         low, high = np.percentile(values[valid], STRETCH_PERCENT, axis=0)
-        colours[valid, :3] = np.clip((values[valid] - low) / np.maximum(high - low, 1e-12), 0, 1)
+        colours[valid, :3] = stretched(values[valid], low, high)
     return colours
 
 

@@ -78,7 +78,7 @@ def _values(
 ) -> NDArray[np.float32]:
     """Return the tokens at points, `[N, D]`; NaN where a point lies outside and `outside` is "nan"."""
     geobox = _geobox_of(grid)
-    rows, cols = _cells(geobox, lons, lats)
+    rows, cols = cells_of(geobox, lons, lats)
     lost = rows < 0
     if outside == "raise" and lost.any():
         row = int(lost.argmax())
@@ -108,7 +108,7 @@ def _geobox_of(grid: "Embedding") -> GeoBox:
     return grid.geobox
 
 
-def _cells(
+def cells_of(
     geobox: GeoBox, lons: NDArray[np.float64], lats: NDArray[np.float64]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return row and column of the cell that contains each point; -1 outside. The outer edges belong to the grid."""

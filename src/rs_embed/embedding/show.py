@@ -177,7 +177,7 @@ def _picture(one: "Embedding") -> str:
     if not one.is_grid:
         return sparkline(one.data, f"{one.data.size} values")
     try:
-        from rs_embed.embedding.plot import pca_rgb
+        from rs_embed.embedding.components import pca_rgb
     except ImportError:
         return ""
     step = -(-max(one.data.shape[1:]) // _PICTURE_PX)

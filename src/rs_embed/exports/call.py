@@ -25,12 +25,11 @@ from rs_embed.exports.journal import PLACES, Manifest, digest_of
 from rs_embed.exports.location import Tally, begun, keep_manifest, refuse_foreign, run_folder, swept
 from rs_embed.exports.object_store import Remote, place_of
 from rs_embed.exports.order import ExportOrder
-from rs_embed.exports.records import UnitStore
 from rs_embed.exports.request import ExportRequest, Models, versions
 from rs_embed.exports.results.catalog import write_catalogs
 from rs_embed.exports.running import Running
 from rs_embed.exports.sharding import ALL, Shard, SharedRun, is_finished
-from rs_embed.exports.unit import UNIT_ROWS, cut_units
+from rs_embed.exports.unit import MAP, UNIT_ROWS, cut_units
 from rs_embed.exports.work import OnError, Task
 from rs_embed.formats.base import Dtype
 from rs_embed.pipeline.request import Backend, Bands, KnobValue, Modalities, Sensors
@@ -163,12 +162,27 @@ def export_embeddings(
     part = ALL if shard is None else Shard.of(shard)
     running = Running(engine=engine, address=address, progress=progress, verify=verify, shard=part)
     table = read_places(places, temporal=temporal, buffer_m=buffer_m)
-    if not dry_run:
-        return run_export(request, table, place_of(out), running)
+    if dry_run:
+        return planned_export(request, table, place_of(out), plan_rows, rate)
+    return run_export(request, table, place_of(out), running)
+
+
+def planned_export(
+    request: ExportRequest,
+    places: Places,
+    where: Path | Remote,
+    plan_rows: int | None = None,
+    rate: float | Literal["measure"] | None = None,
+) -> ExportReport:
+    """What an export would do: a dry run.
+
+    Raises:
+        RSEmbedError: See `export_embeddings`.
+    """
     _require_packages()
-    jobs, where = request.jobs(), place_of(out)
-    scale = Scale(plan_rows, share_reads, _rate(rate, jobs, table))
-    plan = estimate(request, jobs, table, cut_units(table, unit_rows), begun=begun(where), scale=scale)
+    jobs, units = request.jobs(), cut_units(places, request.unit_rows)
+    scale = Scale(plan_rows, request.share_reads, _rate(rate, jobs, places))
+    plan = estimate(request, jobs, places, units, begun=begun(where), scale=scale)
     return ExportReport(where, plan, 0, 0, 0.0, dry=True)
 
 
@@ -199,7 +213,7 @@ def run_export(request: ExportRequest, places: Places, where: Path | Remote, run
         with gate.setting_up(), storing(folder):
             _keep_places(folder, places, verify=running.verify)
             keep_manifest(remote, folder)
-        stores = [UnitStore(folder / name, manifest.fingerprint, versions()) for name in jobs]
+        stores = [request.store(folder / name, job, manifest.fingerprint) for name, job in jobs.items()]
         rows = sum(len(unit.rows) for unit in shard.units_of(units))
         with (
             progress_bar(rows * len(jobs), shown=running.progress, label="export") as advance,
@@ -209,7 +223,8 @@ def run_export(request: ExportRequest, places: Places, where: Path | Remote, run
             tasks = (Task(unit, places.take(unit.rows)) for unit in shard.units_of(units))
             executor.run(RunStamp(manifest.created, manifest.fingerprint), tasks, tally)
         with gate.leaving() as is_last:
-            if shard == ALL or (is_last and is_finished(stores, units, remote)):
+            all_done = shard == ALL or (is_last and is_finished(stores, units, remote))
+            if all_done and request.grid_format != MAP:  # a map says all of itself
                 write_catalogs(stores, units, grids=request.grid_format is not None, remote=remote)
     return ExportReport(where, plan, tally.rows - tally.failed, tally.failed, time.perf_counter() - started)
 

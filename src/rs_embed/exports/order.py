@@ -16,7 +16,7 @@ from rs_embed.exports.fetching.inputs import InputKeeper
 from rs_embed.exports.fetching.reader import PlannedProvider
 from rs_embed.exports.fetching.shared_reads import SharedReads
 from rs_embed.exports.object_store import Remote
-from rs_embed.exports.records import UnitStore
+from rs_embed.exports.region.store import write_metadata
 from rs_embed.exports.request import ExportRequest, models_facts, versions
 from rs_embed.exports.unit_tables import RUN
 from rs_embed.exports.unit_writer import ModelExport
@@ -95,4 +95,7 @@ class ExportSetup:
                 RUN: stamp.fingerprint,
             },
         )
-        return ModelExport(job, header, UnitStore(folder, stamp.fingerprint, versions()))
+        store = self.request.store(folder, job, stamp.fingerprint)
+        if store.tiles is not None:
+            write_metadata(folder, store.tiles.grid, header)
+        return ModelExport(job, header, store)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -22,10 +22,13 @@ from rs_embed.core.atomic import (
 from rs_embed.core.hashing import sha256_of
 from rs_embed.errors import StorageError
 from rs_embed.exports.journal import sealed, unsealed
-from rs_embed.exports.unit import GRIDS, RECORDS, TABLES, WorkUnit
+from rs_embed.exports.unit import GRIDS, MAP, RECORDS, TABLES, WorkUnit
 from rs_embed.formats.files import formats
 from rs_embed.formats.stac import COLLECTION
 from rs_embed.redact import logger
+
+if TYPE_CHECKING:
+    from rs_embed.exports.region.tiles import MapTiles
 
 _LOG = logger(__name__)
 NEXT = ".next-"
@@ -131,6 +134,8 @@ class UnitStore:
     versions: Mapping[str, str]
     elsewhere: Mapping[str, int] = field(default_factory=dict)
     """Path -> bytes, of grids that are in an object store and were not downloaded."""
+    tiles: "MapTiles | None" = None
+    """For a map: where its blocks, which are the grids, are written."""
 
     def table(self, unit: WorkUnit) -> Path:
         """Return the path of a unit's table: its vectors, or the paths of its grids."""
@@ -190,7 +195,8 @@ class UnitStore:
         lost = {name for name, stamp in record.files.items() if self._is_lost(name, stamp, verify=verify)}
         if not lost:
             return record
-        rows = {row_of(name) for name in lost} | set(record.missing)
+        number = row_of if self.tiles is None else self.tiles.row_of
+        rows = {number(name) for name in lost} | set(record.missing)
         missing = tuple(row for row in unit.rows.tolist() if row in rows)
         _LOG.warning("%s: %d grids are missing or damaged and will be redone", self.grids(unit), len(lost))
         return record.model_copy(
@@ -202,7 +208,7 @@ class UnitStore:
         )
 
     def _is_lost(self, name: str, stamp: Stamp, *, verify: bool) -> bool:
-        if not name.startswith(f"{GRIDS}/"):
+        if not is_grid(name):
             return False
         if name in self.elsewhere:
             return self.elsewhere[name] != stamp.bytes
@@ -256,6 +262,10 @@ class UnitStore:
 
     def clean(self, unit: WorkUnit, record: Record | None) -> None:
         """Remove what a killed process left of a unit: half-written files, and grids that no table lists."""
+        if self.tiles is not None:
+            for number in unit.rows.tolist():
+                self.tiles.clean(self.folder, number)
+            return
         folder = self.grids(unit)
         if folder.is_symlink():  # made by somebody else: remove nothing there
             return
@@ -285,6 +295,11 @@ def fault_in(record: Path, name: str, path: Path) -> str | None:
         if found is not None and name in found.files:
             faults.append(found.files[name].fault(path))
     return None if None in faults else faults[0] if faults else "in no record"
+
+
+def is_grid(name: str) -> bool:
+    """Whether a file of a record holds tokens of one row."""
+    return name.startswith((f"{GRIDS}/", f"{MAP}/"))
 
 
 def row_of(name: str) -> int:

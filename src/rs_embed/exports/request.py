@@ -21,7 +21,10 @@ from rs_embed.core.hashing import as_json
 from rs_embed.embedders.card import ModelCard, lasting_id
 from rs_embed.embedders.catalog import get_card
 from rs_embed.errors import SpecError
-from rs_embed.exports.unit import UNIT_ROWS, Units
+from rs_embed.exports.records import UnitStore
+from rs_embed.exports.region.grid import MapGrid
+from rs_embed.exports.region.tiles import MapTiles
+from rs_embed.exports.unit import MAP, UNIT_ROWS, Units
 from rs_embed.exports.unit_writer import slug
 from rs_embed.exports.work import OnError
 from rs_embed.formats.base import Dtype
@@ -53,10 +56,12 @@ class ExportRequest(RequestBase):
     on_error: Annotated[OnError, one_of(OnError, "on_error")] = "keep"
     save_inputs: bool = False
     share_reads: bool = False
+    region: MapGrid | None = None
+    """Of a map of a region, whose blocks are the places."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if self.grid_format is not None and self.dtype != "float32":
+        if self.grid_format not in (None, MAP) and self.dtype != "float32":
             raise SpecError(f"Expected float32 for grids, got dtype={self.dtype!r}.", fix="leave out dtype")
         self.requests()
         return self
@@ -67,6 +72,8 @@ class ExportRequest(RequestBase):
         if self.output.kind == "pooled":
             require_choice("the format of vectors", VECTORS if self.format is None else self.format, (VECTORS,))
             return None
+        if self.region is not None and self.format in (None, MAP):
+            return MAP
         return format_named("cog" if self.format is None else self.format).name
 
     def requests(self) -> list[EmbeddingRequest]:
@@ -96,6 +103,19 @@ class ExportRequest(RequestBase):
         provider = opened(self.source)
         return {name: plan.job_with(provider) for name, plan in plans.items()}
 
+    def store(self, folder: Path, job: "Job", fingerprint: str) -> UnitStore:
+        """The files of a model.
+
+        Args:
+            folder: Its folder.
+            job: What is run for it.
+            fingerprint: Of the run.
+        """
+        if self.grid_format != MAP or self.region is None:
+            return UnitStore(folder, fingerprint, versions())
+        tiles = MapTiles(self.region, job.embedder.readout.width(self.output), self.dtype)
+        return UnitStore(folder, fingerprint, versions(), tiles=tiles)
+
     def run_facts(self, facts: Mapping[str, JsonValue], places: Places, units: Units) -> dict[str, JsonValue]:
         """Return everything that determines the numbers and files of a run.
 
@@ -110,6 +130,7 @@ class ExportRequest(RequestBase):
             "dtype": self.dtype,
             "places": {"rows": len(places), "digest": places.digest()},
             "units": {"rows": self.unit_rows, "digest": units.digest()},
+            **({} if self.region is None else {"region": self.region.model_dump(mode="json")}),
         }
 
     def command(self) -> dict[str, JsonValue]:

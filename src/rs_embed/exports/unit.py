@@ -13,7 +13,7 @@ from rs_embed.places.columns import Places
 
 UNIT_ROWS = 4096
 """Rows per file: 12.6 MB for 768 float32."""
-TABLES, RECORDS, GRIDS = "units", "records", "grids"
+TABLES, RECORDS, GRIDS, MAP = "units", "records", "grids", "map.zarr"
 """Folders of a model. The first holds only tables, so that readers can open it as one dataset."""
 _HILBERT_LEVEL = 16
 """The Earth in 65,536 x 65,536 cells of at most 600 m; constant, so that a row's cell depends only on its place."""

@@ -16,7 +16,7 @@ from rs_embed.exports.records import Record, Stamp, UnitStore, rows_in_order
 from rs_embed.exports.unit import WorkUnit
 from rs_embed.exports.unit_tables import merge_units
 from rs_embed.formats.base import Row, RunHeader
-from rs_embed.formats.files import FileFormat, format_named
+from rs_embed.formats.files import format_named
 from rs_embed.formats.table import write_index, write_table
 from rs_embed.pipeline.plan import Job
 from rs_embed.places.columns import Place
@@ -52,12 +52,12 @@ class UnitSink:
         """
         self.model = model
         self._unit = unit
-        self._format = None if grid_format is None else format_named(grid_format)
+        self._grid_format = grid_format
         self.record: Record = model.store.begin(unit) if record is None else record
         """The record of what is stored."""
         self._rows: dict[int, Row] = {}
         self._hrefs: dict[int, str] = {}
-        self._grids: dict[int, tuple[str, Stamp]] = {}
+        self._grids: dict[int, dict[str, Stamp]] = {}
         self._settled: dict[int, Row] = {}
 
     def put(self, place: Place, outcome: Result) -> None:
@@ -65,26 +65,33 @@ class UnitSink:
         embedding, error, stage = None, None, None
         if not isinstance(outcome, Embedding):
             error, stage = _said(outcome.error), outcome.stage
-        elif self._format is None:
+        elif self._grid_format is None:
             embedding = outcome
         else:
-            self._hrefs[place.index] = self._write_grid(place, outcome, self._format)
+            files = self._write_grid(place, outcome, self._grid_format)
+            first = self.model.store.folder / next(iter(files))
+            self._hrefs[place.index] = os.path.relpath(first, self.model.store.table(self._unit).parent)
+            self._grids[place.index] = files
             embedding = replace(outcome, data=np.zeros((outcome.data.shape[0], 0, 0), np.float32))
         self._rows[place.index] = Row(
             place.index, place.id, place.spatial, place.window, embedding, error, stage, place.kept
         )
 
-    def _write_grid(self, place: Place, embedding: Embedding, grid_format: FileFormat) -> str:
-        folder = self.model.store.grids(self._unit)
+    def _write_grid(self, place: Place, embedding: Embedding, grid_format: str) -> dict[str, Stamp]:
+        """The files that hold the tokens, by path inside the model's folder."""
+        store = self.model.store
+        if store.tiles is not None:
+            return store.tiles.write(store.folder, place.index, embedding)
+        folder, chosen = store.grids(self._unit), format_named(grid_format)
         make_folder(folder)
-        require_room(folder, grid_format.room(embedding))
-        path = folder / f"{stem_of(place)}{grid_format.suffix}"
+        require_room(folder, chosen.room(embedding))
+        path = folder / f"{stem_of(place)}{chosen.suffix}"
         with replacing(path) as part:
-            grid_format.write(embedding, part)
-            self._grids[place.index] = self.model.store.name(path), Stamp.of(part)
+            chosen.write(embedding, part)
+            stamp = Stamp.of(part)
             if path.is_dir():  # from an earlier try
                 remove(path)
-        return os.path.relpath(path, self.model.store.table(self._unit).parent)
+        return {store.name(path): stamp}
 
     def settle(self) -> None:
         """Mark everything put so far as ready to be stored."""
@@ -110,7 +117,8 @@ class UnitSink:
             merge_units(table, part, merged, rows_in_order(self._unit, set(self._unit.rows.tolist()) - set(missing)))
             os.replace(merged, part)
         files = {name: stamp for name, stamp in before.files.items() if name != store.name(table)}
-        files |= dict(self._grids[row] for row in done if row in self._grids)
+        for row in done & self._grids.keys():
+            files |= self._grids[row]
         update = {"ok": before.rows - len(failed) - len(missing), "failed": failed, "missing": missing, "files": files}
         fresh = store.begin(self._unit)
         self.record = store.put(self._unit, part, fresh.model_copy(update=update))
@@ -118,7 +126,7 @@ class UnitSink:
 
     def _write_table(self, path: Path, rows: Sequence[Row]) -> None:
         header = self.model.header
-        if self._format is None:
+        if self._grid_format is None:
             write_table(path, rows, header)
         else:
             write_index(path, rows, header, [self._hrefs.get(row.index) for row in rows])

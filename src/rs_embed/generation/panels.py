@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from rs_embed.core.bands import Unit
 from rs_embed.core.chip import Chip, Source
-from rs_embed.embedding.plot import STRETCH_PERCENT, Panel, save_figure, side_by_side, true_colour
+from rs_embed.embedding.components import STRETCH_PERCENT
+from rs_embed.embedding.plot import Panel, save_figure, side_by_side, true_colour
 from rs_embed.generation.raster import GeneratedRaster
 
 PALETTE = (

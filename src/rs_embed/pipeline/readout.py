@@ -15,16 +15,16 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from rs_embed.core.chip import Chip
-from rs_embed.core.geo import densified, project, subgrid
+from rs_embed.core.geo import densified, pixel_size_m, project, subgrid
 from rs_embed.core.polygon import Ring
-from rs_embed.core.specs import Region, SensorSpec
+from rs_embed.core.specs import GridBlock, Region, SensorSpec
 from rs_embed.embedders._vit_mae_utils import pool, pool_blocks, pool_weighted
 from rs_embed.embedders.base import ModelInput
 from rs_embed.embedders.prepare.framing import Frame, kept_shape, kept_tokens, stitch
 from rs_embed.embedding.embedding import Debiased, Embedding, InputMeta, Meta
 from rs_embed.embedding.position import PositionMeans
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
-from rs_embed.errors import NoValidPixels, ReadoutError
+from rs_embed.errors import NoValidPixels, ReadoutError, SpecError
 from rs_embed.pipeline.plan import Item, Job, fingerprint
 from rs_embed.pipeline.position import of_reference, of_region
 from rs_embed.pipeline.validity import Seen, Validity
@@ -99,7 +99,8 @@ def _without_offsets(
         return whole, Debiased(by="position", estimated_on="nothing", windows=0) if wanted else None, None
     frame = job.embedder.windows(one.frame)
     validity = Validity(one.seen, frame, job.embedder, one.absent)
-    own = of_region(tokens, layout, validity) if frame is one.frame else None
+    alone = isinstance(one.item.spatial, GridBlock)  # blocks of a map must have the same taken out
+    own = of_region(tokens, layout, validity) if frame is one.frame and not alone else None
     if not wanted:
         return whole, None, None if own is None else own.compact(job.embedder, frame)
     offsets = own or of_reference(frame, one.absent, job)
@@ -114,7 +115,10 @@ def _grid(one: Prepared, whole: Tokens, job: Job) -> _Numbers:
     data, read = merged[:, :rows, :cols].contiguous().numpy(), there[:, :rows, :cols].numpy()
     geobox = _token_geobox(one, cells, (rows, cols))
     valid = read[0].astype(np.float32) if job.embedder.readout.keeps_nodata else validity.share(cells)[:rows, :cols]
-    inside = np.ones((rows, cols), bool)
+    if isinstance(one.item.spatial, GridBlock) and geobox is not None:
+        own = cells_of(one.item.spatial, geobox)
+        data, read, valid, geobox = data[:, *own], read[:, *own], valid[own], geobox[own]
+    inside = np.ones(valid.shape, bool)
     if isinstance(one.item.spatial, Region) and geobox is not None:
         inside = touches(one.item.spatial, geobox)
         data[:, ~inside], valid[~inside] = np.nan, 0
@@ -206,6 +210,25 @@ def _region_tokens(one: Prepared, region: Region, layout: TokenLayout) -> Tensor
         mask = np.ones(cells, bool) if geobox is None else touches(region, geobox)
         masks.append(torch.from_numpy(mask).flatten())
     return torch.cat(masks)
+
+
+def cells_of(block: GridBlock, around: GeoBox) -> tuple[slice, slice]:
+    """Rows and columns of a block in the token grid of the imagery around it.
+
+    Raises:
+        SpecError: Its edges lie between tokens.
+    """
+    cell_m = pixel_size_m(around)
+    rows, cols, first = (
+        (side / cell_m) for side in (block.north - block.south, block.east - block.west, block.before_m)
+    )
+    if any(abs(count - round(count)) > 1e-6 for count in (rows, cols, first)):
+        raise SpecError(
+            f"Expected a block of whole tokens of {cell_m:g} m, got {block!r}.",
+            fix=f"choose edges and margins that are multiples of {cell_m:g} m",
+        )
+    start = round(first)
+    return slice(start, start + round(rows)), slice(start, start + round(cols))
 
 
 def touches(region: Region, geobox: GeoBox) -> NDArray[np.bool_]:

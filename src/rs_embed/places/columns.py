@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rs_embed.core.geo import outline, project
-from rs_embed.core.specs import BBox, PointBuffer, Region, SpatialSpec, TemporalSpec
+from rs_embed.core.specs import BBox, GridBlock, PointBuffer, Region, SpatialSpec, TemporalSpec
 from rs_embed.errors import StorageError
 from rs_embed.places.kept import Kept, KeptRow, of_arrays
 from rs_embed.places.strings import Strings
@@ -180,8 +180,11 @@ def _kept(found: Mapping[str, NDArray[np.generic]]) -> dict[str, Kept]:
     return columns
 
 
-def outline_text(spatial: BBox | Region) -> str:
-    """Write a box or polygon as text, from which `outline_spec` makes the same one."""
+def outline_text(spatial: BBox | Region | GridBlock) -> str:
+    """Write a box, polygon or block as text, from which `outline_spec` makes the same one."""
+    if isinstance(spatial, GridBlock):
+        edges = [spatial.west, spatial.south, spatial.east, spatial.north, spatial.before_m, spatial.after_m]
+        return f"{spatial.crs};{json.dumps({_BLOCK: edges})}"
     if isinstance(spatial, BBox):
         corners = [spatial.minlon, spatial.minlat, spatial.maxlon, spatial.maxlat]
         return f"{spatial.crs};{json.dumps(corners)}"
@@ -190,10 +193,16 @@ def outline_text(spatial: BBox | Region) -> str:
     return f"{spatial.crs};{json.dumps({'type': 'Polygon', 'coordinates': spatial.polygon})}"
 
 
-def outline_spec(text: str) -> BBox | Region:
-    """Read the box or polygon from a text of `outline_text`."""
+_BLOCK = "block"
+
+
+def outline_spec(text: str) -> BBox | Region | GridBlock:
+    """The box, polygon or block that a text of `outline_text` describes."""
     crs, _, geometry = text.rpartition(";")
     shape = json.loads(geometry)
+    if _BLOCK in shape:
+        west, south, east, north, before_m, after_m = shape[_BLOCK]
+        return GridBlock(west, south, east, north, crs, before_m, after_m)
     if isinstance(shape, list):
         minlon, minlat, maxlon, maxlat = shape
         return BBox(minlon, minlat, maxlon, maxlat, crs)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rs_embed.core.checks import short
 from rs_embed.core.polygon import GeoInterface, Rings
-from rs_embed.core.specs import BBox, PointBuffer, Region, SpatialSpec
+from rs_embed.core.specs import PointBuffer, Region, SpatialSpec
 from rs_embed.errors import SpecError
 from rs_embed.places.checks import read_buffer, read_ids, read_outlines, read_points
 from rs_embed.places.columns import Days, Places, outline_text
@@ -148,7 +148,7 @@ def _from_frame(
 
 
 def _from_list(given: object, temporal: Temporal, buffer_m: float | None, crs: str | None) -> Places:
-    if isinstance(given, PointBuffer | BBox | Region):
+    if isinstance(given, SpatialSpec):
         raise SpecError(f"Expected a list of places, got a single one, {short(given)}.", fix="put it into a list")
     if isinstance(given, np.ndarray):
         given = given.tolist()
@@ -163,7 +163,7 @@ def _from_list(given: object, temporal: Temporal, buffer_m: float | None, crs: s
     windows = read_windows(None, {}, temporal, problems, len(given))
     if any(_is_geometry(one) for one in given):
         return _from_specs(_of_geometries(given, buffer_m, crs, problems), windows)
-    specs = [isinstance(one, PointBuffer | BBox | Region) for one in given]
+    specs = [isinstance(one, SpatialSpec) for one in given]
     if any(specs):
         if not all(specs):
             row = specs.index(False)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rs_embed.core.checks import short
 from rs_embed.core.polygon import GeoInterface
-from rs_embed.core.specs import BBox, PointBuffer, Region, SpatialSpec, TemporalSpec
+from rs_embed.core.specs import SpatialSpec, TemporalSpec
 from rs_embed.errors import SpecError
 from rs_embed.places.columns import Place, Places
 from rs_embed.places.reading import Given, is_frame, read_places, unpacked
@@ -43,13 +43,13 @@ def read_place(
             f"Expected a TemporalSpec, got {short(temporal)}.",
             fix='TemporalSpec.range("2022-06-01", "2022-09-01") or TemporalSpec.year(2022)',
         )
-    if given is None or isinstance(given, PointBuffer | BBox | Region):
+    if given is None or isinstance(given, SpatialSpec):
         if buffer_m is not None:
             raise SpecError("Expected buffer_m with a point, got it beside another place.", fix="leave it out")
         return given, temporal
     if not isinstance(given, Place):
         is_read = isinstance(given, Places)
-        table = read_places(_listed(given), temporal=None if is_read else temporal, buffer_m=buffer_m)
+        table = read_places(listed(given), temporal=None if is_read else temporal, buffer_m=buffer_m)
         if len(table) != 1:
             raise SpecError(
                 f"Expected one place, got {len(table):,}.", fix="get_embeddings(...) for several, or choose one of them"
@@ -60,7 +60,7 @@ def read_place(
     return given.spatial, given.window or temporal
 
 
-def _listed(given: "Single") -> "Given":
+def listed(given: "Single") -> "Given":
     """Put anything that is not a table into a list."""
     given = unpacked(given)
     if isinstance(given, Places | str | Path) or is_frame(given):

@@ -126,9 +126,20 @@ def _round_up(value: int, step: int) -> int:
 def _starts(length: int, size: int, step: int) -> list[int]:
     """Return evenly spaced window starts, on multiples of `step`, that cover `length`."""
     last = max(0, _round_up(length - size, step))
-    stride = size - _round_up(math.ceil(size * TILE_OVERLAP), step)
-    gaps = math.ceil(last / max(stride, step))
+    gaps = math.ceil(last / stride_of(size, step))
     return [round(last * i / gaps / step) * step for i in range(gaps + 1)] if gaps else [0]
+
+
+def stride_of(size: int, step: int) -> int:
+    """The farthest that tiled windows may start from each other, pixels.
+
+    A chip that is longer than a window by a multiple of it is cut at exactly this stride.
+
+    Args:
+        size: Side of a window.
+        step: What windows start on multiples of.
+    """
+    return max(size - _round_up(math.ceil(size * TILE_OVERLAP), step), step)
 
 
 def cut_windows(image: Tensor, frame: Frame, grid_px: int = 1) -> list[Tensor]:
