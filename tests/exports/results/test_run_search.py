@@ -14,7 +14,7 @@ import shapely
 from made_rows import embedding, failed, row
 from test_runs import pooled_run, record
 
-from rs_embed import BBox, PointBuffer, Region, open_run, read_places, verify_run
+from rs_embed import BBox, GridBlock, PointBuffer, Region, open_run, read_places, verify_run
 from rs_embed.core.atomic import locked
 from rs_embed.errors import RSEmbedWarning, SpecError, StorageError
 
@@ -108,6 +108,7 @@ PLACES = {
         [0, 1, 2, 26, 27, 28],
     ),
     "another crs": (BBox(350_000, 5_280_000, 370_000, 5_300_000, "EPSG:32633"), None),
+    "a block": (GridBlock(350_000, 5_280_000, 370_000, 5_300_000, "EPSG:32633"), None),
     "in metres": (Region([(350_000, 5_280_000), (370_000, 5_280_000), (360_000, 5_300_000)], "EPSG:32633"), None),
     "around a point": (PointBuffer(13.14, 47.77, 2000), range(18, 23)),
     "a list with one place": ([PointBuffer(13.14, 47.77, 2000)], range(18, 23)),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rs_embed.core.checks import short
 from rs_embed.core.geo import densified, one_cell, project
 from rs_embed.core.polygon import Ring
-from rs_embed.core.specs import BBox, PointBuffer, SpatialSpec
+from rs_embed.core.specs import BBox, GridBlock, PointBuffer, SpatialSpec
 from rs_embed.errors import SpecError
 from rs_embed.places.single import Single, read_place
 
@@ -155,6 +155,8 @@ def _shape(place: SpatialSpec) -> "tuple[BaseGeometry, str]":
         return shapely.box(*cell.boundingbox), str(cell.crs)
     if isinstance(place, BBox):
         return shapely.box(place.minlon, place.minlat, place.maxlon, place.maxlat), place.crs
+    if isinstance(place, GridBlock):
+        return shapely.box(place.west, place.south, place.east, place.north), place.crs
     parts = [shapely.Polygon(rings[0], rings[1:]) for rings in place.parts]
     return shapely.union_all(parts), _DEGREES if place.crs.upper() == _DEGREES else place.crs
 
