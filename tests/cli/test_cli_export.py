@@ -42,7 +42,13 @@ def export(plots: Path, *words: str | Path):
     )
 
 
-@pytest.mark.parametrize("command", ["export", "status", "retry", "verify", "compact", "similar"])
+def similar(run, *words):
+    """The rows that the command finds, by id."""
+    found = json.loads(invoke("similar", run, "--id", "b", "--json", *words).stdout)
+    return sorted(found, key=lambda one: one["id"])
+
+
+@pytest.mark.parametrize("command", ["export", "status", "retry", "verify", "compact", "index", "similar"])
 def test_help_says_how_and_gives_examples(command):
     result = invoke(command, "--help")
     assert result.exit_code == 0
@@ -89,6 +95,14 @@ def test_export_status_retry_and_similar_work_on_one_folder(plots):
     found = json.loads(invoke("similar", run, "--id", "b", "--json").stdout)
     assert sorted(one["id"] for one in found) == ["a", "c", "d", "e", "f"]
     refused(invoke("similar", run, "--id", "g"), "SpecError", "'g'")
+    for index in (False, True):
+        if index:
+            assert "6 vectors" in invoke("index", run).stdout
+        assert [one["id"] for one in similar(run, "--where", "side=100", "--within", "12.93,47,12.946,48")] == [*"acd"]
+        assert [one["id"] for one in similar(run, "--where", "id=a,f", "--exact")] == [*"af"]
+        assert [one["id"] for one in similar(run, "--where", "center_lon=12.944..")] == [*"def"]
+    assert json.loads(invoke("index", run, "--json").stdout)["rows"] == 6
+    misused(invoke("similar", run, "--id", "b", "--where", "side"), "COLUMN=VALUE")
 
 
 def test_retry_finishes_what_was_not_finished(plots):

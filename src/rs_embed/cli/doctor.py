@@ -41,6 +41,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "stac": ("pystac_client",),
     "terratorch": ("terratorch",),
     "ray": ("ray",),
+    "search": ("faiss",),
 }
 """Extra -> the modules that it brings."""
 SMALLEST = "galileo_1_0_nano"

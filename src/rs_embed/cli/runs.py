@@ -1,4 +1,4 @@
-"""The commands that look at the folder of a long job: status, verify, compact, similar."""
+"""The commands that look at the folder of a long job: status, verify, compact, index, similar."""
 
 import json
 from dataclasses import asdict
@@ -82,6 +82,23 @@ def compact(
         typer.echo(str(report))
 
 
+@command(MANY, "rs-embed index run", "rs-embed index run --model mosaiks_rcf")
+def index(
+    run: RunFolder,
+    *,
+    model: Annotated[
+        str | None, typer.Option(help="Model, if the run has several.", autocompletion=complete_model)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Build a search index, which makes `similar` fast on millions of rows. Needs the extra `search`."""
+    report = rs_embed.open_run(run).build_index(model)
+    if as_json:
+        typer.echo(json.dumps(asdict(report) | {"folder": str(report.folder)}, indent=2))
+    else:
+        typer.echo(str(report))
+
+
 @command(MANY, "rs-embed similar run --id north --top 5", "rs-embed similar run --id 'plot a' --json")
 def similar(
     run: RunFolder,
@@ -91,10 +108,21 @@ def similar(
     model: Annotated[
         str | None, typer.Option(help="Model, if the run has several.", autocompletion=complete_model)
     ] = None,
+    within: Annotated[
+        str | None,
+        typer.Option(metavar="PLACE", help="Only rows in this place: W,S,E,N in degrees, or a file with one polygon."),
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN=VALUE", help="Only rows with this value, one of A,B,C, or LOW..HIGH."),
+    ] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Compare all vectors even if there is an index.")] = False,
     as_json: Json = False,
 ) -> None:
     """List the rows most similar to one row (cosine similarity)."""
-    found = rs_embed.open_run(run).similar(row_id, top, model)
+    wanted = dict(_condition(text) for text in where or ())
+    place = None if within is None else _box(within)
+    found = rs_embed.open_run(run).similar(row_id, top, model, within=place, where=wanted, exact=exact)
     if as_json:
         typer.echo(found.to_json(orient="records", date_format="iso", indent=2))
         return
@@ -104,3 +132,22 @@ def similar(
         OUT.print(table(rows))
     else:
         ERR.print("No other row has a vector.")
+
+
+def _condition(text: str) -> tuple[str, object]:
+    """`column=value` as `Run.similar` takes it; values are text, which it reads as the column has them."""
+    name, sign, value = text.partition("=")
+    if not (name and sign):
+        raise typer.BadParameter(f"expected COLUMN=VALUE, got {text!r}", param_hint="--where")
+    low, dots, high = value.partition("..")
+    if dots:
+        return name, (low or None, high or None)
+    return name, value.split(",") if "," in value else value
+
+
+def _box(text: str) -> str | tuple[float, ...]:
+    """Four numbers, or the name of a file."""
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError:
+        return text

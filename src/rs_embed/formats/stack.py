@@ -60,17 +60,24 @@ class Stack:
         parts = [table.table(columns) for table in self.tables]
         return pa.concat_tables(self._alike(parts)).unify_dictionaries().take(pa.array(self.order))
 
-    def vectors(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+    def vectors(self, only: NDArray[np.bool_] | None = None) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
         """Yield positions in the user's order with their vectors `[n, D]`, one table at a time.
+
+        Args:
+            only: Whether each place in the user's order is wanted; tables without any are not read.
 
         Raises:
             StorageError: The tables are indexes of grids.
         """
         places, start = np.argsort(self.order), 0
         for table, (_, done) in zip(self.tables, self._rows, strict=True):
-            part = table.matrix() if done.any() or table.is_index else np.full((len(table), self.dim), np.nan)
-            yield places[start : start + len(table)], part.astype(np.float32, copy=False)
+            mine = places[start : start + len(table)]
             start += len(table)
+            if only is not None and not only[mine].any():
+                continue
+            part = table.matrix() if done.any() or table.is_index else np.full((len(table), self.dim), np.nan)
+            chosen = slice(None) if only is None else only[mine]
+            yield mine[chosen], part[chosen].astype(np.float32, copy=False)
 
     @cached_property
     def _rows(self) -> list[tuple[NDArray[np.int64], NDArray[np.bool_]]]:

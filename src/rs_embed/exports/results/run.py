@@ -17,11 +17,14 @@ from pydantic import JsonValue
 from rs_embed.core import display
 from rs_embed.core.checks import require_whole
 from rs_embed.embedding.embedding import Embedding
-from rs_embed.embedding.similarity import ModelFacts, most_alike, require_same_model
 from rs_embed.errors import SpecError, StorageError
 from rs_embed.exports.journal import MANIFEST
 from rs_embed.exports.object_store import Remote, local_place, place_of
 from rs_embed.exports.records import Record, Stamp, fault_in
+from rs_embed.exports.results.filters import Filter, Where
+from rs_embed.exports.results.run_index import FOLDER as INDEX
+from rs_embed.exports.results.run_index import IndexReport, KeptIndex, build_index
+from rs_embed.exports.results.searching import IndexedRows, ScannedRows, Searched, search
 from rs_embed.exports.unit import RECORDS, TABLES
 from rs_embed.formats.base import RunHeader
 from rs_embed.formats.grids import Grids
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     import geopandas
     import pandas as pd
     import xarray as xr
+
+    from rs_embed.places.single import Single
 
 _PLACE = ("id", "row", "center_lon", "center_lat", "start_datetime", "end_datetime")
 
@@ -105,6 +110,7 @@ class Run:
         self.path = path
         self.manifest: Mapping[str, JsonValue] = _json(path / MANIFEST)
         """What was asked for, as the export wrote it."""
+        self._indices: dict[str, KeptIndex] = {}
 
     def __repr__(self) -> str:
         rows = self._rows()
@@ -206,39 +212,63 @@ class Run:
         coords = {"row": frame["row"].to_numpy(), "band": np.arange(vectors.shape[1]), **rows}
         return xr.Dataset({"embedding": (("row", "band"), vectors)}, coords=coords)
 
+    def build_index(self, model: str | None = None, *, progress: bool = True) -> IndexReport:
+        """Build an index of the vectors in the run's folder, which makes `similar` fast on millions of rows.
+
+        An index covers the rows that were there when it was built: after you add, retry or repair rows, build it again.
+        An existing index is replaced once the new one is complete.
+
+        Args:
+            model: May be left out if the run has only one.
+            progress: Show a bar on a terminal.
+
+        Raises:
+            SpecError: The run holds grids, or no row that did not fail.
+            StorageError: A file is damaged, the run is in use, or the disk refuses.
+            MissingDependency: The extra `search` is not installed.
+        """
+        name = self._only(model)
+        return build_index(self.path / name, partial(self._stack, name), self._index(name).folder, progress=progress)
+
     def similar(
         self,
         id: "str | int | Embedding",  # noqa: A002
         top: int = 10,
         model: str | None = None,
+        *,
+        within: "Single | None" = None,
+        where: Where | None = None,
+        exact: bool = False,
     ) -> "pd.DataFrame":
         """The rows most like a row of the run, itself left out, or like an embedding of your own, best first.
 
-        Cosine similarity over the whole run, a unit at a time.
+        Cosine similarity. If there is an index (`build_index`) and the run has not changed since, the search uses it.
+        It is fast, but may miss a few of the nearest rows. Otherwise all vectors are compared, a unit at a time. The
+        result's `attrs` say which: `exact`, and for an index its `recall` (the share of the ten nearest that it finds).
 
         Args:
             id: As in the user's table (a number means the id of that text; without ids, the number of the row); of
                 several rows with it, the first that did not fail. Or a vector of the same model and weights.
             top: How many.
+            within: Only rows whose middle lies in this place: a box (west, south, east, north), or any form of a place
+                that `get_embedding` takes.
+            where: Only rows with these values: column -> value, list of values, or tuple (low, high), both included, of
+                which either may be `None`. Columns are those of your table and of the run's.
+            exact: Compare all vectors even if there is an index.
 
         Raises:
-            SpecError: There is no such row, or it failed; the embedding is of another model, or a grid.
+            SpecError: There is no such row, or it failed; the embedding is of another model, or a grid; a column of
+                `where` does not exist, or cannot be compared with the value.
             StorageError: The run holds grids.
         """
         require_whole("top", top, 1, sys.maxsize)
-        frame, stack = self.to_frame(model, [*_PLACE, "status"]), self._stack(model)
-        row = None
-        if isinstance(id, Embedding):
-            _check_like(id, stack)
-            vector = id.data
-        else:
-            row = _row_of(frame, id)
-            vector = next(part[places == row][0] for places, part in stack.vectors() if row in places)
-        best, likeness = most_alike(stack.vectors(), vector, len(frame), top + 1)
-        others = np.flatnonzero(best != row)[:top]
-        found: pd.DataFrame = frame.iloc[best[others]][list(_PLACE)].reset_index(drop=True)
-        found.insert(2, "similarity", likeness[others])
-        return found
+        wanted, name = Filter.of(within, where), self._only(model)
+        index = None if exact else self._index(name).current()
+        rows: Searched = ScannedRows(self._stack(name)) if index is None else IndexedRows(index, self.path / name)
+        return search(rows, id, top, wanted)
+
+    def _index(self, name: str) -> KeptIndex:
+        return self._indices.setdefault(name, KeptIndex(self.path / name, self.path / INDEX / name))
 
     def _stack(self, model: str | None) -> Stack:
         return Stack(self.tables(model))
@@ -272,35 +302,6 @@ def _html(run: Run) -> str:
     below = display.rows(("model", "holds", "units", "weights"), lines) if lines else ""
     title = "Export" if lines else "Export, nothing finished"
     return display.card(title, run.path.name, facts, warning=warning, below=below)
-
-
-def _row_of(frame: "pd.DataFrame", name: str | int) -> int:
-    """Where the row of an id stands in the frame of a run."""
-    if isinstance(name, bool) or not isinstance(name, str | int | np.integer):
-        raise SpecError(
-            f"Expected an id of the table or an Embedding, got {type(name).__name__}.",
-            fix="for a bare vector: rs_embed.embedding.similarity.cosine(run.matrix(), vector)",
-        )
-    of_that_id = frame["id"] == str(name)
-    mine = np.flatnonzero(of_that_id & (frame["status"] == "ok"))
-    if mine.size:
-        return int(mine[0])
-    fix = "look at Run.failures()" if of_that_id.any() else "look at Run.to_frame()['id']"
-    for other in frame["id"][frame["row"] == name]:
-        fix = f"ids are text, and row {name} has the id {other!r}"
-    raise SpecError(
-        f"Expected a row with the id {str(name)!r} and an embedding, got none among {len(frame)} rows.", fix=fix
-    )
-
-
-def _check_like(one: Embedding, stack: Stack) -> None:
-    """Refuse an embedding that the vectors of a run cannot be compared with."""
-    if one.is_grid:
-        raise SpecError("Expected a vector, got a grid.", fix="embed the place with output=OutputSpec.pooled()")
-    if stack.tables:
-        mine, header = ModelFacts.of(one), stack.header
-        weights = header.weights or mine.weights
-        require_same_model(mine, ModelFacts(header.model_id, header.card_revision, weights, header.dim), "run")
 
 
 def _plain(column: "pd.Series") -> NDArray[np.generic]:

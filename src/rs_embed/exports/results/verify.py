@@ -15,6 +15,8 @@ from rs_embed.exports.object_store import local_place
 from rs_embed.exports.records import Record, Stamp, is_grid
 from rs_embed.exports.results.compact import FOLDER as COMPACT
 from rs_embed.exports.results.compact import PARTS, Partition
+from rs_embed.exports.results.index import FACTS, IndexFacts
+from rs_embed.exports.results.run_index import FOLDER as INDEX
 from rs_embed.exports.unit import RECORDS
 from rs_embed.places import Places
 
@@ -22,6 +24,7 @@ EXPORT = "rs-embed retry RUN --verify, or the same call of export_embeddings wit
 _TABLE = (
     "the same call of export_embeddings, with its table and verify=True (rs-embed export --verify), writes it again"
 )
+_INDEX = "rs-embed index RUN builds it again"
 _COMPACT = "rs-embed compact RUN --verify makes it again"
 _NONE = "nothing makes it again by itself: only the chips of rows that are redone are kept"
 
@@ -77,9 +80,9 @@ def _lines(damaged: Sequence[Damage], fix: str) -> str:
 def verify_run(run: str | Path, *, progress: bool = True) -> VerifyReport:
     """Compare every file of a run, finished or not, with the sha256 that was written down for it. Changes nothing.
 
-    Tables, grids, records, the manifest, the table of places and the files of `compact_run` (in the run's folder) are
-    compared; of kept chips the checksum that each has inside. STAC files say nothing that is not in the tables, and
-    are left out.
+    Tables, grids, records, the manifest, the table of places, the files of `compact_run` (in the run's folder) and
+    those of the index are compared; of kept chips the checksum that each has inside. STAC files say nothing that is not
+    in the tables, and are left out.
 
     Args:
         run: The folder that `export_embeddings` or `download_run` filled.
@@ -112,6 +115,7 @@ def verify_run(run: str | Path, *, progress: bool = True) -> VerifyReport:
                 for path in _records(model):
                     look.unit(path, manifest.fingerprint, elsewhere)
                     advance(1, 0)
+                look.index(folder / INDEX / model.name)
         look.inputs()
     return VerifyReport(folder, look.files, look.bytes, tuple(look.damaged), look.missing)
 
@@ -191,6 +195,16 @@ class _Look:
             if self._compare(file, partition.file, _COMPACT, rows=partition.rows):
                 whole |= partition.sources
         return whole
+
+    def index(self, folder: Path) -> None:
+        """The files of a model's index; whether it is of the run as it is now is no question of damage."""
+        try:
+            facts = IndexFacts.read(folder)
+        except StorageError:
+            self._note(folder / FACTS, "damaged", _INDEX)
+            return
+        for name, stamp in facts.files.items() if facts else ():
+            self._compare(folder / name, stamp, _INDEX)
 
     def inputs(self) -> None:
         """Kept chips: each has checksums inside."""

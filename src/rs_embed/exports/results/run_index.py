@@ -1,0 +1,260 @@
+"""The index of a run's vectors, kept in its folder: built from the unit files, used while these are the same."""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from rs_embed.core.atomic import locked, make_folder, part_of, remove, remove_parts, storing
+from rs_embed.core.optional import require
+from rs_embed.core.progress import Advance, progress_bar
+from rs_embed.embedding.similarity import ModelFacts
+from rs_embed.errors import MissingDependency, RSEmbedWarning, SpecError, StorageError
+from rs_embed.exports.results.index import FACTS, IndexFacts, VectorIndex, build, damaged, sample_for
+from rs_embed.exports.unit import RECORDS
+from rs_embed.formats.reading import TableFile
+from rs_embed.formats.stack import Stack
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FOLDER = "index"
+ROWS = "rows.arrow"
+"""The rows in the order of the units: what a search returns or filters by."""
+_NOT_KEPT = {
+    "embedding", "scale", "href", "geometry", "bbox", "datetime", "model_id", "weights_id", "source_ids", "proj_code",
+    "transform", "cloud_fraction", "stage", "error", "fingerprint", "meta",
+}  # fmt: skip
+_BATCH = 250_000
+_CHUNK = 2**24
+_DIGEST, _MODEL, _UNITS, _CHECK = "records", "model", "units", "rows_xxh3"
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What `Run.build_index` built. Printing it gives the summary."""
+
+    folder: Path
+    rows: int
+    """Vectors in the index; rows that failed have none."""
+    bytes: int
+    recall: float
+    """Share of the ten nearest rows that a search finds, measured on rows of the run."""
+    library: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rows:,} vectors ({self.bytes / 1e6:,.1f} MB) in {str(self.folder)!r}, "
+            f"{self.recall:.1%} of the ten nearest are found ({self.library})"
+        )
+
+
+def columns_of(table: TableFile) -> list[str]:
+    """The columns that a search can filter by or returns."""
+    return [name for name in table.columns if name not in _NOT_KEPT]
+
+
+def records_digest(model: Path) -> str:
+    """sha256 of the records of all units of a model: it changes when any row is added, tried again or made again."""
+    total = hashlib.sha256()
+    for path in sorted((model / RECORDS).glob("u*.json")):
+        total.update(f"{path.name} ".encode())
+        total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def build_index(model: Path, tables: Callable[[], Stack], folder: Path, *, progress: bool = True) -> IndexReport:
+    """See `Run.build_index`.
+
+    Args:
+        model: Folder of the model in the run.
+        tables: Opens its tables.
+        folder: Of the index.
+        progress: Show a bar on a terminal.
+    """
+    require("faiss", "search")
+    rows = part_of(folder.with_name(ROWS))
+    with locked(model.parent), storing(folder):
+        digest, stack = records_digest(model), tables()
+        if not stack.tables or stack.tables[0].is_index:
+            raise SpecError(
+                f"Expected a run with vectors, got {'one of grids' if stack.tables else 'none yet'}.",
+                fix="export with output=OutputSpec.pooled()" if stack.tables else "run the export first",
+            )
+        make_folder(folder.parent)
+        remove_parts(folder.parent)
+        header, counts = stack.header, [len(table) for table in stack.tables]
+        facts = ModelFacts(header.model_id, header.card_revision, header.weights or "", header.dim)
+        about: dict[str, JsonValue] = {
+            _DIGEST: digest,
+            _MODEL: asdict(facts),
+            _UNITS: {table.path.stem: count for table, count in zip(stack.tables, counts, strict=True)},
+        }
+        try:
+            with progress_bar(sum(counts), shown=progress) as advance:
+                _write_rows(stack.tables, rows)
+                about[_CHECK] = _checksum(rows)
+                found = build(
+                    _blocks(stack.tables, header.dim, advance),
+                    folder,
+                    sample=_sample(stack, sum(counts)),
+                    count=sum(counts),
+                    about=about,
+                    beside={ROWS: rows},
+                )
+        finally:
+            remove(rows)
+    return IndexReport(
+        folder, found.count, sum(stamp.bytes for stamp in found.files.values()), found.recall, found.library
+    )
+
+
+def _blocks(
+    tables: Sequence[TableFile], dim: int, advance: Advance
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    start = 0
+    for table in tables:
+        if table.meta.dim == dim:  # else all of its rows failed
+            vectors = table.matrix()
+            yield np.arange(start, start + len(vectors)), vectors
+        start += len(table)
+        advance(len(table), 0)
+
+
+def _sample(stack: Stack, count: int) -> NDArray[np.float32]:
+    """Rows of units from all over the run, each as often as any other."""
+    tables = [table for table in stack.tables if table.meta.dim == stack.dim]
+    wanted, rng = sample_for(count), np.random.default_rng(0)
+    share = min(1.0, 4 * wanted / count)  # a quarter of the rows of a unit that is read
+    chosen = np.unique(np.linspace(0, len(tables) - 1, max(1, round(share * len(tables)))).astype(int))
+    each = -(-wanted // len(chosen))
+    parts = []
+    for number in chosen.tolist():
+        vectors = tables[number].matrix()
+        parts.append(vectors[rng.permutation(len(vectors))[:each]])
+    return np.concatenate(parts)
+
+
+def _write_rows(tables: Sequence[TableFile], path: Path) -> None:
+    import pyarrow as pa
+
+    names = columns_of(tables[0])
+    schema = tables[0].table(names).schema.remove_metadata()
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        waiting: list[pa.Table] = []
+        for number, table in enumerate(tables):
+            waiting.append(table.table(names).replace_schema_metadata(None).cast(schema))
+            if sum(map(len, waiting)) >= _BATCH or number == len(tables) - 1:
+                writer.write_table(pa.concat_tables(waiting).combine_chunks())
+                waiting = []
+
+
+def _checksum(path: Path) -> str:
+    """Of a file that is compared whenever it is opened, so a fast one."""
+    total = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while part := file.read(_CHUNK):
+            total.update(part)
+    return total.hexdigest()
+
+
+class RunIndex:
+    """An index that `build_index` made, opened.
+
+    Raises:
+        StorageError: It is damaged.
+        MissingDependency: The extra `search` is not installed.
+    """
+
+    def __init__(self, folder: Path, facts: IndexFacts) -> None:
+        self.vectors = VectorIndex(folder, facts)
+        self.facts = facts
+        if _checksum(folder / ROWS) != facts.about[_CHECK]:
+            raise damaged(folder, f"{ROWS} is of another content")
+
+    @property
+    def model(self) -> ModelFacts:
+        """Of which model the vectors are."""
+        return ModelFacts(**self.facts.about[_MODEL])  # type: ignore[arg-type]
+
+    @cached_property
+    def rows(self) -> "pa.Table":
+        """The rows in the order of the units, memory-mapped: an id of the index is a place in it."""
+        require("pyarrow", "export")
+        import pyarrow as pa
+
+        return pa.ipc.open_file(pa.memory_map(str(self.vectors.folder / ROWS))).read_all()
+
+    @cached_property
+    def _units(self) -> tuple[list[str], list[int]]:
+        units = cast("dict[str, int]", self.facts.about[_UNITS])
+        return list(units), list(accumulate(units.values(), initial=0))
+
+    def unit_of(self, place: int) -> tuple[str, int]:
+        """The unit that a row stands in, and where in it."""
+        names, starts = self._units
+        number = int(np.searchsorted(starts, place, side="right")) - 1
+        return names[number], place - starts[number]
+
+
+class KeptIndex:
+    """The index of a model, opened when it is first needed, and again when it or the run has changed."""
+
+    def __init__(self, model: Path, folder: Path) -> None:
+        self.folder = folder
+        self._model = model
+        self._seen: object = None
+        self._found: RunIndex | None = None
+        self._warned = False
+
+    def current(self) -> RunIndex | None:
+        """The index, if there is one that is as it was built, of the run as it is; if not, a warning says so, once."""
+        seen = self._look()
+        if seen != self._seen:
+            self._found, self._seen = self._open(), seen
+        return self._found
+
+    def _look(self) -> object:
+        """What changes with the index or with a record, without reading them."""
+        paths = [self.folder / FACTS, *sorted((self._model / RECORDS).glob("u*.json"))]
+        return [
+            (path.name, known.st_ino, known.st_mtime_ns, known.st_size)
+            for path in paths
+            if (known := _stat(path)) is not None
+        ]
+
+    def _open(self) -> RunIndex | None:
+        try:
+            facts = IndexFacts.read(self.folder)
+            if facts is None:
+                return None
+            if facts.about.get(_DIGEST) == records_digest(self._model):
+                return RunIndex(self.folder, facts)
+            reason, fix = "the run has changed since it was built", f"rs-embed index {self._model.parent}"
+        except (StorageError, MissingDependency) as error:
+            reason, fix = error.headline, error.fix or ""
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"All vectors are compared, as the index in {str(self.folder)!r} is not used: {reason}\n  fix: {fix}",
+                RSEmbedWarning,
+                stacklevel=4,
+            )
+        return None
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
