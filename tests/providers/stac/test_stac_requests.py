@@ -92,3 +92,11 @@ def test_frames_of_a_series_are_read_at_the_same_time_with_as_many_requests(stac
     files = [one["path"] for one in site.log if one["route"] == "head"]
     assert len(files) == len(set(files)) >= 3  # each file is opened once
     assert site.most_at_once >= 3
+
+
+def test_a_header_takes_one_request_of_sixteen_kilobytes(stac_server):
+    site = stac_server.site("earth-search", applied=True)
+    stac(site).fetch(ask("toulouse", BANDS, DAY, side_m=320))
+    first = [one["range"] for one in site.log if one["range"] and one["range"].startswith("bytes=0-")]
+    assert first == ["bytes=0-16383"] * len(BANDS)
+    assert site.bytes_sent <= 480_000
