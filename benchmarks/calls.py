@@ -100,8 +100,8 @@ def _rows(name: str, checkpoint: Path, torch_: Figures, *, quick: bool) -> list[
             f"{first['seconds']:.2f} s = torch import + {above_s:.2f} s",
             "torch import + 1.5 s",
         ),
-        ("that whole process", f"{first['process_s']:.2f} s", "under 5 s"),
-        ("its peak memory", f"{first['peak_mb']:.0f} MB ({above_mb:.0f} MB above torch)", ""),
+        ("total time of that process", f"{first['process_s']:.2f} s", "under 5 s"),
+        ("peak memory of that process", f"{first['peak_mb']:.0f} MB ({above_mb:.0f} MB above torch)", ""),
     ]
     for threads in (1, 2):
         run = child(__file__, "warm", threads, name, checkpoint, turns)
@@ -109,7 +109,7 @@ def _rows(name: str, checkpoint: Path, torch_: Figures, *, quick: bool) -> list[
         table.append((f"{case.label}: warm public call / bare encoder, {threads} thread(s)", figure, "1.02"))
     table.append(("peak memory of that process", f"{run['peak_mb']:.0f} MB", ""))
     run = child(__file__, "bf16", 1, name, checkpoint, turns)
-    figure = f"{shown(run)}; cosine of tokens {run['tokens']:.5f} at worst, of the vector {run['pooled']:.5f}"
+    figure = f"{shown(run)}; lowest cosine: tokens {run['tokens']:.5f}, vector {run['pooled']:.5f}"
     table.append((f"{case.label}: fp32 / bf16, 1 thread (random weights)", figure, "1.6; 0.9995; 0.9999"))
     return table
 
@@ -122,7 +122,7 @@ def _best(task: str, runs: int, *arguments: object) -> Figures:
 if __name__ == "__main__":
     run_script(
         "Calls",
-        "Ratios are of one run.",
+        "Each ratio compares measurements of the same run.",
         rows,
         {"import_time": import_time, "import_torch": import_torch, "cold": cold, "warm": warm, "bf16": bf16},
     )

@@ -78,7 +78,7 @@ def rows(folder: Path, quick: bool) -> list[Row]:
             child(__file__, "size", 1, model, precision, QUICK_TURNS if quick else 3)
             for precision in ("fp32", "bf16")[: 1 if model == "mosaiks_rcf" else 2]
         ]
-        figure = " and ".join(f"{figures['per_s']:.2f}" for figures in fast)
+        figure = "; ".join(f"{figures['per_s']:.2f}" for figures in fast)
         what = f"{model}, D = {fast[0]['dim']:.0f}, {' x '.join(map(str, shape))}: network inputs per second"
         table.append((what, f"{figure} in bf16" if len(fast) > 1 else figure, ""))
     for model, label in MODELS.items():
@@ -122,7 +122,7 @@ def _draw(curves: dict[tuple[str, str], list[tuple[float, float]]], path: Path) 
 if __name__ == "__main__":
     run_script(
         "Cost of a region",
-        "Warm public calls on arrays, pixels at their own size, 1 thread, random weights. ![seconds](cost.png)",
+        "Warm public calls on arrays at native pixel size, 1 thread, random weights. ![seconds](cost.png)",
         rows,
         {"call": call, "size": size},
     )

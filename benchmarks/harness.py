@@ -165,7 +165,7 @@ def run_script(
         print(json.dumps(tasks[given.task](*given.arguments)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        table = ["| what | figure | goal |", "| --- | --- | --- |"]
+        table = ["| Measurement | Result | Goal |", "| --- | --- | --- |"]
         table += [f"| {what} | {figure} | {goal} |" for what, figure, goal in rows(Path(folder), given.quick)]
     text = f"## {heading}\n\n{date.today()}, {chip()}, {versions()}. {about}\n\n" + "\n".join(table) + "\n"
     print(text)

@@ -145,7 +145,7 @@ def rows(folder: Path, quick: bool) -> list[Row]:
         for threads in (1, 2):
             run = child(__file__, "attention", threads, precision, QUICK_TURNS if quick else 15)
             figure = f"{shown(run)}; {run['over_s'] * 1000:.0f} ms against {run['under_s'] * 1000:.0f} ms"
-            what = f"attention over {TOKENS} tokens with distances, {precision}, {threads} thread(s): torch / ours"
+            what = f"attention over {TOKENS} tokens with distances, {precision}, {threads} thread(s): torch / rs_embed"
             table.append((what, figure, goal))
     return table
 
@@ -157,13 +157,13 @@ def _row(name: str, case: Case, precision: str, threads: int, *, quick: bool) ->
         f"products alone take {run['share']:.0%}, at {run['best']:.0f} GFLOP/s"
     )
     goal = GOALS[name] if precision == "fp32" else ""
-    return f"{case.label}, {precision}, {threads} thread(s): plain / ours", figure, goal
+    return f"{case.label}, {precision}, {threads} thread(s): plain / rs_embed", figure, goal
 
 
 if __name__ == "__main__":
     run_script(
-        "Encoders against plain torch and bare products",
-        "Random weights.",
+        "Encoders compared with plain torch and matrix products",
+        '"Plain": the same encoder on torch\'s own kernels. "Products": its matrix products alone. Random weights.',
         rows,
         {"encoder": encoder, "attention": attention},
     )

@@ -141,7 +141,7 @@ def rows(folder: Path, quick: bool) -> list[Row]:
         figure = f"{peaks[1] / peaks[0]:.3f}; {peaks[1]:.0f} MB against {peaks[0]:.0f} MB"
         table.append((f"{kind}: peak memory of {many:,} items / of {FEW:,}", figure, "under 1.1"))
     run = child(__file__, "overhead", 1, turns)
-    figure = f"{shown(run)}; {run['over_s'] / FEW * 1000:.1f} ms a row against {run['under_s'] / FEW * 1000:.1f} ms"
+    figure = f"{shown(run)}; {run['over_s'] / FEW * 1000:.1f} ms per row against {run['under_s'] / FEW * 1000:.1f} ms"
     table.append((f"export of {FEW:,} rows / the bare generator", figure, ""))
     for model, items in (("thor_1_0_base", ITEMS), ("thor_1_0_tiny", FEW)):
         run = child(__file__, "batches", 1, model, ITEMS if quick else items, QUICK_TURNS)
@@ -155,7 +155,7 @@ def rows(folder: Path, quick: bool) -> list[Row]:
 if __name__ == "__main__":
     run_script(
         "Many items",
-        f"`{MODEL}` where no other is named, 1 thread, imagery from memory.",
+        f"`{MODEL}` unless another model is named; 1 thread, imagery in memory.",
         rows,
         {"overlap": overlap, "memory": memory, "overhead": overhead, "batches": batches},
     )

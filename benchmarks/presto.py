@@ -13,7 +13,7 @@ from harness import QUICK_TURNS, Figures, Row, child, in_turns, ratio, run_scrip
 PIXELS, MONTHS, CHIP_PX = 2048, 12, 256
 CASES = {
     "s2": "Sentinel-2",
-    "clouds": "Sentinel-2, three months of ten hidden at random in each pixel",
+    "clouds": "Sentinel-2, 30 % of the months hidden at random per pixel",
     "all": "Sentinel-2 and 1, weather, heights",
 }
 
@@ -68,13 +68,13 @@ def rows(folder: Path, quick: bool) -> list[Row]:
 def _row(case: str, label: str, precision: str, *, quick: bool) -> Row:
     run = child(__file__, "pixels", 1, case, precision, QUICK_TURNS if quick else 5)
     figure = (
-        f"{run['pixels_s']:.0f} pixels a second and core, {run['tokens']:.0f} tokens each; products alone take "
-        f"{run['ratio']:.0%} of it, at {run['gflop_s']:.0f} GFLOP/s; "
-        f"{CHIP_PX} x {CHIP_PX} pixels: {CHIP_PX**2 / run['pixels_s']:.0f} s of one core"
+        f"{run['pixels_s']:.0f} pixels per second and core, {run['tokens']:.0f} tokens each; matrix products alone "
+        f"take {run['ratio']:.0%} of the time, at {run['gflop_s']:.0f} GFLOP/s; "
+        f"{CHIP_PX} x {CHIP_PX} pixels: {CHIP_PX**2 / run['pixels_s']:.0f} s on one core"
     )
     return f"{label}, {MONTHS} months, {precision}", figure, ""
 
 
 if __name__ == "__main__":
-    about = "Random weights, processor time of one thread; the last map of the network is taken after the mean."
+    about = "Random weights; CPU time of one thread. The network's final linear map is applied after the mean."
     run_script("Presto, pixel by pixel", about, rows, {"pixels": pixels})

@@ -217,7 +217,7 @@ def comparisons(scores: Sequence[Scores], pairs: Sequence[tuple[str, str]], data
     """Differences of two kinds of features on the same patches, with intervals of the difference."""
     by_name = {one.name: one for one in scores}
     passes, land_passes = data.passes.tolist(), data.passes[data.land].tolist()
-    rows = ["| better by | retrieval, z (95 %) | radar across passes (95 %) |", "| --- | --- | --- |"]
+    rows = ["| Difference | retrieval, z (95 %) | radar across passes (95 %) |", "| --- | --- | --- |"]
     for better, other in pairs:
         if better not in by_name or other not in by_name:
             continue
@@ -232,7 +232,7 @@ def comparisons(scores: Sequence[Scores], pairs: Sequence[tuple[str, str]], data
         for difference, groups in parts:
             low, high = interval(groups, difference)
             shown.append(f"{difference(np.arange(len(groups))):+.2f} ({low:+.2f} to {high:+.2f})")
-        rows.append(f"| {better} than {other} | " + " | ".join(shown) + " |")
+        rows.append(f"| {better} minus {other} | " + " | ".join(shown) + " |")
     return rows
 
 
@@ -242,7 +242,7 @@ def chance_row(data: Data) -> str:
     over = by_chance(data.labels, data.passes)
     among = by_chance(data.labels[single], np.arange(len(single)))
     return (
-        f"By chance: retrieval {np.nanmean(over.precision):.2f}, labels of the nearest {np.mean(over.likeness):.2f}, "
+        f"Chance: retrieval {np.nanmean(over.precision):.2f}, labels of the nearest {np.mean(over.likeness):.2f}, "
         f"one pass {np.nanmean(among.precision):.2f}; radar 0."
     )
 
@@ -267,8 +267,8 @@ def main() -> None:
         lines += ["", chance_row(data), "", *comparisons(scores, PAIRS, data)]
     about = (
         f"{date.today()}, {chip()}, {versions()}, by `python benchmarks/quality.py`, one thread. "
-        f"{len(data.patches)} patches of {len(set(data.passes.tolist()))} passes, {len(data.scenes)} scenes. What the "
-        "columns mean, and what to make of them: [is it any good?](../docs/quality.md)"
+        f"{len(data.patches)} patches of {len(set(data.passes.tolist()))} passes, {len(data.scenes)} scenes. To "
+        "read the columns, see [Is it any good?](../docs/quality.md)."
     )
     text = f"## {HEADING}\n\n{about}\n\n" + "\n".join(lines) + "\n"
     print(text)

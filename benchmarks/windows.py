@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--galileo", type=Path, help="the checkpoint of Galileo nano; else random weights")
     parser.add_argument("--only", default="", help="models whose names begin so")
     given = parser.parse_args()
-    print("| Model | Window, px | Windows | Place, before | Place, after |\n| --- | --- | --- | --- | --- |")
+    print("| Model | Window, px | Windows | Position, before | Position, after |\n| --- | --- | --- | --- | --- |")
     for case in cases(given.galileo):
         if case.name.startswith(given.only):
             print(row(case), flush=True)

@@ -1,7 +1,7 @@
-"""Write the generated parts of the pages: facts, inputs, knobs, the table of models, layers, the tree of errors.
+"""Write the generated parts of the pages: facts, inputs, knobs, tables of models, layers, the tree of errors.
 
-They stand between `<!-- begin NAME -->` and `<!-- end NAME -->`; what is between is replaced, the prose around it
-is left alone. `--check` writes nothing, and fails where a page is not what the code says.
+Each part stands between `<!-- begin NAME -->` and `<!-- end NAME -->` and is replaced; the prose around it is left
+alone. `--check` writes nothing, and fails if a page differs from the code.
 """
 
 import argparse
@@ -13,6 +13,8 @@ from pathlib import Path
 
 from rs_embed import describe_model, errors, list_models
 from rs_embed.core.settings import Knobs, LibrarySettings, RaySettings, describe_knobs
+from rs_embed.embedders.card import ModelCard
+from rs_embed.embedders.catalog import get_card
 from rs_embed.embedders.describe import ModelDescription
 from rs_embed.providers.earthengine.settings import EarthEngineSettings
 from rs_embed.providers.stac.settings import StacSettings
@@ -41,6 +43,30 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """Page -> the cards that it covers; sizes of one family share a page."""
+SENSORS: Mapping[str, str] = {
+    "COPERNICUS/S2": "Sentinel-2",
+    "COPERNICUS/S1": "Sentinel-1",
+    "COPERNICUS/S3": "Sentinel-3",
+    "COPERNICUS/DEM": "elevation",
+    "USGS/SRTM": "elevation",
+    "LANDSAT/": "Landsat",
+    "IGN/": "aerial",
+    "USDA/NAIP": "NAIP",
+    "AIRBUS/SPOT": "SPOT",
+    "ECMWF/": "weather",
+    "IDAHO_EPSCOR/": "weather",
+    "NOAA/VIIRS": "night lights",
+    "GOOGLE/DYNAMICWORLD": "land cover",
+    "ESA/WorldCereal": "land cover",
+    "ORNL/LANDSCAN": "population",
+    "GOOGLE/SATELLITE_EMBEDDING": "embeddings",
+}
+"""What a collection's name begins with -> the sensor or theme that the table of all models shows."""
+KINDS: Mapping[str, str] = {"foundation model": "encoder"}
+"""Kind of a card -> its shorter name in the table of all models, where it has one."""
+RAN_TRAINED = ("galileo_1_0_nano", "presto_1_0", "geoclip_location", "mosaiks_rcf")
+"""Models whose trained weights this project has run; `tests/data/golden_trained` has their reference outputs, except
+for the bank of MOSAIKS, which is in the package."""
 BLOCK = re.compile(r"(?P<begin><!-- begin (?P<name>[\w-]+) -->\n).*?(?P<end><!-- end (?P=name) -->)", re.DOTALL)
 LONGEST_LIST = 12
 """Bands named one by one; of more, the first and the last stand for all."""
@@ -52,6 +78,7 @@ def pages() -> dict[str, Blocks]:
     """Page -> the blocks that it must have, each with what makes it."""
     blocks: dict[str, Blocks] = {
         "README.md": {"models": models_table},
+        "docs/models/index.md": {"zoo": zoo_table},
         "docs/architecture.md": {"layers": layers},
         "docs/errors.md": {"errors": errors_tree},
         "docs/concepts.md": {"settings": settings_table},
@@ -73,25 +100,78 @@ def models_table() -> str:
     """One row per family: the cards that share a page."""
     rows = []
     for page, ids in MODEL_PAGES.items():
-        cards = [describe_model(model_id) for model_id in ids]
-        first = cards[0]
-        inputs = dict.fromkeys(modality["name"] for card in cards for modality in card["modalities"])
-        inputs = inputs or dict.fromkeys(first["place_modalities"])
-        weights = WITHOUT_DOWNLOAD.get(first["weights"], _shipped(first) or "downloaded on first use")
-        licences = dict.fromkeys(card["licence"].partition(":")[0] for card in cards)
+        cards = [get_card(model_id) for model_id in ids]
+        described = [describe_model(model_id) for model_id in ids]
+        first = described[0]
+        sensors = dict.fromkeys(name for card in cards for name in _sensors(card))
+        weights = WITHOUT_DOWNLOAD.get(first["weights"], _shipped(first))
+        licences = " or ".join(dict.fromkeys(re.split(r":| \(", card.licence)[0] for card in cards))
         extra = f"; extra `{first['extra']}`" if first["extra"] else ""
-        names = "<br>".join(f"`{model_id}`" for model_id in ids)
         rows.append(
             [
-                f"[{_family(cards)}]({page})",
-                names,
-                " / ".join(dict.fromkeys(_size(card) for card in cards)),
-                " / ".join(dict.fromkeys(str(card["dim"]) for card in cards)),
-                ", ".join(f"`{name}`" for name in inputs),
-                f"{weights}, {' or '.join(licences)}{extra}",
+                f"[{_family(described)}]({page})",
+                f"`{ids[0]}`" + (f" and {len(ids) - 1} more" if len(ids) > 1 else ""),
+                ", ".join(sensors) if cards[0].modalities else "coordinates",
+                _span([_size(card.parameters_m) for card in sorted(cards, key=lambda card: card.parameters_m)]),
+                _span([str(dim) for dim in sorted(card.dim for card in cards)]),
+                (f"{weights}, " if weights else "") + licences + extra,
             ]
         )
-    return _table(["Family", "Ids", "Values", "Dimensions", "Inputs", "Weights and their licence"], rows)
+    return _table(["Family", "Id", "Inputs", "Parameters", "Dimension", "Weights"], rows)
+
+
+def _span(ordered: Sequence[str]) -> str:
+    return ordered[0] if ordered[0] == ordered[-1] else f"{ordered[0]} to {ordered[-1]}"
+
+
+def zoo_table() -> str:
+    """One row per model; `docs/models/zoo.js` filters and sorts it on the site."""
+    rows = []
+    for page, ids in MODEL_PAGES.items():
+        title = _family([describe_model(model_id) for model_id in ids])
+        family = re.sub(r"^(\S+?,?( v?\d\S*)?)( .*)?$", r"\1", title)
+        for model_id in ids:
+            card = get_card(model_id)
+            rows.append(
+                [
+                    f"`{card.id}`",
+                    f"[{family}]({Path(page).name})",
+                    ", ".join(_sensors(card)),
+                    _size(card.parameters_m),
+                    str(card.dim),
+                    f"{_token_m(card):g}",
+                    _time(card),
+                    "gated" if "access is granted" in card.licence else re.split("[: ]", card.licence)[0],
+                    KINDS.get(card.kind, card.kind),
+                    "yes" if card.id in RAN_TRAINED else "no",
+                ]
+            )
+    head = ["Id", "Family", "Sensors", "Parameters", "Dim.", "Token, m", "Time", "Licence", "Kind", "Weights run"]
+    return _table(head, rows)
+
+
+def _sensors(card: ModelCard) -> list[str]:
+    """Sensors and themes that the card takes, in the order of its modalities."""
+    collections = [modality.sensor.collection for modality in card.modalities]
+    found = [next(name for start, name in SENSORS.items() if one.startswith(start)) for one in collections]
+    return list(dict.fromkeys(found)) or ["none"]
+
+
+def _token_m(card: ModelCard) -> float:
+    """Side of a token of the default grid, metres, at native pixel size."""
+    if not card.modalities:
+        return float(next(default for _, knob, default, _ in describe_knobs(card.knobs) if knob == "cell_m"))
+    first = card.modality(card.default_names[0])
+    return first.patch_px * first.sensor.scale_m
+
+
+def _time(card: ModelCard) -> str:
+    if not card.modalities:
+        return "none"
+    first = card.modality(card.default_names[0])
+    if first.first_year:
+        return "year"
+    return "series" if first.is_series else "single"
 
 
 def _family(cards: Sequence[ModelDescription]) -> str:
@@ -108,10 +188,10 @@ def facts_table(cards: Sequence[ModelDescription]) -> str:
         "Alias": [", ".join(f"`{alias}`" for alias in card["aliases"]) or "none" for card in cards],
         "Authors' name (`model_key`)": [f"`{card['model_key']}`" for card in cards],
         "Kind": [card["kind"] for card in cards],
-        "Values in the encoder": [_size(card) for card in cards],
-        "Dimensions of a vector": [str(card["dim"]) for card in cards],
+        "Parameters": [_size(card["parameters_m"]) for card in cards],
+        "Dimension": [str(card["dim"]) for card in cards],
         "Outputs": [", ".join(card["outputs"]) for card in cards],
-        'What `input_prep="auto"` means': [f"`{card['input_prep']}`" for card in cards],
+        '`input_prep="auto"`': [f"`{card['input_prep']}`" for card in cards],
         "Weights": [_weights(card) for card in cards],
         "Licence of the weights": [card["licence"] for card in cards],
         "Citation": [card["citation"] for card in cards],
@@ -123,13 +203,13 @@ def facts_table(cards: Sequence[ModelDescription]) -> str:
 
 
 def inputs_table(cards: Sequence[ModelDescription]) -> str:
-    """One row per modality, the default first; a last column says which cards lack one, if any does."""
+    """One row per modality, the default first; a last column names the cards that take it, unless all take all."""
     if not any(card["modalities"] for card in cards):
         told = ", ".join(f"`{name}`" for name in cards[0]["place_modalities"])
-        return f"No imagery and no days: {told} alone."
-    lacking: dict[tuple[str, ...], list[str]] = {row: [] for card in cards for row in _inputs(card)}
-    for row, ids in lacking.items():
-        ids += [f"`{card['id']}`" for card in cards if row not in _inputs(card)]
+        return f"The only input is {told}: no imagery, no dates."
+    having: dict[tuple[str, ...], list[str]] = {row: [] for card in cards for row in _inputs(card)}
+    for row, ids in having.items():
+        ids += [f"`{card['id']}`" for card in cards if row in _inputs(card)]
     head = [
         "Modality",
         "Collection",
@@ -138,11 +218,12 @@ def inputs_table(cards: Sequence[ModelDescription]) -> str:
         "Pixel, m",
         "Input side, px",
         "Patch, px",
-        "Nodata becomes",
+        "Nodata fill",
     ]
-    if not any(lacking.values()):
-        return _table(head, lacking)
-    return _table([*head, "Not in"], [[*row, ", ".join(ids)] for row, ids in lacking.items()])
+    if all(len(ids) == len(cards) for ids in having.values()):
+        return _table(head, having)
+    models = [", ".join(ids) if len(ids) < len(cards) else "all" for ids in having.values()]
+    return _table([*head, "Models"], [[*row, names] for row, names in zip(having, models, strict=True)])
 
 
 def _inputs(card: ModelDescription) -> list[tuple[str, ...]]:
@@ -209,8 +290,7 @@ def layers() -> str:
     return "\n".join(["```text", *(row.replace(" :", ",") for row in rows), "```"])
 
 
-def _size(card: ModelDescription) -> str:
-    millions = card["parameters_m"]
+def _size(millions: float) -> str:
     if millions == 0:
         return "none"
     return f"{millions:g} M" if millions >= 1 else f"{millions * 1000:g} k"

@@ -4,15 +4,19 @@ Pages are written for readers of the repository. For the site they are laid into
 reference, and their links are turned: to pages that the site has; those to source files become plain text.
 """
 
+import ast
+import inspect
 import logging
 import posixpath
 import re
 import shutil
 import sys
 import tempfile
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
-from griffe import Extension, Function, Module
+from griffe import Extension, Function, Module, get_expression
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
@@ -23,12 +27,16 @@ ELSEWHERE = {
     "README.md": "readme.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "GOVERNANCE.md": "governance.md",
     "SECURITY.md": "security.md",
     "THIRD_PARTY.md": "third_party.md",
     "benchmarks/RESULTS.md": "results.md",
 }
 """File of the repository -> page."""
-BESIDE = ("docs/**/*.md", "docs/**/*.png", "benchmarks/*.png", "notebooks/**/[0-9]*.ipynb")
+BESIDE = (
+    *("docs/**/*.md", "docs/**/*.png", "docs/assets/*", "docs/models/zoo.*"),
+    *("benchmarks/*.png", "notebooks/**/[0-9]*.ipynb"),
+)
 """What keeps its name, but for the folder `docs`."""
 REFERENCE = {
     "Embeddings": (
@@ -51,33 +59,69 @@ REFERENCE = {
         *("export_embeddings", "retry_export", "run_status", "open_run", "download_run", "verify_run", "compact_run"),
         *("raster_places", "FileFormat", "register_format"),
     ),
+    "Regions": ("open_region", "EmbeddingMap"),
     "Generation": ("generate", "Generated", "GeneratedRaster", "tokenize", "detokenize", "Tokenized"),
 }
-"""Page -> the public names on it. `references` holds that each is on one."""
+"""Page -> the public names on it. `references` checks that each is on one."""
+BESIDES = {
+    "Embeddings": ("embedding.batch.Embeddings", "errors.Failure", "errors.BatchError"),
+    "Places, times, outputs": ("places.columns.Places", "places.columns.Place"),
+    "Models": ("embedders.describe.ModelDescription",),
+    "Imagery": ("providers.base.Provider", "providers.base.Query"),
+    "Exports": (
+        *("exports.call.ExportReport", "exports.results.run.Run", "exports.status.RunStatus"),
+        *("exports.results.verify.VerifyReport", "exports.results.compact.CompactReport"),
+    ),
+    "Types of arguments": (
+        *("places.single.Single", "places.reading.Given", "embedding.points.Points", "pipeline.request.Backend"),
+        *("pipeline.request.Sensors", "pipeline.request.Modalities", "pipeline.request.Bands", "plan.InputArrays"),
+        *("plan.Dates", "plan.Units", "pipeline.request.KnobValue", "core.specs.InputPrep", "core.specs.Precision"),
+        *("core.specs.Composite", "core.specs.CloudMask", "places.days.Temporal", "places.naming.Column"),
+        *("exports.request.Models", "formats.base.Dtype", "exports.work.OnError", "exports.engines.EngineName"),
+    ),
+}
+"""Page -> what the calls on it take and return, by module."""
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+
+_LOADED = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)=[\"']?(https?:[^\"'\s>]+)")
 
 _MARKED_FENCE = re.compile(r"^(```\w+) \S+$", re.MULTILINE)
 """What our tests read after the language of a block."""
 
 
 class Signatures(Extension):
-    """Gives functions whose arguments are written at another one those arguments; who reads source cannot see them."""
+    """What a reader of the source cannot see."""
 
     def on_package(self, *, pkg: Module, **_: object) -> None:
-        """`get_embedding` takes what `plan_embedding` takes."""
+        """`get_embedding` takes what `plan_embedding` takes; types of arguments in quotes are types."""
         call, plan = pkg["api.get_embedding"], pkg["api.plan_embedding"]
         if isinstance(call, Function) and isinstance(plan, Function):
             call.parameters = plan.parameters
+        for path in BESIDES["Types of arguments"]:
+            alias = pkg[path]
+            with suppress(AttributeError, ValueError):
+                text = ast.literal_eval(str(alias.value))
+                alias.value = get_expression(ast.parse(f"({text})", mode="eval").body, parent=alias.parent)
 
 
 def main(folder: str | None = None) -> int:
-    """Build it, strictly: no link may be dead, no page left out of the navigation."""
+    """Build it, strictly: no link may be dead, no page left out of the navigation, nothing loaded from elsewhere."""
     with tempfile.TemporaryDirectory() as staged, tempfile.TemporaryDirectory() as checked:
         lay_out(Path(staged))
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         config = load_config(str(ROOT / "mkdocs.yml"), docs_dir=staged, site_dir=folder or checked, strict=True)
         build(config)
-    return 0
+        elsewhere = loaded_from_elsewhere(Path(folder or checked))
+    if elsewhere:
+        print(
+            "Expected a site that works without a network, got pages that load", *elsewhere, sep="\n  ", file=sys.stderr
+        )
+    return 1 if elsewhere else 0
+
+
+def loaded_from_elsewhere(site: Path) -> list[str]:
+    """What pages load that is not in the folder."""
+    return sorted({url for page in site.rglob("*.html") for url in _LOADED.findall(page.read_text("utf-8"))})
 
 
 def lay_out(folder: Path) -> None:
@@ -124,15 +168,28 @@ def references() -> dict[str, str]:
     odd = set(named) ^ (set(rs_embed.__all__) - {"__version__"})
     if odd or len(set(named)) != len(named):
         raise ValueError(f"Expected each public name once in the reference, got {sorted(odd) or 'some twice'}.")
-    lines = ["# Reference", "", "Every public name of `rs_embed`, with shapes, units and errors.", ""]
+    homes = {name: f"{getattr(rs_embed, name).__module__}.{name}" for name in named}
+    homes |= {name: f"rs_embed.{name}" for names in BESIDES.values() for name in names}
+    overview = ["# Reference", "Every public name of `rs_embed`, with shapes, units and errors."]
     pages = {}
-    for title, names in REFERENCE.items():
-        uri = f"reference/{re.sub(r'[^a-z]+', '_', title.lower())}.md"
-        lines.append(f"- [{title}]({posixpath.basename(uri)}): {', '.join(f'`{name}`' for name in names)}")
-        pages[uri] = "\n\n".join(
-            [f"# {title}", *(f"::: {getattr(rs_embed, name).__module__}.{name}" for name in names)]
+    for title in dict.fromkeys((*REFERENCE, *BESIDES)):
+        page = f"{re.sub(r'[^a-z]+', '_', title.lower())}.md"
+        paths = [homes[name] for name in (*REFERENCE.get(title, ()), *BESIDES.get(title, ()))]
+        table = "\n".join(["| Name | What it is |", "| --- | --- |", *map(_row, paths)])
+        overview += [f"## [{title}]({page})", table]
+        pages[f"reference/{page}"] = "\n\n".join(
+            [f"# {title}", table if title in REFERENCE else "", *(f"::: {path}" for path in paths)]
         )
-    return {**pages, "reference/index.md": "\n".join(lines)}
+    return {**pages, "reference/index.md": "\n\n".join(overview)}
+
+
+def _row(path: str) -> str:
+    """A name and what it is, for a table."""
+    module, _, name = path.rpartition(".")
+    value = getattr(import_module(module), name)
+    described = isinstance(value, type) or callable(value)
+    line = next(iter((inspect.getdoc(value) or "").splitlines()), "") if described else ""
+    return f"| [`{name}`][{path}] | {line.replace('|', chr(92) + '|')} |"
 
 
 if __name__ == "__main__":

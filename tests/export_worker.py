@@ -70,6 +70,12 @@ def export(out: Path, log: Path, rows: int = 60, unit_rows: int = 10, latency_s:
     from rs_embed.exports.call import export_embeddings
 
     backend = options.pop("backend", None) or LoggedField(log, latency_s)
+    if side_m := options.pop("map_of_m", None):
+        from rs_embed import PointBuffer, TemporalSpec, embed_region
+
+        options = {"debias": "none", "block_cells": 7, "unit_blocks": 4, "img": 64, "progress": False} | options
+        region, year = PointBuffer(12.94, 47.77, side_m / 2), TemporalSpec.year(2022)
+        return embed_region(MODEL, region, year, out, backend=backend, device="cpu", **options)
     places = options.pop("places", None)
     places = pairs(rows) if places is None else places
     if grid_format := options.pop("grid_format", None):

@@ -95,7 +95,7 @@ def test_bands_that_cannot_be_meant_are_refused_before_anything_is_fetched(optio
 
 @pytest.mark.parametrize("bands", [HLS, get_card("mosaiks").modalities[0].sensor.bands[::-1]])
 def test_a_model_with_fixed_filters_refuses_other_bands_and_another_order(bands):
-    with pytest.raises(BandMismatch, match="all together and in this order"):
+    with pytest.raises(BandMismatch, match="in the model's order"):
         plan_embedding("mosaiks_rcf", PLACE, backend=FieldProvider(), bands=bands)
 
 

@@ -471,7 +471,7 @@ def test_random_weights_saved_in_the_published_layout_load_strictly_and_give_the
 
 
 def test_a_checkpoint_that_random_weights_leave_unread_is_warned_of(tmp_path: Path):
-    with pytest.warns(ChoiceWarning, match="never.pt' is not read"):
+    with pytest.warns(ChoiceWarning, match="never.pt' is ignored"):
         embed("thor_1_0_tiny", ckpt=tmp_path / "never.pt")
 
 

@@ -22,6 +22,7 @@ from rs_embed.cli.main import app
 from rs_embed.core.settings import LibrarySettings, RaySettings
 from rs_embed.embedders import catalog
 from rs_embed.errors import RSEmbedWarning
+from rs_embed.exports.results.map_cog import HEADER_TAG
 from rs_embed.formats.geotiff import VALID_TAG
 from rs_embed.formats.parts import CHECKSUM_TAG, META_TAG
 from rs_embed.providers.earthengine.settings import EarthEngineSettings
@@ -114,7 +115,8 @@ def headings_of(page: Path) -> set[str]:
 def test_every_variable_that_a_page_names_exists(name):
     known = {knob["variable"] for model_id in list_models() for knob in describe_model(model_id)["knobs"]}
     families = (LibrarySettings, EarthEngineSettings, StacSettings, RaySettings)
-    known |= {META_TAG, VALID_TAG, CHECKSUM_TAG, *(variable for family in families for variable in family.variables())}
+    known |= {META_TAG, VALID_TAG, CHECKSUM_TAG, HEADER_TAG}
+    known |= {*(variable for family in families for variable in family.variables())}
     named = set(re.findall(r"RS_EMBED_\w*[A-Z0-9]\b", (ROOT / name).read_text(encoding="utf-8")))
     assert named <= known
 

@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, metadata, requires
 
 import pytest
 import yaml
@@ -38,6 +38,12 @@ def test_the_base_install_stays_small_and_free_of_what_only_some_need():
     assert not packages & {"torchvision", "timm", "terratorch", "geopandas", "matplotlib", "dask"}
 
 
+def test_the_description_of_the_package_has_no_link_to_a_file_which_an_index_does_not_have():
+    text = metadata("eo-rs-embed").get_payload()
+    assert "galileo" in text
+    assert not [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if ":" not in target and target[0] != "#"]
+
+
 def test_without_matplotlib_everything_but_pictures_works():
     code = """
 import sys
@@ -56,6 +62,26 @@ except MissingDependency as error:
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "pip install 'eo-rs-embed[plot]'"
+
+
+def test_where_the_system_neither_forks_nor_locks_files_embeddings_are_made_and_exports_refused(tmp_path):
+    code = """
+import os
+import sys
+import torch  # knows systems by their names
+sys.modules["fcntl"] = None
+del os.fork, os.register_at_fork, os.sysconf, os.pread, os.O_NOFOLLOW, os.O_NONBLOCK
+from rs_embed import Embedding, export_embeddings, get_embedding
+from rs_embed.errors import StorageError
+get_embedding("mosaiks_rcf", backend="sample").save("vector.npz")
+print(Embedding.load("vector.npz").data.shape)
+try:
+    export_embeddings("mosaiks_rcf", [(12.94, 47.77)], "run", buffer_m=320, backend="sample", progress=False)
+except StorageError as error:
+    print(error.fix)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert result.stdout.splitlines() == ["(1024,)", "on Windows, export within the Windows Subsystem for Linux"]
 
 
 def test_the_conda_recipe_asks_for_what_the_package_asks_for():

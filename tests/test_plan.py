@@ -41,7 +41,7 @@ class Unasked(FieldProvider):
 @pytest.mark.parametrize("place", [PLACE, None])
 def test_planning_asks_no_provider(place):
     plan = plan_embedding("mosaiks_rcf", place, backend=Unasked())
-    assert "mosaiks_rcf: 1 item(s)" in str(plan)
+    assert "mosaiks_rcf: 1 item," in str(plan)
 
 
 @pytest.mark.parametrize("backend", ["gee", "stac", "auto", "missing.tif"])
@@ -87,7 +87,7 @@ def test_a_request_of_many_places_runs_as_get_embeddings_does_failures_among_the
 
 def test_without_a_place_everything_there_is_is_run():
     plan = plan_embedding("mosaiks_rcf", backend="sample")
-    assert "all that there is" in str(plan) and plan.items[0].queries[0].geobox is None
+    assert "everything there is" in str(plan) and plan.items[0].queries[0].geobox is None
     (found,) = plan.run()
     assert found.geobox is not None
 

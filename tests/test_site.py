@@ -34,3 +34,10 @@ def test_a_public_name_on_no_page_of_the_reference_is_refused(site, monkeypatch)
     monkeypatch.setitem(site.REFERENCE, "Models", site.REFERENCE["Models"][1:])
     with pytest.raises(ValueError, match="list_models"):
         site.references()
+
+
+def test_what_a_page_would_load_from_elsewhere_is_found_and_links_are_not(site, tmp_path):
+    page = tmp_path / "models" / "page.html"
+    page.parent.mkdir()
+    page.write_text('<a href="https://a.example">a</a><img src="x.png"><script src="https://b.example/s.js"></script>')
+    assert site.loaded_from_elsewhere(tmp_path) == ["https://b.example/s.js"]

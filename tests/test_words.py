@@ -27,6 +27,7 @@ GUIDES = [
             "reliability", "scale",
         )
     ),
+    *ROOT.glob("docs/models/*.md"),
 ]  # fmt: skip
 
 

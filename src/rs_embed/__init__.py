@@ -42,6 +42,9 @@ if TYPE_CHECKING:
         BBox as BBox,
     )
     from rs_embed.core.specs import (
+        GridBlock as GridBlock,
+    )
+    from rs_embed.core.specs import (
         OutputSpec as OutputSpec,
     )
     from rs_embed.core.specs import (
@@ -65,7 +68,10 @@ if TYPE_CHECKING:
     from rs_embed.embedding.embedding import Meta as Meta
     from rs_embed.exports.call import export_embeddings as export_embeddings
     from rs_embed.exports.rasters import raster_places as raster_places
+    from rs_embed.exports.region.call import embed_region as embed_region
     from rs_embed.exports.results.compact import compact_run as compact_run
+    from rs_embed.exports.results.embedding_map import EmbeddingMap as EmbeddingMap
+    from rs_embed.exports.results.embedding_map import open_region as open_region
     from rs_embed.exports.results.run import download_run as download_run
     from rs_embed.exports.results.run import open_run as open_run
     from rs_embed.exports.results.verify import verify_run as verify_run
@@ -96,7 +102,7 @@ if TYPE_CHECKING:
     from rs_embed.providers.stac.provider import StacCatalog as StacCatalog
     from rs_embed.providers.stac.provider import StacCollection as StacCollection
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "ChipReport": "pipeline.inspect",
@@ -114,6 +120,7 @@ _HOME = {
     "register_unit": "core.bands",
     "Chip": "core.chip",
     "compact_run": "exports.results.compact",
+    "embed_region": "exports.region.call",
     "verify_run": "exports.results.verify",
     "fit_mosaiks": "fitting",
     "load_mosaiks": "embedders.banks",
@@ -125,6 +132,8 @@ _HOME = {
     "raster_places": "exports.rasters",
     "retry_export": "exports.status",
     "run_status": "exports.status",
+    "EmbeddingMap": "exports.results.embedding_map",
+    "open_region": "exports.results.embedding_map",
     "download_run": "exports.results.run",
     "open_run": "exports.results.run",
     "FileFormat": "formats.files",
@@ -153,6 +162,7 @@ _HOME = {
     "StacCatalog": "providers.stac.provider",
     "StacCollection": "providers.stac.provider",
     "BBox": "core.specs",
+    "GridBlock": "core.specs",
     "OutputSpec": "core.specs",
     "PointBuffer": "core.specs",
     "Region": "core.specs",

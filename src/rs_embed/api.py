@@ -1,4 +1,4 @@
-"""The public calls. Each is a plan handed to the one pipeline.
+"""The public functions. Each one makes a plan and runs it through the same pipeline.
 
 Torch and imagery libraries load when a model runs, not when this module is imported.
 """
@@ -32,7 +32,7 @@ Models = str | ModelCard | list[str | ModelCard] | tuple[str | ModelCard, ...]
 
 
 class OneOrMany(Protocol[P]):
-    """A call that answers with a dictionary by id where it is given a list of models."""
+    """The type of a function that returns a dictionary by model id when it gets a list of models."""
 
     @overload
     def __call__(self, model_id: str | ModelCard, *given: P.args, **options: P.kwargs) -> "Embeddings": ...
@@ -45,12 +45,12 @@ class OneOrMany(Protocol[P]):
 def _one_or_many(
     function: "Callable[Concatenate[Models, P], Embeddings | dict[str, Embeddings]]",
 ) -> OneOrMany[P]:
-    """The function itself; who checks types learns which answer goes with which models."""
+    """Return the function itself, typed so that a type checker knows which result goes with which models."""
     return cast("OneOrMany[P]", function)
 
 
 def _of_plan(planned: Callable[P, Plan]) -> Callable[[Callable[[Plan], T]], Callable[P, T]]:
-    """A function of a plan as one of what the plan is made of: these arguments are written once."""
+    """Turn a function of a plan into one of the plan's arguments, so that the signature is written only once."""
 
     def taking(function: Callable[[Plan], T]) -> Callable[P, T]:
         @wraps(function)
@@ -83,10 +83,15 @@ def plan_embedding(
     precision: Precision = "fp32",
     **knobs: KnobValue,
 ) -> Plan:
-    """What `get_embedding` with the same arguments would do: print it, or `run` it. Nothing is loaded or fetched.
+    """Plan what `get_embedding` would do with the same arguments, without loading or fetching anything.
+
+    Print the plan to read it; call `run()` to carry it out.
+
+    Returns:
+        The plan.
 
     Raises:
-        RSEmbedError: Whatever can be known to be wrong before a provider is asked.
+        RSEmbedError: The request is invalid in a way that can be found without asking the provider.
     """
     from rs_embed.places import read_place
 
@@ -108,36 +113,40 @@ def plan_embedding(
 
 @_of_plan(plan_embedding)
 def get_embedding(plan: Plan) -> "Embedding":
-    """The embedding of one place.
+    """Compute the embedding of one place.
 
     Args:
-        model_id: Id or alias of the catalog (`list_models()`), or a card of your own.
-        spatial: Where: a spec, a (lon, lat), a geometry of shapely or GeoJSON (degrees), or a table or file of one
-            place ("aoi.geojson"). `None` takes everything that a raster, the sample or `input_chw` holds.
-        temporal: Which days, half-open. The sample and undated rasters are answered with what they are.
+        model_id: Id or alias from the catalogue (`list_models()`), or a card of your own.
+        spatial: The place: a `PointBuffer`, `BBox` or `Region`, a (lon, lat), a shapely or GeoJSON geometry (degrees),
+            or a table or file with one place ("aoi.geojson"). `None` takes the whole raster, sample scene or
+            `input_chw`.
+        temporal: The window of days, half-open. The sample scene and undated rasters ignore it.
         output: `OutputSpec.pooled()` for a vector `[D]`, `OutputSpec.grid()` for a token grid `[D,H,W]`.
         backend: "sample", "gee", "stac", "auto" (Earth Engine where it is set up, else STAC), the path of a raster or
             a pattern of paths, an `EarthEngine`, a `Stac`, a `LocalRasters`, or any `Provider`.
-        sensor: Other imagery than the card's default: bands, pixel size, cloud limit, composite.
-        modality: One of the card's, or several ("s2+s1").
-        bands: Some of a modality's bands, by the names of the collection ("B2") or of the model ("BLUE"), in the
-            order of the channels; of several modalities, a mapping modality -> names.
+        sensor: Imagery other than the card's default: bands, pixel size, cloud limit, composite.
+        modality: One of the card's modalities, or several ("s2+s1").
+        bands: A subset of a modality's bands, by the names of the collection ("B2") or of the model ("BLUE"), in
+            channel order. For several modalities, a mapping modality -> names.
         input_chw: Your own pixels instead of a backend, as the collection stores them (Sentinel-2: 0-based DN):
             `[C,H,W]`, or `[T,C,H,W]` for several dates.
-        dates: When each frame of `input_chw` was acquired: days, or days of the year; a model of time series needs to
-            know.
-        unit: Of `input_chw`, where it is not that of the collection: "reflectance", "power", ..., or "byte" for
-            pictures from 0 to 255; of several arrays, a mapping modality -> unit.
-        buffer_m: Half of the side of the square around a point, metres, where `spatial` does not say it.
-        input_prep: "resize" to the network's size, "crop" the centre or "tile" at native pixel size;
-            "auto" is the card's choice.
+        dates: When each frame of `input_chw` was acquired: dates, or days of the year. Models of time series require
+            it.
+        unit: Unit of `input_chw`, if it is not that of the collection: "reflectance", "power", ..., or "byte" for
+            pictures with values from 0 to 255. For several arrays, a mapping modality -> unit.
+        buffer_m: Half the side of the square around a point, metres, if `spatial` does not give it.
+        input_prep: "resize" scales to the network's input size, "crop" takes the centre, "tile" keeps the native pixel
+            size and tiles the chip; "auto" is the card's choice.
         device: "auto", "cpu", "cuda" or "cuda:0".
-        precision: "fp32", "bf16" (faster, cosine to fp32 above 0.9995), or "auto": bf16 where the device is built
-            for it.
+        precision: "fp32", "bf16" (faster, cosine to fp32 above 0.9995), or "auto": bf16 where the hardware supports
+            it natively.
         **knobs: Keyword forms of the model's `RS_EMBED_*` variables (`describe_model(model_id)`).
 
+    Returns:
+        The embedding: float32 `data`, `[D]` or `[D,H,W]`, with its grid and metadata.
+
     Raises:
-        RSEmbedError: One typed error per thing that can be wrong; see `rs_embed.errors`.
+        RSEmbedError: The request is invalid or failed; `rs_embed.errors` lists one class per kind of failure.
     """
     (result,) = plan.run()
     if isinstance(result, Failure):
@@ -145,7 +154,7 @@ def get_embedding(plan: Plan) -> "Embedding":
     return result
 
 
-@_one_or_many  # type: ignore[arg-type]  # it may be named, too
+@_one_or_many  # type: ignore[arg-type]  # model_id may also be passed by keyword
 def get_embeddings(
     model_id: Models,
     places: "Given",
@@ -164,24 +173,28 @@ def get_embeddings(
     progress: bool = True,
     **knobs: KnobValue,
 ) -> "Embeddings | dict[str, Embeddings]":
-    """The embeddings of many places, in their order. Fetching runs ahead of the network.
+    """Compute the embeddings of many places, in their order. Fetching runs ahead of the network.
 
     Args:
-        model_id: One model, or a list of them: then the answer is a dictionary by id, and imagery that several
-            models want is fetched once.
-        places: A list of specs or of (lon, lat), a DataFrame, or the path of a table. `read_places` says which
-            columns are known, and reads tables that call them otherwise.
-        temporal: One window for all, or one per place; a table may have its own.
-        buffer_m: Half of the side of the square around a point, metres, or the column that holds it.
-        on_error: What becomes of failed places. "raise": one error at the end, which holds the others, too.
-            "keep": a `Failure` stands where the embedding would.
-        progress: Show a bar on a terminal or in a notebook.
+        model_id: One model, or a list of them. For a list, the result is a dictionary by model id, and imagery that
+            several models need is fetched once.
+        places: A list of specs or of (lon, lat), a DataFrame, or the path of a table. `read_places` lists the columns
+            that are recognised, and reads tables that use other names.
+        temporal: One window for all places, or one per place; a table may have its own.
+        buffer_m: Half the side of the square around a point, metres, or the name of the column that holds it.
+        on_error: What to do about failed places. "raise" runs all places, then raises one error that holds the
+            results of the others. "keep" puts a `Failure` in place of each missing embedding.
+        progress: Show a progress bar on a terminal or in a notebook.
 
     The other arguments are those of `get_embedding`.
 
+    Returns:
+        A list of embeddings, one per place, or a dictionary of such lists by model id.
+
     Raises:
-        BatchError: Some places failed. Nothing is lost: `error.embeddings` holds the others (`None` where failed),
-            `error.failures` says what happened to each.
+        BatchError: Some places failed. `error.embeddings` holds the results of the others (`None` where a place
+            failed), `error.failures` says what happened to each failed one.
+        RSEmbedError: The request is invalid.
     """
     from rs_embed.embedding.batch import Embeddings
     from rs_embed.places import read_places
@@ -205,7 +218,10 @@ def get_embeddings(
     table = read_places(places, temporal=temporal, buffer_m=buffer_m)
     plans = [Plan.of(request.model_copy(update={"model_id": model}), table) for model in models]
     columns: list[list[Result]] = [[] for _ in plans]
-    with progress_bar(len(table), shown=progress) as advance, closing(run_plans(plans)) as coming:
+    with (
+        progress_bar(len(table), shown=progress, label="embed", unit="places") as advance,
+        closing(run_plans(plans)) as coming,
+    ):
         for results in coming:
             for column, result in zip(columns, results, strict=True):
                 column.append(result)
@@ -222,12 +238,22 @@ def get_embeddings(
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Ids of the catalog whose id or alias matches a shell-style pattern, e.g. "thor*"."""
+    """List the models of the catalogue whose id or alias matches a shell-style pattern, e.g. "thor*"."""
     return [card.id for card in list_cards(pattern)]
 
 
 def describe_model(model_id: str) -> ModelDescription:
-    """The facts of a model: size, inputs with units, knobs, outputs, weights, licence, citation."""
+    """Describe a model: size, inputs with units, knobs, outputs, weights, licence, citation.
+
+    Args:
+        model_id: Id or alias from the catalogue.
+
+    Returns:
+        The facts as a dictionary that prints as text.
+
+    Raises:
+        UnknownModelError: No model has that id or alias.
+    """
     return describe(get_card(model_id))
 
 
@@ -245,9 +271,16 @@ def inspect_chip(
     unit: Units | None = None,
     buffer_m: float | None = None,
 ) -> "ChipReport":
-    """The chips that a request would feed to the model, and their statistics, without running it.
+    """Fetch the chips that a request would feed to the model, with their statistics, without running the model.
 
-    Print the result for a table; `report.chips["s2"].to_xarray()` has the pixels.
+    Print the result for a table; `report.chips["s2"].to_xarray()` returns the pixels of a modality. The arguments are
+    those of `get_embedding`.
+
+    Returns:
+        One chip per modality, and the statistics of its bands.
+
+    Raises:
+        RSEmbedError: The request is invalid, or the imagery could not be obtained.
     """
     from rs_embed.pipeline.inspect import inspect
     from rs_embed.places import read_place

@@ -1,43 +1,43 @@
 """Every error and warning of rs_embed.
 
 RSEmbedError
-├── SpecError            a place, time, sensor or output that is invalid   (also ValueError)
-├── UnknownModelError    no card of that id                                     (also LookupError)
-├── KnobError            a keyword or RS_EMBED_* variable: unknown, or a bad value (also ValueError)
-├── InputError           pixels that the model cannot take                      (also ValueError)
-│   ├── BandMismatch         other bands, or another order of axes
-│   ├── UnitMismatch         another unit than declared or wanted
-│   └── NoValidPixels        nothing but nodata
-├── ProviderError        imagery that could not be had
+├── SpecError            a place, time, sensor or output is invalid             (also ValueError)
+├── UnknownModelError    no model has that id                                   (also LookupError)
+├── KnobError            a keyword or RS_EMBED_* variable is unknown or invalid (also ValueError)
+├── InputError           the model cannot take these pixels                     (also ValueError)
+│   ├── BandMismatch         the bands or the order of the axes are not those expected
+│   ├── UnitMismatch         the values are not in the unit that was declared or expected
+│   └── NoValidPixels        all pixels are nodata
+├── ProviderError        the imagery could not be obtained
 │   ├── NotConfigured        the backend is not set up
 │   ├── SensorNotOffered     the backend does not have that sensor or band
-│   ├── OutsideCoverage      the place lies outside of what the backend holds
-│   ├── NoImagery            nothing was acquired there in that window
-│   ├── AccessRefused        the service knows the account and says no, or does not know it
+│   ├── OutsideCoverage      the place lies outside what the backend covers
+│   ├── NoImagery            nothing was acquired at that place in that window
+│   ├── AccessRefused        the service rejected the credentials, or there are none
 │   │   └── NotRegistered        the cloud project is not registered for the service
-│   ├── QuotaExceeded        too many requests, for longer than we wait
-│   ├── RequestTooLarge      more pixels, bands or memory than the service gives one request
+│   ├── QuotaExceeded        the service kept answering "too many requests" until the retries ran out
+│   ├── RequestTooLarge      one request exceeds the service's limit on pixels, bands or memory
 │   ├── ComputationTimedOut  the service gave up computing
-│   ├── ServiceUnavailable   no answer, or only server errors, for longer than we wait
-│   └── ReadError            a file or answer that cannot be read
-├── WeightsError         weights that could not be had
+│   ├── ServiceUnavailable   the service did not answer, or only with server errors, until the retries ran out
+│   └── ReadError            a file or an answer cannot be read
+├── WeightsError         the weights could not be loaded
 │   ├── WeightsNotFound      no such file or repository, here or on the hub
-│   ├── WeightsUnreachable   the hub did not answer, or offline mode forbids asking
-│   ├── WeightsCorrupt       empty, truncated, wrong hash, not finite, unsafe
-│   └── WeightsMismatch      keys or shapes of another model
-├── ReadoutError         tokens that cannot be laid out as asked, or are not finite
-├── DeviceError          no such device here
-│   └── OutOfMemory          what one place takes does not fit into memory
-├── StorageError         an embedding that cannot be written or read back
-├── EngineError          a cluster that cannot be used, or workers that died over their work
-├── BatchError           some items of a batch failed; holds the others
+│   ├── WeightsUnreachable   the hub did not answer, or offline mode forbids asking it
+│   ├── WeightsCorrupt       the file is empty, truncated, unsafe, not finite or has the wrong hash
+│   └── WeightsMismatch      the keys or shapes are those of another model
+├── ReadoutError         the tokens cannot be arranged as requested, or are not finite
+├── DeviceError          this machine has no such device
+│   └── OutOfMemory          the imagery or input of one place does not fit into memory
+├── StorageError         an embedding cannot be written or read back
+├── EngineError          a cluster cannot be used, or its workers died
+├── BatchError           some items of a batch failed; the error holds the others
 └── MissingDependency    an optional package is not installed                   (also ImportError)
 
 RSEmbedWarning           (UserWarning)
 ├── ScaleWarning         the model sees another pixel size than the imagery has
-├── PixelWarning         pixels that are legal but look wrong
-├── ChoiceWarning        a setting that overrides what the call says
-└── PluginWarning        an installed package whose models cannot be used
+├── PixelWarning         pixels are valid but look suspicious
+├── ChoiceWarning        a setting overrides what the call says
+└── PluginWarning        the models of an installed package cannot be used
 """
 
 import sys
@@ -59,10 +59,10 @@ if TYPE_CHECKING:
 
 
 class RSEmbedError(Exception):
-    """What was wanted, what was found, where, and the fix, one line each; secrets in them are taken out.
+    """The base class of all errors: a headline, facts and a fix, one line each, without secrets.
 
     Args:
-        headline: One sentence: what was wanted and what was found instead.
+        headline: One sentence that says what was expected and what was found instead.
         fix: What the user can do about it.
         facts: Further lines, in the order given; `None` leaves a line out.
     """
@@ -84,7 +84,7 @@ class RSEmbedError(Exception):
         return "\n".join([self.headline, *lines])
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Travel between processes with every line (exceptions drop keyword arguments otherwise)."""
+        """Pickle the error with all its lines; by default, exceptions lose their keyword arguments."""
         return _rebuild, (type(self), self.headline, self.fix, self.facts)
 
 
@@ -97,11 +97,11 @@ def _fact(value: object) -> object:
 
 
 _LINE_CHARS, _FACT_CHARS = 1000, 2000
-"""A line of a message is to be read; what somebody gave us may have megabytes."""
+"""Messages are meant to be read, but a value that a user passed may be megabytes long."""
 
 
 def _told(text: str, limit: int = _LINE_CHARS) -> str:
-    """Without secrets, and cut where nobody reads on."""
+    """Take secrets out of a text, and cut it to `limit` characters."""
     told = redacted(text[: 10 * limit])
     return told if len(told) <= limit and len(text) <= 10 * limit else f"{told[:limit]}... ({len(text):,} characters)"
 
@@ -111,132 +111,132 @@ def _hang(text: str, indent: int) -> str:
 
 
 class SpecError(RSEmbedError, ValueError):
-    """A place, time, sensor or output that is invalid."""
+    """Raised when a place, time, sensor or output is invalid."""
 
 
 class UnknownModelError(RSEmbedError, LookupError):
-    """No card of that id or alias."""
+    """Raised when no model has the given id or alias."""
 
 
 class KnobError(RSEmbedError, ValueError):
-    """A keyword or RS_EMBED_* variable that is unknown or has a bad value."""
+    """Raised when a keyword or `RS_EMBED_*` variable is unknown or has an invalid value."""
 
 
 class InputError(RSEmbedError, ValueError):
-    """Pixels that the model cannot take."""
+    """Raised when the model cannot take the pixels it was given."""
 
 
 class BandMismatch(InputError):
-    """Other bands than wanted, or axes in another order."""
+    """Raised when bands, or the order of axes, differ from what was expected."""
 
 
 class UnitMismatch(InputError):
-    """Values in another unit than declared or wanted."""
+    """Raised when values are not in the unit that was declared or expected."""
 
 
 class NoValidPixels(InputError):
-    """Nothing but nodata where pixels were wanted."""
+    """Raised when every pixel is nodata."""
 
 
 class ProviderError(RSEmbedError):
-    """Imagery that could not be had."""
+    """Raised when imagery could not be obtained."""
 
 
 class NotConfigured(ProviderError):
-    """The backend exists but is not set up."""
+    """Raised when the backend exists but is not set up."""
 
 
 class SensorNotOffered(ProviderError):
-    """The backend does not have that sensor, band or modality."""
+    """Raised when the backend does not have the requested sensor, band or modality."""
 
 
 class OutsideCoverage(ProviderError):
-    """The place lies outside of what the backend holds."""
+    """Raised when the place lies outside what the backend covers."""
 
 
 class NoImagery(ProviderError):
-    """Nothing was acquired there in that window."""
+    """Raised when nothing was acquired at the place in the requested window."""
 
 
 class AccessRefused(ProviderError):
-    """The service knows the account and says no, or does not know it."""
+    """Raised when the service rejects the credentials, or there are none."""
 
 
 class NotRegistered(AccessRefused):
-    """The cloud project is not registered for the service, or its interface is not enabled."""
+    """Raised when the cloud project is not registered for the service, or its API is not enabled."""
 
 
 class QuotaExceeded(ProviderError):
-    """Too many requests, for longer than we wait."""
+    """Raised when the service still answers "too many requests" after the last retry."""
 
 
 class RequestTooLarge(ProviderError):
-    """More pixels, bands or memory than the service gives one request."""
+    """Raised when one request exceeds the service's limit on pixels, bands or memory."""
 
 
 class ComputationTimedOut(ProviderError):
-    """The service gave up computing."""
+    """Raised when the service gave up computing."""
 
 
 class ServiceUnavailable(ProviderError):
-    """No answer, or only server errors, for longer than we wait."""
+    """Raised when the service still gives no answer, or a server error, after the last retry."""
 
 
 class ReadError(ProviderError):
-    """A file or an answer that cannot be read."""
+    """Raised when a file or an answer cannot be read."""
 
 
 class WeightsError(RSEmbedError):
-    """Weights that could not be had."""
+    """Raised when weights could not be obtained or loaded."""
 
 
 class WeightsNotFound(WeightsError):
-    """No such file or repository, here or on the hub."""
+    """Raised when the file or repository of weights does not exist, here or on the hub."""
 
 
 class WeightsUnreachable(WeightsError):
-    """The hub did not answer, or offline mode forbids asking."""
+    """Raised when the hub did not answer, or offline mode forbids asking it."""
 
 
 class WeightsCorrupt(WeightsError):
-    """Empty, truncated, of another hash, not finite, or unsafe to load."""
+    """Raised when a file of weights is empty, truncated, not finite, unsafe to load or has the wrong hash."""
 
 
 class WeightsMismatch(WeightsError):
-    """Keys or shapes of another model."""
+    """Raised when the keys or shapes of the weights are those of another model."""
 
 
 class ReadoutError(RSEmbedError):
-    """Tokens that cannot be laid out as asked, or numbers that are not finite though pixels were valid."""
+    """Raised when tokens cannot be arranged as requested, or are not finite although the pixels were valid."""
 
 
 class DeviceError(RSEmbedError):
-    """No such device here."""
+    """Raised when this machine does not have the requested device."""
 
 
 class OutOfMemory(DeviceError):
-    """The imagery of one place, or its input of the network, does not fit."""
+    """Raised when the imagery of one place, or the network's input made from it, does not fit into memory."""
 
 
 class StorageError(RSEmbedError):
-    """An embedding that cannot be written or read back."""
+    """Raised when an embedding cannot be written or read back."""
 
 
 class EngineError(RSEmbedError):
-    """A cluster that cannot be used, or workers that died over their work."""
+    """Raised when a cluster cannot be used, or its workers died."""
 
 
 Stage = Literal["plan", "fetch", "prepare", "encode", "worker"]
-"""Where an item failed. "plan": it is invalid for this model, for example too small for a pixel or too wide for a
-zone. "worker": of a cluster, all who tried died."""
+"""Where an item failed. "plan": the item is invalid for this model, for example smaller than a pixel or wider than a
+UTM zone. "worker": on a cluster, every worker that tried the item died."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An item that could not be done, and why. The others go on."""
+    """An item of a batch that failed, and why. The other items are not affected."""
 
     index: int
-    """Place in the caller's list."""
+    """Position in the caller's list, from 0."""
     stage: Stage
     error: Exception
 
@@ -245,10 +245,11 @@ class Failure:
 
 
 class BatchError(RSEmbedError):
-    """Some items of a batch failed; the others are here.
+    """Raised when some items of a batch failed. It holds the results of the others.
 
     Attributes:
-        embeddings: In the caller's order, `None` where an item failed; of several models, by id.
+        embeddings: Results in the caller's order, with `None` where an item failed. For several models, a dictionary
+            of such lists by model id.
         failures: Index, stage and error of each failed item.
     """
 
@@ -257,11 +258,11 @@ class BatchError(RSEmbedError):
 
     @classmethod
     def of(cls, embeddings: "Done | Mapping[str, Done]", failures: Sequence[Failure], count: int) -> "BatchError":
-        """The error of a batch of `count` items."""
+        """Make the error for a batch of `count` items."""
         first = failures[0]
         error = cls(
             f"{len(failures)} of {count} items failed; the others are in `error.embeddings`.",
-            fix="mend or drop the items in `error.failures` and run those again",
+            fix="correct or remove the items in `error.failures`, then run them again",
             first=f"item {first.index} at {first.stage}: {type(first.error).__name__}: {first.error}",
             items=", ".join(str(failure.index) for failure in failures[:20]),
         )
@@ -270,37 +271,37 @@ class BatchError(RSEmbedError):
 
 
 class MissingDependency(RSEmbedError, ImportError):
-    """An optional package is not installed."""
+    """Raised when an optional package is not installed."""
 
 
 class RSEmbedWarning(UserWarning):
-    """Root of every warning of rs_embed."""
+    """The base class of all warnings."""
 
 
 class ScaleWarning(RSEmbedWarning):
-    """The model sees another pixel size than the imagery has."""
+    """Warns that the model sees another pixel size than the imagery has."""
 
 
 class PixelWarning(RSEmbedWarning):
-    """Pixels that are legal but look wrong."""
+    """Warns of pixels that are valid but look suspicious."""
 
 
 class ChoiceWarning(RSEmbedWarning):
-    """A setting that overrides what the call says."""
+    """Warns that a setting overrides what the call says."""
 
 
 class PluginWarning(RSEmbedWarning):
-    """An installed package whose models cannot be used."""
+    """Warns that the models of an installed package cannot be used."""
 
 
 class _Line(NamedTuple):
-    """A line of the user's, as `warnings.warn_explicit` takes it."""
+    """A line of the user's code, in the form that `warnings.warn_explicit` takes."""
 
     file: str
     number: int
     module: str
     registry: dict[str | tuple[str, type[Warning], int], int]
-    """The warnings that came from that module."""
+    """The warnings already issued from that module."""
 
 
 _LINE: ContextVar[_Line] = ContextVar("line")
@@ -308,12 +309,12 @@ _PACKAGE = str(Path(__file__).parent)
 
 
 def remember_line() -> None:
-    """Let warnings of this context point at the line that is being run: a thread of ours has no user's line itself."""
+    """Make warnings in this context point at the current line; needed because our own threads have no user code."""
     _LINE.set(_line())
 
 
 def _line() -> _Line:
-    """The first frame outside of this package; of a thread of ours, the line that its work was submitted from."""
+    """Return the first frame outside this package; in a thread of ours, the line that submitted its work."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back
@@ -325,5 +326,5 @@ def _line() -> _Line:
 
 
 def warn(message: str, category: type[RSEmbedWarning]) -> None:
-    """Warn at the caller's own line; secrets are taken out."""
+    """Issue a warning at the line of the user's code, without secrets."""
     warnings.warn_explicit(redacted(message), category, *_line())

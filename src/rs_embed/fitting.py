@@ -1,6 +1,6 @@
-"""`fit_mosaiks`: a model for imagery that no model was trained on, made of a sample of that imagery.
+"""`fit_mosaiks`: make a model for imagery that no model was trained on, from a sample of that imagery.
 
-It is asked for as imagery of any model is: planned, fetched, checked. Then `embedders.whitening` makes the filters.
+The imagery is planned, fetched and checked like that of any model. Then `embedders.whitening` makes the filters.
 """
 
 import hashlib
@@ -52,14 +52,14 @@ if TYPE_CHECKING:
     from rs_embed.places import Given, Temporal
 
 Sample = Chip | SupportsArray | str | Path | Provider
-"""A chip, an array `[C, H, W]`, or what brings imagery: a path, or whatever else `backend=` takes."""
+"""A chip, an array `[C, H, W]`, or a source of imagery: a path, or anything else that `backend=` takes."""
 FILTERS = 512
-"""As many as the bundled bank has."""
+"""The number of filters in the bundled bank."""
 WINDOW_PX, WINDOWS = 256, 32
-"""Of ground larger than twice this side, so many squares are read, drawn by the seed."""
+"""For an area larger than twice `WINDOW_PX` (pixels a side), `WINDOWS` squares are read, drawn with the seed."""
 FETCH_WORKERS = 8
 SCENES = 100
-"""Ids of scenes that a file names, at most."""
+"""Most scene ids that a file lists."""
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _ABSENCES = (NoImagery, NoValidPixels, OutsideCoverage)
 
@@ -78,33 +78,36 @@ def fit_mosaiks(
     name: str | None = None,
     progress: bool = True,
 ) -> ModelCard:
-    """A model of your own imagery, without training: MOSAIKS, with pieces of that imagery as filters.
+    """Make a model of your own imagery without training: MOSAIKS, with patches of that imagery as filters.
 
-    The file is the model: its path is an id wherever a model is named, here, on the command line, in exports and in
-    another process; the card that is returned is taken, too, and `register_model(card)` gives it a short name. It tells
-    bands, units, pixel size and collection, so nothing need be registered where it is used.
+    The file is the model: its path is a valid model id in Python, on the command line, in exports and in other
+    processes. You can also pass the returned card, or give it a short name with `register_model(card)`. The file holds
+    bands, units, pixel size and collection, so nothing needs to be registered where it is used.
 
     Args:
-        imagery: A list of chips or arrays `[C, H, W]`, of rasters, or of both; or what `backend=` takes: "gee", "stac",
-            the path of a raster, a pattern of paths, a `LocalRasters`. Hundreds of square kilometres are better than
-            one: take them from all over the area and season of the study.
-        sensor: Which bands of which collection, at which pixel size; of a collection of your own,
-            `register_collection` first.
+        imagery: A list of chips, arrays `[C, H, W]` or rasters; or anything that `backend=` takes: "gee", "stac", the
+            path of a raster, a pattern of paths, a `LocalRasters`. Hundreds of square kilometres are better than one:
+            sample the whole area and season of your study.
+        sensor: Bands, collection and pixel size. For a collection of your own, call `register_collection` first.
         out: The file to write, `.safetensors`.
-        places: Where to look, if `imagery` is a backend: whatever `get_embeddings` takes. Left out, all that it holds.
-            Of ground larger than 512 px a sample is read.
-        temporal: Which days: one window, or one per place.
-        buffer_m: Half of the side of the square around points, metres.
-        unit: Of arrays, where it is not that of the collection.
-        filters: Each gives two features.
-        seed: Of what is drawn: the same imagery and seed give the same file.
-        name: What the model is called; the name of the file, if left out.
-        progress: Show a bar on a terminal or in a notebook.
+        places: Where to look, if `imagery` is a backend: anything that `get_embeddings` takes. By default, everything
+            the backend holds. Areas larger than 512 px a side are sampled.
+        temporal: One window of days, or one per place.
+        buffer_m: Half the side of the square around points, metres.
+        unit: Unit of the arrays, if it is not that of the collection.
+        filters: Number of filters; each gives two features.
+        seed: Seed of the random draws: the same imagery and seed give the same file.
+        name: Name of the model; by default, the name of the file.
+        progress: Show a progress bar on a terminal or in a notebook.
+
+    Returns:
+        The card of the new model.
 
     Raises:
-        InputError: Too few valid pixels, a band that is constant, or other bands or units than the sensor has.
-        SpecError: An invalid argument.
-        RSEmbedError: Imagery could not be had. A place without any is left out, with a warning, if others have some.
+        InputError: There are too few valid pixels, a band is constant, or bands or units differ from the sensor's.
+        SpecError: An argument is invalid.
+        RSEmbedError: Imagery could not be obtained. A place without imagery is left out, with a warning, as long as
+            others have some.
         StorageError: The file cannot be written.
 
     Source: Rolf et al. 2021, https://doi.org/10.1038/s41467-021-24638-z
@@ -136,7 +139,7 @@ def fit_mosaiks(
 
 @dataclass(frozen=True)
 class _Asked:
-    """Imagery of one source, not read yet."""
+    """The imagery of one source, not read yet."""
 
     fetches: tuple[Callable[[], Chip], ...]
     identity: str
@@ -144,7 +147,7 @@ class _Asked:
 
 @dataclass(frozen=True)
 class _Where:
-    """What backends are asked for."""
+    """The part of the request that is the same for all backends."""
 
     card: ModelCard
     places: "Given | None"
@@ -153,7 +156,7 @@ class _Where:
 
 
 class _Reading:
-    """What was asked for, read ahead; what there is to say of it, once it was."""
+    """Reads the requested chips ahead, and collects the ids of their scenes."""
 
     def __init__(self, fetches: Sequence[Callable[[], Chip]], sensor: SensorSpec) -> None:
         self.fetches = fetches
@@ -161,9 +164,12 @@ class _Reading:
         self._wanted = [band.unit for band in bands_of(sensor.collection, sensor.bands)]
 
     def pixels(self, *, progress: bool) -> Generator[NDArray[np.float32]]:
-        """`[band, height, width]` of each; where there is no imagery it is left out."""
+        """Yield `[band, height, width]` for each chip; places without imagery are left out."""
         absent: list[RSEmbedError] = []
-        with progress_bar(len(self.fetches), shown=progress) as advance, closing(self._chips()) as chips:
+        with (
+            progress_bar(len(self.fetches), shown=progress, label="fetch", unit="chips") as advance,
+            closing(self._chips()) as chips,
+        ):
             for chip in chips:
                 advance(1, isinstance(chip, RSEmbedError))
                 if isinstance(chip, RSEmbedError):
@@ -178,7 +184,7 @@ class _Reading:
             warn(f"{len(absent)} of {len(self.fetches)} chips have no imagery and are left out.", PixelWarning)
 
     def _chips(self) -> Generator[Chip | RSEmbedError]:
-        """In order, fetched ahead in threads."""
+        """Yield the chips in order, fetched ahead in threads."""
         stop = Stop(current())
         threads = Threads(min(FETCH_WORKERS, len(self.fetches)), "rs-embed-fit", stop)
         pending: deque[Future[Chip | RSEmbedError]] = deque()
@@ -195,7 +201,7 @@ class _Reading:
             threads.close()
 
     def _require_unit(self, chip: Chip) -> None:
-        """A chip of bytes may stand for another unit elsewhere; here its numbers would be mixed with others."""
+        """Require the exact unit: here, bytes would be mixed with values in the unit of the collection."""
         for band, unit in zip(chip.bands, self._wanted, strict=True):
             if band.unit != unit:
                 raise UnitMismatch(
@@ -238,7 +244,7 @@ def _of_backend(backend: Backend, where: _Where, chance: np.random.Generator) ->
 
 
 def _windows(query: Query, chance: np.random.Generator) -> list[Query]:
-    """The query itself, or, of much ground, some squares of it."""
+    """Return the query itself or, for a large area, some squares of it."""
     if query.geobox is None or max(query.geobox.shape) <= 2 * WINDOW_PX:
         return [query]
     height, width = (min(WINDOW_PX, side) for side in query.geobox.shape)
@@ -249,8 +255,8 @@ def _windows(query: Query, chance: np.random.Generator) -> list[Query]:
 
 
 def _listed(imagery: Sample | Iterable[Sample]) -> list[Sample]:
-    """The sources, one by one; a pattern of paths is each of its files."""
-    from rs_embed.providers.rasters.folder import is_pattern, matching  # not above: rasterio is slow to import
+    """List the sources; a pattern of paths counts as each of its files."""
+    from rs_embed.providers.rasters.folder import is_pattern, matching  # here, because rasterio is slow to import
 
     single = isinstance(imagery, Chip | SupportsArray | str | Path) or not isinstance(imagery, Iterable)
     sources = cast("list[Sample]", [imagery] if single else list(cast("Iterable[Sample]", imagery)))
@@ -259,27 +265,32 @@ def _listed(imagery: Sample | Iterable[Sample]) -> list[Sample]:
         several = isinstance(source, str | Path) and is_pattern(source)
         found += matching(cast("str | Path", source)) if several else [source]
     if not found:
-        raise SpecError("Expected imagery, got an empty list.", fix='a list of arrays, or a path such as "tiles/*.tif"')
+        raise SpecError(
+            "Expected imagery, got an empty list.", fix='pass a list of arrays, or a path such as "tiles/*.tif"'
+        )
     return found
 
 
 def _require_meant(sources: Sequence[Sample], places: "Given | None", unit: Unit | str | None) -> None:
     arrays = [isinstance(source, SupportsArray) for source in sources]
     if places is not None and (len(sources) > 1 or any(arrays) or isinstance(sources[0], Chip)):
-        raise SpecError("Expected one backend to ask for places, got imagery itself.", fix="leave out `places`")
+        raise SpecError(
+            "Expected `places` with a single backend, got it with arrays, chips or several sources.",
+            fix="leave out `places`",
+        )
     if unit is not None and not all(arrays):
         raise SpecError(
             f"Expected unit beside arrays, got unit={unit!r} for other imagery.",
-            fix=f"for files: LocalRasters(path, unit={str(unit)!r})",
+            fix=f"for files, use LocalRasters(path, unit={str(unit)!r})",
         )
 
 
 def _checked_path(out: str | Path) -> Path:
     if not isinstance(out, str | Path) or not is_file_id(str(out)):
-        raise SpecError(f"Expected a file to write, .safetensors, got {short(out)}.", fix='out="planet.safetensors"')
+        raise SpecError(f"Expected a path that ends in .safetensors, got {short(out)}.", fix='out="planet.safetensors"')
     path = Path(out).expanduser()
     if not path.parent.is_dir():
-        raise SpecError(f"Expected an existing folder, got {str(path.parent)!r}.", fix="make it, or choose another")
+        raise SpecError(f"Expected an existing folder, got {str(path.parent)!r}.", fix="create it, or choose another")
     return path
 
 

@@ -1,4 +1,4 @@
-"""A request with its places, resolved: plain data that can be printed, sent elsewhere, and run.
+"""A request with its places, resolved to plain data that can be printed, sent to another process and run.
 
 Torch is loaded when a plan is made, not when this module is imported.
 """
@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from odc.geo.geobox import GeoBox
+from pydantic import JsonValue
 
+from rs_embed.core import display
 from rs_embed.core.bands import Unit
 from rs_embed.core.hashing import json_digest
 from rs_embed.core.settings import LibrarySettings, ModelKnobs, WeightsKnobs
@@ -36,35 +38,35 @@ if TYPE_CHECKING:
     from rs_embed.places import Given, Temporal
 
 InputArrays = SupportsArray | Mapping[str, SupportsArray]
-"""Raw values `[C,H,W]` or `[T,C,H,W]` in the unit of the collection, or a mapping modality -> array."""
+"""Pixel values `[C,H,W]` or `[T,C,H,W]` in the unit of the collection, or a mapping modality -> array."""
 Dates = Sequence[str | date | datetime | int] | Mapping[str, Sequence[str | date | datetime | int]]
-"""When each frame of the arrays was acquired, `[T]`: moments or days of the year; or a mapping modality -> dates."""
+"""When each frame was acquired, `[T]`: dates, times or days of the year; or a mapping modality -> dates."""
 Units = Unit | str | Mapping[str, Unit | str]
-"""Of the values of the arrays; or a mapping modality -> unit."""
+"""The unit of the arrays, or a mapping modality -> unit."""
 _DATES = 'dates=["2022-06-01", ...]'
 _SHOWN = 5
-"""Items that a printed plan lists."""
+"""How many items a printed plan lists."""
 _WORDS = (
     *(*EmbeddingRequest.model_fields, "spatial", "places", "temporal", "input_chw", "dates", "unit"),
     *("buffer_m", "on_error", "progress"),
 )
-"""Keywords of the public calls: what is none of a call's own goes to the model, misspelt ones as well."""
+"""Keywords of the public functions: any other keyword is passed to the model, misspelt ones included."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that one call will do, as plain data: print it, pickle it, run it here or elsewhere.
+    """Everything that one call will do, as plain data: print it, pickle it, or run it here or elsewhere.
 
-    Making one loads no weights and asks no provider; the environment is read once, for the knobs.
+    Making a plan loads no weights and asks no provider. The environment is read once, for the knobs.
     """
 
     request: EmbeddingRequest
-    """As asked."""
+    """The request as it was made."""
     model: "ModelRequest"
-    """What that means: card, knobs in force, inputs."""
+    """The resolved model: its card, the knobs in force and its inputs."""
     prep: "Prep"
     items: "tuple[Item, ...]"
-    """One per place; of one without a place, the grid is the provider's, and not known yet."""
+    """One item per place. If no place was given, the grid is the provider's, and not known yet."""
 
     @classmethod
     def of(
@@ -74,14 +76,16 @@ class Plan:
         temporal: "Temporal" = None,
         buffer_m: float | str | None = None,
     ) -> Self:
-        """The plan of a request for many places.
+        """Plan a request for many places.
 
         Args:
-            request: What is asked of each.
-            places: Whatever `read_places` reads, or what it gave; likewise `temporal` and `buffer_m`.
+            request: What to compute for each place.
+            places: Anything that `read_places` reads or returns.
+            temporal: One window for all places, or one per place; see `read_places`.
+            buffer_m: Half the side of the square around points, metres, or the column that holds it.
 
         Raises:
-            RSEmbedError: Whatever can be known to be wrong beforehand.
+            RSEmbedError: The request is invalid in a way that can be found without asking the provider.
         """
         table = read_places(places, temporal=temporal, buffer_m=buffer_m)
         return cls.laid(request, [place.spatial for place in table], [place.window for place in table])
@@ -94,13 +98,13 @@ class Plan:
         windows: Sequence[TemporalSpec | None],
         arrays: "Arrays | None" = None,
     ) -> Self:
-        """The plan for places that were read already.
+        """Plan a request for places that are already parsed.
 
         Args:
-            request: What is asked of each.
-            places: `None`: everything that the provider holds.
-            windows: One per place.
-            arrays: Pixels instead of the request's backend.
+            request: What to compute for each place.
+            places: One spec per item; `None` means everything that the provider holds.
+            windows: One window of days per place.
+            arrays: Pixels to use instead of the request's backend.
         """
         from rs_embed.pipeline.plan import items_of
 
@@ -112,22 +116,22 @@ class Plan:
         embedder = _embedder(model, request.device)
         if embedder.geometry().native_only and prep == "resize":
             raise SpecError(
-                f"{model.card.id} takes pixels at their own size only, got input_prep='resize'.",
-                fix='input_prep="tile" or "crop"',
+                f"{model.card.id} takes pixels at their native size only, got input_prep='resize'.",
+                fix='use input_prep="tile" or "crop"',
             )
         embedder.check(request.output)
         return cls(request, model, prep, items_of(embedder, request.output, places, windows))
 
     @property
     def job(self) -> "Job":
-        """What runs it, made now for this process: the model, not loaded yet, and an open provider."""
+        """The model, not loaded yet, and an open provider: made for this process at each access."""
         return self.job_with(opened(backend_for(self.request.backend, [self.model.card])))
 
     def job_with(self, provider: Provider) -> "Job":
-        """What runs it with a provider that is open.
+        """Return the job that runs this plan with an open provider.
 
         Raises:
-            SensorNotOffered: The provider does not have what the model is fed.
+            SensorNotOffered: The provider does not have an input that the model requires.
         """
         from rs_embed.pipeline.plan import Job
 
@@ -142,16 +146,16 @@ class Plan:
         return Job(_embedder(self.model, self.request.device), provider, output, self.prep, reference)
 
     def run(self) -> "Generator[Result]":
-        """An embedding or a `Failure` for each item, in their order; fetching runs ahead of the network."""
+        """Yield an embedding or a `Failure` for each item, in order. Fetching runs ahead of the network."""
         with closing(run_plans([self])) as results:
             for (result,) in results:
                 yield result
 
     def fingerprint(self) -> str:
-        """sha256 of all that decides the numbers and is known beforehand; equal for equal plans.
+        """Return a sha256 of everything that determines the numbers and is known in advance.
 
-        Weights are not loaded for it: they count as card and knobs name them. What they were is in the fingerprint of
-        each result (`meta.fingerprint`).
+        Equal plans have equal fingerprints. Weights are not loaded: they count by what the card and the knobs say of
+        them. The fingerprint of each result (`meta.fingerprint`) includes the hash of the weights that were loaded.
         """
         from rs_embed.pipeline.plan import numbers_of, place_facts
 
@@ -169,28 +173,68 @@ class Plan:
         }
         return json_digest(facts)
 
+    def to_dict(self) -> dict[str, JsonValue]:
+        """Return model, output, places and imagery as plain data for `json.dumps`."""
+        output = self.request.output
+        items: list[JsonValue] = []
+        for item in self.items:
+            imagery: list[JsonValue] = [
+                {
+                    "modality": query.modality,
+                    "collection": query.sensor.collection,
+                    "bands": list(query.sensor.bands),
+                    **_grid_facts(query.geobox),
+                    "frames_at_most": query.series.most(query.window) if query.series else 1,
+                }
+                for query in item.queries
+            ]
+            one: dict[str, JsonValue] = {
+                "spatial": None if item.spatial is None else repr(item.spatial),
+                "days": None if item.window is None else [str(item.window.start), str(item.window.end)],
+                "imagery": imagery,
+            }
+            if item.cells is not None:
+                one["cells"] = _grid_facts(item.cells)
+            items.append(one)
+        return {
+            "model_id": self.model.card.id,
+            "output": output.kind,
+            "input_prep": self.prep,
+            "fingerprint": self.fingerprint(),
+            "items": items,
+        }
+
+    def __repr__(self) -> str:
+        count = "1 item" if len(self.items) == 1 else f"{len(self.items):,} items"
+        return f"Plan({self.model.card.id}, {count}, {self.request.output.kind}, input_prep={self.prep})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        return display.safely(self, _html)
+
     def __str__(self) -> str:
-        """What people see with `--dry-run`."""
+        """Return the text that `--dry-run` prints."""
         card, output = self.model.card, self.request.output
-        lines = [f"{card.id}: {len(self.items)} item(s), {output.kind}, input_prep={self.prep}"]
+        count = "1 item" if len(self.items) == 1 else f"{len(self.items):,} items"
+        lines = [f"{card.id}: {count}, {output.kind}, input_prep={self.prep}"]
         for item in self.items[:_SHOWN]:
             if item.cells is not None:
                 lines.append(f"  [{item.index}] {'+'.join(self.model.places)} of {_grid_line(item.cells)}")
             for query in item.queries:
-                grid = "all that there is" if query.geobox is None else _grid_line(query.geobox)
+                grid = "everything there is" if query.geobox is None else _grid_line(query.geobox)
                 bands = ",".join(query.sensor.bands)
                 frames = f", {query.series.most(query.window)} frames at most" if query.series else ""
                 lines.append(f"  [{item.index}] {query.modality}: {query.sensor.collection} {bands} on {grid}{frames}")
         if len(self.items) > _SHOWN:
-            lines.append(f"  ... and {len(self.items) - _SHOWN} more")
+            lines.append(f"  ... and {len(self.items) - _SHOWN:,} more")
         return "\n".join(lines)
 
 
 def run_plans(plans: Sequence[Plan]) -> "Generator[tuple[Result, ...]]":
-    """Results for each place, one per plan, in order. Imagery that several plans want is fetched once.
+    """Yield one result per plan for each place, in order. Imagery that several plans need is fetched once.
 
     Args:
-        plans: Of the same places in the same order, with one backend.
+        plans: Plans for the same places in the same order, with one backend.
     """
     from rs_embed.pipeline.plan import on_grids
     from rs_embed.pipeline.run import run_together
@@ -212,15 +256,15 @@ class Arrays:
     unit: Units | None = None
 
     def provider(self, model: "ModelRequest") -> ArrayProvider:
-        """They as what brings chips.
+        """Return a provider that serves these arrays.
 
         Raises:
-            SpecError: It is not clear which modality they are, or dates are no list.
-            InputError: A model of time series is not told their dates.
+            SpecError: It is not clear which modality the arrays are, or `dates` is not a list.
+            InputError: The model takes a time series, but `dates` is missing.
         """
         if isinstance(self.dates, str | date | int):
             one = self.dates if isinstance(self.dates, int) else str(self.dates)
-            raise SpecError(f"Expected a list of dates, got {self.dates!r}.", fix=f"dates=[{one!r}]")
+            raise SpecError(f"Expected a list of dates, got {self.dates!r}.", fix=f"use dates=[{one!r}]")
         series = [modality.name for modality, _ in model.inputs if modality.is_series]
         if self.dates is None and series:
             raise InputError(f"Expected the date of each frame of {', '.join(series)}, got none.", fix=_DATES)
@@ -229,7 +273,7 @@ class Arrays:
         names = [modality.name for modality, _ in model.inputs if not model.may_lack(modality)]
         if not model.inputs:
             raise SpecError(
-                f"Expected no pixels, got some: {model.card.id} is told the place alone.", fix="leave out input_chw"
+                f"Expected no pixels, got some: {model.card.id} uses only the location.", fix="leave out input_chw"
             )
         if len(names) > 1:
             raise SpecError(
@@ -242,19 +286,21 @@ class Arrays:
 def arrays_of(
     input_chw: InputArrays | None, backend: Backend, dates: Dates | None, unit: Units | None
 ) -> Arrays | None:
-    """What a call gives of its own; `None`: its backend is asked.
+    """Return the arrays that a call passes, or `None` if it uses its backend.
 
     Raises:
-        SpecError: It gives both, or says something of arrays that it does not give.
+        SpecError: The call passes both arrays and a backend, or describes arrays that it does not pass.
     """
     if input_chw is None:
         if unit is not None:
             raise SpecError(
                 f"Expected unit beside input_chw, got unit={unit!r} alone.",
-                fix=f"for files: backend=LocalRasters(path, unit={unit!r})",
+                fix=f"for files, use backend=LocalRasters(path, unit={unit!r})",
             )
         if dates is not None:
-            raise SpecError("Expected dates only with input_chw, got them alone.", fix="temporal=TemporalSpec.range()")
+            raise SpecError(
+                "Expected dates only with input_chw, got them alone.", fix="use temporal=TemporalSpec.range(...)"
+            )
         return None
     if not (isinstance(backend, str) and backend == "auto"):
         raise SpecError(
@@ -264,17 +310,17 @@ def arrays_of(
 
 
 def named(modality: Modalities, input_chw: InputArrays | None) -> Modalities:
-    """The modalities asked for; arrays that come with their names need not be named again."""
+    """Return the requested modalities; if none are given, the names of the arrays, if they have any."""
     return tuple(input_chw) if modality is None and isinstance(input_chw, Mapping) else modality
 
 
 def backend_for(backend: Backend, cards: Iterable[ModelCard]) -> Backend:
-    """What is asked for the imagery of these models: "auto" is the one that their cards name.
+    """Return the backend to use for these models: "auto" becomes the one that their cards name.
 
-    Where none of them needs any, nobody is asked, whatever backend is named: it need not even be set up.
+    If none of the models takes imagery, no backend is asked, whichever is named: it need not even be set up.
 
     Raises:
-        SpecError: "auto", and they name different ones.
+        SpecError: The backend is "auto", and the cards name different ones.
     """
     cards = [card for card in cards if card.modalities]
     if not cards:
@@ -283,7 +329,7 @@ def backend_for(backend: Backend, cards: Iterable[ModelCard]) -> Backend:
 
 
 def opened(backend: Backend, settings: LibrarySettings | None = None) -> Provider:
-    """The provider of that name, path or object, checked; with the cache of chips, where there is one."""
+    """Open the provider of a name, path or object, with checks and, if one is set, the chip cache."""
     provider, settings = open_provider(backend), settings or LibrarySettings.read()
     if settings.chip_cache is not None and not isinstance(provider, ArrayProvider):
         from rs_embed.providers.cached import CachedProvider
@@ -293,10 +339,10 @@ def opened(backend: Backend, settings: LibrarySettings | None = None) -> Provide
 
 
 def resolved(request: EmbeddingRequest) -> "ModelRequest":
-    """The model that really runs, its knobs, and its inputs.
+    """Resolve a request to the model that will run, its knobs and its inputs.
 
     Raises:
-        RSEmbedError: There is no such model, knob, modality, band, sensor or device.
+        RSEmbedError: The model, a knob, modality, band, sensor or device does not exist.
     """
     from rs_embed.embedders.runtime.device import pick_device, pick_precision
     from rs_embed.pipeline.inputs import resolve_request
@@ -308,7 +354,7 @@ def resolved(request: EmbeddingRequest) -> "ModelRequest":
 
 
 def _variant(card: ModelCard, knobs: ModelKnobs) -> ModelCard:
-    """The card that really runs: `model_key` may name another size of the family."""
+    """Return the card that will run: `model_key` may name another size of the family."""
     if not isinstance(knobs, WeightsKnobs) or knobs.model_key in (None, card.model_key):
         return card
     chosen = get_card(knobs.model_key)
@@ -329,6 +375,40 @@ def _embedder(model: "ModelRequest", device: str) -> "Embedder":
 def _ckpt(model: "ModelRequest") -> str | None:
     knobs = model.knobs
     return str(knobs.ckpt) if isinstance(knobs, WeightsKnobs) and knobs.ckpt is not None else None
+
+
+def _html(plan: Plan) -> str:
+    """A card with the first items."""
+    output = plan.request.output
+    facts = {
+        "Output": output.kind,
+        "Input": f"input_prep={plan.prep}",
+        "Modalities": ", ".join(plan.model.places) or ", ".join(modality.name for modality, _ in plan.model.inputs),
+        "Places": f"{len(plan.items):,}",
+    }
+    lines = []
+    for item in plan.items[:_SHOWN]:
+        grids = [item.cells] if item.cells is not None else [query.geobox for query in item.queries]
+        grid = grids[0] if grids else None
+        size = "everything there is" if grid is None else f"{grid.shape[0]} x {grid.shape[1]} px, {grid.crs}"
+        days = "any" if item.window is None else f"{item.window.start} to {item.window.end}"
+        lines.append((item.index, item.spatial or "all of the imagery", days, size))
+    more = f"and {len(plan.items) - _SHOWN:,} more" if len(plan.items) > _SHOWN else ""
+    below = display.rows(("item", "place", "days", "grid"), lines, more) if lines else ""
+    return display.card(f"Plan for {plan.model.card.id}", "nothing is loaded or fetched yet", facts, below=below)
+
+
+def _grid_facts(geobox: GeoBox | None) -> dict[str, JsonValue]:
+    if geobox is None:
+        return {"crs": None, "shape_px": None, "pixel_m": None, "transform": None}
+    height, width = geobox.shape
+    transform: list[JsonValue] = [float(value) for value in tuple(geobox.affine)[:6]]
+    return {
+        "crs": str(geobox.crs),
+        "shape_px": [int(height), int(width)],
+        "pixel_m": float(geobox.resolution.x),
+        "transform": transform,
+    }
 
 
 def _grid_line(geobox: GeoBox) -> str:

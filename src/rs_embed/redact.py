@@ -1,6 +1,6 @@
-"""Secrets are taken out of texts that leave the library: errors, warnings, logs, tables of runs, metadata.
+"""Take secrets out of texts that leave the library: errors, warnings, logs, tables of runs, metadata.
 
-Other people's messages quote links, headers and files whole. What cannot be told from an ordinary word stays.
+Messages of other packages quote links, headers and whole files. A secret that looks like an ordinary word is not found.
 """
 
 import logging
@@ -8,30 +8,30 @@ import re
 from collections.abc import Iterable
 
 HIDDEN = "***"
-"""Stands for what was taken out."""
+"""Replaces every secret."""
 
 _SUSPECTS = (
     *("token", "secret", "passw", "sig", "credential", "key", "auth", "cookie", "session", "bearer", "amz", "goog"),
     *("code", "policy", "hf_", "akia", "asia", "aiza", "ya29", "1//0", "ghp_", "gho_", "ghs_", "ghr_", "ghu_"),
     *("github_pat", "glpat", "eyj"),
 )
-"""Texts without any of these, and without a user in a link, hold nothing that is looked for: nearly all."""
+"""A text that contains none of these, and no user name in a link, holds no secret: this is true of nearly all texts."""
 _SECRET_NAME = re.compile(
     r"(?:token|secret|passw(?:or)?d|passwd|signature|credentials?|api[_-]?key|access[_-]?key(?:[_-]?id)?"
     r"|private[_-]?key(?:[_-]?id)?|subscription[_-]?key|account[_-]?key|sessionid|(?:^|[_.-])sig)$",
     re.IGNORECASE,
 )
-"""Names whose value is a secret wherever they stand."""
+"""Names whose value is a secret in any context."""
 _SECRET_IN_LINK = re.compile(
     r"(?:sig|key|auth|authorization|code|x-(?:amz|goog)-[\w-]+|AWSAccessKeyId|GoogleAccessId|policy)$", re.IGNORECASE
 )
-"""And those that are common words elsewhere."""
+"""Names whose value is a secret only in a link, because they are common words elsewhere."""
 _NAME = re.compile(
     r"(?P<in_link>(?<=[?&;])|(?<=%26)|(?<=%3[Ff]))?(?:(?<![\w.-])|(?<=%26)|(?<=%3[Ff]))(?P<name>[A-Za-z][\w.-]{1,63})"
     r"(?P<equals>\\?[\"']?\s{0,9}(?:=|%3[Dd]|:)\s{0,9}\\?)"
 )
 _VALUE = re.compile(r"""(["'])(?:\\.|(?!\1)[^\\])*(?:\1|\Z)|(?:(?!%26)[^\s&'"<>,;)\]}|])+""", re.DOTALL)
-"""Of a name: quoted, or up to what ends it in a query, which may be part of another link."""
+"""The value of a name: quoted, or up to the character that ends it in a query, which may be inside another link."""
 _HEADER = re.compile(
     r"(?i)((?<![\w-])(?:(?:proxy-)?authorization|(?:set-)?cookie|x-(?:api|goog-api|functions)-key|api-key|private-token"
     r"|x-(?:amz-security|auth|access)-token|ocp-apim-subscription-key)"
@@ -47,7 +47,7 @@ _SHAPES = (
     (re.compile(r"(?i)(?<![\w+.-])([a-z][a-z0-9+.-]{1,20}://)[^\s/?#'\"@]{1,512}@"), rf"\g<1>{HIDDEN}@"),
     (_HEADER, rf"\g<1>{HIDDEN}"),
     (re.compile(r"\b([Bb]earer\s{1,9})[\w.~+/-]{8,}=*"), rf"\g<1>{HIDDEN}"),
-    # Tokens that are known by their shape: Hugging Face, AWS, Google, GitHub, GitLab, JSON web tokens.
+    # Tokens that can be recognised by their shape: Hugging Face, AWS, Google, GitHub, GitLab, JSON web tokens.
     (re.compile(r"\bhf_[A-Za-z0-9]{16,}"), HIDDEN),
     (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{12,}"), HIDDEN),
     (re.compile(r"\bAIza[\w-]{20,}|\bya29\.[\w-]+|\b1//0[\w-]{16,}"), HIDDEN),
@@ -57,7 +57,7 @@ _SHAPES = (
 
 
 def redacted(text: str) -> str:
-    """The text without passwords, tokens, keys and the signatures of links; redacting twice changes nothing more."""
+    """Return the text without passwords, tokens, keys and link signatures. Redacting twice changes nothing more."""
     small = text.lower()
     if not any(word in small for word in _SUSPECTS) and not ("://" in small and "@" in small):
         return text
@@ -67,7 +67,7 @@ def redacted(text: str) -> str:
 
 
 def _without_named(text: str) -> str:
-    """What is left when the values of secret names are taken out."""
+    """Replace the values of names that stand for secrets."""
     kept: list[str] = []
     at = done = 0
     while (found := _NAME.search(text, at)) is not None:
@@ -89,18 +89,18 @@ def _is_secret(found: re.Match[str], *, quoted: bool) -> bool:
 
 
 def redacted_all(texts: Iterable[str]) -> tuple[str, ...]:
-    """Each of them redacted; looked at together first, as hardly any holds a secret."""
+    """Redact each text. They are checked together first, because hardly any holds a secret."""
     texts = tuple(texts)
     whole = "\n".join(texts)
     return texts if redacted(whole) == whole else tuple(redacted(text) for text in texts)
 
 
 class ForeignError(Exception):
-    """Stands for the error of another package whose words hold a secret: its class, and its words without."""
+    """Replaces an error of another package whose message holds a secret: states its class and its redacted message."""
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """What to raise an error from: the cause itself, or a stand-in if a traceback of it would show a secret."""
+    """Return what to raise an error from: the cause, or a stand-in if its traceback would show a secret."""
     said: list[str] = []
     link: BaseException | None = error
     while link is not None and len(said) < _LINKS:
@@ -113,7 +113,7 @@ def cause_of(error: BaseException) -> BaseException:
 
 
 _LINKS = 100
-"""Causes of causes that are looked at; longer chains are replaced, too."""
+"""Longest chain of causes that is checked; a longer one is replaced by a stand-in as well."""
 
 
 class _Redacting(logging.Filter):
@@ -128,7 +128,7 @@ _REDACTING = _Redacting()
 
 
 def logger(name: str) -> logging.Logger:
-    """The logger of that name, whose records hold no secrets, whoever prints them."""
+    """Return the logger of that name with a filter that takes secrets out of its records."""
     found = logging.getLogger(name)
-    found.addFilter(_REDACTING)  # once, as it is the same filter every time
+    found.addFilter(_REDACTING)  # has no effect if it was added before
     return found

@@ -1,4 +1,4 @@
-"""Stand-ins to test with: imagery that is a known function of place and time, without a network."""
+"""Stand-ins for tests: imagery that is a known function of place and time, without a network."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, time
@@ -20,14 +20,14 @@ Field = Callable[[NDArray[np.float64], NDArray[np.float64], str], NDArray[np.flo
 
 
 def hills(lon: NDArray[np.float64], lat: NDArray[np.float64], band: str) -> NDArray[np.float64]:
-    """A smooth landscape in Sentinel-2 DN, 300 to 3,700, other in every band."""
+    """A smooth landscape in Sentinel-2 DN, 300 to 3,700, different in every band."""
     phase = sum(map(ord, band))
     values: NDArray[np.float64] = 2000 + 900 * np.sin(700 * lon + phase) + 800 * np.cos(900 * lat - phase)
     return values
 
 
 def directions(lon: NDArray[np.float64], lat: NDArray[np.float64], band: str) -> NDArray[np.float64]:
-    """Unit vectors that turn with the place: the 64 numbers A00 to A63 of an embedding of AlphaEarth."""
+    """Unit vectors that rotate with the place: the 64 components A00 to A63 of an AlphaEarth embedding."""
     pair, is_sine = divmod(int(band[1:]), 2)
     angle = 700 * lon + 900 * lat + pair
     values: NDArray[np.float64] = (np.sin(angle) if is_sine else np.cos(angle)) / np.sqrt(32)
@@ -35,12 +35,12 @@ def directions(lon: NDArray[np.float64], lat: NDArray[np.float64], band: str) ->
 
 
 def place_share(windows: NDArray[np.float32]) -> float:
-    """The share of the variance of tokens that is only their place in the window: 0 none, 1 all of it.
+    """Return the share of token variance that depends only on the position in the window: 0 is none, 1 is all of it.
 
-    What as many windows show by chance is not counted, so it may come out a little below 0.
+    The share expected by chance from this number of windows is subtracted, so the result may be slightly below 0.
 
     Args:
-        windows: `[window, D, h, w]`: tokens of two or more windows, each of the same places.
+        windows: `[window, D, h, w]`: tokens of two or more windows, all with the same positions.
     """
     tokens = windows.reshape(*windows.shape[:2], -1).astype(np.float64)  # [window, D, place]
     count, _, places = tokens.shape
@@ -51,33 +51,33 @@ def place_share(windows: NDArray[np.float32]) -> float:
 
 
 class FieldProvider:
-    """A provider whose pixels are `field(lon, lat, band)`; wrong grids and orders show at once.
+    """A provider whose pixels are `field(lon, lat, band)`, so that a wrong grid or band order shows at once.
 
     Args:
-        field: What the pixels are.
-        name: What metadata call it.
-        acquired: When there were scenes, UTC; `None`: at midnight of the first day of whatever is asked for.
+        field: The function that gives the pixel values.
+        name: The provider's name in metadata.
+        acquired: Acquisition times of the scenes, UTC. `None` gives one at midnight of the first day of each window.
     """
 
     def __init__(self, field: Field = hills, name: str = "field", acquired: Sequence[datetime] | None = None) -> None:
         self._field, self._acquired = field, acquired
         self.name = name
         self.queries: list[Query] = []
-        """Every query it has answered."""
+        """Every query answered so far."""
 
     def identity(self) -> str:
-        """The field's name: two fields are told apart by their functions' names."""
+        """Return the name of the provider and of the field's function."""
         return f"{self.name}:{self._field.__module__}.{self._field.__qualname__}"
 
     def require(self, modality: str, sensor: SensorSpec) -> None:
-        """It has every band that there is; specs know no other."""
+        """Accept every sensor: a `SensorSpec` can only name bands that exist."""
 
     def native_geobox(self, query: Query) -> GeoBox | None:
-        """There is a value everywhere, so a place must be given."""
+        """Raise `SpecError`: the field has no extent of its own, so a place must be given."""
         raise SpecError(f"Expected a place for {query.modality}.", fix="pass spatial=PointBuffer(...)")
 
     def fetch(self, query: Query) -> Chip:
-        """The field at the pixel centres of the query's grid."""
+        """Return the field's values at the pixel centres of the query's grid."""
         self.queries.append(query)
         if query.geobox is None:
             raise SpecError("Expected a grid.", fix="pass spatial=PointBuffer(...)")
@@ -90,7 +90,7 @@ class FieldProvider:
         return Chip(np.stack([values] * len(times)), bands, query.geobox, times, source)
 
     def _times(self, query: Query) -> tuple[datetime | None, ...]:
-        """One a frame: of the window, or of each of its sub-windows that have a scene."""
+        """Return one time per frame: for the window, or for each sub-window with a scene."""
         if query.window is None:
             return (None,)
         windows = query.series.windows(query.window) if query.series else (query.window,)

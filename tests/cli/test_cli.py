@@ -45,10 +45,10 @@ def test_help_imports_nothing_heavy():
 
 def test_models_lists_every_model_with_its_aliases():
     text = invoke("models").stdout
-    assert "thor_1_0_base" in text
-    assert "mosaiks_rcf" in text
-    assert "baseline" in text
-    assert "94.1 million" in text
+    assert all(model_id in text for model_id in rs_embed.list_models())
+    assert "thor = thor_1_0_base" in text
+    assert "Baseline: mosaiks_rcf" in text
+    assert all(size in text for size in (" 94.1 M", " 1.0 M", " 55 k"))
 
 
 def test_models_as_json_can_be_filtered():
@@ -188,7 +188,7 @@ def test_a_missing_raster_is_refused_with_its_path(tmp_path):
 
 def test_no_backend_is_one_that_covers_the_earth_and_wants_days(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    refused(invoke("embed", "mosaiks", *POINT), "SpecError", "Expected days", "TemporalSpec")
+    refused(invoke("embed", "mosaiks", *POINT), "SpecError", "Expected a window of days", "--start 20", "--end 20")
 
 
 def test_a_folder_that_cannot_be_written_is_refused_after_the_table(tmp_path):

@@ -70,7 +70,7 @@ def test_export_status_retry_and_similar_work_on_one_folder(plots):
     assert "6 embeddings in" in result.stdout
     assert "1 failed" in result.stdout
 
-    assert f"rs-embed status {run} tells why" in result.stderr
+    assert f"To see why rows failed: rs-embed status {run}" in result.stderr
 
     result = invoke("status", run)
     assert "mosaiks_rcf" in result.stdout
@@ -117,7 +117,7 @@ def test_a_stop_by_hand_says_how_to_go_on_and_is_told_by_the_exit_code(plots):
         _, said = process.communicate(timeout=300)
     assert process.returncode == 130
     (facts,) = json.loads(invoke("status", run, "--json").stdout)["models"]
-    assert f"stopped; {facts['ok']:,} embeddings are stored in {run}; the same command goes on" in said
+    assert f"stopped; {facts['ok']:,} embeddings are stored in {run}; run the same command to continue" in said
     assert "Traceback" not in said
     assert (facts["finished"], facts["units"], facts["rows"]) == (0, 1, 2000)
     assert 0 < facts["ok"] < 2000
@@ -182,7 +182,7 @@ def test_a_finished_run_is_compacted(plots):
 
 def test_an_engine_that_cannot_be_meant_is_refused(plots):
     misused(export(plots, "--engine", "dask"), "dask")
-    refused(export(plots, "--address", "auto"), "SpecError", "Expected no address", "engine=")
+    refused(export(plots, "--address", "auto"), "SpecError", "Expected no address", "--engine ray")
     export(plots)
     refused(invoke("retry", plots.parent / "run", "--address", "auto"), "SpecError", "Expected no address")
 
@@ -197,7 +197,9 @@ def test_a_folder_of_rasters_is_embedded_a_row_a_file(tmp_path):
     assert sorted(open_run(run).to_frame()["id"]) == ["east", "west"]
     unread = invoke("export", "mosaiks_rcf", "--rasters", pattern, f"{run}2", "--bands", "B2,B3")
     assert unread.exit_code == 1 and "BandMismatch" in unread.output
-    misused(invoke("export", "mosaiks_rcf", "--rasters", pattern, run, "--year", "2017"), "leave out what is about")
+    misused(
+        invoke("export", "mosaiks_rcf", "--rasters", pattern, run, "--year", "2017"), "leave out the options of a TABLE"
+    )
     misused(invoke("export", "mosaiks_rcf", "plots.csv", run, "--offset", "-1000"), "describe --rasters")
     misused(invoke("export", "mosaiks_rcf", "plots.csv"), "give TABLE and RUN, or --rasters and RUN")
     misused(invoke("export", "mosaiks_rcf", "plots.csv", run, "--rasters", pattern), "give TABLE and RUN, or --rasters")

@@ -138,7 +138,7 @@ THIS_YEAR = datetime.now(UTC).year
 )
 def test_any_window_but_a_calendar_year_that_there_is_is_refused_before_anything_is_fetched(window, fix):
     provider = FieldProvider(directions)
-    with pytest.raises(SpecError, match="calendar year from 2017 on") as caught:
+    with pytest.raises(SpecError, match="finished calendar year, 2017 or later") as caught:
         embed(temporal=window, backend=provider)
     assert fix in caught.value.fix
     with pytest.raises(SpecError, match="calendar year"):
@@ -160,9 +160,9 @@ def test_the_first_and_the_last_whole_year_are_taken():
         ({"output": OutputSpec.pooled("max")}, "mean direction"),
         ({"output": OutputSpec.grid("dense")}, "finer than a patch"),
         ({"sensor": replace(SENSOR, scale_m=20)}, "10 m per pixel"),
-        ({"sensor": replace(SENSOR, composite="median")}, "mixes them"),
-        ({"sensor": replace(SENSOR, fill_value=0.0)}, "keeps nodata"),
-        ({"bands": ["A00", "A01"]}, "all together"),
+        ({"sensor": replace(SENSOR, composite="median")}, "averages them"),
+        ({"sensor": replace(SENSOR, fill_value=0.0)}, "Expected fill_value='nan'"),
+        ({"bands": ["A00", "A01"]}, "in the model's order"),
     ],
 )
 def test_what_would_mix_or_lose_numbers_is_refused_before_anything_is_fetched(options, says):
@@ -175,7 +175,7 @@ def test_what_would_mix_or_lose_numbers_is_refused_before_anything_is_fetched(op
 
 def test_other_models_cannot_be_told_to_keep_nodata():
     sensor = replace(get_card("mosaiks").modalities[0].sensor, fill_value="nan")
-    with pytest.raises(SpecError, match="wants numbers"):
+    with pytest.raises(SpecError, match="Expected no fill_value='nan'"):
         get_embedding("mosaiks", PLACE, YEAR, backend=FieldProvider(), sensor=sensor)
 
 

@@ -317,15 +317,15 @@ def test_dense_aerial_tokens_lie_where_they_are_or_as_the_authors_lay_them(embed
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"input_prep": "resize"}, SpecError, "own size only"),
+        ({"input_prep": "resize"}, SpecError, "native size only"),
         ({"output": OutputSpec.pooled("max")}, SpecError, 'pooled="patch"'),
         (
             {"spatial": Region([(12.94, 47.77), (12.95, 47.77), (12.95, 47.78)])},
             SpecError,
-            "tile_token sees the whole box",
+            "a point or a box for tile_token",
         ),
-        ({"sensor": SensorSpec(S2, ("B2", "B3", "B4"))}, BandMismatch, "in this order"),
-        ({"sensor": SensorSpec(S2, tuple(TINY_ANYSAT.modalities[0].stats), scale_m=20)}, SpecError, "at 10 m per"),
+        ({"sensor": SensorSpec(S2, ("B2", "B3", "B4"))}, BandMismatch, "in the model's order"),
+        ({"sensor": SensorSpec(S2, tuple(TINY_ANYSAT.modalities[0].stats), scale_m=20)}, SpecError, "10 m per pixel"),
         ({"patch_size_m": 45}, KnobError, "multiple of 10"),
         ({"patch_size_m": 170}, KnobError, "160"),
         ({"temporal_sampling": "all"}, KnobError, "composite"),

@@ -37,7 +37,7 @@ def test_the_share_of_clipped_values_is_in_the_metadata(dn):
 
 def test_many_clipped_values_are_warned_of_once_for_all_chips(dn):
     dn[:, :30] = 30_000
-    with pytest.warns(PixelWarning, match="More than 5% of the values of s2 lie beyond") as first:
+    with pytest.warns(PixelWarning, match="More than 5% of the values of s2 lie outside") as first:
         thor(dn)
     with pytest.warns(PixelWarning) as second:
         thor(dn + 1)

@@ -16,7 +16,7 @@ from rs_embed import OutputSpec, PointBuffer, TemporalSpec, get_embedding, get_e
 from rs_embed.core.settings import LibrarySettings, ModelKnobs
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, NetworkCache
 from rs_embed.embedders.prepare.framing import frame_chip
-from rs_embed.embedders.runtime.device import beside_the_network, brought_back, placed
+from rs_embed.embedders.runtime.device import beside_the_network, placed, to_host
 from rs_embed.encoders.anysat import attention as anysat_attention
 from rs_embed.encoders.thor import patchify as thor_patchify
 from rs_embed.pipeline.plan import Job, plan_items
@@ -113,8 +113,8 @@ def test_here_nothing_is_copied_on_the_way_in_or_out():
     with beside_the_network(torch.device("cpu")):
         assert placed(values).data_ptr() == values.ctypes.data
     tokens = torch.ones(2, 3)
-    assert brought_back(tokens) is tokens
-    assert brought_back(tokens.bfloat16()).dtype == torch.float32
+    assert to_host(tokens) is tokens
+    assert to_host(tokens.bfloat16()).dtype == torch.float32
 
 
 def test_inputs_that_were_made_in_other_places_come_together():

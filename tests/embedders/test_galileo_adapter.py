@@ -333,8 +333,8 @@ def test_one_channel_of_a_group_wants_the_others_and_a_whole_group_may_be_left_o
     [
         ({"modality": "s1+s1_rtc"}, SpecError, "one modality for S1"),
         ({"modality": "s2+s2_l1c"}, SpecError, "one modality for S2_RGB"),
-        ({"modality": "era5"}, SpecError, "lies on no grid"),
-        ({"modality": "location"}, SpecError, "lies on no grid"),
+        ({"modality": "era5"}, SpecError, "alone, which defines no grid"),
+        ({"modality": "location"}, SpecError, "alone, which defines no grid"),
         ({"patch_size": 9}, KnobError, "patch_size"),
         ({"patch_size": 0}, KnobError, "patch_size"),
         ({"frames": 25}, KnobError, "frames"),
@@ -355,7 +355,7 @@ def test_dates_that_do_not_belong_together_are_refused(embed):
     for dates in (["2022-03-01", "2022-09-01"], ["2022-06-13"]):
         given = {"s2": ["2022-06-13", "2022-08-13"], "s1": dates}
         cut = {"s2": s2, "s1": s1[: len(dates)]}
-        with pytest.raises(InputError, match="the same dates of every modality"):
+        with pytest.raises(InputError, match="the same dates for every modality"):
             embed(**arrays | {"input_chw": cut}, dates=given)
 
 

@@ -179,14 +179,14 @@ def test_a_tensor_that_the_encoder_does_not_know_under_its_own_parts_is_refused(
 def test_two_candidates_for_one_tensor_are_an_error_not_a_choice(states, family, other, tmp_path):
     name = next(iter(states[family]))
     content = under("encoder.", states[family]) | {other + name: states[family][name] + 1}
-    with pytest.raises(WeightsMismatch, match="one tensor of each name, got two of 1") as caught:
+    with pytest.raises(WeightsMismatch, match="one tensor for each name, got two for 1") as caught:
         build(family, saved(tmp_path / "twice.pt", content))
     assert f"encoder.{name}" in str(caught.value) and f"{other}{name}" in str(caught.value)
 
 
 def test_two_whole_sets_in_one_file_are_an_error(states, tmp_path):
     content = {"state_dict": states["thor"], "model": under("", states["thor"])}
-    with pytest.raises(WeightsMismatch, match="got two of"):
+    with pytest.raises(WeightsMismatch, match="got two for"):
         build("thor", saved(tmp_path / "both.pt", content))
 
 

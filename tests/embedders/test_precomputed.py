@@ -80,7 +80,7 @@ def test_vectors_of_length_one_have_any_dimension_and_a_mean_direction():
 
 
 def test_pixels_of_a_product_are_never_resampled():
-    with pytest.raises(SpecError, match="pixels at their own size"):
+    with pytest.raises(SpecError, match="pixels at their native size"):
         embed(FREE, input_prep="resize")
 
 

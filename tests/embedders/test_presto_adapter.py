@@ -215,7 +215,7 @@ def test_bf16_keeps_every_pixel():
         ({"modality": "s2+srtm+dem"}, SpecError, "one of srtm and dem"),
         ({"modality": "srtm+era5"}, SpecError, "Expected imagery"),
         ({"temporal": TemporalSpec.range("2019-01-01", "2021-02-01")}, SpecError, "at most 24 calendar months"),
-        ({"input_prep": "resize"}, SpecError, "own size only"),
+        ({"input_prep": "resize"}, SpecError, "native size only"),
     ],
 )
 def test_what_cannot_work_is_refused(options, error, says):

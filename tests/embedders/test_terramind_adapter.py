@@ -252,7 +252,7 @@ def test_crop_and_resize_take_one_window(checkpoint, encoder):
     np.testing.assert_allclose(cropped.data, centre.mean(dim=0), atol=1e-5)
     square = standardised("S2L2A", pixels("S2L2A", 112, 112))
     enlarged = torch.nn.functional.interpolate(square[None], (224, 224), mode="bilinear", align_corners=False)[0]
-    with pytest.warns(ScaleWarning, match=r"expects pixels of 10 m, but after the resize they are 5 m"):
+    with pytest.warns(ScaleWarning, match=r"expects pixels of 10 m, but after resizing they are 5 m"):
         resized = tiny(checkpoint, input_chw=pixels("S2L2A", 112, 112), input_prep="resize")
     np.testing.assert_allclose(resized.data, by_hand(encoder, {"S2L2A": enlarged}).mean(dim=0), atol=1e-5)
     assert resized.meta["gsd_m"] == 5
@@ -413,7 +413,7 @@ def test_layer_is_another_name_of_layers_as_keyword_and_as_variable(checkpoint, 
             np.testing.assert_array_equal(tiny(checkpoint, **call).data, expected)
             assert tiny(checkpoint, **call, layers=1).meta["layers"] == [1], "a keyword goes before both"
             assert tiny(checkpoint, **call, layer=1).meta["layers"] == [1]
-    with pytest.raises(KnobError, match="layers or layer, which mean the same, got both"):
+    with pytest.raises(KnobError, match="layers and layer, which mean the same, got both"):
         tiny(checkpoint, **call, layer=1, layers=1)
     monkeypatch.setenv("RS_EMBED_TERRAMIND_LAYER", "1")
     monkeypatch.setenv("RS_EMBED_TERRAMIND_LAYERS", "1")
@@ -482,8 +482,8 @@ def test_variables_are_knobs_and_keywords_win(checkpoint, monkeypatch):
         ({"layer": -13}, SpecError, "from -1 to -12, each once, got [-13]"),
         ({"layers": [11, -1]}, SpecError, "each once, got [11, -1]"),
         ({"layers": "3,x"}, KnobError, "Expected layers to be a valid integer"),
-        ({"layers": [3, 3]}, KnobError, "one or more blocks, each once, got"),
-        ({"layers": []}, KnobError, "one or more blocks"),
+        ({"layers": [3, 3]}, KnobError, "one or more different blocks, got"),
+        ({"layers": []}, KnobError, "one or more different blocks"),
         ({"merge_method": "sum"}, KnobError, "'mean', 'max', 'concat', 'dict' or 'none', got 'sum'"),
         ({"normalize": "zscore"}, KnobError, "'terramind_stats' or 'none', got 'zscore'"),
         ({"model_key": "terramind_v2"}, KnobError, "model_key"),
@@ -529,7 +529,7 @@ def test_a_batch_that_lacks_a_modality_is_refused_and_nothing_stands_in_for_it()
             "terramind_1_0_tiny", PLACE, None, OutputSpec.grid(), FieldProvider(),
             modality="S2L2A+DEM", merge_method=merge, pretrained=False,
         )  # fmt: skip
-        with pytest.raises(BandMismatch, match="Bands are given for DEM, but there are no such pixels"):
+        with pytest.raises(BandMismatch, match="bands only for the inputs, got some for DEM"):
             plan.job.embedder.run(ModelInput({"S2L2A": torch.zeros(1, 12, 32, 32)}))
 
 
@@ -543,7 +543,7 @@ def test_a_layer_norm_with_a_bias_is_refused(tmp_path, layer):
     state = published()
     state[f"{layer}.bias"] = state[f"{layer}.bias"] + 0.25
     torch.save(state, tmp_path / "other.pt")
-    with pytest.raises(WeightsMismatch, match=r"have a bias of zero, one here reaches 0\.25") as caught:
+    with pytest.raises(WeightsMismatch, match=r"a bias of zero in TerraMind's LayerNorms, got up to 0\.25") as caught:
         tiny(tmp_path / "other.pt", input_chw=pixels("S2L2A", 32, 32))
     assert layer in str(caught.value)
 

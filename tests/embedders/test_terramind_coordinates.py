@@ -132,7 +132,7 @@ def test_windows_whose_texts_are_of_other_lengths_are_refused_and_not_padded(cal
     longer = ("[PAD]", "[UNK]", "[SOS]", "[EOS]", *WORDS[4:8], "lon=12", "##.75")
     call |= {"coords_tokenizer": write_tokenizer(tmp_path / "coords.json", longer)}
     place = PointBuffer(lon=12.875, lat=47.77, buffer_m=2048)
-    with pytest.raises(InputError, match="equally many tokens") as caught:
+    with pytest.raises(InputError, match="same number of coordinate tokens") as caught:
         get_embedding(**(call | {"spatial": place}), modality=BOTH)
     assert "lon=12.75" in str(caught.value) and "lon=13.00" in str(caught.value)
     assert get_embedding(**(call | {"spatial": place}), modality=BOTH, input_prep="crop").data.shape == (192,)
@@ -209,13 +209,11 @@ def test_a_tokenizer_that_is_not_there_is_said_before_anything_is_fetched(call, 
     (tmp_path / "page.json").write_text("<html>")
     refused(call, WeightsCorrupt, "not a tokenizer file", coords_tokenizer=tmp_path / "page.json")
     other = write_tokenizer(tmp_path / "captions.json", ("[PAD]", "[UNK]", "[SOS]", "[EOS]", "a", "field"))
-    refused(call, WeightsMismatch, "does not know coordinates", "[UNK] [UNK] [EOS]", coords_tokenizer=other)
+    refused(call, WeightsMismatch, "a tokenizer that knows coordinates", "[UNK] [UNK] [EOS]", coords_tokenizer=other)
 
 
 def test_coordinates_alone_and_in_a_model_without_them_are_refused(call):
-    refused(
-        call, SpecError, "Coordinates alone lies on no grid", "modality='S2L2A+Coordinates'", modality="Coordinates"
-    )
+    refused(call, SpecError, "got Coordinates alone", "modality='S2L2A+Coordinates'", modality="Coordinates")
     refused(call, SpecError, "no modality 'Coordinates'", model_id="terramind_0_1_base", ckpt=None)
     refused(call, SpecError, "no modality 'coordinates'", "did you mean 'Coordinates'", modality="S2L2A+coordinates")
     assert describe_model("terramind")["place_modalities"] == ["Coordinates"]

@@ -100,7 +100,7 @@ def test_dn_keep_their_numbers(checkpoint, authors_tokens):
 @pytest.mark.slow
 def test_a_model_of_reflectances_refuses_a_picture(picture):
     for model, options in (("thor", {"bands": ["B4", "B3", "B2"]}), ("terramind", {"bands": ["B4", "B3", "B2"]})):
-        with pytest.raises(UnitMismatch, match="8-bit values are a picture"):
+        with pytest.raises(UnitMismatch, match="which are a picture for display"):
             get_embedding(model, input_chw=picture, pretrained=False, **options)
 
 

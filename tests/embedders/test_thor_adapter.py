@@ -68,7 +68,7 @@ def test_the_default_path_is_the_page_step_by_step(thor_tiny_checkpoint, dn):
 def test_a_region_of_another_size_is_normalised_first_and_then_resized(thor_tiny_checkpoint):
     provider = FieldProvider()
     place = PointBuffer(lon=121.5, lat=31.2, buffer_m=2048)
-    with pytest.warns(ScaleWarning, match=r"expects pixels of 10 m, but after the resize they are 14\.2 m"):
+    with pytest.warns(ScaleWarning, match=r"expects pixels of 10 m, but after resizing they are 14\.2 m"):
         embedding = thor(thor_tiny_checkpoint, spatial=place, backend=provider)
     pixels = provider.fetch(provider.queries[0]).values[0]
     resized = interpolate(standardised(pixels)[None], (288, 288), mode="bilinear", align_corners=False)[0]
@@ -191,7 +191,7 @@ def test_bf16_keeps_the_embedding(thor_tiny_checkpoint, dn):
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"patch_size": 17}, SpecError, "No patch of 17 px divides an image of 288 px"),
+        ({"patch_size": 17}, SpecError, "a patch of 17 px and an image of 288 px"),
         ({"img": "abc"}, KnobError, "img"),
         ({"group_merge": "foo"}, KnobError, "'mean', 'sum' or 'concat', got 'foo'"),
         ({"normalize": "zscore"}, KnobError, "normalize"),

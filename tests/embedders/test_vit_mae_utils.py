@@ -57,12 +57,12 @@ def test_channels_of_a_concatenation_follow_the_grids() -> None:
 
 @pytest.mark.parametrize("read_out", [pool, to_grid])
 def test_tokens_of_another_length_than_the_layout_are_refused(read_out: Callable[..., torch.Tensor]) -> None:
-    with pytest.raises(ReadoutError, match="The layout tells of 32 tokens, there are 31") as caught:
+    with pytest.raises(ReadoutError, match="Expected 32 tokens by their layout, got 31") as caught:
         read_out(torch.zeros(1, 31, 4), TWO_GRIDS)
     assert "20m 2 x 3, 10m 4 x 6" in str(caught.value)
 
 
 @pytest.mark.parametrize("read_out", [pool, to_grid])
 def test_a_layout_without_a_grid_is_refused(read_out: Callable[..., torch.Tensor]) -> None:
-    with pytest.raises(ReadoutError, match="no grid"):
+    with pytest.raises(ReadoutError, match="without a grid"):
         read_out(torch.zeros(1, 1, 4), TokenLayout(grids=(), prefix=1))

@@ -38,7 +38,7 @@ def test_the_outer_edges_belong_to_the_grid_and_nothing_beyond():
     for col, row, cell in ((0, 0, (0, 0)), (10, 10, (9, 9)), (10, 0, (0, 9)), (0, 10, (9, 0))):
         np.testing.assert_array_equal(GRID.at(*lon_lat(GRID, col, row)), GRID.data[:, *cell])
     for col, row in ((-0.01, 5), (10.01, 5), (5, -0.01), (5, 10.01)):
-        with pytest.raises(SpecError, match="1 of 1 outside of it") as caught:
+        with pytest.raises(SpecError, match="1 of 1 outside it") as caught:
             GRID.at(*lon_lat(GRID, col, row))
         assert "EPSG:32718" in str(caught.value) and caught.value.fix
 
@@ -159,7 +159,7 @@ def test_one_result_is_found_by_number_or_id(five):
         five["z"]
     with pytest.raises(SpecError, match="got 2"):
         (five + five)["a"]
-    for wrong, says in (([True], "mask of 5"), ([0.5], "float64"), ([[0]], r"\(1, 1\)"), (["a"], "Expected numbers")):
+    for wrong, says in (([True], "mask of 5"), ([0.5], "float64"), ([[0]], r"\(1, 1\)"), (["a"], "Expected indices")):
         with pytest.raises(SpecError, match=says):
             five[wrong]
 

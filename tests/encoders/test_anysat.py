@@ -210,7 +210,7 @@ def test_patches_of_a_rectangle_are_laid_out_as_the_ground_is(encoder: AnySatEnc
         maps = [p.dense_map(p.values["s2"], raster=False) for p in (square, strip)]
     assert maps[1].shape == (1, 256, 4, 8)
     assert_close(maps[1], maps[0][:, :, :4])
-    with pytest.raises(InputError, match="wants a square, this has 2 x 4 patches"):
+    with pytest.raises(InputError, match="Expected a square for AnySat, got 2 x 4 patches"):
         encoder.mix(strip.values, 20)
 
 
@@ -220,7 +220,7 @@ def test_cls_alone_is_what_it_is_with_the_sub_tokens(encoder: AnySatEncoder) -> 
         alone = encoder.patches(inputs.values, dates=inputs.dates, patch_m=40)
         beside = encoder.patches(inputs.values, dates=inputs.dates, patch_m=40, dense="s2")
     assert_close(alone.values["s2"], beside.values["s2"])
-    with pytest.raises(ReadoutError, match="no sub-tokens"):
+    with pytest.raises(ReadoutError, match="Expected patches with sub-tokens, got none"):
         alone.dense_map(alone.values["s2"], raster=False)
 
 
@@ -261,12 +261,12 @@ def test_pixels_of_30_m_are_patches_of_their_own(name: str) -> None:
     encoder, channels = full_encoder(), MODALITIES[name].channels
     inputs = Inputs({name: torch.ones(1, 2, channels, 4, 4)}, {name: torch.zeros(1, 2)}, {})
     assert compute(encoder, inputs, 10, "patch", None).shape == (1, 4, 4, 128)
-    with pytest.raises(SpecError, match=f"can cut {name} only at patch_m=10, not 30"):
+    with pytest.raises(SpecError, match=f"patch_m=10 for {name} of AnySat, got 30"):
         encoder(inputs.values, dates=inputs.dates, patch_m=30)
     s2 = {"s2": torch.zeros(1, 1, 10, 12, 12)}
-    with pytest.raises(InputError, match="unlike numbers of patches") as caught:
+    with pytest.raises(InputError, match="the same number of patches") as caught:
         encoder(inputs.values | s2, dates=inputs.dates | {"s2": torch.zeros(1, 1)}, patch_m=10)
-    assert caught.value.fix == f"run {name} apart from the others"
+    assert caught.value.fix == f"run {name} separately"
 
 
 def test_masked_values_have_no_effect_even_if_they_are_not_numbers(encoder: AnySatEncoder) -> None:
@@ -379,23 +379,23 @@ def wrong(error: type[RSEmbedError], match: str, **changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("error", "match", "changes"),
     [
-        wrong(SpecError, "multiple of 10 m, 15 m is not", patch_m=15),
-        wrong(SpecError, "multiple of 10 m, 0 m is not", patch_m=0),
+        wrong(SpecError, "multiple of 10 m, got 15", patch_m=15),
+        wrong(SpecError, "multiple of 10 m, got 0", patch_m=0),
         wrong(SpecError, 'no modality "s3"', inputs={"s3": torch.zeros(1, 10, 8, 8)}),
-        wrong(SpecError, "cannot run modis", inputs={"modis": torch.zeros(1, 2, 7, 8, 8)}),
-        wrong(SpecError, 'no input "s1"', dense="s1"),
-        wrong(InputError, "there is none", inputs={}),
-        wrong(InputError, "Patches of 30 m do not fill s2: 8 x 8 px", patch_m=30),
+        wrong(SpecError, "modis is not supported", inputs={"modis": torch.zeros(1, 2, 7, 8, 8)}),
+        wrong(SpecError, 'input as dense, got "s1"', dense="s1"),
+        wrong(InputError, "modalities for AnySat, got none", inputs={}),
+        wrong(InputError, "s2 in whole patches of 30 m, got 8 x 8 px", patch_m=30),
         wrong(BandMismatch, "with 10 channels", inputs={"s2": torch.zeros(1, 2, 12, 8, 8)}),
         wrong(BandMismatch, r"s2 as \[batch, time, channel, height, width\]", inputs={"s2": torch.zeros(1, 10, 8, 8)}),
         wrong(BandMismatch, "with 3 channels", inputs={"spot": torch.zeros(1, 4, 80, 80)}),
-        wrong(InputError, "s2 is empty", inputs={"s2": torch.zeros(1, 0, 10, 8, 8)}),
-        wrong(InputError, r"date for each frame of s2: shape \[1, 3\]", dates={}),
+        wrong(InputError, "Expected pixels for s2, got none", inputs={"s2": torch.zeros(1, 0, 10, 8, 8)}),
+        wrong(InputError, r"date for each frame of s2, shape \[1, 3\]", dates={}),
         wrong(InputError, r"found: shape \[1, 2\]", dates={"s2": torch.zeros(1, 2)}),
-        wrong(InputError, "mask of s1 cannot be used", masks={"s1": torch.ones(1, 3, 3, 8, 8)}),
-        wrong(InputError, "mask of s2 is not of the shape", masks={"s2": torch.ones(1, 3, 8, 8)}),
+        wrong(InputError, "got one for s1", masks={"s1": torch.ones(1, 3, 3, 8, 8)}),
+        wrong(InputError, "mask of s2 in the shape", masks={"s2": torch.ones(1, 3, 8, 8)}),
         wrong(InputError, "same ground", extra={"spot": torch.zeros(1, 3, 90, 80)}),
-        wrong(InputError, "one batch size", extra={"spot": torch.zeros(2, 3, 80, 80)}),
+        wrong(InputError, "same batch size", extra={"spot": torch.zeros(2, 3, 80, 80)}),
     ],
 )
 def test_what_does_not_fit_is_refused_with_a_fix(

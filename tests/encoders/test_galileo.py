@@ -175,7 +175,7 @@ def test_it_learns(encoder):
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
-        ({"patch_px": 9}, SpecError, "1 to 8 pixels, got 9"),
+        ({"patch_px": 9}, SpecError, "1 to 8 px, got 9"),
         ({"patch_px": 5}, InputError, "whole patches of 5 pixels, got 8 x 8"),
         ({"groups": {}}, InputError, "got none"),
         ({"groups": {"S3": torch.zeros(1, 1, 2, 8, 8)}}, SpecError, "no group 'S3'"),

@@ -78,12 +78,12 @@ def test_a_chip_gives_the_same_numbers_alone_and_in_a_batch():
 
 
 def test_a_size_that_cells_do_not_divide_is_refused():
-    with pytest.raises(SpecError, match="multiples of 8 px, these pixels are 16 x 20"):
+    with pytest.raises(SpecError, match="multiples of 8 px, got 16 x 20"):
         RcfEncoder(filters=2, bands=3)(torch.zeros(1, 3, 16, 20))
 
 
 def test_another_number_of_bands_is_refused():
-    with pytest.raises(BandMismatch, match="wants 12 bands, these pixels have 10"):
+    with pytest.raises(BandMismatch, match="Expected 12 bands for the filter bank, got 10"):
         RcfEncoder(filters=2)(torch.zeros(1, 10, 16, 16))
 
 

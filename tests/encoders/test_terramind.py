@@ -277,7 +277,7 @@ def test_what_is_missing_or_unknown_is_left_for_strict_loading_to_report() -> No
 def test_a_bias_of_a_layer_norm_that_is_not_zero_is_refused(layer: str) -> None:
     bias = torch.zeros(48)
     bias[7] = -0.25
-    with pytest.raises(WeightsMismatch, match=r"one here reaches 0\.25") as caught:
+    with pytest.raises(WeightsMismatch, match=r"LayerNorms, got up to 0\.25") as caught:
         complete_state(read_weights() | {f"{layer}.bias": bias})
     assert layer in str(caught.value)
 
@@ -285,15 +285,15 @@ def test_a_bias_of_a_layer_norm_that_is_not_zero_is_refused(layer: str) -> None:
 def test_inputs_that_do_not_fit_are_refused_with_a_fix(encoder: TerraMindEncoder) -> None:
     dem, s2 = pixels("DEM"), pixels("S2L2A")
     wrong = [
-        ({"S2L2A": s2[:, :10]}, {}, BandMismatch, "wants 12 channels of S2L2A, the images have 10", "`bands`"),
+        ({"S2L2A": s2[:, :10]}, {}, BandMismatch, "Expected 12 channels of S2L2A, got 10", "`bands`"),
         ({"S2L2A": s2}, {"S2L2A": ["B2"]}, BandMismatch, "known bands of S2L2A", "choose from COASTAL_AEROSOL, BLUE"),
         ({"S2L2A": s2[:, :2]}, {"S2L2A": ["RED", "RED"]}, BandMismatch, "each once", "RED, RED"),
-        ({"S2L2A": s2}, {"S2L1C": ["RED"]}, BandMismatch, "Bands are given for S2L1C", "same names"),
-        ({"DEM": pixels("DEM", 32, 90)}, {}, InputError, "DEM is 32 x 90 px", "32 x 96 px"),
+        ({"S2L2A": s2}, {"S2L1C": ["RED"]}, BandMismatch, "got some for S2L1C", "same names"),
+        ({"DEM": pixels("DEM", 32, 90)}, {}, InputError, "got 32 x 90 px", "32 x 96 px"),
         ({"s1_grd": dem}, {}, InputError, "no modality 's1_grd'", "did you mean S1GRD?"),
         ({"NDVI": dem}, {}, InputError, "no modality 'NDVI'", "choose from S2L2A, S2L1C"),
         ({}, {}, InputError, "one or more modalities", "none"),
-        ({"S2L2A": s2, "DEM": pixels("DEM", batch=2)}, {}, InputError, "equally many items", "S2L2A 1, DEM 2"),
+        ({"S2L2A": s2, "DEM": pixels("DEM", batch=2)}, {}, InputError, "same number of items", "S2L2A 1, DEM 2"),
     ]
     for inputs, bands, error, headline, detail in wrong:
         with pytest.raises(error, match=re.escape(headline)) as caught:

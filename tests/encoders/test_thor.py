@@ -260,7 +260,7 @@ def test_random_weights_load_strictly_and_are_equal_in_another_process(tmp_path:
 
 
 def test_images_with_other_channels_are_refused(encoder: ThorEncoder) -> None:
-    with pytest.raises(BandMismatch, match="wants 3 channels, the images have 4") as caught:
+    with pytest.raises(BandMismatch, match="Expected 3 channels for this geometry, got 4") as caught:
         encoder(torch.zeros(1, 4, 32, 32), S2_GEOMETRY)
     assert "S2:Red, S2:NIR, S2:RE1" in str(caught.value)
 

@@ -72,10 +72,10 @@ def test_a_name_like_no_other_is_answered_with_the_list() -> None:
 
 
 def test_two_names_of_one_band_are_refused() -> None:
-    with pytest.raises(BandMismatch, match="VV and ASC_VV are the same band"):
+    with pytest.raises(BandMismatch, match="VV and ASC_VV, which are the same band"):
         resolve_bands(["VV", "VH", "ASC_VV"])
 
 
 def test_two_pixel_sizes_in_one_group_are_refused() -> None:
-    with pytest.raises(BandMismatch, match="group3 is given 60 m and 30 m"):
+    with pytest.raises(BandMismatch, match="group3 of THOR, got 60 m and 30 m"):
         resolve_bands(["VV_60", "VH_30"])

@@ -242,13 +242,13 @@ def test_failed_grids_are_tried_again_and_the_others_stay_as_they_are(run, log):
             {"models": replace(get_card(MODEL), revision=7)},
             'models.mosaiks_rcf.model: ["mosaiks_rcf", 2] -> ["mosaiks_rcf", 7]',
         ),
-        ({"models": replace(get_card(MODEL), id="mine")}, 'models.mine.model: not there -> ["mine", 2]'),
+        ({"models": replace(get_card(MODEL), id="mine")}, 'models.mine.model: missing -> ["mine", 2]'),
     ],
 )
 def test_another_request_for_the_same_folder_is_refused_with_what_changed(run, log, change, said):
     export(run, log, rows=10)
     before = files(run)
-    refused(StorageError, "something else", said, "new folder", **{"out": run, "log": log, "rows": 10} | change)
+    refused(StorageError, "got a different one", said, "new folder", **{"out": run, "log": log, "rows": 10} | change)
     assert files(run) == before
 
 
@@ -304,7 +304,7 @@ def test_several_models_share_what_they_fetch_and_have_a_folder_each(run):
     assert len(provider.queries) == 12
     assert report.open().models == (MODEL, "other")
     np.testing.assert_array_equal(report.open().matrix(MODEL), report.open().matrix("other"))
-    with pytest.raises(SpecError, match="Expected every model once"):
+    with pytest.raises(SpecError, match="Expected each model once"):
         export_embeddings([MODEL, "mosaiks"], pairs(2), run, buffer_m=120, backend=provider)
 
 
@@ -354,7 +354,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(run, log):
 def test_a_dry_run_over_earth_engine_tells_an_estimate_of_its_cost(run):
     provider = FieldProvider(name="gee")
     said = str(export_embeddings(MODEL, pairs(3600), run, buffer_m=120, backend=provider, dry_run=True))
-    assert "about 1.0 EECU-hours (estimate: 1 EECU-second a chip, not measured" in said
+    assert "about 1.0 EECU-hours (estimate: 1 EECU-second per chip, not measured" in said
     assert "Community 150, Contributor 1,000, Partner 100,000" in said
 
 
@@ -365,17 +365,17 @@ def test_a_dry_run_is_scaled_from_a_part_to_the_whole_with_a_rate_that_is_told_o
     said = str(report)
     for text in (
         "100,000,000 rows in 24,415 units of up to 4,096",
-        "from a part of 100 rows",
+        "from a sample of 100 rows",
         "100,000,000 chips via gee, about 120 TB",
         "output:    geoparquet, about 480 GB",
-        "370.4 hours of one worker at 75 rows/s (declared), 46.3 of 8",
+        "370.4 hours with one worker at 75 rows/s (declared), 46.3 with 8",
         "57.87 days at 40 requests",
     ):
         assert text in said, said
     measured = export_embeddings(MODEL, pairs(8), run, rate="measure", **options | {"buffer_m": 120}).plan
     assert measured.rate.how == "measured here"
     assert 1 < measured.rate.rows_per_s < 1e6
-    for change, wanted in ({"plan_rows": 5}, "rows of the whole"), ({"rate": 0}, "rate between"):
+    for change, wanted in ({"plan_rows": 5}, "plan_rows of at least"), ({"rate": 0}, "rate between"):
         with pytest.raises(SpecError, match=wanted):
             export_embeddings(MODEL, pairs(100), run, **options | change)
     assert not run.exists()
@@ -478,7 +478,7 @@ def test_a_damaged_or_newer_manifest_is_refused(run, log):
     refused(StorageError, "got version 2", out=run, log=log, rows=5)
     for damaged in text[:100], text.replace('"unit_rows": 10', '"unit_rows": 11'), "[" * 100_000, "[]":
         (run / "run.json").write_text(damaged)
-        refused(StorageError, "Expected the manifest", "put a copy of it back", out=run, log=log, rows=5)
+        refused(StorageError, "Expected the manifest", "restore a copy of it", out=run, log=log, rows=5)
     older = {name: value for name, value in json.loads(text).items() if name != "digest"}
     (run / "run.json").write_text(json.dumps(older))
     assert export(run, log, rows=5).ok == 5
@@ -574,4 +574,4 @@ def test_a_full_disk_while_a_chip_is_kept_stops_the_export(run, log, monkeypatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("rs_embed.exports.fetching.inputs.write_chip", full)
-    refused(StorageError, "No space left", "make room", out=run, log=log, rows=5, save_inputs=True)
+    refused(StorageError, "No space left", "free some space", out=run, log=log, rows=5, save_inputs=True)

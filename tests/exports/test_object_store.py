@@ -219,10 +219,10 @@ def test_a_download_leaves_a_folder_with_other_things_alone(store, prefix, log, 
 
 def test_another_request_and_foreign_objects_are_refused(store, prefix, log):
     export(store.uri(prefix), log, rows=5)
-    with pytest.raises(StorageError, match="something else"):
+    with pytest.raises(StorageError, match="different one"):
         export(store.uri(prefix), log, rows=6)
     store.write("elsewhere/thesis.docx", b"all of it")
-    with pytest.raises(SpecError, match="other things"):
+    with pytest.raises(SpecError, match="other contents"):
         export(store.uri("elsewhere"), log, rows=5)
     assert set(store.objects("elsewhere")) == {"thesis.docx"}
 

@@ -63,7 +63,7 @@ def test_a_run_that_was_begun_by_some_shards_is_finished_by_others_or_by_one_pro
     ("lock", "shared", "shard", "said"),
     [
         (".lock-1-of-3", False, (1, 3), "in use"),
-        (".lock-1-of-3", False, (1, 4), "shards of 4"),
+        (".lock-1-of-3", False, (1, 4), "Expected 4 shards"),
         (".lock", False, (1, 3), "in use"),
         (".lock", True, None, "in use"),
     ],

@@ -85,7 +85,7 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path, suffix, content):
     with pytest.raises(StorageError, match="does not exist"):
         Embedding.load(path)
     path.write_bytes(content)
-    with pytest.raises(StorageError, match="is not an embedding"):
+    with pytest.raises(StorageError, match="is not a readable embedding"):
         Embedding.load(path)
 
 
@@ -134,7 +134,7 @@ def small_disk(tmp_path):
 @pytest.mark.parametrize("suffix", [".npz", ".nc", ".tif"])
 def test_a_full_disk_is_one_error_that_says_how_much_is_needed(grid, small_disk, suffix):
     (small_disk / "taken").write_bytes(bytes(300_000))
-    with pytest.raises(StorageError, match=r"No space left on device[^$]*make room: [\d.]+ MB"):
+    with pytest.raises(StorageError, match=r"No space left on device[^$]*free disk space: up to [\d.]+ MB"):
         grid.save(small_disk / f"grid{suffix}")
     assert [file.name for file in small_disk.iterdir()] == ["taken"]
     subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
@@ -147,7 +147,7 @@ def test_a_limit_on_the_size_of_files_is_the_same_error(grid, tmp_path, suffix):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:
-        with pytest.raises(StorageError, match=r"File too large[^$]*make room"):
+        with pytest.raises(StorageError, match=r"File too large[^$]*free disk space"):
             grid.save(tmp_path / f"grid{suffix}")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

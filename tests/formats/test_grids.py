@@ -178,5 +178,5 @@ def test_a_store_that_is_not_ours_is_refused(tmp_path):
     with pytest.raises(StorageError, match="does not exist"):
         Embedding.load(tmp_path / "nothing.zarr")
     xr.Dataset({"other": ("x", [1.0])}).to_zarr(tmp_path / "other.zarr", zarr_format=3, consolidated=False)
-    with pytest.raises(StorageError, match="is not an embedding"):
+    with pytest.raises(StorageError, match="is not a readable embedding"):
         Embedding.load(tmp_path / "other.zarr")

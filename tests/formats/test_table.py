@@ -166,7 +166,7 @@ def test_what_cannot_be_stored_is_refused(tmp_path):
 def test_the_header_is_text_and_back():
     assert RunHeader.from_json(HEADER.to_json()) == HEADER
     for text in ("", "{}", "[]", '{"model_id": 1}'):
-        with pytest.raises(StorageError, match="header of an export"):
+        with pytest.raises(StorageError, match="header of an rs_embed export"):
             RunHeader.from_json(text)
 
 

@@ -48,7 +48,7 @@ def test_an_array_has_coordinates_of_pixel_centres_and_the_names_of_classes():
 
 @pytest.mark.parametrize(("geobox", "name"), [(None, "x.tif"), (GEOBOX, "x.png"), (GEOBOX, "none/x.tif")])
 def test_what_cannot_be_a_geotiff_is_refused(geobox, name, tmp_path):
-    with pytest.raises(StorageError, match=r"Expected a place and a \.tif"):
+    with pytest.raises(StorageError, match=r"Expected a georeferenced raster and a \.tif"):
         raster("DEM", geobox).to_geotiff(tmp_path / name)
 
 

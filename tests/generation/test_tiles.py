@@ -70,5 +70,5 @@ def test_the_first_tile_has_the_seed_of_the_call_and_steps_of_tiles_do_not_meet(
 def test_pixels_that_are_not_finite_are_an_error(broken):
     found = torch.zeros(2, 4, 4)
     found[1, 2, 3] = broken
-    with pytest.raises(ReadoutError, match="finite pixels of S1GRD, got 1 NaN or infinite ones among 32"):
+    with pytest.raises(ReadoutError, match="finite pixels of S1GRD, got 1 of 32 NaN or infinite"):
         to_pixels(TOKENS["S1GRD"], found)

@@ -115,7 +115,7 @@ def test_an_input_that_does_not_fit_alone_fails_by_itself_and_says_what_helps():
         assert isinstance(failure, Failure)
         assert (failure.index, failure.stage) == (index, "encode")
         assert isinstance(failure.error, OutOfMemory)
-        assert str(failure.error).startswith("Expected to encode 1 input(s) of echo at once, got too little memory")
+        assert str(failure.error).startswith("Expected memory to encode 1 input(s) of echo at once, got too little")
         assert "CUDA out of memory. Tried" in str(failure.error)
         assert "More lines" not in str(failure.error)
         assert 'input_prep="tile"' in str(failure.error)
@@ -213,7 +213,7 @@ def test_a_process_that_may_take_no_more_memory_goes_on_with_smaller_batches():
     command = [sys.executable, "-c", SHORT_OF_MEMORY]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "inputs at once did not fit into memory; going on with" in done.stderr
+    assert "inputs did not fit into memory; continuing with" in done.stderr
     count, apart = done.stdout.split()
     assert int(count) == 64
     assert float(apart) < 2e-5
@@ -232,7 +232,7 @@ def test_a_gpu_of_which_little_may_be_used_goes_on_with_smaller_batches(monkeypa
             )
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert "256 inputs at once did not fit" in caplog.text
+    assert "256 inputs did not fit" in caplog.text
     assert len(many) == 256
 
 

@@ -118,7 +118,7 @@ def test_the_hole_of_a_grid_is_where_the_hole_of_the_imagery_is_and_shares_are_t
 @pytest.mark.parametrize("prep", ["crop", "tile", "resize"])
 def test_tokens_wholly_on_nodata_are_nan_and_no_others(model_id, prep):
     if (model_id, prep) == ("anysat_tiny", "resize"):
-        pytest.skip("takes pixels at their own size only")
+        pytest.skip("takes pixels at their native size only")
     grid = embed(model_id, input_prep=prep)
     share = covered(grid)
     assert (share == 1).sum() > 5
@@ -310,7 +310,7 @@ def test_numbers_that_overflow_are_a_failure_of_that_row_alone(output):
     first, bad, last = (result for _, result in run(plan))
     assert np.isfinite(first.data).all() and np.isfinite(last.data).all()
     assert isinstance(bad, Failure) and bad.stage == "encode" and isinstance(bad.error, ReadoutError)
-    assert "Expected finite numbers from echo, got" in str(bad.error) and "precision:" in str(bad.error)
+    assert "Expected finite values from echo, got" in str(bad.error) and "precision:" in str(bad.error)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -224,7 +224,7 @@ def test_thousands_of_results_are_printed_in_one_line():
     text = repr(
         Embeddings([*done * 1000, Failure(1000, "fetch", NoImagery("none"))], ids=[str(i) for i in range(1001)])
     )
-    assert text == f"Embeddings(1001, 1 failed, the first: {done[0]!r})"
+    assert text == f"Embeddings(1,001 places, 1 failed, first: {done[0]!r})"
 
 
 def test_what_has_no_common_shape_is_not_stacked():

@@ -356,7 +356,7 @@ def test_kept_columns_stand_in_the_files_of_an_export_with_their_types_and_after
     columns = set(open_run(tmp_path / "run").tables()[0].columns)
     assert columns - set(places.kept) <= OURS
     frame.loc[0, "species"] = "Abies"
-    with pytest.raises(StorageError, match="for something else"):
+    with pytest.raises(StorageError, match="got a different one"):
         export_embeddings(
             "mosaiks_rcf", frame, tmp_path / "run", backend=fails, buffer_m=160, unit_rows=2, progress=False
         )

@@ -233,7 +233,7 @@ def test_a_day_that_no_year_has_is_refused(dn, day, says):
 
 
 def test_a_single_day_is_answered_with_the_list_that_it_should_be(dn):
-    with pytest.raises(SpecError, match=r"fix: dates=\[121\]"):
+    with pytest.raises(SpecError, match=r"fix: use dates=\[121\]"):
         get_embedding("anysat", input_chw=np.resize(dn, (10, 12, 12)), dates=121, pretrained=False)
 
 

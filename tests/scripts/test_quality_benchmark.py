@@ -161,7 +161,7 @@ def test_features_that_hold_the_answer_score_well_and_those_that_hold_none_do_no
     rows = quality.table([told, blind], made)
     assert len(rows) == 4 and len({row.count("|") for row in rows}) == 1
     (_, _, row) = quality.comparisons([told, blind], [("pixels", "noise"), ("pixels", "none")], made)
-    assert row.startswith("| pixels than noise | +")
+    assert row.startswith("| pixels minus noise | +")
 
 
 def test_features_without_a_place_are_left_out_of_what_needs_all_patches(quality, data):

@@ -173,8 +173,8 @@ def test_variables_are_knobs(ckpt, monkeypatch):
     ("options", "error", "says"),
     [
         ({"modality": "S2L2A", "tim_modalities": ["S2L2A"]}, SpecError, "got both: S2L2A"),
-        ({"bands": ["B2", "B3"], "tim_modalities": ["LULC"]}, BandMismatch, "takes all bands of S2L2A"),
-        ({"model_id": "terramind_0_1_base", "tim_modalities": ["LULC"]}, SpecError, "wants a model with a decoder"),
+        ({"bands": ["B2", "B3"], "tim_modalities": ["LULC"]}, BandMismatch, "requires all bands of S2L2A"),
+        ({"model_id": "terramind_0_1_base", "tim_modalities": ["LULC"]}, SpecError, "Expected a model with a decoder"),
     ],
 )
 def test_what_cannot_be_imagined_is_said_before_fetching_or_loading(options, error, says):

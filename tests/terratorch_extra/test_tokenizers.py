@@ -160,7 +160,7 @@ def test_a_chip_keeps_its_place_through_the_geotiff(tmp_path):
         ("LULC", np.full((1, 32, 32), 0.5), UnitMismatch, "fractions between codes"),
         ("NDVI", np.full((1, 32, 32), 6000.0), UnitMismatch, "values beyond -1 to 1"),
         ("S1GRD", np.full((2, 32, 32), 0.1), UnitMismatch, "linear power"),
-        ("NDVI", np.full((1, 32, 32), np.nan), InputError, "nothing but nodata"),
+        ("NDVI", np.full((1, 32, 32), np.nan), InputError, "got only nodata"),
         ("RGB", np.zeros((3, 32, 32)), SpecError, "modality"),
         ("DEM", "dem.tif", InputError, "an array or a chip for DEM, got 'dem.tif'"),
     ],
@@ -194,7 +194,7 @@ def test_ids_that_do_not_exist_are_refused(ids, shape):
 
 
 def test_what_is_no_tokens_of_a_modality_is_refused():
-    with pytest.raises(InputError, match="what `tokenize` gives, got array"):
+    with pytest.raises(InputError, match="Expected a Tokenized, got array"):
         detokenize(np.zeros((2, 2), int), **RANDOM)
     with pytest.raises(SpecError, match="got 'RGB'"):
         detokenize(Tokenized("RGB", np.zeros((2, 2), int), (32, 32), None, "none", None), **RANDOM)

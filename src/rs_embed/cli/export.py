@@ -11,24 +11,46 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import rs_embed
-from rs_embed.cli.options import ERR, Json, ModelOptions, OptionSet, command, either, together
+from rs_embed.cli.completion import complete_backend, complete_modality, complete_models
+from rs_embed.cli.options import (
+    BACKEND_HELP,
+    ERR,
+    MANY,
+    OFFSET_HELP,
+    Json,
+    ModelOptions,
+    OptionSet,
+    command,
+    either,
+    together,
+)
 from rs_embed.core.specs import TemporalSpec
 
 if TYPE_CHECKING:
     from rs_embed.exports.call import ExportReport
     from rs_embed.places import Places
 
-_TABLE = "The table (names are guessed if left out)"
-_CLUSTER = "Where it runs"
-_Models = Annotated[str, typer.Argument(metavar="MODEL[,MODEL...]", help="Ids or aliases, joined by commas.")]
+_TABLE = "Columns of TABLE (omit them: common names are found)"
+_IMAGERY = "Imagery and time"
+_STORED = "Stored files"
+_CLUSTER = "Several processes or machines"
+_COST = "Cost"
+_Models = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL[,MODEL...]", help="Model ids or aliases, joined by commas.", autocompletion=complete_models
+    ),
+]
 _Places = Annotated[
     str, typer.Argument(metavar="TABLE", help="CSV, Parquet, GeoJSON, GeoPackage or shapefile of points or polygons.")
 ]
-RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder that `export` filled.")]
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="Folder of an export.")]
 _Column = str | None
 Verify = Annotated[
-    bool, typer.Option("--verify", help="Compare every byte of what is there, and make again what is damaged.")
+    bool, typer.Option("--verify", help="Compare every byte of existing files with its record; redo damaged ones.")
 ]
+_stored = partial(typer.Option, rich_help_panel=_STORED)
+_cluster = partial(typer.Option, rich_help_panel=_CLUSTER)
 
 
 @dataclass(frozen=True)
@@ -36,56 +58,55 @@ class FileOptions(OptionSet):
     """The options that say what is written, and how rows are treated."""
 
     format: Annotated[
-        str | None, typer.Option(help="geoparquet for vectors; cog (if left out), zarr, netcdf or npz for grids.")
+        str | None, _stored(help="geoparquet for vectors; cog (default), zarr, netcdf or npz for grids.")
     ] = None
-    dtype: Annotated[Literal["float32", "float16", "int8"], typer.Option(help="Of stored vectors.")] = "float32"
-    unit_rows: Annotated[int, typer.Option(min=1, help="Rows a file.")] = 4096
-    on_error: Annotated[Literal["keep", "raise"], typer.Option(help="Keep failed rows, or stop at one.")] = "keep"
-    save_inputs: Annotated[bool, typer.Option("--save-inputs", help="Also keep each chip, as .npz.")] = False
-    share_reads: Annotated[bool, typer.Option("--share-reads", help="Cut chips of neighbours from one read.")] = False
+    dtype: Annotated[Literal["float32", "float16", "int8"], _stored(help="Number type of the vectors.")] = "float32"
+    unit_rows: Annotated[int, _stored(min=1, help="Rows per file.")] = 4096
+    on_error: Annotated[
+        Literal["keep", "raise"], _stored(help="keep: record rows that fail. raise: stop at the first.")
+    ] = "keep"
+    save_inputs: Annotated[bool, _stored("--save-inputs", help="Also save each chip, as .npz.")] = False
+    share_reads: Annotated[
+        bool, _stored("--share-reads", help="Read imagery once for neighbours, and cut their chips from it.")
+    ] = False
 
 
 @dataclass(frozen=True)
 class RunOptions(OptionSet):
     """The options that say where an export runs this time."""
 
-    engine: Annotated[
-        Literal["local", "ray"], typer.Option(help="This machine alone, or a Ray cluster.", rich_help_panel=_CLUSTER)
-    ] = "local"
+    engine: Annotated[Literal["local", "ray"], _cluster(help="This machine, or a Ray cluster.")] = "local"
     address: Annotated[
         str | None,
-        typer.Option(
-            help="Of the cluster: host:port, or auto for the one that runs here; left out, one is started.",
-            rich_help_panel=_CLUSTER,
-        ),
+        _cluster(help="Ray cluster: host:port, or auto for the one that runs here. Omit it to start one."),
     ] = None
     shard: Annotated[
         str | None,
-        typer.Option(
+        _cluster(
             metavar="I/N",
-            help="Do every N-th unit, from number I on (0 to N-1): N processes fill one folder. Limits hold for each.",
-            rich_help_panel=_CLUSTER,
+            help="Do every N-th unit, starting with unit I (0 to N-1), so that N processes fill one folder. "
+            "Limits apply to each process.",
         ),
     ] = None
     verify: Verify = False
 
 
 @contextmanager
-def _stoppable(run: str) -> Iterator[None]:
-    """Ctrl-C, or a scheduler's SIGTERM, ends with what is stored, and a word on how to go on."""
+def stoppable(run: str) -> Iterator[None]:
+    """Ctrl-C, or a scheduler's SIGTERM, ends with how much is stored, and how to continue."""
     try:
         yield
     except KeyboardInterrupt:
-        ERR.print(f"stopped; {_stored(run)}; the same command goes on", soft_wrap=True)
+        ERR.print(f"stopped; {_stored_rows(run)}; run the same command to continue", soft_wrap=True)
         raise
 
 
-def _stored(run: str) -> str:
+def _stored_rows(run: str) -> str:
     """How much of a run is in its folder, as its records say."""
     from rs_embed.exports.status import stored_rows
 
     if "://" in run:
-        return f"what was done up to the last checkpoint, at most about a minute ago, is stored in {run}"
+        return f"everything up to the last checkpoint, about a minute ago at most, is stored in {run}"
     return f"{stored_rows(Path(run)):,} embeddings are stored in {run}"
 
 
@@ -94,17 +115,18 @@ def _column(text: str) -> typer.models.OptionInfo:
     return option
 
 
-def _file(text: str) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(help=text, rich_help_panel="The files of --rasters")
-    return option
+_file = partial(typer.Option, rich_help_panel="Files of --rasters")
+_imagery_option = partial(typer.Option, rich_help_panel=_IMAGERY)
+_cost = partial(typer.Option, rich_help_panel=_COST)
 
 
 @command(
-    "rs-embed export mosaiks_rcf plots.csv run --buffer 640 --backend sample --dry-run",
-    "rs-embed export thor,mosaiks_rcf fields.gpkg run --backend sample --year 2017 --output grid --format zarr",
-    "rs-embed export thor --rasters 'tiles/*.tif' run --bands B2,B3,B4,B8 --offset -1000",
-    "rs-embed export thor plots.csv run --backend stac --engine ray --address auto",
-    "rs-embed export thor plots.csv run --backend stac --shard 3/16",
+    MANY,
+    "rs-embed export mosaiks_rcf plots.csv run --buffer 640 --backend sample",
+    "rs-embed export mosaiks_rcf plots.csv run --buffer 640 --dry-run",
+    "rs-embed export thor,galileo fields.gpkg run --year 2022 --output grid",
+    "rs-embed export thor --rasters 'tiles/*.tif' run --offset -1000",
+    "rs-embed export thor plots.csv run --buffer 640 --year 2022 --shard 3/16",
 )
 def export(
     models: _Models,
@@ -114,35 +136,44 @@ def export(
     running: RunOptions,
     *,
     out: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="Folder, or s3:// or gs://; new, or to go on with.")
+        str | None,
+        typer.Argument(metavar="RUN", help="Output folder, or s3:// or gs:// location: new, or one to continue."),
     ] = None,
     rasters: Annotated[
-        str | None, typer.Option(metavar="PATTERN", help="Files to embed, a row each, as 'tiles/*.tif'; no TABLE then.")
+        str | None, _file(metavar="PATTERN", help="Embed files instead of a TABLE, one row each: 'tiles/*.tif'.")
     ] = None,
-    bands: Annotated[str | None, _file("Bands of --rasters in order: B2,B3,...")] = None,
-    unit: Annotated[str | None, _file("Of --rasters: dn, reflectance, db or power.")] = None,
-    offset: Annotated[float | None, _file("Added to the DN of --rasters; -1000 for scenes since 2022.")] = None,
-    buffer: Annotated[str | None, typer.Option(help="Half of the side around points, metres; or its column.")] = None,
-    start: Annotated[str | None, typer.Option(help="First day for all rows, YYYY-MM-DD.")] = None,
-    end: Annotated[str | None, typer.Option(help="The day after the last.")] = None,
-    year: Annotated[int | None, typer.Option(help="A whole year instead.")] = None,
-    id_column: Annotated[_Column, _column("Of the ids.")] = None,
-    lon_column: Annotated[_Column, _column("Of the longitude, or x of --crs.")] = None,
-    lat_column: Annotated[_Column, _column("Of the latitude, or y of --crs.")] = None,
-    year_column: Annotated[_Column, _column("Of calendar years.")] = None,
-    crs: Annotated[str | None, typer.Option(help="Of the coordinates.", rich_help_panel=_TABLE)] = None,
-    backend: Annotated[str, typer.Option(help="sample, gee, stac, auto, or the path of a raster.")] = "auto",
-    modality: Annotated[str | None, typer.Option(help="One that `describe` lists, or several: s2+s1.")] = None,
+    bands: Annotated[str | None, _file(help="Bands of the files, in order: B2,B3,...")] = None,
+    unit: Annotated[str | None, _file(help="Unit of the files: dn, reflectance, db or power.")] = None,
+    offset: Annotated[float | None, _file(help=OFFSET_HELP)] = None,
+    buffer: Annotated[
+        str | None, _imagery_option(help="Half the side of the square around a point, metres, or the column with it.")
+    ] = None,
+    start: Annotated[str | None, _imagery_option(help="First day for all rows, YYYY-MM-DD.")] = None,
+    end: Annotated[str | None, _imagery_option(help="The day after the last, YYYY-MM-DD.")] = None,
+    year: Annotated[int | None, _imagery_option(help="A whole calendar year instead.")] = None,
+    id_column: Annotated[_Column, _column("Column of the ids.")] = None,
+    lon_column: Annotated[_Column, _column("Column of the longitude, or of x in --crs.")] = None,
+    lat_column: Annotated[_Column, _column("Column of the latitude, or of y in --crs.")] = None,
+    year_column: Annotated[_Column, _column("Column of the calendar years.")] = None,
+    crs: Annotated[str | None, typer.Option(help="CRS of the coordinates.", rich_help_panel=_TABLE)] = None,
+    backend: Annotated[str, _imagery_option(help=BACKEND_HELP, autocompletion=complete_backend)] = "auto",
+    modality: Annotated[
+        str | None,
+        _imagery_option(help="Input to use, or several: s2+s1. See `describe`.", autocompletion=complete_modality),
+    ] = None,
     as_json: Json = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")] = False,
+    dry_run: Annotated[bool, _cost("--dry-run", help="Print what the export would cost, and stop.")] = False,
     plan_rows: Annotated[
-        int | None, typer.Option(min=1, help="With --dry-run: for so many rows, of which the table is a part.")
+        int | None, _cost(min=1, help="With --dry-run: estimate for this many rows, of which TABLE is a sample.")
     ] = None,
     rate: Annotated[
-        str | None, typer.Option(help="With --dry-run: rows that a worker encodes a second, or: measure.")
+        str | None, _cost(help="With --dry-run: rows per second that a worker encodes, or: measure.")
     ] = None,
 ) -> None:
-    """Embed a table of places into a folder. The same command goes on after a crash and retries what failed."""
+    """Embed a table of places into a folder.
+
+    Run the same command again to continue after a crash, and to retry rows that failed.
+    """
     from rs_embed.exports.call import export_embeddings
 
     days = together("--start and --end", start, end)
@@ -152,7 +183,7 @@ def export(
         raise typer.BadParameter("give TABLE and RUN, or --rasters and RUN")
     columns = {"id": id_column, "lon": lon_column, "lat": lat_column, "year": year_column}
     if rasters is not None and any((window, buffer, crs, *columns.values())):
-        raise typer.BadParameter("--rasters tell places and days: leave out what is about a TABLE")
+        raise typer.BadParameter("--rasters give places and days: leave out the options of a TABLE")
     imagery = _imagery(backend, rasters, bands, unit, offset)
     target = places if out is None else out
     table = _read(Path(places), columns, window, buffer, crs) if rasters is None else _files(rasters)
@@ -171,7 +202,7 @@ def export(
         **running.keywords(),
         **options.keywords(),
     )
-    with _stoppable(target):
+    with stoppable(target):
         report = call()
     _tell(report, as_json=as_json)
 
@@ -225,22 +256,25 @@ def _tell(report: "ExportReport", *, as_json: bool) -> None:
     else:
         typer.echo(str(report))
     if report.failed and isinstance(report.folder, Path):
-        ERR.print(f"rs-embed status {report.folder} tells why rows failed", soft_wrap=True)
+        ERR.print(f"To see why rows failed: rs-embed status {report.folder}", soft_wrap=True)
     if report.failed and not report.ok:
         raise typer.Exit(1)
 
 
-@command("rs-embed retry run", "rs-embed retry run --verify")
+@command(MANY, "rs-embed retry run", "rs-embed retry run --verify")
 def retry(
     run: RunFolder,
     running: RunOptions,
     *,
     as_json: Json = False,
 ) -> None:
-    """Do what failed, was not finished, or is damaged, with the arguments that the run folder has kept."""
+    """Redo the rows of an export that failed, are missing, or are damaged.
+
+    All arguments are read from the run folder.
+    """
     from rs_embed.exports.status import retry_export
 
     again: Callable[..., ExportReport] = retry_export
-    with _stoppable(run):
+    with stoppable(run):
         report = again(run, **running.keywords())
     _tell(report, as_json=as_json)

@@ -1,5 +1,6 @@
 """The command that makes a model of the user's own imagery: fit-mosaiks."""
 
+import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,29 +9,39 @@ from typing import Annotated
 import typer
 
 import rs_embed
-from rs_embed.cli.options import OUT, OptionSet, command, either, together
+from rs_embed.cli.completion import complete_backend, complete_collection
+from rs_embed.cli.options import OFFSET_HELP, OUT, OWN, Json, OptionSet, command, either, together
 from rs_embed.cli.tables import table
 from rs_embed.core.bands import COLLECTIONS
 
-_sensor = partial(typer.Option, rich_help_panel="Which imagery")
-_where = partial(typer.Option, rich_help_panel="Where and when (of a backend)")
+_sensor = partial(typer.Option, rich_help_panel="Imagery")
+_where = partial(typer.Option, rich_help_panel="Place and time (of a backend)")
 _Imagery = Annotated[
     str,
-    typer.Argument(metavar="IMAGERY", help="A raster, a pattern as 'planet/*.tif', or a backend: gee, stac, sample."),
+    typer.Argument(
+        metavar="IMAGERY",
+        help="A raster, a pattern ('planet/*.tif'), or a backend: sample, stac, gee.",
+        autocompletion=complete_backend,
+    ),
 ]
-_Out = Annotated[Path, typer.Argument(metavar="OUT", help="File to write, .safetensors: a model by its path.")]
+_Out = Annotated[Path, typer.Argument(metavar="OUT", help="Output file, .safetensors: its path is the model's id.")]
 
 
 @dataclass(frozen=True)
 class Sensor(OptionSet):
     """The options that say which imagery the bank is for."""
 
-    collection: Annotated[str, _sensor(help="Its name: of a known one, or of your own, with --unit.")]
+    collection: Annotated[
+        str,
+        _sensor(help="Collection: a known one, or your own with --unit.", autocompletion=complete_collection),
+    ]
     scale: Annotated[float, _sensor(help="Pixel size, metres.")]
-    bands: Annotated[str | None, _sensor(help="In the order of the files, or those to fetch: red,green,blue")] = None
-    only_bands: Annotated[str | None, _sensor(help="Only these of them.")] = None
-    unit: Annotated[str | None, _sensor(help="Of the files: dn, reflectance, byte, db, power, ...")] = None
-    offset: Annotated[float | None, _sensor(help="Added to the DN of the files; -1000 for scenes since 2022.")] = None
+    bands: Annotated[
+        str | None, _sensor(help="Bands, in the order of the files, or those to fetch: red,green,blue.")
+    ] = None
+    only_bands: Annotated[str | None, _sensor(help="Use only these bands of the files.")] = None
+    unit: Annotated[str | None, _sensor(help="Unit of the files: dn, reflectance, byte, db, power, ...")] = None
+    offset: Annotated[float | None, _sensor(help=OFFSET_HELP)] = None
 
     def spec(self) -> "rs_embed.SensorSpec":
         """The imagery; a collection that nobody knows is registered."""
@@ -58,26 +69,31 @@ class Sensor(OptionSet):
 
 
 @command(
-    "rs-embed fit-mosaiks 'planet/*.tif' planet.safetensors --collection PLANET/PSSCENE --scale 3 "
-    "--bands blue,green,red,nir --unit reflectance",
-    "rs-embed fit-mosaiks gee landsat.safetensors --collection LANDSAT/LC09/C02/T1_L2 --scale 30 "
-    "--bands SR_B2,SR_B3,SR_B4,SR_B5 --places plots.csv --buffer 4000 --year 2023",
-    "rs-embed embed planet.safetensors --raster planet/today.tif --output grid --out map.tif",
+    OWN,
+    "rs-embed fit-mosaiks scene.tif mine.safetensors --scale 10 \\\n"
+    "  --collection COPERNICUS/S2_SR_HARMONIZED --only-bands B4,B3,B2 --unit dn",
+    "rs-embed embed mine.safetensors --raster scene.tif --output grid --out map.tif",
 )
 def fit_mosaiks(
     imagery: _Imagery,
     out: _Out,
     sensor: Sensor,
     *,
-    places: Annotated[Path | None, _where(help="Table of places; left out, all that the files hold.")] = None,
-    buffer: Annotated[float | None, _where(help="Half of the side around points, metres.")] = None,
+    places: Annotated[
+        Path | None, _where(help="Table of places. Omit it to use everything that the files hold.")
+    ] = None,
+    buffer: Annotated[float | None, _where(help="Half the side of the square around points, metres.")] = None,
     start: Annotated[str | None, _where(help="First day, YYYY-MM-DD.")] = None,
-    end: Annotated[str | None, _where(help="The day after the last.")] = None,
-    year: Annotated[int | None, _where(help="A whole year instead.")] = None,
-    filters: Annotated[int, typer.Option(help="Each gives two features.")] = 512,
-    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    end: Annotated[str | None, _where(help="The day after the last, YYYY-MM-DD.")] = None,
+    year: Annotated[int | None, _where(help="A whole calendar year instead.")] = None,
+    filters: Annotated[int, typer.Option(help="Number of filters; each gives two features.")] = 512,
+    seed: Annotated[int, typer.Option(help="Seed of the random choice of patches.")] = 0,
+    as_json: Json = False,
 ) -> None:
-    """Make a model of your own imagery, without training: MOSAIKS, with pieces of it as filters."""
+    """Make a MOSAIKS model of your own imagery.
+
+    Its filters are patches of that imagery, so nothing is trained. The other commands take the file as a model.
+    """
     days = together("--start and --end", start, end)
     either("--year", year, "--start and --end", days)
     window = rs_embed.TemporalSpec.year(year) if year is not None else None
@@ -94,4 +110,7 @@ def fit_mosaiks(
         "scale_m": spec.scale_m,
         "dim": card.dim,
     }
-    OUT.print(table([row]))
+    if as_json:
+        typer.echo(json.dumps(row, indent=2))
+    else:
+        OUT.print(table([row]))

@@ -2,44 +2,57 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rs_embed.cli.options import ERR, OUT, Json, Request, command
+from rs_embed.cli.options import ERR, ONE, OUT, Json, Request, command
 from rs_embed.cli.tables import table
 
 if TYPE_CHECKING:
     from rs_embed.generation import Generated
 
 
+_sampling = partial(typer.Option, rich_help_panel="Generation")
+
+
 @command(
-    "rs-embed generate terramind --outputs LULC,DEM --out maps --backend sample --steps 10 --seed 1",
-    "rs-embed generate terramind_1_0_tiny --outputs NDVI --out maps --raster scene.tif --unit dn --picture maps.png",
+    ONE,
+    "rs-embed generate terramind --outputs LULC,DEM --out maps --backend sample",
+    "rs-embed generate terramind --outputs NDVI --raster scene.tif --unit dn",
 )
 def generate(
     request: Request,
     *,
     outputs: Annotated[
-        str, typer.Option(metavar="MODALITY[,MODALITY...]", help="S2L2A, S1GRD, S1RTC, DEM, LULC, NDVI, in order.")
+        str,
+        _sampling(metavar="NAME[,NAME...]", help="S2L2A, S1GRD, S1RTC, DEM, LULC, NDVI: generated in this order."),
     ] = "LULC",
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For <modality>.tif, one each.")] = Path("generated"),
-    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal pixels.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="Of the diffusion; more is slower.")] = 10,
-    decoding_steps: Annotated[int, typer.Option(min=1, max=196, help="In how many steps tokens are drawn.")] = 1,
-    temperature: Annotated[float, typer.Option(min=0, help="Of the draw; 0 takes the likeliest.")] = 1.0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0.")] = "auto",
+    out: Annotated[Path, _sampling(metavar="FOLDER", help="Output folder: one GeoTIFF per modality.")] = Path(
+        "generated"
+    ),
+    seed: Annotated[int, _sampling(min=0, help="Equal seeds give equal pixels.")] = 0,
+    steps: Annotated[int, _sampling(min=1, max=1000, help="Diffusion steps; more are slower.")] = 10,
+    decoding_steps: Annotated[int, _sampling(min=1, max=196, help="Steps in which tokens are drawn.")] = 1,
+    temperature: Annotated[float, _sampling(min=0, help="Sampling temperature; 0 takes the likeliest token.")] = 1.0,
+    device: Annotated[str, _sampling(help="auto, cpu, cuda or cuda:0.")] = "auto",
     knobs: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help="img, pretrained, ckpt; repeatable.")
+        list[str] | None,
+        _sampling("--set", metavar="KNOB=VALUE", help="Set a knob: img, pretrained, ckpt. Repeatable."),
     ] = None,
     tokenizers: Annotated[
-        list[str] | None, typer.Option("--tokenizer", metavar="MODALITY=FILE", help="Not the hub's; repeatable.")
+        list[str] | None,
+        _sampling("--tokenizer", metavar="NAME=FILE", help="Tokenizer file, instead of the hub's. Repeatable."),
     ] = None,
-    picture: Annotated[Path | None, typer.Option(help="Draw them: .png.")] = None,
+    picture: Annotated[Path | None, _sampling(help="Save a picture, .png.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Generate what was not observed from what was, as GeoTIFFs (TerraMind 1.0; needs the extra terratorch)."""
+    """Generate missing modalities from observed ones, as GeoTIFFs.
+
+    Uses TerraMind 1.0, and needs the extra terratorch.
+    """
     import rs_embed
 
     if request.only_bands:
@@ -81,7 +94,7 @@ def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
 
 
 def _require_folder(out: Path) -> None:
-    """Before hours of work, not after."""
+    """Refuse a folder that cannot be written before the work starts."""
     there = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise typer.BadParameter(f"--out takes a folder that can be written, got {there}")

@@ -8,8 +8,10 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+from typing import Annotated, NoReturn, TypeVar
 
 import typer
 
@@ -17,22 +19,41 @@ import rs_embed
 import rs_embed.cli.export
 import rs_embed.cli.fit
 import rs_embed.cli.generate
-import rs_embed.cli.runs  # the four add their commands to `app`
-from rs_embed.cli.options import ERR, OUT, Json, Model, ModelOptions, Request, app, command
-from rs_embed.cli.tables import table
+import rs_embed.cli.region
+import rs_embed.cli.runs  # the five add their commands to `app`
+from rs_embed.cli.completion import complete_model
+from rs_embed.cli.options import (
+    ERR,
+    ONE,
+    ORDER,
+    OUT,
+    START,
+    Json,
+    Model,
+    ModelOptions,
+    Request,
+    app,
+    command,
+)
+from rs_embed.cli.tables import ModelOrder, finite, models_table, ordered, table
+from rs_embed.core.display import parameters_text
+from rs_embed.core.progress import watched
 from rs_embed.core.signals import sigterm_as_interrupt
 from rs_embed.errors import RSEmbedWarning
-
-if TYPE_CHECKING:
-    from rs_embed.embedders.describe import ModelDescription
 
 __all__ = ["app", "main"]
 
 T = TypeVar("T")
 SIGINT_CODE, SIGTERM_CODE = 130, 143
 """Exit codes of a process that a signal stopped: 128 plus its number, as shells and schedulers expect."""
-_Pattern = Annotated[str, typer.Argument(metavar="[PATTERN]", help="Such as 'thor*'.")]
-_Picture = Annotated[Path | None, typer.Option(help="Save a picture (.png).")]
+_Pattern = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILTER", help="Part of a name, or a pattern: galileo, 'thor*'.", autocompletion=complete_model
+    ),
+]
+_output = partial(typer.Option, rich_help_panel="Model and output")
+_Picture = Annotated[Path | None, _output(help="Save a picture, .png.")]
 
 
 def main() -> None:
@@ -78,33 +99,35 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _all(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """What holds for all commands."""
+    """Options of the program itself."""
 
 
-def _readable(model: "ModelDescription") -> dict[str, object]:
-    names = [modality["name"] for modality in model["modalities"]] or model["place_modalities"]
-    return {**model, "modalities": names, "parameters": f"{model['parameters_m']:g} million"}
-
-
-@command("rs-embed models", "rs-embed models 'thor*' --json")
-def models(pattern: _Pattern = "*", as_json: Json = False) -> None:
-    """List the models."""
-    found = [rs_embed.describe_model(model_id) for model_id in rs_embed.list_models(pattern)]
+@command(START, "rs-embed models", "rs-embed models galileo", "rs-embed models --sort params --json")
+def models(
+    pattern: _Pattern = "*",
+    sort: Annotated[
+        ModelOrder, typer.Option(metavar="ORDER", help="catalogue, id, params, dim or licence.")
+    ] = "catalogue",
+    as_json: Json = False,
+) -> None:
+    """List the models: id, sensors, number of parameters, length of a vector, weights and licence."""
+    wildcard = any(character in pattern for character in "*?[")
+    ids = rs_embed.list_models(pattern if wildcard else f"*{pattern}*")
+    found = ordered([rs_embed.describe_model(model_id) for model_id in ids], sort)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     elif found:
-        shown = ("id", "kind", "parameters", "dim", "modalities", "licence", "aliases")
-        OUT.print(table([_readable(model) for model in found], shown))
+        OUT.print(models_table(found))
     else:
         ERR.print(f"No model matches {pattern!r}; `rs-embed models` lists all.")
 
 
-@command("rs-embed describe thor", "rs-embed describe mosaiks_rcf --json")
+@command(START, "rs-embed describe galileo", "rs-embed describe mosaiks_rcf --json")
 def describe(model: Model, as_json: Json = False) -> None:
-    """Show what a model takes, gives and lets you turn, with its licence and citation."""
+    """Show one model: inputs, outputs, knobs, licence and citation."""
     found = rs_embed.describe_model(model)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
@@ -113,30 +136,33 @@ def describe(model: Model, as_json: Json = False) -> None:
         *("id", "title", "kind", "type", "model_key", "aliases", "parameters", "dim", "input_prep"),
         *("default_backend", "weights", "licence", "citation"),
     )
-    facts = _readable(found)
+    facts = {**found, "parameters": parameters_text(found["parameters_m"])}
     OUT.print(table([{"fact": name.replace("_", " "), "value": facts[name]} for name in names]))
     modalities = [{**modality, "units": sorted(set(modality["units"]))} for modality in found["modalities"]]
-    OUT.print(table(modalities, ("name", "collection", "bands", "units", "scale_m", "image_px")))
+    if modalities:
+        OUT.print(table(modalities, ("name", "collection", "bands", "units", "scale_m", "image_px")))
     OUT.print(table(found["knobs"]))
 
 
 @command(
-    "rs-embed embed mosaiks_rcf --backend sample --output grid --out grid.tif --picture grid.png",
-    "rs-embed embed galileo_1_0_nano --lon 12.94 --lat 47.77 --buffer 500 --backend sample --set patch_size=4",
-    "rs-embed embed thor --raster scene.tif --unit dn --offset -1000 --input-prep tile --json",
+    ONE,
+    "rs-embed embed mosaiks_rcf --backend sample --output grid --out grid.tif",
+    "rs-embed embed galileo --lon 12.94 --lat 47.77 --buffer 500 --year 2022",
+    "rs-embed embed thor --raster scene.tif --unit dn --offset -1000 --json",
 )
 def embed(
     request: Request,
     options: ModelOptions,
     *,
-    out: Annotated[Path | None, typer.Option(help="Write it: .npz or .nc; of grids also .tif or .zarr.")] = None,
+    out: Annotated[Path | None, _output(help="Output file: .npz or .nc; for grids also .tif or .zarr.")] = None,
     picture: _Picture = None,
     as_json: Json = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")] = False,
 ) -> None:
-    """Embed one place: a vector, or a map that opens in QGIS."""
+    """Embed one place: a vector, or a georeferenced map that opens in QGIS."""
     if dry_run:
-        typer.echo(str(_call(rs_embed.plan_embedding, request, options)))
+        plan = _call(rs_embed.plan_embedding, request, options)
+        typer.echo(json.dumps(plan.to_dict(), indent=2) if as_json else str(plan))
         return
     from rs_embed.cli.tables import embedding_row, source_line
     from rs_embed.formats.files import check_path
@@ -144,7 +170,8 @@ def embed(
     if out is not None:
         check_path(out, options.output_spec().kind)
     started = time.perf_counter()
-    embedding = _call(rs_embed.get_embedding, request, options)
+    with watched():
+        embedding = _call(rs_embed.get_embedding, request, options)
     if as_json:
         typer.echo(embedding.meta.model_dump_json(indent=2))
     else:
@@ -170,13 +197,23 @@ def _call(function: Callable[..., T], request: Request, options: ModelOptions) -
     )
 
 
-@command("rs-embed inspect thor --backend sample --picture chip.png", "rs-embed inspect thor --raster scene.tif")
-def inspect(request: Request, picture: _Picture = None) -> None:
-    """Show the pixels that a model would get, and how far they are from those it was trained on."""
+@command(ONE, "rs-embed inspect thor --backend sample", "rs-embed inspect thor --raster scene.tif --picture chip.png")
+def inspect(
+    request: Request,
+    *,
+    picture: Annotated[Path | None, typer.Option(help="Save a picture of the chip, .png.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the pixels that a model would get, and how they differ from its training data."""
     where, when, imagery = request.spatial(), request.temporal(), request.imagery()
     bands = request.chosen_bands()
     report = rs_embed.inspect_chip(request.model, where, when, imagery, modality=request.modality, bands=bands)
-    typer.echo(str(report))
+    if as_json:
+        chips = {name: {"chip": chip.describe(), "notes": chip.source.notes} for name, chip in report.chips.items()}
+        rows = [{**asdict(band), "unit": str(band.unit), "sigma": band.sigma} for band in report.bands]
+        typer.echo(json.dumps(finite({"chips": chips, "bands": rows}), indent=2))
+    else:
+        typer.echo(str(report))
     if picture is not None:
         from rs_embed.embedding.plot import save_figure, side_by_side, true_colour
 
@@ -184,17 +221,20 @@ def inspect(request: Request, picture: _Picture = None) -> None:
         ERR.print(f"wrote {picture}", soft_wrap=True)
 
 
-@command("rs-embed demo", "rs-embed demo --out /tmp/demo")
+@command(START, "rs-embed demo", "rs-embed demo --out /tmp/demo")
 def demo(out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("demo")) -> None:
-    """Run a baseline and a trained model on the scene that comes with the package, and draw what they see."""
+    """Embed the bundled sample scene with a baseline and a trained model, and save pictures and files."""
     from rs_embed.cli.demo import run_demo
 
     raise typer.Exit(run_demo(out, OUT))
 
 
-@command("rs-embed doctor", "rs-embed doctor --json")
+@command(START, "rs-embed doctor", "rs-embed doctor --json")
 def doctor(as_json: Json = False) -> None:
-    """Check this machine and the Earth Engine account, and say what is wrong."""
+    """Check versions, weights, credentials, disk and GPU, and say what works."""
     from rs_embed.cli.doctor import run_doctor
 
     raise typer.Exit(run_doctor(OUT, as_json=as_json))
+
+
+app.registered_commands.sort(key=lambda one: ORDER.index(str(one.name)))

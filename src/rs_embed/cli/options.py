@@ -1,6 +1,7 @@
 """What all commands share: the options that say what is asked for, and how a command is registered."""
 
 import inspect as introspect
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 import rs_embed
+from rs_embed.cli.completion import complete_backend, complete_knob, complete_modality, complete_model
 from rs_embed.core.specs import (
     BBox,
     Debias,
@@ -32,21 +34,33 @@ WIDTH = shutil.get_terminal_size(fallback=(120, 40)).columns  # a pipe or log ge
 OUT = Console(width=WIDTH, markup=False, highlight=False, emoji=False)
 ERR = Console(width=WIDTH, markup=False, highlight=False, emoji=False, stderr=True)
 
-app = typer.Typer(
-    help="The embedding of any Earth observation foundation model, for any place and time, in one call.",
+app: typer.Typer = typer.Typer(
+    help="Embeddings from Earth observation foundation models, for any place and time.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     epilog="Start with: rs-embed demo",
 )
+START, ONE, MANY, OWN = "Start here", "One place", "Many places", "Your own model"
+ORDER = (
+    *("demo", "models", "describe", "doctor", "embed", "inspect", "generate"),
+    *("export", "region", "map", "status", "retry", "verify", "compact", "similar", "fit-mosaiks"),
+)
+"""Commands, in the order of the help."""
+EXAMPLES: dict[str, tuple[str, ...]] = {}
+"""Command -> the examples of its help."""
 
-
-_where = partial(typer.Option, rich_help_panel="Where (leave out: all of the raster or sample)")
-_when = partial(typer.Option, rich_help_panel="When")
+_where = partial(typer.Option, rich_help_panel="Place (omit it for the whole raster or sample)")
+_when = partial(typer.Option, rich_help_panel="Time")
 _imagery = partial(typer.Option, rich_help_panel="Imagery")
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="Id or alias; `rs-embed models` lists them.")]
+_running = partial(typer.Option, rich_help_panel="Model and output")
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="Model id or alias: see `rs-embed models`.", autocompletion=complete_model),
+]
 _Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+BACKEND_HELP = "Source of the imagery: sample, stac, gee, auto, or the path of a raster."
+OFFSET_HELP = "Add this to the DN: -1000 for Sentinel-2 scenes since 2022."
 
 
 @dataclass(frozen=True)
@@ -63,23 +77,27 @@ class Request(OptionSet):
     """The options that say what is asked for: model, place, days, imagery."""
 
     model: Model
-    lon: Annotated[float | None, _where(help="Degrees east.")] = None
-    lat: Annotated[float | None, _where(help="Degrees north.")] = None
-    buffer: Annotated[float | None, _where(help="Half of the side of the square, metres.")] = None
+    lon: Annotated[float | None, _where(help="Longitude of the centre, degrees east.")] = None
+    lat: Annotated[float | None, _where(help="Latitude of the centre, degrees north.")] = None
+    buffer: Annotated[float | None, _where(help="Half the side of the square, metres.")] = None
     bbox: Annotated[
-        tuple[float, float, float, float] | None, _where(metavar="MINLON MINLAT MAXLON MAXLAT", help="A box instead.")
+        tuple[float, float, float, float] | None,
+        _where(metavar="W S E N", help="Bounding box instead: MINLON MINLAT MAXLON MAXLAT."),
     ] = None
-    crs: Annotated[str | None, _where(help="Of the four numbers of --bbox; EPSG:4326 if left out.")] = None
+    crs: Annotated[str | None, _where(help="CRS of --bbox. Default: EPSG:4326.")] = None
     start: Annotated[str | None, _when(help="First day, YYYY-MM-DD.")] = None
-    end: Annotated[str | None, _when(help="The day after the last.")] = None
-    year: Annotated[int | None, _when(help="A whole year instead.")] = None
-    backend: Annotated[str | None, _imagery(help="sample, gee, stac, auto, or the path of a raster.")] = None
+    end: Annotated[str | None, _when(help="The day after the last, YYYY-MM-DD.")] = None
+    year: Annotated[int | None, _when(help="A whole calendar year instead.")] = None
+    backend: Annotated[str | None, _imagery(help=BACKEND_HELP, autocompletion=complete_backend)] = None
     raster: Annotated[Path | None, _imagery(help="Your own GeoTIFF, COG, VRT or Zarr instead.")] = None
-    bands: Annotated[str | None, _imagery(help="Bands of --raster in order: B2,B3,...")] = None
-    unit: Annotated[str | None, _imagery(help="Of --raster: dn, reflectance, db or power.")] = None
-    offset: Annotated[float | None, _imagery(help="Added to the DN of --raster; -1000 for scenes since 2022.")] = None
-    modality: Annotated[str | None, _imagery(help="One that `describe` lists, or several: s2+s1.")] = None
-    only_bands: Annotated[str | None, _imagery(help="Feed the model only these: B2,B3 or BLUE,GREEN.")] = None
+    bands: Annotated[str | None, _imagery(help="Bands of --raster, in order: B2,B3,...")] = None
+    unit: Annotated[str | None, _imagery(help="Unit of --raster: dn, reflectance, db or power.")] = None
+    offset: Annotated[float | None, _imagery(help=OFFSET_HELP)] = None
+    modality: Annotated[
+        str | None,
+        _imagery(help="Input to use, or several: s2+s1. See `describe`.", autocompletion=complete_modality),
+    ] = None
+    only_bands: Annotated[str | None, _imagery(help="Feed the model only these bands: B2,B3.")] = None
 
     def chosen_bands(self) -> list[str] | None:
         """Some of the modality's bands; `None` for all."""
@@ -92,7 +110,7 @@ class Request(OptionSet):
         if self.bbox is not None:
             return BBox(*self.bbox, crs=self.crs or "EPSG:4326")
         if self.crs is not None:
-            raise typer.BadParameter("--crs describes a --bbox")
+            raise typer.BadParameter("--crs describes a --bbox: give both")
         return PointBuffer(*point) if point else None
 
     def temporal(self) -> TemporalSpec | None:
@@ -137,19 +155,28 @@ class ModelOptions(OptionSet):
     """The options that say how the model runs."""
 
     output: Annotated[
-        Literal["pooled", "grid", "dense"], typer.Option(help="One vector, a map of tokens, or of finer ones.")
+        Literal["pooled", "grid", "dense"],
+        _running(help="pooled: one vector. grid: a map of patch tokens. dense: a map of finer tokens."),
     ] = "pooled"
-    pooling: Annotated[Pooling, typer.Option(help="Of a pooled vector.")] = "mean"
+    pooling: Annotated[Pooling, _running(help="How tokens become one vector.")] = "mean"
     debias: Annotated[
-        Debias, typer.Option(help="Of a map: position takes out what tokens carry of their place in the window.")
+        Debias, _running(help="position: remove from each token what depends only on its place in the window.")
     ] = "none"
-    input_prep: Annotated[InputPrep, typer.Option(help="How the chip fits the network.")] = "auto"
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0.")] = "auto"
+    input_prep: Annotated[
+        InputPrep, _running(help="Resize the chip to the network's input, crop its centre, or tile it.")
+    ] = "auto"
+    device: Annotated[str, _running(help="auto, cpu, cuda or cuda:0.")] = "auto"
     precision: Annotated[
-        Precision, typer.Option(help="bf16 is faster and a little coarser; auto takes it where it is.")
+        Precision, _running(help="bf16: faster, slightly less exact. auto: bf16 where the device is built for it.")
     ] = "fp32"
     knobs: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help="One that `describe` lists; repeatable.")
+        list[str] | None,
+        _running(
+            "--set",
+            metavar="KNOB=VALUE",
+            help="Set a knob that `describe` lists. Repeatable.",
+            autocompletion=complete_knob,
+        ),
     ] = None
 
     def output_spec(self) -> OutputSpec:
@@ -162,7 +189,7 @@ class ModelOptions(OptionSet):
         """Of `get_embedding`: all but the knobs by their own names, and the knobs."""
         pairs = [setting.partition("=") for setting in self.knobs or ()]
         if not all(equals for _, equals, _ in pairs):
-            raise typer.BadParameter("--set wants KNOB=VALUE, as in --set patch_size=8")
+            raise typer.BadParameter("--set takes KNOB=VALUE, for example --set patch_size=8")
         named = {name: value for name, value in vars(self).items() if name not in _OF_OUTPUT}
         return {**named, "output": self.output_spec(), **{name: value for name, _, value in pairs}}
 
@@ -171,10 +198,32 @@ def _is_set(annotation: object) -> TypeGuard[type[OptionSet]]:
     return isinstance(annotation, type) and issubclass(annotation, OptionSet)
 
 
-def command(*examples: str) -> Callable[[Command], Command]:
+_IN_SHELL = (
+    (r"spatial=PointBuffer\(lon=([-\d.]+), lat=([-\d.]+), buffer_m=([-\d.]+)\)", r"--lon \1 --lat \2 --buffer \3"),
+    (r'temporal=TemporalSpec\.range\("([\d-]+)", "([\d-]+)"\)', r"--start \1 --end \2"),
+    (r"temporal=TemporalSpec\.year\((\d+)\)", r"--year \1"),
+    (r'\b(backend|device|precision|format|dtype|engine|address|modality|buffer_m)="?([\w.:+*/-]+)"?', r"--\1 \2"),
+    (r'\binput_prep="(\w+)"', r"--input-prep \1"),
+    (r"--buffer_m", "--buffer"),
+)
+"""What a fix says for Python -> the same on the command line."""
+
+
+def in_shell(fix: str) -> str:
+    """The fix of an error, with options of the command line in place of keywords of Python."""
+    for pattern, option in _IN_SHELL:
+        fix = re.sub(pattern, option, fix)
+    return fix
+
+
+def command(panel: str, *examples: str) -> Callable[[Command], Command]:
     """Register a command whose parameters are options, or one of the sets of options above, which are spread.
 
     An error of the library ends it with exit code 1 and without a traceback.
+
+    Args:
+        panel: The group that the help lists it in.
+        examples: For its help; each line has at most 78 characters.
     """
 
     def register(function: Command) -> Command:
@@ -191,7 +240,8 @@ def command(*examples: str) -> Callable[[Command], Command]:
             except RSEmbedError as error:
                 if debug:
                     raise
-                said = Text.assemble((f"{type(error).__name__}: ", "bold red"), str(error))
+                text, fix, advice = str(error).partition("\n  fix:")
+                said = Text.assemble((f"{type(error).__name__}: ", "bold red"), text + fix + in_shell(advice))
                 said.highlight_regex(r"(?m)^  fix:.*", "green")
                 ERR.print(said, soft_wrap=True)  # long lines stay whole, so that paths can be copied
                 raise typer.Exit(1) from None
@@ -199,9 +249,11 @@ def command(*examples: str) -> Callable[[Command], Command]:
         keyword = introspect.Parameter.KEYWORD_ONLY
         options["debug"] = introspect.Parameter("debug", keyword, default=False, annotation=_Debug)
         run.__dict__["__signature__"] = introspect.Signature([p.replace(kind=keyword) for p in options.values()])
-        app.command(
-            function.__name__.replace("_", "-"), help=function.__doc__, epilog="\n\n".join(["Examples:", *examples])
-        )(run)
+        name = function.__name__.replace("_", "-")
+        EXAMPLES[name] = examples
+        head = "Example:" if len(examples) == 1 else "Examples:"
+        text, epilog = introspect.cleandoc(function.__doc__ or ""), "\n".join([head, *examples])
+        app.command(name, help=text, epilog=epilog, rich_help_panel=panel)(run)
         return function
 
     return register

@@ -8,17 +8,18 @@ from typing import Annotated
 import typer
 
 import rs_embed
+from rs_embed.cli.completion import complete_model
 from rs_embed.cli.export import RunFolder, Verify
-from rs_embed.cli.options import ERR, OUT, Json, command
+from rs_embed.cli.options import ERR, MANY, OUT, Json, command
 from rs_embed.cli.tables import table
 
 _REASONS = 5
-"""Kinds of errors shown of each model."""
+"""Kinds of errors shown for each model."""
 
 
-@command("rs-embed status run", "rs-embed status run --json")
+@command(MANY, "rs-embed status run", "rs-embed status run --json")
 def status(run: RunFolder, as_json: Json = False) -> None:
-    """Show how far an export has come, also while it runs."""
+    """Show the progress of an export, finished or running, and why rows failed."""
     from rs_embed.exports.status import run_status
 
     found = run_status(run)
@@ -43,12 +44,15 @@ def status(run: RunFolder, as_json: Json = False) -> None:
     if found.in_use_by is not None:
         ERR.print(f"being written by {found.in_use_by}")
     elif any(one.failed or one.missing for one in found.models):
-        ERR.print(f"rs-embed retry {found.folder} goes on with it", soft_wrap=True)
+        ERR.print(f"To continue: rs-embed retry {found.folder}", soft_wrap=True)
 
 
-@command("rs-embed verify run", "rs-embed verify run --json")
+@command(MANY, "rs-embed verify run", "rs-embed verify run --json")
 def verify(run: RunFolder, *, as_json: Json = False) -> None:
-    """Compare every file of a run with what was written; the exit code is 1 if any is damaged. Changes nothing."""
+    """Check every file of an export against its recorded checksum.
+
+    Changes nothing. The exit code is 1 if a file is damaged.
+    """
     report = rs_embed.verify_run(run)
     if as_json:
         typer.echo(json.dumps(asdict(report) | {"folder": str(report.folder), "ok": report.ok}, indent=2))
@@ -58,16 +62,19 @@ def verify(run: RunFolder, *, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-@command("rs-embed compact run", "rs-embed compact run --out vectors --row-group-mb 64")
+@command(MANY, "rs-embed compact run", "rs-embed compact run --out vectors --row-group-mb 64")
 def compact(
     run: RunFolder,
     *,
-    out: Annotated[Path | None, typer.Option(help="Folder for the files; RUN/compact if left out.")] = None,
-    row_group_mb: Annotated[float, typer.Option(help="Vectors of a file, MB, at most.")] = 150.0,
+    out: Annotated[Path | None, typer.Option(help="Output folder. Default: RUN/compact.")] = None,
+    row_group_mb: Annotated[float, typer.Option(help="Vectors per file, in MB, at most.")] = 150.0,
     verify: Verify = False,
     as_json: Json = False,
 ) -> None:
-    """Merge the files of a finished run into few large ones. The same command goes on after a crash."""
+    """Merge the files of a finished export into a few large ones.
+
+    Run the same command again to continue after a crash.
+    """
     report = rs_embed.compact_run(run, out, row_group_mb=row_group_mb, verify=verify)
     if as_json:
         typer.echo(json.dumps(asdict(report) | {"folder": str(report.folder)}, indent=2))
@@ -75,16 +82,18 @@ def compact(
         typer.echo(str(report))
 
 
-@command("rs-embed similar run --id 17 --top 5", "rs-embed similar run --id 'plot a' --model mosaiks_rcf --json")
+@command(MANY, "rs-embed similar run --id north --top 5", "rs-embed similar run --id 'plot a' --json")
 def similar(
     run: RunFolder,
     *,
-    row_id: Annotated[str, typer.Option("--id", help="Of the row to compare with.")],
-    top: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
-    model: Annotated[str | None, typer.Option(help="Which one, if the run has several.")] = None,
+    row_id: Annotated[str, typer.Option("--id", help="Id of the row to compare with.")],
+    top: Annotated[int, typer.Option(min=1, help="Number of rows to list.")] = 10,
+    model: Annotated[
+        str | None, typer.Option(help="Model, if the run has several.", autocompletion=complete_model)
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the rows whose vectors are most like that of one row (cosine)."""
+    """List the rows most similar to one row (cosine similarity)."""
     found = rs_embed.open_run(run).similar(row_id, top, model)
     if as_json:
         typer.echo(found.to_json(orient="records", date_format="iso", indent=2))
@@ -94,4 +103,4 @@ def similar(
     if rows:
         OUT.print(table(rows))
     else:
-        ERR.print("There is no other row with a vector.")
+        ERR.print("No other row has a vector.")

@@ -1,1 +1,1 @@
-"""Nouns of the library: places, times, bands, grids, chips, and what every package needs. No torch, no service."""
+"""The basic types: places, times, bands, grids, chips, settings. No torch, and no imagery service."""

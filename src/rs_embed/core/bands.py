@@ -1,6 +1,6 @@
-"""The shared vocabulary of sensors: which bands a collection has, in which unit, at which pixel size.
+"""The shared sensor vocabulary: which bands a collection has, in which unit, at which pixel size.
 
-The collection ids are those of the Earth Engine catalogue, because that is what papers and users write; every
+The collection ids are those of the Earth Engine catalogue, because papers and users use them; every
 provider maps them to its own names through its lexicon. Source of pixel sizes: ESA's Sentinel user guides.
 """
 
@@ -23,7 +23,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """One channel: its name in the collection and what its values mean."""
+    """One channel of a collection: its name, unit and pixel size."""
 
     name: str
     unit: Unit
@@ -31,14 +31,14 @@ class Band:
     """Native pixel size, metres."""
     scale: float = 1.0
     offset: float = 0.0
-    """In the unit, what Earth Engine and STAC catalogues store is stored x scale + offset. Files on disk and arrays say
-    so themselves."""
+    """Earth Engine and STAC catalogues store integers: value in the unit = stored x `scale` + `offset`. For files on
+    disk and arrays, the file or the caller states scale and offset instead."""
     aliases: tuple[str, ...] = ()
-    """What else files call it; upper and lower case are the same."""
+    """Other names that files use for it; case does not matter."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise SpecError(f"Expected the name of a band, got {short(self.name)}.", fix='for example Band("red", ...)')
+            raise SpecError(f"Expected a band name, got {short(self.name)}.", fix='for example Band("red", ...)')
         require_number("gsd_m", self.gsd_m, 1e-3, 1e6)
         require_number("scale", self.scale, -1e12, 1e12)
         require_number("offset", self.offset, -1e12, 1e12)
@@ -49,7 +49,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Collection(Mapping[str, Band]):
-    """A kind of imagery: its bands by name.
+    """A kind of imagery: a mapping from band names to bands.
 
     Example:
         >>> red = Band("red", Unit.REFLECTANCE, gsd_m=3, scale=1e-4)
@@ -58,18 +58,18 @@ class Collection(Mapping[str, Band]):
     """
 
     id: str
-    """Its name here; on Earth Engine, that of the image collection."""
+    """Its id in this library; on Earth Engine, the id of the image collection."""
     bands: tuple[Band, ...]
     dated: bool = True
-    """False: one state of the Earth in many tiles, taken whatever the days."""
+    """False: undated tiles of one state of the Earth, used for any window."""
     cloud_property: str | None = None
-    """Earth Engine: the property of a scene that tells its percent of cloud; scenes without it are left out."""
+    """Earth Engine: the scene property that holds the percentage of cloud; scenes without it are left out."""
     cloud_masks: tuple[str, ...] = ("none",)
-    """The pixel masks that it can be asked with, as in `SensorSpec.cloud_mask`."""
+    """The values of `SensorSpec.cloud_mask` that this collection supports."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id:
-            raise SpecError(f"Expected the name of a collection, got {short(self.id)}.", fix='for example "ME/MINE"')
+            raise SpecError(f"Expected a collection id, got {short(self.id)}.", fix='for example "ME/MINE"')
         object.__setattr__(self, "bands", tuple(self.bands))
         if not self.bands or not all(isinstance(band, Band) for band in self.bands):
             raise SpecError(
@@ -96,7 +96,7 @@ class Collection(Mapping[str, Band]):
 
 
 def is_picture(bands: Sequence[Band], wanted: Sequence[Band]) -> bool:
-    """Whether these are bytes where reflectances are wanted: a picture, which models may take or refuse."""
+    """Whether `bands` are bytes where reflectances are expected: a picture, which a model may accept or refuse."""
     return {band.unit for band in bands} == {Unit.BYTE} and {band.unit for band in wanted} == {Unit.DN}
 
 
@@ -187,20 +187,25 @@ _BUILT_IN = (
 )
 _collections: dict[str, Collection] = {one.id: one for one in _BUILT_IN}
 COLLECTIONS: Mapping[str, Collection] = MappingProxyType(_collections)
-"""All that are known, by id. Earth Engine has no `COPERNICUS/S3/SLSTR`, `COPERNICUS/S1_RTC`
+"""All known collections by id. Earth Engine does not have `COPERNICUS/S3/SLSTR`, `COPERNICUS/S1_RTC`
 (terrain-corrected gamma0), `IGN/BD_ORTHO` (French aerial photographs; ELEVATION as FLAIR stores it), `AIRBUS/SPOT67`,
 `TERRAMESH/...` (land cover and NDVI as TerraMind takes and makes them), `ESA/WorldCereal/2021` (its five maps as bands
-of one) and `ORNL/LANDSCAN` (people in a cell of 30 arc seconds); the names are ours."""
+of one collection) and `ORNL/LANDSCAN` (people per cell of 30 arc seconds); those ids are ours."""
 
 _UNHARMONISED = {
     "COPERNICUS/S2_SR": "COPERNICUS/S2_SR_HARMONIZED",
     "COPERNICUS/S2": "COPERNICUS/S2_HARMONIZED",
 }
-"""Superseded collections whose DN are 1000 too high from processing baseline 04.00 on (January 2022)."""
+"""Superseded collections -> replacements. Their DN are 1000 too high from processing baseline 04.00 (January 2022)."""
 
 
 def register_unit(unit: Unit) -> None:
-    """Make a unit known by its name, for files, arrays and `unit=`. Those of a registered collection are.
+    """Make a unit known by its name, for files, arrays and `unit=`.
+
+    Not needed for the units of a registered collection.
+
+    Args:
+        unit: The unit.
 
     Raises:
         SpecError: Another unit has that name.
@@ -209,29 +214,29 @@ def register_unit(unit: Unit) -> None:
 
 
 def register_collection(collection: Collection, *, replace: bool = False) -> None:
-    """Make a collection known: `SensorSpec` takes it, with every backend that has such imagery.
+    """Make a collection known, so that `SensorSpec` accepts it with every backend that has such imagery.
 
-    Arrays (`input_chw=`) and files on disk are taken to be in its units; Earth Engine is asked for the image
-    collection of that id; a `StacCatalog` says in its `mapping` where it has it. Registering it holds for this
-    process; a `SensorSpec` that is sent to another takes it along.
+    Arrays (`input_chw=`) and files on disk are expected in its units. Earth Engine is asked for the image collection
+    of that id. For STAC, the `mapping` of a `StacCatalog` says where the collection is. The registration holds for
+    this process; a pickled `SensorSpec` carries it to others.
 
     Args:
-        collection: With all of its bands.
-        replace: Whether it may take the place of one that you registered before.
+        collection: The collection with all of its bands.
+        replace: Whether to replace a collection that you registered before under the same id.
 
     Raises:
-        SpecError: It is one of this library's, another one of that id is registered, or of a unit's name.
+        SpecError: The id belongs to the library or to a different registered collection, or a unit's name is taken.
     """
     known = _collections.get(collection.id)
     if collection.id in _UNHARMONISED or any(one.id == collection.id for one in _BUILT_IN):
         raise SpecError(
-            f"Expected a collection of your own, got {collection.id!r}, which the library has.",
+            f"Expected an id that the library does not use, got {collection.id!r}.",
             fix="give it an id of its own, such as yours/" + collection.id.rsplit("/", 1)[-1],
         )
     if known is not None and known != collection and not replace:
         raise SpecError(
-            f"Expected a new id or the same collection, got another one for {collection.id!r}.",
-            fix="register_collection(..., replace=True), or give it an id of its own",
+            f"Expected a new id or the same collection, got a different collection for {collection.id!r}.",
+            fix="use register_collection(..., replace=True), or give it an id of its own",
         )
     for band in collection.bands:
         defined(band.unit)
@@ -239,18 +244,18 @@ def register_collection(collection: Collection, *, replace: bool = False) -> Non
 
 
 def registered(collection: str) -> Collection | None:
-    """A collection that the user registered; `None` for those of the library."""
+    """Return a collection that the user registered; `None` for those of the library."""
     found = _collections.get(collection)
     return None if found in _BUILT_IN else found
 
 
 def cloud_masks_of(collection: str) -> tuple[str, ...]:
-    """The pixel masks that a collection can be asked with."""
+    """Return the values of `cloud_mask` that a collection supports."""
     return _collections[collection].cloud_masks
 
 
 def unit_named(value: str | Unit) -> Unit:
-    """The unit that a user names.
+    """Return the unit of a name that a user gives.
 
     Raises:
         SpecError: There is no such unit.
@@ -266,13 +271,13 @@ def unit_named(value: str | Unit) -> Unit:
 
 
 def unit_of_tag(tag: str | None) -> Unit | None:
-    """The unit that a file states for a band, or `None` where it states none that we know."""
+    """Return the unit that a file states for a band, or `None` if it states no known unit."""
     word = (tag or "").strip().casefold()
     return next((unit for unit in known_units() if word == unit.name or word in unit.spellings), None)
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that a misspelt one most likely means, or `None`."""
+    """Return the known word that a misspelt one most likely means, or `None`."""
     word = str(word)
     by_fold = {candidate.casefold(): candidate for candidate in known}
     folded = word.casefold()
@@ -283,13 +288,13 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def bands_of(collection: str, names: Iterable[str]) -> tuple[Band, ...]:
-    """The bands of that name in a collection, in the order asked.
+    """Return the named bands of a collection, in the given order.
 
     Raises:
-        SpecError: The collection, or a band in it, is not known.
+        SpecError: The collection, or a band in it, is unknown.
     """
     if not isinstance(collection, str):
-        raise SpecError(f"Expected the name of a collection, got {short(collection)}.", fix="see rs_embed.core.bands")
+        raise SpecError(f"Expected a collection id, got {short(collection)}.", fix="see rs_embed.core.bands")
     if collection in _UNHARMONISED:
         raise SpecError(
             f"Expected harmonised DN, got {collection}: since January 2022 its values are 1000 higher.",
@@ -299,7 +304,7 @@ def bands_of(collection: str, names: Iterable[str]) -> tuple[Band, ...]:
         raise SpecError(
             f"Expected a known collection, got {collection!r}.",
             known=", ".join(COLLECTIONS),
-            fix=f"{did_you_mean(collection, COLLECTIONS)}; make one of your own known: "
+            fix=f"{did_you_mean(collection, COLLECTIONS)}; to use a collection of your own, call "
             "rs_embed.register_collection(Collection(id, bands))",
         )
     table = COLLECTIONS[collection]
@@ -314,6 +319,6 @@ def bands_of(collection: str, names: Iterable[str]) -> tuple[Band, ...]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A fix line: the nearest known word, or where to look."""
+    """Return a fix: the nearest known word, or where to look."""
     guess = nearest(word, known)
     return f"did you mean {guess!r}?" if guess else "use one of the names above"

@@ -1,4 +1,4 @@
-"""Checks of single values, shared by the specs and by what takes bare numbers."""
+"""Checks of single values."""
 
 import math
 import numbers
@@ -7,7 +7,7 @@ from rs_embed.errors import SpecError
 
 
 def short(value: object) -> str:
-    """A value for a message, cut where it is long."""
+    """Return the repr of a value for a message, shortened if it is long."""
     text = repr(value)
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}... ({len(text):,} characters)"
 
@@ -16,13 +16,17 @@ _SHOWN_CHARS = 100
 
 
 def require_number(name: str, value: object, low: float, high: float, fix: str | None = None) -> float:
-    """A finite number within `[low, high]`, as a float.
+    """Return a finite number within `[low, high]` as a float.
 
     Args:
-        fix: Of a number outside of the range, where there is more to say than the range.
+        name: Name of the argument, for messages.
+        value: What the user passed.
+        low: Smallest allowed value.
+        high: Largest allowed value.
+        fix: A better fix than "in that range", for a number outside the range.
 
     Raises:
-        SpecError: It is a string, bool or None, not finite, or outside the range.
+        SpecError: The value is not a number (a string, bool or None), not finite, or outside the range.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise SpecError(
@@ -50,10 +54,10 @@ def _size(value: numbers.Real) -> float:
 
 
 def require_whole(name: str, value: object, low: int, high: int) -> int:
-    """A whole number within `[low, high]`.
+    """Return a whole number within `[low, high]`.
 
     Raises:
-        SpecError: It is something else.
+        SpecError: The value is something else.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
         raise SpecError(
@@ -68,29 +72,29 @@ def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in choices:
         raise SpecError(
             f"Expected {name} to be one of {', '.join(choices)}, got {short(value)}.",
-            fix=f"use {name}={choices[0]!r} if in doubt",
+            fix=f"if in doubt, use {name}={choices[0]!r}",
         )
 
 
 def require_crs(crs: object) -> None:
-    """Raise `SpecError` for what is no name of a CRS; whether there is such a CRS shows when it is used."""
+    """Raise `SpecError` unless `crs` is text that could name a CRS. Whether it exists is checked when it is used."""
     if not isinstance(crs, str):
         fix = f'crs="EPSG:{crs}"' if isinstance(crs, int) else 'for example crs="EPSG:32633"'
         raise SpecError(f"Expected a CRS as text, got {short(crs)} ({type(crs).__name__}).", fix=fix)
     if not crs or "\0" in crs or crs.encode(errors="replace").decode() != crs:  # pyproj would stop reading at a NUL
-        raise SpecError(f"Expected the name of a CRS, got {short(crs)}.", fix='for example crs="EPSG:32633"')
+        raise SpecError(f"Expected a CRS name, got {short(crs)}.", fix='for example crs="EPSG:32633"')
 
 
 def require_lon_lat(lon: object, lat: object) -> tuple[float, float]:
-    """Longitude and latitude in degrees; says so when they look swapped.
+    """Return longitude and latitude in degrees. The error says so if they look swapped.
 
     Raises:
-        SpecError: One is not a number, or out of range.
+        SpecError: One of them is not a number, or out of range.
     """
     if isinstance(lat, numbers.Real) and isinstance(lon, numbers.Real) and 90 < _size(lat) <= 180 and _size(lon) <= 90:
         raise SpecError(
             f"Expected lat between -90 and 90, got {float(lat):g}.",
             fix=f"lon and lat look swapped: use lon={float(lat):g}, lat={float(lon):g}",
         )
-    fix = 'lon and lat are degrees; for metres: BBox(..., crs="EPSG:32633")'
+    fix = 'lon and lat are degrees; for metres, use BBox(..., crs="EPSG:32633")'
     return require_number("lon", lon, -180, 180, fix), require_number("lat", lat, -90, 90, fix)

@@ -1,4 +1,4 @@
-"""A chip: the raster cut for one request, with what it takes to believe it."""
+"""A chip: the raster cut for one request, with its grid, units, times and origin."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ class Source:
     """Where the pixels of a chip come from."""
 
     provider: str
-    """Name of the backend."""
+    """The backend's name."""
     collection: str
     """Shared sensor name (see `rs_embed.core.bands`)."""
     scene_ids: tuple[str, ...] = ()
@@ -32,16 +32,16 @@ class Source:
     scene_times: tuple[datetime, ...] = ()
     """Acquisition times of those scenes, UTC."""
     scenes_per_frame: tuple[int, ...] = ()
-    """How many of them each frame is made of, in order; empty where that is not known."""
+    """Number of scenes in each frame, in order; empty if unknown."""
     offset_applied: float | None = None
-    """Sentinel-2: what was added to the stored DN to make them 0-based; `None` where that is not known."""
+    """Sentinel-2: the value added to the stored DN to make them 0-based; `None` if unknown."""
     notes: tuple[str, ...] = ()
-    """What a reader of the result should know: assumptions about unit, nodata, offset."""
+    """Remarks for the reader of the result, such as assumptions about unit, nodata or offset."""
     clear_observations: float | None = None
-    """Mean number of valid, unmasked observations per pixel and frame; `None` where that is not known."""
+    """Mean number of valid, unmasked observations per pixel and frame; `None` if unknown."""
 
     def __post_init__(self) -> None:
-        for name in ("scene_ids", "notes"):  # of foreign catalogues; they go into files and tables
+        for name in ("scene_ids", "notes"):  # they come from catalogues, and end up in files and tables
             object.__setattr__(self, name, redacted_all(vars(self)[name]))
 
 
@@ -54,27 +54,27 @@ class Chip:
     bands: tuple[Band, ...]
     """One per channel: name and unit."""
     geobox: GeoBox | None
-    """The grid; `None` for an array that came without a place."""
+    """The grid; `None` for an array without a place."""
     times: tuple[datetime | None, ...]
-    """Mean time of the acquisitions of each frame, UTC; `None` where not known."""
+    """Mean time of the acquisitions of each frame, UTC; `None` if unknown."""
     source: Source
 
     def __post_init__(self) -> None:
         if not isinstance(self.values, np.ndarray) or self.values.ndim != 4 or self.values.dtype != np.float32:
             raise InputError(
                 f"Expected a numpy array of float32 with the axes [T, C, H, W], got {_kind(self.values)}.",
-                fix="numpy.asarray(values, numpy.float32), with an axis of length 1 where there is one frame",
+                fix="use numpy.asarray(values, numpy.float32), with a first axis of length 1 for a single frame",
             )
         frames, channels, height, width = self.values.shape
         if len(self.bands) != channels or len(self.times) != frames:
             raise InputError(
                 f"Expected {len(self.bands)} bands and {len(self.times)} frames, got an array {self.values.shape}.",
-                fix="values are [T, C, H, W]: one time per frame, one band per channel",
+                fix="make values [T, C, H, W]: one time per frame, one band per channel",
             )
         if self.geobox is not None and self.geobox.shape != (height, width):
             raise InputError(
                 f"Expected {self.geobox.shape[0]} x {self.geobox.shape[1]} pixels, got {height} x {width}.",
-                fix="the array must have the shape of its geobox",
+                fix="give the array the shape of its geobox",
             )
 
     @property
@@ -84,7 +84,7 @@ class Chip:
 
     @property
     def shape_px(self) -> tuple[int, int]:
-        """Height and width."""
+        """Height and width, pixels."""
         return self.values.shape[2], self.values.shape[3]
 
     @cached_property
@@ -96,14 +96,17 @@ class Chip:
 
     @cached_property
     def valid_fraction(self) -> float:
-        """Share of pixels, over all frames, at which every band has a value."""
+        """Share of pixels, over all frames, in which every band has a value."""
         return 1.0 if self.is_whole else float(np.isfinite(self.values).all(axis=1).mean())
 
     def select(self, names: Sequence[str]) -> "Chip":
-        """The same chip with these bands, in this order.
+        """Return the same chip with these bands, in this order.
+
+        Args:
+            names: Names of bands of this chip.
 
         Raises:
-            BandMismatch: A band is not there.
+            BandMismatch: The chip lacks a band.
         """
         missing = [name for name in names if name not in self.band_names]
         if missing:
@@ -118,7 +121,7 @@ class Chip:
         return replace(self, values=self.values[:, index], bands=tuple(self.bands[i] for i in index))
 
     def describe(self) -> str:
-        """One line for people: what, whence, how large."""
+        """Describe the chip in one line: collection, provider, size, grid and dates."""
         height, width = self.shape_px
         grid = "no place" if self.geobox is None else f"{self.geobox.crs} at {self.geobox.resolution.x:g} m"
         when = ", ".join(f"{time:%Y-%m-%d}" for time in self.times if time is not None)
@@ -128,8 +131,8 @@ class Chip:
         )
 
     def to_xarray(self) -> "xr.DataArray":
-        """Labelled array `[time, band, y, x]` with CRS and pixel-centre coordinates where the grid is known."""
-        import xarray as xr  # slow to import, and only people need it
+        """Return a labelled array `[time, band, y, x]`, with CRS and pixel-centre coordinates if the grid is known."""
+        import xarray as xr  # slow to import, and rarely needed
 
         times = [
             np.datetime64(time.astimezone(UTC).replace(tzinfo=None) if time else "NaT", "ns") for time in self.times
@@ -140,5 +143,5 @@ class Chip:
 
 
 def _kind(values: object) -> str:
-    """What was given as pixels, in words."""
+    """Describe what was passed as pixels."""
     return f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__

@@ -1,4 +1,4 @@
-"""Places become grids: metres on the ground, in the UTM zone of the place, on the pixel grid of the sensor."""
+"""Turn places into grids: square pixels in metres, in the UTM zone of the place, aligned with the sensor's grid."""
 
 import math
 from functools import lru_cache
@@ -14,7 +14,7 @@ from pyproj.exceptions import CRSError
 
 from rs_embed.core.checks import require_number
 from rs_embed.core.polygon import Ring
-from rs_embed.core.specs import BBox, PointBuffer, Region, SpatialSpec
+from rs_embed.core.specs import BBox, GridBlock, PointBuffer, Region, SpatialSpec
 from rs_embed.errors import SpecError
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ _UPS_NORTH, _UPS_SOUTH = 32661, 32761
 
 
 def utm_epsg(lon: float, lat: float) -> int:
-    """EPSG code of the UTM zone of a point (UPS beyond 84 N and 80 S).
+    """Return the EPSG code of the UTM zone of a point (UPS beyond 84 N and 80 S).
 
-    Follows the grid that Sentinel-2 tiles use, with its exceptions for Norway (32V) and Svalbard (31X to 37X).
+    The zones are those of Sentinel-2 tiles, with their exceptions for Norway (32V) and Svalbard (31X to 37X).
     Source: MGRS, DMA TM 8358.1.
     """
     if lat >= 84:
@@ -57,22 +57,30 @@ def _transformer(from_crs: str, to_crs: str) -> Transformer:
 
 
 def geobox_for(spatial: SpatialSpec, scale_m: float = 10.0) -> GeoBox:
-    """The exact grid that a request for this place uses.
+    """Return the exact grid that a request for this place uses.
 
-    North-up, square pixels of `scale_m`, edges on whole multiples of `scale_m` (for 10 m: the grid of Sentinel-2).
-    A `PointBuffer` gives a square of `round(2 * buffer_m / scale_m)` pixels; a `BBox` or `Region` the smallest
-    grid that covers it. A box or region already given in a UTM CRS keeps that CRS.
+    The grid is north-up with square pixels of `scale_m`, and its edges are whole multiples of `scale_m` (at 10 m, the
+    grid of Sentinel-2). A `PointBuffer` gives a square of `round(2 * buffer_m / scale_m)` pixels; a `BBox` or `Region`
+    gives the smallest grid that covers it. A box or region in a UTM CRS keeps that CRS. A
+    `GridBlock` gives exactly itself, in its own CRS, with the imagery around it.
+
+    Args:
+        spatial: A `PointBuffer`, `BBox`, `Region` or `GridBlock`.
+        scale_m: Pixel size, metres.
 
     Raises:
-        SpecError: The place is smaller than a pixel, larger than 32,768 px, or too wide for one UTM zone.
+        SpecError: The place is smaller than a pixel, larger than 32,768 px a side, or too wide for one UTM zone;
+            the edges of a block lie between pixels.
     """
     scale_m = require_number("scale_m", scale_m, 0.01, 100_000)
     if isinstance(spatial, PointBuffer):
         return _around_point(spatial, scale_m)
     if isinstance(spatial, BBox | Region):
         return _around_outline(spatial, scale_m)
+    if isinstance(spatial, GridBlock):
+        return _of_block(spatial, scale_m)
     raise SpecError(
-        f"Expected a PointBuffer, BBox or Region, got {spatial!r}.",
+        f"Expected a PointBuffer, BBox, Region or GridBlock, got {spatial!r}.",
         fix="for example PointBuffer(lon=12.94, lat=47.77, buffer_m=1000)",
     )
 
@@ -93,13 +101,17 @@ def _around_point(point: PointBuffer, scale_m: float) -> GeoBox:
 
 
 def one_cell(spatial: SpatialSpec) -> GeoBox:
-    """The place as one cell, which lies on no pixel grid: its middle is that of the place.
+    """Return the place as a single cell with the same centre; the cell is not aligned with any pixel grid.
 
-    Of a polygon, the middle of the box around it.
+    For a polygon, the centre is that of its bounding box.
 
     Raises:
-        SpecError: It is too wide for one UTM zone.
+        SpecError: The place is too wide for one UTM zone.
     """
+    if isinstance(spatial, GridBlock):
+        require_metres(spatial.crs)
+        width, height = spatial.east - spatial.west, spatial.north - spatial.south
+        return GeoBox((1, 1), Affine(width, 0, spatial.west, 0, -height, spatial.north), spatial.crs)
     if isinstance(spatial, PointBuffer):
         epsg = utm_epsg(spatial.lon, spatial.lat)
         x, y = _transformer("EPSG:4326", f"EPSG:{epsg}").transform(spatial.lon, spatial.lat)
@@ -108,6 +120,36 @@ def one_cell(spatial: SpatialSpec) -> GeoBox:
     else:
         epsg, (west, south, east, north) = _edges_m(spatial)
     return GeoBox((1, 1), Affine(east - west, 0, west, 0, south - north, north), f"EPSG:{epsg}")
+
+
+def _of_block(block: GridBlock, scale_m: float) -> GeoBox:
+    require_metres(block.crs)
+    around_m = block.before_m + block.after_m
+    height, width = (
+        side_m / scale_m for side_m in (block.north - block.south + around_m, block.east - block.west + around_m)
+    )
+    rows, cols = round(height), round(width)
+    if max(abs(height - rows), abs(width - cols)) > 1e-6 or not 0 < min(rows, cols) <= max(rows, cols) <= MAX_SIDE_PX:
+        raise SpecError(
+            f"Expected a block of whole pixels of {scale_m:g} m, at most {MAX_SIDE_PX} a side, got {block!r}.",
+            fix="choose edges that are multiples of the pixel size",
+        )
+    affine = Affine(scale_m, 0, block.west - block.before_m, 0, -scale_m, block.north + block.before_m)
+    return GeoBox((rows, cols), affine, block.crs)
+
+
+def require_metres(crs: str) -> None:
+    """Raise `SpecError` for a CRS whose coordinates are not metres."""
+    try:
+        found = CRS(crs)
+    except CRSError as error:
+        raise SpecError(f"Expected a CRS that pyproj knows, got {crs!r}.", fix='for example crs="EPSG:3035"') from error
+    units = {axis.unit_name for axis in found.axis_info}
+    if not found.is_projected or units != {"metre"}:
+        raise SpecError(
+            f"Expected a projected CRS in metres, got {crs!r} in {', '.join(sorted(units))}.",
+            fix='for example crs="EPSG:3035" (Europe), "EPSG:5070" (United States), or a UTM zone',
+        )
 
 
 def _around_outline(spatial: BBox | Region, scale_m: float) -> GeoBox:
@@ -119,37 +161,43 @@ def _around_outline(spatial: BBox | Region, scale_m: float) -> GeoBox:
 
 
 def _edges_m(spatial: BBox | Region) -> tuple[int, tuple[float, float, float, float]]:
-    """EPSG code of a zone, and west, south, east and north of the place in it."""
+    """Return the EPSG code of a zone, and west, south, east and north of the place in it, metres."""
     xs, ys = outline(spatial)
     lons, lats = project(xs, ys, spatial.crs, "EPSG:4326")
     if not (np.isfinite(lons).all() and np.isfinite(lats).all()):
-        raise SpecError(f"{spatial!r} lies outside of {spatial.crs}.", fix="check the coordinates and the crs")
+        raise SpecError(f"{spatial!r} lies outside the area of {spatial.crs}.", fix="check the coordinates and the crs")
     epsg = _utm_of(spatial.crs) or utm_epsg(_middle_longitude(lons), float(lats.min() + lats.max()) / 2)
     east, north = project(xs, ys, spatial.crs, f"EPSG:{epsg}")
     if epsg not in (_UPS_NORTH, _UPS_SOUTH) and np.abs(east - _FALSE_EASTING_M).max() > MAX_EASTING_OFFSET_M:
         across = isinstance(spatial, Region) and np.ptp(lons) > 180
         raise SpecError(
             f"{spatial!r} is too wide for one UTM zone (EPSG:{epsg}): distances would be off by over 0.5 %.",
-            fix="cut it at the antimeridian, or give a BBox, which may cross it"
+            fix="cut it at the antimeridian, or use a BBox, which may cross it"
             if across
             else "split it into boxes of at most 6 degrees of longitude and call get_embeddings",
         )
     return epsg, (float(east.min()), float(north.min()), float(east.max()), float(north.max()))
 
 
-def outline(spatial: BBox | Region) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The border of a box or polygon as x and y in its own CRS, with points along its edges; of all parts together."""
+def outline(spatial: BBox | Region | GridBlock) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return x and y of the border of a box or of all polygons, in its own CRS, with points along the edges."""
     if isinstance(spatial, Region):
         borders = [densified(rings[0]) for rings in spatial.parts]
         return np.concatenate([xs for xs, _ in borders]), np.concatenate([ys for _, ys in borders])
+    if isinstance(spatial, GridBlock):
+        return densified(box_ring(spatial.west, spatial.south, spatial.east, spatial.north))
     west, east = spatial.minlon, spatial.maxlon
     east += 360 if spatial.is_geographic and east < west else 0
-    south, north = spatial.minlat, spatial.maxlat
-    return densified(((west, south), (east, south), (east, north), (west, north), (west, south)))
+    return densified(box_ring(west, spatial.minlat, east, spatial.maxlat))
+
+
+def box_ring(west: float, south: float, east: float, north: float) -> Ring:
+    """The corners of a box, counter-clockwise, closed."""
+    return ((west, south), (east, south), (east, north), (west, north), (west, south))
 
 
 def densified(ring: Ring) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """X and y along a ring, 21 points an edge: edges curve when they are projected."""
+    """Return x and y along a ring, with 21 points per edge, because edges curve when projected."""
     steps = np.linspace(0, 1, 21)
     edges = list(pairwise(ring))
     xs = np.concatenate([x0 + (x1 - x0) * steps for (x0, _), (x1, _) in edges])
@@ -160,13 +208,13 @@ def densified(ring: Ring) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def project(
     xs: NDArray[np.float64], ys: NDArray[np.float64], from_crs: str, to_crs: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The same points in another CRS (x is always the easting or longitude)."""
+    """Project points to another CRS (x is always the easting or longitude)."""
     projected: tuple[NDArray[np.float64], NDArray[np.float64]] = _transformer(from_crs, to_crs).transform(xs, ys)
     return projected
 
 
 def _middle_longitude(lons: NDArray[np.float64]) -> float:
-    """Middle of the range, taken through the antimeridian where that is the shorter way."""
+    """Return the middle of the range, across the antimeridian if that is the shorter way."""
     unwrapped = np.unwrap(lons, period=360)
     middle = float(unwrapped.min() + unwrapped.max()) / 2
     return (middle + 180) % 360 - 180
@@ -191,21 +239,22 @@ def _geobox(epsg: int, edges_px: tuple[int, int, int, int], scale_m: float) -> G
 
 
 def pixel_size_m(geobox: GeoBox) -> float:
-    """Side of a pixel in metres of the grid's CRS (exact for the grids of `geobox_for`)."""
+    """Return the pixel size in metres of the grid's CRS (exact for the grids of `geobox_for`)."""
     return math.sqrt(abs(geobox.affine.a * geobox.affine.e - geobox.affine.b * geobox.affine.d))
 
 
 def pixel_centres(geobox: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Longitude and latitude of every pixel centre, each `[H, W]`, degrees."""
+    """Return longitude and latitude of every pixel centre, each `[H, W]`, degrees."""
     rows, cols = np.mgrid[: geobox.shape[0], : geobox.shape[1]] + 0.5
     xs, ys = geobox.affine @ (cols, rows)
     return project(xs, ys, str(geobox.crs), "EPSG:4326")
 
 
 def subgrid(geobox: GeoBox, origin_px: tuple[float, float], cell_px: float, shape: tuple[int, int]) -> GeoBox:
-    """A grid of square cells laid on `geobox`.
+    """Return a grid of square cells laid on `geobox`.
 
     Args:
+        geobox: The grid to lay it on.
         origin_px: Row and column of the new grid's north-west corner, in pixels of `geobox`.
         cell_px: Side of a cell, in pixels of `geobox`.
         shape: Rows and columns of the new grid.
@@ -216,10 +265,10 @@ def subgrid(geobox: GeoBox, origin_px: tuple[float, float], cell_px: float, shap
 
 
 def refined(geobox: GeoBox, times: int) -> GeoBox:
-    """The same ground in pixels `times` finer.
+    """Return a grid of the same area with pixels `times` smaller.
 
     Raises:
-        SpecError: More pixels than a chip may have.
+        SpecError: The grid would have more pixels than a chip may have.
     """
     height, width = geobox.shape
     if max(height, width) * times > MAX_SIDE_PX:
@@ -231,7 +280,7 @@ def refined(geobox: GeoBox, times: int) -> GeoBox:
 
 
 def with_coordinates(array: "xr.DataArray", geobox: GeoBox) -> "xr.DataArray":
-    """Label the last two axes, `y` and `x`, with pixel centres and the CRS, as CF and GDAL read them.
+    """Label the last two axes, `y` and `x`, with pixel centres and the CRS, in the form that CF and GDAL read.
 
     (`odc.geo.xr` does the same but cannot be imported without dask: odc-geo 0.5.3.)
     """

@@ -1,4 +1,4 @@
-"""One sha256 of files, and one of whatever can be said in JSON."""
+"""The sha256 of files and folders, and of values that can be written as JSON."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file (0.2 s for 376 MB, 1.8 GB/s on one core), or of all files of a folder by name."""
+    """Hash a file (0.2 s for 376 MB, 1.8 GB/s on one core), or all files of a folder by name."""
     total = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file()):
         if file != path:
@@ -19,21 +19,21 @@ def sha256_of(path: Path) -> str:
 
 
 def json_digest(value: object, *, ascii_only: bool = True) -> str:
-    """sha256 of the canonical JSON: names in order, no spaces; see `as_json`.
+    """Return the sha256 of the canonical JSON of a value: keys sorted, no spaces; see `as_json`.
 
     Args:
         value: Mappings, sequences, texts, numbers, dates and paths.
-        ascii_only: Whether other characters are escaped.
+        ascii_only: Whether to escape non-ASCII characters.
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=ascii_only, default=as_json)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def as_json(value: object) -> object:
-    """What JSON has for a date, a path or a sequence; the `default` of `json.dumps`.
+    """Convert a date, path or sequence to JSON: the `default` of `json.dumps`.
 
     Raises:
-        TypeError: It is something else, which has no stable text form.
+        TypeError: The value is something else, which has no stable text form.
     """
     if isinstance(value, date):
         return value.isoformat()

@@ -1,4 +1,4 @@
-"""What other installed packages add to this one: models and providers, named by their entry points."""
+"""Models and providers that other installed packages add, found by their entry points."""
 
 import sys
 from contextlib import suppress
@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
 MODELS, PROVIDERS = "rs_embed.models", "rs_embed.providers"
-"""Groups of entry points: a card or several, and a class or function that makes a provider."""
+"""Entry-point groups: one or more cards, and a class or function that makes a provider."""
 
 
 @dataclass(frozen=True)
@@ -20,19 +20,19 @@ class Plugin:
     entry: EntryPoint
 
     def load(self) -> object:
-        """Import what the entry point names. Raises whatever the code of the package raises."""
+        """Import what the entry point names. The package's own exceptions pass through."""
         value: object = self.entry.load()
         return value
 
 
 def plugins(group: str) -> tuple[Plugin, ...]:
-    """The entry points of a group, by name of package."""
+    """List the entry points of a group, sorted by package name."""
     return _scanned(group, tuple(sys.path))
 
 
 @lru_cache(maxsize=8)
 def _scanned(group: str, path: tuple[str, ...]) -> tuple[Plugin, ...]:
-    """Once for each search path: to read what is installed takes some ten milliseconds."""
+    """Scan once per search path: reading what is installed takes about 10 ms."""
     found = {
         (entry.name, entry.value): Plugin(entry.name, _package(entry), entry) for entry in entry_points(group=group)
     }
@@ -44,7 +44,7 @@ def _package(entry: EntryPoint) -> str:
 
 
 def load_plugins() -> None:
-    """Import what all of them name, so that the variables of their knobs are known."""
+    """Import all plugins, so that the variables of their knobs are known."""
     for plugin in (*plugins(MODELS), *plugins(PROVIDERS)):
-        with suppress(Exception):  # the code of others; who asks for it by name is told what is wrong
+        with suppress(Exception):  # other people's code; naming such a plugin raises the error
             plugin.load()

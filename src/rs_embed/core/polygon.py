@@ -1,4 +1,4 @@
-"""Polygons as users have them, read into rings of corners."""
+"""Read polygons in the forms that users have them into rings of corners."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -8,7 +8,7 @@ from rs_embed.core.checks import require_lon_lat, require_number, short
 from rs_embed.errors import SpecError
 
 Ring = tuple[tuple[float, float], ...]
-"""Corners of a ring, the first again at the end."""
+"""Corners of a ring; the last repeats the first."""
 Rings = tuple[Ring, ...]
 """A polygon: exterior ring, then holes."""
 
@@ -22,15 +22,14 @@ class GeoInterface(Protocol):
 
 
 def polygons_of(geometry: object, crs: str) -> tuple[Rings, ...]:
-    """The polygons of one place: one, or the parts of a MultiPolygon. Rings are closed.
+    """Return the polygons of one place, with closed rings: one, or the parts of a MultiPolygon.
 
     Args:
-        geometry: A GeoJSON Polygon, MultiPolygon or Feature, anything with a GeoJSON view of itself, or a list of
-            corners.
-        crs: Of the coordinates; those of EPSG:4326 must be on Earth.
+        geometry: A GeoJSON Polygon, MultiPolygon or Feature, anything with `__geo_interface__`, or a list of corners.
+        crs: CRS of the coordinates; those in EPSG:4326 must be on Earth.
 
     Raises:
-        SpecError: It is no polygon, or has too few corners.
+        SpecError: It is not a polygon, or has too few corners.
     """
     if isinstance(geometry, GeoInterface):
         geometry = geometry.__geo_interface__
@@ -39,13 +38,13 @@ def polygons_of(geometry: object, crs: str) -> tuple[Rings, ...]:
     if _kind(geometry) == "MultiPolygon" and isinstance(geometry, Mapping):
         parts = geometry.get("coordinates")
         if not isinstance(parts, Sequence) or isinstance(parts, str) or not parts:
-            raise SpecError("Expected a MultiPolygon of polygons, got one without any.", fix=_PASS)
+            raise SpecError("Expected a MultiPolygon with polygons, got an empty one.", fix=_PASS)
         return tuple(_closed(_rings(part), crs) for part in parts)
     if isinstance(geometry, Mapping):
         if _kind(geometry) != "Polygon":
             raise SpecError(
                 f"Expected a GeoJSON Polygon or MultiPolygon, got type {short(geometry.get('type'))}.",
-                fix="PointBuffer(lon, lat, buffer_m) for a point; get_embeddings for several places",
+                fix="use PointBuffer(lon, lat, buffer_m) for a point, get_embeddings for several places",
             )
         geometry = geometry.get("coordinates")
     return (_closed(_rings(geometry), crs),)
@@ -55,7 +54,7 @@ _PASS = "pass a GeoJSON Polygon, a shapely polygon, or a list of (x, y) corners"
 
 
 def _kind(geometry: object) -> str:
-    """What GeoJSON calls it."""
+    """Return its GeoJSON type."""
     kind = geometry.get("type") if isinstance(geometry, Mapping) else None
     return kind if isinstance(kind, str) else ""
 
@@ -75,11 +74,11 @@ def _rings(geometry: object) -> Sequence[object]:
 
 def _ring(corners: object, crs: str) -> Ring:
     if not isinstance(corners, Sequence) or isinstance(corners, str):
-        raise SpecError(f"Expected a list of corners, got {short(corners)}.", fix="corners are (x, y) pairs")
+        raise SpecError(f"Expected a list of corners, got {short(corners)}.", fix="pass corners as (x, y) pairs")
     points: list[tuple[float, float]] = []
     for corner in corners:
         if not isinstance(corner, Sequence) or len(corner) < 2:
-            raise SpecError(f"Expected an (x, y) corner, got {short(corner)}.", fix="corners are (x, y) pairs")
+            raise SpecError(f"Expected an (x, y) corner, got {short(corner)}.", fix="pass corners as (x, y) pairs")
         if crs.upper() == "EPSG:4326":
             points.append(require_lon_lat(corner[0], corner[1]))
         else:
@@ -98,7 +97,7 @@ def _ring(corners: object, crs: str) -> Ring:
 
 
 def _is_flat(points: Sequence[tuple[float, float]]) -> bool:
-    """Whether the area is nothing but rounding, beside that of the box around it."""
+    """Whether the area is only rounding error, compared with that of the bounding box."""
     west, south = (min(axis) for axis in zip(*points, strict=True))
     near = [(x - west, y - south) for x, y in points]
     width, height = (max(axis) for axis in zip(*near, strict=True))

@@ -1,4 +1,4 @@
-"""Room on a disk and in memory: asked for before a library, or the system, would end the process for want of it."""
+"""Check for free disk and memory beforehand, where a library or the system would otherwise kill the process."""
 
 import errno
 import os
@@ -10,26 +10,26 @@ from tempfile import TemporaryFile
 from rs_embed.errors import OutOfMemory
 
 SPARE_BYTES = 100_000
-"""Room for metadata beside the values."""
+"""Space for metadata, bytes."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_TEXTS = ("No space left", "File too large", "Disk quota exceeded")
 _CANNOT_RESERVE = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENODEV}
 
 
 def is_about_space(error: OSError) -> bool:
-    """Whether a disk or quota is full, or a file as large as it may be (libraries may tell in words alone)."""
+    """Whether a disk or quota is full, or a file has its maximum size (some libraries say so only in the message)."""
     return error.errno in _FULL or any(text in str(error) for text in _FULL_TEXTS)
 
 
 def require_room(folder: Path, size: int) -> None:
-    """Raise what the disk would, before a library writes that much.
+    """Raise the disk's own error before a library writes `size` bytes.
 
-    GDAL tells of a full disk in an error of its own, and HDF5 takes the process with it (h5py 3.16, signal 11). A file
-    without a name is reserved for a moment, because free bytes say nothing of quotas and limits.
+    GDAL reports a full disk with an error of its own, and HDF5 kills the process (h5py 3.16, signal 11). An unnamed
+    file of that size is reserved for a moment, because free bytes do not account for quotas and limits.
     """
     if shutil.disk_usage(folder).free < size + SPARE_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
-    if sys.platform != "linux":  # others cannot reserve
+    if sys.platform != "linux":  # other systems cannot reserve space
         return
     with TemporaryFile(dir=folder) as file:
         try:
@@ -40,7 +40,9 @@ def require_room(folder: Path, size: int) -> None:
 
 
 def require_memory(size: int, what: str) -> None:
-    """Raise `OutOfMemory` for what is larger than the memory of the machine: Linux kills a process without a word."""
+    """Raise `OutOfMemory` for more bytes than the machine's memory: Linux would kill the process silently."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if size > memory:
         raise OutOfMemory(

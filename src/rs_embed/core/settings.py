@@ -1,4 +1,4 @@
-"""`RS_EMBED_*` variables and their keyword forms; a provider keeps its own in its `settings.py`.
+"""`RS_EMBED_*` variables and their keyword forms. A provider defines its own in its `settings.py`.
 
 Nothing else reads the environment.
 """
@@ -23,17 +23,17 @@ PREFIX = "RS_EMBED_"
 
 
 _KNOWN: set[str] = set()
-"""Variables of every family that is loaded."""
+"""The variables of every family that is imported."""
 _HOMES = (
     "rs_embed.embedders.catalog",
     "rs_embed.providers.earthengine.settings",
     "rs_embed.providers.stac.settings",
 )
-"""What defines the families beyond this module: imported where a variable is none that is known yet."""
+"""Modules that define further families: imported when a variable is not known yet."""
 
 
 class Knobs(BaseModel):
-    """What a user may turn. One frozen subclass a family, with its own `prefix`; made by `read`.
+    """Options that a user may set. Each family is a frozen subclass with its own `prefix`; use `read` to make one.
 
     A field `img` under the prefix `RS_EMBED_THOR_` is the variable `RS_EMBED_THOR_IMG` and the keyword `img`.
     Precedence: keyword, then variable, then the field's default.
@@ -41,26 +41,26 @@ class Knobs(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
     prefix: ClassVar[str] = PREFIX
-    """How the variables of the family start."""
+    """Prefix of the family's variables."""
     SYNONYMS: ClassVar[Mapping[str, str]] = {}
-    """A second name -> the field that it means, as keyword and as variable."""
+    """Second name -> field, as keyword and as variable."""
     NONE_IS: ClassVar[Mapping[str, str]] = {}
-    """Fields whose keyword `None` is a value, by the authors' meaning of it; of others it is no value."""
+    """Field -> what the keyword `None` means, where the authors give it a meaning; else it counts as unset."""
     HINTS: ClassVar[Mapping[str, str]] = {}
-    """A keyword that there is not -> what says the same."""
+    """Keyword that does not exist -> what to use instead."""
     checked: ClassVar[str] = PREFIX
-    """Variables that start so are checked for spelling whenever the family is read."""
+    """Variables with this prefix are checked for spelling whenever the family is read."""
 
     @classmethod
     def read(cls, keywords: Mapping[str, object] | None = None, beside: Collection[str] = ()) -> Self:
-        """The knobs of one call.
+        """Read the knobs of one call, from keywords and the environment.
 
         Args:
-            keywords: By name; `None` counts as unset.
-            beside: Other words of the calls, of which a keyword may be a misspelling.
+            keywords: Keyword -> value; `None` counts as unset.
+            beside: Other keywords of the public functions, so that a misspelling of one is recognised.
 
         Raises:
-            KnobError: A keyword is unknown, or a keyword or variable has a bad value.
+            KnobError: A keyword is unknown, or a keyword or variable has an invalid value.
         """
         words = cls._words()
         for name in keywords or {}:
@@ -81,7 +81,7 @@ class Knobs(BaseModel):
 
     @classmethod
     def _by_field(cls, keywords: Mapping[str, object], environment: Mapping[str, str]) -> dict[str, object]:
-        """The value of each field that is set: by a keyword, else by a variable."""
+        """Return the value of each field that is set, by a keyword or else by a variable."""
         values: dict[str, object] = {}
         for names, source in ((cls._words(), keywords), (cls.variables(), environment)):
             stated: dict[str, str] = {}
@@ -90,7 +90,7 @@ class Knobs(BaseModel):
                     continue
                 if field in stated:
                     raise KnobError(
-                        f"Expected {stated[field]} or {name}, which mean the same, got both.",
+                        f"Expected one of {stated[field]} and {name}, which mean the same, got both.",
                         fix=f"leave {name} out",
                     )
                 stated[field] = name
@@ -112,45 +112,45 @@ class Knobs(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
-        """Make the variables of a family known when it is defined."""
+        """Record the variables of a family when it is defined."""
         super().__pydantic_init_subclass__(**kwargs)
         _KNOWN.update(cls.variables())
 
 
 def _instead(name: str, hints: Mapping[str, str], words: Sequence[str], beside: Collection[str]) -> str:
-    """What to say in place of a keyword that there is not."""
+    """Return the fix for an unknown keyword."""
     if name in hints:
         return hints[name]
     return f"{name} is not for this call; leave it out" if name in beside else did_you_mean(name, [*words, *beside])
 
 
 class ModelKnobs(Knobs):
-    """Knobs that every model has."""
+    """The knobs of every model."""
 
     HINTS: ClassVar[Mapping[str, str]] = _hints.HINTS
     LATER: ClassVar[frozenset[str]] = frozenset()
-    """Knobs that came after the fingerprints of their family: while unset, they are left out of them."""
+    """Knobs added after the family's first fingerprints: they are left out of fingerprints while unset."""
 
-    modality: Annotated[str | None, Field(description="what the model is fed, such as s2+s1")] = None
+    modality: Annotated[str | None, Field(description="modalities to use, such as s2+s1")] = None
     min_valid_fraction: Annotated[
-        float, Field(ge=0, le=1, description="refuse a chip with a smaller share of valid pixels")
+        float, Field(ge=0, le=1, description="smallest share of valid pixels that a chip may have")
     ] = 0.0
     min_token_valid: Annotated[
-        float, Field(ge=0, le=1, description="leave out tokens with a smaller share of valid pixels, or none")
+        float, Field(ge=0, le=1, description="leave out tokens with no valid pixel, or a smaller share")
     ] = 0.0
     fetch_workers: Annotated[int, Field(ge=1, le=64, description="chips fetched at the same time")] = 8
 
 
 class WeightsKnobs(ModelKnobs):
-    """Knobs of a model with trained weights."""
+    """The knobs of models with trained weights."""
 
-    model_key: Annotated[str | None, Field(description="backbone to run instead of the card's own")] = None
-    ckpt: Annotated[Path | None, Field(description="checkpoint file (.pt, .pth, .safetensors) to use")] = None
-    pretrained: Annotated[bool, Field(description="0: seeded random weights, and the result says so")] = True
+    model_key: Annotated[str | None, Field(description="backbone to run instead of the card's")] = None
+    ckpt: Annotated[Path | None, Field(description="checkpoint file to use (.pt, .pth, .safetensors)")] = None
+    pretrained: Annotated[bool, Field(description="0: seeded random weights, recorded in the metadata")] = True
 
 
 def _several(value: object) -> object:
-    """3, "3,7,11" and [3, 7, 11] alike."""
+    """Accept 3, "3,7,11" and [3, 7, 11] alike."""
     if isinstance(value, str):
         return value.split(",")
     return (value,) if isinstance(value, int) else value
@@ -158,100 +158,100 @@ def _several(value: object) -> object:
 
 def _each_once(numbers: tuple[int, ...] | None) -> tuple[int, ...] | None:
     if numbers is not None and (not numbers or len(set(numbers)) < len(numbers)):
-        raise ValueError("one or more blocks, each once")
+        raise ValueError("one or more different blocks")
     return numbers
 
 
 class LayersKnobs(WeightsKnobs):
-    """Knobs of a transformer: tokens may be taken after any of its blocks."""
+    """The knobs of transformers: tokens may be taken after any block."""
 
     SYNONYMS: ClassVar[Mapping[str, str]] = {"layer": "layers"}
     HINTS: ClassVar[Mapping[str, str]] = {
         **WeightsKnobs.HINTS,
-        "out_indices": "layers=[2, 5, 8, 11] gives the tokens of those blocks, counted from 0",
+        "out_indices": "layers=[2, 5, 8, 11] returns the tokens of those blocks, counted from 0",
     }
     LATER: ClassVar[frozenset[str]] = frozenset({"layers"})
 
     layers: Annotated[
         Annotated[tuple[int, ...], BeforeValidator(_several), AfterValidator(_each_once)] | None,
         Field(
-            description="blocks whose tokens are taken, from 0, or from -1 backwards, such as 3,7,11; unset: the last"
+            description="blocks whose tokens are returned, from 0, or backwards from -1, as in 3,7,11; unset: the last"
         ),
     ] = None
 
 
 class SeriesKnobs(WeightsKnobs):
-    """Knobs of a model that takes several dates."""
+    """The knobs of models that take several dates."""
 
-    frames: Annotated[int, Field(ge=1, le=366, description="dated frames taken from the window, at most")] = 8
+    frames: Annotated[int, Field(ge=1, le=366, description="largest number of dated frames from the window")] = 8
     temporal_sampling: Annotated[
-        Sampling, Field(description="composite: one per sub-window; month: one per month; scenes: the clearest")
+        Sampling, Field(description="composite: one per sub-window; month: one per month; scenes: the clearest scenes")
     ] = "composite"
 
 
 class PlaceKnobs(WeightsKnobs):
-    """Knobs of a model that is told the place alone."""
+    """The knobs of models that take only the location."""
 
-    cell_m: Annotated[float, Field(gt=0, le=100_000, description="side of a cell of a grid, metres")] = 250.0
+    cell_m: Annotated[float, Field(gt=0, le=100_000, description="side of a grid cell, metres")] = 250.0
 
 
 class LibrarySettings(Knobs):
-    """Settings that concern every model."""
+    """Settings that apply to every model."""
 
-    cache_dir: Annotated[Path | None, Field(description="where weights are kept; unset: the hub's own cache")] = None
-    chip_cache: Annotated[Path | None, Field(description="folder that chips are kept in; unset: they are not")] = None
-    chip_cache_gb: Annotated[float, Field(gt=0, description="size that this folder is kept under, GB")] = 20.0
+    cache_dir: Annotated[Path | None, Field(description="folder for weights; unset: the hub's own cache")] = None
+    chip_cache: Annotated[Path | None, Field(description="folder for fetched chips; unset: no chip cache")] = None
+    chip_cache_gb: Annotated[float, Field(gt=0, description="maximum size of the chip cache, GB")] = 20.0
     kernels: Annotated[
         Literal["auto", "packed", "torch"],
-        Field(description="matrix products on the CPU: packed (oneDNN), torch, or auto by processor"),
+        Field(description="matrix products on the CPU: packed (oneDNN), torch, or auto (by processor)"),
     ] = "auto"
-    memory_gb: Annotated[float, Field(gt=0, description="imagery on its way to the network, GB, at most")] = 4.0
+    memory_gb: Annotated[float, Field(gt=0, description="most memory for imagery waiting for the network, GB")] = 4.0
     keep_converted: Annotated[
-        bool, Field(description="0: keep no converted copy of weights, which the next start maps")
+        bool, Field(description="0: do not keep the converted copy of weights that speeds up the next start")
     ] = True
     batch: Annotated[
-        int | None, Field(ge=1, le=4096, description="network inputs encoded at once; unset: as memory allows")
+        int | None, Field(ge=1, le=4096, description="network inputs encoded at once; unset: as many as memory allows")
     ] = None
-    checkpoint_s: Annotated[
-        float, Field(ge=0, description="seconds after which an export stores what is done of a unit")
-    ] = 60.0
+    checkpoint_s: Annotated[float, Field(ge=0, description="seconds between checkpoints of an export")] = 60.0
     offline: Annotated[bool, Field(description="1: never contact the hub; use the cache or fail")] = False
 
 
 class RaySettings(Knobs):
-    """Settings of the Ray engine; here, as whatever lies beside it imports torch."""
+    """Settings of the Ray engine; here, because the engine's own modules import torch."""
 
     prefix = checked = "RS_EMBED_RAY_"
 
-    workers: Annotated[int | None, Field(ge=1, description="that run models; unset: a GPU, or 2 cores, each")] = None
-    worker_cpus: Annotated[float, Field(gt=0, le=256, description="cores, and threads of torch, of each")] = 1.0
-    fetch_cpus: Annotated[float, Field(gt=0, le=16, description="cores of a task that fetches a batch")] = 0.25
-    ahead: Annotated[int, Field(ge=1, le=64, description="batches of chips on their way to a unit")] = 4
-    batch_mb: Annotated[float, Field(gt=0, le=128, description="pixels of a batch, MB, at most")] = 64.0
-    tries: Annotated[int, Field(ge=1, le=10, description="workers that may die over a unit before it fails")] = 3
-    start_s: Annotated[float, Field(gt=0, description="seconds to wait for a first worker")] = 300.0
-    lease_s: Annotated[float, Field(gt=0, description="seconds after which a dead process's requests are over")] = 15.0
+    workers: Annotated[
+        int | None, Field(ge=1, description="workers that run models; unset: one per GPU, or per 2 cores")
+    ] = None
+    worker_cpus: Annotated[float, Field(gt=0, le=256, description="cores and torch threads of each worker")] = 1.0
+    fetch_cpus: Annotated[float, Field(gt=0, le=16, description="cores of each task that fetches a batch")] = 0.25
+    ahead: Annotated[int, Field(ge=1, le=64, description="batches of chips fetched ahead per unit")] = 4
+    batch_mb: Annotated[float, Field(gt=0, le=128, description="largest size of a batch, MB of pixels")] = 64.0
+    tries: Annotated[int, Field(ge=1, le=10, description="workers that may die on a unit before it fails")] = 3
+    start_s: Annotated[float, Field(gt=0, description="seconds to wait for the first worker")] = 300.0
+    lease_s: Annotated[float, Field(gt=0, description="seconds until the permits of a dead process expire")] = 15.0
 
 
 def set_variables() -> dict[str, str]:
-    """The variables of this library that are set, with their values; an empty one counts as unset."""
-    # Names first: most variables are not ours, and each value that is asked for is decoded.
+    """Return this library's variables that are set, with their values; an empty one counts as unset."""
+    # Names first: most variables are not ours, and reading a value decodes it.
     ours = {name.upper(): os.environ[name] for name in sorted(os.environ) if name.upper().startswith(PREFIX)}
     return {name: value for name, value in ours.items() if value.strip()}
 
 
 def take_over(variables: Mapping[str, str]) -> None:
-    """Make the variables of this library those of another process, which has sent us work."""
+    """Set this library's variables to those of the process that sent us work."""
     for name in set_variables():
         os.environ.pop(name, None)
     os.environ.update(variables)
 
 
 def check_environment(environment: Mapping[str, str], prefix: str = PREFIX) -> None:
-    """Refuse a mistyped variable, which would have no effect.
+    """Refuse a misspelt variable, which would have no effect.
 
     Raises:
-        KnobError: A variable starts with `prefix` and is no knob of any family, nor of one that another package adds.
+        KnobError: A variable starts with `prefix` but is not a knob of any family, nor of an installed plugin.
     """
     stated = [variable for variable in environment if variable.startswith(prefix)]
     if _KNOWN.issuperset(stated):
@@ -264,13 +264,13 @@ def check_environment(environment: Mapping[str, str], prefix: str = PREFIX) -> N
         if variable not in _KNOWN:
             removed = next((why for word, why in _hints.REMOVED.items() if variable.endswith(f"_{word.upper()}")), None)
             raise KnobError(
-                f"Expected known variables, got {variable} in the environment.",
+                f"Expected a known variable, got {variable} in the environment.",
                 fix=f"{removed or did_you_mean(variable, sorted(_KNOWN))} (or unset {variable})",
             )
 
 
 def _knob_error(family: type[Knobs], error: ValidationError, keywords: Mapping[str, object]) -> KnobError:
-    """One line a bad value: where it stands, what it is, what was wanted."""
+    """Describe the first invalid value: where it is set, what it is, what was expected."""
     first = error.errors(include_url=False)[0]
     name = str(first["loc"][0]) if first["loc"] else "?"
     word = next((word for word in keywords if family.SYNONYMS.get(word, word) == name), None)
@@ -287,7 +287,7 @@ def _knob_error(family: type[Knobs], error: ValidationError, keywords: Mapping[s
 
 
 def describe_knobs(family: type[Knobs]) -> list[tuple[str, str, str, str]]:
-    """One row a knob: variable, keyword, default, description (for `describe` and the docs)."""
+    """Return one row per knob: variable, keyword, default, description (for `describe_model` and the docs)."""
     rows = []
     for variable, name in family.variables().items():
         field = family.model_fields[name]

@@ -1,4 +1,4 @@
-"""Signals that stop: SIGTERM taken as Ctrl-C, and neither of them lost."""
+"""Treat SIGTERM like Ctrl-C, and make sure that neither is lost."""
 
 import signal
 import threading
@@ -11,22 +11,22 @@ from rs_embed.core.stopping import INTERRUPTS
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came: a stop by hand, as Ctrl-C."""
+    """Raised when SIGTERM arrives; like Ctrl-C, it stops the job."""
 
 
 @dataclass
 class Heard:
-    """Which signals came."""
+    """Which signals have arrived."""
 
     sigterm: bool = False
 
 
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[Heard]:
-    """A scheduler's SIGTERM stops like Ctrl-C: files are closed, and what is finished stays.
+    """Stop on SIGTERM as on Ctrl-C: files are closed, and finished work is kept.
 
-    Only in the main thread, where Python hears signals, and only where nobody else has a use for it. Ctrl-C raises what
-    it always does; beside that it is remembered, for `outcome` to raise where Python has lost it.
+    This works only in the main thread, where Python handles signals, and only if SIGTERM has no other handler. Ctrl-C
+    raises KeyboardInterrupt as always; it is also recorded, so that `outcome` can raise it if Python has lost it.
     """
     heard = Heard()
     in_main = threading.current_thread() is threading.main_thread()

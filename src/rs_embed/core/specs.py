@@ -1,4 +1,4 @@
-"""What a user asks for: a place, a time, a sensor, an output. Frozen, and valid once built."""
+"""The specs of a request: place, time, sensor and output. All are frozen, and valid once constructed."""
 
 import math
 from dataclasses import asdict, astuple, dataclass
@@ -38,7 +38,7 @@ class PointBuffer:
     lat: float
     """Degrees north, WGS 84, -90 to 90."""
     buffer_m: float
-    """Half of the side of the square, metres on the ground."""
+    """Half the side of the square, metres on the ground."""
 
     def __post_init__(self) -> None:
         lon, lat = require_lon_lat(self.lon, self.lat)
@@ -46,7 +46,7 @@ class PointBuffer:
         if not 0 < buffer_m <= MAX_BUFFER_M:
             raise SpecError(
                 f"Expected buffer_m above 0 and up to {MAX_BUFFER_M:g} metres, got {buffer_m:g}.",
-                fix="buffer_m is half of the side of the square, in metres on the ground; "
+                fix="give buffer_m in metres on the ground: it is half the side of the square; "
                 "split larger areas into several requests",
             )
         _set(self, lon=lon, lat=lat, buffer_m=buffer_m)
@@ -54,14 +54,14 @@ class PointBuffer:
 
 @dataclass(frozen=True, slots=True)
 class BBox:
-    """A box given by its corners. Across the antimeridian, `minlon` is larger than `maxlon`."""
+    """A box between two corners. Across the antimeridian, `minlon` is larger than `maxlon`."""
 
     minlon: float
     minlat: float
     maxlon: float
     maxlat: float
     crs: str = "EPSG:4326"
-    """Of the four numbers; they are x and y of any CRS that pyproj knows."""
+    """CRS of the four numbers, any that pyproj knows: `minlon` and `maxlon` are its x, `minlat` and `maxlat` its y."""
 
     def __post_init__(self) -> None:
         require_crs(self.crs)
@@ -83,7 +83,7 @@ class BBox:
         if self.minlon > self.maxlon and not (self.is_geographic and crossing_deg <= MAX_ANTIMERIDIAN_BOX_DEG):
             raise SpecError(
                 f"Expected minlon below maxlon, got {self.minlon:g} and {self.maxlon:g}.",
-                fix=f"{self._ordered()} (minlon above maxlon means a box across the antimeridian, "
+                fix=f"{self._ordered()} (minlon above maxlon means that the box crosses the antimeridian; it may be "
                 f"at most {MAX_ANTIMERIDIAN_BOX_DEG:g} degrees wide)",
             )
 
@@ -103,15 +103,15 @@ class BBox:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Region:
-    """A polygon, or several of one place. The chip is their bounding box; tokens outside of them are left out."""
+    """A polygon, or several that form one place. The chip is their bounding box; tokens outside are left out."""
 
     polygon: Rings
     """Exterior ring, then holes. Built from a GeoJSON Polygon, MultiPolygon or Feature, from a shapely polygon of one
     or several parts, or from a list of corners."""
     crs: str = "EPSG:4326"
-    """Of the coordinates."""
+    """CRS of the coordinates."""
     others: tuple[Rings, ...] = ()
-    """The other parts of a place of several."""
+    """The other parts of a place with several polygons."""
 
     def __post_init__(self) -> None:
         require_crs(self.crs)
@@ -123,7 +123,7 @@ class Region:
 
     @property
     def parts(self) -> tuple[Rings, ...]:
-        """All polygons of the place."""
+        """All polygons of the place, each with its rings."""
         return (self.polygon, *self.others)
 
     def __repr__(self) -> str:
@@ -131,12 +131,45 @@ class Region:
         return f"Region(polygon={self.polygon!r}, crs={self.crs!r}{others})"
 
 
-SpatialSpec = PointBuffer | BBox | Region
+@dataclass(frozen=True, slots=True)
+class GridBlock:
+    """A rectangle whose edges are the edges of the result, in any projected CRS: a block of a larger map.
+
+    `BBox` is widened to whole pixels and laid in a UTM zone; a block is taken as it is, or refused.
+    """
+
+    west: float
+    """Edges, metres of the CRS."""
+    south: float
+    east: float
+    north: float
+    crs: str
+    """A projected CRS in metres, such as "EPSG:3035"."""
+    before_m: float = 0.0
+    """Imagery to the west and the north that the model sees and the result leaves out, metres."""
+    after_m: float = 0.0
+    """The same to the east and the south."""
+
+    def __post_init__(self) -> None:
+        require_crs(self.crs)
+        limit = 1e8  # metres: more than twice around the Earth
+        names = ("west", "south", "east", "north")
+        edges = {name: require_number(name, getattr(self, name), -limit, limit) for name in names}
+        if not (edges["west"] < edges["east"] and edges["south"] < edges["north"]):
+            raise SpecError(
+                f"Expected west below east and south below north, got {self!r}.",
+                fix="the order is west, south, east, north",
+            )
+        margins = {name: require_number(name, getattr(self, name), 0, limit) for name in ("before_m", "after_m")}
+        _set(self, **edges, **margins)
+
+
+SpatialSpec = PointBuffer | BBox | Region | GridBlock
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TemporalSpec:
-    """A window of whole days, half-open: `end` is the first day that no longer counts."""
+    """A half-open window of whole days: `end` is the first day after it."""
 
     start: date
     end: date
@@ -144,13 +177,13 @@ class TemporalSpec:
     def __post_init__(self) -> None:
         first, last = _day("start", self.start), _day("end", self.end)
         if first >= last:
-            fix = f'TemporalSpec.range("{last}", "{first}")' if first > last else "end is exclusive: add a day"
+            fix = f'TemporalSpec.range("{last}", "{first}")' if first > last else "add a day: end is exclusive"
             raise SpecError(f"Expected start before end, got {first} and {last}.", fix=fix)
         _set(self, start=first, end=last)
 
     @classmethod
     def range(cls, start: str | date, end: str | date) -> Self:
-        """From `start` up to but not including `end` (ISO dates).
+        """Make a window from `start` up to but not including `end` (ISO dates).
 
         Raises:
             SpecError: A date is malformed, or the window is empty or reversed.
@@ -159,21 +192,21 @@ class TemporalSpec:
 
     @classmethod
     def year(cls, year: int) -> Self:
-        """The whole calendar year."""
+        """Make the window of a calendar year."""
         whole = require_number("year", year, 1900, 2200)
         if whole != int(whole):
             raise SpecError(f"Expected a whole year, got {year!r}.", fix="for example TemporalSpec.year(2022)")
         return cls(date(int(whole), 1, 1), date(int(whole) + 1, 1, 1))
 
     def split(self, parts: int) -> tuple[Self, ...]:
-        """Consecutive windows of whole days, as even as days allow; never more of them than days."""
+        """Split the window into `parts` consecutive windows of almost equal length, whole days; at most one per day."""
         days = (self.end - self.start).days
         parts = min(parts, days)
         edges = [self.start + timedelta(days=days * i // parts) for i in range(parts + 1)]
         return tuple(type(self)(first, last) for first, last in pairwise(edges))
 
     def months(self) -> tuple[Self, ...]:
-        """Its calendar months, in order; the first and the last as far as they lie inside."""
+        """Split the window into calendar months; the first and last are cut at its ends."""
         count = 12 * (self.end.year - self.start.year) + self.end.month - self.start.month
         later = [divmod(self.start.month + i, 12) for i in range(count + 1)]
         firsts = [date(self.start.year + years, month + 1, 1) for years, month in later]
@@ -185,7 +218,7 @@ class TemporalSpec:
 
     @property
     def middle(self) -> datetime:
-        """The moment halfway, UTC."""
+        """The moment halfway between start and end, UTC."""
         first = datetime(self.start.year, self.start.month, self.start.day, tzinfo=UTC)
         return first + (self.end - self.start) / 2
 
@@ -198,27 +231,27 @@ class Series:
     """Several frames of one place instead of a single composite."""
 
     frames: int
-    """At most so many."""
+    """The largest number of frames."""
     sampling: Sampling
-    """"composite": one per sub-window of the days asked for. "scenes": every scene, or, where there are more than
-    `frames`, the clearest one of each sub-window. "month": a composite per calendar month."""
+    """"composite": one per sub-window of the window. "scenes": every scene or, if there are more than `frames`, the
+    clearest one of each sub-window. "month": one composite per calendar month."""
     keep_empty: bool = False
-    """Whether a sub-window without a valid pixel is a frame too: of NaN, dated its middle. So frame `i` is of
-    sub-window `i`, for every modality ("scenes" then always takes one of each). Else it is left out."""
+    """Whether a sub-window without a valid pixel still gives a frame: all NaN, dated at its middle. Then frame `i`
+    belongs to sub-window `i` for every modality ("scenes" always takes one of each). Otherwise it is left out."""
 
     def __post_init__(self) -> None:
         require_whole("frames", self.frames, 1, 100_000)
         require_choice("sampling", self.sampling, get_args(Sampling))
 
     def most(self, window: TemporalSpec | None) -> int:
-        """How many frames there are at most."""
+        """Return the largest number of frames that a window can give."""
         return self.frames if window is None or self.sampling != "month" else min(self.frames, len(window.months()))
 
     def windows(self, window: TemporalSpec) -> tuple[TemporalSpec, ...]:
-        """The sub-windows that frames are made of, in order.
+        """Return the sub-windows that frames are made from, in order.
 
         Raises:
-            SpecError: There are more months than frames.
+            SpecError: The window has more months than `frames`.
         """
         if self.sampling != "month":
             return window.split(self.frames)
@@ -226,7 +259,7 @@ class Series:
         if len(months) > self.frames:
             raise SpecError(
                 f"Expected at most {self.frames} calendar months, got {len(months)} in {window}.",
-                fix=f"frames={len(months)}, or a shorter window",
+                fix=f"use frames={len(months)}, or a shorter window",
             )
         return months
 
@@ -250,14 +283,14 @@ def _day(name: str, value: object) -> date:
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """What comes back: one vector, or a georeferenced grid of tokens."""
+    """The form of the result: one vector, or a georeferenced grid of tokens."""
 
     kind: Literal["pooled", "grid"] = "pooled"
     pooling: Pooling = "mean"
     detail: GridDetail = "patch"
-    """Grid only: a token per patch, or per part of a patch where the model has such tokens."""
+    """Grid only: one token per patch, or per part of a patch if the model has such tokens."""
     debias: Debias = "none"
-    """Grid only: "position" takes out what tokens carry of their place in the network's window."""
+    """Grid only: "position" removes the part of tokens that depends only on their position in the network's window."""
 
     def __post_init__(self) -> None:
         require_choice("kind", self.kind, ("pooled", "grid"))
@@ -266,56 +299,62 @@ class OutputSpec:
         require_choice("debias", self.debias, get_args(Debias))
         if self.kind == "pooled" and self.debias != "none":
             raise SpecError(
-                f"Expected debias of a grid, got debias={self.debias!r} of a vector.",
-                fix="leave it out: the tokens of all places are in a mean alike",
+                f"Expected debias only for a grid, got debias={self.debias!r} for a vector.",
+                fix="leave it out: the pooled vector averages over all positions",
             )
 
     def facts(self) -> dict[str, object]:
-        """All that it says, for a fingerprint; without debias, what it said before there was such a thing."""
+        """Return all fields for a fingerprint; without debias, the same as before the field existed."""
         return {name: value for name, value in asdict(self).items() if (name, value) != ("debias", "none")}
 
     @classmethod
     def pooled(cls, how: Pooling = "mean") -> Self:
-        """One vector `[D]` from the patch tokens."""
+        """Request one vector `[D]` from the patch tokens.
+
+        Args:
+            how: "mean" or "max" over the tokens.
+        """
         return cls("pooled", how)
 
     @classmethod
     def grid(cls, kind: GridDetail = "patch", *, debias: Debias = "none") -> Self:
-        """The token grid `[D, H, W]`, north-up, with its geobox.
+        """Request the token grid `[D, H, W]`, north-up, with its geobox.
 
         Args:
-            kind: "patch" for a token per patch; "dense" for one per pixel or so, where the model has them (AnySat).
-            debias: "position" takes out what tokens carry of their place in the network's window, so that a map does
-                not show its windows: the mean token of each place over many windows, less the mean of all. Windows
-                are those of the region if it has at least 32, else of the sample scene.
+            kind: "patch" for one token per patch; "dense" for finer tokens, about one per pixel, if the model has them
+                (AnySat).
+            debias: "position" removes the part of tokens that depends only on their position in the network's window,
+                so that the seams between windows do not show in a map. It subtracts the mean token of each position
+                over many windows, less the mean of all: the windows of the region if there are at least 32, else
+                those of the sample scene.
         """
         return cls("grid", detail=kind, debias=debias)
 
 
 @dataclass(frozen=True, slots=True)
 class SensorSpec:
-    """Which imagery, and how scenes become one frame."""
+    """The imagery to use, and how its scenes become one frame."""
 
     collection: str
     """Shared sensor name: an Earth Engine id such as `COPERNICUS/S2_SR_HARMONIZED` (see `rs_embed.core.bands`)."""
     bands: tuple[str, ...]
-    """In the order wanted."""
+    """Band names of the collection, in channel order."""
     scale_m: float = 10.0
     """Pixel size on the ground, metres."""
     cloudy_pct: float = 30.0
-    """Scenes with more cloud than this, percent, are left out."""
+    """Largest percentage of cloud in a scene; cloudier scenes are left out."""
     composite: Composite = "median"
-    """How the scenes of the window become one frame."""
+    """How the scenes of a window become one frame."""
     fill_value: float | Literal["mean", "nan"] = 0.0
-    """What nodata becomes before the model: a value in the collection's unit, "mean" (0 after standardising), or "nan"
-    where the model keeps it as it is."""
+    """What replaces nodata before the model: a value in the collection's unit, "mean" (0 after standardising), or "nan"
+    to keep it, where the model accepts that."""
     instrument_mode: InstrumentMode = "IW"
-    """Sentinel-1 only."""
+    """Sentinel-1 only: the acquisition mode."""
     orbit_pass: OrbitPass | None = None
-    """Sentinel-1 only: scenes of that pass alone; `None` takes both."""
+    """Sentinel-1 only: the orbit direction; `None` takes both."""
     cloud_mask: CloudMask = "none"
-    """Sentinel-2 only: which pixels of a scene are left out as cloud or shadow: none, those that the scene
-    classification names (L2A), or those that Cloud Score+ finds unclear."""
+    """Sentinel-2 only: which pixels are masked as cloud or shadow: "none", those that the scene classification marks
+    (L2A), or those that Cloud Score+ finds unclear."""
 
     def __post_init__(self) -> None:
         names = self.bands if isinstance(self.bands, list | tuple) else ()
@@ -344,22 +383,22 @@ class SensorSpec:
         )
 
     def facts(self) -> dict[str, object]:
-        """All that it says, for a fingerprint: of a collection that the user registered, also what that is."""
+        """Return all fields for a fingerprint, with the definition of a collection that the user registered."""
         own = registered(self.collection)
         return asdict(self) | ({} if own is None else {"registered": repr(own)})
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        """Sent to another process, it takes along a collection that the user registered."""
+        """Pickle the spec together with a collection that the user registered."""
         return _sent, (registered(self.collection), astuple(self))
 
 
 def _sent(own: Collection | None, values: tuple[object, ...]) -> SensorSpec:
     if own is not None:
         register_collection(own, replace=True)
-    return SensorSpec(*values)  # type: ignore[arg-type]  # what pickle brings back
+    return SensorSpec(*values)  # type: ignore[arg-type]  # the values that pickle restores
 
 
 def _set(spec: object, **values: object) -> None:
-    """Store normalised values in a frozen dataclass (only from its own `__post_init__`)."""
+    """Set normalised values in a frozen dataclass (only from its own `__post_init__`)."""
     for name, value in values.items():
         object.__setattr__(spec, name, value)

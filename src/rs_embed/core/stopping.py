@@ -1,4 +1,4 @@
-"""Jobs that can be stopped: one event that all threads of a job hear wherever they wait, and daemon threads."""
+"""Jobs that can be stopped: one event that all threads of a job notice wherever they wait, and daemon threads."""
 
 import os
 import threading
@@ -17,11 +17,11 @@ from rs_embed.errors import remember_line
 P = ParamSpec("P")
 T = TypeVar("T")
 POLL_S = 0.2
-"""How often a thread that waits for something else looks whether its job was stopped."""
+"""How often a waiting thread checks whether its job was stopped, seconds."""
 
 
 class _Renewed(ABC):
-    """What a forked process makes again."""
+    """An object that a forked process makes again."""
 
     def __init__(self) -> None:
         _RENEWED.add(self)
@@ -37,40 +37,41 @@ class _Renewed(ABC):
 
 _RENEWED: WeakSet[_Renewed] = WeakSet()
 _OF_PARENT: list[object] = []
-os.register_at_fork(after_in_child=_Renewed.renew_all)
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(after_in_child=_Renewed.renew_all)
 
 
 class PerProcess(_Renewed, Generic[T]):
-    """A thing with locks, threads or open connections, of which a forked process makes its own.
+    """Holds an object with locks, threads or open connections; a forked process makes its own.
 
-    What it would get instead may be locked by a thread that it does not have, or be a connection that two processes
-    would talk over at once.
+    The parent's object might be locked by a thread that the child does not have, or be a connection on which two
+    processes would interfere.
 
     Args:
-        make: Makes it, at once and after each fork. Must be quick, must not fail, and must ask nothing of anybody.
+        make: Makes the object, now and after each fork. It must be quick, must not fail, and must not wait.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
         self.here: T = make()
-        """That of this process."""
+        """The object of this process."""
         super().__init__()
 
     def renew(self) -> None:
-        """In a process that was just forked, before anything else runs in it."""
-        _OF_PARENT.append(self.here)  # never let go: to close it may need a lock, or tell the other end
+        """Make the object again, right after a fork, before anything else runs."""
+        _OF_PARENT.append(self.here)  # never released: closing it may need a lock, or notify the other end
         self.here = self._make()
 
 
 class Stopped(BaseException):
-    """The job was stopped. Ends a thread that works for it, and is never shown to the user.
+    """Raised in the threads of a job that was stopped. Users never see it.
 
-    Not an `Exception`, so that nothing takes it for the failure of a row (as asyncio's CancelledError).
+    It is not an `Exception`, so that nothing mistakes it for the failure of a row (like asyncio's CancelledError).
     """
 
 
 class Stop:
-    """Whether a job shall end. A job inside of another ends with it, but not the other way round."""
+    """A stop signal for a job. Stopping a job stops the jobs inside it, but not the other way round."""
 
     def __init__(self, outer: "Stop | None" = None) -> None:
         self._event = threading.Event()
@@ -88,7 +89,7 @@ class Stop:
         return self._event.is_set()
 
     def set(self) -> None:
-        """Stop the job, and those inside of it."""
+        """Stop the job, and those inside it."""
         self._event.set()
         with self._joining:
             inner = list(self._inner)
@@ -96,7 +97,7 @@ class Stop:
             stop.set()
 
     def check(self) -> None:
-        """Go on, or end this thread's work.
+        """Do nothing, or raise if the job was stopped.
 
         Raises:
             Stopped: The job was stopped.
@@ -105,7 +106,7 @@ class Stop:
             raise Stopped
 
     def sleep(self, seconds: float) -> None:
-        """Wait, but no longer than the job lasts.
+        """Sleep, but no longer than the job lasts.
 
         Raises:
             Stopped: The job was stopped.
@@ -115,10 +116,10 @@ class Stop:
 
     @contextmanager
     def here(self) -> Iterator[None]:
-        """What this thread does inside of the block, it does for this job.
+        """Make everything that this thread does in the block belong to this job.
 
-        Not around a `yield`, as who gets it works for another; nor in the main thread, where an interrupt may come
-        between any two steps, and all that follows would belong to a job that has ended.
+        Do not use it around a `yield`, because the consumer works for another job; nor in the main thread, where an
+        interrupt between any two steps would leave the thread in a job that has ended.
         """
         before = _STOP.set(self)
         try:
@@ -129,16 +130,16 @@ class Stop:
 
 _STOP: ContextVar[Stop] = ContextVar("stop")
 _NEVER = PerProcess(Stop)
-"""Of threads that work for no job of ours."""
+"""For threads that work for no job."""
 
 
 def current() -> Stop:
-    """The job that this thread works for."""
+    """Return the job that this thread works for."""
     return _STOP.get(_NEVER.here)
 
 
 def sleep(seconds: float) -> None:
-    """Wait, but no longer than the job of this thread lasts."""
+    """Sleep, but no longer than the job of this thread lasts."""
     current().sleep(seconds)
 
 
@@ -147,14 +148,14 @@ class _Task:
     future: Future[object]
     work: Callable[[], object]
     context: Context
-    """Of the thread that submitted it, with its job."""
+    """The context of the thread that submitted it, with its job."""
 
     def run(self) -> None:
         if not self.future.set_running_or_notify_cancel():
             return
         try:
             found = self.context.run(self._checked)
-        except BaseException as error:  # noqa: BLE001  (whoever waits for it gets it)
+        except BaseException as error:  # noqa: BLE001  (raised again in the thread that waits for it)
             self.future.set_exception(error)
         else:
             self.future.set_result(found)
@@ -166,12 +167,12 @@ class _Task:
 
 @dataclass(eq=False)
 class _Queue:
-    """What the threads of a pool share. They hold no pool, so that one that nobody holds can end."""
+    """The state that the threads of a pool share. It has no reference to the pool, so that the pool can be freed."""
 
     most: int
     name: str
     lock: threading.Lock = field(default_factory=threading.Lock)
-    """Taken as such wherever the main thread may come: `with` of a `Condition`, an interrupt can leave it locked."""
+    """The main thread takes this lock directly: an interrupt inside `with` of a `Condition` could leave it locked."""
     changed: threading.Condition = field(init=False)
     waiting: deque[_Task] = field(default_factory=deque)
     started: int = 0
@@ -184,7 +185,7 @@ class _Queue:
     def put(self, task: _Task) -> None:
         with self.lock:
             if self.closed:
-                raise RuntimeError(f"the threads {self.name} were closed")
+                raise RuntimeError(f"the thread pool {self.name} is closed")
             self.waiting.append(task)
             if self.idle < len(self.waiting) and self.started < self.most:
                 self.started += 1
@@ -194,7 +195,7 @@ class _Queue:
     def serve(self) -> None:
         while (task := self._next()) is not None:
             task.run()
-            del task  # what it held must not live until the next one comes
+            del task  # free what it references before waiting for the next task
 
     def _next(self) -> _Task | None:
         with self.lock:
@@ -205,13 +206,13 @@ class _Queue:
             return self.waiting.popleft() if self.waiting else None
 
     def finish(self) -> None:
-        """Take no more; let threads end when nothing waits any longer."""
+        """Accept no more work; let threads end when the queue is empty."""
         with self.lock:
             self.closed = True
             self.changed.notify_all()
 
     def drop(self) -> None:
-        """Begin nothing that waits."""
+        """Cancel everything that has not begun."""
         with self.lock:
             left, self.waiting = self.waiting, deque()
         for task in left:
@@ -220,30 +221,30 @@ class _Queue:
 
 
 class Threads:
-    """A pool of daemon threads: what hangs in one of them is abandoned, not awaited, when the process ends.
+    """A pool of daemon threads: when the process ends, a thread that hangs is abandoned, not awaited.
 
-    Work is done in the context of the thread that submits it. After a fork the child starts threads of its own. When
-    nobody holds the pool any more, they do what was submitted, and end.
+    Work runs in the context of the thread that submits it. After a fork, the child starts its own threads. When the
+    pool is no longer referenced, the threads finish the submitted work and end.
     """
 
     def __init__(self, count: int, name: str, stop: Stop | None = None) -> None:
-        """Start none yet.
+        """Make the pool; threads start when work is submitted.
 
         Args:
-            count: Threads at most.
-            name: What their names begin with.
-            stop: The job that they work for; `None`: always that of the thread that submits.
+            count: The largest number of threads.
+            name: Prefix of their names.
+            stop: The job that they work for; `None` means the job of the thread that submits.
         """
         self._stop = stop
         self._queue = queue = PerProcess(lambda: _Queue(count, name))
-        # Not at the end of the process, which daemon threads need not hear of.
+        # Not at exit: daemon threads need no notice that the process ends.
         finalize(self, _finish, queue).atexit = False
 
     def submit(self, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> Future[T]:
-        """Have it done as soon as a thread is free. Its future raises `Stopped` where its job, or the pool, has ended.
+        """Run `work` as soon as a thread is free. The future raises `Stopped` if the job or the pool has ended.
 
         Raises:
-            RuntimeError: The pool was closed.
+            RuntimeError: The pool is closed.
         """
         future: Future[T] = Future()
         context = copy_context()
@@ -254,7 +255,7 @@ class Threads:
         return future
 
     def close(self) -> None:
-        """Take no more work, begin nothing that waits, let idle threads end. Nobody waits for what is being done."""
+        """Accept no more work, cancel what has not begun, let idle threads end. Running work is not awaited."""
         self._queue.here.finish()
         self._queue.here.drop()
 
@@ -264,9 +265,9 @@ def _finish(queue: PerProcess[_Queue]) -> None:
 
 
 class Interrupts:
-    """What a handler of signals has raised in the main thread, for the case that it went under there.
+    """Records what a signal handler raised in the main thread, in case it got lost there.
 
-    Python prints what is raised inside of a weakref callback or a `__del__`, and goes on.
+    Python only prints an exception that is raised inside a weakref callback or a `__del__`, and goes on.
     """
 
     came: type[KeyboardInterrupt] | None = None
@@ -276,11 +277,11 @@ INTERRUPTS = Interrupts()
 
 
 def outcome(future: Future[T]) -> T:
-    """What comes of it, for a thread whose job may be stopped meanwhile.
+    """Return the result of a future, for a thread whose job may be stopped meanwhile.
 
     Raises:
         Stopped: The job of this thread was stopped.
-        KeyboardInterrupt: This is the main thread, and a signal came that nobody heard.
+        KeyboardInterrupt: This is the main thread, and a signal arrived whose exception was lost.
         BaseException: Whatever the work has raised.
     """
     stop, in_main = current(), threading.current_thread() is threading.main_thread()
@@ -288,23 +289,23 @@ def outcome(future: Future[T]) -> T:
         if in_main and INTERRUPTS.came is not None:
             raise INTERRUPTS.came
         try:
-            return future.result(POLL_S)  # not for ever: a signal that comes just before the wait does not end it
+            return future.result(POLL_S)  # with a timeout: a signal just before the wait does not end it
         except TimeoutError:
-            if future.done():  # its own error, or it came just now
+            if future.done():  # the work raised TimeoutError itself, or has just finished
                 return future.result()
             stop.check()
 
 
 def apart(work: Callable[[], T]) -> T:
-    """What `work` returns. In the main thread it is left to another, so that a signal ends it wherever it is.
+    """Return what `work` returns. In the main thread, run it in another thread, so that a signal ends the wait.
 
-    Python hears a signal in the main thread, and not before that runs Python code again: never, while it hangs inside
-    of GDAL or waits for a name server. What is abandoned there works for a job that was stopped.
+    Python handles signals in the main thread, and only when it runs Python code: not while it hangs inside GDAL or
+    waits for a name server. Work that is abandoned this way belongs to a job that was stopped.
     """
     if threading.current_thread() is not threading.main_thread():
         return work()
     stop = Stop(current())
-    threads = Threads(1, "rs-embed-apart", stop)  # held meanwhile: Python loses a signal that comes while it is let go
+    threads = Threads(1, "rs-embed-apart", stop)  # kept: Python loses a signal while a pool is freed
     try:
         return outcome(threads.submit(work))
     finally:

@@ -1,37 +1,40 @@
-"""Units of pixel values: each says what it converts to, how its values look, and what of a pixel may be computed."""
+"""Units of pixel values: conversions, plausible ranges, and whether pixels may be averaged or interpolated."""
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from rs_embed.errors import SpecError, UnitMismatch
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 DN_PER_REFLECTANCE = 10_000.0
 HIGHEST_BYTE = 255
 HIGHEST_REFLECTANCE = 2.0
 """Clouds and sun glint reach 1.5 or so."""
 HIGHEST_POWER = 10.0
-"""As a median: only corner reflectors and city centres are above 10 dB."""
+"""A limit for the median: only corner reflectors and city centres exceed 10 dB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A range that tells values of a unit from others: too many outside of it, and they are in another unit."""
+    """A range of plausible values: if too many lie outside it, the values are in another unit."""
 
     low: float = -math.inf
     high: float = math.inf
     outside: Literal["any", "most", "all"] = "most"
-    """How many values outside are too many. For "all", the two ends lie outside."""
+    """How many values outside it are too many. For "all", the limits themselves count as outside."""
     finding: str = ""
-    """What such values look like, for the message."""
+    """What such values look like, for the error message."""
     fix: str = ""
-    """What to do about them."""
+    """What to do about it, for the error message."""
 
-    def broken_by(self, values: NDArray[np.float32]) -> bool:
-        """Whether values `[N]`, one or more and all finite, are in another unit."""
+    def broken_by(self, values: "NDArray[np.float32]") -> bool:
+        """Whether values `[N]`, at least one and all finite, break the limit."""
+        import numpy as np  # not above: a quarter of a second, of which `--help` has no need
+
         if self.outside == "all":
             return bool((self.low >= values.max()) or (self.high <= values.min()))
         beyond = np.zeros(values.shape, bool)
@@ -44,7 +47,7 @@ class Limit:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Unit:
-    """What a pixel value means.
+    """The meaning of a pixel value.
 
     Example:
         >>> percent = Unit("percent", (Limit(-5, 150),), quantity="reflectance", factor=0.01)
@@ -53,27 +56,27 @@ class Unit:
     """
 
     name: str
-    """As files, metadata and `unit=` spell it."""
+    """Name in files, metadata and `unit=`."""
     limits: tuple[Limit, ...] = ()
-    """Values that break one of them are refused."""
+    """Values that break a limit are refused."""
     quantity: str = ""
-    """Name of the base unit that it is converted to and from; left out, it is one itself. Units of one quantity
-    are converted into each other."""
+    """Name of the base unit that it converts to and from; empty for a base unit. Units of one quantity convert into
+    each other."""
     factor: float = 1.0
     offset: float = 0.0
-    """In the base unit, a value is value x factor + offset."""
+    """Value in the base unit = value x `factor` + `offset`."""
     decibel: bool = False
-    """Whether it is 10 log10 of the base unit, in place of factor and offset."""
+    """Whether it is 10 log10 of the base unit, instead of factor and offset."""
     whole_numbers: bool = False
     """Whether fractions are refused."""
     kept_whole: bool = False
-    """Whether a pixel is taken as it is or not at all: neither averaged nor interpolated."""
+    """Whether pixels are never averaged or interpolated."""
     measured: tuple[float, float] = (-math.inf, math.inf)
-    """Single values beyond are nodata, not measurements."""
+    """Range of measurements; single values beyond it are nodata."""
     zero_is_nodata: bool = False
     """Whether a pixel of 0 in every band is nodata."""
     spellings: tuple[str, ...] = ()
-    """What else files call it; upper and lower case are the same."""
+    """Other names that files use for it; case does not matter."""
 
     DN: ClassVar["Unit"]
     """Sentinel-2 digital number: reflectance x 10,000, 0-based (the baseline-04.00 offset removed)."""
@@ -84,44 +87,44 @@ class Unit:
     POWER: ClassVar["Unit"]
     """Radar backscatter, linear."""
     KELVIN: ClassVar["Unit"]
-    """Temperature, of the air or as a brightness."""
+    """Air temperature or brightness temperature."""
     METRE: ClassVar["Unit"]
     """Height."""
     DEGREE: ClassVar["Unit"]
-    """Angle, such as a slope: 0 is level, 90 a wall."""
+    """An angle such as a slope: 0 is level, 90 is vertical."""
     WATER_METRE: ClassVar["Unit"]
-    """Depth of water, such as the rain of a month."""
+    """A depth of water, such as monthly rainfall."""
     WATER_TENTH_MM: ClassVar["Unit"]
-    """The same in tenths of a millimetre, as TerraClimate stores it."""
+    """A depth of water in tenths of a millimetre, as TerraClimate stores it."""
     NW_CM2_SR: ClassVar["Unit"]
-    """Radiance at night, nW / (cm2 sr)."""
+    """Night-time radiance, nW / (cm2 sr)."""
     PROBABILITY: ClassVar["Unit"]
     """0 to 1."""
     CONFIDENCE: ClassVar["Unit"]
-    """0 to 100: how sure a map is."""
+    """Confidence of a map, 0 to 100."""
     PEOPLE: ClassVar["Unit"]
-    """In a cell of a map, as many as it counts there."""
+    """Number of people in a map cell."""
     BYTE: ClassVar["Unit"]
-    """0 to 255, as aerial photographs are delivered: no physical quantity."""
+    """0 to 255, as in aerial photographs; not a physical quantity."""
     CLASS: ClassVar["Unit"]
-    """Code of a class: neither averaged nor interpolated."""
+    """Class code; never averaged or interpolated."""
     INDEX: ClassVar["Unit"]
     """A normalised difference such as NDVI, -1 to 1."""
     COMPONENT: ClassVar["Unit"]
-    """One of the numbers of a vector of unit length, -1 to 1: neither averaged nor interpolated band by band."""
+    """A component of a unit vector, -1 to 1; never averaged or interpolated band by band."""
     FEATURE: ClassVar["Unit"]
-    """One of the numbers of a vector of any length: no range, and neither averaged nor interpolated band by band."""
+    """A component of a vector of any length: no range; never averaged or interpolated band by band."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.isidentifier() or self.name != self.name.casefold():
             raise SpecError(
-                f"Expected the name of a unit in small letters, digits and underscores, got {self.name!r}.",
+                f"Expected a unit name of lower-case letters, digits and underscores, got {self.name!r}.",
                 fix='for example Unit("radiance_w_m2_sr_um")',
             )
         if not (math.isfinite(self.factor) and math.isfinite(self.offset) and self.factor):
             raise SpecError(
-                f"Expected a factor and an offset of {self.name}, got {self.factor} and {self.offset}.",
-                fix="in the base unit, a value is value x factor + offset",
+                f"Expected finite numbers and a non-zero factor for {self.name}, got {self.factor} and {self.offset}.",
+                fix="choose them so that value in the base unit = value x factor + offset",
             )
 
     @property
@@ -130,7 +133,7 @@ class Unit:
         return self.quantity or self.name
 
     def __eq__(self, other: object) -> bool:
-        """Equal to a unit with the same facts, and to its own name: `band.unit == "dn"`."""
+        """Compare with another unit by all fields, or with a name: `band.unit == "dn"`."""
         if isinstance(other, str):
             return self.name == other
         return vars(self) == vars(other) if isinstance(other, Unit) else NotImplemented
@@ -153,7 +156,7 @@ class Unit:
         return f"Unit({', '.join([repr(self.name), *given])})"
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        """Sent to another process, it is known there."""
+        """Pickle the unit so that it is known in the process that reads it."""
         return _sent, tuple(vars(self).values())
 
 
@@ -161,12 +164,12 @@ _KNOWN: dict[str, Unit] = {}
 
 
 def known_units() -> tuple[Unit, ...]:
-    """Those that can be named."""
+    """List all units that can be named."""
     return tuple(_KNOWN.values())
 
 
 def defined(unit: Unit) -> Unit:
-    """A unit that from now on can be named; the one known, where it is the same.
+    """Make a unit known by its name, and return it; return the known one if it is equal.
 
     Raises:
         SpecError: Another unit has that name.
@@ -174,7 +177,7 @@ def defined(unit: Unit) -> Unit:
     known = _KNOWN.setdefault(unit.name, unit)
     if known != unit:
         raise SpecError(
-            f"Expected the unit {unit.name!r} as it is known, got another one of that name.",
+            f"Expected {unit.name!r} to mean the known unit, got a different unit of that name.",
             known=repr(known),
             got=repr(unit),
             fix="give it a name of its own",
@@ -183,23 +186,23 @@ def defined(unit: Unit) -> Unit:
 
 
 def _sent(*values: object) -> Unit:
-    return defined(Unit(*values))  # type: ignore[arg-type]  # what pickle brings back
+    return defined(Unit(*values))  # type: ignore[arg-type]  # the values that pickle restores
 
 
 _BEYOND_1 = Limit(-1.001, 1.001, "any", "values beyond -1 to 1")
 _BYTES = "values that are not from 0 to 255", "give the photograph as it was delivered, in 8 bits"
 LOWEST_DN = -1500.0
-"""Removing the offset of baseline 04.00 from the smallest DN gives -999."""
+"""The smallest DN minus the offset of baseline 04.00 is -999."""
 HIGHEST_DN = 60_000.0
-"""Reflectance 6 does not exist: above is 65535, with which ESA marks saturated pixels and others nodata."""
+"""Reflectance 6 does not occur; 65535 marks saturated pixels in ESA's files and nodata in others."""
 LOWEST_DB = -90.0
-"""Far under the noise floor of any radar; 10 log10(1e-10) = -100 is a zero that was made positive."""
+"""Far below the noise floor of any radar; -100 = 10 log10(1e-10) comes from zeros that were clipped to 1e-10."""
 COLDEST_K, HOTTEST_K = 100.0, 400.0
-"""The coldest cloud top is 160 K, lava and fire saturate the sensors before 400 K."""
+"""The coldest cloud tops are at 160 K; lava and fire saturate the sensors below 400 K."""
 HIGHEST_M = 9_500.0
-"""Above Mount Everest, and above the deepest trench."""
+"""Higher than Mount Everest; as a depth, deeper than any land surface."""
 MOST_RAIN_M = 10.0
-"""A month at Cherrapunji, the wettest on record, has 9.3."""
+"""The wettest month on record, in Cherrapunji, had 9.3 m."""
 
 Unit.DN = Unit(
     "dn",
@@ -239,7 +242,7 @@ Unit.DB = Unit(
             high=0.0,
             outside="all",
             finding="no negative value: it looks like linear power or amplitude",
-            fix='give 10 log10(power), or declare unit="power" for a file',
+            fix='convert to 10 log10(power), or declare unit="power" for a file',
         ),
         Limit(
             low=LOWEST_DB,
@@ -259,7 +262,7 @@ Unit.POWER = Unit(
             low=0.0,
             outside="any",
             finding="negative values: it looks like dB",
-            fix='give linear power, or declare unit="db" for a file',
+            fix='convert to linear power, or declare unit="db" for a file',
         ),
         Limit(
             high=HIGHEST_POWER,
@@ -275,7 +278,7 @@ Unit.KELVIN = Unit(
         Limit(
             COLDEST_K,
             HOTTEST_K,
-            finding="a median that is no brightness temperature: it looks like degrees Celsius, or a scaled integer",
+            finding="a median that is not a plausible temperature: it looks like degrees Celsius, or a scaled integer",
             fix="add 273.15, or apply scale and offset of the product",
         ),
     ),
@@ -288,14 +291,14 @@ Unit.METRE = Unit(
             -HIGHEST_M,
             HIGHEST_M,
             finding="a median beyond any height in metres: it looks like centimetres, or a scaled integer",
-            fix="give metres",
+            fix="convert to metres",
         ),
     ),
     spellings=("m", "meter"),
 )
 Unit.DEGREE = Unit(
     "degree",
-    (Limit(-0.01, 90.01, "any", "values that are no slope: 0 to 90 degrees", "give degrees, not percent"),),
+    (Limit(-0.01, 90.01, "any", "values outside 0 to 90 degrees", "convert to degrees"),),
     spellings=("deg", "degrees"),
 )
 Unit.WATER_METRE = Unit(
@@ -314,8 +317,10 @@ Unit.PROBABILITY = Unit(
     "probability",
     (Limit(-0.001, 1.001, "any", "values beyond 0 to 1", "divide by the scale of the file, often 100"),),
 )
-Unit.CONFIDENCE = Unit("confidence", (Limit(-0.1, 100.1, "any", "values beyond 0 to 100", "give 0 to 100"),))
-Unit.PEOPLE = Unit("people", (Limit(low=-0.5, outside="any", finding="negative numbers", fix="mark them as nodata"),))
+Unit.CONFIDENCE = Unit("confidence", (Limit(-0.1, 100.1, "any", "values beyond 0 to 100", "scale it to 0 to 100"),))
+Unit.PEOPLE = Unit(
+    "people", (Limit(low=-0.5, outside="any", finding="negative numbers", fix="mark negative numbers as nodata"),)
+)
 Unit.BYTE = Unit("byte", (Limit(0, HIGHEST_BYTE, "any", *_BYTES), Limit(1, math.inf, "all", *_BYTES)))
 Unit.CLASS = Unit("class", whole_numbers=True, kept_whole=True)
 Unit.INDEX = Unit("index", (replace(_BEYOND_1, fix="divide by the scale of the file, often 10,000"),))
@@ -324,7 +329,7 @@ Unit.COMPONENT = Unit(
     (
         replace(
             _BEYOND_1,
-            fix="divide each vector by its length; what is stored in 8 bits must be de-quantised first",
+            fix="divide each vector by its length; dequantise 8-bit values first",
         ),
     ),
     kept_whole=True,
@@ -341,11 +346,13 @@ _OURS = frozenset(
 )
 
 
-def convert(values: NDArray[np.float32], from_unit: Unit, to_unit: Unit) -> NDArray[np.float32]:
-    """The same quantity in another unit.
+def convert(values: "NDArray[np.float32]", from_unit: Unit, to_unit: Unit) -> "NDArray[np.float32]":
+    """Convert values to another unit of the same quantity.
 
     Args:
         values: Any shape; NaN stays NaN. A base value of zero or less has no dB and becomes NaN.
+        from_unit: The unit of `values`.
+        to_unit: The unit to convert to.
 
     Raises:
         UnitMismatch: The two units do not measure the same quantity.
@@ -355,8 +362,10 @@ def convert(values: NDArray[np.float32], from_unit: Unit, to_unit: Unit) -> NDAr
     if from_unit.base != to_unit.base:
         raise UnitMismatch(
             f"Expected values in {to_unit}, got {from_unit}: one cannot be computed from the other.",
-            fix=f"give imagery in {to_unit}, or declare the unit that the values really have",
+            fix=f"use imagery in {to_unit}, or declare the unit that the values really have",
         )
+    import numpy as np  # not above: a quarter of a second, of which `--help` has no need
+
     if from_unit.decibel:
         values = np.power(np.float32(10), values / 10).astype(np.float32, copy=False)
     factor = from_unit.factor / to_unit.factor

@@ -1,4 +1,4 @@
-"""Where a window lies, as the text and the token ids that TerraMind was trained with.
+"""Encode the location of a window as the text and token ids that TerraMind was trained with.
 
 Source: IBM/terratorch 1.2.11, models/backbones/terramind/tokenizer/text/text_tokenizer.py (CoordsTokenizer). The
 package `tokenizers` is imported inside functions: only `modality="...+Coordinates"` needs it.
@@ -29,29 +29,29 @@ if TYPE_CHECKING:
 STEPS_PER_DEGREE = 4
 """Coordinates are rounded to a quarter of a degree."""
 BESIDE = "coords_tokenizer.json"
-"""Name under which the tokenizer is looked for in the folder of a checkpoint."""
-NAME_IT = "name its file by RS_EMBED_TERRAMIND_COORDS_TOKENIZER or `coords_tokenizer=`"
+"""Name of the tokenizer file in the folder of a checkpoint."""
+NAME_IT = "set RS_EMBED_TERRAMIND_COORDS_TOKENIZER or `coords_tokenizer=` to its path"
 
 
 @dataclass(frozen=True)
 class Coordinates:
-    """The tokenizer, ready to tell places."""
+    """The tokenizer of coordinates, ready to use."""
 
     tokenizer: "Tokenizer"
     id: str
-    """Which file it was, with its sha256."""
+    """Identity of the file, with its sha256."""
 
     def ids(self, geobox: GeoBox, windows: Sequence[Window]) -> list[Tensor]:
-        """Token ids `[L]` of each window: of the centre of its part that lies on the chip.
+        """Return the token ids `[L]` of each window, for the centre of its part that lies on the chip.
 
         Raises:
-            InputError: Windows of one chip have texts of other lengths, so that their tokens do not stack.
+            InputError: The texts of the windows differ in length, so that their tokens cannot be stacked.
         """
         texts = [text_of(*centre_of(geobox, window)) for window in windows]
         ids = [torch.tensor(self.tokenizer.encode(text).ids) for text in texts]
         if len({len(one) for one in ids}) > 1:
             raise InputError(
-                "Expected equally many tokens for the coordinates of every window, got others.",
+                "Expected the same number of coordinate tokens for every window, got different numbers.",
                 texts="; ".join(dict.fromkeys(texts)),
                 fix='use input_prep="crop", or a place that lies within one quarter of a degree',
             )
@@ -59,17 +59,17 @@ class Coordinates:
 
 
 def text_of(lon: float, lat: float) -> str:
-    """The sentence for a place, degrees east and north; a little west of 0 it says "-0.00", as the authors' does."""
+    """Return the text for a location in degrees. Slightly west of 0 it contains "-0.00", as the authors' text does."""
     lon, lat = np.rint(np.array([lon, lat]) * STEPS_PER_DEGREE) / STEPS_PER_DEGREE
     return f"lat={lat:.2f} lon={lon:.2f} [EOS]"
 
 
 def check_tokenizer(given: Path | None) -> None:
-    """What can be known without asking the hub.
+    """Check the tokenizer as far as possible without contacting the hub.
 
     Raises:
         MissingDependency: The package `tokenizers` is not installed.
-        WeightsNotFound: The file named is not there.
+        WeightsNotFound: The given file does not exist.
     """
     require("tokenizers", extra="coords")
     if given is not None and not given.expanduser().is_file():
@@ -80,10 +80,10 @@ def check_tokenizer(given: Path | None) -> None:
 
 
 def load_coordinates(given: Path | None, ckpt: Path | None, weights: Weights) -> Coordinates:
-    """The tokenizer named, else the one beside the checkpoint, else that of the hub (or of its cache).
+    """Load the given tokenizer, else the one next to the checkpoint, else the one on the hub or in its cache.
 
     Raises:
-        WeightsError: It is nowhere, cannot be read, or is one of another vocabulary.
+        WeightsError: No tokenizer is found, or it cannot be read or has another vocabulary.
     """
     from tokenizers import Tokenizer
 
@@ -91,14 +91,14 @@ def load_coordinates(given: Path | None, ckpt: Path | None, weights: Weights) ->
     file = _find(given, ckpt, weights, LibrarySettings.read())
     try:
         tokenizer = Tokenizer.from_file(str(file.path))
-    except Exception as error:  # the package raises nothing narrower
+    except Exception as error:  # the package raises no narrower class
         raise WeightsCorrupt(
             f"{str(file.path)!r} is not a tokenizer file.", found=f"{type(error).__name__}: {error}", fix=NAME_IT
         ) from error
     tokens = tokenizer.encode(text_of(0, 0)).tokens
     if "[UNK]" in tokens or "[EOS]" not in tokens:
         raise WeightsMismatch(
-            f"{str(file.path)!r} is a tokenizer that does not know coordinates.",
+            f"Expected a tokenizer that knows coordinates, got {str(file.path)!r}, which does not.",
             text=text_of(0, 0),
             tokens=" ".join(tokens),
             fix=f"get {weights.file} of {weights.hub}, and {NAME_IT}",
@@ -119,6 +119,6 @@ def _find(given: Path | None, ckpt: Path | None, weights: Weights, settings: Lib
             beside_the_checkpoint=None if beside is None else f"no {beside}",
             hub=f"{weights.hub}: {error.headline}",
             found=error.facts.get("found", error.facts.get("hub")),
-            fix=f"download {weights.file} of {weights.hub} where the hub is reached, then {NAME_IT}",
+            fix=f"download {weights.file} of {weights.hub} on a machine that reaches the hub, then {NAME_IT}",
         ) from error
     return WeightsFile(found.path, "hub", found.sha256, weights.hub, found.commit, weights.file)

@@ -1,4 +1,4 @@
-"""Read-out: from an encoder's tokens to one vector or one grid."""
+"""Read-out: turn an encoder's tokens into one vector or one grid."""
 
 from typing import Literal
 
@@ -11,10 +11,10 @@ from rs_embed.encoders.tokens import TokenLayout
 from rs_embed.errors import ReadoutError
 
 Merge = Literal["mean", "sum", "max", "concat"]
-"""How several grids become one."""
+"""How to merge several grids."""
 
 Pooling = Literal["mean", "max"]
-"""How patch tokens become one vector."""
+"""How to pool patch tokens into one vector."""
 
 
 def to_grid(
@@ -25,14 +25,14 @@ def to_grid(
     Grids coarser than the finest are resampled to it (bilinear, half-pixel centres) before they are merged.
 
     Args:
-        tokens: [batch, token, dim]; prefix tokens, then each grid row by row from its north-west corner.
-        layout: The encoder's own account of `tokens`; never inferred from how many there are.
+        tokens: `[batch, token, dim]`: prefix tokens, then each grid row by row from its north-west corner.
+        layout: The layout of `tokens` as returned by the encoder; never inferred from their number.
         merge: "mean", "sum" and "max" keep `dim` channels, "concat" gives `dim * len(layout.grids)`.
-        parts: How many outputs, such as layers, each token holds side by side; "concat" keeps the grids of one
-            output together.
+        parts: Number of outputs, such as layers, concatenated in each token; "concat" keeps the grids of one output
+            together.
 
     Raises:
-        ReadoutError: `tokens` is not as long as `layout` says, or the layout has no grid.
+        ReadoutError: The number of tokens differs from that of `layout`, or the layout has no grid.
 
     Example:
         >>> thor = TokenLayout(grids=(TokenGrid("10m", 18, 18), TokenGrid("20m", 9, 9)))
@@ -59,16 +59,19 @@ def to_valid_grid(
     merge: Merge = "mean",
     parts: int = 1,
 ) -> tuple[Float[Tensor, "batch channel height width"], Bool[Tensor, "block height width"]]:
-    """`to_grid` of some of the tokens: a cell is merged from the grids that have a value there.
+    """Call `to_grid` on the valid tokens only: a cell is merged from the grids that have a value there.
 
     Args:
-        there: Which tokens are read; the others are not even interpolated with.
-        cells: Which cells of the merged grid a grid is read at, where its token is `there`.
-        merge: As for `to_grid`; "sum" is the mean of what is there, times the number of grids.
+        tokens: `[batch, token, dim]`.
+        layout: The layout of `tokens`.
+        there: The valid tokens; others take no part, not even in interpolation.
+        cells: For each grid, the cells of the merged grid in which it may be used, where its token is valid.
+        merge: As for `to_grid`; "sum" is the mean of the grids present, times the number of grids.
+        parts: As for `to_grid`.
 
     Returns:
-        The grid, NaN where there is nothing, and where there is something: one block for all channels, or, with
-        "concat", one for each run of channels that belong to one grid.
+        The grid, NaN where no token is valid, and a mask of its values: one block for all channels or, with "concat",
+        one for each block of channels of a grid.
 
     Raises:
         ReadoutError: As `to_grid`.
@@ -91,13 +94,13 @@ def to_valid_grid(
 
 
 def merged_size(layout: TokenLayout) -> tuple[int, int]:
-    """Rows and columns of the finest grid, to which the others are resampled."""
+    """Return rows and columns of the finest grid, to which the others are resampled."""
     finest = max(layout.grids, key=lambda grid: grid.length)
     return finest.height, finest.width
 
 
 def _laid_out(tokens: Float[Tensor, "batch token dim"], layout: TokenLayout) -> list[Tensor]:
-    """Each grid as `[batch, dim, height, width]`."""
+    """Return each grid as `[batch, dim, height, width]`."""
     pieces = _patch_tokens(tokens, layout).split_with_sizes([grid.length for grid in layout.grids], dim=1)
     return [
         part.mT.reshape(*part.mT.shape[:2], grid.height, grid.width)
@@ -110,22 +113,22 @@ def _resampled(laid: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _joined(maps: list[Tensor], parts: int) -> Tensor:
-    """Channels side by side: of each part, those of every grid."""
+    """Concatenate channels: for each part, those of every grid."""
     return torch.stack([one.unflatten(1, (parts, -1)) for one in maps], dim=2).flatten(1, 3)
 
 
 def pool(
     tokens: Float[Tensor, "batch token dim"], layout: TokenLayout, how: Pooling = "mean"
 ) -> Float[Tensor, "batch dim"]:
-    """Reduce patch tokens to one vector; each counts once, whichever grid it lies in.
+    """Pool patch tokens into one vector; each counts once, whichever grid it lies on.
 
     Args:
-        tokens: [batch, token, dim]; prefix tokens, then the patch tokens.
-        layout: The encoder's own account of `tokens`.
+        tokens: `[batch, token, dim]`: prefix tokens, then the patch tokens.
+        layout: The layout of `tokens` as returned by the encoder.
         how: "mean" or "max" over the patch tokens.
 
     Raises:
-        ReadoutError: `tokens` is not as long as `layout` says, or the layout has no grid.
+        ReadoutError: The number of tokens differs from that of `layout`, or the layout has no grid.
     """
     patches = _patch_tokens(tokens, layout)
     return patches.amax(dim=1) if how == "max" else patches.mean(dim=1)
@@ -134,10 +137,12 @@ def pool(
 def pool_blocks(
     tokens: Float[Tensor, "token dim"], counted: Bool[Tensor, "block token"], how: Pooling = "mean"
 ) -> Float[Tensor, " dim"]:
-    """Reduce tokens to one vector where runs of channels (of one modality each) have tokens of their own to count.
+    """Pool tokens into one vector, with a separate set of tokens for each block of channels (each of one modality).
 
     Args:
-        counted: Of each run of `dim / block` channels, at least one token.
+        tokens: `[token, dim]`.
+        counted: The tokens that count, for each block of `dim / block` channels; at least one per block.
+        how: "mean" or "max".
     """
     where = counted.repeat_interleave(tokens.shape[1] // len(counted), dim=0).mT
     if how == "max":
@@ -146,7 +151,7 @@ def pool_blocks(
 
 
 def pool_weighted(tokens: Float[Tensor, "token dim_and_weight"], how: Pooling = "mean") -> Float[Tensor, " dim"]:
-    """Reduce tokens to one vector, each counting as much as its last number says; one that counts 0 is none."""
+    """Pool tokens into one vector, weighted by their last channel; tokens of weight 0 do not count."""
     values, weights = tokens[:, :-1], tokens[:, -1:]
     if how == "max":
         return values.where(weights > 0, -torch.inf).amax(dim=0)
@@ -156,13 +161,13 @@ def pool_weighted(tokens: Float[Tensor, "token dim_and_weight"], how: Pooling = 
 def _patch_tokens(tokens: Float[Tensor, "batch token dim"], layout: TokenLayout) -> Float[Tensor, "batch patch dim"]:
     if not layout.grids:
         raise ReadoutError(
-            "Reading out wants patch tokens, this layout has no grid.",
+            "Expected patch tokens to read out, got a layout without a grid.",
             layout=f"{layout.prefix} prefix tokens only",
-            fix="let the encoder name its grids in the layout it returns",
+            fix="return a layout with grids from the encoder",
         )
     if tokens.shape[1] != layout.length:
         raise ReadoutError(
-            f"The layout tells of {layout.length} tokens, there are {tokens.shape[1]}.",
+            f"Expected {layout.length} tokens by their layout, got {tokens.shape[1]}.",
             prefix=layout.prefix,
             grids=", ".join(f"{grid.name} {grid.height} x {grid.width}" for grid in layout.grids),
             fix="use the layout that the encoder returned with these tokens",

@@ -1,7 +1,7 @@
-"""Banks of filters in files: what `fit_mosaiks` writes, and the card that makes a model of it. No torch.
+"""Filter banks in files: written by `fit_mosaiks`, and read as the card of a model. This module does not import torch.
 
-A safetensors file of four tensors (`weight`, `bias`, `mean`, `std`) and one entry of metadata: JSON with all that the
-filters were made of and are for, and a sha256 of it and of the tensors.
+A filter bank is a safetensors file of four tensors (`weight`, `bias`, `mean`, `std`) and one entry of metadata: JSON
+that describes the source and purpose of the filters, with a sha256 of this record and of the tensors.
 """
 
 import hashlib
@@ -29,37 +29,38 @@ from rs_embed.errors import SpecError, WeightsCorrupt, WeightsMismatch, WeightsN
 
 FORMAT = "rs_embed bank of filters 1"
 ENTRY = "rs_embed_bank"
-"""Of the metadata; one only, as safetensors keeps several in no fixed order, and the bytes would differ."""
+"""Key of the only metadata entry. safetensors keeps several entries in no fixed order, so that the bytes would
+differ."""
 IMAGE = "image"
-"""What a bank calls its only modality."""
+"""Name of a bank's only modality."""
 METHOD = "MOSAIKS random convolutional features, empirical patches, ZCA-whitened (Rolf et al. 2021)"
-_REFIT = "make it again with rs_embed.fit_mosaiks, or fetch the file again"
+_REFIT = "create it again with rs_embed.fit_mosaiks, or copy the file again"
 Facts = dict[str, JsonValue]
 _Numbers = NDArray[np.generic]
 Tensors = Mapping[str, _Numbers]
 
 
 def draft(name: str, sensor: SensorSpec) -> ModelCard:
-    """The card of a bank that is yet to be made: it says which imagery is wanted."""
+    """Return the card of a bank that does not exist yet, to plan the imagery for it."""
     return _card(name, sensor, np.zeros(len(sensor.bands)), np.ones(len(sensor.bands)), filters=1)
 
 
 def save_bank(path: Path, name: str, sensor: SensorSpec, filters: Filters, facts: Mapping[str, JsonValue]) -> None:
-    """Write a bank in one step; the same imagery, seed and version give the same bytes.
+    """Write a bank atomically. The same imagery, seed and version give the same bytes.
 
     Args:
-        path: A `.safetensors` file; one that is there is replaced.
-        name: What the model is called.
-        sensor: Which imagery it is for.
+        path: A `.safetensors` file; an existing one is replaced.
+        name: Name of the model.
+        sensor: The imagery that the bank is for.
         filters: The bank.
-        facts: What more there is to say of how it was made.
+        facts: Further facts to record.
 
     Raises:
-        StorageError: It cannot be written.
+        StorageError: The file cannot be written.
     """
     tensors, own = filters.tensors(), registered(sensor.collection)
     units = [str(band.unit) for band in bands_of(sensor.collection, sensor.bands)]
-    said: Facts = {
+    record: Facts = {
         "format": FORMAT,
         "name": name,
         "method": METHOD,
@@ -74,31 +75,37 @@ def save_bank(path: Path, name: str, sensor: SensorSpec, filters: Filters, facts
         "rs_embed": version("eo-rs-embed"),
         **facts,
     }
-    entry = json.dumps({"sha256": _digest(said, tensors), "bank": said})
+    entry = json.dumps({"sha256": _digest(record, tensors), "bank": record})
     with storing(path.parent), replacing(path) as part:
         part.write_bytes(safetensors.numpy.save(dict(tensors), {ENTRY: entry}))
 
 
 def load_mosaiks(path: str | Path) -> ModelCard:
-    """The model of a bank of filters that `fit_mosaiks` wrote; the path itself is a model's id, too.
+    """Return the model of a filter bank that `fit_mosaiks` wrote. The path itself is also valid as a model id.
 
-    A collection of the user's that it was made for is registered, unless it is already.
+    If the bank was made for a registered collection of your own, the collection is registered here too.
+
+    Args:
+        path: A `.safetensors` file.
+
+    Returns:
+        The card of the model, for `get_embedding` or `register_model`.
+
+    Raises:
+        WeightsNotFound: The file does not exist.
+        WeightsCorrupt: The file is truncated or was modified.
+        WeightsMismatch: The file is not a filter bank.
+        SpecError: A different collection or unit of the same name is registered.
 
     Example:
         >>> register_model(load_mosaiks("planet.safetensors"))                    # doctest: +SKIP
-
-    Raises:
-        WeightsNotFound: There is no such file.
-        WeightsCorrupt: It is truncated, or was changed since it was written.
-        WeightsMismatch: It is no bank of filters.
-        SpecError: Another collection, or unit, of that name is registered here.
     """
     path = Path(path).expanduser().absolute()
-    said, tensors = _read(path)
+    record, tensors = _read(path)
     try:
-        own = cast("Facts", said["bank"])
-        if said["sha256"] != _digest(own, tensors):
-            raise _damaged(path, "another content than when it was written")
+        own = cast("Facts", record["bank"])
+        if record["sha256"] != _digest(own, tensors):
+            raise _damaged(path, "its content was modified after it was written")
         sensor = _sensor(own)
         name, mean, std = str(own["name"]), tensors["mean"], tensors["std"]
     except (KeyError, TypeError, AttributeError) as error:
@@ -133,54 +140,54 @@ def _card(name: str, sensor: SensorSpec, mean: _Numbers, std: _Numbers, filters:
 
 
 def _read(path: Path) -> tuple[Facts, Tensors]:
-    """What the metadata say, and the tensors."""
+    """Read the metadata and the tensors."""
     if not path.is_file():
         raise WeightsNotFound(
-            f"Expected a bank of filters at {str(path)!r}, got no file.", fix="rs_embed.fit_mosaiks makes one"
+            f"Expected a filter bank at {str(path)!r}, got no file.", fix="create one with rs_embed.fit_mosaiks"
         )
     try:
         with safetensors.safe_open(path, framework="numpy") as opened:
             entry = (opened.metadata() or {}).get(ENTRY)
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (it is no mapping)
-        said = None if entry is None else json.loads(entry)
+        found = None if entry is None else json.loads(entry)
     except (safetensors.SafetensorError, ValueError, OSError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
-    if not isinstance(said, dict) or not isinstance(said.get("bank"), dict) or said["bank"].get("format") != FORMAT:
+    if not isinstance(found, dict) or not isinstance(found.get("bank"), dict) or found["bank"].get("format") != FORMAT:
         raise WeightsMismatch(
-            f"Expected a bank of filters, got something else in {str(path)!r}.",
+            f"Expected a filter bank, got another file: {str(path)!r}.",
             tensors=", ".join(list(tensors)[:5]),
-            fix="name a file that rs_embed.fit_mosaiks wrote; weights of other models are given as ckpt=",
+            fix="pass a file that rs_embed.fit_mosaiks wrote; pass weights of other models as ckpt=",
         )
-    return said, tensors
+    return found, tensors
 
 
 def _damaged(path: Path, found: str) -> WeightsCorrupt:
-    return WeightsCorrupt(f"{str(path)!r} is not a bank of filters that can be read.", found=found, fix=_REFIT)
+    return WeightsCorrupt(f"{str(path)!r} is not a readable filter bank.", found=found, fix=_REFIT)
 
 
-def _sensor(said: Facts) -> SensorSpec:
-    """Which imagery the bank is for.
+def _sensor(record: Facts) -> SensorSpec:
+    """Return the imagery that a bank is for.
 
     Raises:
-        SpecError: This process knows its collection by other units.
+        SpecError: The collection is registered in this process with other units.
     """
-    collection, units = cast("Facts | None", said["collection"]), _words(said["units"])
+    collection, units = cast("Facts | None", record["collection"]), _words(record["units"])
     if collection is not None and collection["id"] not in COLLECTIONS:
         register_collection(_collection(collection))
-    sensor = SensorSpec(**cast("Facts", said["sensor"]))  # type: ignore[arg-type]
+    sensor = SensorSpec(**cast("Facts", record["sensor"]))  # type: ignore[arg-type]
     known = tuple(str(band.unit) for band in bands_of(sensor.collection, sensor.bands))
     if known != units:
         raise SpecError(
-            f"Expected {sensor.collection} in the units of the bank, got it registered in others.",
+            f"Expected {sensor.collection} registered in the units of the bank, got other units.",
             bank=", ".join(units),
             registered=", ".join(known),
-            fix="register_collection(..., replace=True) with those units, or give it an id of its own",
+            fix="call register_collection(..., replace=True) with the bank's units, or use another collection id",
         )
     return sensor
 
 
 def _stored(collection: Collection) -> JsonValue:
-    """A collection as JSON; a unit by its name."""
+    """Convert a collection to JSON, with units by name."""
     bands: list[JsonValue] = [
         {
             "name": band.name,
@@ -202,7 +209,7 @@ def _stored(collection: Collection) -> JsonValue:
 
 
 def _collection(stored: Facts) -> Collection:
-    """What `_stored` has made JSON of."""
+    """Convert the JSON of `_stored` back to a collection."""
     bands = cast("list[Facts]", stored["bands"])
     made = tuple(Band(**{**band, "aliases": _words(band["aliases"])}) for band in bands)  # type: ignore[arg-type]
     return Collection(**{**stored, "bands": made, "cloud_masks": _words(stored["cloud_masks"])})  # type: ignore[arg-type]
@@ -217,9 +224,9 @@ def _plain(sensor: SensorSpec) -> JsonValue:
     return found
 
 
-def _digest(said: Facts, tensors: Tensors) -> str:
-    """sha256 of all that a bank says and holds."""
-    total = hashlib.sha256(json_digest(said).encode())
+def _digest(record: Facts, tensors: Tensors) -> str:
+    """Return the sha256 of a bank's record and tensors."""
+    total = hashlib.sha256(json_digest(record).encode())
     for name, values in sorted(tensors.items()):
         total.update(f"{name} {values.dtype.str} {values.shape}".encode())
         total.update(np.ascontiguousarray(values).tobytes())

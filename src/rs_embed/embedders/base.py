@@ -1,6 +1,6 @@
-"""The seam between the pipeline and a model: chips go in, tokens come out.
+"""The interface between the pipeline and a model: chips go in, tokens come out.
 
-An adapter has four methods. It neither fetches, nor batches, nor pools, nor reads the environment.
+An adapter has four methods. It does not fetch, batch, pool or read the environment.
 """
 
 import threading
@@ -21,7 +21,7 @@ from rs_embed.core.specs import OutputSpec, SensorSpec, WorkingPrecision
 from rs_embed.core.stopping import PerProcess
 from rs_embed.embedders.card import Modality, ModelCard
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry
-from rs_embed.embedders.runtime.device import brought_back
+from rs_embed.embedders.runtime.device import to_host
 from rs_embed.embedders.runtime.kept import KeptNetworks
 from rs_embed.encoders.kernels.linear import Kernels, Linear, packs, using
 from rs_embed.encoders.tokens import Tokens
@@ -32,18 +32,19 @@ Merge = Literal["mean", "max", "sum", "concat"]
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """What every item of one call has in common."""
+    """The part of a call that all its items share."""
 
     card: ModelCard
     knobs: ModelKnobs
     inputs: tuple[tuple[Modality, SensorSpec], ...]
-    """What is fed to the model, in order, and what is fetched for it."""
+    """The inputs of the model, in order, each with the imagery to fetch for it."""
     precision: WorkingPrecision = "fp32"
     places: tuple[str, ...] = ()
-    """What the model is told about the place beside imagery: some of the card's `place_modalities`."""
+    """Location inputs of the model in addition to imagery: some of the card's `place_modalities`."""
     output: OutputSpec = field(default_factory=OutputSpec)
     best_effort: bool = False
-    """Whether nobody named the inputs: of the card's default, what the backend does not offer may be missing."""
+    """Whether the user named no inputs. Optional ones of the card's default that the backend lacks are then left
+    out."""
 
     def __post_init__(self) -> None:
         for modality, sensor in self.inputs:
@@ -54,28 +55,28 @@ class ModelRequest:
                         f"Expected {', '.join(missing)} among the bands of {modality.name}, got none: {band.name} is "
                         "computed from it.",
                         found=", ".join(sensor.bands),
-                        fix="leave `bands` and `sensor` out, or add what lacks",
+                        fix="leave `bands` and `sensor` out, or add the missing bands",
                     )
 
     @property
     def modality_names(self) -> tuple[str, ...]:
-        """Everything that the model is fed."""
+        """Names of all inputs of the model."""
         return (*(modality.name for modality, _ in self.inputs), *self.places)
 
     def may_lack(self, modality: Modality) -> bool:
-        """Whether it does not matter that the backend does not offer a modality at all."""
+        """Return whether the model runs without a modality that the backend does not offer."""
         return self.best_effort and modality.optional
 
     @property
     def dense(self) -> bool:
-        """Whether tokens finer than a patch are wanted."""
+        """Whether tokens finer than a patch are requested."""
         return self.output.kind == "grid" and self.output.detail == "dense"
 
     @property
     def scale_m(self) -> float:
-        """Pixel size of the shared grid: the finest of the inputs, as far as they are not subdivisions of it.
+        """Pixel size of the shared grid, metres: the finest of the inputs, not counting subdivisions of the grid.
 
-        Of a model that is told the place alone, the side of a cell.
+        For a model that takes only a location, the side of a cell.
         """
         if isinstance(self.knobs, PlaceKnobs):
             return self.knobs.cell_m
@@ -87,18 +88,18 @@ class ModelInput:
     """One network input, or a stacked batch of them."""
 
     tensors: Mapping[str, Tensor]
-    """Without a batch axis for one input, with it for a batch."""
+    """Tensors by name; with a leading batch axis if this is a batch."""
     ground_cover_m: float = 0.0
-    """Side of the ground that the model is told the input covers."""
+    """Side of the square that the input covers, metres, as passed to the model."""
 
     @property
     def signature(self) -> tuple[object, ...]:
-        """Inputs of equal signature can be stacked."""
+        """Key of inputs that can be stacked: those with equal signatures."""
         return (self.ground_cover_m, *((name, tuple(t.shape)) for name, t in sorted(self.tensors.items())))
 
     @classmethod
     def stack(cls, inputs: Sequence["ModelInput"]) -> "ModelInput":
-        """A batch of inputs of one signature, where the first of them is."""
+        """Stack inputs of equal signature into a batch, on the device of the first."""
         first = inputs[0]
         tensors = {
             name: torch.stack([one.tensors[name].to(like.device) for one in inputs])
@@ -107,7 +108,7 @@ class ModelInput:
         return cls(tensors, first.ground_cover_m)
 
     def to(self, device: torch.device) -> "ModelInput":
-        """The same input on another device."""
+        """Return the input on another device."""
         if all(t.device == device for t in self.tensors.values()):
             return self
         return ModelInput({name: t.to(device) for name, t in self.tensors.items()}, self.ground_cover_m)
@@ -115,17 +116,17 @@ class ModelInput:
 
 @dataclass(frozen=True)
 class Network:
-    """An encoder with its weights, ready to run. Shared by every call that needs the same."""
+    """An encoder with its weights, ready to run. Calls that need the same network share it."""
 
     module: nn.Module
     weights_id: str
-    """Identity of the numbers: hub or file with sha256, `random:<seed>`, `bundled:...`, `precomputed:...`."""
+    """Identity of the weights: the hub or file with its sha256, `random:<seed>`, `bundled:...`, `precomputed:...`."""
     note: str | None = None
-    """For the metadata: that weights are random, or what their file holds beside them and in which precision."""
+    """A remark for the metadata: that the weights are random, what else their file contains, or its precision."""
     kernels: Kernels = "auto"
-    """Whose matrix products it computes with, as `RS_EMBED_KERNELS` said when it was loaded."""
+    """Implementation of its matrix products: the value of `RS_EMBED_KERNELS` when it was loaded."""
     lock: PerProcess[threading.Lock] = field(default_factory=lambda: PerProcess(threading.Lock), compare=False)
-    """One batch at a time: an encoder may hold its weights in the precision of the batch that it works on."""
+    """Allows one batch at a time, because an encoder may convert its weights to the precision of the batch."""
 
 
 @dataclass(frozen=True)
@@ -135,31 +136,32 @@ class Readout:
     dim: int
     """Length of a token."""
     grids: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Name of each token grid -> modalities whose pixels its tokens are made of, before tokens attend to each other.
-    A grid that is not named is made of all of them."""
+    """Name of each token grid -> modalities whose pixels form its tokens before attention. A grid that is not listed
+    uses all modalities."""
     grid_kind: str = "patch_tokens"
-    """What the metadata call the grid."""
+    """Name of the grid's tokens in the metadata."""
     merge: Merge = "mean"
-    """How several token grids become one."""
+    """How several token grids are merged into one."""
     parts: int = 1
-    """How many outputs, such as layers, stand side by side in a token."""
+    """Number of outputs, such as layers, concatenated in a token."""
     pools_merged: bool = False
-    """Whether a vector is made of the merged grid, not of all tokens alike."""
+    """Whether a vector is pooled from the merged grid instead of from all tokens with equal weights."""
     pools_prefix: bool = False
-    """Whether tokens that lie on no grid count in a pooled vector."""
+    """Whether prefix tokens, which lie on no grid, count in a pooled vector."""
     own_vector: str | None = None
-    """Name of the encoder's first prefix token, if that is the vector; `None`: tokens are pooled."""
+    """Name of the encoder's first prefix token, if it is the vector; `None` if tokens are pooled."""
     weighted: bool = False
-    """Whether the last number of a token is how much it counts in the mean that a vector is."""
+    """Whether the last channel of a token is its weight in the pooled mean."""
     keeps_nodata: bool = False
-    """Whether a token of NaN is nodata: it stays in a grid and does not count in a vector."""
+    """Whether NaN tokens are nodata, which stay in a grid and do not count in a vector."""
     unit_length: bool = False
-    """Whether a pooled vector is brought to length 1."""
+    """Whether a pooled vector is normalised to length 1."""
     placed: bool = True
-    """Whether tokens carry their place in the window: not those that are encoded alone, or that a convolution makes."""
+    """Whether tokens depend on their position in the window. Tokens that are encoded on their own or computed by a
+    convolution do not."""
 
     def width(self, output: OutputSpec) -> int:
-        """How many numbers a vector, or a cell of a grid, has."""
+        """Return the number of channels of a vector or of a cell of a grid."""
         apart = self.merge == "concat" and (output.kind == "grid" or self.pools_merged)
         return self.dim * (max(1, len(self.grids)) if apart else 1)
 
@@ -174,57 +176,78 @@ class Embedder(ABC):
 
     @cached_property
     def network(self) -> Network:
-        """The encoder, loaded on first use: everything that can be checked without it is checked before."""
+        """The encoder, loaded on first use, after all checks that do not need it."""
         return self._cache.get(type(self), self.request, self.device)
 
     @staticmethod
     @abstractmethod
     def build(request: ModelRequest, settings: LibrarySettings) -> Network:
-        """Load the encoder. Called once per weights, places and device; must not depend on other knobs."""
+        """Load the encoder.
+
+        Called once for each combination of weights, location inputs and device. It must not depend on other knobs.
+
+        Raises:
+            WeightsError: The weights are missing, unreachable, corrupt, or belong to another model.
+        """
 
     @abstractmethod
     def geometry(self) -> InputGeometry:
-        """Size and lattice of the network's input.
+        """Return the size and token lattice of the network's input.
 
         Raises:
             SpecError: Image size, patch size and pixel size do not fit together.
         """
 
     def check(self, output: OutputSpec) -> None:  # noqa: B027  (most models have every output)
-        """Refuse what cannot work, before anything is fetched or loaded.
+        """Check the request before anything is fetched or loaded.
 
         Raises:
-            RSEmbedError: The model has no such output with these knobs, or something that it needs is not there.
+            RSEmbedError: The model cannot produce this output with these knobs, or a requirement is not installed.
         """
 
     def load(self) -> None:
-        """Load everything whose lack must not cost a fetch."""
+        """Load everything that may be missing, so that it fails before imagery is fetched."""
         self.network  # noqa: B018
 
     @abstractmethod
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
-        """Chips of one place to network inputs, one per window of the frame.
+        """Build the network inputs of one place, one per window of the frame.
 
-        An optional modality that the place lacks is not among the chips: what the network gets in its stead, and by
-        which mask it is told, is for the adapter to say.
+        Move pixels to the current device with `placed`. Small tensors may stay on the CPU until the batch runs.
 
-        A model that is told the place alone gets, by the name of what it is told, a chip without bands: the cells.
-
-        Pixels come to the device in force by `placed`; small tensors may stay on the CPU until the batch is run.
+        Args:
+            chips: Modality -> chip. An optional modality that the place lacks is missing; the adapter decides what the
+                network gets instead and how it is masked. A model that takes only a location gets a chip without bands
+                for each location input; its geobox holds the cells.
+            frame: The windows of the chip.
         """
 
     @abstractmethod
     def encode(self, batch: ModelInput) -> Tokens:
-        """Run the network. Called under inference mode, on `self.device`, in the request's precision."""
+        """Run the network on a batch.
+
+        Called in inference mode, on `self.device`, and in the precision of the request.
+
+        Returns:
+            Tokens `[B, N, D]` with their layout.
+        """
 
     @cached_property
     def readout(self) -> Readout:
-        """How tokens become a vector or a grid. By default patch tokens on one grid, and their mean."""
+        """How tokens become a vector or a grid. The default is one grid of patch tokens, and their mean."""
         return Readout(self.request.card.dim)
 
     def windows(self, frame: Frame) -> Frame:
-        """The windows that tokens see each other in: those of the frame, unless the adapter cuts them itself."""
+        """Return the windows within which tokens attend to each other.
+
+        These are the windows of the frame, unless the adapter splits them further.
+        """
         return frame
+
+    @property
+    def cell_px(self) -> int:
+        """Side of a cell of the grid that comes out, in pixels of the shared grid."""
+        return self.geometry().patch_px
 
     @property
     def normalization(self) -> str:
@@ -232,12 +255,12 @@ class Embedder(ABC):
         return "card_stats"
 
     def knobs_in_force(self) -> dict[str, JsonValue]:
-        """Every knob with the value that it has for this request."""
+        """Return every knob with its value for this request."""
         return {**self.request.knobs.model_dump(mode="json"), "modality": "+".join(self.request.modality_names)}
 
     @property
     def kernels(self) -> Literal["packed", "torch"]:
-        """Whose matrix products the network computes with: oneDNN's with packed weights, or torch's own choice."""
+        """Implementation of the matrix products: "packed" is oneDNN with packed weights, "torch" is torch's choice."""
         dtype = torch.bfloat16 if self.request.precision == "bf16" else torch.float32
         with torch.no_grad(), using(self.network.kernels):
             quick = packs(dtype, self.device.type)
@@ -246,19 +269,19 @@ class Embedder(ABC):
         )
 
     def facts(self) -> dict[str, JsonValue]:
-        """What only this family tells in the metadata."""
+        """Return metadata that is specific to the model family."""
         return {}
 
     def facts_of(self, given: ModelInput) -> dict[str, JsonValue]:
-        """What it tells there of one place.
+        """Return metadata that is specific to the model family and the place.
 
         Args:
-            given: The first of its inputs.
+            given: The first network input of the place.
         """
         return {}
 
     def run(self, batch: ModelInput) -> Tokens:
-        """`encode` with device, precision and gradients taken care of; tokens come back in float32 on the CPU."""
+        """Call `encode` with device, precision and gradients set up; return tokens in float32 on the CPU."""
         with (
             self.network.lock.here,
             using(self.network.kernels),
@@ -266,17 +289,17 @@ class Embedder(ABC):
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.request.precision == "bf16"),
         ):
             tokens = self.encode(batch.to(self.device))
-        return Tokens(brought_back(tokens.values), tokens.layout)
+        return Tokens(to_host(tokens.values), tokens.layout)
 
 
 class NetworkCache:
-    """The last few networks, so that a second call pays nothing for loading. Thread-safe."""
+    """A cache of the most recently used networks, so that a second call does not load them again. Thread-safe."""
 
     def __init__(self, size: int = 2) -> None:
         self._kept: KeptNetworks[Network] = KeptNetworks(size)
 
     def get(self, embedder: type[Embedder], request: ModelRequest, device: torch.device) -> Network:
-        """The network of a request, loaded at most once for equal cards and equal knobs about weights."""
+        """Return the network of a request, loaded once for equal cards and equal weights knobs."""
         card, own = request.card, set(WeightsKnobs.model_fields) - set(ModelKnobs.model_fields)
         weights_knobs = tuple(request.knobs.model_dump(include=own).items())
         facts = card.id, card.weights, tuple(card.arch.items())
@@ -288,7 +311,7 @@ _NETWORKS = NetworkCache()
 
 
 def embedder_for(request: ModelRequest, device: torch.device) -> Embedder:
-    """The adapter that the card of a request names; its network is one of those that the process keeps."""
+    """Return the adapter that the card names, set up for the request. Its network comes from the process's cache."""
     adapter = request.card.adapter
     if isinstance(adapter, str):
         module, name = adapter.split(":")
@@ -303,7 +326,7 @@ def _loaded(embedder: type[Embedder], request: ModelRequest, device: torch.devic
 
 
 def _stamp(knobs: ModelKnobs) -> tuple[int, int] | None:
-    """Size and time of an explicit checkpoint, so that a file that was replaced is read again."""
+    """Return size and modification time of an explicit checkpoint, so that a replaced file is read again."""
     if not isinstance(knobs, WeightsKnobs) or knobs.ckpt is None or not knobs.ckpt.is_file():
         return None
     status = knobs.ckpt.stat()

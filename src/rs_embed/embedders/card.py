@@ -1,4 +1,4 @@
-"""The facts of a model, as data: no torch, no imagery, nothing that can fail."""
+"""The facts of a model as data. This module needs neither torch nor imagery."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rs_embed.core.bands import Unit
+from rs_embed.core.display import card, parameters_text, safely
 from rs_embed.core.settings import ModelKnobs
 from rs_embed.core.specs import SensorSpec
 from rs_embed.errors import SpecError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a checkpoint lives and how to know it again."""
+    """A checkpoint on the Hugging Face hub, and the facts that identify it."""
 
     hub: str
     """Hugging Face repository, `owner/name`."""
@@ -27,22 +28,22 @@ class Weights:
     """Path inside the repository."""
     licence: str
     revision: str | None = None
-    """Commit. `None`: not known when the card was written; then the newest, and Meta records which."""
+    """Commit. `None` if unknown when the card was written; the newest is then used, and `Meta` records which."""
     sha256: str | None = None
     size_bytes: int | None = None
 
     @property
     def source(self) -> str:
-        """Where it comes from, for people."""
+        """Where the checkpoint comes from, for display."""
         return self.hub
 
 
 @dataclass(frozen=True)
 class PackagedWeights:
-    """A checkpoint that a Python package ships beside its code: it is installed, not downloaded, and never imported."""
+    """A checkpoint that a Python package ships with its code. The package must be installed and is never imported."""
 
     package: str
-    """What pip calls it."""
+    """Name of the distribution, as passed to pip."""
     file: str
     """Path inside the installation."""
     licence: str
@@ -50,63 +51,63 @@ class PackagedWeights:
 
     @property
     def source(self) -> str:
-        """Where it comes from, for people."""
+        """Where the checkpoint comes from, for display."""
         return f"package {self.package}"
 
 
 @dataclass(frozen=True)
 class LocalWeights:
-    """A checkpoint that lies on this machine."""
+    """A checkpoint on this machine."""
 
     file: str
-    """Its absolute path."""
+    """Absolute path of the file."""
     licence: str
     sha256: str
 
     @property
     def source(self) -> str:
-        """Where it comes from, for people."""
+        """Where the checkpoint comes from, for display."""
         return "file"
 
 
 @dataclass(frozen=True)
 class BandStats:
-    """How a model names a band and standardises it."""
+    """A model's name for a band, and the statistics by which it standardises the band."""
 
     model_name: str
-    """The band's name inside the model."""
+    """The model's name for the band."""
     unit: Unit
-    """Of `mean` and `std`."""
+    """Unit of `mean` and `std`."""
     mean: float
     std: float
 
 
 Pixels = NDArray[np.float32]
-"""`[T, H, W]` of one band, NaN where nodata."""
+"""Pixels of one band, `[T, H, W]`; NaN is nodata."""
 
 
 @dataclass(frozen=True)
 class DerivedBand:
-    """A channel that is computed from bands of the same chip: NDVI, slope, a ratio of polarisations."""
+    """A channel computed from bands of the same chip, such as NDVI, slope or a ratio of polarisations."""
 
     name: str
     unit: Unit
     of: tuple[str, ...]
-    """The bands that it is computed from, as the collection names them."""
+    """The source bands, by their names in the collection."""
     compute: Callable[[Mapping[str, Pixels], float], Pixels]
-    """Of these bands by name, in the units of the collection, and the pixel size in metres. What comes out not finite
-    is nodata, which becomes the mean."""
+    """Function of the source bands by name, in the units of the collection, and the pixel size in metres. Results that
+    are not finite are nodata, which is replaced by the mean."""
 
 
 @dataclass(frozen=True)
 class Modality:
-    """One kind of input: what is fetched by default, and how it is standardised."""
+    """One kind of input: the imagery to fetch by default, and how it is standardised."""
 
     name: str
     sensor: SensorSpec
-    """Default request; its bands are the default channels, in order."""
+    """The default imagery; its bands are the default channels, in order."""
     stats: Mapping[str, BandStats]
-    """Every band of the collection that the model knows -> its name and statistics in the model."""
+    """Every band of the collection that the model knows -> the model's name and statistics for it."""
     image_px: int
     """Side of the network's input, pixels."""
     patch_px: int
@@ -114,25 +115,25 @@ class Modality:
     clip: tuple[float, float] | None = None
     """Values are clipped to this range, in the collection's own unit, before standardising."""
     byte_range: tuple[float, float] | None = None
-    """What 0 and 255 stand for in the collection's own unit, if the model takes pictures of bytes, too."""
+    """The values of bytes 0 and 255 in the collection's own unit, if the model also takes 8-bit pictures."""
     native_gsd_m: Mapping[str, float] = field(default_factory=dict)
-    """Pixel size per band inside the model, where it is not the model's own default."""
+    """Band -> pixel size inside the model, metres, for bands that differ from the model's default."""
     fixed: bool = False
-    """Whether the model takes exactly the bands of `sensor`, in their order, at its pixel size."""
+    """Whether the model requires exactly the bands of `sensor`, in their order and at its pixel size."""
     is_series: bool = False
-    """Whether the model takes several dated frames."""
+    """Whether the model takes a series of dated frames."""
     keeps_empty: bool = False
-    """Of a series: whether a window without a valid pixel is a frame of NaN, so that frame `i` is of window `i` in
-    every modality and the adapter can mask it. Else it is left out."""
+    """For a series, whether a sub-window without valid pixels becomes a frame of NaN. Frame `i` then belongs to
+    sub-window `i` in every modality, and the adapter can mask it. Otherwise the frame is left out."""
     first_year: int | None = None
-    """Of a product of calendar years: the first one there is, and a window must be one of them, whole."""
+    """For a product of calendar years, its first year. The time window must then be one whole year."""
     derived: tuple[DerivedBand, ...] = ()
-    """Channels that follow those of `sensor`; `stats` has them by their names."""
+    """Channels appended to those of `sensor`; `stats` has an entry for each."""
     optional: bool = False
-    """Whether the model can do without it where a place lacks it: nothing was acquired there, or nothing is valid. Then
-    it is masked, and the metadata say so; one modality at least must be there."""
+    """Whether the model runs without this modality where nothing was acquired or nothing is valid. It is then masked,
+    and the metadata records it; at least one modality must be present."""
     grid_px: int = 1
-    """How many of its pixels lie along a pixel of the grid that all modalities of a request share."""
+    """Pixels of this modality along the side of one pixel of the grid that all modalities share."""
 
     def __post_init__(self) -> None:
         named = (*self.sensor.bands, *(band.name for band in self.derived))
@@ -140,23 +141,23 @@ class Modality:
         if missing:
             raise SpecError(
                 f"Expected statistics of every channel of {self.name}, got none of {', '.join(missing)}.",
-                fix="add them to `stats`; mean 0 and std 1 where there are none",
+                fix="add them to `stats`, with mean 0 and std 1 if there are none",
             )
 
 
 def is_file_id(model_id: str) -> bool:
-    """Whether a model is named by a file of its own: a bank of filters (`embedders/banks.py`)."""
+    """Return whether an id is the path of a filter bank, which defines its own model (`embedders/banks.py`)."""
     return model_id.endswith(".safetensors")
 
 
 def lasting_id(model_id: str) -> str:
-    """The id as it is written down: a file is found from any folder."""
+    """Return the id in the form in which it is stored: paths become absolute."""
     return str(Path(model_id).expanduser().absolute()) if is_file_id(model_id) else model_id
 
 
 Kind = Literal["foundation model", "baseline", "precomputed", "location"]
-"""Precomputed: its authors ran it, and what is fetched are embeddings already. Location: it is told where, and shown
-nothing, so it has no modalities."""
+"""A "precomputed" model was run by its authors, and the embeddings themselves are fetched. A "location" model takes
+only a location and has no modalities."""
 
 
 @dataclass(frozen=True)
@@ -165,52 +166,60 @@ class ModelCard:
 
     id: str
     revision: int
-    """Raised whenever the numbers of this model change."""
+    """Increased whenever the results of this model change."""
     kind: Kind
     title: str
     adapter: "str | type[Embedder]"
-    """Dotted path, `module:Class`, imported only when the model is used; or the class itself, for a card that need not
-    be listed without torch."""
+    """Dotted path, `module:Class`, imported when the model is first used; or the class itself, which needs torch to
+    list the card."""
     knobs: type[ModelKnobs]
     arch: Mapping[str, int]
     """Keyword arguments of the encoder."""
     dim: int
     """Length of a pooled vector."""
     parameters_m: float
-    """Values in the encoder, millions."""
+    """Number of parameters of the encoder, millions."""
     weights: Weights | PackagedWeights | LocalWeights | None
-    """`None`: in the package, or there are none (`kind="precomputed"`)."""
+    """The checkpoint; `None` if the weights are part of this package or the model has none (`kind="precomputed"`)."""
     modalities: tuple[Modality, ...]
-    """The first is the default, unless `default` names others. None: nothing is fetched, and `place_modalities` is all
-    that it is told."""
+    """The inputs. The first is the default, unless `default` names others. Empty for a model that takes only a
+    location, whose inputs are its `place_modalities`."""
     input_prep: Literal["resize", "crop", "tile"]
-    """What `input_prep="auto"` means for this model."""
+    """The meaning of `input_prep="auto"` for this model."""
     licence: str
     citation: str
     model_key: str
-    """The authors' own name of the variant."""
+    """The authors' name of the variant."""
     dense: bool = False
-    """Whether it has tokens finer than a patch: `OutputSpec.grid(kind="dense")`."""
+    """Whether the model has tokens finer than a patch: `OutputSpec.grid("dense")`."""
     default: tuple[str, ...] = ()
-    """Modalities that are fed where none is named, if that is not the first alone. Optional ones that the backend does
-    not offer at all are then masked, too; to one that the user names, that is an error."""
+    """Modalities used if the request names none; empty for the first modality only. Optional ones that the backend does
+    not offer are then masked. If the user names such a modality, it is an error."""
     place_modalities: tuple[str, ...] = ()
-    """What the model can be told about the place beside imagery, such as "Coordinates"; nothing is fetched for it."""
+    """Location inputs of the model, such as "Coordinates". Nothing is fetched for them."""
     pooled_is_grid_mean: bool = False
     """Whether the pooled mean equals the mean of the grid."""
     backend: str | None = None
-    """The one that has its imagery, which `backend="auto"` then means; `None`: whichever is set up."""
+    """The only backend with the model's imagery, which `backend="auto"` then selects; `None` for any backend."""
     aliases: tuple[str, ...] = ()
     extra: str | None = None
-    """Extra of this package that the model needs."""
+    """Extra of this package that the model requires, if any."""
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(self.modality_names or self.place_modalities)
+        size = f"{parameters_text(self.parameters_m)} parameters, " if self.parameters_m else ""
+        return f"ModelCard({self.id}, {self.kind}, {size}dim {self.dim}, inputs: {inputs})"
+
+    def _repr_html_(self) -> str:
+        return safely(self, _html)
 
     def modality(self, name: str) -> Modality:
-        """The modality of that name (the caller has checked that it exists)."""
+        """Return the modality with a name; the caller has checked that it exists."""
         return next(modality for modality in self.modalities if modality.name == name)
 
     @property
     def default_names(self) -> tuple[str, ...]:
-        """What is fed where nothing is named."""
+        """Inputs used if the request names none."""
         return self.default or (self.modality_names or self.place_modalities)[:1]
 
     @property
@@ -220,21 +229,36 @@ class ModelCard:
 
     @property
     def default_backend(self) -> str:
-        """What `backend="auto"` means: the one that the card names, "auto", or "none" where nothing is fetched."""
+        """The meaning of `backend="auto"`: the card's own backend, "auto", or "none" if nothing is fetched."""
         return (self.backend or "auto") if self.modalities else "none"
 
 
-def auto_backend(cards: Iterable[ModelCard]) -> str:
-    """What `backend="auto"` means for these models: the backend that their cards name, or "auto".
+def _html(model: ModelCard) -> str:
+    """What a notebook shows."""
+    facts = {
+        "Id": model.id,
+        "Aliases": ", ".join(model.aliases),
+        "Parameters": parameters_text(model.parameters_m),
+        "Dimensions": f"{model.dim:,}",
+        "Inputs": ", ".join((*model.modality_names, *model.place_modalities)),
+        "Weights": model.weights.source if model.weights else "none" if model.kind == "precomputed" else "bundled",
+        "Licence": model.licence,
+        "Citation": model.citation,
+    }
+    return card(model.title, model.kind, facts)
 
-    Those that need no imagery go with any.
+
+def auto_backend(cards: Iterable[ModelCard]) -> str:
+    """Return the meaning of `backend="auto"` for several models: the backend that their cards name, or "auto".
+
+    Models without imagery go with any backend.
 
     Raises:
-        SpecError: They name different ones.
+        SpecError: The cards name different backends.
     """
     named = {card.id: card.default_backend for card in cards if card.modalities}
     if len(set(named.values())) > 1:
         raise SpecError(
-            "Expected models of one backend, got several.", **named, fix="name the backend, or ask for them one by one"
+            "Expected models of one backend, got several.", **named, fix="pass `backend`, or request them one by one"
         )
     return next(iter(named.values()), "auto")

@@ -1,7 +1,7 @@
-"""The catalog: every model, by id or alias. Listing it imports no torch.
+"""The catalog of models, by id or alias. Listing it does not import torch.
 
-Three kinds of cards, in this order: those of this package, those of installed packages (entry points of the group
-`rs_embed.models`), and those that this process has registered.
+Cards come from three sources, in this order: this package, installed packages (entry points of the group
+`rs_embed.models`), and `register_model` in this process.
 """
 
 import re
@@ -47,37 +47,40 @@ _WRITTEN: tuple[ModelCard, ...] = (
     *locations.CARDS,
 )
 CARDS = pinned(_WRITTEN)
-"""Of this package."""
+"""The cards of this package."""
 _REGISTERED: dict[str, ModelCard] = {}
-"""Id -> card, of this process."""
+"""Id -> card registered in this process."""
 
-GENERATED = "rs_embed.generate makes modalities that were not observed, with the tokenizers of the same release"
+GENERATED = "call rs_embed.generate, which generates missing modalities with the tokenizers of the same release"
 VARIANTS = {
-    r"(terramind_v(?:1|01)_[a-z]+)_tim": '{!r} with tim_modalities="LULC" thinks in land cover',
+    r"(terramind_v(?:1|01)_[a-z]+)_tim": 'use {!r} with tim_modalities="LULC" to think in land cover',
     r"(terramind_v(?:1|01)_[a-z]+)_(?:generate|encdec)": GENERATED,
     r"terramind_v1_tokenizer_\w+": GENERATED,
 }
-"""The authors' names of what is no model of its own here -> how it is asked for."""
+"""Pattern of authors' names that are not separate models here -> what to use instead."""
 
 
 def names_of(card: ModelCard) -> tuple[str, ...]:
-    """What a model is called: its id, the aliases, and the authors' own name."""
+    """Return all names of a model: its id, its aliases and the authors' name."""
     return tuple(dict.fromkeys((card.id, *card.aliases, card.model_key)))
 
 
 def register_model(card: ModelCard, *, replace: bool = False) -> None:
-    """Let this process call a model of your own by name; an installed package does it by an entry point instead.
+    """Add a model of your own to the catalog of this process.
 
-    Other processes, such as the workers of a cluster or a later `retry_export`, know it only if they register it, too.
+    Other processes, such as the workers of a cluster or a later `retry_export`, must register it too. An installed
+    package adds models by an entry point of the group `rs_embed.models` instead.
 
     Args:
-        replace: Take the place of the card of that id that was registered before, as in a notebook that runs again.
+        card: The model.
+        replace: Whether to replace a card registered earlier under the same id, for example in a notebook cell that
+            you run again.
 
     Raises:
-        SpecError: It is no card, or one of its names is that of another model.
+        SpecError: `card` is not a `ModelCard`, or another model has one of its names.
     """
     if not isinstance(card, ModelCard):
-        raise SpecError(f"Expected a ModelCard, got {short(card)}.", fix="rs_embed.ModelCard(id=..., ...)")
+        raise SpecError(f"Expected a ModelCard, got {short(card)}.", fix="pass rs_embed.ModelCard(id=..., ...)")
     others = [other for other in _all_cards() if not (replace and _REGISTERED.get(card.id) is other)]
     taken = _taken(card, others)
     if taken is not None and _REGISTERED.get(card.id) != card:
@@ -90,7 +93,7 @@ def register_model(card: ModelCard, *, replace: bool = False) -> None:
 
 
 def _taken(card: ModelCard, others: Iterable[ModelCard]) -> str | None:
-    """A name of the card that one of the others has."""
+    """Return a name of the card that one of the others has too, else `None`."""
     known = {name for other in others for name in names_of(other)}
     return next((name for name in names_of(card) if name in known), None)
 
@@ -101,7 +104,7 @@ def _all_cards() -> tuple[ModelCard, ...]:
 
 @lru_cache(maxsize=8)
 def _installed(path: tuple[str, ...]) -> tuple[ModelCard, ...]:
-    """Cards of installed packages. One that cannot be used is left out, with one warning."""
+    """Return the cards of installed packages. Unusable ones are left out with a warning."""
     found: list[ModelCard] = []
     for plugin in plugins(MODELS):
         for card in _cards_of(plugin):
@@ -109,47 +112,54 @@ def _installed(path: tuple[str, ...]) -> tuple[ModelCard, ...]:
             if taken is None:
                 found.append(card)
             else:
-                warn(f"{plugin.package}: the model {card.id!r} is left out, as {taken!r} is taken.", PluginWarning)
+                warn(
+                    f"{plugin.package}: the model {card.id!r} is ignored because the name {taken!r} is taken.",
+                    PluginWarning,
+                )
     return tuple(found)
 
 
 def _cards_of(plugin: Plugin) -> tuple[ModelCard, ...]:
     try:
         value = plugin.load()
-    except Exception as error:  # noqa: BLE001  (the code of others, which must not take the catalog with it)
+    except Exception as error:  # noqa: BLE001  (third-party code must not break the catalog)
         why = f"{type(error).__name__}: {error}"
-        warn(f"{plugin.package}: the models of {plugin.name!r} are left out, as they do not load. {why}", PluginWarning)
+        warn(f"{plugin.package}: the models of {plugin.name!r} are ignored, as loading failed. {why}", PluginWarning)
         return ()
     cards = value if isinstance(value, list | tuple) else (value,)
     wrong = next((one for one in cards if not isinstance(one, ModelCard)), None)
     if wrong is None:
         return tuple(cards)
-    text = f"the models of {plugin.name!r} are left out: expected cards, got {short(wrong)}."
+    text = f"the models of {plugin.name!r} are ignored: expected cards, got {short(wrong)}."
     warn(f"{plugin.package}: {text}", PluginWarning)
     return ()
 
 
 def list_cards(pattern: str = "*") -> tuple[ModelCard, ...]:
-    """Cards of which a name matches a shell-style pattern, in catalog order."""
+    """Return the cards with a name that matches a shell-style pattern, in catalog order."""
     if not isinstance(pattern, str):
-        raise UnknownModelError(f"Expected a pattern of ids, got {short(pattern)}.", fix='for example "thor*"')
+        raise UnknownModelError(
+            f"Expected a pattern of ids, got {short(pattern)}.", fix='pass a pattern, for example "thor*"'
+        )
     return tuple(card for card in _all_cards() if any(fnmatchcase(name, pattern) for name in names_of(card)))
 
 
 def get_card(model_id: str | ModelCard) -> ModelCard:
-    """The card of an id, an alias, the authors' name or a file; a card of one's own is taken as it is.
+    """Return the card of an id, an alias, an authors' name or the path of a filter bank; a card is returned as it is.
 
     Raises:
-        UnknownModelError: There is none; the nearest name is suggested.
-        WeightsError: A file was named (`.safetensors`), and it is no bank of filters.
+        UnknownModelError: No model has this name; the error suggests the nearest.
+        WeightsError: The file (`.safetensors`) is not a filter bank.
     """
     if isinstance(model_id, ModelCard):
         return model_id
     if not isinstance(model_id, str):
-        raise UnknownModelError(f"Expected the id of a model, got {short(model_id)}.", fix="see list_models()")
+        raise UnknownModelError(
+            f"Expected the id of a model, got {short(model_id)}.", fix="choose one of list_models()"
+        )
     if is_file_id(model_id):
         return load_mosaiks(model_id)
-    # Nobody else's code is loaded for a model of this package.
+    # Look in this package first, so that its models load no third-party code.
     found = _named(model_id, CARDS) or _named(model_id, _all_cards())
     if found is not None:
         return found

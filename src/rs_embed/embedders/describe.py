@@ -1,4 +1,4 @@
-"""The facts of a card as plain data, for people, the CLI and the generated tables of the docs."""
+"""The facts of a card as plain data, for users, the CLI and the generated tables of the documentation."""
 
 from typing import TypedDict
 
@@ -8,7 +8,7 @@ from rs_embed.embedders.card import Modality, ModelCard
 
 
 class ModalityDescription(TypedDict):
-    """One kind of input."""
+    """One kind of input of a model."""
 
     name: str
     collection: str
@@ -24,7 +24,7 @@ class ModalityDescription(TypedDict):
 
 
 class KnobDescription(TypedDict):
-    """One thing that a user may turn."""
+    """One knob of a model: its environment variable, keyword, default and effect."""
 
     variable: str
     keyword: str
@@ -33,11 +33,11 @@ class KnobDescription(TypedDict):
 
 
 class ModelDescription(TypedDict):
-    """Everything that the catalog knows of a model.
+    """The catalog's description of a model.
 
-    `type` is "on-the-fly" (a network runs on the imagery of the request) or "precomputed" (embeddings are fetched). The
-    default backend is the card's, else "auto": Earth Engine where it is set up, else STAC; "none" of a model
-    that is told the place alone.
+    `type` is "on-the-fly" (a network runs on the imagery of the request) or "precomputed" (embeddings are fetched).
+    `default_backend` is the card's own, else "auto" (Earth Engine if it is set up, else STAC), or "none" for a model
+    that takes only a location. `parameters_m` is in millions, `dim` is the length of a pooled vector.
     """
 
     id: str
@@ -63,7 +63,7 @@ class ModelDescription(TypedDict):
 
 
 def describe(card: ModelCard) -> ModelDescription:
-    """A card as plain data."""
+    """Return the facts of a card as plain data."""
     weights = card.weights
     return {
         "id": card.id,

@@ -1,4 +1,4 @@
-"""AnySat: dated series and fine images of one place, at the pixel sizes that the network believes in."""
+"""AnySat: dated series and fine images of one place, at the pixel sizes that the network assumes."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -31,19 +31,19 @@ from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.errors import InputError, SpecError
 
 WINDOW_PATCHES, WINDOW_M = 32, 1280
-"""Largest side of what the patches of a place see of each other: the README advises at most 1024 patches; the tiles
-of the pre-training sets are up to 1280 m wide."""
+"""Largest side of a window in which patches attend to each other. The authors' README advises at most 1024 patches, and
+tiles in pre-training are up to 1280 m wide."""
 DATES, VALID = " dates", " valid"
-"""What a name of a tensor ends in (the second stands alone)."""
+"""Suffix of tensor names for dates; name of the tensor of valid shares."""
 
 
 @final
 class AnySatEmbedder(Embedder):
-    """Patches encoded once, then mixed in square windows that overlap."""
+    """AnySat: encodes each patch once, then mixes patches in overlapping square windows."""
 
     @staticmethod
     def build(request: ModelRequest, settings: LibrarySettings) -> Network:
-        """The encoder with every projector of the published file."""
+        """Load the encoder with every projector of the published file."""
         arch = request.card.arch
 
         def make() -> AnySatEncoder:
@@ -57,7 +57,7 @@ class AnySatEmbedder(Embedder):
 
     @cached_property
     def _layers(self) -> tuple[int, ...]:
-        """Of the half that mixes patches, whose last block is the cross block."""
+        """Layers of the part that mixes patches, whose last block is the cross block."""
         return counted_layers(self._knobs.layers, self.request.card.arch["depth"] + 1)
 
     @property
@@ -65,30 +65,35 @@ class AnySatEmbedder(Embedder):
         return min(WINDOW_PATCHES, WINDOW_M // self._knobs.patch_size_m)
 
     def geometry(self) -> InputGeometry:
-        """Whole patches of 10 m pixels, of any shape; cropped to one window."""
+        """Accept inputs of whole patches of 10 m pixels, in any shape; "crop" keeps one window."""
         patch_px = self._knobs.patch_size_m // CELL_M
         return InputGeometry(
             self._window_patches * patch_px, patch_px, square=False, patch_px=patch_px, native_only=True
         )
 
+    @property
+    def cell_px(self) -> int:
+        """A patch, or a pixel of a dense grid."""
+        return 1 if self.request.dense else self.geometry().patch_px
+
     def check(self, output: OutputSpec) -> None:
-        """There must be statistics and such layers, and a maximum wants patches.
+        """Check statistics, layers and pooling.
 
         Raises:
-            SpecError: The maximum over patches, where the vector is the tile token; no such layer.
-            KnobError: No statistics for a modality.
+            SpecError: Max pooling is requested although the vector is the tile token, or a layer does not exist.
+            KnobError: A modality has no statistics.
         """
         for modality, sensor in self.request.inputs:
             self._scaling(modality, sensor)
-        own_vector = self.readout.own_vector  # and its width counts the layers
+        own_vector = self.readout.own_vector  # reading it also checks the layers
         if output.pooling != "mean" and own_vector is not None:
             raise SpecError(
-                f"The maximum over patches does not exist here: the vector is the {own_vector}.",
-                fix='pooled="patch"',
+                f"Expected mean pooling, got {output.pooling!r}: the vector is the {own_vector}.",
+                fix='set pooled="patch" to pool patches',
             )
 
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
-        """Standardise each modality, and tell the day of the year of each frame (1 January = 0)."""
+        """Standardise each modality, and add the day of the year of each frame (1 January = 0)."""
         tensors: dict[str, Tensor] = {}
         valid = []
         for modality, sensor in self.request.inputs:
@@ -103,7 +108,7 @@ class AnySatEmbedder(Embedder):
         return [ModelInput(tensors)]
 
     def _valid_share(self, chip: Chip, frame: Frame, grid_px: int) -> Tensor:
-        """`[row, col]`: how much of each patch was seen in any frame."""
+        """Return the share of each patch that is valid in any frame, `[row, col]`."""
         seen = torch.from_numpy(np.isfinite(chip.values).all(axis=1).any(axis=0)).float()
         height, width = (px * grid_px for px in frame.extent_px)
         row, col = (px * grid_px for px in frame.origin_px)
@@ -113,7 +118,7 @@ class AnySatEmbedder(Embedder):
         return avg_pool2d(part[None], self._knobs.patch_size_m // CELL_M * grid_px)[0]
 
     def encode(self, batch: ModelInput) -> Tokens:
-        """Tile token, then a token per patch (or per part of a patch) of the whole chip."""
+        """Return the tile token, then a token per patch (or per part of a patch) of the whole chip."""
         encoder = cast("AnySatEncoder", self.network.module)
         names = [modality.name for modality, _ in self.request.inputs]
         patch_m = self._knobs.patch_size_m
@@ -141,37 +146,37 @@ class AnySatEmbedder(Embedder):
         return Tokens(dense.flatten(2).mT, TokenLayout((TokenGrid("dense", dense.shape[2], dense.shape[3]),)))
 
     def _squares(self, shape: tuple[int, int], cell: int) -> Frame:
-        """The squares in which patches are mixed.
+        """Return the square windows in which patches are mixed.
 
         Args:
-            shape: Of the chip.
+            shape: Shape of the chip, in pixels or patches.
             cell: Side of a patch in the same unit.
         """
         side = min(self._window_patches, shape[0] // cell, shape[1] // cell) * cell
         return frame_chip(shape, "tile", InputGeometry(side, lattice_px=cell, square=True, patch_px=cell))
 
     def windows(self, frame: Frame) -> Frame:
-        """The squares in which patches are mixed, pixels."""
+        """Return the square windows in which patches are mixed, pixels."""
         return self._squares(frame.extent_px, self.geometry().patch_px)
 
     def _scaling(self, modality: Modality, sensor: SensorSpec) -> Scaling:
         if self._knobs.normalize == "none":
-            scaling = unscaled(modality, sensor)  # what nodata becomes is not known where no mean is published
+            scaling = unscaled(modality, sensor)  # without a published mean, nodata becomes 0
             return replace(scaling, fill=np.where(np.isnan(scaling.fill), np.float32(0), scaling.fill))
         stats = statistics_of(modality, self._knobs.normalize, PUBLISHED)
         return z_score(replace(modality, stats=stats), sensor, clamp_sigma=None)
 
     @property
     def normalization(self) -> str:
-        """The knob; of a file, its name and hash."""
+        """The knob `normalize`; for a file, its name and hash."""
         name = self._knobs.normalize
         return name if name in (*PUBLISHED, "none") else f"{Path(name).name}#sha256:{sha256_of(Path(name))}"
 
     @cached_property
     def readout(self) -> Readout:
-        """The vector is the trained summary of a tile, unless the knob asks for patches.
+        """The vector is the trained tile token, unless the knob `pooled` selects patches.
 
-        In the dense grid, parts of patches have channels of their own, after those of the patch.
+        In the dense grid, the channels of a part of a patch follow those of the patch.
         """
         dense, dim = self.request.dense, self.request.card.dim
         return Readout(
@@ -181,11 +186,11 @@ class AnySatEmbedder(Embedder):
         )
 
     def knobs_in_force(self) -> dict[str, JsonValue]:
-        """A file of statistics counts by its content, not by its path."""
+        """Return the knobs, with a file of statistics identified by its content instead of its path."""
         return {**super().knobs_in_force(), "normalize": self.normalization}
 
     def facts(self) -> dict[str, JsonValue]:
-        """Size of a patch, how dates are counted, and which layers were taken."""
+        """Return the patch size, the encoding of dates, and the layers."""
         return {
             "patch_size_m": self._knobs.patch_size_m,
             "date_code": "day of the year, 1 January = 0",
@@ -196,18 +201,20 @@ class AnySatEmbedder(Embedder):
 def _days_of_year(chip: Chip, name: str) -> Tensor:
     days = [time.timetuple().tm_yday - 1 for time in chip.times if time is not None]
     if len(days) < len(chip.times):
-        raise InputError(f"Expected the date of each frame of {name}, got none.", fix="give `dates` or `temporal`")
+        raise InputError(f"Expected the date of each frame of {name}, got none.", fix="pass `dates` or `temporal`")
     return torch.tensor(days, dtype=torch.float32)
 
 
 def _joined(tokens: Tensor, layout: TokenLayout, frame: Frame, shares: Tensor) -> Tokens:
-    """Windows as one lattice; the tile token is their mean, weighted by the ground that was seen in each.
+    """Stitch windows into one lattice; the tile token is their mean, weighted by the valid ground in each.
 
     Args:
         tokens: `[batch, window, N, D]`.
-        shares: `[batch, window]`.
+        layout: The token layout of one window.
+        frame: The windows.
+        shares: Valid ground in each window, `[batch, window]`.
     """
-    shares = shares + 1e-6  # a crop that lies wholly on nodata still has a mean
+    shares = shares + 1e-6  # so that a crop wholly on nodata still has a mean
     weights = shares / shares.sum(dim=1, keepdim=True)
     stitched = [stitch(one, layout, frame) for one in tokens]
     values = torch.cat([one.values for one in stitched])

@@ -1,4 +1,4 @@
-"""Galileo: dated images, maps, series and facts of one place, in patches that are encoded alone or in windows."""
+"""Galileo: dated images, maps, series and static facts of one place, in patches encoded alone or in windows."""
 
 import math
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ from rs_embed.core.specs import OutputSpec, SensorSpec
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network, Readout
 from rs_embed.embedders.card import Modality, Pixels
 from rs_embed.embedders.cards.galileo import AS_THEY_ARE, FEEDS, MOST_PATCHES, GalileoKnobs
+from rs_embed.embedders.prepare.dates_and_places import months_of, on_the_sphere
 from rs_embed.embedders.prepare.derived import NDVI
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry, centre_of, cut_windows, frame_chip, stitch
 from rs_embed.embedders.prepare.normalize import Scaling, to_frames, to_image, unscaled
-from rs_embed.embedders.prepare.told import months_of, on_the_sphere
 from rs_embed.embedders.runtime.device import placed
 from rs_embed.embedders.statistics import statistics_of
 from rs_embed.embedders.weights.layout import Layout
@@ -35,22 +35,22 @@ from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.errors import BandMismatch, InputError, SpecError
 
 MONTHS, VISIBLE = " months", " visible"
-"""Names of a tensor, and what one ends in."""
+"""Name of the tensor of months; suffix of tensor names for masks."""
 WINDOWS_TOKENS = 65_536
-"""Tokens that are embedded at once; 34 MB at nano size, 200 MB at base size."""
+"""Number of tokens to embed at once: 34 MB at nano size, 200 MB at base size."""
 LAYOUT = Layout(
     complete=lambda state: {name.replace(".backbone.", "."): tensor for name, tensor in state.items()},
 )
-"""As the authors' loader does, names are taken without `backbone`."""
+"""Removes `backbone` from tensor names, as the authors' loader does."""
 
 
 @final
 class GalileoEmbedder(Embedder):
-    """Whatever is known of a place, patch by patch."""
+    """Galileo: encodes many kinds of data of one place, patch by patch."""
 
     @staticmethod
     def build(request: ModelRequest, settings: LibrarySettings) -> Network:
-        """The encoder with an embedding of every group."""
+        """Load the encoder with the embeddings of every group."""
         arch = request.card.arch
 
         def make() -> GalileoEncoder:
@@ -64,7 +64,7 @@ class GalileoEmbedder(Embedder):
 
     @property
     def _side(self) -> int:
-        """Patches along a window: each alone for a grid, where the place in a window would show."""
+        """Side of a window, patches: 1 for a grid by default, so that positions in a window do not show."""
         alone = self.request.output.kind == "grid"
         return self._knobs.window_patches or (1 if alone else MOST_PATCHES)
 
@@ -73,32 +73,32 @@ class GalileoEmbedder(Embedder):
         return counted_layers(self._knobs.layers, self.request.card.arch["depth"])
 
     def _squares(self, shape: tuple[int, int], patch: int) -> Frame:
-        """The windows of a chip.
+        """Return the windows of a chip.
 
         Args:
-            shape: Of the chip.
+            shape: Shape of the chip, in pixels or patches.
             patch: Side of a patch in the same unit.
         """
         side = min(self._side, shape[0] // patch, shape[1] // patch) * patch
         return frame_chip(shape, "tile", InputGeometry(side, lattice_px=patch, square=True, patch_px=patch))
 
     def windows(self, frame: Frame) -> Frame:
-        """Those that patches see each other in, pixels."""
+        """Return the windows in which patches attend to each other, pixels."""
         return self._squares(frame.extent_px, self._knobs.patch_size)
 
     def geometry(self) -> InputGeometry:
-        """Whole patches, of any shape; cropped to the largest window."""
+        """Accept inputs of whole patches, in any shape; "crop" keeps the largest window."""
         patch_px = self._knobs.patch_size
         side = max(self._side, MOST_PATCHES)
         return InputGeometry(side * patch_px, patch_px, square=False, patch_px=patch_px, native_only=True)
 
     def check(self, output: OutputSpec) -> None:
-        """Groups come whole and from one modality each, something must lie on the grid, and layers must be there.
+        """Check channel groups, layers and statistics.
 
         Raises:
-            BandMismatch: Some channels of a group without the others.
-            SpecError: Two modalities of one group, or none that lies on a grid; no such layer.
-            KnobError: No statistics for a modality.
+            BandMismatch: A group has some of its channels but not all.
+            SpecError: Two modalities feed one group, none lies on a grid, or a layer does not exist.
+            KnobError: A modality has no statistics.
         """
         self._layers  # noqa: B018
         fed: dict[str, str] = {}
@@ -113,15 +113,15 @@ class GalileoEmbedder(Embedder):
                 fed[group] = modality.name
         if not any(group in SPACE_TIME or group in SPACE for group in fed):
             raise SpecError(
-                f"{'+'.join(fed.values())} alone lies on no grid: Galileo wants an image or a map beside it.",
-                fix=f"modality={'+'.join(('s2', *fed.values()))!r}",
+                f"Expected an image or a map for Galileo, got {'+'.join(fed.values())} alone, which defines no grid.",
+                fix=f"set modality={'+'.join(('s2', *fed.values()))!r}",
             )
 
     def _groups_of(self, modality: Modality, sensor: SensorSpec) -> dict[str, list[int]]:
-        """The groups that a modality feeds -> where their channels are.
+        """Return the groups that a modality feeds -> positions of their channels.
 
         Raises:
-            BandMismatch: It has some of a group's channels, or none of any group.
+            BandMismatch: The modality has some channels of a group but not all.
         """
         names = [modality.stats[name].model_name for name in (*sensor.bands, *(one.name for one in modality.derived))]
         found = {}
@@ -131,7 +131,7 @@ class GalileoEmbedder(Embedder):
                 continue
             if missing:
                 raise BandMismatch(
-                    f"Expected all channels of {group}, got none of {', '.join(missing)}: they share one token.",
+                    f"Expected all channels of {group}, which share a token, got none of {', '.join(missing)}.",
                     found=", ".join(names),
                     fix="add them, or leave the whole group out",
                 )
@@ -139,7 +139,7 @@ class GalileoEmbedder(Embedder):
         return found
 
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
-        """Normalise what there is, tell which of it was seen, and the month of each date (January = 0)."""
+        """Normalise the available modalities; add masks and the month of each date (January = 0)."""
         tensors: dict[str, Tensor] = {}
         for modality, sensor in self.request.inputs:
             if modality.name in chips:
@@ -151,7 +151,7 @@ class GalileoEmbedder(Embedder):
         return [ModelInput(tensors)]
 
     def _tensors_of(self, modality: Modality, sensor: SensorSpec, chip: Chip, frame: Frame) -> dict[str, Tensor]:
-        """By group its channels, and which of its tokens there are."""
+        """Return, for each group, its channels and the mask of its tokens."""
         scaling = self._scaling(modality, sensor)
         groups = self._groups_of(modality, sensor)
         tensors: dict[str, Tensor] = {}
@@ -176,7 +176,7 @@ class GalileoEmbedder(Embedder):
         return tensors
 
     def _seen(self, chip: Chip, frame: Frame) -> Tensor:
-        """`[time, row, col]`: whether a patch has a valid pixel."""
+        """Return whether a patch has a valid pixel, `[time, row, col]`."""
         (height, width), (row, col), patch_px = frame.extent_px, frame.origin_px, self._knobs.patch_size
         valid: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(chip.values), axis=1)
         valid = valid[:, row : row + height, col : col + width]
@@ -186,7 +186,7 @@ class GalileoEmbedder(Embedder):
         return seen
 
     def encode(self, batch: ModelInput) -> Tokens:
-        """A token a patch: the mean of what is visible of it; of a vector, beside it how many tokens that are."""
+        """Return the mean visible token of each patch; for a vector, also their number, as the last channel."""
         encoder = cast("GalileoEncoder", self.network.module)
         groups = {name: values for name, values in batch.tensors.items() if name in GROUPS}
         visible = {name: batch.tensors[name + VISIBLE] for name in groups}
@@ -220,9 +220,9 @@ class GalileoEmbedder(Embedder):
         return Tokens(whole, TokenLayout((TokenGrid("patch", rows, cols),)))
 
     def _scaling(self, modality: Modality, sensor: SensorSpec) -> Scaling:
-        """Mean and two standard deviations to either side become 0.5, 0 and 1, without clipping.
+        """Map the mean to 0.5, and two standard deviations below and above it to 0 and 1, without clipping.
 
-        What is derived comes out 0.5 too low, so that where it is not known, 0 is its mean.
+        Derived bands come out 0.5 too low, so that 0, which replaces nodata, is their mean.
         """
         if self._knobs.normalize == "none":
             return unscaled(modality, sensor)
@@ -241,22 +241,22 @@ class GalileoEmbedder(Embedder):
 
     @property
     def normalization(self) -> str:
-        """The knob; of a file, its name and hash."""
+        """The knob `normalize`; for a file, its name and hash."""
         name = self._knobs.normalize
         return name if name in ("pretraining", "none") else f"{Path(name).name}#sha256:{sha256_of(Path(name))}"
 
     @cached_property
     def readout(self) -> Readout:
-        """A vector is the mean of all tokens that there are, not of patches alike; alone, a patch has no place."""
+        """The vector is the mean of all visible tokens, not of patches. Patches encoded alone have no position."""
         parts, weighted = len(self._layers), self.request.output.kind == "pooled"
         return Readout(self.request.card.dim * parts, parts=parts, weighted=weighted, placed=self._side > 1)
 
     def knobs_in_force(self) -> dict[str, JsonValue]:
-        """The side of windows as it is here; a file of statistics counts by its content, not by its path."""
+        """Return the knobs, with the side of windows in force and a file of statistics identified by its content."""
         return {**super().knobs_in_force(), "window_patches": self._side, "normalize": self.normalization}
 
     def facts(self) -> dict[str, JsonValue]:
-        """How dates are told, and what the optical imagery of the training was."""
+        """Return the encoding of dates, the layers, and the optical imagery of the training."""
         facts: dict[str, JsonValue] = {"date_code": "number of the date, and its month", "layers": list(self._layers)}
         if any(modality.name == "s2" for modality, _ in self.request.inputs):
             facts["imagery"] = "Sentinel-2 L2A; trained with L1C (modality s2_l1c)"
@@ -264,7 +264,7 @@ class GalileoEmbedder(Embedder):
 
 
 def _cut(values: Tensor, group: str, frame: Frame, patch_px: int) -> Tensor:
-    """`[batch x window, ...]`: what each window sees of a group; of what is of no patch, all of it."""
+    """Return what each window sees of a group, `[batch x window, ...]`; groups without patches are repeated."""
     side = frame.windows[0].height
     if group not in SPACE_TIME and group not in SPACE:
         return values[:, None].expand(-1, len(frame.windows), *values.shape[1:]).flatten(0, 1)
@@ -278,7 +278,7 @@ def _cut(values: Tensor, group: str, frame: Frame, patch_px: int) -> Tensor:
 
 
 def _joined(tokens: Tensor, frame: Frame, shape: tuple[int, int]) -> Tensor:
-    """`[batch, token, dim]`: windows `[batch, window, row, col, dim]` as one lattice."""
+    """Stitch windows `[batch, window, row, col, dim]` into one lattice, `[batch, token, dim]`."""
     side = tokens.shape[2]
     if side == 1:
         return tokens.flatten(1, 3)
@@ -287,7 +287,7 @@ def _joined(tokens: Tensor, frame: Frame, shape: tuple[int, int]) -> Tensor:
 
 
 def _mean_pixel(values: Pixels) -> Pixels:
-    """`[T, C, 1, 1]`: the mean of each band over its valid pixels; NaN of none."""
+    """Return the mean of each band over its valid pixels, `[T, C, 1, 1]`; NaN if there are none."""
     seen = np.isfinite(values)
     sums, counts = np.where(seen, values, 0).sum(axis=(2, 3)), seen.sum(axis=(2, 3))
     mean: Pixels = np.divide(sums, counts, out=np.full(sums.shape, np.nan, np.float32), where=counts > 0)
@@ -295,7 +295,10 @@ def _mean_pixel(values: Pixels) -> Pixels:
 
 
 def _fill(chip: Chip, otherwise: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of each band its mean over the chip and all dates, as in training; of a band without a valid pixel another."""
+    """Return the value that replaces nodata in each band.
+
+    It is the band's mean over the chip and all dates, as in training, or `otherwise` for a band without valid pixels.
+    """
     seen = np.isfinite(chip.values)
     counts = seen.sum(axis=(0, 2, 3))
     sums = np.where(seen, chip.values, 0).sum(axis=(0, 2, 3), dtype=np.float64)
@@ -304,7 +307,7 @@ def _fill(chip: Chip, otherwise: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _ndvi(chip: Chip) -> Tensor:
-    """`[T, 1, H, W]`, nodata filled with the mean."""
+    """Return the NDVI, `[T, 1, H, W]`, with nodata filled by the mean."""
     bands = {band.name: chip.values[:, i] for i, band in enumerate(chip.bands)}
     values = NDVI.compute({name: bands[name] for name in NDVI.of}, math.nan)
     seen = np.isfinite(values)
@@ -312,7 +315,7 @@ def _ndvi(chip: Chip) -> Tensor:
 
 
 def _location(chip: Chip, frame: Frame) -> Tensor:
-    """The centre of the chip on the unit sphere."""
+    """Return the centre of the chip on the unit sphere."""
     if chip.geobox is None:
-        raise InputError("Expected a place for location, got pixels without one.", fix="spatial=PointBuffer(...)")
+        raise InputError("Expected a place for location, got pixels without one.", fix="pass spatial=PointBuffer(...)")
     return torch.from_numpy(on_the_sphere(*centre_of(chip.geobox, frame.windows[0])))

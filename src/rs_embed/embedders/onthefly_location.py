@@ -1,4 +1,4 @@
-"""Models that are told where a place is: one token for each cell, of the longitude and latitude of its middle."""
+"""Models that take only a location: one token per cell, from the longitude and latitude of its centre."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -21,18 +21,18 @@ from rs_embed.encoders.satclip import SatClipEncoder
 from rs_embed.encoders.tokens import Tokens
 
 CROPPED_PX = 256
-"""Side of what `input_prep="crop"` keeps, cells."""
+"""Side of the centre that `input_prep="crop"` keeps, cells."""
 
 
 class LocationEmbedder(Embedder):
-    """What all of them have in common: everything but the encoder."""
+    """Everything but the encoder, shared by all location models."""
 
     def geometry(self) -> InputGeometry:
-        """Cells of any number: each is encoded by itself."""
+        """Accept grids of any shape, because each cell is encoded on its own."""
         return InputGeometry(CROPPED_PX, lattice_px=1, square=False, patch_px=1, native_only=True)
 
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
-        """Where the middle of each cell is."""
+        """Return longitude and latitude of the centre of each cell."""
         (ground,) = chips.values()
         lonlat = np.stack(pixel_centres(cast("GeoBox", ground.geobox)), axis=-1)
         (window,) = frame.windows
@@ -40,41 +40,41 @@ class LocationEmbedder(Embedder):
         return [ModelInput({"lonlat": torch.from_numpy(np.ascontiguousarray(there))})]
 
     def encode(self, batch: ModelInput) -> Tokens:
-        """One token a cell."""
+        """Return one token per cell."""
         encoder = cast("GeoClipEncoder | SatClipEncoder", self.network.module)
         return encoder.forward(batch.tensors["lonlat"])
 
     @property
     def normalization(self) -> str:
-        """None: degrees are what they are."""
+        """No normalisation: degrees are used as they are."""
         return "none"
 
     @cached_property
     def readout(self) -> Readout:
-        """Cells. A vector is that of the one cell that the place is."""
+        """Grid of cells; a vector is the token of a single cell that covers the place."""
         return Readout(self.request.card.dim, grid_kind="cells", keeps_nodata=True, placed=False)
 
     def facts_of(self, given: ModelInput) -> dict[str, JsonValue]:
-        """What it was told: longitude and latitude of the middle of the place, or of the cell in the north-west."""
+        """Return longitude and latitude of the centre of the place, or of the north-westernmost cell."""
         lon, lat = given.tensors["lonlat"][0, 0].tolist()
         return {"lon": round(lon, 9), "lat": round(lat, 9)}
 
 
 @final
 class GeoClipEmbedder(LocationEmbedder):
-    """GeoCLIP's."""
+    """GeoCLIP's location encoder."""
 
     @staticmethod
     def build(request: ModelRequest, settings: LibrarySettings) -> Network:
-        """The encoder with the weights that its authors' package ships."""
+        """Load the encoder with the weights shipped by its authors' package."""
         return build_network(lambda: GeoClipEncoder(**request.card.arch), request, settings, Layout())
 
 
 @final
 class SatClipEmbedder(LocationEmbedder):
-    """SatCLIP's; the encoder of images lies in the same file, and is left there."""
+    """SatCLIP's location encoder; the image encoder in the same file is not loaded."""
 
     @staticmethod
     def build(request: ModelRequest, settings: LibrarySettings) -> Network:
-        """The encoder with the weights of one of the releases."""
+        """Load the encoder with the weights of one of the releases."""
         return build_network(lambda: SatClipEncoder(**request.card.arch), request, settings, Layout())

@@ -1,4 +1,4 @@
-"""MOSAIKS random convolutional features: the baseline that needs no download, with our filters or the user's."""
+"""MOSAIKS random convolutional features: a baseline without download, with bundled filters or the user's own."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -29,12 +29,12 @@ class MosaiksEmbedder(Embedder):
 
     @staticmethod
     def build(request: ModelRequest, settings: LibrarySettings) -> Network:
-        """Read the filter bank: that of the package, or the file that the card names.
+        """Read the bundled filter bank, or the file that the card names.
 
         Raises:
-            WeightsError: The file is gone, or was changed since the card was made.
+            WeightsError: The file is missing, or was modified after the card was made.
         """
-        with torch.device("meta"):  # nor does the caller's random generator move
+        with torch.device("meta"):  # this also leaves the caller's random generator alone
             encoder = RcfEncoder(**request.card.arch)
         if request.card.weights is None:
             with as_file(files("rs_embed") / "data" / BANK) as path:
@@ -50,28 +50,28 @@ class MosaiksEmbedder(Embedder):
         return cast("MosaiksKnobs", self.request.knobs)
 
     def geometry(self) -> InputGeometry:
-        """Windows of whole cells, of any shape."""
+        """Accept windows of whole cells, in any shape."""
         patch_px = self._knobs.patch_size
         image_px = max(1, self._knobs.img // patch_px) * patch_px
         return InputGeometry(image_px, lattice_px=patch_px, square=False, patch_px=patch_px)
 
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
-        """Standardise with the statistics of the patches that the bank was fitted on."""
+        """Standardise with the statistics of the patches on which the bank was fitted."""
         modality, sensor = self.request.inputs[0]
         image = to_image(chips[modality.name], modality, sensor, z_score(modality, sensor, clamp_sigma=None))
         return [ModelInput({"image": window}) for window in cut_windows(image, frame)]
 
     def encode(self, batch: ModelInput) -> Tokens:
-        """One token a cell, `2 * filters` features."""
+        """Return one token per cell, with `2 * filters` features."""
         encoder = cast("RcfEncoder", self.network.module)
         return encoder.forward(batch.tensors["image"], patch_px=self._knobs.patch_size)
 
     @cached_property
     def readout(self) -> Readout:
-        """Cells of one grid; what a convolution gives is the same wherever it stands."""
+        """One grid of cells, whose tokens do not depend on their position."""
         return Readout(self.request.card.dim, placed=False)
 
     @property
     def normalization(self) -> str:
-        """Named after where mean and std come from."""
+        """Name of the source of mean and std."""
         return "bank_stats"

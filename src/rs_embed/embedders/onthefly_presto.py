@@ -1,4 +1,4 @@
-"""Presto: the months of each pixel, in the network's groups of channels, masked where nothing was seen."""
+"""Presto: a series of months for each pixel, in the network's channel groups, with missing values masked."""
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -16,9 +16,9 @@ from rs_embed.core.specs import OutputSpec
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest, Network, Readout
 from rs_embed.embedders.card import Modality
 from rs_embed.embedders.cards.presto import ALIKE, GROUPS, IMAGERY
+from rs_embed.embedders.prepare.dates_and_places import months_of, on_the_sphere
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry, Window
 from rs_embed.embedders.prepare.normalize import to_frames, unscaled, z_score
-from rs_embed.embedders.prepare.told import months_of, on_the_sphere
 from rs_embed.embedders.weights.layout import Layout
 from rs_embed.embedders.weights.networks import build_network
 from rs_embed.encoders.presto import LAND_COVER, NO_CLASS, PixelSeries, PrestoEncoder
@@ -26,42 +26,42 @@ from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.errors import InputError, SpecError
 
 SEEN = " seen"
-"""What the name of a mask ends in."""
+"""Suffix of tensor names for masks."""
 CROPPED_PX = 256
-"""Side of what `input_prep="crop"` keeps."""
+"""Side of the centre that `input_prep="crop"` keeps, pixels."""
 
 
 @final
 class PrestoEmbedder(Embedder):
-    """Every pixel is a token."""
+    """Presto: every pixel is a token."""
 
     @staticmethod
     def build(request: ModelRequest, settings: LibrarySettings) -> Network:
-        """The encoder; the decoder of the pre-training lies in the same file, and is left there."""
+        """Load the encoder; the decoder of the pre-training in the same file is not loaded."""
         return build_network(lambda: PrestoEncoder(**request.card.arch), request, settings, Layout())
 
     def geometry(self) -> InputGeometry:
-        """Pixels of any number, at their own size: each is encoded by itself."""
+        """Accept chips of any shape at native pixel size, because each pixel is encoded on its own."""
         return InputGeometry(CROPPED_PX, lattice_px=1, square=False, patch_px=1, native_only=True)
 
     def check(self, output: OutputSpec) -> None:
-        """Refuse two modalities for the same channels, and a request without imagery.
+        """Check the modalities.
 
         Raises:
-            SpecError: They were asked for.
+            SpecError: Two modalities fill the same channels, or there is no imagery.
         """
         names = [modality.name for modality, _ in self.request.inputs]
         for alike in ALIKE:
             if set(alike) <= set(names):
-                raise SpecError(f"Expected one of {' and '.join(alike)}, which are the same to Presto, got both.",
+                raise SpecError(f"Expected one of {' and '.join(alike)}, which fill the same channels, got both.",
                                 fix=f"modality={'+'.join(name for name in names if name != alike[1])!r}")  # fmt: skip
         if not set(names) & set(IMAGERY):
             raise SpecError(
-                f"Expected imagery, got {', '.join(names)} alone.", fix=f"modality={'s2+' + '+'.join(names)!r}"
+                f"Expected imagery, got {', '.join(names)} alone.", fix=f"set modality={'s2+' + '+'.join(names)!r}"
             )
 
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
-        """Normalise each group of channels; tell where it was seen, which months these are, and where pixels lie."""
+        """Normalise each channel group; add masks, months, and the location of each pixel."""
         (window,) = frame.windows
         tensors: dict[str, Tensor] = {}
         for modality, sensor in self.request.inputs:
@@ -78,7 +78,7 @@ class PrestoEmbedder(Embedder):
         return [ModelInput(tensors)]
 
     def encode(self, batch: ModelInput) -> Tokens:
-        """One token a pixel: all pixels of the batch are one long list."""
+        """Return one token per pixel; the pixels of the batch are encoded as one list."""
         encoder = cast("PrestoEncoder", self.network.module)
         xyz, months = batch.tensors["xyz"], batch.tensors["months"]
         count, height, width, _ = xyz.shape
@@ -91,21 +91,21 @@ class PrestoEmbedder(Embedder):
 
     @property
     def normalization(self) -> str:
-        """The authors' one."""
+        """Name of the authors' normalisation."""
         return "presto"
 
     @cached_property
     def readout(self) -> Readout:
-        """Pixels, which must have been seen by imagery; a vector is their mean."""
+        """Grid of pixels, valid where imagery is; a vector is their mean."""
         imagery = tuple(modality.name for modality, _ in self.request.inputs if modality.name in IMAGERY)
         return Readout(self.request.card.dim, {"pixels": imagery}, grid_kind="pixels", placed=False)
 
     def facts(self) -> dict[str, JsonValue]:
-        """How dates are counted."""
+        """Return the encoding of dates."""
         return {"date_code": "calendar month, January = 0"}
 
     def facts_of(self, given: ModelInput) -> dict[str, JsonValue]:
-        """Which months they were."""
+        """Return the months of the series."""
         return {"months": given.tensors["months"].tolist()}
 
 
@@ -117,7 +117,7 @@ def _cut(values: Tensor, window: Window) -> Tensor:
 
 
 def _groups(modality: Modality, pixels: Tensor, seen: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """The groups that a modality has, each with its mask: `[T, C, H, W]` and `[T, H, W]`."""
+    """Yield the groups of a modality, `[T, C, H, W]`, and their masks, `[T, H, W]`."""
     at = {band: index for index, band in enumerate(modality.stats)}
     at |= {"elevation": at["DEM"]} if "DEM" in at else {}
     sources = {band.name: band.of for band in modality.derived}
@@ -129,27 +129,27 @@ def _groups(modality: Modality, pixels: Tensor, seen: Tensor) -> Iterator[tuple[
 
 
 def _classes(pixels: Tensor, seen: Tensor) -> dict[str, Tensor]:
-    """The likeliest class, `[T, H, W]`, of probabilities `[T, C, H, W]`."""
+    """Return the most likely class, `[T, H, W]`, of probabilities `[T, C, H, W]`, and its mask."""
     there = seen.all(dim=1)
     return {LAND_COVER: pixels.argmax(dim=1).where(there, NO_CLASS), LAND_COVER + SEEN: there}
 
 
 def _place(chip: Chip, window: Window) -> Tensor:
-    """`[H, W, 3]`: where each pixel is on the unit sphere.
+    """Return the location of each pixel on the unit sphere, `[H, W, 3]`.
 
     Raises:
-        InputError: The chip has no place.
+        InputError: The chip has no georeference.
     """
     if chip.geobox is None:
         raise InputError(
-            "Expected a place for Presto, which is told where each pixel lies, got pixels without one.",
+            "Expected a place for Presto, which takes the location of each pixel, got pixels without one.",
             chip=chip.describe(),
-            fix="say where they lie: spatial=PointBuffer(...), on the grid of rs_embed.geobox_for",
+            fix="pass their location as spatial=PointBuffer(...), on the grid of rs_embed.geobox_for",
         )
     xyz = on_the_sphere(*pixel_centres(chip.geobox))
     return _cut(torch.from_numpy(xyz), window).permute(1, 2, 0).contiguous()
 
 
 def _by_pixel(values: Tensor) -> Tensor:
-    """`[batch, T, (C,) H, W]` as `[batch * H * W, T(, C)]`."""
+    """Rearrange `[batch, T, (C,) H, W]` to `[batch * H * W, T(, C)]`."""
     return values.movedim((-2, -1), (1, 2)).flatten(0, 2)

@@ -33,16 +33,16 @@ from rs_embed.encoders.tokens import Tokens
 from rs_embed.errors import SpecError
 
 LAYOUT = Layout(containers=EMBEDDINGS, foreign=("register_tokens",))
-"""The authors' class has register tokens behind a switch; the published sizes have none."""
+"""The authors' class has optional register tokens, which the published sizes do not use."""
 
 
 @final
 class TerraMindEmbedder(Embedder):
-    """Patches of 16 x 16 pixels of every modality, merged where they lie on the same ground."""
+    """TerraMind: patches of 16 x 16 pixels of every modality, merged where they cover the same ground."""
 
     @staticmethod
     def build(request: ModelRequest, settings: LibrarySettings) -> Network:
-        """The encoder of every kind of imagery that the card lists, and of the places asked for, with its weights."""
+        """Load the encoder for all imagery of the card and the requested location inputs."""
         names = (*request.card.modality_names, *request.places)
         arch, imagined = request.card.arch, imagined_names(request)
         make = partial(
@@ -60,7 +60,7 @@ class TerraMindEmbedder(Embedder):
 
     @cached_property
     def network(self) -> Network:
-        """The encoder; of a model that thinks in modalities, with the embeddings of what it imagines."""
+        """The encoder; for thinking in modalities, with the embeddings of the generated modalities."""
         places = (*self.request.places, *imagined_names(self.request))
         return self._cache.get(type(self), replace(self.request, places=places), self.device)
 
@@ -70,7 +70,7 @@ class TerraMindEmbedder(Embedder):
 
     @property
     def _maps(self) -> list[str]:
-        """Everything that lies on a grid: the input, then what is imagined."""
+        """Names of all modalities on a grid: the inputs, then the generated ones."""
         return [*(modality.name for modality, _ in self.request.inputs), *imagined_names(self.request)]
 
     @cached_property
@@ -78,28 +78,28 @@ class TerraMindEmbedder(Embedder):
         return counted_layers(self._knobs.layers, self.request.card.arch["depth"])
 
     def geometry(self) -> InputGeometry:
-        """Windows of whole patches, of any shape; square ones where something is to be imagined.
+        """Accept windows of whole patches, in any shape, or square for thinking in modalities.
 
         Raises:
-            SpecError: An image that is no multiple of a patch, or a layer that the network does not have.
+            SpecError: The image size is not a multiple of the patch, or a layer does not exist.
         """
         patch_px, image_px = self.request.inputs[0][0].patch_px, self._knobs.img
         if image_px % patch_px:
             raise SpecError(
                 f"Expected img as a multiple of {patch_px} px, got {image_px}.",
-                fix=f"img={max(1, round(image_px / patch_px)) * patch_px}",
+                fix=f"set img={max(1, round(image_px / patch_px)) * patch_px}",
             )
         self._layers  # noqa: B018
         square = self._knobs.tim_modalities is not None
         return InputGeometry(image_px, lattice_px=patch_px, square=square, patch_px=patch_px)
 
     def check(self, output: OutputSpec) -> None:
-        """A grid wants one map, and coordinates a tokenizer.
+        """Check merging, generated modalities and the tokenizer of coordinates.
 
         Raises:
-            SpecError: Unmerged modalities as a grid.
+            SpecError: A grid of unmerged modalities is requested, or modalities cannot be generated.
             MissingDependency: A package that these inputs or knobs need is not installed.
-            WeightsNotFound: The tokenizer file named is not there.
+            WeightsNotFound: The given tokenizer file does not exist.
         """
         check_thinking(self.request)
         if self.request.places:
@@ -108,11 +108,11 @@ class TerraMindEmbedder(Embedder):
         if self._knobs.merge_method == "none" and output.kind == "grid" and len(names) > 1:
             raise SpecError(
                 f"Expected one grid, got {len(names)}: merge_method='none' leaves {', '.join(names)} unmerged.",
-                fix="merge_method='dict' gives each its own channels (Embedding.by_modality); or ask for a vector",
+                fix="set merge_method='dict' for separate channels (Embedding.by_modality), or request a vector",
             )
 
     def load(self) -> None:
-        """The tokenizer of the coordinates, too."""
+        """Load the encoder, and the tokenizer of coordinates if it is needed."""
         if self.request.places:
             self._coordinates  # noqa: B018
         super().load()
@@ -143,7 +143,7 @@ class TerraMindEmbedder(Embedder):
         return z_score(modality, sensor, clamp_sigma=None)
 
     def encode(self, batch: ModelInput) -> Tokens:
-        """Tokens of the layers asked for, side by side; the final norm belongs to the last block only."""
+        """Return tokens with the requested layers concatenated; only the last block has the final norm."""
         module = self.network.module
         tensors = batch.tensors
         if isinstance(module, Thinking):
@@ -157,15 +157,15 @@ class TerraMindEmbedder(Embedder):
 
     @property
     def normalization(self) -> str:
-        """The knob."""
+        """The knob `normalize`."""
         return self._knobs.normalize
 
     @cached_property
     def readout(self) -> Readout:
-        """A grid for each modality; what is imagined is imagined from all that was given.
+        """One grid per modality; generated modalities depend on all inputs.
 
-        A vector is the mean (or maximum) of the merged tokens; unmerged, of all of them alike, those of the coordinates
-        too.
+        The vector is the mean or maximum of the merged tokens. Without merging, it is that of all tokens, including
+        those of the coordinates.
         """
         given = tuple(modality.name for modality, _ in self.request.inputs)
         unmerged = self._knobs.merge_method == "none"
@@ -180,7 +180,7 @@ class TerraMindEmbedder(Embedder):
 
     @property
     def _merge(self) -> Merge:
-        """The knob; "dict" is laid out like "concat", and with "none" there is one grid at most."""
+        """The knob `merge_method`: "dict" is laid out like "concat", and "none" allows only one grid."""
         match self._knobs.merge_method:
             case "dict":
                 return "concat"
@@ -190,14 +190,14 @@ class TerraMindEmbedder(Embedder):
                 return merge
 
     def knobs_in_force(self) -> dict[str, JsonValue]:
-        """A tokenizer counts by its content, not by its path; of imagining, only where something is imagined."""
+        """Return the knobs, with a tokenizer identified by content, and `tim_*` only if modalities are generated."""
         tokenizer = self._coordinates.id if self.request.places else None
         knobs = {**super().knobs_in_force(), "coords_tokenizer": tokenizer}
         thinks = self._knobs.tim_modalities is not None
         return {name: value for name, value in knobs.items() if thinks or not name.startswith("tim_")}
 
     def facts(self) -> dict[str, JsonValue]:
-        """How modalities were merged, which layers were taken, and which channels are whose."""
+        """Return the merge method, the layers, and the modality of each block of channels."""
         names = self._maps
         whose = names if self._merge == "concat" else ["+".join(names)]
         dim = self.request.card.arch["dim"]

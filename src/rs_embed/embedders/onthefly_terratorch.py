@@ -1,4 +1,4 @@
-"""Any plain vision transformer of TerraTorch that a card describes: no code of its own for a model."""
+"""The adapter of TerraTorch's plain vision transformers, each described by its card alone."""
 
 import math
 import re
@@ -41,15 +41,15 @@ IMAGE, TIME, LOCATION = "image", "time", "location"
 
 @final
 class TerraTorchEmbedder(Embedder):
-    """One image, and where the model takes them its date, place and pixel size; tokens of any block."""
+    """A TerraTorch backbone: takes one image, optionally with date, location and pixel size; returns any block."""
 
     @staticmethod
     def build(request: ModelRequest, settings: LibrarySettings) -> Network:
-        """TerraTorch's own module, with the tensors of the card's file loaded strictly.
+        """Build TerraTorch's module and load the card's file strictly.
 
         Raises:
             MissingDependency: TerraTorch is not installed.
-            WeightsError: The weights are missing, unreachable, corrupt, or those of another model.
+            WeightsError: The weights are missing, unreachable, corrupt, or belong to another model.
         """
         card, found = cast("TerraTorchCard", request.card), published_state(request, settings)
         module = make_module(card)
@@ -75,7 +75,7 @@ class TerraTorchEmbedder(Embedder):
         return counted_layers(self._knobs.layers, self._depth)
 
     def geometry(self) -> InputGeometry:
-        """Windows of whole patches where the network takes any number of them, else of one size."""
+        """Accept windows of whole patches if the network takes any number of them, else of one size."""
         modality = self.request.inputs[0][0]
         lattice_px = modality.patch_px if self._backbone.any_size else modality.image_px
         square = not self._backbone.any_size
@@ -88,32 +88,33 @@ class TerraTorchEmbedder(Embedder):
         )
 
     def check(self, output: OutputSpec) -> None:
-        """One kind of imagery, such layers, and the extra.
+        """Check modality, layers and the extra.
 
         Raises:
-            SpecError: Several modalities: the network has one image; or no such layer.
-            MissingDependency: The extra is not there.
+            SpecError: Several modalities are requested, or a layer does not exist.
+            MissingDependency: The extra is not installed.
         """
         names = self.request.modality_names
         if len(names) > 1:
             raise SpecError(
-                f"{self.request.card.id} takes one modality, got {' + '.join(names)}.", fix=f"modality={names[0]!r}"
+                f"Expected one modality for {self.request.card.id}, got {' + '.join(names)}.",
+                fix=f"set modality={names[0]!r}",
             )
         self._layers  # noqa: B018
         require("terratorch", EXTRA)
 
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
-        """Standardise, cut, and tell date and place as far as they are known."""
+        """Standardise and cut the image; add date and location if they are known."""
         modality, sensor = self.request.inputs[0]
         chip = chips[modality.name]
         image = to_image(chip, modality, sensor, self._scaling(modality, sensor))
         if self._knobs.normalize != "none":
             image = limited(image, None, self._brightest(modality, sensor), modality.name)
         cuts = cut_windows(image, frame)
-        told = self._told(chip, frame)
+        metadata = self._metadata(chip, frame)
         cover_m = self.request.scale_m * frame.zoom * frame.input_px[1]
         return [
-            ModelInput({IMAGE: cut, **{name: values[number] for name, values in told.items()}}, ground_cover_m=cover_m)
+            ModelInput({IMAGE: cut, **{name: values[number] for name, values in metadata.items()}}, cover_m)
             for number, cut in enumerate(cuts)
         ]
 
@@ -123,32 +124,32 @@ class TerraTorchEmbedder(Embedder):
         return z_score(modality, sensor, clamp_sigma=None)
 
     def _brightest(self, modality: Modality, sensor: SensorSpec) -> Tensor:
-        """`[C, 1, 1]`: the highest standardised value that training saw, by band."""
+        """Return the highest standardised value of each band in training, `[C, 1, 1]`."""
         stats = [(modality.stats[band], self._backbone.saturation.get(band, math.inf)) for band in sensor.bands]
         return torch.tensor([(limit - one.mean) / one.std for one, limit in stats])[:, None, None]
 
-    def _told(self, chip: Chip, frame: Frame) -> dict[str, list[Tensor]]:
-        """Date and place of each window. What is not known is left out, as the training did now and then."""
-        told: dict[str, list[Tensor]] = {}
+    def _metadata(self, chip: Chip, frame: Frame) -> dict[str, list[Tensor]]:
+        """Return date and location of each window. Unknown ones are left out, as they sometimes were in training."""
+        found: dict[str, list[Tensor]] = {}
         backbone, when = self._backbone, chip.times[0]
         if backbone.time is not None and when is not None and self._knobs.metadata:
-            told[TIME] = [TIME_CODES[backbone.time[1]](when)] * len(frame.windows)
+            found[TIME] = [TIME_CODES[backbone.time[1]](when)] * len(frame.windows)
         if backbone.location is not None and chip.geobox is not None and self._knobs.metadata:
             code = LOCATION_CODES[backbone.location[1]]
-            told[LOCATION] = [code(*centre_of(chip.geobox, window)) for window in frame.windows]
-        return told
+            found[LOCATION] = [code(*centre_of(chip.geobox, window)) for window in frame.windows]
+        return found
 
     def encode(self, batch: ModelInput) -> Tokens:
-        """Run the network; a map is laid out as tokens. What a block gives is normed or not as TerraTorch has it."""
+        """Run the network; a map is converted to tokens. Outputs have a final norm if TerraTorch applies it."""
         backbone, image = self._backbone, batch.tensors[IMAGE]
-        told: dict[str, Tensor | float] = {
+        metadata: dict[str, Tensor | float] = {
             keyword[0]: batch.tensors[name]
             for name, keyword in ((TIME, backbone.time), (LOCATION, backbone.location))
             if keyword is not None and name in batch.tensors
         }
         if backbone.gsd is not None:
-            told[backbone.gsd] = batch.ground_cover_m / image.shape[-1]
-        outputs: Sequence[Tensor] = self.network.module(image, **told)
+            metadata[backbone.gsd] = batch.ground_cover_m / image.shape[-1]
+        outputs: Sequence[Tensor] = self.network.module(image, **metadata)
         wanted = [outputs[layer - self._depth] for layer in self._layers]
         patch_px = self.request.inputs[0][0].patch_px
         grid = TokenGrid("patch", image.shape[-2] // patch_px, image.shape[-1] // patch_px)
@@ -158,21 +159,21 @@ class TerraTorchEmbedder(Embedder):
 
     @cached_property
     def readout(self) -> Readout:
-        """Patch tokens on one grid; several layers stand side by side."""
+        """One grid of patch tokens, with several layers concatenated."""
         return Readout(self.request.card.dim * len(self._layers), parts=len(self._layers))
 
     @property
     def normalization(self) -> str:
-        """The knob."""
+        """The knob `normalize`."""
         return self._knobs.normalize
 
     def facts(self) -> dict[str, JsonValue]:
-        """Whose code ran, and which layers were taken."""
+        """Return TerraTorch's version and the layers."""
         return {"terratorch": version("terratorch"), "layers": list(self._layers)}
 
 
 def make_module(card: TerraTorchCard) -> nn.Module:
-    """The network as TerraTorch builds it, with random values that depend on nothing but the card.
+    """Build TerraTorch's network, with random values that depend only on the card.
 
     Raises:
         MissingDependency: TerraTorch is not installed.
@@ -184,7 +185,7 @@ def make_module(card: TerraTorchCard) -> nn.Module:
 
 
 def _layout(backbone: Backbone, module: nn.Module) -> Layout:
-    """How the tensors of the published file become the module's; some it brings itself."""
+    """Return the layout of the published file; some tensors are taken from the module itself."""
     own = {
         name: tensor
         for name, tensor in module.state_dict().items()
@@ -194,22 +195,25 @@ def _layout(backbone: Backbone, module: nn.Module) -> Layout:
 
 
 def _year_day(when: datetime) -> Tensor:
-    """`[1, 2]`: year and day of the year. Source: Prithvi-EO-2.0, inference.py (`tm_yday`)."""
+    """Return year and day of the year, `[1, 2]`. Source: Prithvi-EO-2.0, inference.py (`tm_yday`)."""
     return torch.tensor([[when.year, when.timetuple().tm_yday]], dtype=torch.float32)
 
 
 def _week_hour(when: datetime) -> Tensor:
-    """`[4]`. Source: Clay-foundation/model, docs/tutorials/clay-v1-wall-to-wall.ipynb (`normalize_timestamp`)."""
+    """Return angles of week and hour, `[4]`.
+
+    Source: Clay-foundation/model, docs/tutorials/clay-v1-wall-to-wall.ipynb (`normalize_timestamp`).
+    """
     return _angles(when.isocalendar().week * 2 * math.pi / 52, when.hour * 2 * math.pi / 24)
 
 
 def _lat_lon(lon: float, lat: float) -> Tensor:
-    """`[2]`. Source: TerraTorch 1.2.11, prithvi_mae.py, LocationEncoder."""
+    """Return latitude and longitude, `[2]`. Source: TerraTorch 1.2.11, prithvi_mae.py, LocationEncoder."""
     return torch.tensor([lat, lon])
 
 
 def _lat_lon_angles(lon: float, lat: float) -> Tensor:
-    """`[4]`. Source: as `_week_hour` (`normalize_latlon`)."""
+    """Return angles of latitude and longitude, `[4]`. Source: as `_week_hour` (`normalize_latlon`)."""
     return _angles(math.radians(lat), math.radians(lon))
 
 

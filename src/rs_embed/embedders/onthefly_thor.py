@@ -1,4 +1,4 @@
-"""THOR 1.0: chips to network inputs as the model page and the authors' code describe."""
+"""THOR 1.0: prepares chips as the model page and the authors' code describe."""
 
 import math
 from collections.abc import Mapping
@@ -28,17 +28,17 @@ from rs_embed.errors import SpecError
 CLAMP_SIGMA = 5.0
 """Pre-training clamped standardised pixels to this range. Source: FM4CS/THOR, thor/data/thor_dataset_base.py."""
 LAYOUT = Layout(foreign=("prod_embed", "cls_token"))
-"""The authors' class has embeddings of products and a class token behind switches; the published sizes have neither.
-Their training keeps its decoder and heads in the same module. Source: FM4CS/THOR, thor_vit.py and thor_mae.py."""
+"""The authors' class has optional product embeddings and a class token, which the published sizes do not use. Their
+training code keeps its decoder and heads in the same module. Source: FM4CS/THOR, thor_vit.py and thor_mae.py."""
 
 
 @final
 class ThorEmbedder(Embedder):
-    """One token sequence over band groups of several pixel sizes."""
+    """THOR: one token sequence over band groups of several pixel sizes."""
 
     @staticmethod
     def build(request: ModelRequest, settings: LibrarySettings) -> Network:
-        """The encoder with the checkpoint of the card, or with random weights where asked for."""
+        """Load the encoder with the card's checkpoint, or with random weights on request."""
         return build_network(lambda: ThorEncoder(**request.card.arch), request, settings, LAYOUT)
 
     @property
@@ -46,10 +46,11 @@ class ThorEmbedder(Embedder):
         return cast("ThorKnobs", self.request.knobs)
 
     def geometry(self) -> InputGeometry:
-        """Square inputs; windows start on the coarsest patch of all band groups.
+        """Accept square inputs, whose windows start on the coarsest patch of all band groups.
 
         Raises:
-            SpecError: Sizes that do not fit together, a unit that is no reflectance, or no such layer.
+            SpecError: The sizes do not fit together, "unit_scale" is used without reflectance, or a layer does not
+                exist.
         """
         self._check_normalization()
         self._layers  # noqa: B018
@@ -76,32 +77,33 @@ class ThorEmbedder(Embedder):
             if units:
                 raise SpecError(
                     f"Expected reflectance for normalize='unit_scale', got {', '.join(units)} in {modality.name}.",
-                    fix="use normalize='thor_stats', which knows every sensor",
+                    fix="use normalize='thor_stats', which supports every sensor",
                 )
 
     def _no_fit(self, image_px: int, lattice_px: int) -> SpecError:
         cover_m = image_px * self.request.scale_m
         sizes = [str(px) for px in TRAINED_PATCH_SIZES_PX if all(cover_m % (px * gsd_m) == 0 for gsd_m in self._gsds_m)]
         pixels = ", ".join(f"{gsd_m} m" for gsd_m in sorted(set(self._gsds_m)))
-        fix = f"img={max(1, round(image_px / lattice_px)) * lattice_px}"
+        fix = f"set img={max(1, round(image_px / lattice_px)) * lattice_px}"
         return SpecError(
-            f"No patch of {self._sizes_px['patch_size']} px divides an image of {image_px} px in every band group.",
+            f"Expected a patch that divides the image in every band group, got a patch of "
+            f"{self._sizes_px['patch_size']} px and an image of {image_px} px.",
             image=f"{cover_m:g} m a side; the bands have pixels of {pixels}",
             fix=fix + (f", or patch_size={' or '.join(sizes)}" if sizes else ""),
         )
 
     @cached_property
     def _sizes_px(self) -> dict[str, int]:
-        """Image and patch size in force: what the user turned, else what the first modality takes."""
-        first, turned = self.request.inputs[0][0], self._knobs.model_fields_set
+        """Image and patch size in force: the user's, else those of the first modality."""
+        first, given = self.request.inputs[0][0], self._knobs.model_fields_set
         return {
-            "img": self._knobs.img if "img" in turned else first.image_px,
-            "patch_size": self._knobs.patch_size if "patch_size" in turned else first.patch_px,
+            "img": self._knobs.img if "img" in given else first.image_px,
+            "patch_size": self._knobs.patch_size if "patch_size" in given else first.patch_px,
         }
 
     @cached_property
     def _bands(self) -> dict[str, int | None]:
-        """THOR's names of the input channels, in order, and their pixel size where it is not THOR's default."""
+        """THOR's names of the input channels, in order, with their pixel size if it is not THOR's default."""
         bands: dict[str, int | None] = {}
         for modality, sensor in self.request.inputs:
             for name in sensor.bands:
@@ -116,7 +118,7 @@ class ThorEmbedder(Embedder):
 
     @cached_property
     def _overrides_m(self) -> dict[str, int]:
-        """Pixel size by band group, where it is not THOR's default."""
+        """Band group -> pixel size, where it is not THOR's default."""
         return {GROUP_OF_BAND[band]: gsd_m for band, gsd_m in self._bands.items() if gsd_m is not None}
 
     @cached_property
@@ -126,14 +128,14 @@ class ThorEmbedder(Embedder):
         return tuple(self._overrides_m.get(group.name, group.gsd_m) for group in GROUPS if group.name in present)
 
     def _cover_m(self, image_px: int) -> int:
-        """The page's rule: `ground_cover_m = scale_m * image_size`."""
+        """Return the ground cover by the model page's rule: `ground_cover_m = scale_m * image_size`."""
         cover_m = self.request.scale_m * image_px
         if cover_m != int(cover_m):
             raise SpecError(f"Expected a ground cover of whole metres, got {cover_m:g} m.", fix="use a whole scale_m")
         return int(cover_m)
 
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
-        """Fill, clip, standardise, clamp to five sigma, then resize: the order of the model page."""
+        """Fill, clip, standardise, clamp to five sigma and resize, in the order of the model page."""
         images = [
             to_image(chips[modality.name], modality, sensor, self._scaling(modality, sensor))
             for modality, sensor in self.request.inputs
@@ -148,7 +150,7 @@ class ThorEmbedder(Embedder):
         return unit_scale(modality, sensor) if self._knobs.normalize == "unit_scale" else unscaled(modality, sensor)
 
     def encode(self, batch: ModelInput) -> Tokens:
-        """Tokens of the last block or of those asked for; the last without the final norm unless a knob asks for it."""
+        """Return tokens of the last block or the requested ones; the final norm is applied only on request."""
         encoder = cast("ThorEncoder", self.network.module)
         geometry = plan_geometry(
             tuple(self._bands), int(batch.ground_cover_m), (self._sizes_px["patch_size"],), gsd_m=self._overrides_m
@@ -159,12 +161,12 @@ class ThorEmbedder(Embedder):
 
     @property
     def normalization(self) -> str:
-        """The knob."""
+        """The knob `normalize`."""
         return self._knobs.normalize
 
     @cached_property
     def readout(self) -> Readout:
-        """A grid for each band group; several make a group grid, a single one is a plain square of patch tokens."""
+        """One grid per band group; several are merged into a group grid, a single one is a plain patch grid."""
         sees = {
             name: tuple(
                 modality.name
@@ -178,11 +180,11 @@ class ThorEmbedder(Embedder):
         return Readout(self.request.card.dim * parts, sees, kind, merge=self._knobs.group_merge, parts=parts)
 
     def knobs_in_force(self) -> dict[str, JsonValue]:
-        """Sizes differ between modalities unless the user turns them."""
+        """Return the knobs, with the sizes in force, which depend on the modality unless the user sets them."""
         return {**super().knobs_in_force(), **self._sizes_px}
 
     def facts(self) -> dict[str, JsonValue]:
-        """Names that the model page promises."""
+        """Return the facts that the model page documents."""
         return {
             "group_merge": self._knobs.group_merge,
             "final_norm": self._knobs.final_norm,

@@ -1,7 +1,7 @@
-"""Which commit and hash the published weights have, as `scripts/pin_weights.py` found them on a hub.
+"""Commits and hashes of the published weights, as `scripts/pin_weights.py` found them on the hub.
 
-The hub could not be asked where the cards were written, so what they leave open is filled in from a file. A pinned
-checkpoint is refused if its bytes are others.
+The cards were written without access to the hub, so missing revisions and hashes are filled in from a file. A pinned
+checkpoint with other content is refused.
 """
 
 import json
@@ -16,27 +16,27 @@ FILE = files("rs_embed") / "data" / "pins.json"
 
 @dataclass(frozen=True)
 class Pin:
-    """What the hub says of a file."""
+    """The facts of a file on the hub."""
 
     revision: str
-    """Commit."""
+    """Commit of the repository."""
     sha256: str | None
-    """`None`: the hub keeps it in git, which has another hash."""
+    """Hash of the file; `None` for files kept in git, for which the hub gives no sha256."""
     size_bytes: int
 
 
 def name_of(weights: Weights) -> str:
-    """What a file is called in the list of pins."""
+    """Return the key of a file in the list of pins."""
     return f"{weights.hub}:{weights.file}"
 
 
 def read_pins() -> dict[str, Pin]:
-    """All of them, by `name_of`."""
+    """Read all pins, keyed by `name_of`."""
     return {name: Pin(**facts) for name, facts in json.loads(FILE.read_text("utf-8")).items()}
 
 
 def pinned(cards: Iterable[ModelCard]) -> tuple[ModelCard, ...]:
-    """The cards with what is known of their weights; what a card says itself comes first."""
+    """Return the cards with pins filled in. A card's own values take precedence."""
     pins = read_pins()
     return tuple(_pinned(card, pins) for card in cards)
 

@@ -1,7 +1,7 @@
-"""What is fetched are embeddings already, so nothing is computed but their mean.
+"""The adapter of precomputed embeddings: they are fetched, and only their mean is computed.
 
-One adapter for all such products, whatever their dimension: a card says the rest. Bands of the unit `component` are
-vectors of length 1, whose mean is a direction; of any other unit, features that are free.
+It serves products of any dimension. Bands of the unit `component` form vectors of length 1, whose mean is a direction;
+bands of any other unit are unconstrained features.
 """
 
 from collections.abc import Mapping
@@ -23,20 +23,20 @@ from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.errors import PixelWarning, SpecError, UnitMismatch, warn
 
 LENGTH_TOLERANCE = 0.05
-"""How far from 1 the length of a vector may be. 8 bits move it by less than 0.01."""
+"""Largest deviation of a vector's length from 1. Storage in 8 bits changes it by less than 0.01."""
 
 
 @final
 class PrecomputedEmbedder(Embedder):
-    """Every pixel is a token."""
+    """Precomputed embeddings: every pixel is a token."""
 
     @staticmethod
     def build(request: ModelRequest, settings: LibrarySettings) -> Network:
-        """Nothing to load."""
+        """Return a network that does nothing, as there is nothing to load."""
         return Network(nn.Identity(), f"precomputed:{request.inputs[0][1].collection}")
 
     def geometry(self) -> InputGeometry:
-        """Pixels of any number, at their own size."""
+        """Accept chips of any shape, at native pixel size."""
         side_px = cast("PrecomputedKnobs", self.request.knobs).img
         return InputGeometry(side_px, lattice_px=1, square=False, patch_px=1, native_only=True)
 
@@ -46,19 +46,19 @@ class PrecomputedEmbedder(Embedder):
         return all(band.unit == Unit.COMPONENT for band in bands_of(sensor.collection, sensor.bands))
 
     def check(self, output: OutputSpec) -> None:
-        """Refuse a maximum of unit vectors: the largest of each number is no direction.
+        """Refuse max pooling of unit vectors, because the result would not be a direction.
 
         Raises:
-            SpecError: It was asked for.
+            SpecError: Max pooling of unit vectors is requested.
         """
         if self._unit_length and output.kind == "pooled" and output.pooling != "mean":
             raise SpecError(
                 f"Expected the mean direction of unit vectors, got pooling {output.pooling!r}.",
-                fix="OutputSpec.pooled()",
+                fix="request OutputSpec.pooled()",
             )
 
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
-        """The vectors as they are; one that lacks a number is nodata."""
+        """Return the vectors as they are; a vector with a missing component is nodata."""
         modality, sensor = self.request.inputs[0]
         chip = chips[modality.name]
         image = to_image(chip, modality, sensor, unscaled(modality, sensor))
@@ -70,39 +70,43 @@ class PrecomputedEmbedder(Embedder):
         return [ModelInput({"vectors": window}) for window in cut_windows(image, frame)]
 
     def encode(self, batch: ModelInput) -> Tokens:
-        """One token a pixel."""
+        """Return one token per pixel."""
         vectors = self.network.module(batch.tensors["vectors"])
         height, width = vectors.shape[-2:]
         return Tokens(vectors.flatten(2).mT, TokenLayout((TokenGrid("pixels", height, width),)))
 
     @property
     def normalization(self) -> str:
-        """None: the numbers are taken as they are."""
+        """No normalisation: values are used as they are."""
         return "none"
 
     @cached_property
     def readout(self) -> Readout:
-        """Pixels; a vector is their mean, of length 1 where they are, as AlphaEarth's own coarser levels are made."""
+        """Grid of pixels, and their mean as the vector.
+
+        The mean of unit vectors is scaled to length 1, as in AlphaEarth's own coarser levels.
+        """
         return Readout(
             self.request.card.dim, grid_kind="pixels", keeps_nodata=True, unit_length=self._unit_length, placed=False
         )
 
 
 def _check_length(length: Tensor, chip: Chip) -> None:
-    """Refuse what are no unit vectors; warn where some are not.
+    """Refuse vectors that are not of length 1; warn if only some are not.
 
     Args:
-        length: `[N]`, of the valid vectors.
+        length: Lengths of the valid vectors, `[N]`.
+        chip: The chip, for messages.
 
     Raises:
-        UnitMismatch: Half of them or more are longer or shorter than 1.
+        UnitMismatch: At least half of the vectors are not of length 1.
     """
     off = (length - 1).abs() > LENGTH_TOLERANCE
     if 2 * int(off.sum()) >= max(1, len(off)):
         raise UnitMismatch(
             f"Expected vectors of length 1, got {length.min():.3g} to {length.max():.3g}.",
             chip=chip.describe(),
-            fix="resample them by nearest neighbour only, or divide each by its length",
+            fix="resample with nearest neighbour only, or divide each vector by its length",
         )
     if bool(off.any()):
         warn(f"{int(off.sum())} of {len(off)} vectors are not of length 1 (down to {length.min():.3g}).", PixelWarning)

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of a user's own imagery, for models that were trained with those of each dataset."""
+"""Band statistics of a user's own imagery, for models that standardise each dataset by its own statistics."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from rs_embed.errors import InputError, KnobError, StorageError
 
 FORMAT = "rs_embed band statistics 1"
 Published = Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
-"""Table -> modality -> mean and std by band."""
+"""Table -> modality -> mean and std of each band."""
 
 
 def save_statistics(
@@ -24,19 +24,23 @@ def save_statistics(
     samples: Iterable[Mapping[str, Chip]],
     derived: Sequence[DerivedBand] = (POLARISATION_RATIO, SLOPE),
 ) -> Path:
-    """Write the statistics of many chips, to be given as `normalize=<path>`.
+    """Write band statistics of many chips to a file, to be passed as `normalize=<path>`.
 
-    Of each band, the mean over chips of the chip's mean, and the mean over chips of the chip's standard deviation:
-    so do the authors of AnySat for each dataset. Take hundreds of chips from all over the area and season of a study;
-    those of a single chip would take away what tells it from others.
+    For each band, the file holds the mean over chips of the chip's mean, and the mean over chips of the chip's standard
+    deviation, as the authors of AnySat compute them for each dataset. Use hundreds of chips from the whole area and
+    season of your study. Statistics of a single chip would remove what distinguishes it from others.
 
     Args:
         path: A `.json` file.
-        samples: Modality -> chip, as in `inspect_chip(...).chips`. Read once, so a generator will do.
-        derived: Counted too, where a chip has the bands that they are computed from.
+        samples: One mapping modality -> chip per place, as in `inspect_chip(...).chips`. Read once, so a generator
+            works.
+        derived: Derived bands to include where a chip has their source bands.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        InputError: No chip at all.
+        InputError: There are no chips.
         StorageError: The file cannot be written.
 
     Source: gastruc/AnySat, src/data (NORM_<modality>_patch.json).
@@ -52,7 +56,9 @@ def save_statistics(
                 if found.size:
                     moments.setdefault(modality, {}).setdefault(band, []).append((found.mean(), found.std()))
     if not moments:
-        raise InputError("Expected chips to take statistics of, got none.", fix="[inspect_chip(...).chips, ...]")
+        raise InputError(
+            "Expected chips to compute statistics from, got none.", fix="pass [inspect_chip(...).chips, ...]"
+        )
     table = {
         modality: {band: _entry(units[modality][band], found) for band, found in bands.items()}
         for modality, bands in moments.items()
@@ -62,7 +68,7 @@ def save_statistics(
         path.write_text(json.dumps({"format": FORMAT, "chips": count, "modalities": table}, indent=1), encoding="utf-8")
     except OSError as error:
         raise StorageError(
-            f"Expected to write {path}, got: {error}.", fix="name a folder that can be written"
+            f"Expected to write {path}, got: {error}.", fix="choose a folder that you can write to"
         ) from error
     return path
 
@@ -73,7 +79,7 @@ def _entry(unit: Unit, moments: list[tuple[float, float]]) -> dict[str, float | 
 
 
 def _bands(chip: Chip, derived: Sequence[DerivedBand]) -> dict[str, tuple[Unit, NDArray[np.float32]]]:
-    """Pixels by band, and those of the derived bands that can be computed from them."""
+    """Return unit and pixels of each band, including the derived bands that can be computed."""
     pixels = {band.name: chip.values[:, i] for i, band in enumerate(chip.bands)}
     pixel_m = float("nan") if chip.geobox is None else float(chip.geobox.resolution.x)
     found = {band.name: (band.unit, pixels[band.name]) for band in chip.bands}
@@ -84,13 +90,15 @@ def _bands(chip: Chip, derived: Sequence[DerivedBand]) -> dict[str, tuple[Unit, 
 
 
 def statistics_of(modality: Modality, name: str, published: Published) -> Mapping[str, BandStats]:
-    """Mean and std of every band of a modality.
+    """Return mean and std of every band of a modality.
 
     Args:
+        modality: The modality of the card.
         name: A table of `published`, or the path of a file that `save_statistics` wrote.
+        published: The tables of the card.
 
     Raises:
-        KnobError: It is neither, or lacks a band of the modality.
+        KnobError: `name` is neither, or the statistics lack a band of the modality.
     """
     if name in published:
         numbers = published[name].get(modality.name, ())
@@ -105,7 +113,7 @@ def statistics_of(modality: Modality, name: str, published: Published) -> Mappin
         raise KnobError(
             f"Expected mean and std of {', '.join(missing)} of {modality.name}, got none in normalize={name!r}.",
             published="; ".join(f"{table}: {', '.join(by_modality)}" for table, by_modality in published.items()),
-            fix="normalize=<file that rs_embed.save_statistics wrote>, or normalize='none'",
+            fix="pass normalize=<file written by rs_embed.save_statistics>, or normalize='none'",
         )
     return found
 

@@ -1,9 +1,9 @@
-"""Filters made of imagery: pieces of it, made unlike one another by ZCA whitening. Numbers only, no torch.
+"""Make filters from imagery: small image patches, decorrelated by ZCA whitening. This module does not import torch.
 
 Source: Rolf et al. 2021, https://doi.org/10.1038/s41467-021-24638-z, and `normalize_patches` of the authors' code: each
 piece is centred over all of its values and scaled to unit length; whitening is fitted on many pieces (100,000 there)
-and applied twice, once for the filter and once for the image it will meet. Theirs are RGB in 0..1; ours have any bands,
-standardised by the mean and standard deviation of the imagery that they are taken from.
+and applied twice, once for the filter and once for the image. The authors use RGB in 0..1. This module takes any bands,
+standardised by the mean and standard deviation of the source imagery.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,33 +18,33 @@ KERNEL_PX = 3
 ZCA_EPSILON = 1e-3
 """Added to the variance of every whitened direction; the authors' value."""
 BIAS = -1.0
-"""The authors' threshold of 1, with torchgeo's sign."""
+"""The authors' threshold of 1, with the sign used by torchgeo."""
 MOST_PIECES = 200_000
 MOST_VALUES = 50_000_000
-"""Of all pieces that are whitened, at most: 400 MB in float64."""
+"""Most values in all pieces that are whitened: 400 MB in float64."""
 _CONSTANT = 1e-6
-"""A band whose standard deviation is less than this share of its mean is constant, but for rounding."""
+"""A band whose standard deviation is below this share of its mean counts as constant."""
 Pixels = NDArray[np.float32] | NDArray[np.float64]
-"""`[band, height, width]`, NaN where nodata."""
+"""`[band, height, width]`; NaN is nodata."""
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Filters:
-    """A bank of filters, and what images are standardised by before they meet it."""
+    """A filter bank, and the statistics by which images are standardised for it."""
 
     weight: NDArray[np.float16]
     """`[filter, band, 3, 3]`."""
     mean: Values
-    """`[band]`, of all valid pixels."""
+    """`[band]`: mean of all valid pixels."""
     std: Values
     chips: int
     pixels: int
     pieces: int
-    """How many were whitened."""
+    """Number of pieces that were whitened."""
 
     def tensors(self) -> dict[str, NDArray[np.generic]]:
-        """As they are stored."""
+        """Return the tensors as they are stored."""
         return {
             # safetensors 0.8 writes a transposed array in the order of its memory, which mixes up its axes.
             "weight": np.ascontiguousarray(self.weight),
@@ -56,29 +56,29 @@ class Filters:
 
 @dataclass(frozen=True, eq=False)
 class _Sample:
-    """What is kept of one chip."""
+    """Pieces and statistics of one chip."""
 
     count: int
-    """Pixels at which every band is valid."""
+    """Number of pixels at which every band is valid."""
     mean: Values
     squares: Values
     """`[band]`: the sum of squared deviations from `mean`."""
     pieces: NDArray[np.floating]
-    """`[piece, band, 9]`, as they came."""
+    """`[piece, band, 9]`, not standardised."""
 
 
 def fit_filters(chips: Iterable[Pixels], bands: Sequence[str], *, about: int, filters: int, seed: int) -> Filters:
-    """The bank of the imagery. Chips are read once; a sample of their pieces is kept.
+    """Fit a filter bank to imagery. Chips are read once, and a sample of their pieces is kept.
 
     Args:
-        chips: All with these bands, in one unit a band.
-        bands: Their names, for messages.
-        about: How many chips will come: that decides how many pieces are taken of each.
-        filters: How many.
-        seed: Of what is drawn.
+        chips: Chips with the same bands and units.
+        bands: Names of the bands, for messages.
+        about: Expected number of chips, which determines how many pieces to take from each.
+        filters: Number of filters.
+        seed: Seed of the random sampling.
 
     Raises:
-        InputError: Fewer pieces without nodata than filters, or a band that is constant.
+        InputError: There are fewer pieces without nodata than filters, or a band is constant.
     """
     most = max(1, min(MOST_PIECES, MOST_VALUES // (len(bands) * KERNEL_PX**2)) // max(1, about))
     samples = [_sample(chip, most, np.random.default_rng((seed, index))) for index, chip in enumerate(chips)]
@@ -97,7 +97,7 @@ def fit_filters(chips: Iterable[Pixels], bands: Sequence[str], *, about: int, fi
 
 
 def unit_pieces(pieces: Values) -> Values:
-    """Each piece centred over all of its values and of unit length: `[piece, band, 9]` to `[piece, band * 9]`."""
+    """Centre each piece over all its values and scale it to unit length: `[piece, band, 9]` to `[piece, band * 9]`."""
     flat = pieces.reshape(len(pieces), -1)
     centred = flat - flat.mean(axis=1, keepdims=True)
     unit: Values = centred / np.linalg.norm(centred, axis=1, keepdims=True).clip(min=1e-8)
@@ -107,9 +107,9 @@ def unit_pieces(pieces: Values) -> Values:
 def _require_pieces(found: int, filters: int, chips: int) -> None:
     if found < filters:
         raise InputError(
-            f"Expected at least {filters} pieces of {KERNEL_PX} x {KERNEL_PX} valid pixels that are not all alike, got "
+            f"Expected at least {filters} pieces of {KERNEL_PX} x {KERNEL_PX} valid pixels that are not constant, got "
             f"{found} in {chips} chip(s).",
-            fix=f"give more imagery, or ask for fewer filters: filters={max(1, found // 2)}",
+            fix=f"pass more imagery, or request fewer filters: filters={max(1, found // 2)}",
         )
 
 
@@ -127,7 +127,7 @@ def _sample(chip: Pixels, most: int, chance: np.random.Generator) -> _Sample:
 def _pieces(
     chip: NDArray[np.floating], valid: NDArray[np.bool_], most: int, chance: np.random.Generator
 ) -> NDArray[np.floating]:
-    """Pieces without nodata, all of them or as many as are kept."""
+    """Return the pieces without nodata, at most `most` of them."""
     shape = (KERNEL_PX, KERNEL_PX)
     if min(valid.shape) < KERNEL_PX:
         return np.empty((0, len(chip), KERNEL_PX**2), chip.dtype)
@@ -141,7 +141,7 @@ def _pieces(
 
 
 def _moments(samples: Sequence[_Sample], bands: Sequence[str]) -> tuple[Values, Values]:
-    """Mean and standard deviation of each band over the pixels of all chips.
+    """Compute mean and standard deviation of each band over the pixels of all chips.
 
     Raises:
         InputError: A band is constant.
@@ -154,6 +154,6 @@ def _moments(samples: Sequence[_Sample], bands: Sequence[str]) -> tuple[Values, 
     if constant:
         raise InputError(
             f"Expected bands that vary, got constant ones: {', '.join(constant)}.",
-            fix="leave them out of the sensor's bands, or give imagery of more ground",
+            fix="leave them out of the sensor's bands, or pass imagery of a larger area",
         )
     return mean, std

@@ -1,1 +1,1 @@
-"""What comes out: one embedding or several, their files, pictures and similarity."""
+"""Results: one embedding or several, with their metadata, files, pictures and similarity."""

@@ -1,4 +1,4 @@
-"""Results of a batch, in the order of its items."""
+"""The results of a batch, in the order of its items."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias, overload
@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rs_embed.core.bands import nearest
+from rs_embed.core.display import safely
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.errors import Failure, InputError, SpecError
 from rs_embed.places.kept import KeptRow, frame_of
@@ -18,34 +19,34 @@ Result = Embedding | Failure
 
 
 Rows: TypeAlias = "Sequence[bool] | Sequence[int] | NDArray[np.bool_] | NDArray[np.integer] | pd.Series"
-"""Which places: a mask over all of them, or their numbers."""
+"""A selection of places: a Boolean mask over all of them, or their indices."""
 
 
 class Embeddings(Sequence[Result]):
-    """Embeddings of many places, in their order; `Failure`s among them only if they were to be kept.
+    """The embeddings of many places, in their order. It contains `Failure`s only if you asked to keep them.
 
-    A place is found by its number (`embs[3]`) or its id (`embs["plot 7"]`). A slice, a mask or a list of numbers gives
-    `Embeddings` with the ids of those places, and so does `+`; to sort, take the numbers in another order:
-    `embs[np.argsort(...)]`. `np.asarray(embs)` is `embs.stack()`.
+    Select one place by its index (`embs[3]`) or its id (`embs["plot 7"]`). A slice, a mask or a list of indices returns
+    `Embeddings` with the ids of those places, and so does `+`. To sort, index with an order: `embs[np.argsort(...)]`.
+    `np.asarray(embs)` equals `embs.stack()`.
 
     Args:
-        results: One a place.
-        ids: What each place is called.
-        kept: Other columns of the table that they come from, a row each.
+        results: One `Embedding` or `Failure` per place.
+        ids: The id of each place.
+        kept: The other columns of the table of places, one row per place.
 
     Raises:
-        InputError: There are not as many ids, or rows, as results.
+        InputError: The number of ids or rows differs from the number of results.
     """
 
     def __init__(self, results: Iterable[Result], ids: Sequence[str], kept: Sequence[KeptRow] | None = None) -> None:
         self._results = tuple(results)
         self._kept = tuple(kept) if kept is not None else (KeptRow(),) * len(self._results)
         self.ids: tuple[str, ...] = tuple(ids)
-        """What each place is called: as the table says, or its number."""
+        """The id of each place: from the table of places, else its index."""
         for what, count in (("an id", len(self.ids)), ("a row", len(self._kept))):
             if count != len(self._results):
                 raise InputError(
-                    f"Expected {what} for each of {len(self._results)} results, got {count}.", fix="one for each"
+                    f"Expected {what} for each of {len(self._results)} results, got {count}.", fix="pass one per result"
                 )
 
     def __len__(self) -> int:
@@ -56,11 +57,11 @@ class Embeddings(Sequence[Result]):
     @overload
     def __getitem__(self, index: "slice | Rows") -> "Embeddings": ...
     def __getitem__(self, index: "int | np.integer | str | slice | Rows") -> "Result | Embeddings":
-        """One result, or some of them with their ids.
+        """Return one result by index or id, or `Embeddings` for a slice, mask or list of indices.
 
         Raises:
-            IndexError: There is no such number.
-            SpecError: There is no such id, or several places have it; a mask of another length.
+            IndexError: An index is out of range.
+            SpecError: An id is unknown or not unique, or a mask has the wrong length.
         """
         if isinstance(index, str):
             return self._results[self._row_of(index)]
@@ -78,7 +79,7 @@ class Embeddings(Sequence[Result]):
             guess = nearest(name, self.ids)
             raise SpecError(
                 f"Expected one place with the id {name!r}, got {len(rows)} among {len(self)}.",
-                fix=f"did you mean {guess!r}?" if guess and not rows else "look at .ids; numbers work, too: embs[0]",
+                fix=f"did you mean {guess!r}?" if guess and not rows else "see .ids, or use an index: embs[0]",
             )
         return rows[0]
 
@@ -87,58 +88,68 @@ class Embeddings(Sequence[Result]):
             if which.shape != (len(self),):
                 raise SpecError(
                     f"Expected a mask of {len(self)} places, got the shape {which.shape}.",
-                    fix="one value a place, in their order",
+                    fix="pass one value per place, in their order",
                 )
             which = np.flatnonzero(which)
         if which.ndim != 1 or (which.size and which.dtype.kind not in "iu"):
             raise SpecError(
-                f"Expected numbers of places or a mask, got {which.dtype} {which.shape}.",
-                fix='embs[3], embs["id"], embs[:10], embs[[0, 2]] or embs[mask]',
+                f"Expected indices of places or a mask, got {which.dtype} {which.shape}.",
+                fix='use embs[3], embs["id"], embs[:10], embs[[0, 2]] or embs[mask]',
             )
         return [int(row) for row in which.astype(np.intp)]
 
     def __add__(self, other: "Embeddings") -> "Embeddings":
-        """Both, with their ids."""
+        """Concatenate two results, with their ids."""
         if not isinstance(other, Embeddings):
             return NotImplemented
         return Embeddings([*self, *other], [*self.ids, *other.ids], [*self._kept, *other._kept])
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[np.generic]:
-        """See `stack`."""
+        """Return `stack()`, for `np.asarray(embs)` and functions that take arrays."""
         if copy is False:
-            raise ValueError("Embeddings are stacked into an array of their own, which is a copy.")
+            raise ValueError("Embeddings cannot become an array without a copy: stacking them makes one.")
         return np.asarray(self.stack(), dtype=dtype)
 
     def __repr__(self) -> str:
-        first = f", the first: {self[0]!r}" if self else ""
-        return f"Embeddings({len(self)}, {len(self.failures)} failed{first})"
+        from rs_embed.embedding.show import embeddings_line
+
+        return embeddings_line(self)
+
+    def _repr_html_(self) -> str:
+        from rs_embed.embedding.show import embeddings_html
+
+        return safely(self, embeddings_html)
 
     @property
     def failures(self) -> list[Failure]:
-        """The items that could not be done."""
+        """The items that failed."""
         return [one for one in self if isinstance(one, Failure)]
 
     def stack(self) -> NDArray[np.float32]:
-        """All as one array: `[N, D]` of vectors, `[N, D, H, W]` of grids; NaN where an item failed.
+        """Stack all embeddings into one float32 array.
+
+        Returns:
+            `[N, D]` for vectors, `[N, D, H, W]` for grids; NaN where an item failed.
 
         Raises:
-            InputError: Grids of different shapes, or nothing but failures.
+            InputError: The embeddings differ in shape, or every item failed.
         """
         shapes = {one.data.shape for one in self if isinstance(one, Embedding)}
         if len(shapes) != 1:
             raise InputError(
                 f"Expected embeddings of one shape, got {', '.join(map(str, sorted(shapes))) or 'none'}.",
-                fix="ask for places of one size, or take the items one by one",
+                fix="request places of one size, or use the items one by one",
             )
         hole = np.full(shapes.pop(), np.nan, np.float32)
         return np.stack([one.data if isinstance(one, Embedding) else hole for one in self])
 
     def to_frame(self) -> "pd.DataFrame":
-        """A row per item, by id: what it is of, how it went, and its vector (an array in the column `embedding`).
+        """Return a table with one row per item, indexed by id.
 
-        The columns of the user's table that were kept come first.
+        The columns kept from the table of places come first, then `status`, `error`, the main metadata, and the array
+        in the column `embedding`.
         """
-        import pandas as pd  # slow to import, and only people need it
+        import pandas as pd  # imported late because it is slow, and only needed here
 
         frame = pd.concat([frame_of(self._kept), pd.DataFrame([_row(one) for one in self])], axis=1)
         return frame.set_index(pd.Index(self.ids, name="id"))

@@ -1,4 +1,4 @@
-"""An embedding: the numbers, where they lie, and everything needed to compute them again."""
+"""An embedding: its values, their place on the ground, and everything needed to compute them again."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,6 +11,7 @@ from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
 
 from rs_embed.core.checks import short
+from rs_embed.core.display import safely
 from rs_embed.embedding.position import PositionMeans
 from rs_embed.errors import ReadoutError, StorageError
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class InputMeta(BaseModel):
-    """What one modality of the input was."""
+    """The metadata of one modality of the input."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,210 +32,234 @@ class InputMeta(BaseModel):
     provider: str
     bands: tuple[str, ...]
     units: tuple[str, ...]
-    """Unit in which the pixels arrived, per band."""
+    """Unit of the pixels as the provider returned them, one per band."""
     scene_ids: tuple[str, ...]
     scene_times: tuple[str, ...]
     """Acquisition times, ISO 8601, UTC."""
     frames: int
     frame_times: tuple[str, ...]
-    """Mean acquisition time of each frame, ISO 8601, UTC; empty where not known."""
+    """Mean acquisition time of each frame, ISO 8601, UTC; an empty string if unknown."""
     scenes_per_frame: tuple[int, ...]
-    """How many scenes each frame is made of; empty where that is not known."""
+    """Number of scenes in each frame; empty if unknown."""
     shape_px: tuple[int, int]
     valid_fraction: float
-    """Share of pixels at which every band had a value."""
+    """Share of pixels at which every band has a value, 0 to 1."""
     offset_applied: float | None
     composite: str
     fill_value: float | str
     cloudy_pct: float
     cloud_mask: str
     scale_m: float
-    """Pixel size that the chip was asked for, metres."""
+    """Requested pixel size of the chip, metres."""
     instrument_mode: str | None
     """Sentinel-1 only."""
     orbit_pass: str | None
-    """Sentinel-1 only; `None`: both."""
+    """Sentinel-1 only; `None` for both passes."""
     notes: tuple[str, ...]
     clear_observations: float | None = None
-    """Mean number of valid, unmasked observations per pixel and frame; `None` where that is not known."""
+    """Mean number of valid, unmasked observations per pixel and frame; `None` if unknown."""
     clipped_fraction: float | None = None
-    """Share of the values that lay beyond what the model was trained on and were clipped, counted on every n-th row and
-    column of larger chips; `None`: not counted."""
+    """Share of values outside the model's training range, which were clipped. Large chips are counted on every n-th row
+    and column; `None` if not counted."""
 
 
 class Channels(BaseModel):
-    """Whose the channels `start` to `stop` are: an entry of `meta["channels"]`, where a model tells."""
+    """The layer and modality to which the channels `start` to `stop` belong: an entry of `meta["channels"]`.
+
+    Only models that keep modalities or layers apart have such entries.
+    """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     layer: int
     """Block of the network, from 0."""
     modality: str
-    """Several, joined by "+", where they were merged."""
+    """Name of the modality; several, joined by "+", if they were merged."""
     start: int
     stop: int
 
 
 class Debiased(BaseModel):
-    """What was taken out of the tokens of a grid, and how it was known."""
+    """What was subtracted from the tokens of a grid, and how it was estimated."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     by: Literal["position"]
-    """The mean token of each place in the network's window, less the mean of all."""
+    """The position offsets: the mean token at each position in the network's window, less the mean of all tokens."""
     estimated_on: Literal["region", "sample scene", "nothing"]
-    """Windows of the grid itself, or of the scene that comes with the package; "nothing": there is nothing to take out,
-    as the model's tokens do not carry their place."""
+    """The windows used: those of the region itself, or of the bundled sample scene. "nothing" if the tokens of the
+    model do not depend on their position."""
     windows: int
-    """How many: the fewest that any place was seen in."""
+    """Number of windows: the smallest over all positions."""
 
 
 class Meta(BaseModel):
-    """Where an embedding comes from. Typed, JSON-serialisable, and readable like a mapping.
+    """The provenance of an embedding: typed, JSON-serialisable, and readable like a mapping.
 
-    `meta["ground_cover_m"]` finds a field, then an entry of `model` (what only this family has).
+    `meta["ground_cover_m"]` looks up a field, then an entry of `model`, which holds what is specific to a model family.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model_id: str
     model_key: str
-    """The authors' own name of the variant."""
+    """The authors' name of the variant."""
     card_revision: int
     kind: str
     """"foundation model", "baseline", "precomputed" or "location"."""
     output: Literal["pooled", "grid"]
     pooling: str | None
-    """How tokens became a vector; `None` for a grid."""
+    """How tokens were pooled into a vector; `None` for a grid."""
     grid_kind: str | None
-    """Which tokens the grid is made of; `None` for a vector."""
+    """Kind of the tokens in the grid; `None` for a vector."""
     placed: bool | None = None
-    """Of a grid, whether the model's tokens carry their place in the window; `None` in files written before."""
+    """For a grid, whether the model's tokens depend on their position in the window; `None` in older files."""
     debias: Debiased | None = None
-    """What was taken out of the tokens; `None`: they are as the model gives them."""
+    """What was subtracted from the tokens; `None` if they are as the model returned them."""
     cls_removed: bool
     """Whether the encoder returned class or register tokens that were left out."""
     modality: tuple[str, ...]
     absent: dict[str, str] = {}
-    """Modalities that were asked for and that the place lacks -> why; the model did without them."""
+    """Requested modality that the place lacks -> the reason. The model ran without it."""
     inputs: tuple[InputMeta, ...]
     spatial: str | None
     temporal: str | None
     crs: str | None
-    """Of the chip and the grid."""
+    """CRS of the chip and the grid."""
     transform: tuple[float, ...] | None
-    """Affine of the grid, or of the chip for a vector: (a, b, c, d, e, f), x = a col + b row + c."""
+    """Affine transform of the grid, or of the chip for a vector: (a, b, c, d, e, f) with x = a col + b row + c and
+    y = d col + e row + f."""
     input_prep: str
     image_size: int
-    """Side of the network's input, pixels; the longer one of a rectangle."""
+    """Longer side of the network's input, pixels."""
     input_px: tuple[int, int]
-    """Height and width of the network's input."""
+    """Height and width of the network's input, pixels."""
     windows: int
-    """How many network inputs the chip was cut into."""
+    """Number of network inputs that the chip was cut into."""
     ground_cover_m: float
-    """Side of the ground that the model is told its input covers, metres."""
+    """Side of the square that an input covers, metres, as passed to the model."""
     gsd_m: float
     """True ground size of an input pixel, metres."""
     patch_size: int
     normalization: str
     valid_fraction: float
-    """The smallest over the inputs."""
+    """Share of valid pixels, 0 to 1: the smallest over the inputs."""
     nodata_tokens: int | None = None
-    """Tokens left out for nodata: NaN in a grid, not counted in a vector. `None` for a vector of the encoder's own,
-    which sees fill values there, and in files written before this was counted."""
+    """Number of tokens left out because of nodata: NaN in a grid, not counted in a vector. `None` in older files, and
+    for a vector that the encoder computes itself, which includes fill values there."""
     device: str
     precision: str
     kernels: str = "torch"
-    """Whose matrix products: "packed" (oneDNN, on the CPU) or "torch"; numbers differ by rounding alone."""
+    """Implementation of the matrix products: "packed" (oneDNN, on the CPU) or "torch". Results differ by rounding."""
     weights: str
-    """Identity of the weights: hub or file and sha256, `random:<seed>`, `bundled:...` or `precomputed:...`."""
+    """Identity of the weights: the hub or file with its sha256, `random:<seed>`, `bundled:...` or `precomputed:...`."""
     weights_note: str | None
-    """That they are random; or what the file holds beside them, and in which precision."""
+    """A remark on the weights: that they are random, what else their file contains, or its precision."""
     knobs: dict[str, JsonValue]
-    """Every knob that was in force."""
+    """Every knob with its value in force."""
     model: dict[str, JsonValue]
-    """What only this family has (THOR: group_merge, token counts, ...)."""
+    """Facts specific to the model family (THOR: group_merge, token counts, ...)."""
     versions: dict[str, str]
-    """Packages that took part."""
+    """Package -> version, for the packages that affect the values."""
     created: str
-    """ISO 8601, UTC."""
+    """Time of computation, ISO 8601, UTC."""
     fingerprint: str
     """sha256 of the whole request and the weights; equal across processes.
 
-    Rasters count by path, size and time of change; arrays, the sample and weights by content.
+    Rasters are identified by path, size and modification time; arrays, the sample and weights by content.
     """
 
     @property
     def warning(self) -> str | None:
-        """What must be seen wherever the numbers are shown: that weights are random."""
+        """The note to display wherever values are shown: that the weights are random, else `None`."""
         return self.weights_note if self.weights.startswith("random:") else None
 
     def flat(self) -> dict[str, object]:
-        """Fields, and the entries of `model` beside them, in one dictionary."""
+        """Return all fields and the entries of `model` in one dictionary."""
         fields = {name: value for name, value in self if name != "model"}
         return {**self.model, **fields}
 
     def __getitem__(self, name: str) -> object:
-        """A field, or an entry of `model`."""
+        """Return a field or an entry of `model`."""
         return self.flat()[name]
 
     def __contains__(self, name: object) -> bool:
-        """Whether `meta[name]` gives something."""
+        """Return whether `name` is a field or an entry of `model`."""
         return name in self.flat()
 
     def keys(self) -> Iterator[str]:
-        """All names that `meta[name]` knows."""
+        """Iterate over all names that `meta[name]` accepts."""
         return iter(self.flat())
 
     def get(self, name: str, default: object = None) -> object:
-        """`meta[name]`, or the default."""
+        """Return `meta[name]`, or the default."""
         return self.flat().get(name, default)
+
+    def __repr__(self) -> str:
+        from rs_embed.embedding.show import meta_line
+
+        return meta_line(self)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name}: {value}" for name, value in self)
+
+    def _repr_html_(self) -> str:
+        from rs_embed.embedding.show import meta_html
+
+        return safely(self, meta_html)
 
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """The result of one request."""
+    """The embedding of one place: a vector or a grid, with metadata."""
 
     data: NDArray[np.float32]
-    """`[D]` for a pooled vector, `[D, H, W]` for a grid (row 0 is the north)."""
+    """`[D]` for a pooled vector, `[D, H, W]` for a grid, whose row 0 is the northernmost."""
     meta: Meta
     geobox: GeoBox | None
-    """Grid output: the token grid. Pooled: the chip that was pooled. `None` for an array without a place."""
+    """Georeference of the token grid, or of the pooled chip for a vector; `None` for an array without a place."""
     valid: NDArray[np.float32] | None = None
-    """Of a grid, `[H, W]` from 0 to 1: the share of valid pixels under each token, over frames and modalities; 0
-    outside of a polygon. `None` for a vector (`meta.valid_fraction` is its share), and in files written before."""
+    """For a grid, `[H, W]` from 0 to 1: the share of valid pixels under each token, over frames and modalities; 0
+    outside a polygon. `None` for a vector, whose share is `meta.valid_fraction`, and in older files."""
     position_means: PositionMeans | None = None
-    """Of a grid of many windows: what its tokens carry of their place in the window. `debiased` takes it out."""
+    """For a grid of many windows: the position offsets of its tokens, which `debiased` subtracts."""
 
     @property
     def is_grid(self) -> bool:
-        """Whether `data` is `[D, H, W]`."""
+        """Whether this is a grid, `[D, H, W]`, and not a vector."""
         return self.data.ndim == 3
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[np.generic]:
-        """`data`, for `np.asarray(embedding)` and whatever takes arrays."""
+        """Return `data`, for `np.asarray(embedding)` and functions that take arrays."""
         return np.array(self.data, dtype=dtype, copy=copy)
 
     def __repr__(self) -> str:
-        place = "no place" if self.geobox is None else f"{self.geobox.crs}"
-        note = f", {self.meta.warning}" if self.meta.warning else ""
-        return f"Embedding({self.meta.model_id}, {self.meta.output} {self.data.shape}, {place}{note})"
+        from rs_embed.embedding.show import embedding_line
+
+        return embedding_line(self)
+
+    def _repr_html_(self) -> str:
+        from rs_embed.embedding.show import embedding_html
+
+        return safely(self, embedding_html)
 
     def by_modality(self) -> dict[str, NDArray[np.float32]]:
-        """The channels of each modality, for embeddings made with `merge_method="dict"`.
+        """Return the channels of each modality, for embeddings computed with `merge_method="dict"`.
 
-        They are views; where several layers were asked for, copies that join a modality's layers.
+        Returns:
+            Modality -> `[d]` or `[d, H, W]`. The arrays are views, or copies if several layers of a modality are
+            joined.
 
         Raises:
-            ReadoutError: Modalities do not have channels of their own here.
+            ReadoutError: The modalities do not have separate channels.
         """
         whose = TypeAdapter(list[Channels]).validate_python(self.meta.get("channels", []))
         if not whose or any("+" in one.modality for one in whose):
             raise ReadoutError(
-                "There are no channels of one modality here: every channel stands for all of them.",
+                "Expected separate channels for each modality, got channels that combine all of them.",
                 model=self.meta.model_id,
                 modality="+".join(self.meta.modality),
-                fix='for TerraMind: make it with merge_method="dict"',
+                fix='for TerraMind, compute the embedding with merge_method="dict"',
             )
         parts: dict[str, list[NDArray[np.float32]]] = {}
         for one in whose:
@@ -242,55 +267,75 @@ class Embedding:
         return {name: some[0] if len(some) == 1 else np.concatenate(some) for name, some in parts.items()}
 
     def at(self, lon: float, lat: float) -> NDArray[np.float32]:
-        """The vector `[D]` of the token that a point lies on; NaN where it lies on nodata. Nothing is interpolated.
+        """Return the vector of the token that contains a point, without interpolation.
+
+        Args:
+            lon: Longitude, degrees.
+            lat: Latitude, degrees.
+
+        Returns:
+            `[D]`; NaN where the token lies on nodata.
 
         Raises:
-            SpecError: The point lies outside of the grid, or this is no grid with a place.
+            SpecError: The point lies outside the grid, or this is not a georeferenced grid.
         """
         from rs_embed.embedding.points import token_at
 
         return token_at(self, lon, lat)
 
     def sample(self, points: "Points", outside: "Outside" = "raise") -> NDArray[np.float32]:
-        """The vectors `[N, D]` of the tokens that points lie on, in their order; NaN on nodata, nothing interpolated.
+        """Return the vectors of the tokens that contain the points, in their order and without interpolation.
 
         Args:
-            points: A list of (lon, lat) or of shapely points (longitude and latitude, too), an array `[N, 2]`, a
+            points: A list of (lon, lat) pairs or of shapely points in degrees, an array `[N, 2]` of the same, a
                 GeoSeries or GeoDataFrame of points in any CRS, or a DataFrame with columns lon and lat.
-            outside: What becomes of points beside the grid: "raise" names them, "nan" gives them NaN.
+            outside: What to do with points outside the grid: "raise" an error that names the first, or return "nan".
+
+        Returns:
+            `[N, D]`; NaN on nodata.
 
         Raises:
-            SpecError: Points lie outside or are invalid, or this is no grid with a place.
+            SpecError: Points lie outside or are invalid, or this is not a georeferenced grid.
         """
         from rs_embed.embedding.points import sample_points
 
         return sample_points(self, points, outside)
 
     def debiased(self) -> "Embedding":
-        """The grid without what its tokens carry of their place in the window, if it knows that; else itself.
+        """Return the grid less its position offsets, or the embedding itself if they are not known.
 
-        `OutputSpec.grid(debias="position")` does the same for every grid, however few windows it has.
+        A grid knows its offsets if it has at least 32 windows. `OutputSpec.grid(debias="position")` subtracts them from
+        any grid, however few windows it has.
         """
         means = self.position_means
         if means is None:
             return self
         data = self.data - means.field((self.data.shape[1], self.data.shape[2]))
-        told = Debiased(by="position", estimated_on="region", windows=means.windows)
-        return replace(self, data=data, meta=self.meta.model_copy(update={"debias": told}), position_means=None)
+        record = Debiased(by="position", estimated_on="region", windows=means.windows)
+        return replace(self, data=data, meta=self.meta.model_copy(update={"debias": record}), position_means=None)
 
     def to_xarray(self) -> "xr.DataArray":
-        """Dimensions `band`, or `band, y, x` with CRS, transform and pixel-centre coordinates."""
+        """Convert to an `xarray.DataArray`.
+
+        Returns:
+            An array with the dimension `band` for a vector, or `band, y, x` for a grid, with CRS, transform and
+            coordinates of the pixel centres.
+        """
         from rs_embed.formats.netcdf import to_xarray
 
         return to_xarray(self)
 
     def save(self, path: str | Path) -> Path:
-        """Write to `.npz`, `.nc`, or (grids) `.tif` or `.zarr`; all of them keep the metadata.
+        """Write the embedding with its metadata to a file; the suffix selects the format.
 
-        A file that is there is replaced, a folder is not. More formats: `register_format`.
+        `.npz` and `.nc` hold vectors and grids, `.tif` and `.zarr` hold grids. `register_format` adds more. An existing
+        file is replaced, an existing folder is not.
+
+        Returns:
+            The path written.
 
         Raises:
-            StorageError: Another suffix, a vector as `.tif` or `.zarr`, or a path that cannot be written.
+            StorageError: The suffix is unknown or does not suit a vector, or the path cannot be written.
         """
         from rs_embed.formats.files import save
 
@@ -298,58 +343,68 @@ class Embedding:
 
     @classmethod
     def load(cls, path: str | Path) -> "Embedding":
-        """Read back what `save` wrote.
+        """Read an embedding that `save` wrote.
 
         Raises:
-            StorageError: There is no such file, or it is not one of ours.
+            StorageError: The file does not exist, or `save` did not write it.
         """
         from rs_embed.formats.files import load
 
         if not isinstance(path, str | Path):
-            raise StorageError(f"Expected the path of a file, got {short(path)}.", fix='for example "field.npz"')
+            raise StorageError(
+                f"Expected the path of a file, got {short(path)}.", fix='pass a path, for example "field.npz"'
+            )
         return load(Path(path))
 
     def similarity(self, other: "Embedding", *, debias: bool = True) -> "float | xr.DataArray":
-        """Cosine similarity, from -1 to 1 (NaN where a vector is zero or has no value).
-
-        Two vectors give a number; a vector and a grid a map `[y, x]` with coordinates and CRS; two grids of the same
-        shape a map of how alike they are cell by cell.
+        """Compute the cosine similarity with another embedding, from -1 to 1.
 
         Args:
-            debias: Compare grids without what their tokens carry of their place in the window, where they know it
-                (`debiased`); the map's `long_name` says which. `False`: as they are.
+            other: An embedding of the same model and weights.
+            debias: Compare grids less their position offsets, if all of them know theirs (see `debiased`). The
+                `long_name` of the map records whether they were subtracted. `False` compares grids as they are.
+
+        Returns:
+            A number for two vectors. For a vector and a grid, a map `[y, x]` with coordinates and CRS. For two grids of
+            the same ground, a map `[y, x]` of their similarity cell by cell. NaN where a vector is zero or has no
+            value.
 
         Raises:
-            SpecError: The two are not of the same model and weights, or are grids of other shapes, or of one the place
-                was taken out and of the other not.
+            SpecError: The embeddings differ in model or weights, the grids cover different ground, or position offsets
+                were subtracted from only one of them.
         """
         from rs_embed.embedding.similarity import similarity
 
         return similarity(self, other, debias=debias)
 
     def change(self, other: "Embedding", *, debias: bool = True) -> "xr.DataArray":
-        """How much each cell changed between two grids of the same ground: 1 - cosine, from 0 (not) to 2, `[y, x]`.
+        """Compute the change of each cell between two grids of the same ground: 1 - cosine similarity.
 
         Args:
-            other: Of another time.
-            debias: As for `similarity`.
+            other: A grid of the same place at another time.
+            debias: See `similarity`.
+
+        Returns:
+            A map `[y, x]` from 0, no change, to 2, with coordinates and CRS.
 
         Raises:
-            SpecError: These are not two such grids.
+            SpecError: The embeddings are not two grids of the same ground, model and weights.
         """
         from rs_embed.embedding.similarity import change
 
         return change(self, other, debias=debias)
 
     def plot(self, path: str | Path | None = None, *, raw: bool = False) -> "Figure":
-        """A picture: the first three principal components of a grid as RGB, or the bars of a vector.
+        """Plot a grid as the RGB of its first three principal components, or a vector as a bar chart.
 
-        A grid is shown without what its tokens carry of their place in the window, where it knows that (`debiased`).
-        The title says which.
+        A grid is shown less its position offsets if it knows them (see `debiased`); the title says so.
 
         Args:
-            path: Also write it there (`.png`, `.pdf`, ...).
-            raw: Show tokens as they are.
+            path: Also write the figure to this file (`.png`, `.pdf`, ...).
+            raw: Show the tokens as they are.
+
+        Raises:
+            StorageError: The file cannot be written.
         """
         from rs_embed.embedding.plot import plot_embedding
 

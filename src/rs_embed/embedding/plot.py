@@ -1,4 +1,4 @@
-"""Pictures: a token grid as three principal components, a Sentinel-2 chip as true colour, side by side in place."""
+"""Pictures: a token grid as three principal components, a Sentinel-2 chip in true colour, panels side by side."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from rs_embed.core.optional import require
+from rs_embed.embedding.components import STRETCH_PERCENT, pca_rgb, stretched
 from rs_embed.embedding.embedding import Embedding
-from rs_embed.embedding.similarity import cosine, tokens_told
+from rs_embed.embedding.similarity import cosine, token_state
 from rs_embed.errors import BandMismatch, StorageError
 
-require("matplotlib", extra="plot")  # before the imports, which would not say how to get it
+require("matplotlib", extra="plot")  # before the imports, whose error would not say how to install it
 from matplotlib import colormaps  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: E402
@@ -22,29 +23,26 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: E402
 if TYPE_CHECKING:
     from rs_embed.core.chip import Chip
 
-STRETCH_PERCENT = (2.0, 98.0)
 NODATA_GREY = "0.88"
-"""What shines through where there is no value: no colour of a stretched picture is a lack of one."""
-_SUBSPACE, _ITERATIONS = 8, 20
-"""Width and steps of the subspace iteration: an exact SVD of a map costs ten times as much and looks the same."""
+"""Grey behind transparent pixels, so that nodata differs from every colour of the picture."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture with its place."""
+    """A picture with its title and georeference."""
 
     title: str
     image: NDArray[np.float32]
-    """`[H, W, 3]` in 0..1, or with opacity `[H, W, 4]`."""
+    """`[H, W, 3]` from 0 to 1, or `[H, W, 4]` with opacity."""
     geobox: GeoBox | None
 
     @property
     def unit(self) -> str:
-        """Of the axes."""
+        """The unit of the axes."""
         return "px" if self.geobox is None else "km"
 
     def edges(self) -> tuple[float, float, float, float]:
-        """West, east, south, north in that unit."""
+        """Return the west, east, south and north edges in `unit`."""
         if self.geobox is None:
             height, width = self.image.shape[:2]
             return 0.0, width, 0.0, height
@@ -53,7 +51,7 @@ class Panel:
 
 
 def true_colour(chip: "Chip") -> Panel:
-    """A Sentinel-2 chip as the eye sees it; nodata is transparent.
+    """Render a Sentinel-2 chip in true colour; nodata is transparent.
 
     Raises:
         BandMismatch: B4, B3 or B2 is missing.
@@ -69,18 +67,20 @@ def true_colour(chip: "Chip") -> Panel:
 
 
 def principal_components(grid: Embedding, *, raw: bool = False) -> Panel:
-    """A token grid in the colours of its first three principal components; see `Embedding.plot`."""
+    """Render a token grid in the colours of its first three principal components; see `Embedding.plot`."""
     shown = grid if raw else grid.debiased()
     note = shown.meta.warning or f"3 principal components of {len(shown.data)} dimensions"
-    told = tokens_told(shown)
-    return Panel(f"{shown.meta.model_id}\n{note}" + (f"\n{told}" if told else ""), pca_rgb(shown.data), shown.geobox)
+    state = token_state(shown)
+    return Panel(f"{shown.meta.model_id}\n{note}" + (f"\n{state}" if state else ""), pca_rgb(shown.data), shown.geobox)
 
 
 def alike(grid: Embedding, lon: float, lat: float, name: str) -> Panel:
-    """How like the token at a place each token is: cosine after the mean token is taken away, dark 0 or less, light 1.
+    """Render the similarity of each token to the token at a point: dark for 0 or less, light for 1.
+
+    The similarity is the cosine after subtracting the mean token.
 
     Raises:
-        SpecError: The place lies outside of the grid.
+        SpecError: The point lies outside the grid.
     """
     grid = grid.debiased()
     mean = np.nanmean(grid.data, axis=(1, 2))
@@ -90,53 +90,19 @@ def alike(grid: Embedding, lon: float, lat: float, name: str) -> Panel:
     return Panel(f"{grid.meta.model_id}\nhow much like {name}: dark to light", colours, grid.geobox)
 
 
-def pca_rgb(grid: NDArray[np.float32]) -> NDArray[np.float32]:
-    """First three principal components of a grid's tokens as colours.
-
-    Args:
-        grid: `[D, H, W]`; NaN tokens become transparent.
-
-    Returns:
-        `[H, W, 4]` in 0..1: red, green, blue and opacity, each component stretched between its 2nd and 98th
-        percentile. The sign of a component is free; it is chosen so that its largest weight is positive, so equal
-        grids give equal pictures.
-    """
-    tokens = np.moveaxis(grid, 0, -1)
-    valid = np.isfinite(tokens).all(axis=-1)
-    parts = np.full((*valid.shape, 3), np.nan, np.float32)
-    if valid.any():
-        centred = tokens[valid].astype(np.float64) - tokens[valid].mean(axis=0)
-        axes = _principal_axes(centred)
-        parts[valid] = 0.0
-        parts[valid, : len(axes)] = centred @ axes.T
-    return _colours(parts)
-
-
-def _principal_axes(centred: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Up to 3 rows `[K, D]`, largest variance first, by subspace iteration from a fixed start."""
-    basis = np.random.default_rng(0).standard_normal((centred.shape[1], min(_SUBSPACE, *centred.shape)))
-    for _ in range(_ITERATIONS):
-        basis, _ = np.linalg.qr(centred.T @ (centred @ basis))
-    _, _, turn = np.linalg.svd(centred @ basis, full_matrices=False)
-    axes = (basis @ turn.T).T[:3]
-    signs = np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=1, keepdims=True), axis=1))
-    turned: NDArray[np.float64] = axes * signs
-    return turned
-
-
 def _colours(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`[H, W, 4]` with each channel stretched from its 2nd..98th percentile to 0..1; NaN is transparent (and white)."""
+    """Stretch each channel from its 2nd to 98th percentile to 0..1; returns `[H, W, 4]` with NaN transparent."""
     valid = np.isfinite(values).all(axis=-1)
     colours = np.ones((*valid.shape, 4), np.float32)
     colours[~valid, 3] = 0
     if valid.any():
         low, high = np.percentile(values[valid], STRETCH_PERCENT, axis=0)
-        colours[valid, :3] = np.clip((values[valid] - low) / np.maximum(high - low, 1e-12), 0, 1)
+        colours[valid, :3] = stretched(values[valid], low, high)
     return colours
 
 
 def plot_embedding(embedding: Embedding, path: Path | None = None, *, raw: bool = False) -> Figure:
-    """See `Embedding.plot`."""
+    """Plot an embedding; see `Embedding.plot`."""
     if embedding.is_grid:
         figure = side_by_side([principal_components(embedding, raw=raw)])
     else:
@@ -152,10 +118,11 @@ def plot_embedding(embedding: Embedding, path: Path | None = None, *, raw: bool 
 
 
 def side_by_side(panels: Sequence[Panel], credit: str = "") -> Figure:
-    """Pictures side by side, on the axes of the first.
+    """Draw pictures side by side, on the axes of the first.
 
     Args:
-        credit: A line under the pictures.
+        panels: The pictures, all of the same ground.
+        credit: A line of text under the pictures.
     """
     west, east, south, north = panels[0].edges()
     figure = Figure(
@@ -174,14 +141,14 @@ def side_by_side(panels: Sequence[Panel], credit: str = "") -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure.
+    """Write a figure to a file.
 
     Raises:
-        StorageError: Unknown suffix, or a folder that cannot be written.
+        StorageError: The suffix is unknown or the folder cannot be written.
     """
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
         raise StorageError(
-            f"Expected to write {str(path)!r}, got: {error}.", fix="use .png in a folder that exists"
+            f"Expected to write {str(path)!r}, got: {error}.", fix="use the suffix .png and an existing folder"
         ) from error

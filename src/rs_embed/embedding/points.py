@@ -1,4 +1,4 @@
-"""The tokens of a grid at points."""
+"""Look up the tokens of a grid at points."""
 
 import sys
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
     from rs_embed.embedding.embedding import Embedding
 
-Points: TypeAlias = (
-    "Sequence[tuple[float, float]] | Sequence[shapely.Point] | NDArray[np.floating] | pd.DataFrame"
-    " | geopandas.GeoSeries"
-)
-"""What can be read as points."""
+Points: TypeAlias = """
+    Sequence[tuple[float, float]] | Sequence[shapely.Point] | NDArray[np.floating] | pd.DataFrame
+    | geopandas.GeoSeries
+"""
+"""Types that are read as points."""
 Outside = Literal["raise", "nan"]
 _WHERE = ("lon", "longitude", "lng", "x", "lat", "latitude", "y", "geometry", "geom", "wkt")
-"""Columns of a table that say where; of the others (ids that repeat, dates, lists) a point needs nothing."""
+"""Columns of a table that hold the location. Other columns (repeated ids, dates, lists) are ignored."""
 _ANY_BUFFER_M = 1.0
-"""Places want one; points have none."""
+"""A placeholder: reading places requires a buffer, but points have none."""
 _EDGE_PX = 1e-6
-"""A point so close to the edge of a grid lies on it: rounding of PROJ."""
+"""Points this close to the edge of a grid count as inside, to allow for rounding in PROJ."""
 
 
 def token_at(grid: "Embedding", lon: float, lat: float) -> NDArray[np.float32]:
-    """See `Embedding.at`."""
+    """Return the token at a point; see `Embedding.at`."""
     lon, lat = require_lon_lat(lon, lat)
     (vector,) = _values(grid, np.array([lon]), np.array([lat]), "raise")
     found: NDArray[np.float32] = vector
@@ -44,19 +44,19 @@ def token_at(grid: "Embedding", lon: float, lat: float) -> NDArray[np.float32]:
 
 
 def sample_points(grid: "Embedding", points: Points, outside: Outside) -> NDArray[np.float32]:
-    """See `Embedding.sample`."""
+    """Return the tokens at points; see `Embedding.sample`."""
     require_choice("outside", outside, get_args(Outside))
     places = _read(points)
     if np.isnan(places.lon).any():
         raise SpecError(
             f"Expected points, got a box or a polygon in row {int(np.isnan(places.lon).argmax())}.",
-            fix="take its centroid; of all that it covers, emb.to_xarray() tells",
+            fix="pass its centroid, or clip emb.to_xarray() to it for every token that it covers",
         )
     return _values(grid, places.lon, places.lat, outside)
 
 
 def _read(points: Points) -> Places:
-    """As `read_places` does, but for where they are."""
+    """Read points as `read_places` does, ignoring every column but the location."""
     pandas, geopandas = (sys.modules.get(name) for name in ("pandas", "geopandas"))  # no table without them
     if geopandas is not None and isinstance(points, geopandas.GeoDataFrame | geopandas.GeoSeries):
         return read_places(points.geometry.to_frame("geometry"), buffer_m=_ANY_BUFFER_M)
@@ -68,7 +68,7 @@ def _read(points: Points) -> Places:
     elif not isinstance(points, np.ndarray):
         raise SpecError(
             f"Expected points, got {type(points).__name__}.",
-            fix="a list of (lon, lat) or of shapely points, an array [N, 2], a DataFrame or a GeoDataFrame",
+            fix="pass a list of (lon, lat) or of shapely points, an array [N, 2], a DataFrame or a GeoDataFrame",
         )
     return read_places(points, buffer_m=_ANY_BUFFER_M)
 
@@ -76,18 +76,18 @@ def _read(points: Points) -> Places:
 def _values(
     grid: "Embedding", lons: NDArray[np.float64], lats: NDArray[np.float64], outside: Outside
 ) -> NDArray[np.float32]:
-    """`[N, D]`, NaN where a point lies outside."""
+    """Return the tokens at points, `[N, D]`; NaN where a point lies outside and `outside` is "nan"."""
     geobox = _geobox_of(grid)
-    rows, cols = _cells(geobox, lons, lats)
+    rows, cols = cells_of(geobox, lons, lats)
     lost = rows < 0
     if outside == "raise" and lost.any():
         row = int(lost.argmax())
         box = geobox.boundingbox
         raise SpecError(
-            f"Expected points on the grid, got {int(lost.sum())} of {len(rows)} outside of it.",
+            f"Expected points on the grid, got {int(lost.sum())} of {len(rows)} outside it.",
             first=f"lon {lons[row]:.6f}, lat {lats[row]:.6f}" + (f" (row {row})" if len(rows) > 1 else ""),
             grid=f"{box.left:.0f} to {box.right:.0f} east, {box.bottom:.0f} to {box.top:.0f} north, {geobox.crs}",
-            fix='leave them out, or take NaN for them: emb.sample(points, outside="nan")',
+            fix='leave them out, or return NaN for them: emb.sample(points, outside="nan")',
         )
     values: NDArray[np.float32] = grid.data[:, rows, cols].T.copy()
     values[lost] = np.nan
@@ -97,21 +97,21 @@ def _values(
 def _geobox_of(grid: "Embedding") -> GeoBox:
     if not grid.is_grid:
         raise SpecError(
-            "Expected a grid, got a pooled vector: it stands for all of its chip.",
-            fix="ask for tokens: output=OutputSpec.grid()",
+            "Expected a grid, got a pooled vector, which represents the whole chip.",
+            fix="request a grid: output=OutputSpec.grid()",
         )
     if grid.geobox is None:
         raise SpecError(
-            "Expected a grid that lies somewhere, got one of an array without a place.",
-            fix="say where it lies when you embed it: spatial=..., or index emb.data by row and column",
+            "Expected a georeferenced grid, got the grid of an array without a place.",
+            fix="pass spatial=... when you embed the array, or index emb.data by row and column",
         )
     return grid.geobox
 
 
-def _cells(
+def cells_of(
     geobox: GeoBox, lons: NDArray[np.float64], lats: NDArray[np.float64]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Row and column of the cell that holds each point; -1 outside. The outer edges belong to the grid."""
+    """Return row and column of the cell that contains each point; -1 outside. The outer edges belong to the grid."""
     xs, ys = project(lons, lats, "EPSG:4326", str(geobox.crs))
     a, b, c, d, e, f = tuple(~geobox.affine)[:6]
     places = (d * xs + e * ys + f, a * xs + b * ys + c)

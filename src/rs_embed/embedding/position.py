@@ -1,4 +1,4 @@
-"""What tokens carry of their place in the window: kept beside a grid in a compact form, and taken out of it."""
+"""Position offsets of tokens, stored with a grid in a compact form and subtracted on request."""
 
 from dataclasses import dataclass
 
@@ -8,19 +8,22 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class PositionMeans:
-    """The mean token of each place in a window, less the mean of all, and where the windows of a grid lie."""
+    """Position offsets and the windows of a grid.
+
+    The offset of a position in the window is the mean token there, less the mean of all tokens.
+    """
 
     values: NDArray[np.float32]
-    """`[D, h, w]`: one window, in cells of the grid."""
+    """Offsets of one window, `[D, h, w]`, in cells of the grid."""
     rows: tuple[int, ...]
-    """First row of the grid that each row of windows has."""
+    """First grid row of each row of windows."""
     cols: tuple[int, ...]
-    """First column of each column of windows."""
+    """First grid column of each column of windows."""
     windows: int
-    """Over how many the means were taken: the fewest that any place has."""
+    """Number of windows averaged: the smallest over all positions."""
 
     def field(self, shape: tuple[int, int]) -> NDArray[np.float32]:
-        """`[D, H, W]`: what the windows, blended as those of the grid are, put into each cell.
+        """Return the offsets of every cell of the grid, `[D, H, W]`, with windows blended as in stitching.
 
         Args:
             shape: Rows and columns of the grid.
@@ -39,7 +42,7 @@ class PositionMeans:
 
 
 def _tent(length: int) -> NDArray[np.float32]:
-    """Weights that fall off towards the edges of a window, as windows are stitched with."""
+    """Return the stitching weights along one side, which fall towards the edges of a window."""
     ramp = np.arange(length, dtype=np.float32)
     tent: NDArray[np.float32] = np.minimum(ramp + 0.5, length - ramp - 0.5)
     return tent

@@ -1,4 +1,4 @@
-"""How alike embeddings are, by the angle between them."""
+"""Cosine similarity and change between embeddings."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from rs_embed.errors import SpecError
 
 
 def similarity(one: Embedding, other: Embedding, *, debias: bool = True) -> float | xr.DataArray:
-    """See `Embedding.similarity`."""
+    """Compute the cosine similarity of two embeddings; see `Embedding.similarity`."""
     one, other = _comparable(one, other, debias=debias)
     if not (one.is_grid or other.is_grid):
         return float(cosine(one.data, other.data))
@@ -24,15 +24,15 @@ def similarity(one: Embedding, other: Embedding, *, debias: bool = True) -> floa
 
 
 def change(one: Embedding, other: Embedding, *, debias: bool = True) -> xr.DataArray:
-    """See `Embedding.change`."""
+    """Compute the change between two grids; see `Embedding.change`."""
     one, other = _comparable(one, other, debias=debias)
     if not (one.is_grid and other.is_grid):
-        raise SpecError(f"Expected two grids, got {one!r} and {other!r}.", fix="output=OutputSpec.grid()")
+        raise SpecError(f"Expected two grids, got {one!r} and {other!r}.", fix="request output=OutputSpec.grid()")
     return _map(1 - cosine(_channels_last(one), _channels_last(other)), one, "change", "1 - cosine similarity")
 
 
-def tokens_told(grid: Embedding) -> str:
-    """What to say of the tokens that are shown: raw, or without their place; nothing where they do not carry it."""
+def token_state(grid: Embedding) -> str:
+    """Return a label for the tokens shown: raw or debiased; empty if they do not depend on their position."""
     if _taken_out(grid):
         return "place in the window taken out"
     return "" if grid.meta.placed is False else "raw tokens"
@@ -43,11 +43,11 @@ def _taken_out(grid: Embedding) -> bool:
 
 
 def _comparable(one: Embedding, other: Embedding, *, debias: bool) -> tuple[Embedding, Embedding]:
-    """The two as they are compared: grids without the place in the window, if both know it."""
+    """Return the two embeddings in the form in which they are compared: debiased if both grids can be."""
     if not isinstance(other, Embedding):
         raise SpecError(
             f"Expected an Embedding, got {type(other).__name__}.",
-            fix="for bare vectors: rs_embed.embedding.similarity.cosine(one, other)",
+            fix="for bare vectors, call rs_embed.embedding.similarity.cosine(one, other)",
         )
     _check_comparable(one, other)
     grids = [embedding for embedding in (one, other) if embedding.is_grid]
@@ -55,14 +55,14 @@ def _comparable(one: Embedding, other: Embedding, *, debias: bool) -> tuple[Embe
         one, other = one.debiased(), other.debiased()
     elif len({_taken_out(grid) for grid in grids}) > 1:
         raise SpecError(
-            "Expected two grids alike, got one without the place of its tokens in the window, and one with it.",
-            fix='output=OutputSpec.grid(debias="position") for both, or for none',
+            "Expected position offsets to be subtracted from both grids or from neither, got one of each.",
+            fix='compute both with output=OutputSpec.grid(debias="position"), or both without',
         )
     return one, other
 
 
 def cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Cosine over the last axis; the others broadcast. NaN where a vector is zero or has no value."""
+    """Compute the cosine over the last axis; the other axes broadcast. NaN where a vector is zero or has no value."""
     dot = np.einsum("...d,...d->...", one, other, dtype=np.float64)
     norms = np.linalg.norm(one.astype(np.float64), axis=-1) * np.linalg.norm(other.astype(np.float64), axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -73,13 +73,16 @@ def cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.f
 def most_alike(
     parts: Iterable[tuple[NDArray[np.intp], NDArray[np.float32]]], vector: NDArray[np.float32], count: int, top: int
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """The places of the vectors most like one, best first, and how like each is; those without a value are left out.
+    """Find the places whose vectors are most similar to a vector. Places without a value are left out.
 
     Args:
-        parts: Places and the vectors `[n, D]` there, some at a time.
-        vector: `[D]`.
-        count: How many places there are.
-        top: How many are wanted.
+        parts: Indices of places with their vectors `[n, D]`, some at a time.
+        vector: The vector to compare with, `[D]`.
+        count: Total number of places.
+        top: Number of places to return.
+
+    Returns:
+        Indices of the most similar places, best first, and their similarities.
     """
     likeness = np.full(count, np.nan, np.float32)
     for places, part in parts:
@@ -95,15 +98,15 @@ def _channels_last(embedding: Embedding) -> NDArray[np.float32]:
 
 
 def _map(values: NDArray[np.float32], grid: Embedding, name: str, what: str) -> xr.DataArray:
-    told = tokens_told(grid)
-    about = f"{what} of {grid.meta.model_id}" + (f", {told}" if told else "")
+    state = token_state(grid)
+    about = f"{what} of {grid.meta.model_id}" + (f", {state}" if state else "")
     array = xr.DataArray(values, dims=("y", "x"), name=name, attrs={"long_name": about})
     return array if grid.geobox is None else with_coordinates(array, grid.geobox)
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What must be equal of two vectors whose angle means something."""
+    """The facts that two embeddings must share to be comparable."""
 
     model_id: str
     card_revision: int
@@ -112,7 +115,7 @@ class ModelFacts:
 
     @classmethod
     def of(cls, one: Embedding) -> Self:
-        """Those of an embedding."""
+        """Return the facts of an embedding."""
         return cls(one.meta.model_id, one.meta.card_revision, one.meta.weights, one.data.shape[0])
 
     def __str__(self) -> str:
@@ -120,10 +123,10 @@ class ModelFacts:
 
 
 def require_same_model(one: ModelFacts, other: ModelFacts, name: str = "other") -> None:
-    """Raise `SpecError` for vectors whose axes mean different things."""
+    """Raise `SpecError` unless two embeddings come from the same model and weights."""
     if one != other:
         raise SpecError(
-            "Expected two embeddings of the same model, got others: their axes mean different things.",
+            "Expected two embeddings of the same model and weights, got different ones, whose axes are unrelated.",
             **{"one": one, name: other},
             fix="compute both with the same model and weights",
         )
@@ -134,5 +137,5 @@ def _check_comparable(one: Embedding, other: Embedding) -> None:
     if one.is_grid and other.is_grid and (one.data.shape != other.data.shape or one.geobox != other.geobox):
         raise SpecError(
             f"Expected two grids of the same ground, got {one!r} and {other!r}.",
-            fix="compare a vector with a grid, or grids of the same place",
+            fix="compare two grids of the same place, or a vector with a grid",
         )

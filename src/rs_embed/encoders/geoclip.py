@@ -1,4 +1,4 @@
-"""GeoCLIP's location encoder: three networks, each with waves of another length on a flat Earth.
+"""GeoCLIP's location encoder: three networks, each on waves of a different length on a map of the Earth.
 
 Source: geoclip 1.3.0, model/location_encoder.py (behaviour and names of the tensors). The projection: Šavrič, Patterson
 and Jenny 2018, "The Equal Earth map projection", doi:10.1080/13658816.2018.1504949.
@@ -15,11 +15,11 @@ from rs_embed.encoders.layers import Encoder, at_once
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 
 POINTS_AT_ONCE = 2048
-"""On a CPU: 8 MB between two maps."""
+"""Points to encode at once on a CPU: 8 MB between two layers."""
 EQUAL_EARTH = (1.340264, -0.081106, 0.000893, 0.003796)
-"""Factors of the first, third, seventh and ninth power of the parametric latitude."""
+"""Coefficients of the first, third, seventh and ninth power of the parametric latitude."""
 SCALE = 66.50336 / 180
-"""By which the authors multiply the projected coordinates of a sphere of radius 1."""
+"""The authors' factor for the projected coordinates of a sphere of radius 1."""
 
 
 def equal_earth(lonlat: Float64[Tensor, "*point 2"]) -> Float64[Tensor, "*point 2"]:
@@ -35,52 +35,52 @@ def equal_earth(lonlat: Float64[Tensor, "*point 2"]) -> Float64[Tensor, "*point 
 
 
 class Waves(nn.Module):
-    """Cosines, then sines, of the place along fixed random directions.
+    """Cosines, then sines, of the location along fixed random directions.
 
     Args:
-        count: How many directions.
+        count: Number of directions.
     """
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        self.b = nn.Parameter(torch.empty(count, 2))
+        self.b: nn.Parameter = nn.Parameter(torch.empty(count, 2))
 
     def forward(self, place: Float64[Tensor, "point 2"]) -> Float[Tensor, "point wave"]:
-        """Code each place. In float64: the shortest waves turn some 800 times on the way across the map."""
+        """Encode each location, in float64, as the map is some 800 times as wide as the shortest waves."""
         turns = 2 * math.pi * (place @ self.b.double().mT)
         return torch.cat([turns.cos(), turns.sin()], dim=-1).float()
 
 
 class Capsule(nn.Module):
-    """Waves of one length, and what is learned of them; named as in the published file.
+    """Waves of one length and the layers on them, named as in the published file.
 
     Args:
-        dim: Length of the answer.
-        hidden: Width between the maps.
-        waves: How many directions.
+        dim: Length of the output.
+        hidden: Width of the hidden layers.
+        waves: Number of directions.
     """
 
     def __init__(self, *, dim: int, hidden: int, waves: int) -> None:
         super().__init__()
         widths = (2 * waves, hidden, hidden)
         maps = [part for width in widths for part in (Linear(width, hidden), nn.ReLU(inplace=True))]
-        self.capsule = nn.Sequential(Waves(waves), *maps)
-        self.head = nn.Sequential(Linear(hidden, dim))
+        self.capsule: nn.Sequential = nn.Sequential(Waves(waves), *maps)
+        self.head: nn.Sequential = nn.Sequential(Linear(hidden, dim))
 
     def forward(self, place: Float64[Tensor, "point 2"]) -> Float[Tensor, "point dim"]:
-        """Encode each place by itself."""
+        """Encode each location on its own."""
         out: Tensor = self.head(self.capsule(place))
         return out
 
 
 class GeoClipEncoder(Encoder):
-    """The sum of three capsules.
+    """GeoCLIP's location encoder: the sum of three capsules.
 
     Args:
         dim: Length of a vector.
-        hidden: Width between the maps of a capsule.
-        waves: Directions in each capsule.
-        scales: How many capsules.
+        hidden: Width of the hidden layers of a capsule.
+        waves: Number of directions in each capsule.
+        scales: Number of capsules.
     """
 
     def __init__(self, *, dim: int, hidden: int, waves: int, scales: int) -> None:
@@ -93,7 +93,7 @@ class GeoClipEncoder(Encoder):
         """Encode points.
 
         Args:
-            lonlat: Degrees east and north.
+            lonlat: Longitude and latitude, degrees.
         """
         _, rows, cols, _ = lonlat.shape
         capsules = [self.get_submodule(name) for name in self._names]

@@ -1,6 +1,6 @@
-"""The transformer parts that the encoders share.
+"""Transformer layers shared by the encoders.
 
-Attributes are named as in the published checkpoints (`attn.qkv`, `mlp.fc1`, ...), so state dicts load as they
+Attributes are named as in the published checkpoints (`attn.qkv`, `mlp.fc1`, ...), so that state dicts load as they
 are.
 """
 
@@ -22,29 +22,29 @@ NORM_EPS = 1e-6
 """LayerNorm epsilon of the ViT family (torch's own default is 1e-5)."""
 
 INIT_STD = 0.02
-"""Standard deviation of the normal that random weights are drawn from; it is cut at twice of that."""
+"""Standard deviation of the normal distribution of random weights, truncated at two standard deviations."""
 
 WITHIN_TWO_STD = math.erf(math.sqrt(2))
-"""Share of a normal within two standard deviations of its mean."""
+"""Share of a normal distribution within two standard deviations of its mean."""
 
 
 Kept = TypeVar("Kept")
 
 
 GPU_FACTOR = 32
-"""How many times as much a GPU works on at once where a CPU takes what fits its cache: it has to be kept busy."""
+"""How many times as much work a GPU gets at once as a CPU, whose share must fit into its cache."""
 
 
 def at_once(count: int, like: Tensor) -> int:
-    """Tell how many of something to work on at once where `like` lies, if a CPU takes `count`."""
+    """Return how many items to process at once on the device of `like`, given `count` for a CPU."""
     return count if like.device.type == "cpu" else GPU_FACTOR * count
 
 
 class LRUCache(Generic[Kept]):
-    """The few results of a costly function that were used last.
+    """A cache of the most recently used results of a costly function.
 
     Args:
-        size: How many are kept.
+        size: Number of results to keep.
     """
 
     def __init__(self, size: int) -> None:
@@ -52,7 +52,7 @@ class LRUCache(Generic[Kept]):
         self._kept: OrderedDict[Hashable, Kept] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
-        """Give what is kept under `key`, made now if it is not there."""
+        """Return the result for `key`, computed if it is not in the cache."""
         if key not in self._kept:
             self._kept[key] = make()
         self._kept.move_to_end(key)
@@ -61,7 +61,7 @@ class LRUCache(Generic[Kept]):
         return self._kept[key]
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Empty the cache."""
         self._kept.clear()
 
     def __len__(self) -> int:
@@ -69,7 +69,7 @@ class LRUCache(Generic[Kept]):
 
 
 class CachesFromWeights(nn.Module, ABC):
-    """A module that keeps what it computed from its weights, and drops it when they are loaded or moved."""
+    """A module that caches results computed from its weights, and drops them when weights are loaded or moved."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class CachesFromWeights(nn.Module, ABC):
 
     @abstractmethod
     def drop_cached(self) -> None:
-        """Drop what is kept; needed by hand only after weights were changed in place."""
+        """Drop cached results; call it after changing weights in place."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CachesFromWeights":
         self.drop_cached()
@@ -86,18 +86,18 @@ class CachesFromWeights(nn.Module, ABC):
 
 
 def _drop_after_loading(module: CachesFromWeights, incompatible_keys: object) -> None:
-    """Run after loading, also of a parent module; not a method, so that a copy drops its own."""
+    """Drop cached results after loading, also of a parent module. Not a method, so that a copy drops its own."""
     module.drop_cached()
 
 
 class Encoder(nn.Module):
-    """What every encoder of ours can do beside `forward`."""
+    """The base class of the encoders of this package."""
 
     @torch.no_grad()
     def init_random(self, seed: int) -> None:
-        """Give every parameter a value that depends on `seed` alone; for tests and benchmarks, on the CPU.
+        """Set every parameter to a random value that depends only on `seed`; for tests and benchmarks, on the CPU.
 
-        Works on the empty storage that `to_empty(device="cpu")` leaves. A family with buffers fills them too.
+        Works on the empty storage that `to_empty(device="cpu")` leaves. Encoders with buffers fill them too.
         """
         generator = torch.Generator(device="cpu").manual_seed(seed)
         for name, parameter in self.named_parameters():
@@ -106,23 +106,23 @@ class Encoder(nn.Module):
             elif name.endswith(".weight") and parameter.ndim == 1:
                 nn.init.ones_(parameter)
             else:
-                # A normal cut at two deviations, by its inverse: 20 times as fast as torch's trunc_normal_.
+                # A truncated normal by the inverse of its distribution: 20 times as fast as torch's trunc_normal_.
                 parameter.uniform_(-WITHIN_TWO_STD, WITHIN_TWO_STD, generator=generator).erfinv_()
                 parameter.mul_(math.sqrt(2) * INIT_STD)
 
 
 class Mlp(nn.Module):
-    """Two linear maps with an exact GELU between them.
+    """Two linear layers with an exact GELU between them.
 
     Args:
         dim: Token width.
-        hidden: Width between the two maps.
+        hidden: Width of the hidden layer.
     """
 
     def __init__(self, *, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = Linear(dim, hidden, after="gelu")
-        self.fc2 = Linear(hidden, dim)
+        self.fc1: nn.Linear = Linear(dim, hidden, after="gelu")
+        self.fc2: nn.Linear = Linear(hidden, dim)
 
     def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
         """Transform each token by itself."""
@@ -131,20 +131,20 @@ class Mlp(nn.Module):
 
 
 class GatedMlp(nn.Module):
-    """Two linear maps without bias; between them, a third gates what the first gives through a SiLU.
+    """A gated MLP without bias: a third linear layer gates the SiLU of the first.
 
     Args:
         dim: Token width.
-        hidden: Width between the maps.
+        hidden: Width of the hidden layer.
 
     Source: Shazeer 2020, arXiv:2002.05202 (SwiGLU).
     """
 
     def __init__(self, *, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = Linear(dim, hidden, bias=False, after="silu")
-        self.fc2 = Linear(hidden, dim, bias=False)
-        self.fc3 = Linear(dim, hidden, bias=False)
+        self.fc1: nn.Linear = Linear(dim, hidden, bias=False, after="silu")
+        self.fc2: nn.Linear = Linear(hidden, dim, bias=False)
+        self.fc3: nn.Linear = Linear(dim, hidden, bias=False)
 
     def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
         """Transform each token by itself."""
@@ -158,7 +158,7 @@ def layer_norm(dim: int) -> nn.Module:
 
 
 def add(x: Float[Tensor, "*batch dim"], change: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-    """Add what a layer gave, which may be of a lower precision: cast first, torch takes 2.5 times as long by itself."""
+    """Add a layer's output, which may have lower precision; torch takes 2.5 times as long unless it is cast first."""
     return x + change.to(x.dtype)
 
 
@@ -168,32 +168,33 @@ class Block(nn.Module):
     Args:
         dim: Token width.
         heads: Number of heads.
-        gated: A gated MLP of 8/3 times the width and no bias in any linear map, instead of a plain one of ratio 4.
-        norm: Builds a norm from the token width.
+        gated: Whether to use a gated MLP of 8/3 times the width and no bias in any linear layer, instead of a plain
+            MLP of 4 times the width.
+        norm: Builds a norm layer from the token width.
     """
 
     def __init__(
         self, *, dim: int, heads: int, gated: bool = False, norm: Callable[[int], nn.Module] = layer_norm
     ) -> None:
         super().__init__()
-        self.norm1 = norm(dim)
-        self.attn = Attention(dim=dim, heads=heads, bias=not gated)
-        self.norm2 = norm(dim)
-        self.mlp = GatedMlp(dim=dim, hidden=8 * dim // 3) if gated else Mlp(dim=dim, hidden=4 * dim)
+        self.norm1: nn.Module = norm(dim)
+        self.attn: Attention = Attention(dim=dim, heads=heads, bias=not gated)
+        self.norm2: nn.Module = norm(dim)
+        self.mlp: GatedMlp | Mlp = GatedMlp(dim=dim, hidden=8 * dim // 3) if gated else Mlp(dim=dim, hidden=4 * dim)
 
     def forward(
         self, x: Float[Tensor, "batch token dim"], distances: Distances | None = None
     ) -> Float[Tensor, "batch token dim"]:
-        """Run the block; `distances` are the attention's."""
+        """Run the block, with an optional distance penalty on its attention."""
         mixed = add(x, self.attn(self.norm1(x), distances))
         return add(mixed, self.mlp(self.norm2(mixed)))
 
 
 def counted_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
-    """Count blocks from the first, 0, that may be counted from the last, -1; the last alone where none is named.
+    """Convert layer indices, which may count from -1 backwards, to indices from 0; `None` selects the last block.
 
     Raises:
-        SpecError: There is no such block, or none or one twice is named.
+        SpecError: An index is out of range or given twice, or there are none.
     """
     if layers is None:
         return (depth - 1,)
@@ -201,7 +202,7 @@ def counted_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
     if not found or not all(-depth <= layer < depth for layer in layers) or len(set(found)) < len(found):
         raise SpecError(
             f"Expected layers from 0 to {depth - 1}, or from -1 to -{depth}, each once, got {list(layers)}.",
-            fix="leave `layers` out for the last one",
+            fix="leave `layers` out to use the last one",
         )
     return found
 
@@ -209,13 +210,13 @@ def counted_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
 def run_blocks(
     blocks: nn.ModuleList, x: Float[Tensor, "batch token dim"], layers: Sequence[int], *beside: object
 ) -> list[Float[Tensor, "batch token dim"]]:
-    """Run blocks up to the deepest one wanted, and give the states behind those wanted.
+    """Run blocks up to the deepest requested one, and return the outputs of the requested ones.
 
     Args:
-        blocks: All of them.
-        x: What enters the first.
-        layers: Blocks counted from 0, each once; the states come in this order.
-        beside: What every block is given besides.
+        blocks: All blocks.
+        x: Input of the first block.
+        layers: Indices of blocks from 0, each once; the outputs are in this order.
+        beside: Further arguments of every block.
     """
     behind: dict[int, Tensor] = {}
     for number, block in enumerate(blocks[: max(layers) + 1]):
@@ -226,14 +227,14 @@ def run_blocks(
 
 
 def side_by_side(states: Sequence[Float[Tensor, "batch token dim"]]) -> Float[Tensor, "batch token wide"]:
-    """Join states along the width of a token; a single one is given as it is."""
+    """Concatenate outputs along the token width; return a single one as it is."""
     return states[0] if len(states) == 1 else torch.cat(list(states), dim=-1)
 
 
 def sincos_1d(position: float, dim: int) -> Float[Tensor, " dim"]:
-    """Code a number as sines, then cosines, at `dim / 2` frequencies from 1 down to almost 1/10000.
+    """Encode a number as sines, then cosines, at `dim / 2` frequencies from 1 down to almost 1/10000.
 
-    Computed in float64, as positions reach 192, where float32 sines are off by 1e-5; float32 on the CPU.
+    Computed in float64 on the CPU, as positions reach 192, where float32 sines are off by 1e-5; returned as float32.
 
     Args:
         position: Any real number.

@@ -1,4 +1,4 @@
-"""Presto: a transformer over the months of one pixel, which sees none of its neighbours.
+"""Presto: a transformer over the months of a single pixel, without its neighbours.
 
 Source: nasaharvest/presto 13173d0, single_file_presto.py (behaviour and names of the tensors); Tseng et al. 2023,
 arXiv:2304.14065.
@@ -20,32 +20,32 @@ GROUPS: Mapping[str, int] = {
     "S1": 2, "S2_RGB": 3, "S2_Red_Edge": 3, "S2_NIR_10m": 1, "S2_NIR_20m": 1, "S2_SWIR": 2,
     "ERA5": 2, "SRTM": 2, "NDVI": 1,
 }  # fmt: skip
-"""Name of each group of channels -> how many it has. Order counts: it is that of the channel codes."""
+"""Channel group -> number of channels, in the order of the channel codes."""
 LAND_COVER, NO_CLASS = "dynamic_world", 9
-"""What is looked up instead of mapped, after the groups; and the class that stands for none."""
+"""Name of land cover, which has an embedding table and follows the groups; and the class that means none."""
 STATIC = "SRTM"
-"""The one group that has no time."""
+"""The only group without dates."""
 MOST_STEPS = 24
 PIXELS_AT_ONCE = 64
-"""On a CPU: with 73 tokens each, 2.4 MB a copy."""
+"""Pixels to encode at once on a CPU: with 73 tokens each, 2.4 MB per copy."""
 NORM_EPS = 1e-5
 
 
 @dataclass(frozen=True)
 class PixelSeries:
-    """What is known of some pixels. A group that is not there is hidden; a token is seen where its group is."""
+    """The series of some pixels. Missing groups are hidden; a token is visible where its group is."""
 
     values: Mapping[str, Float[Tensor, "pixel time channel"]]
-    """By group, normalised; of the static one, a single step. Of the land cover `[pixel, time]`, whole numbers."""
+    """Group -> normalised values; the static group has a single step. Land cover is `[pixel, time]`, integers."""
     seen: Mapping[str, Bool[Tensor, "pixel time"]]
-    """Which steps of each group are visible."""
+    """Group -> mask of its visible steps."""
     months: Int[Tensor, "#pixel time"]
     """Calendar month of each step, January = 0."""
     xyz: Float[Tensor, "pixel 3"]
-    """Where each pixel is on the unit sphere."""
+    """Location of each pixel on the unit sphere."""
 
     def take(self, index: Int[Tensor, " some"]) -> "PixelSeries":
-        """Some of the pixels."""
+        """Return a selection of the pixels."""
         months = self.months if len(self.months) == 1 else self.months[index]
         values, seen = ({name: one[index] for name, one in kind.items()} for kind in (self.values, self.seen))
         return PixelSeries(values, seen, months, self.xyz[index])
@@ -53,11 +53,11 @@ class PixelSeries:
 
 @dataclass(frozen=True)
 class _Sequences:
-    """A few pixels that see equally many tokens."""
+    """Some pixels with the same number of visible tokens."""
 
     tokens: Float[Tensor, "pixel token dim"]
     index: Int[Tensor, " pixel"]
-    """Which pixels."""
+    """Indices of the pixels."""
 
 
 def norm(dim: int) -> nn.Module:
@@ -66,27 +66,27 @@ def norm(dim: int) -> nn.Module:
 
 
 class PrestoEncoder(Encoder):
-    """One vector a pixel.
+    """The encoder of Presto: one vector per pixel.
 
     Args:
-        dim: Width of a token.
-        depth: How many blocks.
+        dim: Token width.
+        depth: Number of blocks.
         heads: Number of heads.
     """
 
     def __init__(self, *, dim: int, depth: int, heads: int) -> None:
         super().__init__()
-        self.eo_patch_embed = nn.ModuleDict({name: Linear(count, dim) for name, count in GROUPS.items()})
-        self.dw_embed = nn.Embedding(NO_CLASS + 1, dim)
-        self.latlon_embed = Linear(3, dim)
-        self.pos_embed = nn.Parameter(torch.empty(1, MOST_STEPS, dim // 2))
-        self.month_embed = nn.Embedding(12, dim // 4)
-        self.channel_embed = nn.Embedding(len(GROUPS) + 1, dim // 4)
-        self.blocks = nn.ModuleList(Block(dim=dim, heads=heads, norm=norm) for _ in range(depth))
-        self.norm = norm(dim)
+        self.eo_patch_embed: nn.ModuleDict = nn.ModuleDict({name: Linear(count, dim) for name, count in GROUPS.items()})
+        self.dw_embed: nn.Embedding = nn.Embedding(NO_CLASS + 1, dim)
+        self.latlon_embed: nn.Linear = Linear(3, dim)
+        self.pos_embed: nn.Parameter = nn.Parameter(torch.empty(1, MOST_STEPS, dim // 2))
+        self.month_embed: nn.Embedding = nn.Embedding(12, dim // 4)
+        self.channel_embed: nn.Embedding = nn.Embedding(len(GROUPS) + 1, dim // 4)
+        self.blocks: nn.ModuleList = nn.ModuleList(Block(dim=dim, heads=heads, norm=norm) for _ in range(depth))
+        self.norm: nn.Module = norm(dim)
 
     def forward(self, series: PixelSeries) -> Float[Tensor, "pixel dim"]:
-        """Give the vector of each pixel: the norm of the mean over its tokens, that of the place included."""
+        """Return the vector of each pixel: the layer norm of the mean of its tokens, including that of the location."""
         if series.xyz.device.type == "cpu":
             keep_freed_memory()
         vectors = series.xyz.new_empty(len(series.xyz), self.pos_embed.shape[-1] * 2)
@@ -100,7 +100,7 @@ class PrestoEncoder(Encoder):
         return vectors
 
     def tokens(self, series: PixelSeries) -> Float[Tensor, "pixel token dim"]:
-        """Give all tokens after the norm, the place first, of pixels that see equally many."""
+        """Return all tokens after the norm, the location first, of pixels with the same number of visible tokens."""
         with prepared(self, device_type=series.xyz.device.type):
             x = torch.cat([one.tokens for one in self._sequences(series)])
             for block in self.blocks:
@@ -109,7 +109,7 @@ class PrestoEncoder(Encoder):
         return out
 
     def _sequences(self, series: PixelSeries) -> Iterator[_Sequences]:
-        """Tokens of a few pixels at a time, all of which see equally many: order does not matter to the values."""
+        """Yield tokens of some pixels at a time, all with the same number of visible tokens, in any order."""
         names = [name for name in (*GROUPS, LAND_COVER) if name in series.values]
         seen = torch.cat([series.seen[name] for name in names], dim=1)
         counts = seen.sum(dim=1)
@@ -124,7 +124,7 @@ class PrestoEncoder(Encoder):
                 yield _Sequences(torch.cat([place, every], dim=1), index)
 
     def _embed(self, name: str, series: PixelSeries) -> Float[Tensor, "pixel time dim"]:
-        """Tokens of a group with their codes."""
+        """Return the tokens of a group with their codes."""
         land_cover = name == LAND_COVER
         values = self.dw_embed(series.values[name]) if land_cover else self.eo_patch_embed[name](series.values[name])
         channel = self.channel_embed.weight[len(GROUPS) if land_cover else [*GROUPS].index(name)]
@@ -138,7 +138,7 @@ class PrestoEncoder(Encoder):
 
 
 def _attended(block: Block, x: Float[Tensor, "pixel token dim"]) -> Float[Tensor, "pixel token dim"]:
-    """The first half of a block: tokens mixed, and added to themselves."""
+    """Run the first half of a block: attention with its residual connection."""
     qkv: Tensor = block.attn.qkv(block.norm1(x))
     q, k, v = qkv.view(*x.shape[:2], 3, block.attn.heads, -1).permute(2, 0, 3, 1, 4).unbind()
     mixed: Tensor = block.attn.proj(attend_short(q, k, v).transpose(1, 2).flatten(2))
@@ -146,15 +146,15 @@ def _attended(block: Block, x: Float[Tensor, "pixel token dim"]) -> Float[Tensor
 
 
 def _after(block: Block, x: Float[Tensor, "pixel token dim"]) -> Float[Tensor, "pixel token dim"]:
-    """The whole block."""
+    """Run a whole block."""
     mixed = _attended(block, x)
     return add(mixed, block.mlp(block.norm2(mixed)))
 
 
 def _mean_after(block: Block, x: Float[Tensor, "pixel token dim"]) -> Float[Tensor, "pixel dim"]:
-    """The mean over the tokens that a block gives.
+    """Return the mean of a block's output tokens.
 
-    The last map of a block is linear, so that the mean may come before it: a sixth of all products less.
+    The last layer of a block is linear, so the mean is taken before it, which saves a sixth of all products.
     """
     mixed = _attended(block, x)
     hidden = block.mlp.fc1(block.norm2(mixed)).mean(dim=1)

@@ -1,6 +1,6 @@
-"""MOSAIKS random convolutional features (RCF): one fixed convolution, a two-sided ReLU, an average per cell.
+"""MOSAIKS random convolutional features (RCF): one fixed convolution, a two-sided ReLU, and an average per cell.
 
-Nothing is learned: the filters are whitened pieces of real imagery (`embedders/whitening.py`).
+Nothing is trained: the filters are whitened pieces of real imagery (`embedders/whitening.py`).
 
 Source: Rolf et al. 2021, doi:10.1038/s41467-021-24638-z, with the two sides of torchgeo's RCF: relu(y) and
 relu(-y), y = conv(x) + bias. The authors' own code thresholds both sides, relu(conv(x) - 1) and
@@ -21,11 +21,11 @@ _FILTERS_AT_ONCE = 64  # two maps of 64 x height x width float32 live at once: 3
 class RcfEncoder(nn.Module):
     """Random convolutional features on a grid of cells.
 
-    A new encoder has Gaussian filters and the bias -1, a baseline of its own; load a bank for MOSAIKS.
+    A new encoder has Gaussian filters and the bias -1, which is a baseline in itself. Load a filter bank for MOSAIKS.
 
     Args:
-        filters: Each gives two features, so a token has `2 * filters` of them.
-        bands: Channels of the input.
+        filters: Number of filters. Each gives two features, so a token has `2 * filters` channels.
+        bands: Number of channels of the input.
     """
 
     weight: Float[Tensor, "filter band 3 3"]
@@ -37,29 +37,29 @@ class RcfEncoder(nn.Module):
         self.register_buffer("bias", torch.full((filters,), -1.0))
 
     def forward(self, pixels: Float[Tensor, "batch band height width"], *, patch_px: int = 8) -> Tokens:
-        """Tokens [batch, cell, 2 * filters]: the positive sides of all filters, then the negative ones.
+        """Compute tokens `[batch, cell, 2 * filters]`: the positive sides of all filters, then the negative ones.
 
-        The outermost pixels are repeated beyond the edge, so that the map has the size of the input. Chips
-        and filters are taken in turn: besides input and output (held twice for a moment) the peak is 34 MB
-        at 256 x 256 px, whatever the batch, and a chip's numbers do not depend on its batch.
+        The outermost pixels are repeated beyond the edge, so that the map has the size of the input. Chips and filters
+        are processed one after the other. Beyond input and output (twice in memory for a moment), the peak is 34 MB at
+        256 x 256 px for any batch size, and the result of a chip does not depend on its batch.
 
         Args:
-            pixels: Standardised with the bank's mean and std, in its band order; no NaN.
-            patch_px: Side of the square cell that one token averages.
+            pixels: Standardised with the bank's mean and std, in its band order, without NaN.
+            patch_px: Side of the square cell that one token averages, pixels.
 
         Raises:
-            BandMismatch: Other than `bands` channels.
+            BandMismatch: The number of channels is not `bands`.
             SpecError: Height or width is not a multiple of `patch_px`.
         """
         _, bands, height, width = pixels.shape
         if bands != self.weight.shape[1]:
             raise BandMismatch(
-                f"The filter bank wants {self.weight.shape[1]} bands, these pixels have {bands}.",
-                fix="give every band of the bank, in its order",
+                f"Expected {self.weight.shape[1]} bands for the filter bank, got {bands}.",
+                fix="pass every band of the bank, in its order",
             )
         if height % patch_px or width % patch_px:
             raise SpecError(
-                f"Height and width must be multiples of {patch_px} px, these pixels are {height} x {width}.",
+                f"Expected height and width as multiples of {patch_px} px, got {height} x {width}.",
                 fix="choose a patch size that divides both, or crop",
             )
         grid = TokenGrid("cell", height // patch_px, width // patch_px)

@@ -1,4 +1,4 @@
-"""SatCLIP's location encoder: spherical harmonics of the place, then three maps with sines between them.
+"""SatCLIP's location encoder: spherical harmonics of the location, then three linear layers with sines between them.
 
 Source: microsoft/satclip 322091f, location_encoder.py and positional_encoding/spherical_harmonics_generate_ylms.py
 (behaviour, names of the tensors); Klemmer et al. 2025, arXiv:2311.17179.
@@ -15,19 +15,19 @@ from rs_embed.encoders.layers import Encoder, at_once
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 
 POINTS_AT_ONCE = 1024
-"""On a CPU: 13 MB of harmonics of 40 degrees in float64."""
+"""Points to encode at once on a CPU: 13 MB of harmonics of 40 degrees in float64."""
 FIRST_FREQUENCY = 30.0
-"""Of the first sine; that of the others is 1."""
+"""Frequency of the first sine; the others have 1."""
 
 
 def legendre(x: Float64[Tensor, " point"], degrees: int) -> Float64[Tensor, "degree point order"]:
-    """Give the associated Legendre functions of each degree and order from 0, orthonormal on the sphere.
+    """Return the associated Legendre functions of each degree and order from 0, orthonormal on the sphere.
 
-    Without the alternating sign of Condon and Shortley; 0 where the order exceeds the degree.
+    They have no Condon-Shortley phase, and are 0 where the order exceeds the degree.
 
     Args:
         x: Cosine of the colatitude, -1 to 1.
-        degrees: How many, beginning with 0.
+        degrees: Number of degrees, starting from 0.
 
     Source: the three-term recurrence in the degree for fixed order, Abramowitz and Stegun 8.5.3, normalised.
     """
@@ -51,17 +51,17 @@ def legendre(x: Float64[Tensor, " point"], degrees: int) -> Float64[Tensor, "deg
 
 
 def harmonics(lonlat: Float64[Tensor, "point 2"], degrees: int) -> Float64[Tensor, "point harmonic"]:
-    """Give the real spherical harmonics of places, as SatCLIP was trained with them.
+    """Return the real spherical harmonics of locations, as used in the training of SatCLIP.
 
-    Degree by degree, orders from the lowest to the highest. Those of order 0 are pi times too large: a bracket that
-    lacks in the authors' code became part of the weights.
+    They are ordered by degree, then by order from the lowest to the highest. Those of order 0 are pi times too large,
+    because of a missing bracket in the authors' code, which the weights have learned.
 
     Args:
-        lonlat: Degrees east and north.
-        degrees: How many, beginning with 0; the answer has their square.
+        lonlat: Longitude and latitude, degrees.
+        degrees: Number of degrees, starting from 0; the result has `degrees ** 2` channels.
     """
     lon, lat = torch.deg2rad(lonlat).unbind(-1)
-    values = legendre(-lat.sin(), degrees)  # they count the colatitude from the south pole, and longitudes from 180 W
+    values = legendre(-lat.sin(), degrees)  # the authors count from the south pole and from 180 W
     order = torch.arange(1, degrees, dtype=torch.float64, device=lonlat.device)
     turned = (lon + math.pi)[:, None] * order
     cosines, sines = math.sqrt(2) * turned.cos(), math.sqrt(2) * turned.sin()
@@ -73,21 +73,21 @@ def harmonics(lonlat: Float64[Tensor, "point 2"], degrees: int) -> Float64[Tenso
 
 
 class Maps(nn.Module):
-    """Maps with sines between them, named as in the published file.
+    """Linear layers with sines between them, named as in the published file.
 
     Args:
-        inputs: Harmonics.
-        hidden: Width between the maps.
-        dim: Length of the answer.
+        inputs: Number of harmonics.
+        hidden: Width of the hidden layers.
+        dim: Length of the output.
     """
 
     def __init__(self, *, inputs: int, hidden: int, dim: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([Linear(inputs, hidden), Linear(hidden, hidden)])
-        self.last_layer = Linear(hidden, dim)
+        self.layers: nn.ModuleList = nn.ModuleList([Linear(inputs, hidden), Linear(hidden, hidden)])
+        self.last_layer: nn.Linear = Linear(hidden, dim)
 
     def forward(self, x: Float[Tensor, "point harmonic"]) -> Float[Tensor, "point dim"]:
-        """Map each place by itself."""
+        """Encode each location on its own."""
         first, second = self.layers
         x = torch.sin(FIRST_FREQUENCY * first(x).float())
         out: Tensor = self.last_layer(torch.sin(second(x).float()))
@@ -95,24 +95,24 @@ class Maps(nn.Module):
 
 
 class SatClipEncoder(Encoder):
-    """Harmonics, then maps.
+    """SatCLIP's location encoder.
 
     Args:
         dim: Length of a vector.
-        hidden: Width between the maps.
-        degrees: Of the harmonics, beginning with 0.
+        hidden: Width of the hidden layers.
+        degrees: Number of degrees of the harmonics, starting from 0.
     """
 
     def __init__(self, *, dim: int, hidden: int, degrees: int) -> None:
         super().__init__()
         self._degrees = degrees
-        self.nnet = Maps(inputs=degrees**2, hidden=hidden, dim=dim)
+        self.nnet: Maps = Maps(inputs=degrees**2, hidden=hidden, dim=dim)
 
     def forward(self, lonlat: Float64[Tensor, "batch row col 2"]) -> Tokens:
         """Encode points.
 
         Args:
-            lonlat: Degrees east and north.
+            lonlat: Longitude and latitude, degrees.
         """
         _, rows, cols, _ = lonlat.shape
         places = lonlat.flatten(0, 2)

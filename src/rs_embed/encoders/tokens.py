@@ -1,4 +1,4 @@
-"""What an encoder returns: token values and its own account of which token is what."""
+"""The output of an encoder: token values and their layout."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ class TokenGrid:
     """One rectangle of patch tokens, laid out row by row from its north-west corner."""
 
     name: str
-    """What the grid stands for, such as "group0" (THOR) or "S2L2A" (TerraMind); unique in a layout."""
+    """Name of the grid, such as "group0" (THOR) or "S2L2A" (TerraMind); unique in a layout."""
     height: int
     """Tokens from north to south."""
     width: int
@@ -19,7 +19,7 @@ class TokenGrid:
 
     @property
     def length(self) -> int:
-        """How many tokens the grid has."""
+        """Number of tokens in the grid."""
         return self.height * self.width
 
 
@@ -28,13 +28,13 @@ class TokenLayout:
     """The order of a token sequence: prefix tokens first, then each grid."""
 
     grids: tuple[TokenGrid, ...]
-    """Grids in sequence order; they may differ in size but all span the same ground."""
+    """Grids in sequence order; they may differ in size but all cover the same ground."""
     prefix: int = 0
-    """How many class or register tokens stand before the first grid."""
+    """Number of class or register tokens before the first grid."""
 
     @property
     def length(self) -> int:
-        """How many tokens the sequence has, prefix included."""
+        """Number of tokens in the sequence, including the prefix."""
         return self.prefix + sum(grid.length for grid in self.grids)
 
 
@@ -43,6 +43,6 @@ class Tokens:
     """The output of an encoder for a batch of inputs of one layout."""
 
     values: Float[Tensor, "batch token dim"]
-    """[batch, token, dim], in the order that `layout` tells."""
+    """Token values `[batch, token, dim]`, in the order of `layout`."""
     layout: TokenLayout
-    """Which token is what, as the encoder built it."""
+    """The layout of the tokens."""

@@ -1,1 +1,1 @@
-"""The long job: a table of places to a folder of files."""
+"""Exports: embed a table of places into a folder of files."""

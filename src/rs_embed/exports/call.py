@@ -1,4 +1,4 @@
-"""`export_embeddings`: a table of places to a folder of files, unit by unit, to be stopped and resumed at will."""
+"""`export_embeddings`: embed a table of places into a folder of files, unit by unit; stop and resume it at any time."""
 
 import time
 from collections.abc import Mapping
@@ -18,19 +18,18 @@ from rs_embed.core.progress import progress_bar
 from rs_embed.core.signals import sigterm_as_interrupt
 from rs_embed.core.specs import InputPrep, OutputSpec, Precision
 from rs_embed.errors import StorageError
-from rs_embed.exports.engines import EngineName, check_engine, open_crew
+from rs_embed.exports.engines import EngineName, check_engine, open_executor
 from rs_embed.exports.engines.base import RunStamp
 from rs_embed.exports.estimate import ExportPlan, Rate, Scale, estimate
 from rs_embed.exports.journal import PLACES, Manifest, digest_of
 from rs_embed.exports.location import Tally, begun, keep_manifest, refuse_foreign, run_folder, swept
 from rs_embed.exports.object_store import Remote, place_of
 from rs_embed.exports.order import ExportOrder
-from rs_embed.exports.records import UnitStore
 from rs_embed.exports.request import ExportRequest, Models, versions
 from rs_embed.exports.results.catalog import write_catalogs
 from rs_embed.exports.running import Running
 from rs_embed.exports.sharding import ALL, Shard, SharedRun, is_finished
-from rs_embed.exports.unit import UNIT_ROWS, cut_units
+from rs_embed.exports.unit import MAP, UNIT_ROWS, cut_units
 from rs_embed.exports.work import OnError, Task
 from rs_embed.formats.base import Dtype
 from rs_embed.pipeline.request import Backend, Bands, KnobValue, Modalities, Sensors
@@ -44,14 +43,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export has done. Printing it gives the summary."""
+    """The result of an export. Print it for a summary."""
 
     folder: Path | Remote
     plan: ExportPlan
     ok: int
-    """Embeddings in the folder, of all models; of a shard, its own."""
+    """Number of embeddings in the folder, for all models; for a shard, its own."""
     failed: int
-    """Rows without one; the same call tries them again."""
+    """Number of failed rows; the same call tries them again."""
     seconds: float
     dry: bool = False
 
@@ -62,10 +61,10 @@ class ExportReport:
         return f"{done}; run the same again to retry them" if self.failed else done
 
     def open(self) -> "Run":
-        """The results.
+        """Open the results.
 
         Raises:
-            SpecError: They lie in an object store.
+            SpecError: The run is in an object store.
         """
         from rs_embed.exports.results.run import open_run
 
@@ -103,39 +102,43 @@ def export_embeddings(
     rate: float | Literal["measure"] | None = None,
     **knobs: KnobValue,
 ) -> ExportReport:
-    """Embed a table of places into a folder. Call it again to go on after a crash, or to retry what failed.
+    """Embed a table of places into a folder. Repeat the same call to resume after a crash, or to retry failed rows.
 
     Args:
-        models: One id or several, which share what they fetch; or a mapping id -> knobs.
-        places: Whatever `rs_embed.places.read_places` reads, or what it gave.
-        out: The run folder, or one of an object store: "s3://bucket/run", "gs://bucket/run". If it holds a run, that
-            must have been asked for the same.
-        temporal: One window for all rows or one per row, where the table has no dates.
-        buffer_m: Half of the side of the square around a point, metres, or the column that holds it.
-        format: "geoparquet" for vectors; "cog" (default), "zarr", "netcdf", "npz" or one of your own for grids.
-        dtype: How vectors are stored; "float16" and "int8" are smaller and lose a little.
-        unit_rows: Rows a file. (What is done of it is stored each minute, and where the export is stopped.)
-        on_error: "keep" stores a failed row with its error and goes on; "raise" stops at the first.
-        save_inputs: Also keep each chip: `inputs/<unit>/<row>-<id>-<modality>.npz`.
-        share_reads: Cut chips of neighbours from one read of up to 48 MiB: fewer requests where places lie close.
-        engine: "local": this process. "ray": a cluster; a run begun by one engine may be finished by the other.
-        address: Of the Ray cluster: "auto" for the one of this machine, "host:port"; `None` starts one here, for this
-            call, unless Ray is connected already.
-        progress: Show a bar on a terminal.
-        verify: First compare every byte of what is there with its record; what is damaged is made again. Without it,
-            sizes are compared.
-        shard: (3, 16) or "3/16": do every 16th unit, from the one of number 3 on. 16 processes with 0/16 to 15/16 fill
-            one folder between them; limits of requests hold for each of them.
-        dry_run: Only say what would be done: `print` the answer.
-        plan_rows: Of a dry run: plan for so many rows, of which the table is a part as dense as the whole.
-        rate: Of a dry run: rows that one worker encodes a second; "measure" runs the models here, for some seconds.
+        models: One model or several, which share fetched imagery; or a mapping model id -> knobs.
+        places: Anything that `read_places` reads or returns.
+        out: The run folder, or one in an object store: "s3://bucket/run", "gs://bucket/run". A folder that already
+            holds a run is accepted only if that run was made for the same request.
+        temporal: One window for all rows or one per row, if the table has no dates.
+        buffer_m: Half the side of the square around a point, metres, or the name of the column that holds it.
+        format: "geoparquet" for vectors; "cog" (default), "zarr", "netcdf", "npz" or a registered format for grids.
+        dtype: Type in which vectors are stored; "float16" and "int8" are smaller and slightly less precise.
+        unit_rows: Rows per file. (Within a file, finished rows are stored every minute and when the export stops.)
+        on_error: "keep" stores a failed row with its error and goes on; "raise" stops at the first error.
+        save_inputs: Also save each chip: `inputs/<unit>/<row>-<id>-<modality>.npz`.
+        share_reads: Cut the chips of neighbouring places from one read of up to 48 MiB, which means fewer requests
+            where places are close together.
+        engine: "local": this process. "ray": a Ray cluster. Either engine can finish a run that the other began.
+        address: Address of the Ray cluster: "auto" for the one on this machine, or "host:port". `None` starts one here
+            for this call, unless this process is already connected to one.
+        progress: Show a progress bar on a terminal.
+        verify: First compare every byte of the existing files with their records, and redo what is damaged. By
+            default, only sizes are compared.
+        shard: (3, 16) or "3/16" does every 16th unit, starting with unit 3. 16 processes with 0/16 to 15/16 fill one
+            folder together; request limits apply to each of them separately.
+        dry_run: Only report what would be done: `print` the result.
+        plan_rows: For a dry run: scale the plan to this many rows, of which the table is a sample of equal density.
+        rate: For a dry run: rows that one worker encodes per second. "measure" runs the models here for a few seconds.
 
     The other arguments are those of `get_embedding`.
 
+    Returns:
+        What was done, or for a dry run, what would be done.
+
     Raises:
-        SpecError: Invalid places or options.
-        StorageError: The folder belongs to another request or process, or the disk refuses.
-        EngineError: The cluster cannot be reached, or has nobody left who works.
+        SpecError: Places or options are invalid.
+        StorageError: The folder belongs to another request or is in use by another process, or the disk fails.
+        EngineError: The cluster cannot be reached, or no worker is left.
         MissingDependency: The extra `export`, or `ray`, is not installed.
     """
     request = ExportRequest(
@@ -159,24 +162,39 @@ def export_embeddings(
     part = ALL if shard is None else Shard.of(shard)
     running = Running(engine=engine, address=address, progress=progress, verify=verify, shard=part)
     table = read_places(places, temporal=temporal, buffer_m=buffer_m)
-    if not dry_run:
-        return run_export(request, table, place_of(out), running)
+    if dry_run:
+        return planned_export(request, table, place_of(out), plan_rows, rate)
+    return run_export(request, table, place_of(out), running)
+
+
+def planned_export(
+    request: ExportRequest,
+    places: Places,
+    where: Path | Remote,
+    plan_rows: int | None = None,
+    rate: float | Literal["measure"] | None = None,
+) -> ExportReport:
+    """What an export would do: a dry run.
+
+    Raises:
+        RSEmbedError: See `export_embeddings`.
+    """
     _require_packages()
-    jobs, where = request.jobs(), place_of(out)
-    scale = Scale(plan_rows, share_reads, _rate(rate, jobs, table))
-    plan = estimate(request, jobs, table, cut_units(table, unit_rows), begun=begun(where), scale=scale)
+    jobs, units = request.jobs(), cut_units(places, request.unit_rows)
+    scale = Scale(plan_rows, request.share_reads, _rate(rate, jobs, places))
+    plan = estimate(request, jobs, places, units, begun=begun(where), scale=scale)
     return ExportReport(where, plan, 0, 0, 0.0, dry=True)
 
 
 def run_export(request: ExportRequest, places: Places, where: Path | Remote, running: Running) -> ExportReport:
-    """Do what is missing of an export.
+    """Do the part of an export that is not finished yet.
 
     Raises:
         RSEmbedError: See `export_embeddings`.
     """
     _require_packages()
     check_engine(running.engine, running.address)
-    # A machine that only sends units to a cluster needs no GPU of its own to plan them.
+    # The machine that sends units to a cluster needs no GPU to plan them.
     planned = request.model_copy(update={"device": "cpu"}) if running.engine == "ray" else request
     jobs, units = planned.jobs(), cut_units(places, request.unit_rows)
     scale = Scale(share_reads=request.share_reads)
@@ -188,21 +206,25 @@ def run_export(request: ExportRequest, places: Places, where: Path | Remote, run
     shard, remote = running.shard, where if isinstance(where, Remote) else None
     with (
         run_folder(where, shard) as (folder, gate),
-        open_crew(running.engine, running.address, order) as crew,
+        open_executor(running.engine, running.address, order) as executor,
         sigterm_as_interrupt(),
     ):
-        manifest = _open(folder, request.run_facts(crew.facts(), places, units), request, gate)
+        manifest = _open(folder, request.run_facts(executor.facts(), places, units), request, gate)
         with gate.setting_up(), storing(folder):
             _keep_places(folder, places, verify=running.verify)
             keep_manifest(remote, folder)
-        stores = [UnitStore(folder / name, manifest.fingerprint, versions()) for name in jobs]
+        stores = [request.store(folder / name, job, manifest.fingerprint) for name, job in jobs.items()]
         rows = sum(len(unit.rows) for unit in shard.units_of(units))
-        with progress_bar(rows * len(jobs), shown=running.progress) as advance, swept(folder, stores, shard):
+        with (
+            progress_bar(rows * len(jobs), shown=running.progress, label="export") as advance,
+            swept(folder, stores, shard),
+        ):
             tally = Tally(advance)
             tasks = (Task(unit, places.take(unit.rows)) for unit in shard.units_of(units))
-            crew.run(RunStamp(manifest.created, manifest.fingerprint), tasks, tally)
+            executor.run(RunStamp(manifest.created, manifest.fingerprint), tasks, tally)
         with gate.leaving() as is_last:
-            if shard == ALL or (is_last and is_finished(stores, units, remote)):
+            all_done = shard == ALL or (is_last and is_finished(stores, units, remote))
+            if all_done and request.grid_format != MAP:  # a map says all of itself
                 write_catalogs(stores, units, grids=request.grid_format is not None, remote=remote)
     return ExportReport(where, plan, tally.rows - tally.failed, tally.failed, time.perf_counter() - started)
 
@@ -223,7 +245,7 @@ def _rate(rate: float | Literal["measure"] | None, jobs: "Mapping[str, Job]", pl
 
 
 def _open(folder: Path, facts: dict[str, JsonValue], request: ExportRequest, gate: SharedRun) -> Manifest:
-    """The manifest of the folder, which is new or was made for the same request."""
+    """Return the manifest of a folder that is new, or was made for the same request."""
     with gate.setting_up(), storing(folder):
         manifest = Manifest.read(folder)
         if manifest is None:
@@ -235,7 +257,7 @@ def _open(folder: Path, facts: dict[str, JsonValue], request: ExportRequest, gat
 
 
 def _keep_places(folder: Path, places: Places, *, verify: bool) -> None:
-    """The table as it was read, for `retry_export`: it is that of the manifest, so a damaged copy is replaced."""
+    """Store the table for `retry_export`. The manifest has its digest, so a damaged copy is replaced."""
     path = folder / PLACES
     with suppress(StorageError):
         if is_zipfile(path) and (not verify or Places.load(path).digest() == places.digest()):

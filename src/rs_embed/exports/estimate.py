@@ -1,4 +1,4 @@
-"""What an export will cost, before it starts: fetches, bytes, and Earth Engine's own currency."""
+"""Estimate the cost of an export before it starts: fetches, bytes, and Earth Engine compute units."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 BYTES: Mapping[Dtype, int] = {"float32": 4, "float16": 2, "int8": 1}
 ROW_BYTES = 700
-"""Of everything but the vector: footprint, ids, metadata; zstd, as measured on 4,096 rows of mosaiks_rcf."""
+"""Bytes of a row without its vector: footprint, ids, metadata; zstd, measured on 4,096 rows of mosaiks_rcf."""
 EECU_S_PER_CHIP = 1.0
-"""Earth Engine compute of one chip: an assumption, not measured."""
+"""Earth Engine compute per chip, EECU-seconds: assumed, not measured."""
 CALL_S, CONCURRENT = 2.0, 40
-"""Seconds a request to Earth Engine takes (assumed), and how many it allows at a time."""
+"""Seconds per request to Earth Engine (assumed), and the number of requests it allows at a time."""
 EECU_HOURS = {"Community": 150, "Contributor": 1_000, "Partner": 100_000}
-"""A month's allowance without a fee. Source: Earth Engine noncommercial tiers."""
+"""Monthly allowance without a fee, EECU-hours. Source: Earth Engine noncommercial tiers."""
 _UNITS_LOOKED_AT = 4
-"""To see how far reads can be shared."""
+"""Number of units from which the benefit of shared reads is estimated."""
 _TRIED = 100
-"""Places looked at to find one that can be asked for."""
+"""Number of places tried to find one that is valid."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """How fast one worker encodes."""
+    """The speed of one worker."""
 
     rows_per_s: float
     how: Literal["declared", "measured here"]
@@ -50,34 +50,34 @@ class ExportPlan:
     units: int
     unit_rows: int
     begun: int
-    """Units that have a file already, of all models; of one that is not finished only the rest is done."""
+    """Units that already have a file, for all models; of an unfinished unit, only the rest is done."""
     fetches: int
-    """Chips, if nothing is finished yet."""
+    """Number of chips, if nothing is finished yet."""
     requests: int
-    """Reads that bring them: fewer than chips where reads are shared."""
+    """Number of reads for these chips: fewer than chips if reads are shared."""
     fetched_bytes: int
     output_bytes: int
     output: str
     provider: str
     rate: Rate | None = None
-    """Of all models together; `None` where nobody has told or measured it."""
+    """The rate of all models together; `None` if it was neither given nor measured."""
     part_of: int | None = None
-    """Rows of the whole of which the table is a part."""
+    """Rows of the table, if it is only a part of the planned rows."""
 
     def __str__(self) -> str:
         lines = [
             f"{', '.join(self.models)}: {self.rows:,} rows in {self.units:,} units of up to {self.unit_rows:,}",
-            f"  there:     {self.begun:,} of {self.units * len(self.models):,} unit files",
+            f"  existing:  {self.begun:,} of {self.units * len(self.models):,} unit files",
             f"  fetches:   {self.fetches:,} chips via {self.provider}, about {_size(self.fetched_bytes)}"
             + (f", in about {self.requests:,} requests" if self.requests != self.fetches else ""),
             f"  output:    {self.output}, about {_size(self.output_bytes)} (estimate, before compression)",
         ]
         if self.part_of is not None:
-            lines.insert(1, f"  scaled:    from a part of {self.part_of:,} rows, taken to be as dense as the whole")
+            lines.insert(1, f"  scaled:    from a sample of {self.part_of:,} rows, assumed to be as dense as the whole")
         if self.rate is not None:
             hours, speed = self.rows / self.rate.rows_per_s / 3600, f"{self.rate.rows_per_s:,.3g} rows/s"
             lines.append(
-                f"  encoding:  {hours:,.1f} hours of one worker at {speed} ({self.rate.how}), {hours / 8:,.1f} of 8"
+                f"  encoding:  {hours:,.1f} hours with one worker at {speed} ({self.rate.how}), {hours / 8:,.1f} with 8"
             )
         if self.provider == "gee":
             lines.append(f"  cost:      {earth_engine_cost(self.fetches, self.requests)}")
@@ -85,22 +85,22 @@ class ExportPlan:
 
 
 def earth_engine_cost(fetches: int, requests: int) -> str:
-    """Compute and time that Earth Engine would take: an estimate, with what it assumes."""
+    """Describe the compute and time that Earth Engine would need: an estimate, with its assumptions."""
     hours = fetches * EECU_S_PER_CHIP / 3600
     days = requests * CALL_S / CONCURRENT / 86_400
     tiers = ", ".join(f"{name} {limit:,}" for name, limit in EECU_HOURS.items())
     return (
-        f"about {hours:,.1f} EECU-hours (estimate: {EECU_S_PER_CHIP:g} EECU-second a chip, not measured; "
-        f"a month's allowance: {tiers}) and {days:,.2f} days at {CONCURRENT} requests of {CALL_S:g} s at a time"
+        f"about {hours:,.1f} EECU-hours (estimate: {EECU_S_PER_CHIP:g} EECU-second per chip, not measured; "
+        f"monthly allowance: {tiers}) and {days:,.2f} days at {CONCURRENT} requests of {CALL_S:g} s at a time"
     )
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What a plan is made for, beside the table itself."""
+    """The options of a dry run that scale its plan."""
 
     rows: int | None = None
-    """Of the whole, where the table is only a part."""
+    """Rows to plan for, if the table is only a sample."""
     share_reads: bool = False
     rate: Rate | None = None
 
@@ -114,16 +114,17 @@ def estimate(
     begun: int,
     scale: Scale = Scale(),
 ) -> ExportPlan:
-    """The plan of an export, by what its first place needs.
+    """Estimate an export from what its first valid place needs.
 
     Raises:
-        SpecError: None of the first places can be asked for, or the whole is smaller than its part.
+        SpecError: None of the first places is valid, or `plan_rows` is smaller than the table.
     """
     queries: list[Query] = []
     rows = len(places) if scale.rows is None else scale.rows
     if rows < len(places):
         raise SpecError(
-            f"Expected the rows of the whole, got {rows:,} of a part of {len(places):,}.", fix="leave it out"
+            f"Expected plan_rows of at least {len(places):,}, the rows of the table, got {rows:,}.",
+            fix="leave it out, or pass the number of rows of the whole table",
         )
     output_bytes = 0
     for job in jobs.values():
@@ -144,7 +145,7 @@ def estimate(
         begun=begun,
         fetches=chips,
         requests=round(chips * reads),
-        fetched_bytes=round(pixels * read_pixels) * 2,  # 16 bits a value, as archives store it
+        fetched_bytes=round(pixels * read_pixels) * 2,  # 16 bits per value, as archives store them
         output_bytes=output_bytes,
         output=request.grid_format or VECTORS,
         provider=next(iter(jobs.values())).provider.name,
@@ -154,14 +155,14 @@ def estimate(
 
 
 def _shared(jobs: "Mapping[str, Job]", places: Places, units: Units) -> tuple[float, float]:
-    """Reads a chip, and pixels read for a pixel of a chip, over some units of the table."""
+    """Return reads per chip, and pixels read per pixel of a chip, over some units of the table."""
     chips = reads = chip_px = read_px = 0
     for number in range(0, len(units), max(1, len(units) // _UNITS_LOOKED_AT)):
         asked = list(places.take(units[number].rows))
         found: dict[Query, Query] = {}
         for job in jobs.values():
             for place in asked:
-                with suppress(SpecError):  # it will be a failed row
+                with suppress(SpecError):  # this will be a failed row
                     (item,) = plan_items(job, [place.spatial], [place.window]).items
                     found |= {pixels_of(query): query for query in item.queries}
         boxes = [query.geobox for query in found.values() if query.geobox is not None]
@@ -189,7 +190,7 @@ def _values(query: "Query") -> int:
 
 
 def _cells(job: "Job", shape: tuple[int, int]) -> int:
-    """Tokens of a grid, roughly; 1 for a vector."""
+    """Return the rough number of tokens in a grid; 1 for a vector."""
     if job.output.kind == "pooled":
         return 1
     geometry = job.embedder.geometry()
@@ -198,7 +199,7 @@ def _cells(job: "Job", shape: tuple[int, int]) -> int:
 
 
 def _size(count: float) -> str:
-    """Bytes in the unit that people use."""
+    """Format bytes with a suitable unit."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"

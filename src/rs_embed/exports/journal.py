@@ -1,4 +1,4 @@
-"""What a run folder knows of itself: the manifest, which says what it was made for."""
+"""The manifest of a run folder: what the run was made for."""
 
 import json
 from collections.abc import Mapping
@@ -18,31 +18,31 @@ FORMAT_VERSION = 1
 
 
 class Manifest(BaseModel):
-    """What a run folder was made for."""
+    """The manifest of a run folder."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     format: str = FORMAT
     format_version: int = FORMAT_VERSION
     created: str
-    """ISO 8601, UTC: when the export was first started."""
+    """ISO 8601, UTC: when the export was started first."""
     request: dict[str, JsonValue]
-    """All that decides the numbers and the files. A run is only ever continued with an equal one."""
+    """Everything that determines the numbers and files. A run is resumed only by an equal request."""
     fingerprint: str
     """sha256 of `request`."""
     command: dict[str, JsonValue]
     """The arguments of the call, for `rs-embed retry`."""
     versions: dict[str, str]
-    """Packages of the first start; those that change numbers stand in `request` as well."""
+    """Package versions at the first start; those that can change numbers are in `request` as well."""
     digest: str = ""
     """sha256 of all other fields; empty in runs of older versions."""
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
-        """The manifest of a folder; `None` where there is none.
+        """Read the manifest of a folder; `None` if there is none.
 
         Raises:
-            StorageError: It cannot be read, or is of another format.
+            StorageError: It cannot be read, or has another format version.
         """
         path = folder / MANIFEST
         try:
@@ -59,51 +59,51 @@ class Manifest(BaseModel):
         return found
 
     def write(self, folder: Path) -> None:
-        """Put it into the folder."""
+        """Write the manifest into a folder."""
         write_json(folder / MANIFEST, sealed(self.model_dump(mode="json")))
 
     def refuse_change(self, request: Mapping[str, JsonValue], folder: Path) -> None:
-        """Raise `StorageError` naming what differs from what this folder was made for."""
+        """Raise `StorageError` if `request` differs from the manifest's; the error lists the differences."""
         changed = differences(self.request, request)
         if changed:
             raise StorageError(
-                f"Expected to go on with the export in {str(folder)!r}, got a request for something else.",
+                f"Expected the request that the export in {str(folder)!r} was made for, got a different one.",
                 changed="\n".join(changed),
-                fix="give the old values, or export to a new folder: results of two requests are never mixed",
+                fix="use the old values, or export to a new folder: results of two requests are never mixed",
             )
 
 
 def _damaged(path: Path, found: str) -> StorageError:
     return StorageError(
         f"Expected the manifest of an export at {str(path)!r}, got: {found}.",
-        fix="put a copy of it back, or export to a new folder (if you changed it yourself: remove its `digest`)",
+        fix="restore a copy of it, or export to a new folder (if you edited it yourself, remove its `digest`)",
     )
 
 
 def sealed(content: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """JSON that knows itself again: with a sha256 of all other fields as `digest`."""
+    """Add a `digest`, the sha256 of all other fields, to a JSON object."""
     others = {name: value for name, value in content.items() if name != "digest"}
     return {**others, "digest": digest_of(others)}
 
 
 def unsealed(text: str) -> dict[str, JsonValue]:
-    """The content of a sealed text; of one without a digest, too, as older versions wrote none.
+    """Return the content of a sealed text; a text of an older version, which has no digest, is accepted.
 
     Raises:
-        ValueError: It is not what was written.
+        ValueError: The content does not match its digest.
     """
     content = json.loads(text)
     if not isinstance(content, dict) or (content.get("digest") and sealed(content) != content):
-        raise ValueError("other content than was written")
+        raise ValueError("its content does not match its digest")
     return content
 
 
 def differences(old: JsonValue | Mapping[str, JsonValue], new: JsonValue | Mapping[str, JsonValue]) -> list[str]:
-    """What changed, one line each: `models.thor.knobs.patch_size: 16 -> 8`."""
+    """List what changed, one line each: `models.thor.knobs.patch_size: 16 -> 8`."""
     before, after = _flat(old), _flat(new)
     names = [*before, *(name for name in after if name not in before)]
     return [
-        f"{name}: {before.get(name, 'not there')} -> {after.get(name, 'not there')}"
+        f"{name}: {before.get(name, 'missing')} -> {after.get(name, 'missing')}"
         for name in names
         if before.get(name) != after.get(name)
     ]
@@ -117,5 +117,5 @@ def _flat(value: JsonValue | Mapping[str, JsonValue], path: str = "") -> dict[st
 
 
 def digest_of(content: Mapping[str, JsonValue]) -> str:
-    """sha256 of the canonical JSON, with all characters as they are."""
+    """Return the sha256 of the canonical JSON, with non-ASCII characters unescaped."""
     return json_digest(content, ascii_only=False)

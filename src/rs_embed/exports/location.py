@@ -1,4 +1,4 @@
-"""Where a run lies: a folder that this process has for itself, or one of an object store."""
+"""The location of a run: a locked folder on this machine, or a folder in an object store."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from rs_embed.exports.work import Advance
 
 @dataclass
 class Tally:
-    """Counts rows, and passes the counts on."""
+    """Counts rows, and passes the counts on to `tell`."""
 
     tell: Advance
     rows: int = 0
@@ -32,18 +32,19 @@ class Tally:
 
 @contextmanager
 def run_folder(where: Path | Remote, shard: Shard = ALL) -> Iterator[tuple[Path, SharedRun]]:
-    """The run folder, made and locked; of an object store, one of this machine with what is known of the run.
+    """Make and lock the run folder. For an object store, use a folder on this machine with what is known of the run.
 
-    Who does the whole run has the folder alone; who does a shard has that alone, and keeps out who would do the whole.
+    A process that does the whole run locks the folder exclusively. A process that does a shard locks that shard, and
+    keeps out processes that would do the whole run.
 
-    It is looked at first: one with something else in it stays as it is, to the last byte and date.
+    The location is checked before anything is written: a folder with other contents stays as it is.
 
-    Object stores have no locks: two exports to the same place do the same work twice, and every file is whole and of
-    one of them.
+    Object stores have no locks: two exports to the same place do the same work twice, but every file is complete and
+    comes from one of them.
 
     Raises:
-        StorageError: It is in use or its manifest is damaged, or the disk or the store refuses.
-        SpecError: There is something else than a run in it.
+        StorageError: The folder is in use or its manifest is damaged, or the disk or the store fails.
+        SpecError: The folder holds something other than a run.
     """
     if isinstance(where, Path):
         with storing(where):
@@ -70,7 +71,7 @@ def _look(where: Path) -> None:
 
 @contextmanager
 def swept(folder: Path, stores: Sequence[UnitStore], shard: Shard) -> Iterator[None]:
-    """What killed processes left half-written is removed: before, and after workers may have died on the way."""
+    """Remove half-written files of killed processes, before the block and after it, as workers may die in it."""
     _sweep(folder, stores, shard)
     yield
     _sweep(folder, stores, shard)
@@ -83,7 +84,7 @@ def _sweep(folder: Path, stores: Sequence[UnitStore], shard: Shard) -> None:
 
 
 def keep_manifest(remote: Remote | None, folder: Path) -> None:
-    """Put what names the run into the store, as far as it is not there."""
+    """Upload the manifest and the places to the store, if they are not there yet."""
     if remote is None:
         return
     for name in (MANIFEST, PLACES):
@@ -92,18 +93,18 @@ def keep_manifest(remote: Remote | None, folder: Path) -> None:
 
 
 def refuse_foreign(where: Path | Remote, names: Iterable[str]) -> None:
-    """A folder with something else in it is nobody's to fill."""
+    """Refuse a folder that holds something other than a run."""
     found = sorted(name for name in names if not name.startswith("."))
     if found:
         raise SpecError(
-            f"Expected a new folder or one with a run, got {str(where)!r} with other things in it.",
+            f"Expected a new folder or one with a run, got {str(where)!r} with other contents.",
             found=", ".join(found[:5]),
             fix="choose another folder",
         )
 
 
 def begun(where: Path | Remote) -> int:
-    """Units that have a record, finished or in part, of all models."""
+    """Return the number of units with a record, finished or in part, for all models."""
     if isinstance(where, Path):
         return sum(1 for _ in where.glob(f"*/{RECORDS}/u*.json"))
     return sum(name.endswith(".json") and f"/{RECORDS}/u" in name for name in where.sizes())

@@ -1,8 +1,8 @@
-"""A folder in an object store, and the units that are done in it.
+"""Run folders in an object store, and the units that are done in them.
 
-What an object store offers: an object appears whole or not at all, and is seen by all at once; there is no rename, no
-lock, and no step over two objects. So a unit is made in a folder of this machine, its files are put one by one, and its
-record last: what is not as its record says is done again.
+In an object store, an object appears completely or not at all, and all readers see it at once. There is no rename, no
+lock, and no atomic change of two objects. So a unit is made in a folder on this machine, and its files are uploaded one
+by one, its record last: a unit that does not match its record is done again.
 """
 
 import shutil
@@ -35,12 +35,12 @@ Do = Callable[["Work", "Task", "Advance"], None]
 
 @dataclass(frozen=True)
 class Remote:
-    """A prefix of an object store; found by pyarrow, by its own variables (`AWS_ENDPOINT_URL` and the like)."""
+    """A prefix in an object store. pyarrow finds it, configured by variables such as `AWS_ENDPOINT_URL`."""
 
     uri: str
 
     def __str__(self) -> str:
-        """Without what a URI may hold of keys and options."""
+        """Return the URI without credentials and options."""
         parts = urlsplit(self.uri)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
@@ -57,7 +57,7 @@ class Remote:
         return Remote, (self.uri,)
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """Bytes of every object, or of those in a folder, by name in it."""
+        """Return name -> bytes of all objects, or of those in a folder."""
         from pyarrow.fs import FileSelector, FileType
 
         store, root = self._store
@@ -67,7 +67,7 @@ class Remote:
         return {one.path[len(root) + 1 :]: one.size for one in found if one.type == FileType.File}
 
     def size(self, name: str) -> int | None:
-        """Bytes of one object; `None` if it is not there."""
+        """Return the bytes of one object; `None` if it does not exist."""
         from pyarrow.fs import FileType
 
         store, root = self._store
@@ -77,11 +77,11 @@ class Remote:
         return size
 
     def get(self, name: str, folder: Path) -> bool:
-        """Copy an object into a folder, under its own name; whether it was there."""
+        """Download an object into a folder, under its own name; return whether it exists."""
         store, root = self._store
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise StorageError(
-                f"Expected objects with names inside of {str(self)!r}, got {name!r}.", fix="give the `out` of an export"
+                f"Expected object names inside {str(self)!r}, got {name!r}.", fix="pass the `out` of an export"
             )
         if self.size(name) is None:
             return False
@@ -93,7 +93,7 @@ class Remote:
         return True
 
     def put(self, folder: Path, name: str) -> None:
-        """Copy a file, or all files of a folder, into the store: each is whole there or not there."""
+        """Upload a file, or all files of a folder: each appears completely or not at all."""
         store, root = self._store
         path = folder / name
         for file in [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file()):
@@ -102,7 +102,7 @@ class Remote:
                 shutil.copyfileobj(source, target, 1 << 20)
 
     def remove(self, name: str) -> None:
-        """Remove an object, if it is there."""
+        """Remove an object if it exists."""
         store, root = self._store
         if self.size(name) is not None:
             with reaching(self):
@@ -111,7 +111,7 @@ class Remote:
 
 @contextmanager
 def reaching(remote: Remote) -> Iterator[None]:
-    """Whatever the store refuses becomes one `StorageError`."""
+    """Turn any error of the store into a `StorageError`."""
     import pyarrow as pa
 
     try:
@@ -119,52 +119,52 @@ def reaching(remote: Remote) -> Iterator[None]:
     except (OSError, pa.ArrowException) as error:
         raise StorageError(
             f"Expected the object store at {str(remote)!r} to answer, got: {' '.join(str(error).split())[:400]}",
-            fix="check the bucket, credentials and endpoint, then run the same again: what is finished is kept",
+            fix="check the bucket, credentials and endpoint, then run the same command again; finished work is kept",
         ) from cause_of(error)
 
 
 def place_of(out: str | Path) -> Path | Remote:
-    """A folder of this machine, or one of an object store.
+    """Return a folder on this machine, or one in an object store.
 
     Raises:
-        SpecError: A store that is not known.
+        SpecError: The URI is of an unknown store.
     """
     if not isinstance(out, str | Path):
-        raise SpecError(f"Expected a folder, got {short(out)}.", fix="give its path")
+        raise SpecError(f"Expected a folder, got {short(out)}.", fix="pass its path")
     text = str(out)
     if text.startswith(SCHEMES):
         return Remote(text.rstrip("/"))
     if "://" in text:
-        raise SpecError(f"Expected a folder, or one of {', '.join(SCHEMES)}, got {text!r}.", fix="choose one of these")
+        raise SpecError(f"Expected a folder, or a URI with {', '.join(SCHEMES)}, got {text!r}.", fix="use one of these")
     return Path(out).expanduser()
 
 
 def local_place(path: str | Path) -> Path:
-    """A folder of this machine.
+    """Return a folder on this machine.
 
     Raises:
-        SpecError: It lies in an object store.
+        SpecError: The folder is in an object store.
     """
     place = place_of(path)
     if isinstance(place, Remote):
         raise SpecError(
             f"Expected a run on this machine, got {str(place)!r}.",
-            fix="download_run(uri, folder) first; an export goes on by the same call again",
+            fix="call download_run(uri, folder) first; to resume an export, repeat its call",
         )
     return place
 
 
 def do_at(where: Path | Remote, work_in: "Callable[[Path], Work]", task: "Task", advance: "Advance", do: Do) -> None:
-    """Do a unit where the run lies.
+    """Do a unit where the run is.
 
-    Of an object store, it is done in a folder of this machine that is there for it alone; what is new is put at each
+    For an object store, the unit is done in a temporary folder on this machine; what is new is uploaded at each
     checkpoint and at the end.
 
     Args:
-        where: The run.
-        work_in: The work, in a folder.
+        where: The location of the run.
+        work_in: Makes the work for a folder.
         task: The unit.
-        advance: Told of each row.
+        advance: Called after each row.
         do: `run_unit` or `give_up`.
     """
     if isinstance(where, Path):
@@ -183,7 +183,7 @@ def _do_remote(remote: Remote, work: "Work", task: "Task", advance: "Advance", d
     kept: set[str] = set()
 
     def put() -> None:
-        for path in sorted((work.folder / INPUTS).glob("*/[!.]*")):  # others are being written
+        for path in sorted((work.folder / INPUTS).glob("*/[!.]*")):  # hidden ones are still being written
             name = path.relative_to(work.folder).as_posix()
             if name not in kept:
                 remote.put(work.folder, name)
@@ -193,24 +193,24 @@ def _do_remote(remote: Remote, work: "Work", task: "Task", advance: "Advance", d
 
     models = tuple(replace(model, store=copy.store) for model, copy in zip(work.models, copies, strict=True))
     do(replace(work, models=models, stored=put), task, advance)
-    put()  # where nothing was to be done but to find a record again
+    put()  # for the case that only a record had to be restored
 
 
 @dataclass
 class _Copy:
-    """What is here of a unit of one model, and what is there."""
+    """The local state of a unit of one model, and the state in the store."""
 
     store: UnitStore
     known: dict[str, Stamp] = field(default_factory=dict)
-    """Files that are there as their record says, as far as was looked."""
+    """Files in the store that match their record, as far as they were checked."""
     sent: Record | None = None
-    """The record that is there."""
+    """The record in the store."""
     is_whole: bool = False
-    """Whether there is nothing to do; then nothing was brought."""
+    """Whether the unit is finished; then nothing was downloaded."""
 
 
 def _pull(remote: Remote, store: UnitStore, unit: WorkUnit, *, verify: bool) -> _Copy:
-    """Bring what is needed to go on with a unit. Grids are brought only to be compared."""
+    """Download what is needed to resume a unit. Grids are downloaded only to be compared."""
     table, folder = store.name(store.table(unit)), store.folder.parent
     size = remote.size(f"{store.folder.name}/{table}")
     for path in (store.record(unit), store.announced(unit)):
@@ -239,7 +239,7 @@ def _pull(remote: Remote, store: UnitStore, unit: WorkUnit, *, verify: bool) -> 
 
 
 def _brought(remote: Remote, path: Path, folder: Path) -> Record | None:
-    """A record that was brought; `None` if it is not there, or damaged."""
+    """Download a record; `None` if it does not exist or is damaged."""
     remote.get(path.relative_to(folder).as_posix(), folder)
     try:
         return Record.load(path)
@@ -248,7 +248,7 @@ def _brought(remote: Remote, path: Path, folder: Path) -> Record | None:
 
 
 def _sizes_of(remote: Remote, store: UnitStore, unit: WorkUnit) -> dict[str, int]:
-    """Bytes of the grids of a unit, by path inside the model's folder; a Zarr is a folder, and counts as one."""
+    """Return path in the model's folder -> bytes, for the grids of a unit. A Zarr folder counts as one grid."""
     prefix = store.name(store.grids(unit))
     sizes: dict[str, int] = {}
     for name, size in remote.sizes(f"{store.folder.name}/{prefix}").items():
@@ -264,7 +264,7 @@ def _get_all(remote: Remote, name: str, folder: Path) -> None:
 
 
 def _push(remote: Remote, copy: _Copy, unit: WorkUnit) -> None:
-    """Put the files that are new: the grids, what the table's record will be, the table, and the record last."""
+    """Upload new files: the grids, the announced record, the table, and the record last."""
     store = copy.store
     record = Record.load(store.record(unit))
     if record is None or record == copy.sent:

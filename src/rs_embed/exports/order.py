@@ -1,4 +1,4 @@
-"""An export as an order: every process that is given it makes the same models of it."""
+"""An export order: every process that gets it makes the same models from it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from rs_embed.exports.fetching.inputs import InputKeeper
 from rs_embed.exports.fetching.reader import PlannedProvider
 from rs_embed.exports.fetching.shared_reads import SharedReads
 from rs_embed.exports.object_store import Remote
-from rs_embed.exports.records import UnitStore
+from rs_embed.exports.region.store import write_metadata
 from rs_embed.exports.request import ExportRequest, models_facts, versions
 from rs_embed.exports.unit_tables import RUN
 from rs_embed.exports.unit_writer import ModelExport
@@ -35,9 +35,9 @@ class ExportOrder:
     request: ExportRequest
     where: Path | Remote
     fetch_workers: int = ModelKnobs.model_fields["fetch_workers"].default
-    """As the models' knobs say."""
+    """Number of chips fetched at the same time, from the models' knobs."""
     verify: bool = False
-    """Whether every byte of what is finished is compared with its record."""
+    """Whether every byte of finished files is compared with the records."""
 
     def set_up(self, device: str) -> "ExportSetup":
         """See `Order`."""
@@ -95,4 +95,7 @@ class ExportSetup:
                 RUN: stamp.fingerprint,
             },
         )
-        return ModelExport(job, header, UnitStore(folder, stamp.fingerprint, versions()))
+        store = self.request.store(folder, job, stamp.fingerprint)
+        if store.tiles is not None:
+            write_metadata(folder, store.tiles.grid, header)
+        return ModelExport(job, header, store)

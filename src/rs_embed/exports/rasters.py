@@ -1,4 +1,4 @@
-"""Rasters as a table of places: one row a file, to be embedded as it is."""
+"""Make a table of places from rasters: one row per file."""
 
 from collections import Counter
 from dataclasses import replace
@@ -12,24 +12,27 @@ from rs_embed.places.strings import Strings
 
 
 def raster_places(pattern: str | Path) -> Places:
-    """A row for every raster that a pattern matches: its ground, and its day where the file tells one.
+    """Make a table with one row per raster that a pattern matches: its area, and its day if the file states one.
 
-    With the pattern as backend, too, a folder of rasters is embedded in one call:
-    `export_embeddings("thor", raster_places("tiles/*.tif"), "run", backend="tiles/*.tif")`; where something must be
-    said of the files, `backend=RasterFolder("tiles/*.tif", bands=[...], offset=-1000)`. Each row is read from its own
-    file, whatever others lie beside or upon it. Ids are names of files without suffix, or paths where two have one
-    name.
+    To embed a folder of rasters in one call, use the pattern as the backend, too:
+    `export_embeddings("thor", raster_places("tiles/*.tif"), "run", backend="tiles/*.tif")`. To declare bands, units or
+    offsets of the files, use `backend=RasterFolder("tiles/*.tif", bands=[...], offset=-1000)`. Each row is read from
+    its own file, regardless of neighbouring or overlapping files. Ids are file names without suffix, or paths where
+    two files have the same name.
 
     Args:
-        pattern: As the shell has it; `**` reaches into folders.
+        pattern: A shell-style pattern; `**` matches nested folders.
+
+    Returns:
+        The table, for `get_embeddings` and `export_embeddings`.
 
     Raises:
-        ReadError: No file matches, or some cannot be read or have no place on Earth.
-        SpecError: Two are of the same ground and day, so that rows could not be told apart.
+        ReadError: No file matches, or some cannot be read or are not georeferenced.
+        SpecError: Two files cover the same area on the same day, so that their rows could not be told apart.
     """
     from rs_embed.providers.rasters.declared import Raster
     from rs_embed.providers.rasters.folder import grids_of, matching
-    from rs_embed.providers.rasters.scene import open_scenes  # not above: rasterio is slow to import
+    from rs_embed.providers.rasters.scene import open_scenes  # here, because rasterio is slow to import
 
     paths = matching(pattern)
     boxes, windows = [], []
@@ -50,7 +53,7 @@ def _refuse_doubles(paths: list[str], boxes: list[BBox], windows: list[TemporalS
         twin = first.setdefault((box, window), path)
         if twin != path:
             raise SpecError(
-                f"Expected one raster of a ground and day, got {twin!r} and {path!r}.",
-                day="not told by the files" if window is None else str(window.start),
+                f"Expected one raster per area and day, got {twin!r} and {path!r}.",
+                day="not stated by the files" if window is None else str(window.start),
                 fix="export them to two folders, or write their dates into the tag TIFFTAG_DATETIME",
             )

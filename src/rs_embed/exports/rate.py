@@ -1,4 +1,4 @@
-"""How fast the models of an export run here, measured on made-up pixels."""
+"""Measure how fast the models of an export run here, on synthetic pixels."""
 
 import time
 import warnings
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from rs_embed.pipeline.plan import Job, Workload
 
 SECONDS = 5.0
-"""Of measuring, about, after a first batch that does not count."""
+"""Approximate duration of the measurement, after a first batch that does not count."""
 _CHIPS = 64
-"""A round."""
+"""Number of chips per round."""
 
 
 class _MadeUp(Wrapped):
-    """Pixels of no archive; each chip is made once."""
+    """Gives synthetic pixels; each chip is made once."""
 
     def __init__(self, provider: Provider) -> None:
         super().__init__(provider)
@@ -40,12 +40,12 @@ class _MadeUp(Wrapped):
 
 
 def measure_rate(jobs: "Mapping[str, Job]", places: Places) -> Rate:
-    """Rows a second of all models together, everything but fetching; loads the networks, and fetches nothing.
+    """Measure rows per second of all models together, without fetching. Loads the networks.
 
-    Places are those of the table; their pixels are made up, and made before the clock starts.
+    The places are those of the table; their pixels are synthetic, and made before the clock starts.
 
     Raises:
-        SpecError: None of the first places can be asked for.
+        SpecError: None of the first places is valid.
     """
     from rs_embed.pipeline.run import run_together  # loads torch
 
@@ -53,9 +53,7 @@ def measure_rate(jobs: "Mapping[str, Job]", places: Places) -> Rate:
     good = [place for place in first if all(_laid(job, [place]) is not None for job in jobs.values())]
     works = [work for job in jobs.values() if (work := _laid(job, good)) is not None]
     if not good:
-        raise SpecError(
-            "Expected a place that can be asked for, to measure a rate on, got none.", fix="check the table"
-        )
+        raise SpecError("Expected a valid place to measure the rate with, got none.", fix="check the table")
     done = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RSEmbedWarning)

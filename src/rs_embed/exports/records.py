@@ -1,4 +1,4 @@
-"""What a run knows of each unit: which rows are done, and how to know its files again."""
+"""The records of a run: which rows of each unit are done, and the hashes of its files."""
 
 import errno
 import re
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -22,20 +22,23 @@ from rs_embed.core.atomic import (
 from rs_embed.core.hashing import sha256_of
 from rs_embed.errors import StorageError
 from rs_embed.exports.journal import sealed, unsealed
-from rs_embed.exports.unit import GRIDS, RECORDS, TABLES, WorkUnit
+from rs_embed.exports.unit import GRIDS, MAP, RECORDS, TABLES, WorkUnit
 from rs_embed.formats.files import formats
 from rs_embed.formats.stac import COLLECTION
 from rs_embed.redact import logger
 
+if TYPE_CHECKING:
+    from rs_embed.exports.region.tiles import MapTiles
+
 _LOG = logger(__name__)
 NEXT = ".next-"
-"""Before the name of the record that a table will have once it is in place."""
+"""Prefix of a record that is written before its table is in place."""
 _GRID = re.compile(r"(\d{9,})(-[A-Za-z0-9_-]*)?")
-"""The name of a grid of ours, without its suffix; it begins with the row number."""
+"""File name of a grid, without its suffix; it begins with the row number."""
 
 
 class Stamp(BaseModel):
-    """How to know a file again."""
+    """The size and hash of a file."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,15 +47,15 @@ class Stamp(BaseModel):
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """Of a file, or of a folder that counts as one."""
+        """Make the stamp of a file, or of a folder that counts as one."""
         return cls(bytes=size_of(path), sha256=sha256_of(path))
 
     def fault(self, path: Path, *, whole: bool = True) -> str | None:
-        """What is wrong with a file, in a few words; `None` if nothing is.
+        """Say briefly what is wrong with a file; `None` if nothing is.
 
         Args:
             path: A file, or a folder that counts as one.
-            whole: Whether every byte is compared, and not only the size.
+            whole: Whether to compare every byte, not only the size.
         """
         try:
             if not path.exists():
@@ -61,28 +64,28 @@ class Stamp(BaseModel):
                 return "of another size"
             return "of another content" if whole and sha256_of(path) != self.sha256 else None
         except OSError as error:
-            if error.errno != errno.EIO:  # a bad block; anything else is no fault of the file
+            if error.errno != errno.EIO:  # a bad block; any other error is not the file's fault
                 raise
             return "unreadable"
 
 
 class Record(BaseModel):
-    """What is done of one unit of one model. It stands beside its table from the first rows on."""
+    """The state of one unit of one model; written with the first rows of its table."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     unit: int
     fingerprint: str
-    """Of the run's request."""
+    """sha256 of the run's request."""
     rows: int
-    """Of the unit."""
+    """Number of rows in the unit."""
     ok: int
     failed: tuple[int, ...]
-    """Row numbers of the user's table."""
+    """Row numbers, in the user's table, of rows that failed."""
     missing: tuple[int, ...] = ()
-    """Rows that were not tried yet; none in a unit that is finished."""
+    """Rows that were not tried yet; empty for a finished unit."""
     files: dict[str, Stamp]
-    """By path inside the model's folder."""
+    """Path in the model's folder -> stamp."""
     versions: dict[str, str]
     finished: str
     """ISO 8601, UTC: when it was written."""
@@ -91,7 +94,7 @@ class Record(BaseModel):
 
     @property
     def tables(self) -> list[str]:
-        """Of the files, the table: one."""
+        """The paths of tables among the files; there is one."""
         return [name for name in self.files if name.startswith(f"{TABLES}/")]
 
     @property
@@ -101,7 +104,7 @@ class Record(BaseModel):
 
     @classmethod
     def load(cls, path: Path) -> Self | None:
-        """The record in a file; `None` where there is none.
+        """Read a record; `None` if there is none.
 
         Raises:
             StorageError: It is damaged.
@@ -117,7 +120,7 @@ class Record(BaseModel):
 def _damaged(path: Path, found: str) -> StorageError:
     return StorageError(
         f"Expected the record of a unit at {str(path)!r}, got: {found}.",
-        fix="make the same call again: what it tells of is done again",
+        fix="make the same call again: the unit will be redone",
     )
 
 
@@ -127,40 +130,42 @@ class UnitStore:
 
     folder: Path
     fingerprint: str
-    """Of the run's request."""
+    """sha256 of the run's request."""
     versions: Mapping[str, str]
     elsewhere: Mapping[str, int] = field(default_factory=dict)
-    """Bytes of grids that lie in an object store, and were not brought here."""
+    """Path -> bytes, of grids that are in an object store and were not downloaded."""
+    tiles: "MapTiles | None" = None
+    """For a map: where its blocks, which are the grids, are written."""
 
     def table(self, unit: WorkUnit) -> Path:
-        """The rows of a unit: vectors, or where the grids are."""
+        """Return the path of a unit's table: its vectors, or the paths of its grids."""
         return self.folder / TABLES / f"{unit.name}.parquet"
 
     def grids(self, unit: WorkUnit) -> Path:
-        """The folder of a unit's grids."""
+        """Return the folder of a unit's grids."""
         return self.folder / GRIDS / unit.name
 
     def record(self, unit: WorkUnit) -> Path:
-        """What says which rows are done."""
+        """Return the path of a unit's record, which says which rows are done."""
         return self.folder / RECORDS / f"{unit.name}.json"
 
     def announced(self, unit: WorkUnit) -> Path:
-        """The record that is written before its table: where a process was killed between, it knows the table."""
+        """Return the path of the record written before its table: it is valid if a process was killed in between."""
         return self.folder / RECORDS / f"{NEXT}{unit.name}.json"
 
     @property
     def catalog(self) -> Path:
-        """The STAC collection, which lists all units as they are."""
+        """The path of the STAC collection, which lists all units."""
         return self.folder / COLLECTION
 
     def read(self, unit: WorkUnit, *, verify: bool = False) -> Record | None:
-        """The record of a unit, as far as its files are as it says; what is not counts as missing.
+        """Read the record of a unit, as far as its files match it; rows whose files do not match count as missing.
 
-        The table is compared whole if rows will be put into it, so that nothing damaged is ever taken over.
+        The table is compared byte by byte if rows will be added to it, so that no damaged row is copied.
 
         Args:
-            unit: Which.
-            verify: Compare every byte of all files. If not, their sizes.
+            unit: The unit.
+            verify: Whether to compare every byte of all files, not only the sizes.
         """
         for path in (self.record(unit), self.announced(unit)):
             record = self._of_this_run(path, unit)
@@ -172,7 +177,7 @@ class UnitStore:
                     publish(path, self.record(unit))
                 return self._without_lost(unit, record, verify=verify)
         if self.table(unit).exists():
-            _LOG.warning("%s is not as a record of this run says: all of its rows are done again", self.table(unit))
+            _LOG.warning("%s does not match any record of this run: all of its rows will be redone", self.table(unit))
         return None
 
     def _of_this_run(self, path: Path, unit: WorkUnit) -> Record | None:
@@ -186,13 +191,14 @@ class UnitStore:
         return record if self.name(self.table(unit)) in record.files else None
 
     def _without_lost(self, unit: WorkUnit, record: Record, *, verify: bool) -> Record:
-        """The record without the grids that are gone or damaged: their rows are missing."""
+        """Return the record without lost or damaged grids; their rows count as missing."""
         lost = {name for name, stamp in record.files.items() if self._is_lost(name, stamp, verify=verify)}
         if not lost:
             return record
-        rows = {row_of(name) for name in lost} | set(record.missing)
+        number = row_of if self.tiles is None else self.tiles.row_of
+        rows = {number(name) for name in lost} | set(record.missing)
         missing = tuple(row for row in unit.rows.tolist() if row in rows)
-        _LOG.warning("%s: %d grids are gone or damaged; they are made again", self.grids(unit), len(lost))
+        _LOG.warning("%s: %d grids are missing or damaged and will be redone", self.grids(unit), len(lost))
         return record.model_copy(
             update={
                 "files": {name: stamp for name, stamp in record.files.items() if name not in lost},
@@ -202,31 +208,31 @@ class UnitStore:
         )
 
     def _is_lost(self, name: str, stamp: Stamp, *, verify: bool) -> bool:
-        if not name.startswith(f"{GRIDS}/"):
+        if not is_grid(name):
             return False
         if name in self.elsewhere:
             return self.elsewhere[name] != stamp.bytes
         return stamp.fault(self.folder / name, whole=verify) is not None
 
     def put(self, unit: WorkUnit, part: Path, record: Record) -> Record:
-        """Give a table that is written its name, and then its record; the record, with the table in it.
+        """Publish a finished table and then its record; return the record, with the table in it.
 
-        A process may be killed at any point: the table in place is always one that `record` or `announced` knows.
+        A process may be killed at any point: the table in place always matches `record` or `announced`.
 
         Args:
-            unit: Which.
+            unit: The unit.
             part: The table, under a temporary name.
-            record: Without the table.
+            record: The record without the table.
         """
         stamped = record.model_copy(update={"files": {self.name(self.table(unit)): Stamp.of(part), **record.files}})
         write_json(self.announced(unit), sealed(stamped.model_dump(mode="json")))
-        remove(self.catalog)  # first: it lists the unit as it was
+        remove(self.catalog)  # first, because it lists the old state of the unit
         publish(part, self.table(unit))
         publish(self.announced(unit), self.record(unit))
         return stamped
 
     def begin(self, unit: WorkUnit) -> Record:
-        """The record of a unit of which nothing is done."""
+        """Return the record of a unit that was not begun."""
         rows = tuple(unit.rows.tolist())
         return Record(
             unit=unit.number,
@@ -241,23 +247,27 @@ class UnitStore:
         )
 
     def make_folders(self) -> None:
-        """Make those of tables and records."""
+        """Make the folders of tables and records."""
         for folder in (TABLES, RECORDS):
             make_folder(self.folder / folder)
 
     def sweep(self, of: Callable[[str], bool]) -> None:
-        """Remove the half-written tables and records of killed processes; only while nobody writes these.
+        """Remove half-written tables and records of killed processes. Call it only while nobody writes these.
 
         Args:
-            of: Those meant, by the name that a file was to get.
+            of: Takes the final name of a file and says whether to remove it.
         """
         for folder in (TABLES, RECORDS):
             remove_parts(self.folder / folder, of)
 
     def clean(self, unit: WorkUnit, record: Record | None) -> None:
-        """Remove what a killed process left of a unit: half-written files, and grids of ours that no table names."""
+        """Remove what a killed process left of a unit: half-written files, and grids that no table lists."""
+        if self.tiles is not None:
+            for number in unit.rows.tolist():
+                self.tiles.clean(self.folder, number)
+            return
         folder = self.grids(unit)
-        if folder.is_symlink():  # somebody else's doing: nothing is removed there
+        if folder.is_symlink():  # made by somebody else: remove nothing there
             return
         remove_parts(folder)
         known = set() if record is None else set(record.files)
@@ -267,16 +277,16 @@ class UnitStore:
                 remove(grid)
 
     def name(self, path: Path) -> str:
-        """Of a file in the model's folder, as records have it."""
+        """Return the path of a file relative to the model's folder, as records store it."""
         return path.relative_to(self.folder).as_posix()
 
 
 def fault_in(record: Path, name: str, path: Path) -> str | None:
-    """What is wrong with a file by the record that names it now: an export may be writing both.
+    """Say what is wrong with a file by the record that lists it now; an export may be writing both.
 
     Args:
-        record: Of the unit.
-        name: Of the file, in the record.
+        record: Path of the unit's record.
+        name: The file's name in the record.
         path: The file.
     """
     faults = []
@@ -287,12 +297,17 @@ def fault_in(record: Path, name: str, path: Path) -> str | None:
     return None if None in faults else faults[0] if faults else "in no record"
 
 
+def is_grid(name: str) -> bool:
+    """Whether a file of a record holds tokens of one row."""
+    return name.startswith((f"{GRIDS}/", f"{MAP}/"))
+
+
 def row_of(name: str) -> int:
-    """The row number with which the name of a grid begins."""
+    """Return the row number with which the name of a grid begins."""
     return int(PurePosixPath(name).name.partition("-")[0].partition(".")[0])
 
 
 def rows_in_order(unit: WorkUnit, rows: Iterable[int]) -> tuple[int, ...]:
-    """These rows in the order of the unit."""
+    """Sort rows into the order of the unit."""
     wanted = set(rows)
     return tuple(row for row in unit.rows.tolist() if row in wanted)

@@ -1,4 +1,4 @@
-"""How an export is run this time; nothing of it changes a number."""
+"""How to run an export this time; none of it changes a number."""
 
 from dataclasses import dataclass
 

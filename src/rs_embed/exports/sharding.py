@@ -1,4 +1,4 @@
-"""One run by several processes that know nothing of each other: each does every n-th unit, under a lock of its own."""
+"""Split a run among independent processes: each does every n-th unit, under a lock of its own."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -15,47 +15,47 @@ from rs_embed.exports.records import Record, UnitStore
 from rs_embed.exports.unit import Units, WorkUnit
 
 SETUP = f"{LOCK}-setup"
-"""Held for moments: by who writes what all shards share, the manifest at the start and the catalogs at the end."""
+"""Held briefly while writing what all shards share: the manifest at the start, the STAC files at the end."""
 MAX_SHARDS = 100_000
 _NUMBER = re.compile(r"u(\d{6,})\.")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Every `count`th unit of a run, from the one of number `index` on."""
+    """Every `count`-th unit of a run, starting with unit `index`."""
 
     index: int
     count: int
 
     @classmethod
     def of(cls, given: object) -> Self:
-        """What a user writes: (3, 16) or "3/16".
+        """Read a shard as users write it: (3, 16) or "3/16".
 
         Raises:
             SpecError: It is something else, or there is no such shard.
         """
         parts = given.split("/") if isinstance(given, str) else given
         if not isinstance(parts, list | tuple) or len(parts) != 2:
-            raise SpecError(f"Expected a shard of several, got {short(given)}.", fix='shard=(3, 16), or "3/16"')
+            raise SpecError(f"Expected a shard such as (3, 16), got {short(given)}.", fix='use shard=(3, 16) or "3/16"')
         index, count = (int(one) if isinstance(one, str) and one.isdecimal() else one for one in parts)
         count = require_whole("the number of shards", count, 1, MAX_SHARDS)
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < count:
-            fix = f"they are counted from 0: 0/{count} to {count - 1}/{count}"
-            raise SpecError(f"Expected one of {count} shards, got number {short(index)}.", fix=fix)
+            fix = f"count shards from 0: 0/{count} to {count - 1}/{count}"
+            raise SpecError(f"Expected a shard number from 0 to {count - 1}, got {short(index)}.", fix=fix)
         return cls(index, count)
 
     def units_of(self, units: Units) -> Iterator[WorkUnit]:
-        """Its part of a run, neighbours spread over all shards, so that all are about as long."""
+        """Yield its units. Neighbouring units go to different shards, so that all shards take about as long."""
         return (units[number] for number in range(self.index, len(units), self.count))
 
     def has(self, name: str) -> bool:
-        """Whether a file of that name, such as "merged-u000003.parquet", is of one of its units."""
+        """Whether a file of that name, such as "merged-u000003.parquet", belongs to one of its units."""
         number = _NUMBER.search(name)
         return self.count == 1 or (number is not None and int(number[1]) % self.count == self.index)
 
     @property
     def lock(self) -> str:
-        """Name of its lock."""
+        """The name of its lock file."""
         return f"{LOCK}-{self.index}-of-{self.count}"
 
 
@@ -63,22 +63,22 @@ ALL = Shard(0, 1)
 
 
 class SharedRun:
-    """What a process has of a run folder beside others that have their own shards of it."""
+    """A process's share of a run folder, among processes with shards of their own."""
 
     def __init__(self, folder: Path | None, own: ExitStack) -> None:
         self._folder, self._own = folder, own
 
     @contextmanager
     def setting_up(self) -> Iterator[None]:
-        """Alone for a moment: the first writes what names the run, and the others find it."""
+        """Hold the setup lock: the first process writes the manifest, the others find it."""
         with nullcontext() if self._folder is None else locked(self._folder, SETUP, wait=True):
             yield
 
     @contextmanager
     def leaving(self) -> Iterator[bool]:
-        """Whether this process is the last of those that are at work; nobody else is told so meanwhile.
+        """Tell whether this process is the last one at work; the answer holds inside the block.
 
-        Its own lock is given back first: of two that end at once, the second sees that the first is gone.
+        Its own lock is released first: if two processes end at once, the second sees that the first is gone.
         """
         with self.setting_up():
             self._own.close()
@@ -87,14 +87,14 @@ class SharedRun:
 
 @contextmanager
 def sharing(folder: Path | None, shard: Shard) -> Iterator[SharedRun]:
-    """Have a shard of a run for this process alone.
+    """Reserve a shard of a run for this process.
 
     Args:
-        folder: Of the run; `None` where there are no locks (object stores), or no others (the whole run is locked).
-        shard: Which.
+        folder: The run folder; `None` if there are no locks (object stores), or the whole run is locked.
+        shard: The shard.
 
     Raises:
-        StorageError: Another process has it, or one has a shard of another division of the units.
+        StorageError: Another process has the shard, or one works with another number of shards.
     """
     with ExitStack() as own:
         if folder is not None:
@@ -109,14 +109,14 @@ def _refuse_others(folder: Path, shard: Shard) -> None:
     at_work = [path.name.removeprefix(f"{LOCK}-") for path in others if is_locked(path)]
     if at_work:
         raise StorageError(
-            f"Expected shards of {shard.count} in {str(folder)!r}, got others at work.",
+            f"Expected {shard.count} shards in {str(folder)!r}, but others with another number are at work.",
             at_work=", ".join(at_work),
-            fix="wait until they have ended: then any number of shards may go on",
+            fix="wait until they have ended; then any number of shards can resume the run",
         )
 
 
 def is_finished(stores: Sequence[UnitStore], units: Units, remote: Remote | None) -> bool:
-    """Whether every row of a run was tried, by whomever."""
+    """Whether every row of a run was tried, by any process."""
     return all(_is_through(store, unit, remote) for store in stores for unit in units)
 
 

@@ -1,4 +1,4 @@
-"""A run folder by itself: how far it has come, and the same call again from what its manifest says."""
+"""The status of a run folder, and `retry_export`, which repeats the call that its manifest records."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class _Count(BaseModel):
 
 
 class _Facts(BaseModel):
-    """What a status needs of a manifest's request."""
+    """The part of a manifest's request that a status needs."""
 
     models: dict[str, JsonValue]
     places: _Count
@@ -37,17 +37,17 @@ class _Facts(BaseModel):
 
 @dataclass(frozen=True)
 class Reason:
-    """Why rows failed: errors of one kind at one stage."""
+    """A reason for failed rows: errors of one class at one stage."""
 
     rows: int
     stage: str
     error: str
-    """Of the first of them."""
+    """Message of the first such error."""
 
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """How far an export has come with one model."""
+    """The progress of an export with one model."""
 
     model: str
     rows: int
@@ -55,29 +55,35 @@ class ModelStatus:
     failed: int
     units: int
     finished: int
-    """Units of which every row was tried."""
+    """Number of units whose rows were all tried."""
     reasons: tuple[Reason, ...] = ()
-    """Of the failed rows, the most frequent first."""
+    """Reasons for the failed rows, the most frequent first."""
 
     @property
     def missing(self) -> int:
-        """Rows that were not tried yet."""
+        """Number of rows that were not tried yet."""
         return self.rows - self.ok - self.failed
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How far an export has come."""
+    """The progress of an export."""
 
     folder: Path
     created: str
     in_use_by: str | None
-    """Who is exporting to it at this moment."""
+    """The processes that are exporting to the folder now, if any."""
     models: tuple[ModelStatus, ...]
 
 
 def run_status(folder: str | Path) -> RunStatus:
-    """How far an export has come; may be asked while it runs.
+    """Report the progress of an export, also while it runs.
+
+    Args:
+        folder: The `out` of the export.
+
+    Returns:
+        Rows, units and reasons for failures, by model.
 
     Raises:
         StorageError: There is no run, or it cannot be read.
@@ -97,10 +103,10 @@ def run_status(folder: str | Path) -> RunStatus:
 
 
 def stored_rows(folder: Path) -> int:
-    """Embeddings in a run folder, by its records: for all models, finished or not; none where there is no run."""
+    """Count the embeddings in a run folder by its records, for all models and units; 0 if there is no run."""
     found = 0
     for path in folder.glob(f"*/{RECORDS}/u*.json"):
-        with suppress(StorageError):  # it is told where it matters
+        with suppress(StorageError):  # reported where it matters
             record = Record.load(path)
             found += 0 if record is None else record.ok
     return found
@@ -110,7 +116,7 @@ def _reasons(tables: Sequence[Path]) -> tuple[Reason, ...]:
     first: dict[tuple[str, str], str] = {}
     count: Counter[tuple[str, str]] = Counter()
     for path in tables:
-        with suppress(StorageError):  # it is being rewritten, or the export will
+        with suppress(StorageError):  # it is being rewritten, or the export will redo it
             found = TableFile(path).table(["stage", "error"])
             for stage, error in zip(found["stage"].to_pylist(), found["error"].to_pylist(), strict=True):
                 if error is not None:
@@ -129,19 +135,23 @@ def retry_export(
     verify: bool = False,
     shard: tuple[int, int] | str | None = None,
 ) -> ExportReport:
-    """The call that made this folder again: what failed or was not finished is done, nothing else.
+    """Repeat the call that made this folder: only failed and unfinished rows are done.
 
     Args:
         folder: The `out` of that call.
-        engine: Where it runs this time, and `address`: as in `export_embeddings`.
-        progress: Show a bar on a terminal.
-        verify: Compare every byte of what is there with its record, and make again what is damaged.
-        shard: Every n-th unit only: as in `export_embeddings`, in any number, whatever the run was begun with.
+        engine: "local" or "ray", as in `export_embeddings`; it need not be the same as before.
+        address: Address of the Ray cluster, as in `export_embeddings`.
+        progress: Show a progress bar on a terminal.
+        verify: Compare every byte of the existing files with their records, and redo what is damaged.
+        shard: Do only every n-th unit, as in `export_embeddings`; the number of shards may differ from before.
+
+    Returns:
+        What was done.
 
     Raises:
-        SpecError: A model, or the backend, was given as an object, which no file can hold; or the run lies in an
-            object store.
-        StorageError: There is no run, or what it was asked for has changed since.
+        SpecError: A model or the backend was given as an object, which cannot be stored; or the run is in an object
+            store.
+        StorageError: There is no run, or its request has changed since.
     """
     path = local_place(folder)
     command = _manifest(path).command
@@ -149,7 +159,7 @@ def retry_export(
     if given:
         what = "its backend" if given[0] == "backend" else "a model"
         raise SpecError(
-            f"Expected in {str(path)!r} all that a call needs, but {what} was given as an object, which is not kept.",
+            f"Expected all arguments in {str(path)!r}, but {what} was given as an object, which is not stored.",
             fix="call export_embeddings again with the same arguments: it retries what failed",
         )
     try:
@@ -166,7 +176,7 @@ def _manifest(folder: Path) -> Manifest:
     if found is None:
         raise StorageError(
             f"Expected the folder of an export, got no {MANIFEST} in {str(folder)!r}.",
-            fix="give the folder that was its `out`",
+            fix="pass the folder that was its `out`",
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Work units: which rows of a table are done together. Pure, so that every process cuts a table alike."""
+"""Work units: which rows of a table are done together. Pure functions, so that every process makes the same units."""
 
 import hashlib
 from collections.abc import Iterator
@@ -12,24 +12,24 @@ from rs_embed.core.optional import require
 from rs_embed.places.columns import Places
 
 UNIT_ROWS = 4096
-"""One file: 12.6 MB of 768 float32."""
-TABLES, RECORDS, GRIDS = "units", "records", "grids"
-"""Folders of a model: nothing but tables in the first, so that any reader takes it whole."""
+"""Rows per file: 12.6 MB for 768 float32."""
+TABLES, RECORDS, GRIDS, MAP = "units", "records", "grids", "map.zarr"
+"""Folders of a model. The first holds only tables, so that readers can open it as one dataset."""
 _HILBERT_LEVEL = 16
-"""The Earth in 65,536 x 65,536 cells, 600 m and less; always the same, so that a row's cell depends on it alone."""
+"""The Earth in 65,536 x 65,536 cells of at most 600 m; constant, so that a row's cell depends only on its place."""
 
 
 @dataclass(frozen=True, eq=False)
 class WorkUnit:
-    """Rows that stand in one table."""
+    """The rows of one table."""
 
     number: int
     rows: NDArray[np.int64]
-    """Row numbers of the table, in the order in which they are done and stored."""
+    """Row numbers in the user's table, in the order in which they are done and stored."""
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """The name of its files."""
         return f"u{self.number:06d}"
 
 
@@ -38,7 +38,7 @@ class Units:
     """All units of a table."""
 
     order: NDArray[np.int64]
-    """Every row number once: neighbours on the ground are neighbours here."""
+    """Every row number once, in an order that keeps neighbouring places together."""
     unit_rows: int
 
     def __len__(self) -> int:
@@ -52,15 +52,15 @@ class Units:
         return (self[number] for number in range(len(self)))
 
     def digest(self) -> str:
-        """sha256 of which row is in which unit."""
+        """Return a sha256 of which row is in which unit."""
         text = f"units of {self.unit_rows}:".encode()
         return hashlib.sha256(text + np.ascontiguousarray(self.order).tobytes()).hexdigest()
 
 
 def cut_units(places: Places, unit_rows: int = UNIT_ROWS) -> Units:
-    """The rows by UTM zone, along a Hilbert curve within each, cut into units of at most `unit_rows`.
+    """Cut a table into units of at most `unit_rows` rows, by UTM zone and along a Hilbert curve within each zone.
 
-    Neighbours come from the same scenes, and readers of the files find a region in few of them.
+    So neighbouring places come from the same scenes, and readers find a region in few files.
 
     Raises:
         MissingDependency: geopandas is not installed.

@@ -1,4 +1,4 @@
-"""The table of a work unit with rows put into it: those that were done since it was written."""
+"""Merge new rows into the table of a unit."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 RUN = "run_fingerprint"
-"""Under this name a file's header says to which run it belongs."""
+"""Key of a file's header that names the run it belongs to."""
 
 
 def merge_units(old: Path, new: Path, into: Path, order: Sequence[int]) -> None:
-    """The rows of both in this order: those of `new` where both have one, and the others of `old` as they are.
+    """Merge two tables in the given order: rows of `new` where both have one, the other rows of `old` unchanged.
 
-    No vector is read into numbers and written again, so every one keeps its bytes. The table is that which one call
-    would have written.
+    Vectors are copied as bytes, so none of them changes. The result equals the table that a single call would have
+    written.
 
     Args:
         old: A table of the unit.
         new: Another one.
-        into: Written to exactly this path.
-        order: Numbers of the rows to take, each in one of the tables.
+        into: The path to write.
+        order: Row numbers to take, each in one of the tables.
 
     Raises:
         StorageError: A table is damaged.
@@ -42,7 +42,7 @@ def merge_units(old: Path, new: Path, into: Path, order: Sequence[int]) -> None:
 
 
 def _plain_dictionaries(table: "pa.Table") -> "pa.Table":
-    """Dictionaries with the values that are there, in the order in which they come: as if written at once."""
+    """Rebuild the dictionaries with the values in use, in order of appearance, as if written at once."""
     import pyarrow as pa
 
     for index, field in enumerate(table.schema):

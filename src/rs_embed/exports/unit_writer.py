@@ -1,4 +1,4 @@
-"""Where the outcomes of a unit go: grids to files at once, everything else to one table, checkpoint by checkpoint."""
+"""Write the results of a unit: grids to files at once, everything else to one table at each checkpoint."""
 
 import os
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from rs_embed.exports.records import Record, Stamp, UnitStore, rows_in_order
 from rs_embed.exports.unit import WorkUnit
 from rs_embed.exports.unit_tables import merge_units
 from rs_embed.formats.base import Row, RunHeader
-from rs_embed.formats.files import FileFormat, format_named
+from rs_embed.formats.files import format_named
 from rs_embed.formats.table import write_index, write_table
 from rs_embed.pipeline.plan import Job
 from rs_embed.places.columns import Place
 from rs_embed.redact import redacted
 
 _SLUG_CHARS = 40
-"""Of an id in a file's name; the row number before it is what makes the name unique."""
+"""Longest part of an id in a file name; the row number before it makes the name unique."""
 
 
 @dataclass(frozen=True)
@@ -36,63 +36,70 @@ class ModelExport:
 
 
 class UnitSink:
-    """Takes the outcomes of one unit of one model.
+    """Takes the results of one unit of one model.
 
-    What is put counts once it is settled, and is kept once it is stored; both are for whoever puts to say.
+    A result that was `put` can be stored once it is settled, and is safe once it is stored; the caller decides when.
     """
 
     def __init__(self, model: ModelExport, unit: WorkUnit, grid_format: str | None, record: Record | None) -> None:
-        """Go on with a unit.
+        """Begin or resume a unit.
 
         Args:
-            model: Whose.
-            unit: Which.
-            grid_format: `None` for vectors.
-            record: What is done of it, as `UnitStore.read` gave it.
+            model: The model.
+            unit: The unit.
+            grid_format: Format of grids; `None` for vectors.
+            record: The state of the unit, as `UnitStore.read` returned it.
         """
         self.model = model
         self._unit = unit
-        self._format = None if grid_format is None else format_named(grid_format)
-        self.record = model.store.begin(unit) if record is None else record
-        """What is done and stored."""
+        self._grid_format = grid_format
+        self.record: Record = model.store.begin(unit) if record is None else record
+        """The record of what is stored."""
         self._rows: dict[int, Row] = {}
         self._hrefs: dict[int, str] = {}
-        self._grids: dict[int, tuple[str, Stamp]] = {}
+        self._grids: dict[int, dict[str, Stamp]] = {}
         self._settled: dict[int, Row] = {}
 
     def put(self, place: Place, outcome: Result) -> None:
-        """Take one outcome; of a grid only the metadata are kept in memory."""
+        """Take one result. A grid is written at once; only its metadata stay in memory."""
         embedding, error, stage = None, None, None
         if not isinstance(outcome, Embedding):
             error, stage = _said(outcome.error), outcome.stage
-        elif self._format is None:
+        elif self._grid_format is None:
             embedding = outcome
         else:
-            self._hrefs[place.index] = self._write_grid(place, outcome, self._format)
+            files = self._write_grid(place, outcome, self._grid_format)
+            first = self.model.store.folder / next(iter(files))
+            self._hrefs[place.index] = os.path.relpath(first, self.model.store.table(self._unit).parent)
+            self._grids[place.index] = files
             embedding = replace(outcome, data=np.zeros((outcome.data.shape[0], 0, 0), np.float32))
         self._rows[place.index] = Row(
             place.index, place.id, place.spatial, place.window, embedding, error, stage, place.kept
         )
 
-    def _write_grid(self, place: Place, embedding: Embedding, grid_format: FileFormat) -> str:
-        folder = self.model.store.grids(self._unit)
+    def _write_grid(self, place: Place, embedding: Embedding, grid_format: str) -> dict[str, Stamp]:
+        """The files that hold the tokens, by path inside the model's folder."""
+        store = self.model.store
+        if store.tiles is not None:
+            return store.tiles.write(store.folder, place.index, embedding)
+        folder, chosen = store.grids(self._unit), format_named(grid_format)
         make_folder(folder)
-        require_room(folder, grid_format.room(embedding))
-        path = folder / f"{stem_of(place)}{grid_format.suffix}"
+        require_room(folder, chosen.room(embedding))
+        path = folder / f"{stem_of(place)}{chosen.suffix}"
         with replacing(path) as part:
-            grid_format.write(embedding, part)
-            self._grids[place.index] = self.model.store.name(path), Stamp.of(part)
-            if path.is_dir():  # of an earlier try
+            chosen.write(embedding, part)
+            stamp = Stamp.of(part)
+            if path.is_dir():  # from an earlier try
                 remove(path)
-        return os.path.relpath(path, self.model.store.table(self._unit).parent)
+        return {store.name(path): stamp}
 
     def settle(self) -> None:
-        """All that was put up to now may be stored."""
+        """Mark everything put so far as ready to be stored."""
         self._settled |= self._rows
         self._rows = {}
 
     def store(self) -> None:
-        """Put what is settled into the table and the record, if it says anything new."""
+        """Write settled results into the table and the record, if there are new ones."""
         settled = self._settled
         done = {row for row, one in settled.items() if one.embedding is not None}
         if not done and settled.keys() <= set(self.record.failed):
@@ -110,33 +117,34 @@ class UnitSink:
             merge_units(table, part, merged, rows_in_order(self._unit, set(self._unit.rows.tolist()) - set(missing)))
             os.replace(merged, part)
         files = {name: stamp for name, stamp in before.files.items() if name != store.name(table)}
-        files |= dict(self._grids[row] for row in done if row in self._grids)
+        for row in done & self._grids.keys():
+            files |= self._grids[row]
         update = {"ok": before.rows - len(failed) - len(missing), "failed": failed, "missing": missing, "files": files}
         fresh = store.begin(self._unit)
         self.record = store.put(self._unit, part, fresh.model_copy(update=update))
-        self._settled = {}  # not before: whoever was interrupted may try again
+        self._settled = {}  # not earlier: after an interrupt, the caller may try again
 
     def _write_table(self, path: Path, rows: Sequence[Row]) -> None:
         header = self.model.header
-        if self._format is None:
+        if self._grid_format is None:
             write_table(path, rows, header)
         else:
             write_index(path, rows, header, [self._hrefs.get(row.index) for row in rows])
 
 
 def _said(error: Exception) -> str:
-    """What went wrong, in one line."""
+    """Describe an error in one line."""
     text = error.headline if isinstance(error, RSEmbedError) else str(error)
     return redacted(f"{type(error).__name__}: {' '.join(text.split())}")
 
 
 def stem_of(place: Place) -> str:
-    """What the names of a row's own files begin with: unique by the row number."""
+    """Return the prefix of a row's file names; the row number makes it unique."""
     return f"{place.index:09d}{slug(place.id)}"
 
 
 def slug(name: str) -> str:
-    """An id as a part of a file's name: ASCII letters, digits, dot and dash; `-` before it, nothing if none is left."""
+    """Return an id as part of a file name: `-` and its ASCII letters, digits, dots and dashes; "" if none is left."""
     kept = "".join(char if char.isascii() and (char.isalnum() or char in "-_") else "-" for char in name)
     short = "-".join(part for part in kept.split("-") if part)[:_SLUG_CHARS]
     return f"-{short}" if short else ""

@@ -1,4 +1,4 @@
-"""The long job: unit after unit is fetched, encoded, written and recorded, and what is finished is never done again."""
+"""The main loop of an export: fetch, encode, write and record each unit, and never redo what is finished."""
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -23,9 +23,9 @@ from rs_embed.providers.base import Provider
 
 OnError = Literal["keep", "raise"]
 Advance = Callable[[int, int], None]
-"""Told after each row: how many were done, and how many of them failed."""
+"""Called after each row with the number of rows done since the last call, and how many of them failed."""
 Keep = Callable[[Sequence[str], Sequence[Workload]], None]
-"""Told before workloads are run what the names of each item's files begin with."""
+"""Called before workloads run, with the prefix of each item's file names."""
 
 
 def _nothing() -> None:
@@ -34,27 +34,27 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Work:
-    """What decides how units are done, but for their rows. Made again in every process that does some."""
+    """Everything needed to do units, except their rows. Each process makes its own."""
 
     folder: Path
     models: tuple[ModelExport, ...]
-    """All with the same provider."""
+    """All models use the same provider."""
     grid_format: str | None
-    """Its name; `None` for vectors."""
+    """Name of the grid format; `None` for vectors."""
     on_error: OnError = "keep"
     readers: tuple[Callable[[Provider], PlannedProvider], ...] = ()
-    """What stands between the models and their provider, the innermost first; made for each unit."""
+    """Wrappers of the provider, the innermost first; made for each unit."""
     verify: bool = False
-    """Whether every byte of what is finished is compared with its record, and not only sizes."""
+    """Whether every byte of finished files is compared with the records, not only the sizes."""
     checkpoint_s: float = LibrarySettings.model_fields["checkpoint_s"].default
-    """After so many seconds what is done of a unit is stored."""
+    """Seconds between checkpoints."""
     stored: Callable[[], None] = _nothing
-    """Told when files of the unit have changed, but not on the way out of an error."""
+    """Called when files of the unit have changed, except while an error is being raised."""
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One unit with its rows: all that has to travel."""
+    """One unit with its rows: all that is sent to a worker."""
 
     unit: WorkUnit
     places: Places
@@ -62,18 +62,18 @@ class Task:
 
 
 def run_unit(work: Work, task: Task, advance: Advance) -> None:
-    """Do what is missing of one unit: a function of the work and the task, whatever was done before.
+    """Do the part of one unit that is not finished. The result depends only on the work and the task.
 
-    What is done is stored after each `work.checkpoint_s` seconds, and in any case on the way out.
+    Results are stored every `work.checkpoint_s` seconds, and always at the end, also after an error.
 
     Raises:
-        StorageError: The disk refuses; at once, not once a row.
-        RSEmbedError: That of the first failed row, with `on_error="raise"`.
+        StorageError: The disk fails; raised at once, not once per row.
+        RSEmbedError: The first failed row, with `on_error="raise"`.
     """
     for rows, sinks in _passes(_sinks(work, task.unit, advance)):
         places = _rows_of(task, rows)
         jobs, keep = _with_readers(work, task.unit, [sink.model.job for sink in sinks])
-        # Closed first: an error at one row ends the fetches of the others.
+        # `outcomes` is closed first: an error at one row ends the fetches of the others.
         with _stored(work, sinks) as settle, closing(_outcomes(jobs, places, keep, settle)) as outcomes:
             for which, position, outcome in outcomes:
                 if not isinstance(outcome, Embedding):
@@ -84,7 +84,7 @@ def run_unit(work: Work, task: Task, advance: Advance) -> None:
 
 
 def give_up(error: RSEmbedError, work: Work, task: Task, advance: Advance) -> None:
-    """Record rows that no worker could do as failed, with that error; rows that are done stay as they are."""
+    """Record rows that no worker could do as failed with this error; finished rows stay as they are."""
     for rows, sinks in _passes(_sinks(work, task.unit, advance)):
         _stop_at(error, work)
         with _stored(work, sinks):
@@ -95,7 +95,7 @@ def give_up(error: RSEmbedError, work: Work, task: Task, advance: Advance) -> No
 
 
 def _sinks(work: Work, unit: WorkUnit, advance: Advance) -> list[UnitSink]:
-    """Where the outcomes of each model go, beginning with what is done already."""
+    """Return one sink per model, which starts from what is already done."""
     sinks = []
     with storing(work.folder):
         for model in work.models:
@@ -107,10 +107,10 @@ def _sinks(work: Work, unit: WorkUnit, advance: Advance) -> list[UnitSink]:
 
 
 def _passes(sinks: Sequence[UnitSink]) -> list[tuple[tuple[int, ...], list[UnitSink]]]:
-    """Row numbers that are to be done together, and the sinks that lack just these.
+    """Group row numbers that are to be done together, each with the sinks that lack exactly these rows.
 
-    Rows that were not tried yet come first and by themselves: so they are in the same batches, and have the same
-    bits, as if nobody had stopped the export between them.
+    Rows that were not tried yet come first and by themselves. So they form the same batches, and give the same bits,
+    as if the export had not been interrupted.
     """
     untried: dict[tuple[int, ...], list[UnitSink]] = {}
     failed: dict[tuple[int, ...], list[UnitSink]] = {}
@@ -122,10 +122,10 @@ def _passes(sinks: Sequence[UnitSink]) -> list[tuple[tuple[int, ...], list[UnitS
 
 @contextmanager
 def _stored(work: Work, sinks: Sequence[UnitSink]) -> Iterator[Callable[[], None]]:
-    """Store what is done: now and then, at the end, and also if there is an error or somebody stops it.
+    """Store results at checkpoints, at the end, and also after an error or interrupt.
 
-    Gives what is to be called where a batch ends. Of a batch that is not ended nothing is kept, so that the same rows
-    are together in it when it is done again.
+    Yields a function to call at the end of each batch. Results of an unfinished batch are not stored, so that the same
+    rows are batched together when they are redone.
     """
     due = time.monotonic() + work.checkpoint_s
 
@@ -146,7 +146,7 @@ def _stored(work: Work, sinks: Sequence[UnitSink]) -> Iterator[Callable[[], None
     try:
         yield settle
     except BaseException:
-        with suppress(RSEmbedError):  # what ends it is told, not what follows from it
+        with suppress(RSEmbedError):  # report the first error, not what follows from it
             store()
         raise
     for sink in sinks:
@@ -161,7 +161,7 @@ def _rows_of(task: Task, rows: Sequence[int]) -> Places:
 
 
 def _with_readers(work: Work, unit: WorkUnit, jobs: Sequence[Job]) -> tuple[list[Job], Keep | None]:
-    """The jobs with all that stands between them and the provider, and who is to be told what will be asked."""
+    """Wrap the provider of the jobs, and return the function that announces coming requests."""
     if not work.readers:
         return list(jobs), None
     first, *others = work.readers
@@ -178,7 +178,7 @@ def _with_readers(work: Work, unit: WorkUnit, jobs: Sequence[Job]) -> tuple[list
 def _outcomes(
     jobs: Sequence[Job], places: Places, keep: Keep | None, settle: Callable[[], None]
 ) -> Generator[tuple[int, int, Result]]:
-    """(model, place, outcome) of every place for every model; invalid rows fail at "plan"."""
+    """Yield (model, place, result) of every place for every model; invalid rows fail at "plan"."""
     asked = list(places)
     bad = [_unplanned(job, asked) for job in jobs]
     for which, failures in enumerate(bad):
@@ -218,7 +218,7 @@ def _laid(job: Job, asked: Sequence[Place]) -> Workload:
 
 
 def _unplanned(job: Job, asked: Sequence[Place]) -> dict[int, Failure]:
-    """Places that have no plan; found one by one only where there are any."""
+    """Find places without a valid plan; they are searched one by one only if there are any."""
     try:
         _laid(job, asked)
     except SpecError:
@@ -233,7 +233,7 @@ def _unplanned(job: Job, asked: Sequence[Place]) -> dict[int, Failure]:
 
 
 def _stop_at(error: Exception, work: Work) -> None:
-    """Raise what ends an export: any error if so asked, and a full disk always, as the next row would fail alike."""
+    """Raise errors that end an export: any error with on_error="raise", and always a full disk."""
     if work.on_error == "raise" or isinstance(error, StorageError):
         raise error
     if isinstance(error, OSError) and is_about_space(error):

@@ -1,6 +1,6 @@
-"""Embeddings on disk: one as a file of its own, many as a table (GeoParquet), and STAC beside them.
+"""File formats: single embeddings as files, many as a GeoParquet table, and a STAC catalogue of both.
 
-Public: what a `FileFormat` of your own needs, `texts_of` and `from_parts`.
+`texts_of` and `from_parts` are public, for a `FileFormat` of your own.
 """
 
 from rs_embed.formats.parts import from_parts as from_parts

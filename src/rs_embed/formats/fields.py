@@ -1,4 +1,4 @@
-"""The words of the STAC embeddings extension (`emb:`, v0.0.1) for what a run is."""
+"""The fields of the STAC embeddings extension (`emb:`, v0.0.1) that describe a run."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -8,14 +8,14 @@ from pydantic import JsonValue
 from rs_embed.formats.base import RunHeader
 
 HEADER_FIELD = "rs_embed:header"
-"""Under this name the whole `RunHeader` travels, beside the fields that others read."""
+"""Name of the field with the whole `RunHeader`, next to the fields for other readers."""
 _ARXIV = re.compile(r"arxiv:(\d{4}\.\d{4,5})", re.IGNORECASE)
 _DOI = re.compile(r"(?:doi:|doi\.org/)(10\.\S+)", re.IGNORECASE)
 _EARTH_ENGINE = "https://developers.google.com/earth-engine/datasets/catalog/"
 
 
 def table_fields(header: RunHeader) -> dict[str, JsonValue]:
-    """What the key `emb` of a GeoParquet file holds."""
+    """Return the content of the key `emb` of a GeoParquet file."""
     return {
         **collection_fields(header),
         "emb:quantization": quantization(header),
@@ -26,7 +26,7 @@ def table_fields(header: RunHeader) -> dict[str, JsonValue]:
 
 
 def collection_fields(header: RunHeader) -> dict[str, JsonValue]:
-    """What describes all embeddings of a run alike."""
+    """Return the fields that describe all embeddings of a run."""
     fields: dict[str, JsonValue] = {
         "emb:type": "chip",
         "emb:dimensions": header.dim,
@@ -41,7 +41,7 @@ def collection_fields(header: RunHeader) -> dict[str, JsonValue]:
 
 
 def own_fields(header: RunHeader) -> dict[str, JsonValue]:
-    """What the extension has no word for."""
+    """Return the facts for which the extension has no field."""
     return {
         "model_id": header.model_id,
         "card_revision": header.card_revision,
@@ -54,13 +54,13 @@ def own_fields(header: RunHeader) -> dict[str, JsonValue]:
 
 
 def runtime_parameters(header: RunHeader) -> dict[str, JsonValue]:
-    """What the model was run with."""
+    """Return the model and its knobs."""
     knobs = header.extra.get("knobs", {})
     return {"model_id": header.model_id, **(knobs if isinstance(knobs, dict) else {"knobs": knobs})}
 
 
 def quantization(header: RunHeader) -> dict[str, JsonValue] | None:
-    """How vectors were made smaller; `None` if they were not."""
+    """Return how vectors were quantised; `None` if they were not."""
     if header.dtype == "float32":
         return None
     method = "linear, symmetric, one factor per row in column `scale`" if header.dtype == "int8" else "cast"
@@ -68,7 +68,7 @@ def quantization(header: RunHeader) -> dict[str, JsonValue] | None:
 
 
 def publication(citation: str) -> dict[str, JsonValue]:
-    """An entry of `sci:publications`."""
+    """Return an entry of `sci:publications`."""
     if found := _DOI.search(citation):
         return {"doi": found[1], "citation": citation}
     if found := _ARXIV.search(citation):
@@ -77,12 +77,12 @@ def publication(citation: str) -> dict[str, JsonValue]:
 
 
 def model_uri(model_id: str, url: str = "") -> str:
-    """Where the model is described; a name of our own where nothing is known."""
+    """Return the URL of the model's description, or a URN of rs_embed if there is none."""
     return url or f"urn:rs-embed:model:{model_id}"
 
 
 def source_uris(collections: Iterable[str]) -> list[str]:
-    """Where the imagery is described: its page in Earth Engine's catalog, whose names are the shared ones."""
+    """Return the URLs of the imagery in Earth Engine's catalogue, whose ids all backends share."""
     return [_EARTH_ENGINE + name.replace("/", "_") for name in collections] or ["urn:rs-embed:source:unknown"]
 
 
@@ -94,5 +94,5 @@ def _chip_layout(header: RunHeader) -> dict[str, JsonValue]:
 
 
 def without_none(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """The same without empty entries, which the extension's schema does not allow."""
+    """Remove empty entries, which the extension's schema does not allow."""
     return {name: value for name, value in fields.items() if value is not None}

@@ -1,4 +1,4 @@
-"""One embedding, written to a file and read back with its metadata and its place: the formats, and their one table."""
+"""Write one embedding to a file and read it back, in any registered format."""
 
 import re
 from functools import cache
@@ -20,67 +20,71 @@ from rs_embed.redact import logger
 
 _LOG = logger(__name__)
 PLUGINS = "rs_embed.formats"
-"""Group of entry points: each names a class that is a `FileFormat`."""
+"""Group of entry points, each of which names a class that implements `FileFormat`."""
 TABLES = {"geoparquet": ".parquet"}
-"""What is taken by tables of vectors."""
+"""Name and suffix used by tables of vectors, which no format may take."""
 
 
 class FileFormat(Protocol):
-    """How one embedding is kept as a file, or as a folder that counts as one.
+    """A format that stores one embedding as a file, or as a folder that counts as one.
 
-    `rs_embed.formats.texts_of` gives what stands beside the arrays, `from_parts` puts an embedding together again.
+    Write the texts that `rs_embed.formats.texts_of` returns next to the arrays, and rebuild the embedding with
+    `rs_embed.formats.from_parts`.
     """
 
     name: str
-    """What `export_embeddings(format=...)` calls it."""
+    """Name of the format for `export_embeddings(format=...)`."""
     suffix: str
-    """What the names of its files end in, such as ".npz"; no other format has it."""
+    """Suffix of its files, such as ".npz"; unique to the format."""
     media_type: str
-    """What STAC calls it."""
+    """Media type for STAC."""
     grids_only: bool
-    """Whether it cannot hold a vector."""
+    """Whether the format holds only grids, not vectors."""
 
     def room(self, embedding: Embedding) -> int:
-        """Bytes that writing may take on the disk."""
+        """Return the largest number of bytes that writing may take on disk."""
         ...
 
     def write(self, embedding: Embedding, path: Path) -> None:
-        """Write to exactly this path, where nothing is. The same embedding gives the same bytes.
+        """Write to exactly this path, which does not exist yet. The same embedding must give the same bytes.
 
         Raises:
-            OSError: The disk refuses.
+            OSError: Writing failed.
             StorageError: The format cannot hold this embedding.
         """
         ...
 
     def read(self, path: Path) -> Embedding:
-        """What `write` wrote, to the bit. Any common error will do for a file that is damaged, or somebody else's."""
+        """Read back exactly what `write` wrote. For a damaged or foreign file, any common exception may be raised."""
         ...
 
 
 _FORMATS: dict[str, FileFormat] = {one.name: one for one in (Cog(), Zarr(), NetCdf(), Npz())}
-"""By name."""
+"""Name -> format."""
 
 
 def register_format(added: FileFormat) -> None:
-    """Make a format known: to `Embedding.save` and `load`, and by its name to `export_embeddings` and `open_run`.
+    """Register a file format for `Embedding.save` and `load`, and for `export_embeddings` and `open_run` by its name.
 
-    One that is registered again takes its own place. Other processes, as those of a cluster, know it if its package
-    names it as an entry point of the group `rs_embed.formats`.
+    Registering the same class again replaces it. To make a format available in other processes, such as those of a
+    cluster, declare it in a package as an entry point of the group `rs_embed.formats`.
+
+    Args:
+        added: The format.
 
     Raises:
-        SpecError: Its name or suffix is no plain one, or another format has it.
+        SpecError: The name or suffix has invalid characters, or another format uses it.
     """
-    fix = 'for example name = "pair", suffix = ".pair"'
+    fix = 'choose for example name = "pair", suffix = ".pair"'
     if not re.fullmatch(r"[a-z][a-z0-9_]*", added.name):
-        raise SpecError(f"Expected a format named in small letters and digits, got {added.name!r}.", fix=fix)
+        raise SpecError(f"Expected a format name of lower-case letters and digits, got {added.name!r}.", fix=fix)
     if not re.fullmatch(r"\.[a-z0-9_]+", added.suffix):
-        raise SpecError(f"Expected a suffix of a dot and small letters, got {added.suffix!r}.", fix=fix)
+        raise SpecError(f"Expected a suffix of a dot and lower-case letters, got {added.suffix!r}.", fix=fix)
     taken = {one.name: one.suffix for one in _FORMATS.values() if type(one).__qualname__ != type(added).__qualname__}
     for name, suffix in {**taken, **TABLES}.items():
         if added.name == name or added.suffix == suffix:
             raise SpecError(
-                f"Expected a format of its own name and suffix, got {added.name!r}, {added.suffix!r}.",
+                f"Expected an unused format name and suffix, got {added.name!r}, {added.suffix!r}.",
                 taken=f"{name!r}, {suffix!r}",
                 fix=fix,
             )
@@ -88,7 +92,7 @@ def register_format(added: FileFormat) -> None:
 
 
 def formats() -> tuple[FileFormat, ...]:
-    """Every format there is: those of this package, those of other packages, and those that were registered."""
+    """Return all formats: those of this package, of installed packages, and registered ones."""
     _load_installed()
     return tuple(_FORMATS.values())
 
@@ -98,17 +102,17 @@ def _load_installed() -> None:
     for plugin in plugins(PLUGINS):
         try:
             register_format(plugin.entry.load()())
-        except Exception as error:  # noqa: BLE001  (the code of others; the formats that work are not to suffer)
+        except Exception as error:  # noqa: BLE001  (third-party code must not break the other formats)
             _LOG.warning(
-                "the format %s of %s cannot be used: %s: %s", plugin.name, plugin.package, type(error).__name__, error
+                "Cannot use the format %s of %s: %s: %s", plugin.name, plugin.package, type(error).__name__, error
             )
 
 
 def format_named(name: str) -> FileFormat:
-    """The format of that name.
+    """Return the format with a name.
 
     Raises:
-        SpecError: There is none.
+        SpecError: No format has this name.
     """
     named = {one.name: one for one in formats()}
     require_choice("the format of grids", name, tuple(named))
@@ -116,12 +120,12 @@ def format_named(name: str) -> FileFormat:
 
 
 def format_of(path: Path) -> FileFormat | None:
-    """The format of files so named; `None` if there is none."""
+    """Return the format with the suffix of a path, or `None`."""
     return next((one for one in formats() if one.suffix == path.suffix), None)
 
 
 def save(embedding: Embedding, path: Path) -> Path:
-    """Write under a temporary name, then rename: a file is whole or not there."""
+    """Write an embedding under a temporary name, then rename it, so that a file is never partial."""
     kind = check_path(path, embedding.meta.output)
     size = kind.room(embedding)
     try:
@@ -131,26 +135,30 @@ def save(embedding: Embedding, path: Path) -> Path:
     except OSError as error:
         raise StorageError(
             f"Expected to write {str(path)!r}, got: {error}.",
-            fix=f"make room: {(size + SPARE_BYTES) / 1e6:.1f} MB at most are needed"
+            fix=f"free disk space: up to {(size + SPARE_BYTES) / 1e6:.1f} MB are needed"
             if is_about_space(error)
-            else "check that the folder exists and may be written to, and that no folder has that name",
+            else "check that the folder exists, that you may write to it, and that no folder has this name",
         ) from error
     return path
 
 
 def check_path(path: Path, output: Literal["pooled", "grid"]) -> FileFormat:
-    """The format of a path; raises `StorageError` where `save` could not write, before anything is computed for it."""
+    """Return the format of a path, checked before anything is computed.
+
+    Raises:
+        StorageError: `save` could not write this output to this path.
+    """
     kind = format_of(path)
     if kind is None:
         raise StorageError(
             f"Expected a file name ending in {_suffixes()}, got {str(path)!r}.", fix="choose one of them"
         )
     if not path.parent.is_dir():
-        raise StorageError(f"Expected to write {str(path)!r}, got no such folder.", fix="make the folder first")
+        raise StorageError(f"Expected to write {str(path)!r}, got no such folder.", fix="create the folder first")
     if kind.grids_only and output == "pooled":
         raise StorageError(
             f"Expected a grid for a file ending in {kind.suffix}, got a pooled vector.",
-            fix="save it as .npz or .nc, or ask for a grid",
+            fix="save it as .npz or .nc, or request a grid",
         )
     return kind
 
@@ -158,17 +166,17 @@ def check_path(path: Path, output: Literal["pooled", "grid"]) -> FileFormat:
 def load(path: Path) -> Embedding:
     """Read what `save` wrote."""
     kind, there = format_of(path), _is_there(path)
-    if kind is None or not there or not (path.is_file() or path.is_dir()):  # a pipe would be waited for
+    if kind is None or not there or not (path.is_file() or path.is_dir()):  # reading a pipe would block
         raise StorageError(
             f"Expected a file ending in {_suffixes()}, got {str(path)!r}{'' if there else ', which does not exist'}.",
-            fix="give a file that Embedding.save wrote",
+            fix="pass a file that Embedding.save wrote",
         )
     try:
         return kind.read(path)
     except UNREADABLE as error:
         raise StorageError(
-            f"{str(path)!r} is not an embedding of rs_embed ({type(error).__name__}: {error}).",
-            fix="give a file that Embedding.save or export_embeddings wrote; if it was one, it is damaged",
+            f"{str(path)!r} is not a readable embedding of rs_embed ({type(error).__name__}: {error}).",
+            fix="pass a file that Embedding.save or export_embeddings wrote; if this is one, it is damaged",
         ) from error
 
 
@@ -179,5 +187,5 @@ def _suffixes() -> str:
 def _is_there(path: Path) -> bool:
     try:
         return path.exists()
-    except (OSError, ValueError):  # too long for a name, or with a NUL
+    except (OSError, ValueError):  # the name is too long or contains a NUL
         return False

@@ -1,4 +1,4 @@
-"""Where a row lies, in degrees: footprints that stay polygons across the antimeridian and around a pole."""
+"""Footprints of rows in degrees, valid across the antimeridian and around the poles."""
 
 import math
 from itertools import pairwise
@@ -19,19 +19,19 @@ from rs_embed.formats.base import Row
 Footprint: TypeAlias = Polygon | MultiPolygon
 
 STEP_M = 2_500.0
-"""Edges are followed in steps of at most this: a straight line in degrees is then within 1 m of the edge up to 80 N."""
+"""Longest step along an edge: a straight line in degrees then stays within 1 m of the edge, up to 80 N."""
 MAX_STEPS = 64
-"""Per edge; a chip may be hundreds of kilometres wide."""
+"""Most steps per edge, as a chip may be hundreds of kilometres wide."""
 GRID_DEG = 1e-7
-"""Coordinates are rounded to this, 1 cm: results do not depend on the last bits of PROJ."""
+"""Coordinates are rounded to this, 1 cm, so that results do not depend on the last bits of PROJ."""
 _POLE_DEG = 1e-9
-"""Closer to a pole than this, the longitude means nothing."""
+"""Distance from a pole below which the longitude is undefined."""
 _FALLBACK_SCALE_M = 10.0
-"""Pixels on which the place of a failed row is laid: the grid of Sentinel-2."""
+"""Pixel size of the grid for the place of a failed row: that of Sentinel-2."""
 
 
 def footprint(row: Row) -> Footprint | None:
-    """The ground of a row's chip, longitude and latitude; of the place asked for where there is no chip."""
+    """Return the footprint of a row's chip in degrees, or of the requested place if there is no chip."""
     if row.embedding is not None and row.embedding.geobox is not None:
         return footprint_of(row.embedding.geobox)
     if row.spatial is None:
@@ -44,18 +44,18 @@ def footprint(row: Row) -> Footprint | None:
         parts = [densified(rings[0]) for rings in whole.parts] if isinstance(whole, Region) else [outline(whole)]
         shapes = [_on_the_globe(*project(xs, ys, crs, "EPSG:4326")) for xs, ys in parts]
         return shapes[0] if len(shapes) == 1 else shapely.orient_polygons(shapely.union_all(shapes))
-    except SpecError:  # a place that cannot be laid on a grid is why the row failed; the row stays
+    except SpecError:  # an invalid place is why the row failed; the row is kept without a footprint
         return None
 
 
 def footprint_of(geobox: GeoBox) -> Footprint:
-    """The outline of a grid, longitude and latitude.
+    """Return the outline of a grid in degrees.
 
-    A grid across the antimeridian becomes a `MultiPolygon` that is cut there (RFC 7946); one with a pole inside
-    becomes the whole cap, from -180 to 180 and up to the pole.
+    A grid across the antimeridian becomes a `MultiPolygon` cut there (RFC 7946). A grid that contains a pole becomes
+    the whole cap from -180 to 180 up to the pole.
     """
     height, width = geobox.shape
-    corners = [(0, 0), (0, height), (width, height), (width, 0), (0, 0)]  # counter-clockwise, as GeoJSON wants it
+    corners = [(0, 0), (0, height), (width, height), (width, 0), (0, 0)]  # counter-clockwise, as GeoJSON requires
     cols, rows = (
         np.concatenate(axis) for axis in zip(*(_edge(geobox, a, b) for a, b in pairwise(corners)), strict=True)
     )
@@ -64,7 +64,7 @@ def footprint_of(geobox: GeoBox) -> Footprint:
 
 
 def center(row: Row) -> tuple[float, float] | None:
-    """Longitude and latitude of the middle of a row's chip, or of the place asked for."""
+    """Return longitude and latitude of the centre of a row's chip, or of the requested place."""
     if row.embedding is not None and row.embedding.geobox is not None:
         return _middle(row.embedding.geobox)
     spatial: SpatialSpec | None = row.spatial
@@ -88,7 +88,7 @@ def _middle(geobox: GeoBox) -> tuple[float, float]:
 def _edge(
     geobox: GeoBox, start: tuple[int, int], end: tuple[int, int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Columns and rows along an edge, its end left out (the next edge begins there)."""
+    """Return columns and rows along an edge, without its end, where the next edge begins."""
     (x0, y0), (x1, y1) = geobox.affine @ start, geobox.affine @ end
     steps = min(max(math.ceil(math.hypot(x1 - x0, y1 - y0) / STEP_M), 1), MAX_STEPS)
     along = np.arange(steps) / steps
@@ -96,12 +96,12 @@ def _edge(
 
 
 def _on_the_globe(lons: NDArray[np.float64], lats: NDArray[np.float64]) -> Footprint:
-    """A ring of degrees as a valid geometry between -180 and 180."""
+    """Convert a ring in degrees to a valid geometry between -180 and 180."""
     lons, lats = _without_poles(lons, lats)
     closed = np.unwrap(np.append(lons, lons[0]), period=360)
     ring = np.stack([closed, np.append(lats, lats[0])], axis=1)
     turn_deg = closed[-1] - closed[0]
-    if abs(turn_deg) > 180:  # once around: a pole is inside
+    if abs(turn_deg) > 180:  # the ring goes around the Earth: a pole is inside
         pole = 90.0 if lats.mean() > 0 else -90.0
         ring = np.concatenate([ring, [[closed[-1], pole], [closed[0], pole]]])
     if abs(turn_deg) <= 180 and np.abs(ring[:, 0]).max() <= 180:  # nearly always; the rest takes 0.3 ms more
@@ -118,7 +118,7 @@ def _on_the_globe(lons: NDArray[np.float64], lats: NDArray[np.float64]) -> Footp
 def _without_poles(
     lons: NDArray[np.float64], lats: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A corner on a pole has no longitude of its own: it takes those of its neighbours, one after the other."""
+    """Replace a corner on a pole, which has no longitude, by two points with the longitudes of its neighbours."""
     if np.abs(lats).max() < 90 - _POLE_DEG:
         return lons, lats
     points: list[tuple[float, float]] = []

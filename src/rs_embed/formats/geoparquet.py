@@ -1,4 +1,4 @@
-"""What makes a Parquet file a GeoParquet file: its header, and a box a row by which readers skip."""
+"""The parts of GeoParquet: the file header, and a bounding box per row, by which readers skip rows."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def covering(shapes: Sequence[Footprint | None]) -> "pa.Array":
-    """A box a row; -180 to 180 for a shape across the antimeridian, so that no reader skips it."""
+    """Return a bounding box per row; -180 to 180 for a shape across the antimeridian, so that no reader skips it."""
     import pyarrow as pa
 
     bounds = np.array([(np.nan,) * 4 if shape is None else shape.bounds for shape in shapes]).reshape(-1, 4)
@@ -25,12 +25,12 @@ def covering(shapes: Sequence[Footprint | None]) -> "pa.Array":
 
 
 def geo_key(table: "pa.Table") -> str:
-    """The key `geo` of rows that are there already."""
+    """Return the key `geo` for the rows of an existing table."""
     return json.dumps(geo_header(list(shapely.from_wkb(table["geometry"].to_pylist()))), sort_keys=True)
 
 
 def geo_header(shapes: Sequence[Footprint | None]) -> dict[str, object]:
-    """What the key `geo` holds. Source: GeoParquet 1.1.0, "File Metadata"."""
+    """Return the content of the key `geo`. Source: GeoParquet 1.1.0, "File Metadata"."""
     known = [shape for shape in shapes if shape is not None]
     column: dict[str, object] = {
         "encoding": "WKB",

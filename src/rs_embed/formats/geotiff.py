@@ -1,4 +1,4 @@
-"""A grid as a Cloud Optimized GeoTIFF, for QGIS and whatever reads by GDAL."""
+"""Grids as Cloud Optimized GeoTIFFs, for QGIS and other software based on GDAL."""
 
 import json
 import math
@@ -16,23 +16,27 @@ from rs_embed.errors import StorageError
 from rs_embed.formats.parts import CHECKSUM_TAG, META_TAG, from_parts, position_of, texts_of, windows_text
 
 VALID_TAG = "RS_EMBED_VALID"
-"""`Embedding.valid`, see `_packed`: a band more would pass for a dimension, and a mask of TIFF has one bit."""
+"""Tag of `Embedding.valid`, packed by `_packed`. An extra band would look like a dimension, and a TIFF mask has one
+bit.
+"""
 POSITION_TAG = "RS_EMBED_POSITION_MEANS"
-"""`Embedding.position_means`: shape, values as `_packed` has them, and where the windows lie."""
+"""Tag of `Embedding.position_means`: shape, positions of the windows, and values packed by `_packed`."""
 COG_BLOCK_PX = 128
-"""At most. Blocks hold all channels (GDAL before 3.11 knows no other layout), so they are small: 50 MB for 768."""
+"""Largest side of a block. Before GDAL 3.11 a block holds all channels, so it must be small: 50 MB for 768 channels."""
 GDAL_WITH_TILES = (3, 11)
-"""From this version on a block can hold one channel after the other, which compresses better than pixel by pixel."""
+"""First version whose blocks can hold one channel after the other, which compresses better."""
 
 
 class Cog:
-    """See `FileFormat`. rasterio takes 0.2 s to import, and the other formats do without it."""
+    """The GeoTIFF format. rasterio is imported late: it takes 0.2 s, and other formats do not need it."""
 
-    name, suffix, grids_only = "cog", ".tif", True
+    name: str = "cog"
+    suffix: str = ".tif"
+    grids_only: bool = True
     media_type = "image/tiff; application=geotiff; profile=cloud-optimized"
 
     def room(self, embedding: Embedding) -> int:
-        """See `FileFormat`; overviews are in a file of their own first."""
+        """See `FileFormat`; overviews are first written to a separate file."""
         return 2 * embedding.data.nbytes
 
     def write(self, embedding: Embedding, path: Path) -> None:
@@ -48,7 +52,7 @@ class Cog:
             )
         try:
             _write(embedding, geobox, path)
-        except (RasterioError, CPLE_BaseError) as error:  # of which only some are an OSError
+        except (RasterioError, CPLE_BaseError) as error:  # only some of these are an OSError
             raise error if isinstance(error, OSError) else OSError(str(error)) from error
 
     def read(self, path: Path) -> Embedding:
@@ -80,7 +84,7 @@ def _write(embedding: Embedding, geobox: GeoBox, path: Path) -> None:
         nodata=np.nan,
         compress="ZSTD",
         predictor="YES",
-        blocksize=min(COG_BLOCK_PX, 16 * math.ceil(max(height, width) / 16)),  # TIFF wants multiples of 16
+        blocksize=min(COG_BLOCK_PX, 16 * math.ceil(max(height, width) / 16)),  # TIFF requires multiples of 16
         overview_resampling="average",
         **tiled,
     ) as file:
@@ -88,15 +92,15 @@ def _write(embedding: Embedding, geobox: GeoBox, path: Path) -> None:
         file.descriptions = [f"{embedding.meta.model_id} {band}" for band in range(channels)]
         valid = {} if embedding.valid is None else {VALID_TAG: _packed(embedding.valid)}
         if (means := embedding.position_means) is not None:
-            told = [list(means.values.shape), windows_text(means), _packed(means.values)]
-            valid |= {POSITION_TAG: json.dumps(told)}
+            content = [list(means.values.shape), windows_text(means), _packed(means.values)]
+            valid |= {POSITION_TAG: json.dumps(content)}
         file.update_tags(**texts_of(embedding), **valid)
 
 
 def _means(text: str, channels: int) -> PositionMeans:
     shape, windows, packed = json.loads(text)
     if shape[0] != channels:
-        raise ValueError(f"means of {shape[0]} channels beside {channels}")
+        raise ValueError(f"means of {shape[0]} channels for a grid of {channels}")
     return position_of(_unpacked(packed, tuple(shape)), windows)
 
 
@@ -107,11 +111,11 @@ def _gdal_version() -> tuple[int, ...]:
 
 
 def _packed(valid: NDArray[np.float32]) -> str:
-    """Shares as text: their float32, row by row, little-endian, by zlib, in base64. Most are 1, so it is short."""
+    """Encode an array as text: little-endian float32, row by row, compressed by zlib, in base64."""
     return b64encode(zlib.compress(valid.astype("<f4").tobytes(), 9)).decode("ascii")
 
 
 def _unpacked(text: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
     size = 4 * math.prod(shape)
-    unpacked = zlib.decompressobj().decompress(b64decode(text, validate=True), size + 1)  # no more than it may be
+    unpacked = zlib.decompressobj().decompress(b64decode(text, validate=True), size + 1)  # limits the memory
     return np.frombuffer(unpacked, "<f4").reshape(shape).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The grids of a run, by id."""
+"""The grids of an exported run, by id."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class Grids(Mapping[str, "xr.DataArray"]):
-    """Grids by id, read one at a time.
+    """A mapping of id to grid; a grid is read when it is accessed.
 
     Args:
-        folder: That paths are relative to.
-        places: Id and path of each.
-        faults: By the whole path: says what is wrong with a file by what is known of its bytes.
+        folder: The folder to which paths are relative.
+        places: Id and path of each grid.
+        faults: Full path -> function that returns what is wrong with the file, or `None`.
     """
 
     def __init__(
@@ -37,28 +37,29 @@ class Grids(Mapping[str, "xr.DataArray"]):
         return iter(self._places)
 
     def __getitem__(self, name: str) -> "xr.DataArray":
-        """`[band, y, x]` with coordinates and CRS."""
+        """Return a grid as an array `[band, y, x]` with coordinates and CRS."""
         return self.embedding(name).to_xarray()
 
     def embedding(self, name: str) -> Embedding:
-        """The same with its metadata.
+        """Return a grid as an `Embedding` with its metadata.
 
         Raises:
-            SpecError: Several rows have that id.
-            StorageError: The file is gone or damaged.
+            KeyError: No grid has this id.
+            SpecError: Several rows have this id.
+            StorageError: The file is missing or damaged.
         """
         hrefs = self._places[name]
         if len(hrefs) > 1:
             raise SpecError(
-                f"Expected one grid of the id {name!r}, got {len(hrefs)}.",
-                fix="read them by Run.to_frame()['href']",
+                f"Expected one grid with the id {name!r}, got {len(hrefs)}.",
+                fix="read them by their paths in Run.to_frame()['href']",
                 files=", ".join(hrefs),
             )
         path = Path(os.path.normpath(self._folder / hrefs[0]))
         fault = self._faults[str(path)](path) if str(path) in self._faults and path.exists() else None
         if fault is not None:
             raise StorageError(
-                f"Expected the grid that was written to {str(path)!r}, got a file {fault}.",
-                fix="it is damaged: run the export again with verify=True (rs-embed export --verify) to make it again",
+                f"Expected the grid written to {str(path)!r}, got a file {fault}.",
+                fix="repeat the export with verify=True (rs-embed export --verify) to compute damaged files again",
             )
         return load(path)

@@ -1,4 +1,4 @@
-"""An embedding as a dataset of xarray, and that as netCDF."""
+"""Embeddings as xarray datasets and as netCDF files."""
 
 from pathlib import Path
 
@@ -22,7 +22,10 @@ from rs_embed.formats.parts import (
 class NetCdf:
     """See `FileFormat`."""
 
-    name, suffix, media_type, grids_only = "netcdf", ".nc", "application/x-netcdf", False
+    name: str = "netcdf"
+    suffix: str = ".nc"
+    media_type: str = "application/x-netcdf"
+    grids_only: bool = False
 
     def room(self, embedding: Embedding) -> int:
         """See `FileFormat`."""
@@ -41,7 +44,7 @@ class NetCdf:
 
 
 def to_xarray(embedding: Embedding) -> xr.DataArray:
-    """See `Embedding.to_xarray`."""
+    """Convert an embedding to an array; see `Embedding.to_xarray`."""
     attrs = {
         "long_name": f"embedding by {embedding.meta.model_id}",
         "weights": embedding.meta.warning or embedding.meta.weights,
@@ -57,7 +60,7 @@ def to_xarray(embedding: Embedding) -> xr.DataArray:
 
 
 def to_dataset(embedding: Embedding) -> xr.Dataset:
-    """Variables `embedding` and, of a grid, `valid_fraction`, which CF calls ancillary to it."""
+    """Convert an embedding to a dataset with the variable `embedding` and, for a grid, `valid_fraction`."""
     array = to_xarray(embedding)
     array.attrs |= texts_of(embedding)
     means = embedding.position_means
@@ -78,11 +81,11 @@ def to_dataset(embedding: Embedding) -> xr.Dataset:
 
 
 def from_dataset(dataset: xr.Dataset) -> Embedding:
-    """What `to_dataset` made.
+    """Convert a dataset of `to_dataset` back to an embedding.
 
     Raises:
-        KeyError: It is not such a dataset.
-        ValueError: Its metadata are damaged.
+        KeyError: A variable or attribute is missing.
+        ValueError: The metadata are damaged.
     """
     array = dataset["embedding"].load()
     valid = dataset[VALID].load().to_numpy() if VALID in dataset else None

@@ -1,4 +1,4 @@
-"""An embedding as an `.npz` file: numpy alone reads it."""
+"""Embeddings as `.npz` files, which need only numpy to read."""
 
 import math
 from pathlib import Path
@@ -15,7 +15,10 @@ WINDOWS = "windows"
 class Npz:
     """See `FileFormat`."""
 
-    name, suffix, media_type, grids_only = "npz", ".npz", "application/octet-stream", False
+    name: str = "npz"
+    suffix: str = ".npz"
+    media_type: str = "application/octet-stream"
+    grids_only: bool = False
 
     def room(self, embedding: Embedding) -> int:
         """See `FileFormat`."""
@@ -27,23 +30,23 @@ class Npz:
         arrays = {} if embedding.valid is None else {"valid": embedding.valid}
         if (means := embedding.position_means) is not None:
             arrays |= {POSITION: means.values, WINDOWS: np.array(windows_text(means))}
-        with path.open("wb") as file:  # to a path, savez would add its suffix
+        with path.open("wb") as file:  # given a path, savez would add its suffix
             np.savez(file, allow_pickle=False, embedding=embedding.data, meta=meta, checksum=checksum, **arrays)
 
     def read(self, path: Path) -> Embedding:
         """See `FileFormat`."""
         _refuse_bomb(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # np.load leaves a bad file open
-            told = str(arrays["checksum"]) if "checksum" in arrays else None
+            checksum = str(arrays["checksum"]) if "checksum" in arrays else None
             means = position_of(arrays[POSITION], str(arrays[WINDOWS])) if POSITION in arrays else None
-            return from_parts(arrays["embedding"], str(arrays["meta"]), arrays.get("valid"), told, means)
+            return from_parts(arrays["embedding"], str(arrays["meta"]), arrays.get("valid"), checksum, means)
 
 
 def _refuse_bomb(path: Path) -> None:
-    """`np.savez` packs nothing; a few bytes of another file may unpack to, or declare, gigabytes.
+    """Refuse a file that would expand to more than its size; `np.savez` does not compress.
 
     Raises:
-        ValueError: There is more in it than it has bytes.
+        ValueError: An array is larger than the file.
     """
     with ZipFile(path) as packed:
         for entry in packed.infolist():

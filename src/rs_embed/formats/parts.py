@@ -1,4 +1,4 @@
-"""What every file of an embedding holds: its arrays, and two texts beside them."""
+"""The parts of an embedding in every format: its arrays, metadata and checksum."""
 
 import hashlib
 import json
@@ -15,39 +15,39 @@ from rs_embed.embedding.embedding import Embedding, Meta
 from rs_embed.embedding.position import PositionMeans
 
 META_TAG = "RS_EMBED_META"
-"""Name of the metadata (JSON) in every format."""
+"""Name of the metadata (JSON)."""
 VALID = "valid_fraction"
-"""Name of `Embedding.valid` beside a grid: a variable of netCDF and Zarr, a coordinate in xarray."""
+"""Name of `Embedding.valid`: a variable in netCDF and Zarr, a coordinate in xarray."""
 POSITION = "position_means"
-"""Name of `Embedding.position_means` in every format; where the windows lie is a text beside the values."""
+"""Name of `Embedding.position_means`; the positions of the windows are a text next to the values."""
 CHECKSUM_TAG = "RS_EMBED_SHA256"
-"""See `checksum_of`. Formats have checksums for some of their bytes, or none; this one is for what is read."""
+"""Name of the checksum of `checksum_of`. It covers everything that is read; formats cover some bytes or none."""
 UNREADABLE = (
     *(OSError, EOFError, BadZipFile, KeyError, ValueError, TypeError, IndexError, AttributeError, RuntimeError),
     *(MemoryError, ValidationError, zlib.error),
 )
-"""What numpy, h5netcdf, zarr, rasterio, zlib and pydantic raise for a file that is not ours or is damaged."""
+"""The exceptions of numpy, h5netcdf, zarr, rasterio, zlib and pydantic for foreign or damaged files."""
 
 
 def texts_of(embedding: Embedding) -> dict[str, str]:
-    """What stands beside the values in every format: their metadata, and a checksum of all."""
+    """Return the texts to store next to the arrays in every format: the metadata, and a checksum of everything."""
     text = embedding.meta.model_dump_json()
     return {META_TAG: text, CHECKSUM_TAG: checksum_of(embedding.data, embedding.valid, text, embedding.position_means)}
 
 
 def windows_text(means: PositionMeans) -> str:
-    """Where the windows of a grid lie, beside the values of `Embedding.position_means` (JSON)."""
+    """Return the positions of the windows of `Embedding.position_means` as JSON."""
     return json.dumps({"rows": means.rows, "cols": means.cols, "windows": means.windows})
 
 
 def position_of(values: NDArray[np.float32], text: str) -> PositionMeans:
-    """What `windows_text` was written beside.
+    """Rebuild `Embedding.position_means` from its values and the text of `windows_text`.
 
     Raises:
-        KeyError: It is another text.
+        KeyError: The text is not one of `windows_text`.
     """
-    told = json.loads(text)
-    return PositionMeans(values, tuple(told["rows"]), tuple(told["cols"]), told["windows"])
+    content = json.loads(text)
+    return PositionMeans(values, tuple(content["rows"]), tuple(content["cols"]), content["windows"])
 
 
 def from_parts(
@@ -57,25 +57,25 @@ def from_parts(
     told: str | None = None,
     position: PositionMeans | None = None,
 ) -> Embedding:
-    """An embedding from its arrays and its metadata (JSON); the place is in the metadata.
+    """Rebuild an embedding from its arrays and its metadata, which hold the georeference.
 
     Args:
-        data: As in `Embedding`, and `valid`.
-        meta_json: What `Meta` says.
-        valid: `None` for a vector.
-        told: Their checksum; files of older versions have none.
-        position: Of a grid of many windows.
+        data: `Embedding.data`.
+        meta_json: `Embedding.meta` as JSON.
+        valid: `Embedding.valid`; `None` for a vector.
+        told: The stored checksum; `None` for files of older versions, which have none.
+        position: `Embedding.position_means`.
 
     Raises:
-        ValueError: They do not belong together, or are not what was written.
+        ValueError: The parts do not fit together, or do not match the checksum.
     """
     if told is not None and told != checksum_of(data, valid, meta_json, position):
-        raise ValueError("other content than was written")
+        raise ValueError("the content does not match its checksum")
     meta = Meta.model_validate(json.loads(meta_json))
     if valid is not None and valid.shape != data.shape[1:]:
-        raise ValueError(f"shares of {valid.shape} beside a grid of {data.shape}")
+        raise ValueError(f"valid shares of shape {valid.shape} for a grid of shape {data.shape}")
     if position is not None and position.values.shape[0] != data.shape[0]:
-        raise ValueError(f"means of {position.values.shape} beside a grid of {data.shape}")
+        raise ValueError(f"means of shape {position.values.shape} for a grid of shape {data.shape}")
     if meta.crs is None or meta.transform is None:
         return Embedding(data, meta, None, valid, position)
     chip_px = meta.inputs[0].shape_px if meta.inputs else meta.input_px
@@ -89,7 +89,7 @@ def checksum_of(
     meta_json: str,
     position: PositionMeans | None = None,
 ) -> str:
-    """sha256 of values, shares of valid pixels, metadata and means; NaN counts as one value, whatever its bits."""
+    """Return the sha256 of values, valid shares, metadata and means; all NaN count as the same value."""
     total = hashlib.sha256(meta_json.encode())
     if position is not None:
         total.update(windows_text(position).encode())

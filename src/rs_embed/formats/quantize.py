@@ -1,4 +1,4 @@
-"""Vectors in fewer bytes, and back."""
+"""Quantise vectors to fewer bytes, and restore them."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +10,9 @@ INT8_MAX = 127
 
 
 def quantize(vectors: NDArray[np.float32], dtype: Dtype) -> tuple[NDArray[np.generic], NDArray[np.float32] | None]:
-    """`[N, D]` in the type asked for, and the factor of each row (int8 only).
+    """Convert vectors `[N, D]` to a type; for int8, also return the factor of each row.
 
-    A row with a value that is not finite has the factor NaN: it comes back as NaN, not as numbers.
+    For int8, a row with a value that is not finite gets the factor NaN and is restored as NaN.
 
     Raises:
         StorageError: A value is too large for float16.
@@ -36,6 +36,6 @@ def quantize(vectors: NDArray[np.float32], dtype: Dtype) -> tuple[NDArray[np.gen
 
 
 def dequantize(stored: NDArray[np.generic], scale: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    """What `quantize` was given, to the precision that was kept."""
+    """Restore the vectors given to `quantize`, to the stored precision."""
     vectors: NDArray[np.float32] = stored.astype(np.float32)
     return vectors if scale is None else vectors * scale[:, None]

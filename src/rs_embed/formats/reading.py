@@ -1,4 +1,4 @@
-"""A table of an export, read back: vectors as numbers, rows as a frame, each row as the embedding it was."""
+"""Read a table of an export: as vectors, as a data frame, or as embeddings."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
 
 
 class TableFile:
-    """One file that `write_table` or `write_index` wrote. Nothing but its header is read before it is asked for.
+    """A file that `write_table` or `write_index` wrote. Only its header is read until data are requested.
 
     Raises:
-        StorageError: There is no such file, or it is not one of ours.
+        StorageError: The file does not exist, or rs_embed did not write it.
         MissingDependency: pyarrow is not installed.
     """
 
     def __init__(self, path: str | Path, fault: "Callable[[Path], str | None] | None" = None) -> None:
-        """Open it.
+        """Open the file.
 
         Args:
             path: The file.
-            fault: Says what is wrong with its bytes, where somebody knows them; asked once, before vectors or all
-                columns are read. (Every page that is read is compared with its own checksum in any case.)
+            fault: Returns what is wrong with the file's bytes, or `None`. It is called once, before vectors or all
+                columns are read. The checksum of every page read is verified in any case.
         """
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._fault = fault
-        self.keys = self._own_keys()
-        """Its metadata: what the file says as GeoParquet (`geo`), and of embeddings (`emb`)."""
-        self.meta = self._header()
-        """What the file says of the whole run."""
+        self.keys: dict[str, str] = self._own_keys()
+        """The file's metadata: the GeoParquet key `geo`, and the key `emb` of the embeddings."""
+        self.meta: RunHeader = self._header()
+        """The header of the run."""
 
     def __repr__(self) -> str:
         return f"TableFile({str(self.path)!r}, {self.meta.model_id}, {len(self)} rows)"
@@ -64,11 +64,11 @@ class TableFile:
 
     @property
     def is_index(self) -> bool:
-        """Whether it says where grids lie, instead of holding vectors."""
+        """Whether the file is an index with paths of grids, and not a table of vectors."""
         return "href" in self.columns
 
     def table(self, columns: Sequence[str] | None = None) -> "pa.Table":
-        """The rows as an Arrow table.
+        """Return the rows as an Arrow table.
 
         Raises:
             StorageError: The file is damaged.
@@ -85,13 +85,15 @@ class TableFile:
             raise _damaged(self.path, f"{type(error).__name__}: {error}") from error
 
     def _compare(self) -> None:
-        """Compare all bytes, once, with those that somebody knows."""
+        """Verify all bytes with `fault`, once."""
         if self._fault is not None and (found := self._fault(self.path)) is not None:
             raise _damaged(self.path, found)
         self._fault = None
 
     def matrix(self) -> NDArray[np.float32]:
-        """`[N, D]`, one vector a row; NaN where the row failed. int8 comes back multiplied by its factor.
+        """Return the vectors, `[N, D]` float32, one per row; NaN where the row failed.
+
+        int8 vectors are multiplied by their factors.
 
         Raises:
             StorageError: The file is an index of grids, or damaged.
@@ -101,11 +103,11 @@ class TableFile:
         table = self.table(["embedding", "scale"] if "scale" in self.columns else ["embedding"])
         try:
             return vectors_of(table, self.meta.dim)
-        except ValueError as error:  # another width than the header says
+        except ValueError as error:  # the width differs from the header's
             raise _damaged(self.path, str(error)) from error
 
     def embeddings(self) -> Iterator[tuple[int, str, Embedding]]:
-        """Row number, id and embedding of every row that did not fail, one at a time; grids are opened as they come."""
+        """Yield row number, id and embedding of every row that did not fail; grids are opened one at a time."""
         kept = ["row", "id", "status", "meta", *(["href"] if self.is_index else [])]
         vectors = None if self.is_index else self.matrix()
         for i, one in enumerate(self.table(kept).to_pylist()):
@@ -117,7 +119,7 @@ class TableFile:
                 yield one["row"], one["id"], from_parts(vectors[i], one["meta"])
 
     def to_frame(self, columns: Sequence[str] | None = None) -> "geopandas.GeoDataFrame":
-        """The rows as a frame, with footprints as geometry."""
+        """Return the rows as a GeoDataFrame, with footprints as geometry."""
         return frame_of(self.table(columns))
 
     @cached_property
@@ -138,7 +140,7 @@ class TableFile:
         except UnicodeDecodeError as error:
             raise _damaged(self.path, str(error)) from error
         if CHECKSUM in found and found[CHECKSUM] != checksum_of(found):
-            raise _damaged(self.path, "metadata of another content")
+            raise _damaged(self.path, "the metadata do not match their checksum")
         return {name: found[name] for name in ("geo", "emb") if name in found}
 
     def _header(self) -> RunHeader:
@@ -146,13 +148,13 @@ class TableFile:
             return RunHeader.from_json(json.loads(self.keys["emb"])[HEADER_FIELD])
         except (KeyError, ValueError) as error:
             raise StorageError(
-                f"Expected a table of rs_embed, got {str(self.path)!r}, which is Parquet of somebody else.",
-                fix="give a file that export_embeddings wrote",
+                f"Expected a table of rs_embed, got {str(self.path)!r}, a Parquet file of another program.",
+                fix="pass a file that export_embeddings wrote",
             ) from error
 
 
 def vectors_of(table: "pa.Table", dim: int) -> NDArray[np.float32]:
-    """The vectors of a table `[N, D]`, NaN where there is none."""
+    """Return the vectors of a table, `[N, D]`; NaN where there is none."""
     import pyarrow.compute as pc
 
     vectors = np.full((table.num_rows, dim), np.nan, np.float32)
@@ -165,7 +167,7 @@ def vectors_of(table: "pa.Table", dim: int) -> NDArray[np.float32]:
 
 
 def frame_of(table: "pa.Table") -> "geopandas.GeoDataFrame":
-    """An Arrow table as a frame; boxes are left out, they are for readers that skip.
+    """Convert an Arrow table to a GeoDataFrame, without the bounding boxes.
 
     Raises:
         MissingDependency: geopandas is not installed.
@@ -179,9 +181,9 @@ def frame_of(table: "pa.Table") -> "geopandas.GeoDataFrame":
     return geopandas.GeoDataFrame(frame, geometry=shapely.from_wkb(frame["geometry"]), crs="EPSG:4326")
 
 
-def _damaged(path: Path, said: str) -> StorageError:
+def _damaged(path: Path, reason: str) -> StorageError:
     found = "which is damaged" if path.exists() else "which does not exist"
     return StorageError(
-        f"Expected a table of an export, got {str(path)!r}, {found} ({said}).",
-        fix="rs-embed verify RUN tells what is damaged, and what makes it again",
+        f"Expected a table of an export, got {str(path)!r}, {found} ({reason}).",
+        fix="run `rs-embed verify RUN` to list what is damaged and how to compute it again",
     )

@@ -1,4 +1,4 @@
-"""A STAC collection and its items beside the data, with the embeddings extension, so that catalogs can find them."""
+"""Write a STAC collection with its items next to the data, with the embeddings extension, for use in catalogues."""
 
 import json
 import os
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STAC_VERSION = "1.0.0"
-"""The one that version 0.0.1 of the embeddings extension builds on; pystac and others take it for 1.1 as well."""
+"""The version on which version 0.0.1 of the embeddings extension builds; pystac and others also read it as 1.1."""
 COLLECTION, ITEMS = "collection.json", "items"
 _SCHEMA = "https://stac-extensions.github.io/{}/schema.json"
 _ITEM_EXTENSIONS = ("embeddings/v0.0.1", "processing/v1.2.0", "projection/v2.0.0")
@@ -39,27 +39,28 @@ _PARQUET = "application/vnd.apache.parquet"
 
 @dataclass(frozen=True)
 class StacItem:
-    """One entry of the catalog: a table of vectors, or one grid."""
+    """One item of the catalogue: a table of vectors, or one grid."""
 
     id: str
     href: str
-    """Where the data lies, relative to the folder of the collection."""
+    """Path of the data, relative to the folder of the collection."""
     geometry: Mapping[str, JsonValue] | None
-    """GeoJSON; the box around all rows for a table."""
+    """GeoJSON; for a table, the bounding box of all rows."""
     bbox: tuple[float, float, float, float] | None
     start: datetime | None
     end: datetime | None
     rows: int
-    """How many embeddings it holds."""
+    """Number of embeddings."""
     proj_code: str | None = None
     transform: tuple[float, ...] | None = None
 
 
 def items_of(path: Path, folder: Path) -> Iterator[StacItem]:
-    """The entries for a table that `write_table` or `write_index` wrote: one for it, or one for each of its grids.
+    """Yield the item of a table that `write_table` wrote, or one item per grid of an index that `write_index` wrote.
 
     Args:
-        folder: Where the collection will be; hrefs are relative to it.
+        path: The table.
+        folder: The folder of the collection, to which hrefs are relative.
 
     Raises:
         StorageError: The table cannot be read.
@@ -74,9 +75,9 @@ def items_of(path: Path, folder: Path) -> Iterator[StacItem]:
 
 
 def write_stac(folder: Path, header: RunHeader, items: Sequence[StacItem]) -> None:
-    """Write `items/<id>.json` into the folder of a model, and `collection.json` last: whole or not there.
+    """Write `items/<id>.json` into the folder of a model, then `collection.json` atomically.
 
-    The same items give the same bytes. Failed rows are in the tables, not here: a catalog lists data.
+    The same items give the same bytes. Failed rows have no item.
     """
     (folder / ITEMS).mkdir(exist_ok=True)
     for item in items:
@@ -114,7 +115,7 @@ def _grid_items(rows: "pa.Table", path: Path, folder: Path) -> Iterator[StacItem
 
 
 def _times(columns: Mapping[str, list[datetime | None]], i: int) -> tuple[datetime | None, datetime | None]:
-    """The window asked for; without one, when the scenes were taken."""
+    """Return the requested time window, or else the time of the scenes."""
     scenes = columns["datetime"][i]
     return columns["start_datetime"][i] or scenes, columns["end_datetime"][i] or scenes
 
@@ -158,7 +159,7 @@ def _item(item: StacItem, header: RunHeader) -> dict[str, JsonValue]:
 def _datetimes(item: StacItem, header: RunHeader) -> dict[str, JsonValue]:
     if item.start is not None and item.end is not None:
         return {"datetime": None, "start_datetime": _zulu(item.start), "end_datetime": _zulu(item.end)}
-    # STAC wants a time; where neither a window was asked for nor a scene told its own, this is the only one there is.
+    # STAC requires a time; without a requested window and scene times, only that of the run is known.
     return {"datetime": _zulu(datetime.fromisoformat(header.created)), "rs_embed:datetime_is_of_the_run": True}
 
 
@@ -175,7 +176,7 @@ def _collection(header: RunHeader, items: Sequence[StacItem]) -> dict[str, JsonV
         "id": header.model_id,
         "title": header.title or f"Embeddings by {header.model_id}",
         "description": f"{count} embeddings of {header.dim} dimensions by {header.model_id}.",
-        "license": "various",  # that of the imagery and that of the weights both count
+        "license": "various",  # the licences of the imagery and of the weights both apply
         "extent": _extent(items),
         **collection_fields(header),
         "rs_embed:weights_licence": header.licence,

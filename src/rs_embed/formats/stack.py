@@ -1,4 +1,4 @@
-"""Tables of many units as one table, in the order of the user's own."""
+"""Read the tables of many units as one table, in the order of the user's table."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -19,19 +19,19 @@ _ALWAYS = ("row", "status")
 
 
 class Stack:
-    """Tables on top of each other; every row stands in one of them."""
+    """Tables stacked on top of each other; every row is in one of them."""
 
     def __init__(self, tables: Sequence[TableFile]) -> None:
         self.tables = tables
 
     @cached_property
     def order(self) -> NDArray[np.intp]:
-        """All rows in the user's order."""
+        """Indices that sort all rows into the user's order."""
         return np.argsort(np.concatenate([rows for rows, _ in self._rows]))
 
     @property
     def header(self) -> RunHeader:
-        """What a table of embeddings says of itself. Where a whole unit failed, its header may not have known."""
+        """The header of a table with embeddings; the header of a unit that failed wholly may be incomplete."""
         return self.tables[self._informed].meta
 
     @property
@@ -40,10 +40,10 @@ class Stack:
         return self.header.dim
 
     def joined(self, columns: Sequence[str] | None) -> "pa.Table":
-        """All rows, with these columns or all.
+        """Return all rows as one table, with the given columns or all.
 
         Raises:
-            StorageError: There is no such column.
+            StorageError: A column does not exist.
         """
         require("pyarrow", "export")
         import pyarrow as pa
@@ -55,16 +55,16 @@ class Stack:
             raise StorageError(
                 f"Expected the columns {', '.join(sorted(missing))}, got none in {str(self.tables[0].path)!r}.",
                 known=", ".join(self.tables[0].columns),
-                fix="tables of vectors have `embedding`, those of grids have `href`",
+                fix="read `embedding` from tables of vectors, `href` from tables of grids",
             )
         parts = [table.table(columns) for table in self.tables]
         return pa.concat_tables(self._alike(parts)).unify_dictionaries().take(pa.array(self.order))
 
     def vectors(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
-        """Places in the user's order and the vectors `[n, D]` there, a table at a time.
+        """Yield positions in the user's order with their vectors `[n, D]`, one table at a time.
 
         Raises:
-            StorageError: The tables are indices of grids.
+            StorageError: The tables are indexes of grids.
         """
         places, start = np.argsort(self.order), 0
         for table, (_, done) in zip(self.tables, self._rows, strict=True):
@@ -74,17 +74,17 @@ class Stack:
 
     @cached_property
     def _rows(self) -> list[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
-        """Of each table: the number of each row, and whether it has an embedding."""
+        """For each table, the row numbers, and whether each row has an embedding."""
         parts = [table.table(_ALWAYS) for table in self.tables]
         return [(part["row"].to_numpy(), np.array(part["status"].to_pylist(), object) == "ok") for part in parts]
 
     @cached_property
     def _informed(self) -> int:
-        """The first table with an embedding in it, or the first."""
+        """Index of the first table with an embedding, or 0."""
         return next((i for i, (_, done) in enumerate(self._rows) if done.any()), 0)
 
     def _alike(self, parts: "Sequence[pa.Table]") -> "list[pa.Table]":
-        """The tables with one schema."""
+        """Convert the tables to one schema."""
         import pyarrow as pa
 
         if "embedding" not in parts[0].column_names:

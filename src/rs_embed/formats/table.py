@@ -1,4 +1,4 @@
-"""Rows as GeoParquet 1.1: one schema for vectors and for the index of grids, failed rows included."""
+"""Write rows as GeoParquet 1.1, with one schema for vectors and for the index of grids, including failed rows."""
 
 import hashlib
 import json
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CHECKSUM = "rs_embed:sha256"
-"""Key of a table's metadata: of what its other keys say. Pages have checksums of their own."""
+"""Metadata key of the checksum of the other keys. Pages have their own checksums."""
 VECTORS = "embedding.list.element"
-"""Parquet's own name of the leaf column."""
+"""Parquet's name of the leaf column."""
 _REPEATED = ["model_id", "weights_id", "status", "stage", "error", "proj_code", "source_ids.list.element"]
 _COUNTED = ["row", "id", "status", "bbox.xmin", "bbox.ymin", "bbox.xmax", "bbox.ymax", "start_datetime", "end_datetime"]
-"""Columns whose ranges are worth keeping: readers skip row groups by them."""
+"""Columns with statistics, by which readers skip row groups."""
 
 
 def write_table(path: Path, rows: Sequence[Row], header: RunHeader, *, dtype: Dtype | None = None) -> None:
@@ -39,11 +39,13 @@ def write_table(path: Path, rows: Sequence[Row], header: RunHeader, *, dtype: Dt
     The same rows and header give the same bytes.
 
     Args:
-        rows: In the order in which they are to stand; failed ones have a null `embedding`.
-        dtype: How vectors are stored; `None` for what the header says.
+        path: The file to write.
+        rows: The rows, in order; failed ones get a null `embedding`.
+        header: The header of the run.
+        dtype: Type in which vectors are stored; `None` for the header's.
 
     Raises:
-        StorageError: A vector has another length than the header says, or cannot be stored in `dtype`.
+        StorageError: The length of a vector differs from the header's, or it cannot be stored in `dtype`.
         MissingDependency: pyarrow is not installed.
     """
     require("pyarrow", "export")
@@ -52,10 +54,13 @@ def write_table(path: Path, rows: Sequence[Row], header: RunHeader, *, dtype: Dt
 
 
 def write_index(path: Path, rows: Sequence[Row], header: RunHeader, hrefs: Sequence[str | None]) -> None:
-    """Write the index of grids: the same table with, instead of the vectors, where each file lies.
+    """Write the index of grids: the same table with paths of files instead of vectors.
 
     Args:
-        hrefs: One a row, relative to the folder of `path`; `None` for a failed row.
+        path: The file to write.
+        rows: The rows, in order.
+        header: The header of the run.
+        hrefs: One path per row, relative to the folder of `path`; `None` for a failed row.
 
     Raises:
         MissingDependency: pyarrow is not installed.
@@ -77,13 +82,13 @@ def _write(path: Path, data: "dict[str, pa.Array]", rows: Sequence[Row], header:
 
 
 def save_table(table: "pa.Table", path: Path, header: RunHeader, keys: Mapping[str, str]) -> None:
-    """Write a table as one row group, with a checksum of every page and one of the keys.
+    """Write a table as one row group, with a checksum of every page and of the keys.
 
     Args:
-        table: With the columns of `write_table` or `write_index`.
-        path: Written to exactly this path.
-        header: How columns are encoded.
-        keys: Of the file's metadata.
+        table: A table with the columns of `write_table` or `write_index`.
+        path: The file to write.
+        header: The header, which determines the encoding of columns.
+        keys: The keys of the file's metadata.
     """
     import pyarrow.parquet as pq
 
@@ -98,16 +103,16 @@ def save_table(table: "pa.Table", path: Path, header: RunHeader, keys: Mapping[s
 
 
 def checksum_of(keys: Mapping[str, str]) -> str:
-    """sha256 of what a table's metadata say, but for the sum itself and for what pyarrow adds."""
+    """Return the sha256 of a table's metadata, without the checksum itself and what pyarrow adds."""
     own = {name: keys[name] for name in ("geo", "emb") if name in keys}
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
 def parquet_options(header: RunHeader) -> dict[str, str | bool | list[str]]:
-    """What `pyarrow.parquet.write_table` is told for a file of this header.
+    """Return the options of `pyarrow.parquet.write_table` for a header.
 
-    Measured on 4,096 x 768 normal values: float32 split by byte 10.6 MB (11.6 plain), int8 by dictionary 2.9 MB (4.3
-    plain). float16 stays plain, 5.8 MB: DuckDB 2.0 does not read it split.
+    Measured on 4,096 x 768 normally distributed values: float32 with byte-stream split 10.6 MB (plain 11.6 MB), int8
+    with a dictionary 2.9 MB (plain 4.3 MB). float16 stays plain, 5.8 MB, as DuckDB 2.0 does not read it split.
     """
     is_pooled = header.output == "pooled"
     return {
@@ -133,7 +138,7 @@ def _place_columns(rows: Sequence[Row], shapes: Sequence[Footprint | None]) -> "
 
 
 def _kept_columns(rows: Sequence[Row]) -> "dict[str, pa.Array]":
-    """What else stood in the user's table."""
+    """Return the other columns of the user's table."""
     import pyarrow as pa
 
     kinds = {name: column.kind for name, column in rows[0].kept.columns.items()} if rows else {}
@@ -145,7 +150,7 @@ def _kept_columns(rows: Sequence[Row]) -> "dict[str, pa.Array]":
 
 
 def _other_columns(rows: Sequence[Row], header: RunHeader) -> "dict[str, pa.Array]":
-    """When, what, how good, and why not."""
+    """Return the columns of time, model, imagery, quality, status and metadata."""
     import pyarrow as pa
 
     moments = pa.timestamp("us", tz="UTC")
@@ -165,7 +170,7 @@ def _other_columns(rows: Sequence[Row], header: RunHeader) -> "dict[str, pa.Arra
         "proj_code": each(pa.string(), lambda one: one.meta.crs),
         "transform": each(pa.list_(pa.float64()), lambda one: one.meta.transform),
         "valid_fraction": each(pa.float32(), lambda one: one.meta.valid_fraction),
-        "cloud_fraction": pa.nulls(len(rows), pa.float32()),  # unknown: providers tell cloud from nodata nowhere
+        "cloud_fraction": pa.nulls(len(rows), pa.float32()),  # unknown: no provider separates cloud from nodata
         "status": pa.array([row.status for row in rows], pa.string()),
         "stage": pa.array([row.stage for row in rows], pa.string()),
         "error": pa.array([row.error for row in rows], pa.string()),
@@ -186,7 +191,7 @@ def _vector_columns(rows: Sequence[Row], header: RunHeader) -> "dict[str, pa.Arr
             raise StorageError(
                 f"Expected a vector of {header.dim} values, got an array {row.embedding.data.shape}.",
                 row=f"{row.index} ({row.id!r})",
-                fix="write grids by Embedding.save, and their table by write_index",
+                fix="write grids with Embedding.save, and their table with write_index",
             )
         vectors[i] = row.embedding.data
     stored, scale = quantize(vectors, header.dtype)
@@ -197,13 +202,13 @@ def _vector_columns(rows: Sequence[Row], header: RunHeader) -> "dict[str, pa.Arr
 
 
 def window_utc(window: TemporalSpec) -> tuple[datetime, datetime]:
-    """First and last second of a window, as STAC counts: both belong to it."""
+    """Return the first and last second of a time window; both belong to it, as in STAC."""
     start, end = (datetime.combine(day, time(), UTC) for day in (window.start, window.end))
     return start, end - timedelta(seconds=1)
 
 
 def middle_time(embedding: Embedding) -> datetime | None:
-    """Mean time of the scenes that were read; `None` where no provider told any."""
+    """Return the mean time of the scenes; `None` if it is unknown."""
     times = [datetime.fromisoformat(text) for one in embedding.meta.inputs for text in one.scene_times]
     if not times:
         return None

@@ -1,5 +1,6 @@
-"""A grid as a Zarr v3 store that xarray, GDAL and readers of the geo-embeddings convention place alike."""
+"""Grids as Zarr v3 stores, georeferenced for xarray, GDAL and the geo-embeddings convention."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +13,27 @@ from rs_embed.core.geo import pixel_size_m
 from rs_embed.core.optional import require
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.errors import StorageError
+from rs_embed.formats.base import Dtype
 from rs_embed.formats.fields import model_uri, source_uris
 from rs_embed.formats.netcdf import from_dataset, to_dataset
 from rs_embed.formats.parts import VALID
 
 CHUNK_PX = 256
-"""Chunks hold all channels: a token's vector is what is read together."""
+"""Largest side of a chunk. Chunks hold all channels, because the vector of a token is read as a whole."""
 CHUNK_BYTES = 64 * 2**20
 _REPOSITORY = "https://raw.githubusercontent.com"
 
 
 class Zarr:
-    """See `FileFormat`; unsharded, as GDAL of today cannot read sharded ones."""
+    """See `FileFormat`. Stores are unsharded, because GDAL cannot read sharded ones yet."""
 
-    name, suffix, media_type, grids_only = "zarr", ".zarr", "application/vnd.zarr; version=3", True
+    name: str = "zarr"
+    suffix: str = ".zarr"
+    media_type: str = "application/vnd.zarr; version=3"
+    grids_only: bool = True
 
     def room(self, embedding: Embedding) -> int:
-        """See `FileFormat`; the last chunks of a row or column are whole ones."""
+        """See `FileFormat`; chunks at the edges have full size."""
         return 2 * embedding.data.nbytes
 
     def write(self, embedding: Embedding, path: Path) -> None:
@@ -52,7 +57,7 @@ class Zarr:
         if VALID in store:
             encoding[VALID] = {"chunks": chunks[1:], "compressors": [codec]}
         for name in encoding:
-            store[name].attrs["_CRS"] = _gdal_crs(embedding.geobox)
+            store[name].attrs["_CRS"] = gdal_crs(embedding.geobox)
         store.to_zarr(path, mode="w-", zarr_format=3, consolidated=False, encoding=encoding)
 
     def read(self, path: Path) -> Embedding:
@@ -67,32 +72,59 @@ class Zarr:
 
 
 def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """All channels of a square, of at most `CHUNK_BYTES`."""
+    """Return the chunk shape: all channels of a square, at most `CHUNK_BYTES`."""
     side = min(CHUNK_PX, max(1, int((CHUNK_BYTES / (4 * shape[0])) ** 0.5)))
     return shape[0], min(side, shape[1]), min(side, shape[2])
 
 
-def _gdal_crs(geobox: GeoBox) -> dict[str, JsonValue]:
-    """GDAL reads this one and no convention. Source: GDAL, Zarr driver, "SRS encoding"."""
+def gdal_crs(geobox: GeoBox) -> dict[str, JsonValue]:
+    """Return the attribute `_CRS`, as GDAL reads no convention. Source: GDAL, Zarr driver, "SRS encoding"."""
     crs = CRS(str(geobox.crs))
     epsg = crs.to_epsg()
     return {"url": f"http://www.opengis.net/def/crs/EPSG/0/{epsg}"} if epsg else {"wkt": crs.to_wkt()}
 
 
 def _group_attributes(embedding: Embedding, geobox: GeoBox) -> dict[str, JsonValue]:
-    meta, code = embedding.meta, CRS(str(geobox.crs)).to_epsg()
+    meta = embedding.meta
     cell_px = max(1, round(pixel_size_m(geobox) / meta.gsd_m))
+    sources = dict.fromkeys(one.collection for one in meta.inputs)
+    return describe_grid(
+        geobox,
+        model_id=meta.model_id,
+        sources=sources,
+        dim=embedding.data.shape[0],
+        dtype="float32",
+        cell_px=cell_px,
+        version=meta.versions.get("rs_embed", ""),
+    )
+
+
+def describe_grid(
+    geobox: GeoBox, *, model_id: str, sources: Iterable[str], dim: int, dtype: Dtype, cell_px: int, version: str
+) -> dict[str, JsonValue]:
+    """The attributes of a group by the conventions for embeddings, for projections and for grids.
+
+    Args:
+        geobox: Of the tokens.
+        model_id: Whose they are.
+        sources: Collections of the imagery.
+        dim: Channels.
+        dtype: How they are stored.
+        cell_px: Side of a token, pixels of the imagery.
+        version: Of this package.
+    """
+    code = CRS(str(geobox.crs)).to_epsg()
     left, bottom, right, top = geobox.boundingbox
     return {
         "zarr_conventions": list(_CONVENTIONS),
         "geoemb:type": "chip",
-        "geoemb:dimensions": embedding.data.shape[0],
-        "geoemb:model": model_uri(meta.model_id),
-        "geoemb:source_data": list(source_uris(dict.fromkeys(one.collection for one in meta.inputs))),
-        "geoemb:data_type": "float32",
+        "geoemb:dimensions": dim,
+        "geoemb:model": model_uri(model_id),
+        "geoemb:source_data": list(source_uris(sources)),
+        "geoemb:data_type": dtype,
         "geoemb:gsd": pixel_size_m(geobox),
         "geoemb:chip_layout": {"layout_type": "regular_grid", "chip_size": [cell_px, cell_px]},
-        "geoemb:build_version": f"rs_embed {meta.versions.get('rs_embed', '')}".strip(),
+        "geoemb:build_version": f"rs_embed {version}".strip(),
         **({"proj:code": f"EPSG:{code}"} if code else {"proj:wkt2": CRS(str(geobox.crs)).to_wkt()}),
         "spatial:dimensions": ["y", "x"],
         "spatial:shape": list(geobox.shape),

@@ -1,4 +1,4 @@
-"""Modalities that are not there: generated from those that are, or brought back from tokens."""
+"""Generate missing modalities from available ones, and convert images to tokens and back."""
 
 from rs_embed.generation.generating import generate
 from rs_embed.generation.raster import GeneratedRaster, RoundTripError

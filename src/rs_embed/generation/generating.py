@@ -1,4 +1,4 @@
-"""`generate`: from the modalities of a place to others of the same place."""
+"""`generate`: generate modalities of a place from others of the same place."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rs_embed.embedders.card import ModelCard
 
 KNOBS = ("img", "pretrained", "ckpt", "model_key", "coords_tokenizer", "min_valid_fraction")
-"""Of the model's, those that generation has; values are always standardised as in the training."""
+"""The model's knobs that generation accepts. Values are always standardised as in training."""
 
 
 def generate(
@@ -46,36 +46,40 @@ def generate(
     progress: bool = True,
     **knobs: KnobValue,
 ) -> Generated:
-    """Modalities of a place that were not observed, imagined from those that were (TerraMind 1.0).
+    """Generate missing modalities of a place from the available ones, with TerraMind 1.0.
 
-    A large region is done in tiles; memory holds the whole region once for each output.
+    A large region is processed in tiles; memory holds the whole region once for each output.
 
     Args:
         model_id: `terramind_1_0_tiny`, `_small`, `_base` or `_large`.
-        spatial: Where; `None` takes everything that a raster, the sample or `input_chw` holds.
-        temporal: Which days of imagery, half-open.
-        output_modalities: S2L2A, S1GRD, S1RTC, DEM, LULC, NDVI, in the order in which they are made: each sees those
-            before it. A list, or names joined by "+".
-        backend: As of `get_embedding`.
-        modality: What the model is given, such as "S2L2A+S1GRD"; any of the card's, LULC and NDVI.
-        sensor: Other imagery than the card's default, with the same bands.
+        spatial: The place; `None` for everything that a raster, the sample or `input_chw` holds.
+        temporal: The days of imagery, half-open.
+        output_modalities: Modalities to generate, out of S2L2A, S1GRD, S1RTC, DEM, LULC and NDVI: a list, or names
+            joined by "+". They are generated in this order, and each depends on those before it.
+        backend: Source of imagery, as for `get_embedding`.
+        modality: Modalities to give to the model, such as "S2L2A+S1GRD": any of the card's, LULC and NDVI.
+        sensor: Imagery other than the card's default, with the same bands.
         input_chw: Your own pixels instead of a backend.
-        dates: When the frames of `input_chw` were acquired.
-        seed: Equal seeds give equal pixels on one machine.
-        steps: Of the diffusion that turns tokens into pixels, 1 to 1,000; land cover needs none. More is slower.
-        decoding_steps: In how many steps the tokens of a modality are drawn; later ones see earlier ones.
-        temperature: Of the draw; 0 takes the likeliest token.
-        top_p: Draw among the likeliest tokens that together have this probability; 0 draws among all.
-        top_k: Draw among so many of the likeliest; 0 draws among all.
+        dates: Acquisition dates of the frames of `input_chw`.
+        seed: Seed of the random numbers. Equal seeds give equal pixels on the same machine.
+        steps: Number of diffusion steps from tokens to pixels, 1 to 1,000; not used for land cover. More are slower.
+        decoding_steps: Number of steps in which the tokens of a modality are sampled; later steps see earlier tokens.
+        temperature: Sampling temperature; 0 takes the most likely token.
+        top_p: Sample from the most likely tokens with this total probability; 0 for all tokens.
+        top_k: Sample from this many most likely tokens; 0 for all tokens.
         tokenizer_ckpts: Modality -> file of its tokenizer, instead of the hub's.
         device: "auto", "cpu", "cuda" or "cuda:0".
-        progress: Show a bar on a terminal or in a notebook.
-        **knobs: Of the model: `img` is the side of a tile, `pretrained=False` takes random weights and says so; `ckpt`,
-            `model_key`, `coords_tokenizer`, `min_valid_fraction` as for embeddings.
+        progress: Whether to show a progress bar on a terminal or in a notebook.
+        **knobs: Knobs of the model. `img` is the side of a tile in pixels. `pretrained=False` uses random weights,
+            and the result records it. `ckpt`, `model_key`, `coords_tokenizer` and `min_valid_fraction` are as for
+            embeddings.
+
+    Returns:
+        The rasters by modality, with tokens and metadata.
 
     Raises:
         MissingDependency: The extra `terratorch` is not installed.
-        RSEmbedError: One typed error per thing that can be wrong; see `rs_embed.errors`.
+        RSEmbedError: The request, the imagery or the weights are invalid; see `rs_embed.errors` for the classes.
     """
     from rs_embed.embedders.imagining.sampler import Sampling, require_all_bands, require_generative  # loads torch
     from rs_embed.generation.work import GenerationOptions, work
@@ -94,16 +98,19 @@ def generate(
         device=device,
     )
     plan = Plan.laid(request, [spatial], [temporal], arrays_of(input_chw, backend, dates, None))
-    require_generative(plan.model.card, "generation")  # another one, where model_key names it
+    require_generative(plan.model.card, "generation")  # model_key may have selected another card
     both = [name for name in MAP_NAMES if name in plan.model.modality_names and name in outputs]
     if both:
-        raise SpecError(f"Expected {both[0]} given or generated, got both.", fix="leave it out of one of them")
+        raise SpecError(
+            f"Expected {both[0]} to be given or generated, got both.",
+            fix="leave it out of modality or of output_modalities",
+        )
     require_all_bands(plan.model, "Generation")
     sampling = Sampling(
         require_whole("seed", seed, 0, 2**31),
         require_whole("decoding_steps", decoding_steps, 1, 196),
-        require_number("temperature", temperature, 0, 100, "0 takes the likeliest token, 1 draws as trained"),
-        require_number("top_p", top_p, 0, 1, "0 draws among all tokens"),
+        require_number("temperature", temperature, 0, 100, "0 takes the most likely token, 1 samples as trained"),
+        require_number("top_p", top_p, 0, 1, "0 samples from all tokens"),
         require_whole("top_k", top_k, 0, 15360),
     )
     steps = require_whole("steps", steps, 1, 1000)
@@ -113,10 +120,10 @@ def generate(
 
 def _outputs(names: str | Sequence[str]) -> tuple[TokenModality, ...]:
     if not isinstance(names, str | Sequence):
-        raise SpecError(f"Expected names of output modalities, got {names!r}.", fix='for example ["LULC", "DEM"]')
+        raise SpecError(f"Expected names of output modalities, got {names!r}.", fix='pass for example ["LULC", "DEM"]')
     chosen = tuple(names.split("+")) if isinstance(names, str) else tuple(names)
     if not chosen or len(set(chosen)) < len(chosen):
-        raise SpecError(f"Expected each output modality once, got {chosen}.", fix='for example ["LULC", "DEM"]')
+        raise SpecError(f"Expected each output modality once, got {chosen}.", fix='pass for example ["LULC", "DEM"]')
     for name in chosen:
         require_choice("output_modalities", name, get_args(TokenModality))
     return cast("tuple[TokenModality, ...]", chosen)
@@ -127,17 +134,21 @@ def _tokenizer_files(
 ) -> Mapping[TokenModality, Path]:
     used = (*outputs, *(name for name in MAP_NAMES if name in model.modality_names))
     if not isinstance(ckpts, Mapping):
-        raise SpecError(f"Expected a file for each modality, got {ckpts!r}.", fix=f'{{"{used[0]}": "tokenizer.pt"}}')
+        raise SpecError(
+            f"Expected a mapping of modality to file, got {ckpts!r}.", fix=f'pass {{"{used[0]}": "tokenizer.pt"}}'
+        )
     unused = [name for name in ckpts if name not in used]
     if unused:
         raise SpecError(
             f"Expected tokenizers of {', '.join(used)}, got one of {', '.join(unused)}.",
-            fix="name the modalities that are generated, or given as a map",
+            fix="pass tokenizers only for modalities that are generated or given as a map",
         )
     files = {name: Path(ckpts[name]).expanduser() for name in used if name in ckpts}
     for name, path in files.items():
         if not path.is_file():
-            raise WeightsNotFound(f"There is no tokenizer of {name} at {str(path)!r}.", fix="correct the path")
+            raise WeightsNotFound(
+                f"Expected a tokenizer of {name} at {str(path)!r}, got no such file.", fix="correct the path"
+            )
     return files
 
 

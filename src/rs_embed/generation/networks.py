@@ -1,4 +1,4 @@
-"""The networks of a generation, loaded at most once."""
+"""Load and cache the networks of a generation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,19 +21,19 @@ from rs_embed.embedders.weights.networks import RANDOM_NOTE, RANDOM_SEED, publis
 
 _SAMPLERS: KeptNetworks[Network] = KeptNetworks(1)
 _TOKENIZERS: KeptNetworks[Tokenizer] = KeptNetworks(6)
-"""At most as many as there are modalities; 0.7 to 1.2 GB each in memory."""
+"""Up to one per modality; each takes 0.7 to 1.2 GB of memory."""
 
 
 @dataclass(frozen=True)
 class Networks:
-    """What one generation runs."""
+    """The networks of one generation."""
 
     sampler: Network
     tokenizers: Mapping[str, Tokenizer]
-    """Of the outputs, and of what is given as a map."""
+    """Tokenizers of the outputs, and of inputs given as maps."""
 
     def imagine(self, given: Mapping[str, Tensor], sampling: Sampling, seed: int) -> dict[str, Tensor]:
-        """Token ids `[row, col]` of each output, of one window."""
+        """Generate the token ids `[row, col]` of each output for one window."""
         read = {
             name: self.tokenizers[name].encode(values) if name in MAP_NAMES else values
             for name, values in given.items()
@@ -45,14 +45,14 @@ class Networks:
 
     @property
     def weights(self) -> dict[str, str]:
-        """Identity of all weights."""
+        """Identities of all weights, by "model" and modality."""
         return {"model": self.sampler.weights_id} | {
             name: tokenizer.network.weights_id for name, tokenizer in self.tokenizers.items()
         }
 
     @property
     def note(self) -> str | None:
-        """A warning that must travel with the pixels."""
+        """A warning to keep with the pixels, such as random weights."""
         return self.sampler.note or next(
             (one.network.note for one in self.tokenizers.values() if one.network.note), None
         )
@@ -64,10 +64,10 @@ def networks_for(
     tokenizer_ckpts: Mapping[TokenModality, Path],
     device: torch.device,
 ) -> Networks:
-    """Decoder and tokenizers of a request, with the weights that it names.
+    """Return the decoder and tokenizers of a request, with their weights.
 
     Raises:
-        WeightsError: Some are missing, unreachable, corrupt, or those of another model.
+        WeightsError: Weights are missing, unreachable, corrupt, or belong to another model.
     """
     knobs = cast("TerraMindKnobs", request.knobs)
     key = (request.card.id, request.modality_names, tuple(outputs), knobs.pretrained, stamp(knobs.ckpt), device)
@@ -81,7 +81,7 @@ def networks_for(
 
 
 def tokenizer_for(name: TokenModality, ckpt: Path | None, *, pretrained: bool, device: torch.device) -> Tokenizer:
-    """The tokenizer of a modality; see `load_tokenizer`."""
+    """Return the tokenizer of a modality, from the cache if possible; see `load_tokenizer`."""
     return _TOKENIZERS.get(
         (name, stamp(ckpt), pretrained, device),
         lambda: load_tokenizer(TOKENS[name], ckpt=ckpt, pretrained=pretrained, device=device),
@@ -89,7 +89,7 @@ def tokenizer_for(name: TokenModality, ckpt: Path | None, *, pretrained: bool, d
 
 
 def stamp(ckpt: Path | None) -> tuple[str, int, int] | None:
-    """Path, size and time of a file, so that one that was replaced is read again."""
+    """Return path, size and modification time of a file, so that a replaced file is read again."""
     if ckpt is None:
         return None
     if not ckpt.is_file():
@@ -99,10 +99,10 @@ def stamp(ckpt: Path | None) -> tuple[str, int, int] | None:
 
 
 def load_sampler(request: ModelRequest, outputs: Sequence[TokenModality], device: torch.device) -> Network:
-    """Encoder and decoder as a sampler of these outputs, with the weights that the request names.
+    """Load encoder and decoder as a sampler of the outputs.
 
     Raises:
-        WeightsError: They are missing, unreachable, corrupt, or those of another model.
+        WeightsError: The weights are missing, unreachable, corrupt, or belong to another model.
     """
     found = published_state(request, LibrarySettings.read())
     with own_random_numbers(RANDOM_SEED):

@@ -1,4 +1,4 @@
-"""What a generation gives: a raster for each modality asked for, and where they come from."""
+"""The result of a generation: one raster per modality, with metadata."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 
 
 class GenerationMeta(BaseModel):
-    """Where generated rasters come from. Typed and JSON-serialisable."""
+    """The provenance of generated rasters: typed and JSON-serialisable."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model_id: str
     model_key: str
-    """The authors' own name of the variant."""
+    """The authors' name of the variant."""
     card_revision: int
     modality: tuple[str, ...]
-    """What was given, in order."""
+    """Modalities given to the model, in order."""
     outputs: tuple[str, ...]
-    """What was generated, in order: each sees those before it."""
+    """Modalities generated, in order; each depends on those before it."""
     inputs: tuple[InputMeta, ...]
     seed: int
     steps: int
-    """Of the diffusion that turns tokens into pixels."""
+    """Number of diffusion steps from tokens to pixels."""
     decoding_steps: int
-    """In how many steps the tokens of a modality were drawn."""
+    """Number of steps in which the tokens of a modality were sampled."""
     temperature: float
     top_p: float
     top_k: int
@@ -46,59 +46,59 @@ class GenerationMeta(BaseModel):
     temporal: str | None
     crs: str | None
     transform: tuple[float, ...] | None
-    """Affine of the rasters: (a, b, c, d, e, f), x = a col + b row + c."""
+    """Affine transform of the rasters: (a, b, c, d, e, f) with x = a col + b row + c and y = d col + e row + f."""
     shape_px: tuple[int, int]
     tile_px: int
     tiles: int
     at_limit: dict[str, float]
-    """Share of the values that stand at the limit of the decoder, one standard deviation from the mean."""
+    """Modality -> share of values at the decoder's limit, one standard deviation from the mean."""
     valid_fraction: float
-    """Of the imagery given; the smallest over the inputs."""
+    """Share of valid pixels in the given imagery, 0 to 1: the smallest over the inputs."""
     device: str
     weights: dict[str, str]
-    """"model", and each output -> identity of the weights."""
+    """"model" and each tokenizer's modality -> identity of the weights."""
     weights_note: str | None
-    """A warning that must travel with the pixels."""
+    """A warning to keep with the pixels, such as random weights."""
     knobs: dict[str, JsonValue]
-    """Every knob that was in force."""
+    """Every knob with its value in force."""
     versions: dict[str, str]
     created: str
-    """ISO 8601, UTC."""
+    """Time of computation, ISO 8601, UTC."""
     fingerprint: str
-    """sha256 of everything that decides the pixels."""
+    """sha256 of everything that determines the pixels."""
 
     def __getitem__(self, name: str) -> object:
-        """A field by name."""
+        """Return a field by name."""
         return dict(self)[name]
 
 
 def fingerprint_of(meta: GenerationMeta, provider: str) -> str:
-    """Of a meta without one; when, where and with which packages it was made do not count."""
+    """Return the fingerprint of metadata, regardless of time, device and package versions."""
     text = meta.model_dump_json(exclude={"created", "versions", "device", "fingerprint"})
     return hashlib.sha256(f"{text}\n{provider}".encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
 class Generated(Mapping[str, GeneratedRaster]):
-    """Rasters by modality, in the order of generation: `generated["LULC"]`."""
+    """Generated rasters by modality, in the order of generation: `generated["LULC"]`."""
 
     rasters: Mapping[str, GeneratedRaster]
     tokens: Mapping[str, NDArray[np.int32]]
-    """Modality -> token ids `[row, col]`, one per 16 x 16 px, as far as they touch the rasters."""
+    """Modality -> token ids `[row, col]`, one per 16 x 16 px, for the area of the rasters."""
     meta: GenerationMeta
     geobox: GeoBox | None
-    """Of all rasters; `None` for arrays without a place."""
+    """Grid of all rasters; `None` for arrays without a place."""
 
     def __getitem__(self, modality: str) -> GeneratedRaster:
-        """The raster of a modality."""
+        """Return the raster of a modality."""
         return self.rasters[modality]
 
     def __iter__(self) -> Iterator[str]:
-        """The modalities, in the order of generation."""
+        """Iterate over the modalities, in the order of generation."""
         return iter(self.rasters)
 
     def __len__(self) -> int:
-        """How many modalities there are."""
+        """Return the number of modalities."""
         return len(self.rasters)
 
     def __repr__(self) -> str:
@@ -107,8 +107,8 @@ class Generated(Mapping[str, GeneratedRaster]):
         return f"Generated({self.meta.model_id}: {', '.join(self)}, {height} x {width} px{note})"
 
     def to_xarray(self) -> "xr.Dataset":
-        """A variable for each modality; those of several bands have a dimension `<modality>_band`."""
-        import xarray as xr  # slow to import, and only people need it
+        """Convert to a dataset with one variable per modality; several bands form a dimension `<modality>_band`."""
+        import xarray as xr  # imported late because it is slow, and only needed here
 
         arrays = {}
         for name, raster in self.items():
@@ -118,10 +118,13 @@ class Generated(Mapping[str, GeneratedRaster]):
         return xr.Dataset(arrays, attrs={"note": self.meta.weights_note or "generated by a model, not observed"})
 
     def to_geotiff(self, folder: str | Path) -> list[Path]:
-        """Write `<modality>.tif` for each modality into a folder, which is made if it is not there.
+        """Write `<modality>.tif` for each modality into a folder, which is created if necessary.
+
+        Returns:
+            The paths written.
 
         Raises:
-            StorageError: No place, or a folder that cannot be written.
+            StorageError: The rasters have no georeference, or the folder cannot be written.
         """
         folder = Path(folder)
         try:
@@ -133,10 +136,10 @@ class Generated(Mapping[str, GeneratedRaster]):
         return [raster.to_geotiff(folder / f"{name}.tif") for name, raster in self.items()]
 
     def plot(self, path: str | Path | None = None) -> "Figure":
-        """The rasters side by side; what they are made of is said on the picture.
+        """Plot the rasters side by side; the picture states that they are generated.
 
         Args:
-            path: Also write it there (`.png`, `.pdf`, ...).
+            path: Also write the figure to this file (`.png`, `.pdf`, ...).
         """
         from rs_embed.generation.panels import plot_rasters
 

@@ -1,8 +1,8 @@
-"""A region in tiles: tokens and pixels of overlapping windows become one raster without a seam.
+"""Generate a region in tiles: join tokens and pixels of overlapping windows into one raster.
 
-Three things keep seams small. Where windows overlap, a token is taken from the one window that sees it best, and all
-of them are decoded with that one. The noise that a diffusion starts from lies on the region, not on the window. And
-pixels are blended with weights that fall off towards the edge of a window.
+Three measures keep seams small. Where windows overlap, each token comes from the window in which it is most central,
+and all windows are decoded with that token. The noise from which a diffusion starts belongs to the region, not to the
+window. Pixels are blended with weights that fall towards the edge of a window.
 """
 
 import hashlib
@@ -20,22 +20,23 @@ from rs_embed.embedders.prepare.framing import Frame, Window
 from rs_embed.errors import ReadoutError
 
 NOISE_PX = 32
-"""Noise is drawn in squares of this side, each with a seed of its own; windows start on multiples of it, but for
+"""Side of the squares in which noise is drawn, each with its own seed. Windows start on multiples of it, except for
 classes, which need no noise."""
 SEED_STRIDE = 1_000_003
-"""Between the seeds of two tiles: each step of the sampler takes the next number."""
+"""Distance between the seeds of two tiles, as each step of the sampler uses the next integer."""
 
 
 def tile_seed(seed: int, tile: int) -> int:
-    """The sampler's seed of a tile; the first tile has that of the call."""
+    """Return the sampler's seed for a tile; the first tile has the seed of the call."""
     return seed + SEED_STRIDE * tile
 
 
 def stitch_ids(ids: Sequence[Tensor], frame: Frame) -> Tensor:
-    """Token ids of a whole frame, `[row, col]`: ids are names, so each comes from one window, the nearest.
+    """Join the token ids of all windows, `[row, col]`. Ids cannot be averaged, so each comes from the nearest window.
 
     Args:
-        ids: `[row, col]` of each window of the frame.
+        ids: Token ids `[row, col]` of each window of the frame.
+        frame: The windows.
     """
     rows, cols = (side // PATCH_PX for side in frame.extent_px)
     whole, best = torch.zeros(rows, cols, dtype=torch.long), torch.zeros(rows, cols)
@@ -50,23 +51,29 @@ def stitch_ids(ids: Sequence[Tensor], frame: Frame) -> Tensor:
 
 @dataclass(frozen=True)
 class Diffusion:
-    """How tokens become pixels; classes need none of it."""
+    """Settings of the diffusion from tokens to pixels; not used for classes."""
 
     seed: int = 0
-    """Of the noise that it begins with."""
+    """Seed of the noise from which it starts."""
     steps: int = 10
 
 
 def decode_tiles(
     tokenizer: Tokenizer, ids: Tensor, frame: Frame, diffusion: Diffusion, advance: Callable[[], None] = lambda: None
 ) -> Tensor:
-    """Pixels `[band, height, width]` of the tokens of a frame, standardised; or class codes `[1, height, width]`.
+    """Decode the tokens of a frame, window by window.
 
-    Windows are averaged; classes are voted for, each window's vote weighing as its pixels would.
+    Overlapping pixels are averaged with weights; overlapping classes are decided by weighted votes.
 
     Args:
-        ids: `[row, col]` of the whole frame.
+        tokenizer: The tokenizer of the modality.
+        ids: Token ids `[row, col]` of the whole frame.
+        frame: The windows.
+        diffusion: Settings of the diffusion.
         advance: Called after each window.
+
+    Returns:
+        Standardised pixels `[band, height, width]`, or class codes `[1, height, width]`.
     """
     classes, facts = len(LULC_CLASSES), tokenizer.facts
     height, width = frame.extent_px
@@ -88,7 +95,7 @@ def decode_tiles(
 
 
 def region_noise(facts: TokenFacts, window: Window, seed: int) -> Tensor:
-    """Standard normal noise `[band, height, width]` of a window; where two overlap, both see the same."""
+    """Return standard normal noise `[band, height, width]` for a window; overlapping windows share it."""
     squares = [
         [
             _square(facts, seed, row, col)
@@ -106,18 +113,17 @@ def _square(facts: TokenFacts, seed: int, row: int, col: int) -> Tensor:
 
 
 def to_pixels(facts: TokenFacts, found: Tensor) -> NDArray[np.float32] | NDArray[np.uint8]:
-    """Standardised values in the modality's unit, float32; or class codes, uint8.
+    """Convert standardised values to the modality's unit, float32; class codes become uint8.
 
     Raises:
-        ReadoutError: The decoder gave values that are not finite.
+        ReadoutError: The decoder returned values that are not finite.
     """
     if facts.is_classes:
         return found.to(torch.uint8).numpy()
     finite = found.isfinite()
     if not bool(finite.all()):
         raise ReadoutError(
-            f"Expected finite pixels of {facts.name}, got {int((~finite).sum())} NaN or infinite ones "
-            f"among {found.numel()}.",
+            f"Expected finite pixels of {facts.name}, got {int((~finite).sum())} of {found.numel()} NaN or infinite.",
             fix="check the weights of the model and of the tokenizer",
         )
     mean, std = (torch.tensor(values)[:, None, None] for values in (facts.mean, facts.std))
@@ -125,7 +131,7 @@ def to_pixels(facts: TokenFacts, found: Tensor) -> NDArray[np.float32] | NDArray
 
 
 def at_limit(facts: TokenFacts, found: Tensor) -> float:
-    """Share of the values that stand at the decoder's limit: it clamps at one standard deviation from the mean."""
+    """Return the share of values at the decoder's limit: it clamps at one standard deviation from the mean."""
     return 0.0 if facts.is_classes else float((found.abs() >= 1 - 1e-6).float().mean())
 
 

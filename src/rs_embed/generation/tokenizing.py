@@ -1,4 +1,4 @@
-"""`tokenize` and `detokenize`: pixels of a modality as one of some thousand words per 16 x 16 px, and back."""
+"""`tokenize` and `detokenize`: convert 16 x 16 px patches of a modality to token ids and back."""
 
 import json
 from dataclasses import dataclass
@@ -26,30 +26,30 @@ if TYPE_CHECKING:
     from rs_embed.embedders.prepare.framing import Frame
 
 TILE_PX = 224
-"""Of larger images; the tokenizers were trained with 224 to 256 px."""
+"""Side of the tiles of larger images, pixels; the tokenizers were trained with 224 to 256 px."""
 
 
 @dataclass(frozen=True, eq=False)
 class Tokenized:
-    """An image as token ids."""
+    """An image of one modality as token ids."""
 
     modality: TokenModality
     ids: NDArray[np.int32]
-    """`[row, col]`, one per 16 x 16 px, row by row from the north-west."""
+    """Token ids `[row, col]`, one per 16 x 16 px, from the north-west corner."""
     shape_px: tuple[int, int]
-    """Of the image; the last tokens may reach beyond it."""
+    """Height and width of the image, pixels; the last tokens may extend beyond it."""
     geobox: GeoBox | None
-    """Of the pixels; `None` for an array without a place."""
+    """Grid of the pixels; `None` for an array without a place."""
     weights: str
     """Identity of the tokenizer's weights."""
     weights_note: str | None
-    """A warning that must travel with the tokens."""
+    """A warning to keep with the tokens, such as random weights."""
     pixels: NDArray[np.float32] | None = None
-    """What went in, `[C, H, W]`, NaN is nodata: kept so that `detokenize` can tell the error."""
+    """The original pixels `[C, H, W]` with NaN for nodata, from which `detokenize` computes the error."""
 
     @property
     def vocabulary(self) -> int:
-        """How many ids there are."""
+        """Number of token ids of the modality."""
         return TOKENS[self.modality].vocabulary
 
     def __repr__(self) -> str:
@@ -65,21 +65,24 @@ def tokenize(
     pretrained: bool = True,
     device: str = "auto",
 ) -> Tokenized:
-    """Pixels as tokens of TerraMind 1.0.
+    """Convert an image to tokens of TerraMind 1.0.
 
     Args:
         modality: S2L2A (12 bands, 0-based DN), S1GRD or S1RTC (VV, VH, dB), DEM (metres), LULC (class codes 0 to 9)
             or NDVI (-1 to 1).
-        pixels: A chip of one frame, or an array `[C, H, W]` (`[H, W]` of one band) in that unit; NaN is nodata, which
+        pixels: A chip of one frame, or an array `[C, H, W]` (`[H, W]` for one band) in that unit. NaN is nodata, which
             is filled with the mean (land cover: 0).
         ckpt: File of the tokenizer instead of the hub's.
-        pretrained: `False` takes seeded random weights, and the result says so.
+        pretrained: Whether to load trained weights; `False` uses seeded random weights, which the result records.
         device: "auto", "cpu", "cuda" or "cuda:0".
+
+    Returns:
+        The token ids, with the original pixels and their georeference.
 
     Raises:
         MissingDependency: The extra `terratorch` is not installed.
-        InputError: Other bands, units or values than the tokenizer takes.
-        WeightsError: The tokenizer's weights could not be had.
+        InputError: The tokenizer does not take these bands, units or values.
+        WeightsError: The tokenizer's weights are missing, unreachable or corrupt.
     """
     require_choice("modality", modality, get_args(TokenModality))
     require("terratorch", extra="terratorch")
@@ -101,25 +104,29 @@ def detokenize(
     pretrained: bool = True,
     device: str = "auto",
 ) -> GeneratedRaster:
-    """Pixels of tokens, in the unit of the modality; with the error where the pixels of before are known.
+    """Convert tokens of TerraMind 1.0 to an image.
 
     Args:
-        tokens: What `tokenize` gave; for ids of your own, a `Tokenized` around them.
-        seed: Of the noise that the diffusion begins with; land cover needs none.
-        steps: Of the diffusion, 1 to 1,000.
+        tokens: The result of `tokenize`, or a `Tokenized` with your own ids.
+        seed: Seed of the noise from which the diffusion starts; not used for land cover.
+        steps: Number of diffusion steps, 1 to 1,000.
+        ckpt: File of the tokenizer instead of the hub's.
+        pretrained: Whether to load trained weights; `False` uses seeded random weights, which the result records.
+        device: "auto", "cpu", "cuda" or "cuda:0".
 
-    The other arguments are those of `tokenize`.
+    Returns:
+        The pixels in the unit of the modality; with their error if the original pixels are known.
 
     Raises:
         MissingDependency: The extra `terratorch` is not installed.
-        InputError: Ids that do not exist, or not as many as the shape wants.
-        WeightsError: The tokenizer's weights could not be had.
+        InputError: Ids are out of range, or their number does not fit the shape.
+        WeightsError: The tokenizer's weights are missing, unreachable or corrupt.
     """
     from rs_embed.generation.tiles import Diffusion, decode_tiles, to_pixels  # loads torch
 
     seed, steps = require_whole("seed", seed, 0, 2**31), require_whole("steps", steps, 1, 1000)
     if not isinstance(tokens, Tokenized):
-        raise InputError(f"Expected what `tokenize` gives, got {tokens!r:.80}.", fix="Tokenized(modality, ids, ...)")
+        raise InputError(f"Expected a Tokenized, got {tokens!r:.80}.", fix="pass the result of `tokenize`")
     require_choice("modality", tokens.modality, get_args(TokenModality))
     require("terratorch", extra="terratorch")
     facts = TOKENS[tokens.modality]
@@ -139,7 +146,7 @@ def detokenize(
 def round_trip_error(
     facts: TokenFacts, before: NDArray[np.float32], after: NDArray[np.float32] | NDArray[np.uint8]
 ) -> RoundTripError:
-    """Per band, over the pixels that had a value."""
+    """Compute the error of each band, over the pixels that have a value."""
     names, unit = tuple(band.name for band in facts.bands), facts.bands[0].unit
     valid = np.isfinite(before)
     difference = np.where(valid, after.astype(np.float64) - before, np.nan)
@@ -160,7 +167,7 @@ def _tokenizer(modality: TokenModality, ckpt: str | Path | None, *, pretrained: 
 
 
 def _values(facts: TokenFacts, pixels: Chip | SupportsArray) -> tuple[NDArray[np.float32], GeoBox | None]:
-    """`[C, H, W]` in the modality's unit, and where they lie."""
+    """Return the pixels `[C, H, W]` in the modality's unit, and their grid."""
     geobox, names = None, tuple(band.name for band in facts.bands)
     if isinstance(pixels, Chip):
         chip = pixels.select(names) if set(names) <= set(pixels.band_names) else pixels
@@ -168,7 +175,7 @@ def _values(facts: TokenFacts, pixels: Chip | SupportsArray) -> tuple[NDArray[np
             (b.name, b.unit) for b in facts.bands
         ):
             raise UnitMismatch(
-                f"Expected one frame of {', '.join(names)} in {facts.bands[0].unit}.",
+                f"Expected one frame of {', '.join(names)} in {facts.bands[0].unit}, got another chip.",
                 chip=chip.describe(),
                 fix="fetch the chip with the sensor of the model's card",
             )
@@ -180,12 +187,10 @@ def _values(facts: TokenFacts, pixels: Chip | SupportsArray) -> tuple[NDArray[np
         raise BandMismatch(
             f"Expected [{len(names)}, H, W] for {facts.name}, got an array {values.shape}.",
             bands=", ".join(names),
-            fix="give all bands of the modality, in this order",
+            fix="pass all bands of the modality, in this order",
         )
     if not np.isfinite(values).any():
-        raise InputError(
-            f"Expected values for {facts.name}, got nothing but nodata.", fix="give pixels that hold something"
-        )
+        raise InputError(f"Expected values for {facts.name}, got only nodata.", fix="pass an image with valid pixels")
     refuse_implausible(values, facts.bands[0].unit, f"array for {facts.name}")
     if facts.is_classes:
         require_classes(values)
@@ -198,7 +203,7 @@ def _array(facts: TokenFacts, pixels: SupportsArray) -> NDArray[np.float32]:
     except (TypeError, ValueError) as error:
         raise InputError(
             f"Expected an array or a chip for {facts.name}, got {pixels!r:.80}.",
-            fix="of a file, inspect_chip(..., backend=<path>) gives the chip",
+            fix="for a file, pass the chip of inspect_chip(..., backend=<path>)",
         ) from error
 
 
@@ -234,12 +239,12 @@ def _check_ids(tokens: Tokenized, facts: TokenFacts) -> None:
         raise InputError(
             f"Expected {' x '.join(map(str, wanted))} ids of {facts.name} from 0 to {facts.vocabulary - 1}.",
             found=f"{ids.dtype} {ids.shape}{reach}",
-            fix="one whole number per 16 x 16 px of shape_px",
+            fix="pass one integer per 16 x 16 px of shape_px",
         )
 
 
 def _padded_ids(ids: NDArray[np.int32], frame: "Frame") -> "Tensor":
-    """Over the whole frame; where it reaches beyond the image, the last row and column go on."""
+    """Extend the ids to the whole frame by repeating the last row and column."""
     import torch
 
     rows, cols = (side // PATCH_PX for side in frame.extent_px)

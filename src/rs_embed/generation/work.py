@@ -1,4 +1,4 @@
-"""One generation: fetch, imagine tokens window by window, decode them, describe what came out."""
+"""Run one generation: fetch, generate tokens window by window, decode them, and add metadata."""
 
 import os
 import sys
@@ -38,14 +38,14 @@ PACKAGES = {"rs_embed": "eo-rs-embed", "torch": "torch", "numpy": "numpy", "terr
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How a generation is done."""
+    """The options of a generation."""
 
     outputs: tuple[TokenModality, ...]
     sampling: Sampling
     steps: int
-    """Of the diffusion."""
+    """Number of diffusion steps."""
     tokenizer_ckpts: Mapping[TokenModality, Path]
-    """Instead of the hub's."""
+    """Modality -> file to use instead of the hub's."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,15 @@ class Ground:
 
 
 def work(plan: Workload, options: GenerationOptions, *, progress: bool) -> Generated:
-    """Do what the plan and the options say; networks are loaded before anything is fetched."""
+    """Run a generation; networks are loaded before imagery is fetched."""
     request = plan.job.request
     geometry = _geometry(cast("TerraMindKnobs", request.knobs).img, options)
     _require_memory(plan, options)
     networks = networks_for(request, options.outputs, options.tokenizer_ckpts, plan.job.embedder.device)
     ground = _fetch(plan, geometry)
     diffusion = Diffusion(options.sampling.seed, options.steps)
-    with progress_bar(len(ground.windows) * (1 + len(options.outputs)), shown=progress) as advance:
+    total = len(ground.windows) * (1 + len(options.outputs))
+    with progress_bar(total, shown=progress, label="generate", unit="steps") as advance:
         ids = _imagine(networks, ground, options, lambda: advance(1, 0))
         found = {
             name: decode_tiles(networks.tokenizers[name], ids[name], ground.frame, diffusion, lambda: advance(1, 0))[
@@ -89,23 +90,23 @@ def work(plan: Workload, options: GenerationOptions, *, progress: bool) -> Gener
 
 
 def _geometry(image_px: int, options: GenerationOptions) -> InputGeometry:
-    """Square windows, since the authors' code knows no other token grids, on the lattice of the decoders."""
+    """Return the geometry of windows: square, as the authors' code requires, on the lattice of the decoders."""
     lattice_px = max(TOKENS[name].lattice_px for name in options.outputs)
     if image_px % lattice_px:
         raise SpecError(
             f"Expected img as a multiple of {lattice_px} px to generate {', '.join(options.outputs)}, got {image_px}.",
-            fix=f"img={max(1, round(image_px / lattice_px)) * lattice_px}",
+            fix=f"set img={max(1, round(image_px / lattice_px)) * lattice_px}",
         )
     return InputGeometry(image_px, lattice_px=lattice_px, square=True, patch_px=PATCH_PX)
 
 
 def _require_memory(plan: Workload, options: GenerationOptions) -> None:
-    """Refuse a region that this machine cannot hold: its kernel would end the process without a word.
+    """Refuse a region that does not fit into memory, as the kernel would kill the process without an error.
 
-    Imagery is held as it came, standardised and in windows; an output as a sum and as pixels.
+    Imagery is in memory three times (original, standardised, in windows), an output twice (sum and pixels).
 
     Raises:
-        SpecError: It takes more than all memory there is.
+        SpecError: The region needs more than the machine's memory.
     """
     geobox = plan.items[0].queries[0].geobox
     if geobox is None or sys.platform == "win32":
@@ -116,9 +117,9 @@ def _require_memory(plan: Workload, options: GenerationOptions) -> None:
     needed, held = rows * cols * 4 * (3 * bands + 2 * layers), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > held:
         raise SpecError(
-            f"Expected a region that fits into memory, {held / 1e9:.0f} GB, got one of {rows} x {cols} px.",
+            f"Expected a region that fits into {held / 1e9:.0f} GB of memory, got {rows} x {cols} px.",
             takes=f"about {needed / 1e9:.0f} GB",
-            fix="split the area, or ask for fewer outputs at once",
+            fix="split the area, or request fewer outputs at once",
         )
 
 
@@ -126,17 +127,17 @@ def _fetch(plan: Workload, geometry: InputGeometry) -> Ground:
     chips, shape_px, geobox = fetch_checked(plan.items[0], plan.job)
     frame = frame_chip(shape_px, "tile", geometry)
     windows = plan.job.embedder.prepare(chips, frame)
-    if "LULC" in chips:  # class codes have no mean to pad with
+    if "LULC" in chips:  # class codes cannot be padded with a mean
         cut = _cut_classes(chips["LULC"], frame)
         windows = [ModelInput({**one.tensors, "LULC": codes}) for one, codes in zip(windows, cut, strict=True)]
     return Ground(chips, shape_px, geobox, frame, windows)
 
 
 def _cut_classes(chip: Chip, frame: Frame) -> list[Tensor]:
-    """The windows `[1, height, width]` of a map of classes; beyond the map and where it has nodata stands 0.
+    """Cut the windows `[1, height, width]` of a map of classes, with 0 for nodata and padding.
 
     Raises:
-        InputError: Other codes than those of the training.
+        InputError: The map has codes that are not in the training.
     """
     codes = np.nan_to_num(chip.values[0], nan=0.0)
     require_classes(codes)
@@ -148,7 +149,7 @@ def _cut_classes(chip: Chip, frame: Frame) -> list[Tensor]:
 def _imagine(
     networks: Networks, ground: Ground, options: GenerationOptions, advance: Callable[[], None]
 ) -> dict[str, Tensor]:
-    """Token ids `[row, col]` of each output over the whole frame."""
+    """Generate the token ids `[row, col]` of each output over the whole frame."""
     imagined = []
     for number, window in enumerate(ground.windows):
         seed = tile_seed(options.sampling.seed, number)
@@ -203,7 +204,7 @@ def _describe(
 def _inside(
     pixels: NDArray[np.float32] | NDArray[np.uint8], spatial: SpatialSpec | None, geobox: GeoBox | None
 ) -> NDArray[np.float32] | NDArray[np.uint8]:
-    """Nodata outside of a polygon; in a box, everything."""
+    """Set pixels outside a polygon to nodata; leave other places as they are."""
     if not isinstance(spatial, Region) or geobox is None:
         return pixels
     outside = ~touches(spatial, geobox)

@@ -1,1 +1,1 @@
-"""Plan, fetch, encode, read out: the one path that every call takes."""
+"""The path of every call: plan, fetch, encode, read out."""

@@ -1,7 +1,8 @@
-"""How many inputs go through the network at once: as many as the memory of the device holds."""
+"""Batch sizes: as many inputs at once as the memory of the device holds."""
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from logging import Logger
 from typing import Protocol
 
 import torch
@@ -9,51 +10,52 @@ import torch
 from rs_embed.errors import OutOfMemory
 from rs_embed.redact import logger
 
-log = logger(__name__)
+log: Logger = logger(__name__)
 BATCH_CPU = 4
-"""On a CPU a larger batch buys nothing (MODELS.md, section 6)."""
+"""Batch size on a CPU; a larger one is not faster (MODELS.md, section 6)."""
 FIRST_BATCH = 8
-"""Where memory decides: the batch that the memory of an input is measured on."""
+"""First batch size where memory is measured: the memory per input is taken from this batch."""
 LARGEST_BATCH = 256
-"""Beyond it the products of a small network fill a GPU; their results would only wait for each other on the host."""
+"""Upper limit of a batch. At this size even a small network fills a GPU, and larger batches only delay results."""
 MARGIN = 0.8
-"""Share of the free memory that a batch may take: it lies in pieces, and kernels choose other workspaces."""
+"""Share of the free memory that a batch may take. The rest allows for fragmentation and the kernels' workspaces."""
 _WORDS = (
     *("can't allocate memory", "out of memory", "bad_alloc", "could not create a primitive"),
     *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
 )
-"""What torch and its libraries (oneDNN: a primitive) say where they raise a plain RuntimeError."""
+"""Parts of out-of-memory messages for which torch and its libraries (oneDNN: "primitive") raise a plain
+RuntimeError."""
 
 
 class Memory(Protocol):
     """The memory of one device."""
 
     def free_bytes(self) -> int:
-        """What may still be allocated."""
+        """Return how much may still be allocated."""
         ...
 
     def begin(self) -> None:
-        """Watch from here on."""
+        """Start measuring."""
         ...
 
     def peak_bytes(self) -> int:
-        """The most that was allocated since `begin`, above what was allocated then."""
+        """Return the peak since `begin`, less what was allocated at `begin`."""
         ...
 
     def release(self) -> None:
-        """Give back what is kept for reuse, after memory ran out."""
+        """Release memory kept for reuse, after an allocation failed."""
         ...
 
 
 class CudaMemory:
-    """That of a CUDA device, as its driver and torch's allocator tell."""
+    """The memory of a CUDA device, from its driver and torch's allocator."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._before = 0
 
     def free_bytes(self) -> int:
-        """What the driver has, and what the allocator keeps without using it."""
+        """Return the driver's free memory plus what the allocator holds unused."""
         free, _ = torch.cuda.mem_get_info(self._device)
         return free + torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
 
@@ -63,11 +65,11 @@ class CudaMemory:
         self._before = torch.cuda.memory_allocated(self._device)
 
     def peak_bytes(self) -> int:
-        """By the allocator's peak."""
+        """Return the allocator's peak, less what was allocated at `begin`."""
         return torch.cuda.max_memory_allocated(self._device) - self._before
 
     def release(self) -> None:
-        """Give unused blocks back to the driver: they may be of the wrong sizes for a smaller batch."""
+        """Return unused blocks to the driver, because their sizes may not suit a smaller batch."""
         with torch.cuda.device(self._device):
             torch.cuda.empty_cache()
 
@@ -76,20 +78,21 @@ MemoryOf = Callable[[torch.device], Memory | None]
 
 
 def memory_of(device: torch.device) -> Memory | None:
-    """The memory that batches are sized by; `None` on a CPU, where a declared number is as good."""
+    """Return the memory that batches are sized by; `None` on a CPU, where the batch size is fixed."""
     return CudaMemory(device) if device.type == "cuda" else None
 
 
 class BatchSizes:
     """The batch size of each signature, for one network on one device.
 
-    On a CPU `BATCH_CPU`. Where memory can be measured, the first batch of a signature has `FIRST_BATCH` inputs; the
-    memory that it took says how many fit, and each larger batch says so better. Sizes are powers of two, so that the
-    shapes of the kernels repeat. A batch that did not fit is halved, and no later one of its signature is larger.
+    On a CPU the size is `BATCH_CPU`. Where memory can be measured, the first batch of a signature has `FIRST_BATCH`
+    inputs. The memory it takes gives the size of the next, and each larger batch improves the estimate. Sizes are
+    powers of two, so that the kernels see few different shapes. A batch that does not fit is halved, and later batches
+    of that signature are no larger.
 
     Args:
-        memory: `None` for the declared number.
-        fixed: Set by hand; then only halved.
+        memory: The memory to measure; `None` for a fixed size.
+        fixed: A batch size set by the user, changed only if it does not fit.
     """
 
     def __init__(self, memory: Memory | None, fixed: int | None = None) -> None:
@@ -98,11 +101,11 @@ class BatchSizes:
         self._measures = memory is not None and fixed is None
         self._costs: dict[Hashable, tuple[int, float]] = {}
         self._most: dict[Hashable, int] = {}
-        self.goal = self._first
-        """How many inputs are worth gathering: the size of the signature that was asked for last."""
+        self.goal: int = self._first
+        """How many inputs to gather before encoding: the size for the most recent signature."""
 
     def of(self, signature: Hashable) -> int:
-        """How many inputs of this signature to encode at once."""
+        """Return how many inputs of this signature to encode at once."""
         size = self._first
         if self._memory is not None and signature in self._costs:
             _, cost = self._costs[signature]
@@ -113,7 +116,10 @@ class BatchSizes:
 
     @contextmanager
     def measured(self, signature: Hashable, count: int) -> Iterator[None]:
-        """Watch what a batch of `count` inputs takes. What is the same for every batch weighs less in a larger one."""
+        """Measure the memory of a batch of `count` inputs.
+
+        The largest batch counts: costs that are the same for every batch distort its estimate per input least.
+        """
         if self._memory is None or not self._measures:
             yield
             return
@@ -125,25 +131,25 @@ class BatchSizes:
         self.of(signature)
 
     def ran_out(self, signature: Hashable, count: int) -> None:
-        """A batch of `count` inputs, two or more, did not fit."""
+        """Record that a batch of `count` inputs, at least two, did not fit."""
         self._most[signature] = count // 2
-        log.warning("%d inputs at once did not fit into memory; going on with %d at most", count, count // 2)
+        log.warning("A batch of %d inputs did not fit into memory; continuing with at most %d", count, count // 2)
         if self._memory is not None:
             self._memory.release()
         self.of(signature)
 
 
 def out_of_memory(error: Exception, what: str, device: torch.device) -> OutOfMemory | None:
-    """A lack of memory in our words, `None` if it is another error.
+    """Return an `OutOfMemory` error if that is what `error` means, else `None`.
 
-    The error itself is not kept: its traceback holds the tensors that filled the memory.
+    The original error is dropped, because its traceback holds the tensors that filled the memory.
     """
-    said = (str(error) or type(error).__name__).splitlines()[0]
-    plain = isinstance(error, RuntimeError) and any(word in said for word in _WORDS)
+    message = (str(error) or type(error).__name__).splitlines()[0]
+    plain = isinstance(error, RuntimeError) and any(word in message for word in _WORDS)
     if not plain and not isinstance(error, torch.OutOfMemoryError | MemoryError):
         return None
     return OutOfMemory(
-        f"Expected to encode {what} at once, got too little memory on {device}.",
-        found=said[:300],
-        fix='input_prep="tile" or a smaller image or place, a larger patch, precision="bf16", or another device',
+        f"Expected memory to encode {what} at once, got too little on {device}.",
+        found=message[:300],
+        fix='set input_prep="tile" or precision="bf16", use a smaller image or place, a larger patch or another device',
     )

@@ -1,4 +1,4 @@
-"""Which inputs a model gets by a request, checked before anything is fetched or loaded."""
+"""Resolve a request into the model's inputs, and check them before anything is fetched or loaded."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,20 +15,21 @@ from rs_embed.pipeline.request import Bands, EmbeddingRequest, Modalities, Senso
 def resolve_request(
     card: ModelCard, knobs: ModelKnobs, request: EmbeddingRequest, precision: WorkingPrecision
 ) -> ModelRequest:
-    """Which inputs the model gets, and which imagery is fetched for each.
+    """Determine the inputs of the model and the imagery to fetch for each.
 
     Args:
-        card: The one that runs, whatever the request calls it.
-        knobs: In force.
-        request: What is asked for.
-        precision: In force.
+        card: The card of the model that runs, which the request may name by an alias.
+        knobs: The knobs in force.
+        request: The user's request.
+        precision: The precision in force.
 
     Raises:
-        SpecError: Unknown modality, a sensor that belongs to none, or no tokens finer than a patch.
-        BandMismatch: A band that the model does not know.
+        SpecError: A modality is unknown, a sensor fits no modality, or a dense grid is requested from a model without
+            tokens finer than a patch.
+        BandMismatch: The model does not know a band.
     """
     if not card.modalities:
-        return _told_the_place(card, knobs, request, precision)
+        return _location_request(card, knobs, request, precision)
     modality, sensor, bands = request.modality, request.sensor, request.bands
     if modality is None and sensor is None:
         modality = tuple(bands) if isinstance(bands, Mapping) else knobs.modality
@@ -38,8 +39,8 @@ def resolve_request(
     names = tuple(name for name in all_names if name not in places)
     if not names:
         raise SpecError(
-            f"{', '.join(places)} alone lies on no grid: {card.id} wants imagery beside it.",
-            fix=f"modality={'+'.join((card.modality_names[0], *places))!r}",
+            f"Expected imagery for {card.id}, got {', '.join(places)} alone, which defines no grid.",
+            fix=f"set modality={'+'.join((card.modality_names[0], *places))!r}",
         )
     if isinstance(sensor, SensorSpec) and len(names) > 1:
         raise SpecError(
@@ -51,7 +52,7 @@ def resolve_request(
     if unused:
         raise SpecError(
             f"Expected sensors for {', '.join(names)}, got one for {', '.join(unused)}.",
-            fix="name the modality, or drop that sensor",
+            fix="name that modality too, or remove its sensor",
         )
     by_name |= _sensors_of_bands(card, names, bands, by_name)
     inputs = tuple((card.modality(name), by_name.get(name, card.modality(name).sensor)) for name in names)
@@ -59,22 +60,26 @@ def resolve_request(
         _check_sensor(card, one, its_sensor)
     model = ModelRequest(card, knobs, inputs, precision, places, request.output, best_effort)
     if model.dense and not card.dense:
-        raise SpecError(f"{card.id} has no tokens finer than a patch.", fix="OutputSpec.grid()")
+        raise SpecError(f"{card.id} has no tokens finer than a patch.", fix="request OutputSpec.grid()")
     return model
 
 
-def _told_the_place(
+def _location_request(
     card: ModelCard, knobs: ModelKnobs, request: EmbeddingRequest, precision: WorkingPrecision
 ) -> ModelRequest:
-    """Of a model without imagery: no inputs."""
+    """Resolve a request to a model that takes only a location: it has no imagery."""
     given = {"sensor": request.sensor, "bands": request.bands}
     unused = [word for word, value in given.items() if value is not None]
     if unused:
-        raise SpecError(f"{card.id} is told the place alone, got {' and '.join(unused)}.", fix="leave it out")
+        raise SpecError(
+            f"Expected only a place for {card.id}, got {' and '.join(unused)}.", fix=f"leave {' and '.join(unused)} out"
+        )
     names = knobs.modality if request.modality is None else request.modality
     model = ModelRequest(card, knobs, (), precision, _modality_names(card, names, None), request.output)
     if model.dense:
-        raise SpecError(f"{card.id} has no dense grid.", fix="OutputSpec.grid(), with cell_m=<side of a cell, metres>")
+        raise SpecError(
+            f"{card.id} has no dense grid.", fix="request OutputSpec.grid(), with cell_m=<side of a cell, metres>"
+        )
     return model
 
 
@@ -93,16 +98,16 @@ def _modality_names(card: ModelCard, modality: Modalities, sensor: Sensors) -> t
                 fix=did_you_mean(name, known) + " (join several by '+')",
             )
     if not names or len(set(names)) != len(names):
-        raise SpecError(f"Expected each modality once, got {modality!r}.", fix="name each of them once, joined by '+'")
+        raise SpecError(f"Expected each modality once, got {modality!r}.", fix="name each once, joined with '+'")
     return tuple(names)
 
 
 def _modality_of(card: ModelCard, sensor: SensorSpec) -> Modality:
-    """The first modality of the card that takes these bands of this collection, at best with the same sensor."""
+    """Return the card's modality that fits a sensor best: by bands and acquisition, then bands, then collection."""
     same_collection = [m for m in card.modalities if m.sensor.collection == sensor.collection]
     fitting = [m for m in same_collection if set(sensor.bands) <= set(m.stats)]
-    exact = [m for m in fitting if (m.sensor.bands, _manner(m.sensor)) == (sensor.bands, _manner(sensor))] or [
-        m for m in fitting if _manner(m.sensor) == _manner(sensor)
+    exact = [m for m in fitting if (m.sensor.bands, _mode(m.sensor)) == (sensor.bands, _mode(sensor))] or [
+        m for m in fitting if _mode(m.sensor) == _mode(sensor)
     ]
     for candidates in (exact, fitting, same_collection):
         if candidates:
@@ -110,33 +115,35 @@ def _modality_of(card: ModelCard, sensor: SensorSpec) -> Modality:
     raise SpecError(
         f"{card.id} takes no {sensor.collection}.",
         takes=", ".join(dict.fromkeys(m.sensor.collection for m in card.modalities)),
-        fix="leave `sensor` out to fetch what the card asks for",
+        fix="leave `sensor` out to fetch the card's own imagery",
     )
 
 
-def _manner(sensor: SensorSpec) -> tuple[float, str, str | None]:
+def _mode(sensor: SensorSpec) -> tuple[float, str, str | None]:
     return sensor.scale_m, sensor.instrument_mode, sensor.orbit_pass
 
 
 def _sensors_of_bands(
     card: ModelCard, names: Sequence[str], bands: Bands, sensors: Mapping[str, SensorSpec]
 ) -> dict[str, SensorSpec]:
-    """The card's own sensors with other bands."""
+    """Return the card's own sensors with the requested bands."""
     if bands is None:
         return {}
     if not isinstance(bands, Mapping):
         if len(names) > 1:
             raise SpecError(
                 f"Expected bands per modality ({', '.join(names)}), got one list.",
-                fix=f"pass bands={{{names[0]!r}: [...], ...}}; one that is left out keeps the card's own",
+                fix=f"pass bands={{{names[0]!r}: [...], ...}}; modalities left out keep the card's bands",
             )
         bands = {names[0]: bands}
     for name in bands:
         if name not in names:
-            fix = "name the modality, or drop those bands"
+            fix = "name that modality too, or remove its bands"
             raise SpecError(f"Expected bands for {', '.join(names)}, got some for {name}.", fix=fix)
         if name in sensors:
-            raise SpecError(f"Expected bands or a sensor for {name}, got both.", fix="SensorSpec(..., bands=...)")
+            raise SpecError(
+                f"Expected bands or a sensor for {name}, got both.", fix="pass only SensorSpec(..., bands=...)"
+            )
     return {name: _with_bands(card, card.modality(name), some) for name, some in bands.items()}
 
 
@@ -156,8 +163,9 @@ def _with_bands(card: ModelCard, modality: Modality, names: Sequence[str]) -> Se
 def _check_sensor(card: ModelCard, modality: Modality, sensor: SensorSpec) -> None:
     if sensor.collection != modality.sensor.collection:
         raise SpecError(
-            f"Modality {modality.name!r} of {card.id} takes {modality.sensor.collection}, got {sensor.collection}.",
-            fix="change the collection, or name the modality that fits it",
+            f"Expected {modality.sensor.collection} for modality {modality.name!r} of {card.id}, "
+            f"got {sensor.collection}.",
+            fix="change the collection, or name the modality that takes it",
         )
     bands_of(sensor.collection, sensor.bands)
     unknown = [band for band in sensor.bands if band not in modality.stats]
@@ -169,30 +177,32 @@ def _check_sensor(card: ModelCard, modality: Modality, sensor: SensorSpec) -> No
         )
     if modality.fixed and sensor.bands != modality.sensor.bands:
         raise BandMismatch(
-            f"{card.id} takes the bands of {modality.name!r} all together and in this order.",
+            f"Expected all bands of {modality.name!r} of {card.id}, in the model's order, got other bands.",
             wanted=", ".join(modality.sensor.bands),
             found=", ".join(sensor.bands),
-            fix="leave `bands` out, or give a sensor with these bands",
+            fix="leave `bands` out, or pass a sensor with these bands",
         )
-    _check_whole(card, modality, sensor)
+    _check_fill_and_composite(card, modality, sensor)
     if modality.fixed and sensor.scale_m != modality.sensor.scale_m:
         raise SpecError(
-            f"{card.id} takes {modality.name!r} at {modality.sensor.scale_m:g} m per pixel, got {sensor.scale_m:g}.",
-            fix=f"scale_m={modality.sensor.scale_m:g}",
+            f"Expected {modality.sensor.scale_m:g} m per pixel for {modality.name!r} of {card.id}, "
+            f"got {sensor.scale_m:g}.",
+            fix=f"set scale_m={modality.sensor.scale_m:g}",
         )
 
 
-def _check_whole(card: ModelCard, modality: Modality, sensor: SensorSpec) -> None:
-    """Pixels that are codes or vectors are never averaged, and nodata is kept where the model keeps it, only there."""
+def _check_fill_and_composite(card: ModelCard, modality: Modality, sensor: SensorSpec) -> None:
+    """Refuse to average pixels that are codes or vectors, and require the model's own treatment of nodata."""
     kept = modality.sensor.fill_value == "nan"
     if kept != (sensor.fill_value == "nan"):
         raise SpecError(
-            f"{card.id} {'keeps nodata' if kept else 'wants numbers'}, got fill_value={sensor.fill_value!r}.",
-            fix=f"fill_value={modality.sensor.fill_value!r}",
+            f"Expected {'' if kept else 'no '}fill_value='nan' for {card.id}, got {sensor.fill_value!r}.",
+            fix=f"set fill_value={modality.sensor.fill_value!r}",
         )
     whole = any(band.unit.kept_whole for band in bands_of(sensor.collection, sensor.bands))
     if whole and sensor.composite in ("median", "mean"):
         raise SpecError(
-            f"Expected whole pixels of {sensor.collection}, got composite={sensor.composite!r}, which mixes them.",
-            fix='composite="mosaic"',
+            f"Expected a composite that keeps the pixels of {sensor.collection} as they are, "
+            f"got {sensor.composite!r}, which averages them.",
+            fix='set composite="mosaic"',
         )

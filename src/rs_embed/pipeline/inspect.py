@@ -1,4 +1,4 @@
-"""What a request would feed to a model: look before you pay for inference."""
+"""Inspect the pixels that a request would feed to a model, without running it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from rs_embed.pipeline.fetching import Fetching, chip_threads
 from rs_embed.pipeline.plan import queries_for
 from rs_embed.providers.base import Provider
 
-_FIX = "get_embedding(...) without more ado: there are no pixels to look at"
+_FIX = "call get_embedding(...) directly: this model has no pixels to inspect"
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,19 @@ class BandReport:
     mean: float
     std: float
     model_mean: float
-    """What the model was trained on, in the same unit."""
+    """Mean of the training data, in the same unit."""
     model_std: float
+    """Standard deviation of the training data, in the same unit."""
 
     @property
     def sigma(self) -> float:
-        """How far the mean lies from the training mean, in training standard deviations."""
+        """Distance of the mean from the training mean, in standard deviations of the training data."""
         return (self.mean - self.model_mean) / self.model_std
 
 
 @dataclass(frozen=True)
 class ChipReport:
-    """Chips by modality, with their statistics. Printing it gives a table."""
+    """Chips by modality, with statistics of their bands. Print it for a table."""
 
     chips: Mapping[str, Chip]
     bands: tuple[BandReport, ...]
@@ -63,13 +64,13 @@ class ChipReport:
 def inspect(
     request: ModelRequest, provider: Provider, spatial: SpatialSpec | None, window: TemporalSpec | None
 ) -> ChipReport:
-    """Fetch the chips of one request and describe their pixels.
+    """Fetch the chips of one request and compute statistics of their pixels.
 
     Raises:
-        SpecError: The model sees no pixels.
+        SpecError: The model takes only a location, so there are no pixels.
     """
     if not request.inputs:
-        raise SpecError(f"Expected a model of imagery, got {request.card.id}, which is told the place alone.", fix=_FIX)
+        raise SpecError(f"Expected a model of imagery, got {request.card.id}, which takes only a location.", fix=_FIX)
     chips: dict[str, Chip] = {}
     queries = queries_for(request, provider, spatial, window)
     with chip_threads(min(request.knobs.fetch_workers, len(queries))) as threads:

@@ -1,4 +1,4 @@
-"""Which chips will be fetched on which grids, for which model. Nothing is loaded or fetched for it."""
+"""The plan of a call: which chips to fetch on which grids for a model. Planning loads and fetches nothing."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,38 +23,39 @@ if TYPE_CHECKING:
 
 FINGERPRINT_VERSION = 1
 _NOT_NUMBERS = {"fetch_workers", "ckpt", "min_valid_fraction"}
-"""Knobs that do not change what comes out, but for rounding (a checkpoint counts by its content, not by its path)."""
+"""Knobs that change the result by rounding at most, so the fingerprint leaves them out. A checkpoint is identified by
+its content, not by its path."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One embedding to make."""
+    """One embedding to compute."""
 
     index: int
-    """Place in the caller's list."""
+    """Position in the caller's list."""
     spatial: SpatialSpec | None
     window: TemporalSpec | None
     queries: tuple[Query, ...]
-    """One per modality, all on the same grid."""
+    """One query per modality, all on the same grid."""
     cells: GeoBox | None = None
-    """Of a model that is told the place alone, so that nothing is asked for: its cells, or for a vector the one cell
-    that the place is."""
+    """The cells of the output for a model that takes only a location and therefore fetches nothing. For a pooled vector
+    this is a single cell that covers the place. `None` for models of imagery."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What all items share, live: the model, and where its imagery comes from."""
+    """The live objects that all items share: the model and the provider of its imagery."""
 
     embedder: "Embedder"
     provider: Provider
     output: OutputSpec
     prep: "Prep"
     reference: Provider | None = None
-    """What has windows to estimate on where a region has too few (see `OutputSpec.debias`)."""
+    """The provider of reference windows, used where a region has too few of its own (see `OutputSpec.debias`)."""
 
     @property
     def request(self) -> "ModelRequest":
-        """What every item is asked with."""
+        """The model request that all items share."""
         return self.embedder.request
 
     @cached_property
@@ -66,14 +67,19 @@ class Job:
 
 @dataclass(frozen=True)
 class Workload:
-    """What is done in one go: a job, and its items on their grids."""
+    """A job and its items, laid on their grids: the unit that a run executes."""
 
     job: Job
     items: tuple[Item, ...]
 
 
 def plan_items(job: Job, places: Sequence[SpatialSpec | None], windows: Sequence[TemporalSpec | None]) -> Workload:
-    """Lay every request on its grid.
+    """Build the items of a job and lay each on its grid.
+
+    Args:
+        job: The model and its provider.
+        places: One place per item; `None` stands for everything that the provider holds.
+        windows: One time window per item; `None` for data without a date.
 
     Raises:
         SpecError: A place or window is missing or invalid.
@@ -87,7 +93,7 @@ def items_of(
     places: Sequence[SpatialSpec | None],
     windows: Sequence[TemporalSpec | None],
 ) -> tuple[Item, ...]:
-    """What is asked for each place; without a place, the grid is left to `on_grids`. Asks no provider.
+    """Build one item per place without contacting a provider; `on_grids` adds the grid to items without a place.
 
     Raises:
         SpecError: A place or window is invalid.
@@ -95,8 +101,8 @@ def items_of(
     own_vector = embedder.readout.own_vector if output.kind == "pooled" else None
     if own_vector is not None and any(isinstance(place, Region) for place in places):
         raise SpecError(
-            f"A polygon has no vector of its own here: {own_vector} sees the whole box around it.",
-            fix='pooled="patch" takes the mean of the patches that the polygon touches',
+            f"Expected a point or a box for {own_vector}, which sees the whole box around a place, got a polygon.",
+            fix='set pooled="patch" to average the patches that the polygon touches',
         )
     return tuple(
         _item(index, embedder.request, output, spatial, window)
@@ -112,18 +118,18 @@ def _item(
     _require_days(window)
     if spatial is None:
         raise SpecError(
-            f"Expected a place, got none: {request.card.id} is told nothing else.",
-            fix="for example PointBuffer(lon=12.94, lat=47.77, buffer_m=500)",
+            f"Expected a place, got none: a location is the only input of {request.card.id}.",
+            fix="pass a place, for example PointBuffer(lon=12.94, lat=47.77, buffer_m=500)",
         )
     cells = one_cell(spatial) if output.kind == "pooled" else geobox_for(spatial, request.scale_m)
-    return Item(index, spatial, None, (), cells)  # it knows no days: the same place is the same request
+    return Item(index, spatial, None, (), cells)  # the days are dropped: they do not change the result
 
 
 def on_grids(job: Job, items: Sequence[Item]) -> Workload:
-    """Items without a place are laid on all that the provider holds.
+    """Lay items without a place on everything that the provider holds.
 
     Raises:
-        SpecError: The provider covers the Earth, or holds pixels without a place, which the model wants to be told.
+        SpecError: The provider covers the whole Earth, or the model needs a location and the pixels have none.
     """
     laid = tuple(
         item
@@ -131,11 +137,11 @@ def on_grids(job: Job, items: Sequence[Item]) -> Workload:
         else replace(item, queries=queries_for(job.request, job.provider, None, item.window))
         for item in items
     )
-    told = job.request.places
-    if told and any(query.geobox is None for item in laid for query in item.queries):
+    places = job.request.places
+    if places and any(query.geobox is None for item in laid for query in item.queries):
         raise SpecError(
-            f"Expected a place for {', '.join(told)}, got pixels without one.",
-            fix="say where they lie: spatial=PointBuffer(...), on the grid of rs_embed.geobox_for",
+            f"Expected a place for {', '.join(places)}, got pixels without one.",
+            fix="pass their location as spatial=PointBuffer(...), on the grid of rs_embed.geobox_for",
         )
     return Workload(job, laid)
 
@@ -143,7 +149,7 @@ def on_grids(job: Job, items: Sequence[Item]) -> Workload:
 def queries_for(
     request: "ModelRequest", provider: Provider, spatial: SpatialSpec | None, window: TemporalSpec | None
 ) -> tuple[Query, ...]:
-    """One query per modality, all on the ground of the place, or on everything that the provider holds.
+    """Return one query per modality, all covering the place, or everything that the provider holds if it is `None`.
 
     Raises:
         SpecError: The place or window is invalid.
@@ -167,19 +173,19 @@ def _require_days(window: TemporalSpec | None) -> None:
     if window is not None and not isinstance(window, TemporalSpec):
         raise SpecError(
             f"Expected a TemporalSpec, got {window!r}.",
-            fix='for example TemporalSpec.range("2022-06-01", "2022-09-01")',
+            fix='pass days, for example TemporalSpec.range("2022-06-01", "2022-09-01")',
         )
 
 
 def _series(modality: Modality, knobs: ModelKnobs) -> Series | None:
-    """How the days are cut for a modality that is a series."""
+    """Return how to split the days for a time-series modality, `None` for any other."""
     if not modality.is_series or not isinstance(knobs, SeriesKnobs):
         return None
     return Series(knobs.frames, knobs.temporal_sampling, modality.keeps_empty)
 
 
 def _laid_on(queries: Sequence[Query], request: "ModelRequest", shared: GeoBox | None) -> tuple[Query, ...]:
-    """On one grid, or on grids that subdivide its pixels (`Modality.grid_px`)."""
+    """Put the queries on one shared grid, or on grids that subdivide its pixels (`Modality.grid_px`)."""
     if shared is None:
         return tuple(queries)
     return tuple(
@@ -189,7 +195,10 @@ def _laid_on(queries: Sequence[Query], request: "ModelRequest", shared: GeoBox |
 
 
 def _require_year(request: "ModelRequest", modality: Modality, window: TemporalSpec | None) -> None:
-    """Refuse a window that is no year of a product of calendar years; without one, files are taken as they are."""
+    """Refuse a window that is not a whole, finished year, for products of calendar years.
+
+    Without a window, files are used as they are.
+    """
     first = modality.first_year
     if first is None or window is None:
         return
@@ -198,17 +207,17 @@ def _require_year(request: "ModelRequest", modality: Modality, window: TemporalS
     today = datetime.now(UTC).date()
     if window == whole and year >= first and whole.end <= today:
         return
-    why = f": it ends on {whole.end - timedelta(days=1)}" if window == whole and year >= first else ""
+    why = f", which ends on {whole.end - timedelta(days=1)}" if window == whole and year >= first else ""
     near = min(max(year, first), today.year - 1)
     raise SpecError(
-        f"Expected one calendar year from {first} on that is over, got {window.start} up to {window.end}{why}.",
+        f"Expected a finished calendar year, {first} or later, got {window.start} up to {window.end}{why}.",
         why=f"{request.card.id} has one embedding per pixel and year",
-        fix=f"temporal=TemporalSpec.year({near})",
+        fix=f"pass temporal=TemporalSpec.year({near})",
     )
 
 
 def _whole(request: "ModelRequest", provider: Provider, window: TemporalSpec | None) -> GeoBox | None:
-    """The shared grid over everything that the provider holds."""
+    """Return the shared grid over everything that the provider holds."""
     modality, sensor = min(request.inputs, key=lambda one: (one[0].grid_px, one[1].scale_m))
     geobox = provider.native_geobox(Query(modality.name, sensor, None, window))
     if geobox is None or modality.grid_px == 1:
@@ -218,7 +227,7 @@ def _whole(request: "ModelRequest", provider: Provider, window: TemporalSpec | N
 
 
 def numbers_of(embedder: "Embedder", output: OutputSpec, prep: "Prep") -> dict[str, object]:
-    """What decides the numbers and is known before weights are loaded, but for places, days and imagery."""
+    """Return what determines the result and is known before weights load, except places, days and imagery."""
     request, knobs = embedder.request, embedder.knobs_in_force()
     later = {name for name in request.knobs.LATER if knobs[name] is None}
     return {
@@ -232,7 +241,10 @@ def numbers_of(embedder: "Embedder", output: OutputSpec, prep: "Prep") -> dict[s
 
 
 def job_facts(job: Job) -> dict[str, object]:
-    """All that decides the numbers of a job, but for the places and days; loads the network to know its weights."""
+    """Return everything that determines the result of a job, except places and days.
+
+    Loads the network, because the hash of the weights is part of it.
+    """
     return {
         **numbers_of(job.embedder, job.output, job.prep),
         "weights": job.embedder.network.weights_id,
@@ -241,7 +253,7 @@ def job_facts(job: Job) -> dict[str, object]:
 
 
 def fingerprint(job: Job, item: Item) -> str:
-    """sha256 of the canonical JSON of everything that decides the numbers of an item."""
+    """Return the sha256 of the canonical JSON of everything that determines the result of an item."""
     spatial, window = item.spatial, item.window
     return json_digest(
         {
@@ -253,7 +265,10 @@ def fingerprint(job: Job, item: Item) -> str:
 
 
 def place_facts(spatial: SpatialSpec | None) -> list[object] | None:
-    """What a place is made of; a polygon of one part has the same fingerprint as before there were others."""
+    """Return the parameters of a place as they enter the fingerprint.
+
+    Empty tuples are left out, so that a polygon of one part keeps the fingerprint it had before multi-part polygons.
+    """
     if spatial is None:
         return None
     return [type(spatial).__name__, {name: value for name, value in asdict(spatial).items() if value != ()}]

@@ -1,8 +1,8 @@
-"""What tokens carry of their place in the window, estimated as the mean token of each place over many windows.
+"""Position offsets: the part of each token that depends on its position in the network's window.
 
-A network with positions writes them into its tokens: a picture of a stitched grid then shows its windows. The mean
-token of a place, less the mean of all, is taken out; it is the same for every window, so taking it out before windows
-are stitched and taking its stitched form out after are the same, and the level of the grid stays.
+A network with position embeddings passes them on to its tokens, so that a picture of a stitched grid shows its windows.
+The offset of a position is the mean token there over many windows, less the mean of all tokens. Offsets are the same
+for every window, so they can be subtracted before or after stitching, and the mean of the grid does not change.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,39 +31,42 @@ from rs_embed.pipeline.plan import Job, numbers_of, queries_for
 from rs_embed.pipeline.validity import Validity, seen_in
 
 MIN_WINDOWS = 32
-"""A region with so many windows is its own sample. The mean of n windows holds 1/n of the variance that the ground
-has, which is what is wrongly taken out, and what remains of the place: 3 % of it for 32."""
+"""A region with at least this many windows estimates its own offsets. The mean of n windows keeps 1/n of the variance
+of the ground, which is then wrongly subtracted: 3 % for 32 windows."""
 SHIFTS = 8
-"""Along either side of the sample scene, mirrored: 64 windows. Windows at places all over a mirrored scene show each
-place in the window the same ground, so that less of the ground is in their means than in those of a region."""
+"""Windows along each side of the mirrored sample scene, 64 in total. Spread over a mirrored scene, they show every
+position in the window the same ground, so their means keep less of the ground than those of a region."""
 _BATCH = 8
 _DAYS = TemporalSpec.range("2017-06-01", "2017-07-01")
-"""Of the sample scene."""
+"""The days of the sample scene."""
 
 
 @dataclass(frozen=True, eq=False)
 class Offsets:
-    """The mean token of each place in a window, less the mean of its token grid."""
+    """The mean token of each position in a window, less the mean of its token grid."""
 
     values: Tensor
     """`[N, D]`, zero for prefix tokens."""
     layout: TokenLayout
-    """Of the window."""
+    """The token layout of the window."""
     about: Debiased
-    """Where they come from."""
+    """How the offsets were estimated."""
 
-    def taken_out(self, whole: Tokens, frame: Frame) -> Tokens:
-        """The tokens of a stitched chip without them.
+    def subtracted_from(self, whole: Tokens, frame: Frame) -> Tokens:
+        """Return the tokens of a stitched chip without the offsets.
 
         Args:
-            whole: What `stitch` made of the windows of the frame.
-            frame: The windows that tokens see each other in.
+            whole: The tokens that `stitch` returned for the windows of the frame.
+            frame: The windows within which tokens attend to each other.
         """
         everywhere = self.values.expand(len(frame.windows), *self.values.shape)
         return Tokens(whole.values - stitch(everywhere, self.layout, frame).values, whole.layout)
 
     def compact(self, embedder: Embedder, frame: Frame) -> PositionMeans | None:
-        """In cells of the merged grid, to be kept beside it; `None` where they do not add up: of a maximum of grids."""
+        """Return the offsets in cells of the merged grid, to be stored with it.
+
+        `None` if several grids were merged by their maximum, because offsets cannot be subtracted from that.
+        """
         readout = embedder.readout
         if readout.merge == "max" and len(self.layout.grids) > 1:
             return None
@@ -78,14 +81,17 @@ def _starts_of(frame: Frame) -> tuple[set[int], set[int]]:
 
 
 def of_region(tokens: Tensor, layout: TokenLayout, validity: Validity) -> Offsets | None:
-    """Those of the region itself; `None` where a place in the window was not seen in `MIN_WINDOWS`.
+    """Estimate offsets from the windows of the region itself.
 
     Tokens on padding and nodata do not count.
 
     Args:
         tokens: `[windows, N, D]`.
-        layout: Of a window.
-        validity: Of the frame with those windows.
+        layout: The token layout of one window.
+        validity: The validity of the frame with those windows.
+
+    Returns:
+        The offsets, or `None` if a position has valid tokens in fewer than `MIN_WINDOWS` windows.
     """
     if len(tokens) < MIN_WINDOWS:
         return None
@@ -100,10 +106,10 @@ def of_region(tokens: Tensor, layout: TokenLayout, validity: Validity) -> Offset
 
 
 def of_reference(frame: Frame, absent: Iterable[str], job: Job) -> Offsets:
-    """Those of the sample scene, through the same network with the same knobs; computed once while networks are kept.
+    """Estimate offsets from the bundled sample scene, with the same network and knobs. The result is cached.
 
     Raises:
-        SpecError: The sample scene does not have what the model is fed.
+        SpecError: The sample scene lacks an input of the model.
     """
     missing, window = sorted(absent), frame.windows[0]
     facts = {
@@ -114,10 +120,10 @@ def of_reference(frame: Frame, absent: Iterable[str], job: Job) -> Offsets:
         "device": str(job.embedder.device),
     }
     key = type(job.embedder), tuple(job.request.card.arch.items()), json_digest(facts)
-    return _KEPT.get(key, lambda: _of_sample(frame, missing, job))
+    return _CACHE.get(key, lambda: _of_sample(frame, missing, job))
 
 
-_KEPT: KeptNetworks[Offsets] = KeptNetworks(8)
+_CACHE: KeptNetworks[Offsets] = KeptNetworks(8)
 
 
 def _of_sample(frame: Frame, absent: list[str], job: Job) -> Offsets:
@@ -147,9 +153,11 @@ def _of_sample(frame: Frame, absent: list[str], job: Job) -> Offsets:
 
 
 def _scene(frame: Frame, absent: list[str], job: Job) -> dict[str, Chip]:
-    """The whole sample scene, in what the model is fed at the place."""
+    """Fetch the whole sample scene, for the modalities that the model has at the place."""
     if job.reference is None:
-        raise SpecError("Expected imagery for a reference, got none.", fix="plan the job with debias in its output")
+        raise SpecError(
+            "Expected a provider of reference imagery, got none.", fix="plan the job with debias set in its output"
+        )
     try:
         for modality, sensor in job.request.inputs:
             if modality.name not in absent:
@@ -159,24 +167,25 @@ def _scene(frame: Frame, absent: list[str], job: Job) -> dict[str, Chip]:
     except RSEmbedError as error:
         side_km = 6 * frame.windows[0].height * job.request.scale_m / 1000
         raise SpecError(
-            f"Expected {MIN_WINDOWS} windows, or imagery that the sample scene has, to take out what tokens carry of "
-            f"their place, got {len(frame.windows)} window(s).",
+            f"Expected at least {MIN_WINDOWS} windows, or inputs that the sample scene has, to estimate the position "
+            f"offsets of tokens, got {len(frame.windows)} window(s).",
             sample=error.headline,
-            fix=f"a region of some {side_km:.0f} km a side with input_prep='tile', other modalities, or debias='none'",
+            fix=f"use a region of about {side_km:.0f} km a side with input_prep='tile', other modalities, or "
+            "debias='none'",
         ) from error
 
 
 def _shifts(chips: dict[str, Chip], job: Job) -> list[tuple[int, int]]:
-    """North-west corners of windows, pixels of the shared grid: spread evenly over the scene and its mirror images."""
+    """Return north-west corners of windows, shared-grid pixels, spread over the scene and its mirror images."""
     modality = next(modality for modality, _ in job.request.inputs if modality.name in chips)
     height, width = (2 * px // modality.grid_px for px in chips[modality.name].shape_px)
     steps = [(i, j) for i in range(SHIFTS) for j in range(SHIFTS)]
-    # Sheared, so that every window starts on a row and a column of its own.
+    # The lattice is sheared, so that no two windows start on the same row or column.
     return [(int(height * (i + j / SHIFTS) / SHIFTS), int(width * (j + i / SHIFTS) / SHIFTS)) for i, j in steps]
 
 
 def _cut(chips: dict[str, Chip], start: tuple[int, int], size: tuple[int, int], job: Job) -> dict[str, Chip]:
-    """A window of the mirrored scene; as a place it has the scene's north-west corner."""
+    """Cut a window from the mirrored scene; its geobox starts at the scene's north-west corner."""
     cuts = {}
     for modality, _ in job.request.inputs:
         if modality.name in chips:
@@ -194,13 +203,13 @@ def _cut(chips: dict[str, Chip], start: tuple[int, int], size: tuple[int, int], 
 
 
 def _mirrored(first: int, count: int, side: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-    """Which pixels of a side are met from one on, if it is reflected at both ends for ever."""
+    """Return the indices of `count` pixels from `first` on, along a side that is reflected at both ends for ever."""
     places = np.arange(first, first + count) % (2 * side)
     return np.where(places < side, places, 2 * side - 1 - places)
 
 
 def _each(frame: Frame) -> Iterator[Frame]:
-    """A frame for each window alone."""
+    """Yield a frame for each window on its own."""
     ends = [start + keep for start, keep in zip(frame.origin_px, frame.keep_px, strict=True)]
     for window in frame.windows:
         size = (window.height, window.width)
@@ -209,16 +218,20 @@ def _each(frame: Frame) -> Iterator[Frame]:
 
 
 def _counted(tokens: Tensor, layout: TokenLayout, validity: Validity) -> Tensor:
-    """`[N]`: the patch tokens of a window that lie on the chip, and on something to see."""
+    """Return a mask `[N]` of the patch tokens of a window that lie on valid pixels of the chip."""
     return kept_tokens(layout, validity.frame) & validity.tokens(Tokens(tokens[None], layout))
 
 
 def _averaged(coming: Iterable[tuple[Tensor, Tensor]], layout: TokenLayout) -> tuple[Tensor, int]:
-    """Means of places less the mean of their grid `[N, D]`, and over how many windows: the fewest of any place.
+    """Average tokens over windows, position by position.
 
     Args:
-        coming: Of each window its tokens `[N, D]`, and which of them count, `[N]`.
-        layout: Of a window.
+        coming: For each window its tokens `[N, D]` and the mask `[N]` of those that count.
+        layout: The token layout of one window.
+
+    Returns:
+        Means of the positions less the mean of their grid, `[N, D]`, and the smallest number of windows of any
+        position.
     """
     total, counts = torch.zeros(()), torch.zeros(layout.length)
     for tokens, counted in coming:

@@ -1,4 +1,4 @@
-"""One item up to the network: fetch its chips, check them, make the network's inputs."""
+"""Prepare one item for the network: fetch its chips, check them, build the network's inputs."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -33,23 +33,23 @@ from rs_embed.pipeline.readout import Prepared, input_meta
 from rs_embed.pipeline.validity import seen_in
 
 SCALE_TOLERANCE = 0.1
-"""How far the true pixel size may be from the one that the model is told before it is worth a warning."""
+"""Relative difference between the true pixel size and the one passed to the model above which a warning is issued."""
 COPIES = 3
-"""A chip, its standardised pixels and the network's inputs exist at the same time."""
+"""Copies in memory at once: the chip, its standardised pixels and the network's inputs."""
 _ADVICE = {
-    "array": "NaN, infinities, fill values and pixels of 0 in every Sentinel-2 band are nodata: check the array",
+    "array": "check the array: NaN, infinity, fill values and Sentinel-2 pixels with 0 in every band count as nodata",
     "local": "check the place, and the nodata value of the file: LocalRasters(path, nodata=...)",
     "sample": "choose a place in the middle of the sample scene",
 }
-"""Provider -> what helps where there is no archive to ask for other days."""
+"""Provider -> advice for providers without an archive of other days."""
 _ABSENCES = (NoImagery, NoValidPixels, OutsideCoverage)
-"""What says that a place lacks a modality; any other error is one."""
+"""Errors that mean a place lacks a modality. Any other error is raised."""
 
 
 def prepare_together(
     items: Sequence[Item], jobs: Sequence[Job], threads: Threads | None = None
 ) -> tuple[Prepared | Failure, ...]:
-    """The same place for several models; imagery that more than one of them wants is fetched once.
+    """Prepare the same place for several models. Imagery that several of them need is fetched once.
 
     Args:
         items: One for each job.
@@ -67,10 +67,13 @@ def prepare_together(
 
 
 def fetch_checked(item: Item, job: Job) -> tuple[dict[str, Chip], tuple[int, int], GeoBox | None]:
-    """The chips of an item, with the shape and the grid that they share, without an embedding.
+    """Fetch and check the chips of an item without computing an embedding.
+
+    Returns:
+        The chips by modality, the shape `(rows, cols)` in pixels that they share, and the grid that they share.
 
     Raises:
-        RSEmbedError: They could not be had, do not lie on one ground, or hold too little.
+        RSEmbedError: The chips could not be fetched, cover different ground, or have too few valid pixels.
     """
     with chip_threads(min(job.request.knobs.fetch_workers, len(item.queries))) as threads:
         fetching = Fetching(threads)
@@ -94,19 +97,19 @@ def _begin(item: Item, job: Job, fetching: Fetching) -> Failure | None:
 
 
 def _prepare(item: Item, job: Job, fetching: Fetching) -> Prepared | Failure:
-    """The per-item boundary: whatever goes wrong with one item must not stop the others."""
+    """Prepare one item; an error becomes a `Failure`, so that it does not stop the other items."""
     stage: Stage = "fetch"
     try:
         if item.cells is not None:
             stage = "prepare"
-            return _told_the_place(item, item.cells, job)
+            return _prepare_location(item, item.cells, job)
         queries = {query.modality: query for query in item.queries}
         request = job.request
-        chips, absent = _there(request, queries, lambda name: fetching.take(queries[name], job.provider))
+        chips, absent = _available(request, queries, lambda name: fetching.take(queries[name], job.provider))
         stage = "prepare"
         shape_px = _shared_shape(chips, request)
         floor = request.knobs.min_valid_fraction
-        chips, empty = _there(request, chips, lambda name: _with_pixels(name, chips[name], floor))
+        chips, empty = _available(request, chips, lambda name: _with_pixels(name, chips[name], floor))
         frame = frame_chip(shape_px, job.prep, job.embedder.geometry())
         inputs, clipped = _inputs(job.embedder, chips, frame)
         warn_of_clipped(clipped)
@@ -118,12 +121,12 @@ def _prepare(item: Item, job: Job, fetching: Fetching) -> Prepared | Failure:
             if m.name in chips
         )
         return Prepared(item, metas, frame, tuple(inputs), gsd_m, geobox, seen_in(chips, request), {**absent, **empty})
-    except Exception as error:  # noqa: BLE001  (kept whole in the Failure, raised by single calls)
+    except Exception as error:  # noqa: BLE001  (the Failure keeps the error; single calls raise it)
         return Failure(item.index, stage, error)
 
 
-def _told_the_place(item: Item, cells: GeoBox, job: Job) -> Prepared:
-    """Without imagery: what a model is told about the place."""
+def _prepare_location(item: Item, cells: GeoBox, job: Job) -> Prepared:
+    """Prepare an item of a model that takes only a location."""
     shape_px = (int(cells.shape[0]), int(cells.shape[1]))
     size = 4 * job.embedder.readout.dim * shape_px[0] * shape_px[1]
     require_memory(COPIES * size, f"a grid of {size / 1e9:.1f} GB for one place")
@@ -133,13 +136,13 @@ def _told_the_place(item: Item, cells: GeoBox, job: Job) -> Prepared:
     return Prepared(item, (), frame, tuple(inputs), pixel_size_m(cells), cells, {}, {})
 
 
-def _there(
+def _available(
     request: ModelRequest, names: Collection[str], chip_of: Callable[[str], Chip]
 ) -> tuple[dict[str, Chip], dict[str, str]]:
-    """The chips that a place has, and why it lacks others, which the model can do without.
+    """Return the chips that the place has, and for each missing optional modality the reason.
 
     Raises:
-        RSEmbedError: It lacks one that the model needs, or has none at all.
+        RSEmbedError: The place lacks a modality that the model needs, or has none at all.
     """
     chips: dict[str, Chip] = {}
     absent: dict[str, RSEmbedError] = {}
@@ -162,9 +165,9 @@ def _there(
 def _inputs(
     embedder: Embedder, chips: Mapping[str, Chip], frame: Frame
 ) -> tuple[list[ModelInput], Mapping[str, float]]:
-    """Made on the device, or here where it has no room: the batch that it works on may fill it.
+    """Build the inputs on the device, or on the CPU if a running batch fills the device's memory.
 
-    Beside them: modality -> share of its values that was clipped.
+    Also returns modality -> share of its values that were clipped.
     """
     try:
         with beside_the_network(embedder.device), counting_clipped() as clipped:
@@ -175,7 +178,7 @@ def _inputs(
 
 
 def _shared_shape(chips: Mapping[str, Chip], request: ModelRequest) -> tuple[int, int]:
-    """Height and width of the grid that all chips lie on, or subdivide."""
+    """Return the height and width of the grid that all chips lie on or subdivide."""
     found = set()
     for modality in (modality for modality, _ in request.inputs if modality.name in chips):
         (rows, no_row), (cols, no_col) = (divmod(px, modality.grid_px) for px in chips[modality.name].shape_px)
@@ -183,32 +186,32 @@ def _shared_shape(chips: Mapping[str, Chip], request: ModelRequest) -> tuple[int
     shape_px = found.pop()
     if found or shape_px is None:
         raise InputError(
-            "Expected all modalities to cover the same ground in whole pixels of the coarsest, got other sizes.",
+            "Expected all modalities to cover the same ground in whole pixels of the coarsest, got different sizes.",
             **{name: "{} x {} px".format(*chip.shape_px) for name, chip in chips.items()},
             **{f"{m.name} per {request.scale_m:g} m": f"{m.grid_px} px" for m, _ in request.inputs if m.grid_px > 1},
-            fix="cut them to the same square on the ground",
+            fix="crop them to the same square on the ground",
         )
     return shape_px
 
 
 def _with_pixels(name: str, chip: Chip, floor: float) -> Chip:
-    """The chip, if enough of it is valid; warns where that is little."""
+    """Return the chip if enough of it is valid; warn if less than half is."""
     valid = chip.valid_fraction
     if valid == 0 or valid < floor:
         raise NoValidPixels(
             f"Expected valid pixels in {name}, got {valid:.1%}" + (f" (floor {floor:.0%})." if floor else "."),
             chip=chip.describe(),
             bands=_share_by_band(chip),
-            fix=_ADVICE.get(chip.source.provider, "check place and window, widen the window or raise cloudy_pct"),
+            fix=_ADVICE.get(chip.source.provider, "check the place and the days, add days, or raise cloudy_pct"),
         )
     if valid < 0.5:
-        # one text for all chips, which is shown once, not once for each share: meta tells it
+        # One text for all chips, so that it is shown once: the metadata records each share.
         warn(f"Fewer than half of the pixels of {name} are valid (see valid_fraction).", PixelWarning)
     return chip
 
 
 def _share_by_band(chip: Chip) -> str | None:
-    """Which bands have how many valid pixels, where they differ: a pixel is valid if it has all of them."""
+    """Return the valid share of each band if they differ, else `None`. A pixel is valid only if all its bands are."""
     shares = np.isfinite(chip.values).mean(axis=(0, 2, 3))
     if np.ptp(shares) == 0:
         return None
@@ -224,13 +227,13 @@ def _shared_geobox(chips: Mapping[str, Chip], shape_px: tuple[int, int], request
 
 
 def _input_gsd_m(geobox: GeoBox | None, frame: Frame, request: ModelRequest) -> float:
-    """True ground size of an input pixel; warns where the model is told something else."""
-    told_m = request.scale_m
-    gsd_m = (told_m if geobox is None else pixel_size_m(geobox)) * frame.zoom
-    if abs(gsd_m / told_m - 1) > SCALE_TOLERANCE:
+    """Return the true ground size of an input pixel, metres; warn if the model is given another value."""
+    nominal_m = request.scale_m
+    gsd_m = (nominal_m if geobox is None else pixel_size_m(geobox)) * frame.zoom
+    if abs(gsd_m / nominal_m - 1) > SCALE_TOLERANCE:
         warn(
-            f"{request.card.id} expects pixels of {told_m:g} m, but after the resize they are {gsd_m:.3g} m; "
-            'input_prep="crop" or "tile" keeps the native pixel size (meta["gsd_m"] holds the truth).',
+            f"{request.card.id} expects pixels of {nominal_m:g} m, but after resizing they are {gsd_m:.3g} m. "
+            'Set input_prep="crop" or "tile" to keep the native pixel size. meta["gsd_m"] records the true size.',
             ScaleWarning,
         )
     return gsd_m

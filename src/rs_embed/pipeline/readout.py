@@ -1,4 +1,4 @@
-"""Tokens become an `Embedding`: stitched, cropped to the region, pooled or laid out, and described."""
+"""Turn tokens into an `Embedding`: stitch them, crop them to the region, pool them or lay them out, add metadata."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from rs_embed.core.chip import Chip
-from rs_embed.core.geo import densified, project, subgrid
+from rs_embed.core.geo import densified, pixel_size_m, project, subgrid
 from rs_embed.core.polygon import Ring
-from rs_embed.core.specs import Region, SensorSpec
+from rs_embed.core.specs import GridBlock, Region, SensorSpec
 from rs_embed.embedders._vit_mae_utils import pool, pool_blocks, pool_weighted
 from rs_embed.embedders.base import ModelInput
 from rs_embed.embedders.prepare.framing import Frame, kept_shape, kept_tokens, stitch
 from rs_embed.embedding.embedding import Debiased, Embedding, InputMeta, Meta
 from rs_embed.embedding.position import PositionMeans
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
-from rs_embed.errors import NoValidPixels, ReadoutError
+from rs_embed.errors import NoValidPixels, ReadoutError, SpecError
 from rs_embed.pipeline.plan import Item, Job, fingerprint
 from rs_embed.pipeline.position import of_reference, of_region
 from rs_embed.pipeline.validity import Seen, Validity
@@ -36,23 +36,23 @@ class Prepared:
 
     item: Item
     metas: tuple[InputMeta, ...]
-    """What the chips were, one per modality."""
+    """Metadata of the chips, one entry per modality."""
     frame: Frame
     inputs: tuple[ModelInput, ...]
-    """One per window of the frame."""
+    """One input per window of the frame."""
     gsd_m: float
-    """True ground size of an input pixel."""
+    """True ground size of an input pixel, metres."""
     geobox: GeoBox | None
-    """The grid that all chips lie on, or subdivide."""
+    """The grid that all chips lie on or subdivide."""
     seen: Mapping[str, Seen]
-    """Where the chips have values: of those modalities that have nodata."""
+    """Validity masks of the modalities that have nodata."""
     absent: Mapping[str, str]
-    """Optional modalities that the place lacks -> why."""
+    """Optional modality that the place lacks -> the reason."""
 
 
 @dataclass(frozen=True)
 class _Numbers:
-    """What comes out of the tokens of one item."""
+    """The values of one item, before metadata."""
 
     data: NDArray[np.float32]
     geobox: GeoBox | None
@@ -63,43 +63,48 @@ class _Numbers:
 
 
 def read_out(one: Prepared, tokens: Tensor, layout: TokenLayout, job: Job) -> Embedding:
-    """The embedding of one item.
+    """Turn the tokens of one item into its embedding.
 
     Args:
+        one: The item.
         tokens: `[windows, N, D]`.
-        layout: Of one window.
+        layout: The token layout of one window.
+        job: The model and the requested output.
 
     Raises:
         NoValidPixels: Every token lies on nodata.
-        ReadoutError: The network gave numbers that are not finite.
-        SpecError: What tokens carry of their place is to be taken out, and there are too few windows to know it by.
+        ReadoutError: The network returned values that are not finite.
+        SpecError: Position offsets are to be removed, and there are too few windows to estimate them.
     """
     whole = stitch(tokens, layout, one.frame)
     if job.output.kind == "pooled":
         found = _pooled(one, whole, job)
         return Embedding(found.data, _meta(one, found, layout, job), found.geobox)
-    whole, debiased, means = _without_position(one, whole, tokens, layout, job)
+    whole, debiased, means = _without_offsets(one, whole, tokens, layout, job)
     found = _grid(one, whole, job)
     return Embedding(found.data, _meta(one, found, layout, job, debiased), found.geobox, found.valid, means)
 
 
-def _without_position(
+def _without_offsets(
     one: Prepared, whole: Tokens, tokens: Tensor, layout: TokenLayout, job: Job
 ) -> tuple[Tokens, Debiased | None, PositionMeans | None]:
-    """The stitched tokens without what they carry of their place, if that is asked for, and how it was known.
+    """Subtract position offsets from the stitched tokens, if the output asks for it.
 
-    If not, the tokens as they are, and what they carry, where the region has windows enough to know it.
+    Returns:
+        The tokens, a record of what was subtracted, and the offsets of the region if they were estimated but not
+        subtracted.
     """
     wanted = job.output.debias == "position"
     if not job.embedder.readout.placed:
         return whole, Debiased(by="position", estimated_on="nothing", windows=0) if wanted else None, None
     frame = job.embedder.windows(one.frame)
     validity = Validity(one.seen, frame, job.embedder, one.absent)
-    own = of_region(tokens, layout, validity) if frame is one.frame else None
+    alone = isinstance(one.item.spatial, GridBlock)  # blocks of a map must have the same taken out
+    own = of_region(tokens, layout, validity) if frame is one.frame and not alone else None
     if not wanted:
         return whole, None, None if own is None else own.compact(job.embedder, frame)
     offsets = own or of_reference(frame, one.absent, job)
-    return offsets.taken_out(whole, frame), offsets.about, None
+    return offsets.subtracted_from(whole, frame), offsets.about, None
 
 
 def _grid(one: Prepared, whole: Tokens, job: Job) -> _Numbers:
@@ -110,7 +115,10 @@ def _grid(one: Prepared, whole: Tokens, job: Job) -> _Numbers:
     data, read = merged[:, :rows, :cols].contiguous().numpy(), there[:, :rows, :cols].numpy()
     geobox = _token_geobox(one, cells, (rows, cols))
     valid = read[0].astype(np.float32) if job.embedder.readout.keeps_nodata else validity.share(cells)[:rows, :cols]
-    inside = np.ones((rows, cols), bool)
+    if isinstance(one.item.spatial, GridBlock) and geobox is not None:
+        own = cells_of(one.item.spatial, geobox)
+        data, read, valid, geobox = data[:, *own], read[:, *own], valid[own], geobox[own]
+    inside = np.ones(valid.shape, bool)
     if isinstance(one.item.spatial, Region) and geobox is not None:
         inside = touches(one.item.spatial, geobox)
         data[:, ~inside], valid[~inside] = np.nan, 0
@@ -129,7 +137,7 @@ def _pooled(one: Prepared, whole: Tokens, job: Job) -> _Numbers:
 
 
 def _pooled_tokens(one: Prepared, whole: Tokens, job: Job) -> tuple[NDArray[np.float32], int]:
-    """The vector, and how many tokens nodata keeps out of it."""
+    """Return the vector, and how many tokens were left out because of nodata."""
     readout, validity = job.embedder.readout, Validity(one.seen, one.frame, job.embedder, one.absent)
     if readout.pools_merged:
         grid, there = validity.merged(whole)
@@ -167,23 +175,23 @@ def _require_tokens(some: bool, one: Prepared, job: Job) -> None:
         f"Expected a token with {least} pixels, got none.",
         place=one.item.spatial,
         in_chip=f"{min(meta.valid_fraction for meta in one.metas):.0%} of the pixels around it are valid",
-        fix=f"ask for another place, or for a larger one{', or lower min_token_valid' if floor else ''}",
+        fix=f"choose another place or a larger one{', or lower min_token_valid' if floor else ''}",
     )
 
 
 def _require_finite(values: NDArray[np.float32], wanted: NDArray[np.bool_], one: Prepared, job: Job) -> None:
-    """Refuse numbers that overflowed, or weights that are broken: valid pixels never give NaN."""
+    """Refuse values that are not finite: from valid pixels they mean overflow or broken weights."""
     finite = np.isfinite(values)
     if bool(finite.all()) or bool(finite[wanted].all()):
         return
     fp32 = job.request.precision == "fp32"
     raise ReadoutError(
-        f"Expected finite numbers from {job.request.card.id}, got {int((~finite & wanted).sum())} NaN or infinite ones "
-        f"among {int(wanted.sum())}.",
+        f"Expected finite values from {job.request.card.id}, got {int((~finite & wanted).sum())} of "
+        f"{int(wanted.sum())} NaN or infinite.",
         place=one.item.spatial,
         precision=job.request.precision,
         weights=job.embedder.network.weights_id,
-        fix="check the weights, and look at the pixels with inspect_chip" if fp32 else 'precision="fp32"',
+        fix="check the weights, and inspect the pixels with inspect_chip" if fp32 else 'set precision="fp32"',
     )
 
 
@@ -204,8 +212,27 @@ def _region_tokens(one: Prepared, region: Region, layout: TokenLayout) -> Tensor
     return torch.cat(masks)
 
 
+def cells_of(block: GridBlock, around: GeoBox) -> tuple[slice, slice]:
+    """Rows and columns of a block in the token grid of the imagery around it.
+
+    Raises:
+        SpecError: Its edges lie between tokens.
+    """
+    cell_m = pixel_size_m(around)
+    rows, cols, first = (
+        (side / cell_m) for side in (block.north - block.south, block.east - block.west, block.before_m)
+    )
+    if any(abs(count - round(count)) > 1e-6 for count in (rows, cols, first)):
+        raise SpecError(
+            f"Expected a block of whole tokens of {cell_m:g} m, got {block!r}.",
+            fix=f"choose edges and margins that are multiples of {cell_m:g} m",
+        )
+    start = round(first)
+    return slice(start, start + round(rows)), slice(start, start + round(cols))
+
+
 def touches(region: Region, geobox: GeoBox) -> NDArray[np.bool_]:
-    """`[H, W]`: cells, or pixels, that the polygon touches."""
+    """Return a mask `[H, W]` of the cells or pixels that the polygon touches."""
     from rasterio.features import geometry_mask  # only regions need rasterio here
 
     def projected(ring: Ring) -> list[list[float]]:
@@ -276,7 +303,14 @@ def _meta(one: Prepared, found: _Numbers, layout: TokenLayout, job: Job, debiase
 
 
 def input_meta(chip: Chip, name: str, sensor: SensorSpec, clipped: float | None = None) -> InputMeta:
-    """What a modality of the input was, and which share of its values was clipped, if that was counted."""
+    """Build the metadata of one modality.
+
+    Args:
+        chip: The pixels of the modality.
+        name: The name of the modality.
+        sensor: The request for its imagery.
+        clipped: Share of its values that were clipped; `None` if not counted.
+    """
     return InputMeta(
         modality=name,
         collection=chip.source.collection,

@@ -1,4 +1,4 @@
-"""What is asked for, as data: written down as JSON and read back, it is the same request."""
+"""Requests as data: a request written to JSON and read back is equal to the original."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -31,17 +31,17 @@ Bands = Sequence[str] | Mapping[str, Sequence[str]] | None
 KnobValue = str | int | float | bool | Path | Sequence[int] | Sequence[str] | None
 
 
-class AsGiven:
-    """Of a field: who uses it checks it."""
+class Unvalidated:
+    """Marks a field that pydantic must not validate; the code that uses the value checks it."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: object) -> CoreSchema:
-        """Anything."""
+        """Accept any value."""
         return core_schema.any_schema()
 
 
 def one_of(choices: object, name: str) -> BeforeValidator:
-    """A check that names the choices."""
+    """Return a validator whose error lists the choices."""
 
     def check(value: object) -> object:
         require_choice(name, value, get_args(choices))
@@ -50,17 +50,17 @@ def one_of(choices: object, name: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def settled(value: object) -> object:
-    """Lists as tuples, mappings as dictionaries, paths as text: what means the same is equal."""
+def canonical(value: object) -> object:
+    """Convert lists to tuples, mappings to dictionaries and paths to text, so that equivalent requests are equal."""
     if isinstance(value, Mapping):
-        return {name: settled(one) for name, one in value.items()}
+        return {name: canonical(one) for name, one in value.items()}
     if isinstance(value, Path):
         return str(value)
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
 class RequestBase(BaseModel):
-    """What is asked of one model, or of several alike. A field's `title` says what is expected, for errors."""
+    """The part of a request that does not depend on the model. Errors quote a field's `title` as what is expected."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         frozen=True, extra="forbid", arbitrary_types_allowed=True, protected_namespaces=()
@@ -69,44 +69,44 @@ class RequestBase(BaseModel):
     output: Annotated[OutputSpec, Field(title="an OutputSpec", examples=["OutputSpec.pooled() or .grid()"])] = (
         OutputSpec.pooled()
     )
-    backend: Annotated[Backend, AsGiven] = "auto"
+    backend: Annotated[Backend, Unvalidated] = "auto"
     sensor: Annotated[
         Sensors,
-        AfterValidator(settled),
+        AfterValidator(canonical),
         Field(title="a SensorSpec, or a mapping modality -> SensorSpec", examples=["leave it out for the card's own"]),
     ] = None
-    """Other imagery than the card's default."""
+    """Imagery other than the card's default."""
     modality: Annotated[
         Modalities,
-        AfterValidator(settled),
+        AfterValidator(canonical),
         Field(
             title="the name of a modality",
             examples=['for example modality="s2"'],
         ),
     ] = None
-    """`None`: what `sensor` fits or `bands` names, else the card's default. Names of the card's `place_modalities` may
-    stand among them."""
+    """Inputs to use. `None` selects the modality that `sensor` fits or `bands` names, else the card's default. May
+    include names of the card's `place_modalities`."""
     bands: Annotated[
         Bands,
-        AfterValidator(settled),
+        AfterValidator(canonical),
         Field(title="a list of bands", examples=['for example bands=["B2", "B3", "B4"]']),
     ] = None
-    """Some of a modality's; of several modalities, a mapping modality -> names."""
+    """A subset of the bands of the modality; for several modalities, a mapping modality -> bands."""
     input_prep: Annotated[InputPrep, one_of(InputPrep, "input_prep")] = "auto"
-    device: Annotated[str, AsGiven] = "auto"
+    device: Annotated[str, Unvalidated] = "auto"
     precision: Annotated[Precision, one_of(Precision, "precision")] = "fp32"
 
-    if not TYPE_CHECKING:  # who checks types knows the fields
+    if not TYPE_CHECKING:  # type checkers use the signature that pydantic derives from the fields
 
         def __init__(self, **given: object) -> None:
             try:
                 super().__init__(**given)
             except ValidationError as error:
-                raise self._refused(error) from None
+                raise self._spec_error(error) from None
 
     @classmethod
-    def _refused(cls, error: ValidationError) -> RSEmbedError:
-        """The first thing that is wrong, in words."""
+    def _spec_error(cls, error: ValidationError) -> RSEmbedError:
+        """Turn pydantic's first complaint into an error of this package."""
         first = error.errors(include_url=False)[0]
         raised, name = first.get("ctx", {}).get("error"), str(first["loc"][0]) if first["loc"] else ""
         if isinstance(raised, RSEmbedError):
@@ -114,7 +114,7 @@ class RequestBase(BaseModel):
         field = cls.model_fields.get(name)
         if field is None:
             return SpecError(f"Expected a known field, got {name!r}.", fix=did_you_mean(name, cls.model_fields))
-        example = field.examples[0] if field.examples else "leave it out"
+        example = field.examples[0] if field.examples else "leave it out for the default"
         return SpecError(f"Expected {field.title or name}, got {short(first['input'])}.", fix=str(example))
 
     @field_serializer("backend")
@@ -124,51 +124,52 @@ class RequestBase(BaseModel):
         if isinstance(backend, str):
             return backend
         raise SpecError(
-            _OBJECT.format("backend", short(backend)), fix="name it, and set it by its RS_EMBED_* variables"
+            _NOT_A_NAME.format("backend", short(backend)),
+            fix="pass the backend's name, and configure it by its RS_EMBED_* variables",
         )
 
     def to_json(self) -> str:
-        """The request as JSON.
+        """Return the request as JSON.
 
         Raises:
-            SpecError: The model or the backend was given as an object, which no file can hold.
+            SpecError: The model or the backend is an object, which JSON cannot hold.
         """
         try:
             return json.dumps(self.model_dump(mode="json"))
-        except PydanticSerializationError as error:  # around ours
+        except PydanticSerializationError as error:  # pydantic wraps our error
             raise error.__cause__ or error from None
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The request that `to_json` has written.
+        """Read a request that `to_json` wrote.
 
         Raises:
-            SpecError: It is none.
+            SpecError: The text is not a valid request.
         """
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise cls._refused(error) from None
+            raise cls._spec_error(error) from None
 
 
-_OBJECT = "Expected the {} by its name, to write it down, got {}."
+_NOT_A_NAME = "Expected the {} as a name, which JSON can hold, got {}."
 
 
 class EmbeddingRequest(RequestBase):
-    """What is asked of one model. With places it becomes a `rs_embed.Plan`.
+    """A request to one model. Together with places it becomes a `rs_embed.Plan`.
 
     >>> request = EmbeddingRequest(model_id="mosaiks_rcf", backend="sample")
     >>> EmbeddingRequest.from_json(request.to_json()) == request
     True
     """
 
-    model_id: Annotated[str | ModelCard, AsGiven]
-    """Id or alias of the catalog, or a card of one's own."""
-    knobs: Annotated[Mapping[str, object], AfterValidator(settled)] = {}
-    """As given by keyword; variables and defaults are read when it is planned."""
+    model_id: Annotated[str | ModelCard, Unvalidated]
+    """An id or alias from the catalog, or a `ModelCard` of your own."""
+    knobs: Annotated[Mapping[str, object], AfterValidator(canonical)] = {}
+    """Knobs given by keyword. Environment variables and defaults are added when the request is planned."""
 
     @field_serializer("model_id")
     def _as_id(self, model: str | ModelCard) -> str:
         if isinstance(model, str):
             return lasting_id(model)
-        raise SpecError(_OBJECT.format("model", "a card"), fix="pass the card again where the request is read")
+        raise SpecError(_NOT_A_NAME.format("model", "a card"), fix="pass the card again where you read the request")

@@ -1,4 +1,4 @@
-"""Run workloads: fetch ahead, encode in batches, read out, in the order of the items."""
+"""Run workloads: fetch ahead, encode in batches, and read out in the order of the items."""
 
 import os
 from collections import deque
@@ -10,6 +10,7 @@ from typing import cast
 
 import torch
 
+from rs_embed.core.progress import stage
 from rs_embed.core.settings import LibrarySettings
 from rs_embed.core.stopping import Stop, Threads, current, outcome
 from rs_embed.embedders.base import Embedder, ModelInput
@@ -23,30 +24,31 @@ from rs_embed.pipeline.prepare import COPIES, prepare_together
 from rs_embed.pipeline.readout import Prepared, read_out
 
 _ENCODED: set[str] = set()
-"""Types of the devices that this process has encoded on."""
+"""Types of the devices on which this process has encoded."""
 
 
 def _one_thread_after_fork() -> None:
-    """GNU's OpenMP never answers in a process forked from one in which it has run in parallel.
+    """Use one thread in a forked process: GNU OpenMP hangs there if the parent has run it in parallel.
 
-    As torch's own DataLoader does; here for whoever forks by himself.
+    torch's DataLoader does the same for its workers; this covers users who fork themselves.
     """
     if "cpu" in _ENCODED:
         torch.set_num_threads(1)
 
 
-os.register_at_fork(after_in_child=_one_thread_after_fork)
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(after_in_child=_one_thread_after_fork)
 
 Place = tuple[Item, ...]
 """One item for each workload."""
 Outcome = tuple[Prepared | Failure, ...]
-"""Of one place, for each workload."""
+"""What preparing one place gave, for each workload."""
 OneEncoded = tuple[torch.Tensor, TokenLayout] | Exception
 """Tokens `[N, D]` of one network input, or why there are none."""
 
 
 def run(work: Workload) -> Generator[tuple[int, Result]]:
-    """Embeddings in the order of the items, failures among them; see `run_together`."""
+    """Yield embeddings and failures in the order of the items; see `run_together`."""
     with closing(run_together([work])) as results:
         for index, (result,) in results:
             yield index, result
@@ -58,22 +60,22 @@ def run_together(
     between: Callable[[], None] = lambda: None,
     settings: LibrarySettings | None = None,
 ) -> Generator[tuple[int, tuple[Result, ...]]]:
-    """Results for each place, one for each workload, in order. Imagery that several of them want is fetched once.
+    """Yield the results of each place in order, one per workload. Imagery that several workloads need is fetched once.
 
-    Memory: the items on their way, as far as `RS_EMBED_MEMORY_GB` allows (but always one), and the inputs of one
-    batch, however many items. However the iterator ends, by an interrupt or by being closed: nothing more is
-    fetched, and nobody waits for what is being fetched.
+    Memory use does not depend on the number of items: it is the items in flight, as many as `RS_EMBED_MEMORY_GB` allows
+    (at least one), plus the inputs of one batch. If the iterator ends early, by an interrupt or by being closed,
+    nothing more is fetched and downloads in progress are abandoned.
 
     Args:
-        works: Of the same places in the same order.
-        memory: By which batches are sized.
-        between: Called where a batch ends, once all of its results were taken: a run that begins after them has the
-            same batches.
-        settings: Those that the call has read; `None` reads them.
+        works: Workloads for the same places in the same order.
+        memory: Gives the memory by which batches are sized.
+        between: Called after each batch, once all of its results are consumed. A run that starts at that item forms
+            the same batches.
+        settings: The settings of the call; `None` reads them from the environment.
     """
     for work in works:
         _ENCODED.add(work.job.embedder.device.type)
-        work.job.embedder.load()  # first: missing weights must not cost a fetch
+        work.job.embedder.load()  # before any fetch, so that missing weights fail early
     settings = settings or LibrarySettings.read()
     places = list(zip(*(work.items for work in works), strict=True))
     room = _affordable(places, settings.memory_gb)
@@ -81,7 +83,7 @@ def run_together(
     waiting: list[Outcome] = []
     windows = 0
     coming = _prepared(places, [work.job for work in works], lambda: max(size.goal for size in sizes), room)
-    with closing(coming):  # at once: while an error is being handled, its traceback would keep it alive, and fetching
+    with closing(coming):  # close it at once: the traceback of an error would keep it alive, and fetching
         for outcome in coming:
             waiting.append(outcome)
             windows += max(0 if isinstance(one, Failure) else len(one.inputs) for one in outcome)
@@ -96,11 +98,14 @@ def run_together(
 def _prepared(
     places: Sequence[Place], jobs: Sequence[Job], batch_size: Callable[[], int], room: int
 ) -> Generator[Outcome]:
-    """Fetch and prepare ahead of the encoder, in order; at most `room` places, and `fetch_workers` chips, at once."""
+    """Fetch and prepare ahead of the encoder, in order, at most `room` places, and `fetch_workers` chips, at once."""
     most = max(job.request.knobs.fetch_workers for job in jobs)
     queries = max((sum(len(item.queries) for item in items) for items in places), default=0)
     if len(places) <= 1:
-        yield from (_prepared_alone(items, jobs, min(most, queries)) for items in places)
+        for items in places:
+            with stage("fetch", None, "places"):
+                prepared = _prepared_alone(items, jobs, min(most, queries))
+            yield prepared
         return
     workers = min(room, len(places), most)
     stop = Stop(current())
@@ -110,7 +115,7 @@ def _prepared(
         upcoming = iter(places)
         pending: deque[Future[Outcome]] = deque()
         while True:
-            # Twice the workers: while the next in order is awaited, the others must not run dry.
+            # Twice the workers: while the next item in order is awaited, the other workers need work.
             ahead = min(room, 2 * workers + batch_size())
             more = islice(upcoming, max(0, ahead - len(pending)))
             pending.extend(threads.submit(prepare_together, items, jobs, chips) for items in more)
@@ -131,7 +136,7 @@ def _prepared_alone(items: Place, jobs: Sequence[Job], chips: int) -> Outcome:
 
 
 def _affordable(places: Sequence[Place], memory_gb: float) -> int:
-    """How many items may be on their way at once, judged by the largest of them."""
+    """Return how many items may be in flight at once, judged by the largest."""
     largest = max((sum(query.nbytes for item in items for query in item.queries) for items in places), default=0)
     return max(1, int(memory_gb * 1e9 // max(1, COPIES * largest)))
 
@@ -166,30 +171,32 @@ def _encode(waiting: Sequence[Prepared | Failure], work: Workload, sizes: BatchS
 def _read_out(one: Prepared, tokens: torch.Tensor, layout: TokenLayout, job: Job) -> Result:
     try:
         return read_out(one, tokens, layout, job)
-    except RSEmbedError as error:  # such as a polygon without a valid pixel in a chip that has some
+    except RSEmbedError as error:  # for example a polygon without valid pixels in a chip that has some
         return Failure(one.item.index, "encode", error)
 
 
 def _encode_windows(inputs: list[ModelInput], embedder: Embedder, sizes: BatchSizes) -> Iterator[OneEncoded]:
-    """Every input in order; equal signatures are encoded together, as many at once as fit."""
+    """Yield the result of every input in order; inputs of equal signature are encoded in batches that fit in memory."""
     results: dict[int, OneEncoded] = {}
     groups: dict[object, deque[int]] = {}
     for index, one in enumerate(inputs):
         groups.setdefault(one.signature, deque()).append(index)
-    for signature, left in groups.items():
-        while left:
-            current().check()
-            batch = list(islice(left, sizes.of(signature)))
-            encoded = _encode_batch([inputs[i] for i in batch], embedder, sizes)
-            if isinstance(encoded, OutOfMemory) and len(batch) > 1:
-                sizes.ran_out(signature, len(batch))
-                continue
-            for _ in batch:
-                left.popleft()
-            if isinstance(encoded, Exception):
-                results.update(dict.fromkeys(batch, encoded))
-            else:
-                results.update(zip(batch, ((value, encoded.layout) for value in encoded.values), strict=True))
+    with stage("encode", len(inputs), "windows") as advance:
+        for signature, left in groups.items():
+            while left:
+                current().check()
+                batch = list(islice(left, sizes.of(signature)))
+                encoded = _encode_batch([inputs[i] for i in batch], embedder, sizes)
+                if isinstance(encoded, OutOfMemory) and len(batch) > 1:
+                    sizes.ran_out(signature, len(batch))
+                    continue
+                for _ in batch:
+                    left.popleft()
+                advance(len(batch), 0)
+                if isinstance(encoded, Exception):
+                    results.update(dict.fromkeys(batch, encoded))
+                else:
+                    results.update(zip(batch, ((value, encoded.layout) for value in encoded.values), strict=True))
     return (results[index] for index in range(len(inputs)))
 
 
@@ -197,6 +204,6 @@ def _encode_batch(inputs: Sequence[ModelInput], embedder: Embedder, sizes: Batch
     try:
         with sizes.measured(inputs[0].signature, len(inputs)):
             return embedder.run(ModelInput.stack(inputs))
-    except Exception as error:  # noqa: BLE001  (kept whole in the Failure of each item)
+    except Exception as error:  # noqa: BLE001  (the Failure of each item keeps the error)
         what = f"{len(inputs)} input(s) of {embedder.request.card.id}"
         return out_of_memory(error, what, embedder.device) or error

@@ -1,4 +1,4 @@
-"""How much of the ground under each token was seen: the masks of the chips, in the geometry of the tokens."""
+"""Validity of tokens: the share of valid pixels under each, from the masks of the chips."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +17,7 @@ from rs_embed.embedders.prepare.framing import Frame
 from rs_embed.encoders.tokens import TokenGrid, Tokens
 
 EDGE_DECIMALS = 6
-"""Edges of tokens are rounded to a millionth of a pixel: 205.00000000000003 must not see a sliver of the next pixel."""
+"""Edges of tokens are rounded to a millionth of a pixel, so that 205.00000000000003 does not include the next pixel."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,15 +25,15 @@ class Seen:
     """Where the chip of one modality has values."""
 
     counts: NDArray[np.uint16]
-    """`[H, W]`: in how many frames every band has a value there."""
+    """`[H, W]`: number of frames in which every band has a value."""
     frames: int
-    """How many there are."""
+    """Number of frames."""
     grid_px: int
-    """Pixels of the chip along a pixel of the frame."""
+    """Chip pixels along the side of one frame pixel."""
 
 
 def seen_in(chips: Mapping[str, Chip], request: ModelRequest) -> dict[str, Seen]:
-    """The masks of those modalities that have nodata; a chip without any costs nothing."""
+    """Return the masks of the modalities that have nodata. Chips without nodata need no mask."""
     return {
         modality.name: Seen(
             np.isfinite(chip.values).all(axis=1).sum(axis=0, dtype=np.uint16), len(chip.times), modality.grid_px
@@ -45,14 +45,14 @@ def seen_in(chips: Mapping[str, Chip], request: ModelRequest) -> dict[str, Seen]
 
 @dataclass(frozen=True)
 class Validity:
-    """Which tokens of one item have something to see."""
+    """Which tokens of one item lie on enough valid pixels."""
 
     seen: Mapping[str, Seen]
-    """Of the modalities with nodata."""
+    """Masks of the modalities with nodata."""
     frame: Frame
     embedder: Embedder
     absent: Collection[str] = ()
-    """Modalities that the place lacks: nobody sees them."""
+    """Modalities that the place lacks."""
 
     @property
     def _all(self) -> tuple[str, ...]:
@@ -60,16 +60,16 @@ class Validity:
         return tuple(name for name in names if name not in self.absent)
 
     def share(self, cells: tuple[int, int], modalities: Sequence[str] | None = None) -> NDArray[np.float32]:
-        """Share of valid pixels under each token: of the pixels of the chip, over frames and modalities.
+        """Compute the share of valid pixels under each token, over frames and modalities.
 
-        Padding is neither valid nor not: it does not count, and a token that lies on nothing else has 1.
+        Padding does not count; a token that lies wholly on padding has a share of 1.
 
         Args:
             cells: Rows and columns of the tokens that span the frame.
-            modalities: Those that the tokens see, each counting alike; `None`: all.
+            modalities: The modalities that the tokens see, with equal weights; `None` for all.
 
         Returns:
-            `[row, col]`; 0 only where no modality has a valid pixel in any frame.
+            `[row, col]`, from 0 to 1; 0 only where no modality has a valid pixel in any frame.
         """
         names = self._all if modalities is None else modalities
         whole = np.ones(cells)
@@ -78,7 +78,7 @@ class Validity:
         return mean
 
     def tokens(self, whole: Tokens) -> Tensor:
-        """`[N]`: those with something to see; prefix tokens always."""
+        """Return a mask `[N]` of the tokens with enough valid pixels. Prefix tokens are always included."""
         if self.embedder.readout.keeps_nodata:
             return whole.values[0].isfinite().all(dim=-1)
         prefix = torch.ones(whole.layout.prefix, dtype=torch.bool)
@@ -86,9 +86,13 @@ class Validity:
         return torch.cat([prefix, *grids])
 
     def merged(self, whole: Tokens) -> tuple[Tensor, Tensor]:
-        """The merged grid `[C, H, W]`, NaN on nodata, and where it has values: `[1, H, W]`, or of each run of channels.
+        """Merge the token grids into one.
 
-        A cell is merged from the grids that have something to see there: on its own ground, and under their token.
+        A cell is merged from the grids that have enough valid pixels both in the cell and under their token there.
+
+        Returns:
+            The merged grid `[C, H, W]`, NaN on nodata, and the mask of its values: `[1, H, W]`, or one layer for each
+            block of channels.
         """
         values, layout = whole.values, whole.layout
         merge, parts = self.embedder.readout.merge, self.embedder.readout.parts
@@ -102,7 +106,7 @@ class Validity:
         return merged[0], read
 
     def _enough(self, grid: TokenGrid, cells: tuple[int, int]) -> Tensor:
-        """`[row, col]`: where what a grid's tokens see is valid enough, in cells of the grid or finer ones."""
+        """Return a mask `[row, col]` of enough valid pixels for a grid's tokens, in cells of the grid or finer ones."""
         modalities = [name for name in self.embedder.readout.grids.get(grid.name, self._all) if name in self._all]
         if not modalities:
             return torch.zeros(cells, dtype=torch.bool)
@@ -127,7 +131,7 @@ def _share(seen: Seen, frame: Frame, cells: tuple[int, int]) -> NDArray[np.float
 
 
 def _sums(values: NDArray[np.generic], edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sums along the first axis between one edge and the next; a pixel that an edge cuts counts by its part."""
+    """Sum along the first axis between consecutive edges; a pixel cut by an edge counts in proportion."""
     sums = np.zeros((len(edges) - 1, values.shape[1]))
     for row, (start, stop) in enumerate(pairwise(edges)):
         pixels = np.arange(int(start), math.ceil(stop))

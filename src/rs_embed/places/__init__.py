@@ -1,8 +1,7 @@
 """Tables of places: read from specs, coordinates, a DataFrame or a file, and checked row by row.
 
-`reading` is the one call, `single` the one for one place; `files` (`texts`, `vectors`), `naming`, `days` and `checks`
-read its parts, `problems` says what is wrong with which row, and `columns` (with `kept`, `strings`) holds what came of
-it.
+`reading` reads tables, `single` reads one place; `files` (`texts`, `vectors`), `naming`, `days` and `checks` do the
+parts, `problems` collects the errors of rows, and `columns` (with `kept`, `strings`) holds the result.
 """
 
 from rs_embed.places.columns import Place, Places

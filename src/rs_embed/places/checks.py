@@ -1,4 +1,4 @@
-"""Columns of a table of places, checked all rows at once; what is wrong with a row names the row and its id."""
+"""Check the columns of a table of places, all rows at once. Errors name the row and its id."""
 
 import math
 import re
@@ -23,10 +23,10 @@ _WGS84 = "EPSG:4326"
 
 
 def read_ids(column: "pd.Series") -> list[str]:
-    """The ids as text.
+    """Return the ids as text.
 
     Raises:
-        SpecError: One is missing, or given to several rows.
+        SpecError: An id is missing, or used in several rows.
     """
     values, gone = column.to_numpy(object), column.isna().to_numpy(bool)
     require_unicode("ids", ["" if none else str(value) for value, none in zip(values, gone, strict=True)])
@@ -52,22 +52,25 @@ def read_ids(column: "pd.Series") -> list[str]:
         raise SpecError(
             f"Expected ids of up to {MAX_ID_CHARS:,} characters without NUL, got {len(long)} others.",
             rows=", ".join(map(str, long[:SHOWN])),
-            fix="is it the right column? id=<another>, or number the rows instead: id=False",
+            fix="choose another column, id=<another>, or number the rows instead: id=False",
         )
     return found
 
 
 MAX_ID_CHARS = 1000
-"""An id stands in messages, tables and names of files; what is longer is no name, but content."""
+"""Longest id: ids appear in messages, tables and file names."""
 
 
 def read_buffer(
     column: "pd.Series | None", buffer_m: float | None, count: int, problems: PlaceProblems
 ) -> NDArray[np.float64]:
-    """Half of the side of each square, metres; NaN where it is not said."""
+    """Return half the side of each square, metres; NaN where it is not given."""
     if column is None:
         if buffer_m is not None and not 0 < require_number("buffer_m", buffer_m, -math.inf, math.inf) <= MAX_BUFFER_M:
-            raise SpecError(f"Expected buffer_m above 0 and up to {MAX_BUFFER_M:g}, got {buffer_m!r}.", fix="metres")
+            raise SpecError(
+                f"Expected buffer_m above 0 and up to {MAX_BUFFER_M:g}, got {buffer_m!r}.",
+                fix="give buffer_m in metres",
+            )
         return np.full(count, np.nan if buffer_m is None else buffer_m, np.float64)
     if buffer_m is not None:
         raise SpecError(
@@ -84,14 +87,14 @@ def read_buffer(
 def read_points(
     lon: "pd.Series", lat: "pd.Series", crs: str | None, sides: NDArray[np.float64], problems: PlaceProblems
 ) -> Points:
-    """Longitudes and latitudes of points."""
+    """Return longitudes and latitudes of points."""
     xs, ys = numbers(lon), numbers(lat)
     missing = np.isnan(xs) | np.isnan(ys)
     problems.add(missing, lambda row: _no_numbers(cell(lon, row), cell(lat, row)))
     if crs is None and (np.abs(xs[~missing]) > 360).sum() > len(xs) / 2:
         raise SpecError(
             f"Expected longitudes and latitudes, got numbers such as {xs[~missing][0]:g} and {ys[~missing][0]:g}.",
-            fix='they look like metres: say of which crs, as in crs="EPSG:32633"',
+            fix='they look like metres: pass their CRS, as in crs="EPSG:32633"',
         )
     points = _degrees(xs, ys, _short_crs(_WGS84 if crs is None else crs), missing, problems)
     _check_buffers(sides, np.ones(len(xs), bool), problems)
@@ -108,7 +111,7 @@ def _check_buffers(sides: NDArray[np.float64], points: NDArray[np.bool_], proble
     if points.any() and np.isnan(sides[points]).all():
         raise SpecError(
             "Expected a buffer around each point, got none.",
-            fix="buffer_m=<half of the side of the square, metres>, or a column of that name",
+            fix="pass buffer_m=<half the side of the square, metres>, or add a column of that name",
         )
     problems.add(points & np.isnan(sides), lambda row: "Expected a buffer_m around the point, got none")
 
@@ -133,7 +136,7 @@ def _degrees(
 def read_outlines(
     column: "pd.Series", crs: str | None, sides: NDArray[np.float64], problems: PlaceProblems
 ) -> tuple[Points, Strings | None]:
-    """Points as degrees and polygons as text; the buffer of a polygon becomes NaN."""
+    """Return points in degrees and polygons as text; the buffer of a polygon becomes NaN."""
     import shapely
 
     shapes, crs = _shapes(column, problems), _crs_text(column, crs)
@@ -209,14 +212,14 @@ def _shapes(column: "pd.Series", problems: PlaceProblems) -> NDArray[np.object_]
 
 
 def _crs_text(column: "pd.Series", crs: str | None) -> str:
-    """The table's own CRS in short; WGS 84 is always EPSG:4326 here."""
+    """Return the table's CRS in short form; WGS 84 is always EPSG:4326."""
     from pyproj import CRS
 
     own = column.array.crs if column.dtype.name == "geometry" else None
     if own is not None and crs is not None and CRS(own) != CRS(crs):
         raise SpecError(f"Expected one CRS, got {own.to_string()} in the table and crs={crs!r}.", fix="leave out crs")
     if own is None and crs is None and column.dtype.name == "geometry":
-        raise SpecError("Expected a CRS, got geometries without one.", fix='say it: crs="EPSG:4326", for example')
+        raise SpecError("Expected a CRS, got geometries without one.", fix='pass it, for example crs="EPSG:4326"')
     return _short_crs(own if own is not None else _WGS84 if crs is None else crs)
 
 

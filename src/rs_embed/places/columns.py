@@ -1,4 +1,4 @@
-"""Many places as columns: a million rows are a few arrays, and become a `Place` one at a time."""
+"""Many places as columns: a million rows are a few arrays; a `Place` is made for one row at a time."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rs_embed.core.geo import outline, project
-from rs_embed.core.specs import BBox, PointBuffer, Region, SpatialSpec, TemporalSpec
+from rs_embed.core.specs import BBox, GridBlock, PointBuffer, Region, SpatialSpec, TemporalSpec
 from rs_embed.errors import StorageError
 from rs_embed.places.kept import Kept, KeptRow, of_arrays
 from rs_embed.places.strings import Strings
@@ -25,39 +25,39 @@ _UNREADABLE = (OSError, EOFError, BadZipFile, zlib.error, KeyError, ValueError, 
 
 @dataclass(frozen=True)
 class Place:
-    """One row of the user's table."""
+    """One row of a table of places."""
 
     index: int
-    """Its number in the table, from 0."""
+    """Row number in the user's table, from 0."""
     id: str
     spatial: SpatialSpec
     window: TemporalSpec | None
     kept: KeptRow = field(default_factory=KeptRow)
-    """What else stands in the row: column -> value."""
+    """Other columns of the row: name -> value."""
 
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """A table of places, checked when it was read."""
+    """A table of places, checked when it was read. `read_places` makes one."""
 
     rows: NDArray[np.int64]
-    """Number of each row in the user's table."""
+    """Row numbers in the user's table, from 0."""
     ids: Strings | None
-    """`None`: the row numbers are the ids."""
+    """Ids of the rows; `None` if the row numbers are the ids."""
     lon: NDArray[np.float64]
-    """Of a point, degrees east; NaN for a box or polygon."""
+    """Longitude of points, degrees east; NaN for boxes and polygons."""
     lat: NDArray[np.float64]
     buffer_m: NDArray[np.float64]
     outlines: Strings | None
     """Boxes and polygons as text (`outline_text`), empty for points; `None`: all are points."""
     start: Days
-    """First day; NaT where no days are asked for."""
+    """First day of the window; NaT for rows without a window."""
     end: Days
-    """The day after the last."""
+    """The day after the last day of the window."""
     kept: Mapping[str, Kept] = field(default_factory=dict)
     """Other columns of the table, by name."""
     taken: Mapping[str, str] = field(default_factory=dict)
-    """Which column of the table holds what: "id", "lon", ..."""
+    """Role -> column that was used for it: "id", "lon", ..."""
 
     def __repr__(self) -> str:
         taken = [f"{what} from {name!r}" for what, name in self.taken.items()]
@@ -89,7 +89,7 @@ class Places:
         return TemporalSpec(self.start[index].astype(object), self.end[index].astype(object))
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> "Places":
-        """These rows, in this order; they keep their numbers of the user's table."""
+        """Select rows, in this order; they keep their row numbers."""
         at = np.asarray(indices, np.int64)
         return Places(
             self.rows[at],
@@ -105,14 +105,14 @@ class Places:
         )
 
     def centres(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Longitude and latitude of the middle of every place, degrees."""
+        """Return longitude and latitude of the centre of every place, degrees."""
         lon, lat = self.lon.copy(), self.lat.copy()
         for index in np.flatnonzero(np.isnan(lon)):
             lon[index], lat[index] = _middle(self._spatial(int(index)))
         return lon, lat
 
     def digest(self) -> str:
-        """sha256 of the content: ids, places, days and kept columns of every row, in order."""
+        """Return the sha256 of ids, places, days and kept columns of all rows, in order."""
         total = hashlib.sha256(f"places 1, {len(self)} rows, ids {self.ids is not None}".encode())
         for name, column in self._columns().items():
             total.update(f"{name} {column.dtype} {column.shape}".encode())
@@ -140,7 +140,7 @@ class Places:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read back what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
             StorageError: It is not such a file.
@@ -161,7 +161,7 @@ class Places:
         except _UNREADABLE as error:
             raise StorageError(
                 f"Expected the places of a run at {str(path)!r}, got: {type(error).__name__}: {error}.",
-                fix="make the same call of export_embeddings with the table and verify=True: it writes this file again",
+                fix="repeat the call of export_embeddings with the table and verify=True, which writes this file again",
             ) from error
         return cls(rows, ids, lon, lat, buffer_m, outlines, start, end, kept)
 
@@ -170,7 +170,7 @@ _KEPT = "kept"
 
 
 def _kept(found: Mapping[str, NDArray[np.generic]]) -> dict[str, Kept]:
-    """The kept columns of a file; it has none where it is of an earlier version."""
+    """Read the kept columns of a file; files of earlier versions have none."""
     told = json.loads(found[_KEPT].tobytes()) if _KEPT in found else []
     columns = {}
     for number, (name, kind) in enumerate(told):
@@ -180,8 +180,11 @@ def _kept(found: Mapping[str, NDArray[np.generic]]) -> dict[str, Kept]:
     return columns
 
 
-def outline_text(spatial: BBox | Region) -> str:
-    """A box or polygon as text, from which `outline_spec` makes the same one."""
+def outline_text(spatial: BBox | Region | GridBlock) -> str:
+    """Write a box, polygon or block as text, from which `outline_spec` makes the same one."""
+    if isinstance(spatial, GridBlock):
+        edges = [spatial.west, spatial.south, spatial.east, spatial.north, spatial.before_m, spatial.after_m]
+        return f"{spatial.crs};{json.dumps({_BLOCK: edges})}"
     if isinstance(spatial, BBox):
         corners = [spatial.minlon, spatial.minlat, spatial.maxlon, spatial.maxlat]
         return f"{spatial.crs};{json.dumps(corners)}"
@@ -190,10 +193,16 @@ def outline_text(spatial: BBox | Region) -> str:
     return f"{spatial.crs};{json.dumps({'type': 'Polygon', 'coordinates': spatial.polygon})}"
 
 
-def outline_spec(text: str) -> BBox | Region:
-    """The box or polygon that a text of `outline_text` describes."""
+_BLOCK = "block"
+
+
+def outline_spec(text: str) -> BBox | Region | GridBlock:
+    """The box, polygon or block that a text of `outline_text` describes."""
     crs, _, geometry = text.rpartition(";")
     shape = json.loads(geometry)
+    if _BLOCK in shape:
+        west, south, east, north, before_m, after_m = shape[_BLOCK]
+        return GridBlock(west, south, east, north, crs, before_m, after_m)
     if isinstance(shape, list):
         minlon, minlat, maxlon, maxlat = shape
         return BBox(minlon, minlat, maxlon, maxlat, crs)

@@ -1,4 +1,4 @@
-"""The days of each row: from columns of dates or years, or windows given beside the table."""
+"""The window of each row: from columns of dates or years, or from `temporal`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -26,10 +26,10 @@ _FIRST_YEAR, _LAST_YEAR = 1900, 2200
 def read_windows(
     frame: "pd.DataFrame | None", found: Mapping[str, str], temporal: Temporal, problems: PlaceProblems, count: int
 ) -> tuple[Days, Days]:
-    """First day and the day after the last of every row; NaT where no days are asked for.
+    """Return the first day and the day after the last of every row; NaT for rows without a window.
 
     Raises:
-        SpecError: Days are said twice, or only half.
+        SpecError: Days are given twice, or only half.
     """
     ways = [way for way in (("start", "end"), ("date",), ("year",)) if set(way) & set(found)]
     named = [repr(found[what]) for way in ways for what in way if what in found]
@@ -97,7 +97,7 @@ def _years(column: "pd.Series", problems: PlaceProblems) -> tuple[Days, Days]:
 
 
 def _days(column: "pd.Series", problems: PlaceProblems, *, floor: bool) -> Days:
-    """Days in UTC; a time of day is cut off, or refused where it would move the edge of a window."""
+    """Return days in UTC; a time of day is cut off, or refused if it would move the edge of a window."""
     import pandas as pd
 
     moments = pd.to_datetime(column, errors="coerce", format="ISO8601", utc=True)

@@ -1,4 +1,4 @@
-"""Tables of places on disk, read into a pandas DataFrame or a GeoDataFrame."""
+"""Read tables of places on disk into a pandas DataFrame or a GeoDataFrame."""
 
 import csv
 from pathlib import Path
@@ -18,10 +18,10 @@ _PARQUET = (".parquet", ".geoparquet", ".pq")
 
 
 def read_table(path: Path, found: Found) -> "pd.DataFrame":
-    """The table in a file; of a CSV ids and what is not wanted as text.
+    """Read the table in a file. In a CSV, ids and columns that are not needed stay text.
 
     Raises:
-        SpecError: There is no such file, it cannot be read, or it holds several layers.
+        SpecError: The file does not exist, cannot be read, or holds several layers.
     """
     kind = "".join(path.suffixes[-2:]).lower() if path.suffix == ".gz" else path.suffix.lower()
     _require_file(path, may_be_folder=kind == ".gdb")
@@ -49,7 +49,7 @@ def read_table(path: Path, found: Found) -> "pd.DataFrame":
 
 
 def _require_file(path: Path, *, may_be_folder: bool) -> None:
-    """Raise `SpecError` for what is not there, and for what would never end, as a pipe or a device."""
+    """Raise `SpecError` for paths that do not exist, and for pipes and devices, which might never end."""
     try:
         there, is_file, is_folder = path.exists(), path.is_file(), path.is_dir()
     except (OSError, ValueError) as error:  # a name that is too long, a NUL in it, a folder that may not be read

@@ -1,4 +1,4 @@
-"""Columns of the user's table that say neither where nor when: kept with their types, for results and files."""
+"""The other columns of the user's table, kept with their types for results and files."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ OURS = frozenset(
         *("spatial", "temporal", "weights"),
     }
 )
-"""Names of the columns of our results, in memory and in files: a column of the user's under such a name is not kept."""
+"""Names of the result's own columns, in memory and in files: user columns with such a name are not kept."""
 _STORED: Mapping[str, str] = {
     "int64": "int64",
     "float64": "float64",
@@ -34,7 +34,7 @@ _STORED: Mapping[str, str] = {
     "timestamp[us]": "datetime64[us]",
     "timestamp[us, UTC]": "datetime64[us]",
 }
-"""Of each kind but text, as numpy has it."""
+"""Kind -> numpy type, for all kinds but text."""
 
 
 _PANDAS: Mapping[str, str] = {
@@ -54,7 +54,7 @@ class Kept:
     kind: Kind
     values: "NDArray[np.generic] | Strings"
     missing: NDArray[np.bool_]
-    """Rows without a value; what stands in `values` there has no meaning."""
+    """Rows without a value; `values` has no meaning there."""
 
     def __len__(self) -> int:
         return len(self.missing)
@@ -68,12 +68,12 @@ class Kept:
         return value.replace(tzinfo=UTC) if self.kind == "timestamp[us, UTC]" and isinstance(value, datetime) else value
 
     def take(self, indices: NDArray[np.int64]) -> "Kept":
-        """These rows, in this order."""
+        """Select rows, in this order."""
         values = self.values.take(indices) if isinstance(self.values, Strings) else self.values[indices]
         return Kept(self.kind, values, self.missing[indices])
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """What `of_arrays` makes the same column of."""
+        """Return the arrays from which `of_arrays` makes the same column."""
         if isinstance(self.values, Strings):
             return {"": self.values.data, "_offsets": self.values.offsets, "_missing": self.missing}
         numbers = self.values.astype(np.int64) if self.values.dtype.kind == "M" else self.values
@@ -81,7 +81,7 @@ class Kept:
 
 
 class KeptRow(Mapping[str, Cell]):
-    """The kept columns of one row: name -> value, looked up when it is asked for."""
+    """The kept columns of one row: name -> value, looked up on access."""
 
     def __init__(self, columns: Mapping[str, Kept] | None = None, index: int = 0) -> None:
         self.columns: Mapping[str, Kept] = columns or {}
@@ -101,7 +101,7 @@ class KeptRow(Mapping[str, Cell]):
 
 
 def frame_of(rows: Sequence[KeptRow]) -> "pd.DataFrame":
-    """Kept columns of some rows as a table, numbered from 0; missing values are missing."""
+    """Return the kept columns of some rows as a table, numbered from 0."""
     import pandas as pd
 
     kinds = {name: column.kind for row in rows for name, column in row.columns.items()}
@@ -113,7 +113,7 @@ def frame_of(rows: Sequence[KeptRow]) -> "pd.DataFrame":
 
 
 def of_arrays(kind: Kind, arrays: Mapping[str, NDArray[np.generic]]) -> Kept:
-    """A column of what `Kept.arrays` gave."""
+    """Make a column from the arrays that `Kept.arrays` returned."""
     missing = arrays["_missing"].astype(bool)
     if kind == "string":
         return Kept(kind, Strings(arrays[""].astype(np.uint8), arrays["_offsets"].astype(np.int64)), missing)
@@ -121,10 +121,10 @@ def of_arrays(kind: Kind, arrays: Mapping[str, NDArray[np.generic]]) -> Kept:
 
 
 def keep_column(name: str, column: "pd.Series") -> Kept | None:
-    """A column of a table; `None` for what is neither text, number, truth nor time, such as lists and geometries.
+    """Keep a column of a table; `None` if it is not text, numbers, booleans or times, but lists or geometries, say.
 
     Raises:
-        SpecError: It has text that is no Unicode.
+        SpecError: It has text that is not Unicode.
     """
     missing = column.isna().to_numpy(bool)
     kind = _kind(column, missing)
@@ -184,12 +184,12 @@ def _kind_of_objects(types: set[type], values: list[object]) -> Kind | None:
 
 
 def _fit(values: list[object]) -> bool:
-    """Whether whole numbers can be stored as such."""
+    """Whether whole numbers fit into int64."""
     return all(isinstance(value, int | np.integer) and -(2**63) <= int(value) < 2**63 for value in values)
 
 
 def require_unicode(what: str, texts: list[str]) -> None:
-    """Raise `SpecError` with the rows whose text can be written to no file: halves of characters."""
+    """Raise `SpecError` with the rows whose text cannot be written to a file: lone surrogates."""
     try:
         "\n".join(texts).encode("utf-8")
     except UnicodeEncodeError:

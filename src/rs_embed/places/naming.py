@@ -1,4 +1,4 @@
-"""Which column of a table holds what: as the caller says, else by the usual names."""
+"""Find out which column of a table holds what: from the caller, or by the usual names."""
 
 import re
 import sys
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Column = str | Literal[False] | None
-"""A column's name; `None`: the usual names are looked for; `False`: there is none, whatever the names say."""
+"""A column's name; `None` looks for the usual names; `False` means that there is none."""
 
 _USUAL: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "id": (("id",),),
@@ -28,12 +28,12 @@ _USUAL: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "buffer_m": (("buffer_m", "buffer"),),
     "geometry": (("geometry", "geom", "wkt"),),
 }
-"""Names looked for, whatever their case: those of a later group only where there is none of an earlier one."""
+"""Usual names, in any case; a later group counts only if no name of an earlier one is found."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column holds what, as given or as found."""
+    """Which column holds what, as the caller says."""
 
     id: Column = None
     lon: Column = None
@@ -46,10 +46,10 @@ class Columns:
     geometry: Column = None
 
     def found(self, names: Collection[str]) -> dict[str, str]:
-        """What each column is called in a table with these names; what is not there is left out.
+        """Return role -> column for a table with these names; roles without a column are left out.
 
         Raises:
-            SpecError: A column that was named is not there, or several could be meant.
+            SpecError: A given column does not exist, or several columns have a usual name.
         """
         columns = {field.name: _column(field.name, vars(self)[field.name], names) for field in fields(self)}
         return {what: name for what, name in columns.items() if name is not None}
@@ -78,7 +78,7 @@ def _column(what: str, given: Column, names: Collection[str]) -> str | None:
 
 
 def which_where(found: Mapping[str, str], columns: Columns, names: Collection[str]) -> Literal["geometry", "points"]:
-    """Which columns say where: those that were named, else the only ones there are."""
+    """Decide which columns hold the place: those that were named, else the only ones that exist."""
     has_points, has_geometry = {"lon", "lat"} <= set(found), "geometry" in found
     if has_points and has_geometry and not (columns.lon or columns.lat or columns.geometry):
         raise SpecError(
@@ -102,7 +102,7 @@ def which_where(found: Mapping[str, str], columns: Columns, names: Collection[st
         if len(missing) == 2
         else f"Expected columns of longitude and latitude, got none for {missing[0]}.",
         columns=", ".join(map(str, names)),
-        fix=f"say which they are: read_places(table, {named}){one}",
+        fix=f"name them: read_places(table, {named}){one}",
     )
 
 
@@ -135,7 +135,7 @@ def with_active_geometry(columns: Columns, frame: "pd.DataFrame") -> Columns:
 
 
 def likely_id(frame: "pd.DataFrame", taken: Collection[str]) -> dict[str, str]:
-    """The only column whose name ends in `_id`, if each row has another value there: `plot_id`, but not `tile_id`."""
+    """Find the only column whose name ends in `_id`, if its values are unique: `plot_id`, but not `tile_id`."""
     names = [name for name in frame.columns if isinstance(name, str) and name.strip().lower().endswith("_id")]
     names = [name for name in names if name not in taken and name.lower() not in OURS]
     if len(names) != 1 or frame[names[0]].isna().any() or frame[names[0]].astype(str).duplicated().any():
@@ -144,7 +144,7 @@ def likely_id(frame: "pd.DataFrame", taken: Collection[str]) -> dict[str, str]:
 
 
 def kept_columns(frame: "pd.DataFrame", found: Mapping[str, str]) -> dict[str, Kept]:
-    """All columns that were not taken; the ids, too, if theirs is not called `id`."""
+    """Return all columns without a role, and the ids as well if their column is not called `id`."""
     taken = {name for what, name in found.items() if what != "id" or name.strip().lower() == "id"}
     if "geometry" in found:  # what says the same in numbers
         taken |= {
@@ -159,7 +159,7 @@ def kept_columns(frame: "pd.DataFrame", found: Mapping[str, str]) -> dict[str, K
     ]  # these were switched off by the caller
     if told:
         warn(
-            f"Columns named like those of the results are not kept: {', '.join(told)}. Rename them to keep them.",
+            f"Columns with names of result columns are not kept: {', '.join(told)}. Rename them to keep them.",
             ChoiceWarning,
         )
     return {name: column for name, column in kept.items() if column is not None and name not in clashing}

@@ -1,4 +1,4 @@
-"""What is wrong with which row of a table of places."""
+"""Collect what is wrong with the rows of a table of places."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHOWN = 10
-"""Rows named in an error."""
+"""Largest number of rows that an error names."""
 
 
 class PlaceProblems:
-    """What is wrong with which row; raised all at once, so that a table is mended in one go."""
+    """The problems of rows, raised together, so that a table can be corrected in one go."""
 
     def __init__(self, count: int, ids: Sequence[str] | None) -> None:
         self._count, self._ids = count, ids
@@ -26,13 +26,13 @@ class PlaceProblems:
         self._said: list[tuple[int, str]] = []
 
     def add(self, rows: NDArray[np.bool_], says: Callable[[int], str]) -> None:
-        """These rows are bad, as far as nothing was said of them before."""
+        """Mark rows as invalid, unless they already have a problem."""
         new = rows & ~self._bad
         self._said += [(row, says(row)) for row in np.flatnonzero(new)[:SHOWN].tolist()]
         self._bad |= new
 
     def refuse(self) -> None:
-        """Raise `SpecError` if there is a bad row."""
+        """Raise `SpecError` if a row is invalid."""
         if not self._said:
             return
         lines = [f"row {row}{self._named(row)}: {text}" for row, text in sorted(self._said)[:SHOWN]]
@@ -42,7 +42,7 @@ class PlaceProblems:
         raise SpecError(
             f"Expected {self._count} places, got {bad} invalid.",
             rows="\n".join(lines),
-            fix="mend these rows or drop them (the first row is row 0)",
+            fix="correct or drop these rows (the first row is row 0)",
         )
 
     def _named(self, row: int) -> str:
@@ -50,7 +50,7 @@ class PlaceProblems:
 
 
 def numbers(column: "pd.Series") -> NDArray[np.float64]:
-    """A column as numbers; NaN where there is none."""
+    """Return a column as numbers; NaN for cells without one."""
     import pandas as pd
 
     try:
@@ -70,6 +70,6 @@ def _number(value: object) -> float:
 
 
 def cell(column: "pd.Series", row: int) -> str:
-    """A value as people know it, for a message."""
+    """Format a value for a message."""
     value: object = column.iloc[row]
     return short(value.item() if isinstance(value, np.generic) else value)

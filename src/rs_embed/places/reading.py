@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rs_embed.core.checks import short
 from rs_embed.core.polygon import GeoInterface, Rings
-from rs_embed.core.specs import BBox, PointBuffer, Region, SpatialSpec
+from rs_embed.core.specs import PointBuffer, Region, SpatialSpec
 from rs_embed.errors import SpecError
 from rs_embed.places.checks import read_buffer, read_ids, read_outlines, read_points
 from rs_embed.places.columns import Days, Places, outline_text
@@ -24,11 +24,11 @@ from rs_embed.places.texts import refuse_doubles
 if TYPE_CHECKING:
     import pandas as pd
 
-Given: TypeAlias = (
-    "Sequence[SpatialSpec] | Sequence[tuple[float, float]] | Sequence[GeoInterface] | Sequence[Mapping[str, object]]"
-    " | NDArray[np.floating] | pd.DataFrame | pd.Series | Mapping[str, object] | Places | str | Path"
-)
-"""What can be read as places."""
+Given: TypeAlias = """
+    Sequence[SpatialSpec] | Sequence[tuple[float, float]] | Sequence[GeoInterface] | Sequence[Mapping[str, object]]
+    | NDArray[np.floating] | pd.DataFrame | pd.Series | Mapping[str, object] | Places | str | Path
+"""
+"""Anything that can be read as places."""
 
 
 def read_places(
@@ -47,33 +47,35 @@ def read_places(
     crs: str | None = None,
     keep: bool = True,
 ) -> Places:
-    """A table of places, checked row by row.
+    """Read a table of places and check it row by row.
+
+    Points become squares, polygons are taken as they are. Other columns of the table are kept and appear in the
+    results: `species`, say. Lists and second geometries are not kept, nor are columns with a name of a result column,
+    which a warning lists. `print` the result to see which column was used for what.
 
     Args:
         given: A list of specs, of (lon, lat) or of geometries (shapely, GeoJSON), a DataFrame, a GeoDataFrame, a
-            GeoSeries, or the path of a CSV, Parquet, GeoJSON, GeoPackage or shapefile. Points become squares, polygons
-            are taken as they are.
-        temporal: One window for all, or one per row, where the table has no dates.
-        buffer_m: Half of the side of the square around a point, metres; or the column that holds it.
-        id: Column of the ids; if left out, `id`, or the only one whose name ends in `_id`, if its values differ;
-            without one, the row numbers are the ids.
+            GeoSeries, or the path of a CSV, Parquet, GeoJSON, GeoPackage or shapefile.
+        temporal: One window for all rows, or one per row, if the table has no dates.
+        buffer_m: Half the side of the square around a point, metres, or the name of the column that holds it.
+        id: Column of the ids. By default `id`, or the only column whose name ends in `_id`, if its values are unique;
+            otherwise the row numbers are the ids.
         lon: Column of the longitude (or the x of `crs`).
         lat: Column of the latitude (or the y of `crs`).
-        start: Column of the first day. A row's days come from `start` and `end`, from `date` (that day alone), or from
-            `year`.
+        start: Column of the first day. The days of a row come from `start` and `end`, from `date` (that day alone), or
+            from `year`.
         end: Column of the day after the last.
         date: Column of single days.
         year: Column of calendar years.
-        geometry: Column of points or polygons; in a CSV as WKT.
-        crs: Of the coordinates, where the table does not say; EPSG:4326 if left out.
-        keep: Whether other columns of a table are kept.
+        geometry: Column of points or polygons; in a CSV, as WKT.
+        crs: CRS of the coordinates, if the table does not state it; by default EPSG:4326.
+        keep: Whether to keep the other columns.
 
-    All other columns are kept, and stand in the results: `species`, say. Not kept are those that are named like a
-    column of the results, which a warning names, and lists or second geometries. `print` the places to see which
-    column was taken for what.
+    Returns:
+        The table, for `get_embeddings`, `export_embeddings` and `Plan.of`.
 
     Raises:
-        SpecError: A column is missing or ambiguous, ids are not unique, or rows are invalid: each is named. Or a
+        SpecError: A column is missing or ambiguous, ids are not unique, or rows are invalid; the error names them. Or a
             row of a CSV has more or fewer fields than its header.
         MissingDependency: The file needs geopandas or pyarrow.
     """
@@ -82,7 +84,7 @@ def read_places(
     buffer_m = None if isinstance(buffer_m, str) else buffer_m
     if isinstance(given, Places):
         if columns != Columns() or (temporal, buffer_m, crs) != (None, None, None):
-            raise SpecError("Expected places alone, got options for reading them.", fix="give them to read_places")
+            raise SpecError("Expected places alone, got options for reading them.", fix="pass them to read_places")
         return given
     given = read_table(_path(given), columns.found) if isinstance(given, str | Path) else unpacked(given)
     if is_frame(given):
@@ -99,7 +101,7 @@ def is_frame(given: object) -> "TypeGuard[pd.DataFrame]":
 
 
 def unpacked(given: object) -> object:
-    """A GeoSeries as a table, another Series and features as lists; others as they are."""
+    """Convert a GeoSeries to a table, another Series or features to lists; return anything else as it is."""
     pandas, geopandas = sys.modules.get("pandas"), sys.modules.get("geopandas")
     if geopandas is not None and isinstance(given, geopandas.GeoSeries):
         return geopandas.GeoDataFrame(geometry=given)
@@ -146,7 +148,7 @@ def _from_frame(
 
 
 def _from_list(given: object, temporal: Temporal, buffer_m: float | None, crs: str | None) -> Places:
-    if isinstance(given, PointBuffer | BBox | Region):
+    if isinstance(given, SpatialSpec):
         raise SpecError(f"Expected a list of places, got a single one, {short(given)}.", fix="put it into a list")
     if isinstance(given, np.ndarray):
         given = given.tolist()
@@ -161,7 +163,7 @@ def _from_list(given: object, temporal: Temporal, buffer_m: float | None, crs: s
     windows = read_windows(None, {}, temporal, problems, len(given))
     if any(_is_geometry(one) for one in given):
         return _from_specs(_of_geometries(given, buffer_m, crs, problems), windows)
-    specs = [isinstance(one, PointBuffer | BBox | Region) for one in given]
+    specs = [isinstance(one, SpatialSpec) for one in given]
     if any(specs):
         if not all(specs):
             row = specs.index(False)
@@ -205,7 +207,7 @@ def _is_geometry(one: object) -> bool:
 def _of_geometries(
     given: Sequence[object], buffer_m: float | None, crs: str | None, problems: PlaceProblems
 ) -> list[SpatialSpec]:
-    """Geometries of shapely or GeoJSON as specs."""
+    """Convert shapely or GeoJSON geometries to specs."""
     found: list[SpatialSpec] = []
     wrong: dict[int, str] = {}
     for row, one in enumerate(given):

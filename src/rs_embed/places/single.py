@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rs_embed.core.checks import short
 from rs_embed.core.polygon import GeoInterface
-from rs_embed.core.specs import BBox, PointBuffer, Region, SpatialSpec, TemporalSpec
+from rs_embed.core.specs import SpatialSpec, TemporalSpec
 from rs_embed.errors import SpecError
 from rs_embed.places.columns import Place, Places
 from rs_embed.places.reading import Given, is_frame, read_places, unpacked
@@ -18,38 +18,38 @@ from rs_embed.places.reading import Given, is_frame, read_places, unpacked
 if TYPE_CHECKING:
     import pandas as pd
 
-Single: TypeAlias = (
-    "SpatialSpec | GeoInterface | Mapping[str, object] | Sequence[object] | NDArray[np.floating] | Place | Places"
-    " | pd.DataFrame | str | Path"
-)
-"""What can be read as one place."""
+Single: TypeAlias = """
+    SpatialSpec | GeoInterface | Mapping[str, object] | Sequence[object] | NDArray[np.floating] | Place | Places
+    | pd.DataFrame | str | Path
+"""
+"""Anything that can be read as one place."""
 
 
 def read_place(
     given: "Single | None", temporal: TemporalSpec | None = None, buffer_m: float | None = None
 ) -> tuple[SpatialSpec | None, TemporalSpec | None]:
-    """One place and its days; `None` where nothing is said.
+    """Read one place and its window; each is `None` if it is not given.
 
     Args:
-        given: A spec; a (lon, lat); a geometry of shapely or GeoJSON, degrees; a table, a list or a file of one place.
-        temporal: The days, where a table does not say them.
-        buffer_m: Half of the side of the square around a point, metres.
+        given: A spec; a (lon, lat); a shapely or GeoJSON geometry, degrees; a table, list or file with one place.
+        temporal: The window, if a table does not have it.
+        buffer_m: Half the side of the square around a point, metres.
 
     Raises:
-        SpecError: It is no place, or several.
+        SpecError: It is not a place, or several.
     """
     if temporal is not None and not isinstance(temporal, TemporalSpec):
         raise SpecError(
             f"Expected a TemporalSpec, got {short(temporal)}.",
             fix='TemporalSpec.range("2022-06-01", "2022-09-01") or TemporalSpec.year(2022)',
         )
-    if given is None or isinstance(given, PointBuffer | BBox | Region):
+    if given is None or isinstance(given, SpatialSpec):
         if buffer_m is not None:
             raise SpecError("Expected buffer_m with a point, got it beside another place.", fix="leave it out")
         return given, temporal
     if not isinstance(given, Place):
         is_read = isinstance(given, Places)
-        table = read_places(_listed(given), temporal=None if is_read else temporal, buffer_m=buffer_m)
+        table = read_places(listed(given), temporal=None if is_read else temporal, buffer_m=buffer_m)
         if len(table) != 1:
             raise SpecError(
                 f"Expected one place, got {len(table):,}.", fix="get_embeddings(...) for several, or choose one of them"
@@ -60,8 +60,8 @@ def read_place(
     return given.spatial, given.window or temporal
 
 
-def _listed(given: "Single") -> "Given":
-    """As a list of one, what is not yet a table."""
+def listed(given: "Single") -> "Given":
+    """Put anything that is not a table into a list."""
     given = unpacked(given)
     if isinstance(given, Places | str | Path) or is_frame(given):
         return given

@@ -1,4 +1,4 @@
-"""Text of a million rows."""
+"""Text columns for millions of rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Strings:
-    """A column of text as one buffer: neither an object a row, nor the width of the longest."""
+    """A column of text in one buffer, without one object per row or the width of the longest text."""
 
     data: NDArray[np.uint8]
-    """UTF-8 of all rows, one after the other."""
+    """UTF-8 bytes of all rows, one after the other."""
     offsets: NDArray[np.int64]
-    """Where each row starts, and where the last one ends: `[N + 1]`."""
+    """Start of each row in `data`, and the end of the last: `[N + 1]`."""
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Self:
-        """A column of these texts."""
+        """Make a column of texts."""
         encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
         offsets = np.zeros(len(encoded) + 1, np.int64)
         np.cumsum([len(one) for one in encoded], out=offsets[1:])
@@ -33,5 +33,5 @@ class Strings:
         return self.data[start:end].tobytes().decode("utf-8", "surrogatepass")
 
     def take(self, indices: NDArray[np.int64]) -> "Strings":
-        """These rows, in this order."""
+        """Select rows, in this order."""
         return Strings.of([self[index] for index in indices.tolist()])

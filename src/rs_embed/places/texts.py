@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Found = Callable[[Collection[str]], Mapping[str, str]]
-"""What each column is for, in a table with these names."""
+"""Returns role -> column for a table with these names."""
 SEPARATORS = ",;\t|"
 _EMPTY = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
-"""What stands for a missing number or date in a CSV; an id may well be "NA"."""
+"""Texts that mean a missing number or date in a CSV; an id may well be "NA"."""
 _SHOWN = 10
-"""Lines named in an error."""
+"""Largest number of lines that an error names."""
 _HEADER_BYTES = 1 << 20
-"""No header is longer: a first line that goes on is no text."""
+"""Longest header: a file with a longer first line is not text."""
 _FIELD_CHARS = 2**31 - 1
 """The standard library's limit of 131,072 is less than a polygon may have."""
 _LIMIT = threading.Lock()
-"""That limit is one for the process: ours for as long as we read, then as it was."""
+"""That limit is global: it is raised while a file is read, then restored."""
 
 
 def read_text_table(path: Path, found: Found) -> "pd.DataFrame":
-    """All columns of a CSV: those that are wanted as numbers or dates where they are some, all others as text.
+    """Read a CSV: columns with a role as numbers or dates where possible, all others as text.
 
     Raises:
-        SpecError: Rows are longer or shorter than the header, or columns have one name.
+        SpecError: Rows are longer or shorter than the header, or two columns have the same name.
     """
     import pandas as pd
 
@@ -89,7 +89,7 @@ def _limit_lifted() -> Iterator[None]:
 
 
 def _separator(file: TextIO) -> str:
-    """The one that occurs most in the first line."""
+    """Return the separator that occurs most often in the first line."""
     line = file.readline(_HEADER_BYTES)
     file.seek(0)
     return max(SEPARATORS, key=line.count)
@@ -102,11 +102,11 @@ def _names(header: list[str]) -> list[str]:
 
 
 UNNAMED = "Unnamed: "
-"""What pandas calls a column without a name."""
+"""Prefix that pandas gives to columns without a name."""
 
 
 def refuse_doubles(names: Collection[str]) -> None:
-    """Raise `SpecError` where columns have one name: nobody could say which is meant."""
+    """Raise `SpecError` if two columns have the same name."""
     doubled = sorted({str(name) for name in names if list(names).count(name) > 1})
     if doubled:
         raise SpecError(

@@ -1,4 +1,4 @@
-"""Files of geometries, read by GDAL: only what their name says they are, as GDAL would open anything by its content."""
+"""Read files of geometries with GDAL, but only in the format that their suffix names: GDAL goes by content alone."""
 
 import re
 from pathlib import Path
@@ -23,15 +23,15 @@ _STARTS = {
 """How such a file begins. A virtual file, which sends GDAL to other files and to the network, begins otherwise."""
 _HEAD_BYTES = 4096
 _MAX_UNPACKED_BYTES = 4 << 30
-"""Of a zip: a shapefile holds 2 GB at most, and its table as much."""
+"""Largest content of a zip: a shapefile holds at most 2 GB, and so does its table."""
 SUFFIXES = (*_STARTS, ".gdb", ".zip")
 
 
 def read_vector_table(path: Path) -> "geopandas.GeoDataFrame":
-    """The only layer of a file, with its columns.
+    """Read the only layer of a file, with its columns.
 
     Raises:
-        SpecError: It holds several layers, or is something else than its name says.
+        SpecError: It holds several layers, or its format is not that of its suffix.
     """
     require("geopandas", EXTRA)
     import geopandas
@@ -59,12 +59,12 @@ def _refuse_disguise(name: str, suffix: str, file: IO[bytes]) -> None:
         raise SpecError(
             f"Expected a {suffix} file, got other content in {name!r}.",
             found=repr(head[:40]) if head else "an empty file",
-            fix="save it again in that format, or give it the suffix of what it is",
+            fix="save it again in that format, or give it the suffix of its real format",
         )
 
 
 def _refuse_broken_crs(path: Path, file: IO[bytes]) -> None:
-    """GDAL takes degrees for granted where GeoJSON names a CRS that it does not know."""
+    """Refuse an unknown CRS in GeoJSON, for which GDAL would assume degrees."""
     if path.suffix.lower() not in (".geojson", ".json"):
         return
     from pyproj import CRS
@@ -79,7 +79,7 @@ def _refuse_broken_crs(path: Path, file: IO[bytes]) -> None:
             except CRSError as error:
                 raise SpecError(
                     f"Expected a CRS that pyproj knows in {str(path)!r}, got {short(name)}.",
-                    fix="mend or remove the member `crs`; GeoJSON without one is in EPSG:4326",
+                    fix="correct or remove the member `crs`; GeoJSON without one is in EPSG:4326",
                 ) from error
 
 
@@ -88,7 +88,7 @@ _CRS_NAME = re.compile(r'"crs"\s*:\s*\{\s*"type"\s*:\s*"name"\s*,\s*"properties"
 
 
 def _in_zip(path: Path) -> str:
-    """The only table in a zip, as GDAL calls it."""
+    """Return GDAL's path of the only table in a zip."""
     try:
         with ZipFile(path) as packed:
             entries = packed.infolist()
@@ -98,7 +98,7 @@ def _in_zip(path: Path) -> str:
                 raise SpecError(
                     f"Expected one table of up to 4 GB in {str(path)!r}, got {len(tables)} in {unpacked:,} bytes.",
                     found=", ".join(one.filename for one in tables[:10]) or None,
-                    fix="zip one shapefile, GeoJSON or GeoPackage, or unpack it and give the file",
+                    fix="zip one shapefile, GeoJSON or GeoPackage, or unpack it and pass the file",
                 )
             with packed.open(tables[0]) as file:
                 _refuse_disguise(f"{path}/{tables[0].filename}", Path(tables[0].filename).suffix.lower(), file)

@@ -1,4 +1,4 @@
-"""Where imagery comes from. `open_provider` turns what a user writes as `backend=` into a `Provider`."""
+"""Providers of imagery. `open_provider` turns what a user passes as `backend=` into a `Provider`."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -20,25 +20,25 @@ _CHOICES = 'use backend="gee", backend="stac", backend="sample", the path of a r
 
 
 def _sample() -> Provider:
-    from rs_embed.providers.sample import SampleScene  # not above: rasterio is slow to import
+    from rs_embed.providers.sample import SampleScene  # here, because rasterio is slow to import
 
     return SampleScene()
 
 
 def _earth_engine() -> Provider:
-    from rs_embed.providers.earthengine.provider import EarthEngine  # not above: it needs google-auth
+    from rs_embed.providers.earthengine.provider import EarthEngine  # here, because it needs google-auth
 
     return EarthEngine()
 
 
 def _stac() -> Provider:
-    from rs_embed.providers.stac.provider import Stac  # not above: it needs the extra `stac`
+    from rs_embed.providers.stac.provider import Stac  # here, because it needs the extra `stac`
 
     return Stac()
 
 
 def _auto() -> Provider:
-    from rs_embed.providers.auto import chosen  # not above: it needs google-auth
+    from rs_embed.providers.auto import chosen  # here, because it needs google-auth
 
     return chosen(_CHOICES)
 
@@ -49,35 +49,35 @@ _BACKENDS: Mapping[str, Callable[[], Provider]] = {
     "stac": _stac,
     "auto": _auto,
 }
-"""Name -> factory: a new backend is one line. Those of other packages are entry points of the group
+"""Name -> factory: a new backend is one line. Other packages add theirs by entry points of the group
 `rs_embed.providers`."""
 
 
 @runtime_checkable
 class _Fetches(Protocol):
-    """What tells a provider from a mistake."""
+    """The least that an object must have to be taken for a provider."""
 
     def fetch(self, query: Query) -> Chip: ...
 
 
 def open_provider(backend: str | Path | Provider) -> Provider:
-    """The provider that a user means.
+    """Return the provider that a user means.
 
     Args:
-        backend: A name ("sample", or one that an installed package brings), the path of a raster, a pattern of paths
+        backend: A name ("sample", or one that an installed package adds), the path of a raster, a pattern of paths
             ("tiles/*.tif"), or a provider, which is returned as it is.
 
     Raises:
         SpecError: It is none of these.
         NotConfigured: The backend is known but cannot be used.
-        ReadError: There is no such raster, or it cannot be read.
+        ReadError: The raster does not exist or cannot be read.
     """
     require_backend(backend)
     named = _named()
     if isinstance(backend, str) and backend in named:
         return named[backend]()
     if isinstance(backend, str | Path):
-        from rs_embed.providers.rasters.folder import RasterFolder, is_pattern  # not above: rasterio is slow to import
+        from rs_embed.providers.rasters.folder import RasterFolder, is_pattern  # here: rasterio is slow to import
         from rs_embed.providers.rasters.local import LocalRasters
 
         return RasterFolder(str(backend)) if is_pattern(backend) else LocalRasters(backend)
@@ -85,7 +85,7 @@ def open_provider(backend: str | Path | Provider) -> Provider:
 
 
 def require_backend(backend: str | Path | Provider) -> None:
-    """Raise `SpecError` for what is no backend; whether it can be used shows when it is opened."""
+    """Raise `SpecError` unless `backend` is a backend. Whether it can be used is checked when it is opened."""
     named = _named()
     if isinstance(backend, Path) or (isinstance(backend, str) and (backend in named or _is_path(backend))):
         return
@@ -105,29 +105,29 @@ def _named() -> Mapping[str, Callable[[], Provider]]:
 
 @lru_cache(maxsize=8)
 def _installed(path: tuple[str, ...]) -> Mapping[str, Callable[[], Provider]]:
-    """Name -> factory, of installed packages; a name that is taken is left out, with one warning."""
+    """Return name -> factory for installed packages; a name that is already taken is ignored, with one warning."""
     found: dict[str, Callable[[], Provider]] = {}
     for plugin in plugins(PROVIDERS):
         if plugin.name in _BACKENDS or plugin.name in found:
-            warn(f"{plugin.package}: the backend {plugin.name!r} is left out, as that name is taken.", PluginWarning)
+            warn(f"{plugin.package}: the backend {plugin.name!r} is ignored, as that name is taken.", PluginWarning)
         else:
             found[plugin.name] = partial(_made, plugin)
     return found
 
 
 def _made(plugin: Plugin) -> Provider:
-    """The provider of an installed package.
+    """Make the provider of an installed package.
 
     Raises:
         NotConfigured: Its code fails, or makes something else.
     """
-    expected, fix = f"Expected the backend {plugin.name!r}", f"mend or remove the package {plugin.package}"
+    expected, fix = f"Expected the backend {plugin.name!r}", f"repair or remove the package {plugin.package}"
     try:
         factory = plugin.load()
         provider = factory() if callable(factory) else factory
     except RSEmbedError:
         raise
-    except Exception as error:  # the code of others: whatever it raises, the user is told whose it is
+    except Exception as error:  # other people's code: the message names the package
         raise NotConfigured(f"{expected}, got {type(error).__name__}: {error}.", fix=fix) from error
     if not _is_provider(provider):
         raise NotConfigured(f"{expected}, got {short(provider)}.", fix=fix)
@@ -135,7 +135,7 @@ def _made(plugin: Plugin) -> Provider:
 
 
 def _is_provider(given: object) -> TypeGuard[Provider]:
-    """Whether it fetches; `Checked` looks at what it answers."""
+    """Whether it has `fetch`; `Checked` checks what that returns."""
     return isinstance(given, _Fetches) and not isinstance(given, str | type)
 
 
@@ -144,5 +144,5 @@ def _is_path(text: str) -> bool:
         return True
     try:
         return text != "" and Path(text).exists()
-    except (OSError, ValueError):  # too long for a name, or with a NUL
+    except (OSError, ValueError):  # too long for a path, or contains a NUL
         return False

@@ -1,4 +1,4 @@
-"""Arrays that the user already holds (`input_chw`) as a provider."""
+"""The user's own arrays (`input_chw`) as a provider."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -27,21 +27,21 @@ from rs_embed.providers.common.series import mean_time
 Dates = Sequence[Given] | Mapping[str, Sequence[Given]]
 """When each frame was acquired."""
 Units = Unit | str | Mapping[str, Unit | str]
-"""Of the values of all arrays, or modality -> unit."""
+"""The unit of all arrays, or modality -> unit."""
 _AXES = "values are [C, H, W], or [T, C, H, W] for several dates"
 
 
 @runtime_checkable
 class SupportsArray(Protocol):
-    """What numpy can view as an array: ndarray, torch CPU tensor, xarray.DataArray, ..."""
+    """Anything that numpy can view as an array: ndarray, torch CPU tensor, xarray.DataArray, ..."""
 
     def __array__(self) -> NDArray[np.generic]: ...
 
 
 class ArrayProvider:
-    """Pixels from memory, in the units of `rs_embed.core.bands.COLLECTIONS`.
+    """A provider that serves arrays, in the units of `rs_embed.core.bands.COLLECTIONS`.
 
-    Safe to call from several threads. The arrays are not copied: leave them as they are until the call is over.
+    Safe to call from several threads. The arrays are not copied: do not change them until the call has returned.
     """
 
     name = "array"
@@ -53,25 +53,26 @@ class ArrayProvider:
         dates: Dates | None = None,
         unit: Units | None = None,
     ) -> None:
-        """Hold one array per modality.
+        """Wrap one array per modality.
 
         Args:
-            arrays: Modality -> `[C, H, W]` or `[T, C, H, W]`, bands in the order that the model's sensor asks for,
-                numbers of any real type; NaN is nodata. Several dates are composited as the sensor says.
-            geobox: The grid that the pixels of the coarsest modality lie on, if they have a place.
+            arrays: Modality -> `[C, H, W]` or `[T, C, H, W]` of any real number type, bands in the order of the model's
+                sensor; NaN is nodata. Several dates are composited as the sensor says.
+            geobox: The grid of the pixels of the coarsest modality, if they have a place.
             dates: When each frame was acquired, `[T]`: one list for all modalities, or modality -> list. Numbers are
-                days of the year (1 January is 1), in that of the window asked for.
-            unit: Of the values, for all arrays or modality -> unit, where it is not that of the collection: they are
-                converted. "byte" is a picture from 0 to 255, as arrays of uint8 are. What is said is believed.
+                days of the year (1 January is 1), in the year of the requested window.
+            unit: Unit of the values, for all arrays or modality -> unit, if it is not that of the collection. Values
+                are converted. "byte" is a picture from 0 to 255; arrays of uint8 are taken as such. A unit that you
+                pass is not doubted.
 
         Raises:
-            InputError: Not an array of numbers of 3 or 4 axes, an empty one, or not one date per frame.
-            SpecError: There is no such unit, date or modality.
+            InputError: An array is empty, not numeric or not of 3 or 4 axes, or has not one date per frame.
+            SpecError: A unit, date or modality is invalid.
         """
         if not isinstance(arrays, Mapping) or not arrays:
             raise InputError(
                 f"Expected arrays by modality, got {type(arrays).__name__}.",
-                fix='for example {"s2": array}',
+                fix='pass for example {"s2": array}',
             )
         self._arrays = {modality: _Array(modality, array) for modality, array in arrays.items()}
         self._times = _times(self._arrays, dates)
@@ -79,7 +80,7 @@ class ArrayProvider:
         self._geobox = geobox
 
     def identity(self) -> str:
-        """A hash of every array and of the grid."""
+        """Return a hash of every array and of the grid."""
         parts = [
             f"{name}={array.digest} {self._times.get(name)}" + (f" {self._units[name]}" if name in self._units else "")
             for name, array in sorted(self._arrays.items())
@@ -87,28 +88,28 @@ class ArrayProvider:
         return "array:" + hashlib.sha256(f"{parts} {self._geobox}".encode()).hexdigest()
 
     def require(self, modality: str, sensor: SensorSpec) -> None:
-        """See `Provider`; also that the array has as many bands as will be asked for.
+        """See `Provider`; also checks the number of bands.
 
         Raises:
-            BandMismatch: It has not.
-            SpecError: The sensor asks for a cloud mask, which arrays do not come with.
+            BandMismatch: The array has another number of bands than the sensor.
+            SpecError: The sensor has a cloud mask, which arrays do not support.
         """
         refuse_cloud_mask(sensor)
         _require_bands(self._find(modality).shape, modality, sensor)
 
     def native_geobox(self, query: Query) -> GeoBox | None:
-        """The grid given with the arrays."""
+        """Return the grid that was passed with the arrays."""
         return self._geobox
 
     def fetch(self, query: Query) -> Chip:
-        """The array of that modality, checked, on the grid of the query (or the one given with the arrays).
+        """Return the array of the modality, checked, on the grid of the query (or the one passed with the arrays).
 
         Raises:
-            SensorNotOffered: No array of that modality.
-            BandMismatch: Another number of bands than the sensor has.
+            SensorNotOffered: There is no array for the modality.
+            BandMismatch: The array has another number of bands than the sensor.
             UnitMismatch: The values cannot be in the unit of the collection.
-            NoValidPixels: Nothing but nodata.
-            InputError: Another height or width than the grid.
+            NoValidPixels: Every pixel is nodata.
+            InputError: Height and width differ from those of the grid.
         """
         refuse_cloud_mask(query.sensor)
         array = self._find(query.modality)
@@ -128,7 +129,7 @@ class ArrayProvider:
             raise NoValidPixels(
                 f"Expected at least one valid pixel, got only nodata in the {where}.",
                 found=f"{array.dtype} {array.shape}",
-                fix="NaN, infinities, fill values and pixels of 0 in every Sentinel-2 band are nodata",
+                fix="check the array: NaN, infinities, fill values and 0 in every Sentinel-2 band count as nodata",
             )
         frames = [checked[i][0] for i in seen]
         notes = [*date_notes, *(note for _, found in checked for note in found)]
@@ -144,18 +145,18 @@ class ArrayProvider:
         return Chip(np.stack(frames), bands, geobox, acquired, source)
 
     def _times_of(self, query: Query, where: str) -> tuple[tuple[datetime, ...], list[str]]:
-        """When each frame was acquired, empty where nobody said; and notes."""
+        """Return when each frame was acquired (empty if unknown), and notes."""
         window, days = query.window, self._times.get(query.modality, ())
         no_year = lack_year(days, window)
         times = () if no_year and query.series is None else moments_of(days, window)
         if query.series is not None and not times:
             raise InputError(
-                f"Expected the date of each frame of the {where}, got none.", fix='dates=["2022-06-01", ...]'
+                f"Expected the date of each frame of the {where}, got none.", fix='pass dates=["2022-06-01", ...]'
             )
         outside = [time for time in times if window and not window.start <= time.date() < window.end]
         if outside:
             raise InputError(
-                f"Expected frames of {window}, got one of {outside[0]:%Y-%m-%d} in the {where}.",
+                f"Expected frames within {window}, got one of {outside[0]:%Y-%m-%d} in the {where}.",
                 fix="leave `temporal` out, or leave those frames out",
             )
         return times, [NO_YEAR_NOTE] if no_year and times else []
@@ -177,12 +178,14 @@ def _times(arrays: Mapping[str, "_Array"], dates: Dates | None) -> dict[str, tup
     times = {name: tuple(parse_day(day) for day in days) for name, days in by_modality.items()}
     for name, moments in times.items():
         if name not in arrays:
-            raise InputError(f"Expected dates for {', '.join(arrays)}, got some for {name!r}.", fix="name the arrays")
+            raise InputError(
+                f"Expected dates for {', '.join(arrays)}, got some for {name!r}.", fix="use the names of the arrays"
+            )
         frames = len(arrays[name].frames())
         if len(moments) != frames:
             raise InputError(
                 f"Expected a date for each of the {frames} frames of {name}, got {len(moments)}.",
-                fix=f"{_AXES}; dates are in the order of T",
+                fix=f"pass one date per frame, in the order of T; {_AXES}",
             )
     return times
 
@@ -193,17 +196,19 @@ def _units(arrays: Mapping[str, "_Array"], unit: Units | None) -> dict[str, Unit
     by_modality = unit if isinstance(unit, Mapping) else dict.fromkeys(arrays, unit)
     for name in by_modality:
         if name not in arrays:
-            raise InputError(f"Expected units for {', '.join(arrays)}, got one for {name!r}.", fix="name the arrays")
+            raise InputError(
+                f"Expected units for {', '.join(arrays)}, got one for {name!r}.", fix="use the names of the arrays"
+            )
     return {name: unit_named(one) for name, one in by_modality.items()}
 
 
 def _is_picture(declared: Unit | None, dtype: np.dtype[np.generic]) -> bool:
-    """Whether values that should be DN are bytes."""
+    """Whether values that should be DN are 8-bit."""
     return declared is Unit.BYTE or (declared is None and dtype == np.uint8)
 
 
 class _Array:
-    """One array, known to be real numbers of 3 or 4 axes, not empty."""
+    """One array, checked to be real numbers with 3 or 4 axes, not empty."""
 
     def __init__(self, modality: str, given: SupportsArray) -> None:
         where = f"array for {modality}"
@@ -212,10 +217,10 @@ class _Array:
         if self.dtype.kind not in "iuf":
             raise InputError(
                 f"Expected real numbers in the {where}, got {self.dtype}.",
-                fix="give intensities as integers or floats (for complex radar data: calibrated backscatter)",
+                fix="pass intensities as integers or floats (for complex radar data, calibrated backscatter)",
             )
         if len(self.shape) not in (3, 4):
-            hint = {2: "a single band is array[None]", 5: "give one place per request, not a batch"}
+            hint = {2: "for a single band, pass array[None]", 5: "pass one place per request, not a batch"}
             fix = f"{_AXES}; {hint[len(self.shape)]}" if len(self.shape) in hint else _AXES
             raise InputError(f"Expected 3 or 4 axes in the {where}, got shape {self.shape}.", fix=fix)
         if 0 in self.shape:
@@ -223,12 +228,12 @@ class _Array:
 
     @cached_property
     def digest(self) -> str:
-        """Of type, shape and bytes: 128 bits of XXH3, at the speed of memory (sha256 takes 3 ms for a 4 km chip)."""
+        """A hash of type, shape and bytes: XXH3, 128 bits, as fast as memory (sha256 takes 3 ms for a 4 km chip)."""
         pixels = np.ascontiguousarray(self._array).reshape(-1).view(np.uint8)
         return f"{self.dtype.str} {self.shape} {xxhash.xxh3_128_hexdigest(pixels.data)}"
 
     def frames(self) -> NDArray[np.generic]:
-        """`[T, C, H, W]`, as given."""
+        """Return `[T, C, H, W]`, as passed."""
         return self._array if self._array.ndim == 4 else self._array[None]
 
 
@@ -236,13 +241,13 @@ def _as_array(given: SupportsArray, where: str) -> NDArray[np.generic]:
     if isinstance(given, np.ma.MaskedArray):
         return np.where(np.ma.getmaskarray(given), np.nan, np.ma.getdata(given))
     if not isinstance(given, SupportsArray) or isinstance(given, type):
-        raise InputError(f"Expected an {where}, got {type(given).__name__}.", fix="np.asarray(values)")
+        raise InputError(f"Expected an {where}, got {type(given).__name__}.", fix="pass np.asarray(values)")
     try:
         return np.asarray(given)
-    except (TypeError, RuntimeError) as error:  # torch: on another device, of type bfloat16, with a gradient
+    except (TypeError, RuntimeError) as error:  # torch tensors on another device, of type bfloat16, or with a gradient
         raise InputError(
             f"Expected an {where} that numpy can read, got {type(given).__name__}: {error}",
-            fix="for a torch tensor: tensor.detach().float().cpu()",
+            fix="for a torch tensor, pass tensor.detach().float().cpu()",
         ) from error
 
 
@@ -250,7 +255,7 @@ def _require_bands(shape: tuple[int, ...], modality: str, sensor: SensorSpec) ->
     wanted = sensor.bands
     if shape[-3] == len(wanted):
         return
-    fix = f"give the bands in this order: {', '.join(wanted)}"
+    fix = f"pass the bands in this order: {', '.join(wanted)}"
     if shape[-1] == len(wanted):
         target = 0 if len(shape) == 3 else 1
         fix = f"it looks like HWC: pass np.moveaxis(x, -1, {target})"
@@ -268,15 +273,15 @@ def _require_grid(shape: tuple[int, ...], geobox: GeoBox | None, where: str) -> 
     raise InputError(
         f"Expected {geobox.shape[0]} x {geobox.shape[1]} pixels, got {shape[-2]} x {shape[-1]} in the {where}.",
         wanted=f"{geobox.crs} at {geobox.resolution.x:g} m",
-        fix="give pixels on exactly that grid (rs_embed.core.geo.geobox_for), or leave the place out",
+        fix="pass pixels on exactly that grid (rs_embed.core.geo.geobox_for), or leave the place out",
     )
 
 
 def _checked(
     stored: NDArray[np.generic], units: tuple[Unit, ...], declared: Unit | None, where: str
 ) -> tuple[Pixels, list[str]]:
-    """One frame as float32 with NaN for nodata, and notes. Bands of one unit are judged together."""
-    with np.errstate(over="ignore"):  # too large for float32: becomes infinite, which is nodata
+    """Return one frame as float32 with NaN for nodata, and notes. Bands of one unit are checked together."""
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite, which is nodata
         values = stored.astype(np.float32)
     notes: list[str] = []
     for unit in dict.fromkeys(units):
@@ -290,7 +295,7 @@ def _checked(
 def _in_unit(
     values: Pixels, wanted: Unit, declared: Unit | None, stored: np.dtype[np.generic], where: str
 ) -> tuple[Pixels, list[str]]:
-    """Bands of one wanted unit, masked, judged and converted; and notes. A picture stays in bytes."""
+    """Mask, check and convert bands of one expected unit; return them with notes. A picture stays in bytes."""
     picture = wanted is Unit.DN and _is_picture(declared, stored)
     unit = Unit.BYTE if picture else declared or wanted
     values, lost = mask_nodata(values, unit, where)
@@ -299,5 +304,5 @@ def _in_unit(
     if not picture:
         values = convert(values, unit, wanted)
         if wanted is Unit.DN:
-            notes += judge_offset(values, where, fix="subtract 1000 only where it is in, and once")
+            notes += judge_offset(values, where, fix="subtract 1000 once, and only from values that contain it")
     return values, notes + list(warn_of_oddities(values, Unit.BYTE if picture else wanted, where))

@@ -19,14 +19,14 @@ LOG = logger("rs_embed.providers")
 
 
 class Chosen(Wrapped):
-    """A provider that was chosen for the user, and says so with every chip; why changes no pixel."""
+    """A provider that `backend="auto"` chose. Its chips carry a note about the choice; their pixels are the same."""
 
     def __init__(self, provider: Provider, why: str) -> None:
         super().__init__(provider)
         self._why = why
 
     def fetch(self, query: Query) -> Chip:
-        """See `Provider`; an error says, too, who was chosen."""
+        """See `Provider`; errors also state the choice."""
         try:
             chip = self._provider.fetch(query)
         except ProviderError as error:
@@ -35,10 +35,10 @@ class Chosen(Wrapped):
         return replace(chip, source=replace(chip.source, notes=(self._why, *chip.source.notes)))
 
 
-def _mentioned() -> bool:
-    """Whether anything on this machine speaks of Earth Engine; else no metadata server is waited for.
+def is_mentioned() -> bool:
+    """Whether this machine has any sign of Earth Engine; if not, no time is spent on a metadata server.
 
-    A cloud machine that has credentials of its own speaks of it by `RS_EMBED_GEE_PROJECT`.
+    On a cloud machine with credentials of its own, the sign is `RS_EMBED_GEE_PROJECT`.
     """
     settings = EarthEngineSettings.read()
     named = settings.project is not None or settings.service_account is not None or google_key_file() is not None
@@ -47,17 +47,17 @@ def _mentioned() -> bool:
 
 
 def chosen(choices: str) -> Provider:
-    """Earth Engine if there are credentials and a project, else STAC; asks nothing of either.
+    """Return Earth Engine if there are credentials and a project, else STAC; neither is contacted.
 
     Args:
-        choices: For the message: what can be named instead.
+        choices: The fix of the error message: which backends can be named.
 
     Raises:
         NotConfigured: Neither can be used.
-        KnobError: A setting of theirs has a bad value.
+        KnobError: One of their settings has an invalid value.
     """
     earth_engine = EarthEngine()
-    if not _mentioned():
+    if not is_mentioned():
         return _without("Expected credentials for Earth Engine, got none.", choices)
     try:
         account = earth_engine.account()
@@ -69,10 +69,10 @@ def chosen(choices: str) -> Provider:
 
 
 def _without(reason: str, choices: str) -> Provider:
-    """STAC, as Earth Engine cannot be used."""
+    """Return STAC, because Earth Engine cannot be used."""
     if find_spec("pystac_client") is None:
         raise NotConfigured(
-            "Expected a backend to fetch imagery from, got none chosen and none set up.",
+            "Expected a backend to fetch imagery from, but none was named and none is set up.",
             earth_engine=reason,
             stac="the extra is not installed: pip install 'eo-rs-embed[stac]'",
             fix=choices,

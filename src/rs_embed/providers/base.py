@@ -1,4 +1,4 @@
-"""The seam between the pipeline and imagery: a query goes in, a chip comes out."""
+"""The interface between the pipeline and imagery: a query goes in, a chip comes out."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,18 +17,18 @@ class Query:
     """One chip: which pixels, on which grid, from which days."""
 
     modality: str
-    """What the model calls this input."""
+    """The model's name for this input."""
     sensor: SensorSpec
     geobox: GeoBox | None
-    """The exact grid wanted; `None` only where the provider holds arrays without a place."""
+    """The exact grid of the chip; `None` only if the provider holds arrays without a place."""
     window: TemporalSpec | None
-    """Half-open days; `None`: whatever the provider holds, if it holds a fixed set."""
+    """Half-open window of days; `None` takes whatever the provider holds, if it holds a fixed set."""
     series: Series | None = None
-    """`None`: one frame, as `sensor.composite` says. Else several, each dated."""
+    """`None` asks for one frame, made as `sensor.composite` says; a `Series` for several dated ones."""
 
     @property
     def nbytes(self) -> int:
-        """Size of the chip's pixels at most; 0 where the grid is not known."""
+        """The largest size of the chip's pixels, bytes; 0 if the grid is unknown."""
         if self.geobox is None:
             return 0
         frames = 1 if self.series is None else self.series.most(self.window)
@@ -37,32 +37,32 @@ class Query:
 
 
 def pixels_of(query: Query) -> Query:
-    """The query as far as a provider sees it: equal for all models that share a chip."""
+    """Return the part of a query that a provider depends on: equal for all models that share a chip."""
     return replace(query, modality="", sensor=replace(query.sensor, fill_value=0.0))
 
 
 class Provider(Protocol):
-    """Brings chips. Implementations must be safe to call from several threads."""
+    """A source of chips. Implementations must be safe to call from several threads."""
 
     @property
     def name(self) -> str:
-        """What users call it, as in `backend="sample"`."""
+        """The name that users pass, as in `backend="sample"`."""
         ...
 
     def identity(self) -> str:
-        """What it would fetch from, for the fingerprint: equal across processes, other when the data are other."""
+        """Identify the data for fingerprints: equal across processes, different if the data differ."""
         ...
 
     def require(self, modality: str, sensor: SensorSpec) -> None:
-        """Check, without reading pixels, that it has what will be asked for; called once per call and modality.
+        """Check, without reading pixels, that the requested bands exist; called once per call and modality.
 
         Raises:
-            SensorNotOffered: It does not have that collection or a band of it.
+            SensorNotOffered: The provider does not have the collection or one of the bands.
         """
         ...
 
     def native_geobox(self, query: Query) -> GeoBox | None:
-        """The grid of everything it holds for `query.sensor`, for requests without a place.
+        """Return the grid of everything it holds for `query.sensor`, for requests without a place.
 
         Raises:
             SpecError: The provider covers the Earth, so a place must be given.
@@ -70,17 +70,19 @@ class Provider(Protocol):
         ...
 
     def fetch(self, query: Query) -> Chip:
-        """The chip on exactly `query.geobox`, bands in the order of `query.sensor.bands`, NaN where nodata.
+        """Return the chip on exactly `query.geobox`, bands in the order of `query.sensor.bands`, NaN for nodata.
 
-        Bands are in the units of `core.bands.COLLECTIONS`. One frame, made as `query.sensor.composite` says, or
-        the frames of `query.series` in order of time, one of each of its `windows` at most, those without a valid pixel
-        left out (they are put in later, where the series keeps them); `Chip.times` then tells
-        when each was really acquired (the mean, if it is of several scenes). Values are float32, and finite or NaN.
-        All of this is checked (`common/checked.py`). It is asked from threads that are abandoned when the user stops.
+        Values are float32, finite or NaN, in the units of `core.bands.COLLECTIONS`. Without `query.series`, there is
+        one frame, made as `query.sensor.composite` says. With it, there are the frames of the series in order of time,
+        at most one from each of its `windows`. Leave out frames without a valid pixel; they are added later if the
+        series keeps them. `Chip.times` holds when each frame was acquired (the mean, for several scenes).
+
+        All of this is checked (`common/checked.py`). The method is called from threads that are abandoned when the
+        user stops the job.
 
         Raises:
-            SensorNotOffered: It does not have that collection or a band of it.
-            OutsideCoverage: The grid lies wholly outside of what it holds.
+            SensorNotOffered: The provider does not have the collection or one of the bands.
+            OutsideCoverage: The grid lies wholly outside what it covers.
             NoImagery: Nothing was acquired in the window.
             ReadError: A file or answer could not be read.
         """
@@ -88,34 +90,34 @@ class Provider(Protocol):
 
 
 class Rebuilt:
-    """A provider with locks and open connections that can be sent to another process: there it is rebuilt.
+    """Base class of providers with locks and open connections: pickling one makes a new one in the other process.
 
-    It is built by the same arguments, and so by the variables of the process that it comes to.
+    It is made from the same arguments, and so reads the variables of that process.
     """
 
     _built_with: tuple[tuple[object, ...], dict[str, object]]
 
     def __new__(cls, *given: object, **named: object) -> Self:
-        """Remember what it is built with."""
+        """Store the arguments."""
         made = super().__new__(cls)
         made._built_with = given, named
         return made
 
     def __reduce__(self) -> "tuple[Callable[..., Rebuilt], tuple[object, ...]]":
-        """How pickle builds it."""
+        """Pickle the arguments only."""
         given, named = self._built_with
         return partial(type(self), *given, **named), ()
 
 
 class Wrapped(ABC):
-    """A provider around another, which it asks for everything but chips."""
+    """Base class of wrappers, which pass everything except `fetch` to another provider."""
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
-        self.name = provider.name
+        self.name: str = provider.name
 
     def identity(self) -> str:
-        """That of the provider."""
+        """Return the wrapped provider's identity."""
         return self._provider.identity()
 
     def require(self, modality: str, sensor: SensorSpec) -> None:

@@ -1,4 +1,4 @@
-"""Chips kept on disk, so that a second model, or a second run, does not fetch them again."""
+"""A chip cache on disk, so that a second model, or a second run, does not fetch the same chips again."""
 
 import hashlib
 import json
@@ -26,23 +26,23 @@ from rs_embed.providers.base import Provider, Query, Wrapped, pixels_of
 
 FORMAT = 2
 SWEEP_EVERY = 50
-"""Chips written between two looks at the size of the folder."""
+"""Number of chips written between two checks of the folder's size."""
 _OURS = re.compile(r"[0-9a-f]{64}(?:\.npz|-\w+\.tmp)")
-"""Names of our files in the folder."""
+"""Names of the cache's files in the folder."""
 SWEEP_TO = 0.9
-"""Share of the limit that a sweep leaves."""
+"""Share of the limit that remains after a sweep."""
 
 
 class CachedProvider(Wrapped):
-    """A provider whose chips are kept in a folder; safe for several threads and processes at once.
+    """A provider that caches chips in a folder. Several threads and processes can use the folder at once.
 
-    A chip is found again by everything that decides its pixels: the provider's identity, sensor, grid, days, series.
-    The oldest ones unused go first when the folder outgrows its limit.
+    The cache key is everything that determines the pixels: the provider's identity, sensor, grid, days, series. When
+    the folder exceeds its limit, the chips that were unused for longest are removed first.
 
     Args:
-        provider: What to ask when a chip is not there.
-        folder: Made if it is not there.
-        limit_gb: Size that the folder is kept under.
+        provider: Fetches chips that are not cached.
+        folder: The cache folder; made if it does not exist.
+        limit_gb: Largest size of the folder, GB.
 
     Raises:
         StorageError: The folder cannot be made.
@@ -61,10 +61,10 @@ class CachedProvider(Wrapped):
             ) from error
 
     def fetch(self, query: Query) -> Chip:
-        """The chip kept, else the provider's.
+        """Return the cached chip, or fetch and cache it.
 
         Raises:
-            StorageError: The chip cannot be kept (the disk is full, or may not be written).
+            StorageError: The chip cannot be written, for example because the disk is full.
         """
         path = self._path(query)
         chip = _read(path, query)
@@ -87,7 +87,7 @@ class CachedProvider(Wrapped):
         return self._folder / key[:2] / f"{key}.npz"
 
     def _keep(self, chip: Chip, path: Path) -> None:
-        """Written aside and renamed: nobody ever sees half a chip."""
+        """Write to a temporary file and rename it, so that no process reads half a chip."""
         try:
             path.parent.mkdir(exist_ok=True)
             with tempfile.NamedTemporaryFile(
@@ -103,7 +103,7 @@ class CachedProvider(Wrapped):
                     raise
         except OSError as error:
             raise StorageError(
-                f"Expected to keep a chip in {str(self._folder)!r}, got: {error}.",
+                f"Expected to write a chip to {str(self._folder)!r}, got: {error}.",
                 fix="free some space, or unset the chip cache",
             ) from error
         with self._lock.here:
@@ -113,10 +113,10 @@ class CachedProvider(Wrapped):
             self._sweep()
 
     def _sweep(self) -> None:
-        """Remove what was longest unused, if there is too much; others may be doing the same."""
+        """Remove the chips unused for longest if the folder is too large; other processes may do the same."""
         found = []
         for path in self._folder.glob("*/*"):
-            if not _OURS.fullmatch(path.name):  # somebody else's file, which is none of our business
+            if not _OURS.fullmatch(path.name):  # not a file of the cache
                 continue
             try:
                 status = path.lstat()
@@ -147,9 +147,9 @@ def _facts(chip: Chip, asked: str) -> bytes:
 
 
 def _read(path: Path, query: Query) -> Chip | None:
-    """The chip of that file; `None` where there is none, half of one, or another's (then it is fetched again)."""
+    """Read a cached chip; `None` if it is missing, damaged or for another request (then it is fetched again)."""
     try:
-        if not path.is_file():  # a pipe would never end
+        if not path.is_file():  # reading a pipe would never end
             return None
         with zipfile.ZipFile(path) as packed:
             facts, values = _array(packed, "facts.npy", "|u1", 1), _array(packed, "values.npy", "<f4", 4)
@@ -164,19 +164,19 @@ _BROKEN = (
     *(OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, RecursionError),
     *(ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError),
 )
-"""What a file that is damaged, or none of ours, leads to."""
+"""The exceptions that a damaged or foreign file leads to."""
 
 
 def _facts_of(series: Series) -> dict[str, object]:
-    """What decides which frames there are; a field that had no choice before stands here only if it was made."""
+    """Return what decides which frames there are; a later field counts only if it is set, so that keys stay equal."""
     return {name: value for name, value in asdict(series).items() if (name, value) != ("keep_empty", False)}
 
 
 def _array(packed: zipfile.ZipFile, name: str, dtype: str, axes: int) -> NDArray[np.generic]:
-    """An array whose size is what its file has room for: a few bytes may declare gigabytes.
+    """Read an array of at most the size of its file: a few bytes may declare gigabytes.
 
     Raises:
-        ValueError: It is packed or declared otherwise than we do.
+        ValueError: It is not stored or declared as the cache does.
     """
     entry = packed.getinfo(name)
     with packed.open(entry) as file:
@@ -194,7 +194,7 @@ def _chip(values: NDArray[np.generic], packed_facts: bytes, query: Query, asked:
     facts = json.loads(packed_facts)
     grid, source = facts["grid"], facts["source"]
     if facts["asked"] != asked:
-        raise ValueError("it answers another request")
+        raise ValueError("the chip is for another request")
     lists = {name: tuple(value) for name, value in source.items() if isinstance(value, list)}
     lists["scene_times"] = tuple(datetime.fromisoformat(time) for time in source["scene_times"])
     geobox = None if grid is None else GeoBox(tuple(grid[2]), Affine(*grid[1]), grid[0])
@@ -202,5 +202,5 @@ def _chip(values: NDArray[np.generic], packed_facts: bytes, query: Query, asked:
     bands = bands_of(query.sensor.collection, query.sensor.bands)
     bands = tuple(replace(band, unit=unit_named(unit)) for band, unit in zip(bands, facts["units"], strict=True))
     if query.geobox not in (None, geobox):
-        raise ValueError("it lies on another grid")
+        raise ValueError("the chip is on another grid")
     return Chip(values.astype(np.float32, copy=False), bands, geobox, times, Source(**(source | lists)))

@@ -1,4 +1,4 @@
-"""Band names as files and archives spell them, and the shared names of `rs_embed.core.bands` they stand for."""
+"""Map the band names of files and archives to the shared names of `rs_embed.core.bands`."""
 
 import re
 
@@ -17,7 +17,7 @@ _POLARISATION = re.compile(r"(?:VV|VH|HH|HV)", re.I)
 
 
 def canonical(name: str, collection: str) -> str | None:
-    """The shared name of a band, or `None` where the collection has nothing of that name.
+    """Return the shared name of a band, or `None` if the collection has no such band.
 
     Example:
         >>> canonical("B02", "COPERNICUS/S2_SR_HARMONIZED"), canonical("Sigma0_vv", "COPERNICUS/S1_GRD")
@@ -33,7 +33,7 @@ def canonical(name: str, collection: str) -> str | None:
 
 
 def names_a_band(name: str) -> bool:
-    """Whether any known collection has a band of that name (so that an array in a store is one)."""
+    """Whether any known collection has a band of that name (so that an array in a store counts as a band)."""
     return any(canonical(name, collection) is not None for collection in COLLECTIONS)
 
 

@@ -1,4 +1,4 @@
-"""Who is asked for imagery where no model needs any."""
+"""The provider for models that need no imagery."""
 
 from odc.geo.geobox import GeoBox
 
@@ -14,17 +14,19 @@ class Nobody:
     name = "none"
 
     def identity(self) -> str:
-        """Always the same."""
+        """Return a constant."""
         return "none"
 
     def require(self, modality: str, sensor: SensorSpec) -> None:
-        """It has none of it."""
-        raise SensorNotOffered(f"Expected imagery for {modality}, got a backend without any.", fix='backend="auto"')
+        """Raise `SensorNotOffered`: it has no imagery."""
+        raise SensorNotOffered(f"Expected imagery for {modality}, got a backend without any.", fix='use backend="auto"')
 
     def native_geobox(self, query: Query) -> GeoBox | None:
-        """It holds nothing."""
+        """Return `None`: there is no grid."""
         return None
 
     def fetch(self, query: Query) -> Chip:
-        """There is nothing to fetch."""
-        raise SensorNotOffered(f"Expected imagery for {query.modality}, got a backend without any.", fix="name another")
+        """Raise `SensorNotOffered`: there is nothing to fetch."""
+        raise SensorNotOffered(
+            f"Expected imagery for {query.modality}, got a backend without any.", fix="name another backend"
+        )

@@ -1,4 +1,4 @@
-"""The scene that comes with the package: a first embedding needs no account and no network."""
+"""The sample scene that comes with the package: a first embedding needs no account and no network."""
 
 import hashlib
 from dataclasses import replace
@@ -35,11 +35,11 @@ _RASTERS = {
         collection="COPERNICUS/S1_GRD",
     ),
 }
-"""Collection -> file. Dates and ids are those of `scene.json`."""
+"""Collection -> file. Dates and ids are in `scene.json`."""
 _ORBIT: OrbitPass = "ASCENDING"
-"""Of the Sentinel-1 scene: it was acquired at 17 h UTC at 13 degrees east, on the evening side of the orbit."""
+"""The orbit pass of the Sentinel-1 scene: acquired at 17 h UTC at 13 degrees east, on the evening side."""
 _EXAMPLE = "PointBuffer(lon=12.9394, lat=47.7682, buffer_m=1000)"
-"""Around the middle of the scene."""
+"""A place around the middle of the scene."""
 
 
 class SampleScene:
@@ -51,29 +51,29 @@ class SampleScene:
         self._rasters = LocalRasters(list(_RASTERS.values()))
 
     def identity(self) -> str:
-        """A hash of the bundled files."""
+        """Return a hash of the bundled files."""
         return f"{self.name}:{_digest()}"
 
     def require(self, modality: str, sensor: SensorSpec) -> None:
-        """See `Provider`; Sentinel-1 of another mode is another sensor."""
+        """See `Provider`; Sentinel-1 in another mode or orbit pass counts as another sensor."""
         _require_offered(sensor)
         self._rasters.require(modality, sensor)
 
     def native_geobox(self, query: Query) -> GeoBox:
-        """The whole scene at 10 m (or as near as another `scale_m` comes).
+        """Return the grid of the whole scene at 10 m (or as close as another `scale_m` allows).
 
         Raises:
-            SensorNotOffered: Not a sensor of the sample.
+            SensorNotOffered: The sample does not have this sensor.
         """
         _require_offered(query.sensor)
         return self._rasters.native_geobox(replace(query, window=None))
 
     def fetch(self, query: Query) -> Chip:
-        """The chip, with the scene's own date whatever the window; a note says so where they differ.
+        """Return the chip with the scene's own date, whatever the window; a note says so if they differ.
 
         Raises:
-            SensorNotOffered: Not a sensor of the sample, or a band it does not have.
-            OutsideCoverage: The grid lies wholly outside.
+            SensorNotOffered: The sample does not have this sensor or one of the bands.
+            OutsideCoverage: The grid lies wholly outside the scene.
         """
         _require_offered(query.sensor)
         whole = replace(query, window=None)
@@ -81,7 +81,7 @@ class SampleScene:
             chip = self._rasters.fetch(whole)
         except OutsideCoverage as error:
             raise _outside(self.native_geobox(replace(whole, geobox=None)), error) from None
-        kept = tuple(note for note in chip.source.notes if "orbit pass" not in note)  # the scene's is known
+        kept = tuple(note for note in chip.source.notes if "orbit pass" not in note)  # the scene's pass is known
         notes = kept + _window_note(query.window, chip.times[0])
         return replace(chip, source=replace(chip.source, provider=self.name, notes=notes))
 
@@ -97,13 +97,13 @@ def _require_offered(sensor: SensorSpec) -> None:
         raise SensorNotOffered(
             f"The sample scene does not have {sensor.collection}.",
             has=", ".join(_RASTERS),
-            fix="choose a model that takes one of these, or give your own imagery: backend=<path>",
+            fix="choose a model that takes one of these, or use your own imagery: backend=<path>",
         )
     mode, orbit_pass = sensor.instrument_mode, sensor.orbit_pass or _ORBIT
     if sensor.collection == "COPERNICUS/S1_GRD" and (mode, orbit_pass) != ("IW", _ORBIT):
         raise SensorNotOffered(
             f"Expected Sentinel-1 in mode {mode}, {orbit_pass.lower()}; the sample scene is in mode IW, ascending.",
-            fix='use a modality of that kind, such as "s1"',
+            fix='use a modality in mode IW, ascending, such as "s1"',
         )
 
 
@@ -113,7 +113,7 @@ def _outside(grid: GeoBox, error: OutsideCoverage) -> OutsideCoverage:
         error.headline.replace("in the files", "in the sample scene"),
         covered=in_degrees(grid),
         centre=f"lon {(west + east) / 2:.4f}, lat {(south + north) / 2:.4f}",
-        fix=f"{_EXAMPLE} works with the sample; other places need your own imagery: backend=<path>",
+        fix=f"{_EXAMPLE} works with the sample; for other places, use your own imagery: backend=<path>",
     )
 
 

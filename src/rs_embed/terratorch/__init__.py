@@ -1,8 +1,8 @@
-"""THOR and AnySat as backbones of TerraTorch: importing this package registers them.
+"""THOR and AnySat as TerraTorch backbones. Importing this package registers them.
 
-`BACKBONE_REGISTRY.build("thor_v1_base", ...)` then gives our own encoder (`rs_embed.encoders`), trainable. The options
-are those of `build_thor` and `build_anysat`. On the command line, `python -m rs_embed.terratorch` is `terratorch` with
-them, and `--custom_modules_path` takes a folder whose `__init__.py` imports this package.
+`BACKBONE_REGISTRY.build("thor_v1_base", ...)` then returns a trainable encoder of `rs_embed.encoders`. The options are
+those of `build_thor` and `build_anysat`. On the command line, `python -m rs_embed.terratorch` runs `terratorch` with
+the backbones registered. Alternatively, pass `--custom_modules_path` a folder whose `__init__.py` imports this package.
 """
 
 from rs_embed.terratorch.anysat import AnySatBackbone, build_anysat

@@ -1,6 +1,6 @@
-"""`python -m rs_embed.terratorch fit --config ...`: TerraTorch's own command line, with the backbones registered.
+"""`python -m rs_embed.terratorch fit --config ...`: TerraTorch's command line, with the backbones registered.
 
-The package itself, which Python imports first, has loaded TerraTorch and registered them.
+Python imports the package first, which loads TerraTorch and registers the backbones.
 """
 
 from terratorch.__main__ import main

@@ -1,4 +1,4 @@
-"""AnySat as a TerraTorch backbone: our encoder with TerraTorch's order of axes."""
+"""AnySat as a TerraTorch backbone, with TerraTorch's order of axes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,28 +18,30 @@ from rs_embed.terratorch.encoders import one_of, trainable
 Output = Literal["patch", "dense", "tile"]
 OUTPUTS: tuple[Output, ...] = get_args(Output)
 IDLE = ("pad_parameter", "attention_heads.fc1_k.bias")
-"""No gradient reaches what stands for masked pixels, as there are no masks, nor a bias that softmax takes away."""
+"""Parameters without gradient: the value of masked pixels, as nothing is masked, and a bias that softmax cancels."""
 RELATIVE = "attn.rpe_k.lookup_table_weight"
-"""Of the last block of a patch it adds the same to all where only cls asks; the second half has a block more."""
+"""Parameter without effect in the last block of a patch, where only the class token is a query and it adds a
+constant."""
 
 
 class AnySatBackbone(nn.Module):
-    """AnySat over some of its modalities.
+    """The AnySat backbone for some of its modalities.
 
-    Takes a tensor for one modality, or tensors by name for several: `[batch, channel, height, width]`, and series also
-    as `[batch, channel, time, height, width]`; square, standardised, bands in the order of the card. Gives a list of
-    one tensor: a map `[batch, channel, row, col]`, or `[batch, 1, dim]` for the whole.
+    The input is a tensor for one modality, or a mapping of tensors for several: `[batch, channel, height, width]`, or
+    `[batch, channel, time, height, width]` for series. Images are square and standardised, with bands in the order of
+    the card. The output is a list of one tensor: a map `[batch, channel, row, col]`, or `[batch, 1, dim]` for the tile
+    token.
     """
 
     def __init__(
         self, encoder: AnySatEncoder, *, patch_m: int, days: Mapping[str, tuple[float, ...]], output: Output
     ) -> None:
-        """Freeze what the output does not use, so that every parameter that wants a gradient gets one."""
+        """Freeze parameters that do not affect the output, so that every trainable parameter gets a gradient."""
         super().__init__()
         self.encoder = encoder
         self._patch_m, self._days, self._output = patch_m, days, output
         dim = encoder.cls_token.shape[-1]
-        self.out_channels = [2 * dim if output == "dense" else dim]
+        self.out_channels: list[int] = [2 * dim if output == "dense" else dim]
         idle = IDLE if output == "dense" else (*IDLE, f"predictor_blocks.{len(encoder.blocks) - 2}.{RELATIVE}")
         for name, parameter in encoder.named_parameters():
             parameter.requires_grad_(not name.endswith(idle))
@@ -50,18 +52,18 @@ class AnySatBackbone(nn.Module):
         """Encode a batch.
 
         Args:
-            x: See the class.
-            dates: `[batch, time]` by modality, day of the year, 1 January = 0; by default the option `days`.
+            x: The images; see the class.
+            dates: Modality -> day of the year, `[batch, time]`, 1 January = 0; default: the option `days`.
 
         Raises:
-            BandMismatch: Other modalities, channels or axes.
-            InputError: No dates for a series, or inputs that do not fit each other.
+            BandMismatch: The modalities, channels or axes differ from those of the backbone.
+            InputError: A series has no dates, or the inputs do not fit each other.
         """
         given = {self.encoder.modalities[0]: x} if isinstance(x, Tensor) else x
         if set(given) != set(self.encoder.modalities):
             raise BandMismatch(
                 f"Expected {', '.join(self.encoder.modalities)}, got {', '.join(given)}.",
-                fix="name the modalities of the data module as AnySat does, or give `modalities`",
+                fix="use AnySat's names of modalities in the data module, or set `modalities`",
             )
         inputs = {name: _time_first(name, given[name]) for name in self.encoder.modalities}
         series = {name: values for name, values in inputs.items() if MODALITIES[name].period is not None}
@@ -76,13 +78,13 @@ class AnySatBackbone(nn.Module):
         if len(days) != values.shape[1]:
             raise InputError(
                 f"Expected a day for each of {values.shape[1]} frames of {name}, got {len(days)}.",
-                fix=f"days={{{name!r}: [...]}}, days of the year with 1 January = 0, or `dates` in the batch",
+                fix=f"set days={{{name!r}: [...]}}, days of the year with 1 January = 0, or put `dates` in the batch",
             )
         return torch.tensor(days, device=values.device).expand(len(values), -1)
 
 
 def _time_first(name: str, values: Tensor) -> Tensor:
-    """TerraTorch has channels before time, AnySat after it."""
+    """Move the time axis before the channels, as AnySat expects; TerraTorch has it after them."""
     if MODALITIES[name].period is None:
         return values
     return values[:, None] if values.ndim == 4 else values.transpose(1, 2)
@@ -98,21 +100,21 @@ def build_anysat(
     days: Sequence[float] | Mapping[str, Sequence[float]] = (),
     output: Output = "patch",
 ) -> AnySatBackbone:
-    """The backbone of AnySat.
+    """Build the AnySat backbone.
 
     Args:
-        card: Of AnySat.
+        card: The card of AnySat.
         pretrained: Whether to load the authors' weights.
-        ckpt: A file to load in place of the hub's.
-        modalities: AnySat's names, in order.
-        patch_size_m: Side of a patch, a multiple of 10 m.
-        days: Of the frames of a series that come without dates: days of the year, 1 January = 0; by modality if
-            they differ.
-        output: "patch", "dense" (each patch's token beside that of each part of it, twice the width), or "tile".
+        ckpt: A file to load instead of the hub's.
+        modalities: AnySat's names of the modalities, in order.
+        patch_size_m: Side of a patch, metres; a multiple of 10.
+        days: Days of the year of the frames, 1 January = 0, for batches without dates; a mapping by modality if they
+            differ.
+        output: "patch", "dense" (the token of each part of a patch after that of the patch, twice the width) or "tile".
 
     Raises:
-        SpecError: An unknown modality or output.
-        WeightsError: The weights could not be had.
+        SpecError: A modality or output is unknown.
+        WeightsError: The weights are missing, unreachable, corrupt, or belong to another model.
     """
     arch = {name: card.arch[name] for name in ("dim", "depth", "heads")}
     wanted = tuple(modalities)

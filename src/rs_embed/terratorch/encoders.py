@@ -1,4 +1,4 @@
-"""What both backbones are built with: an encoder to be trained, and options that are words."""
+"""Functions shared by both backbones: build a trainable encoder, and check options."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,17 +24,17 @@ def trainable(
     pretrained: bool,
     ckpt: str | Path | None,
 ) -> Trained:
-    """The encoder in training mode, every parameter wanting a gradient.
+    """Build an encoder in training mode, with all parameters trainable.
 
     Args:
-        make: Builds it without values.
-        card: Says where its weights live.
-        layout: Of the family's files.
-        pretrained: Without, values are random, and the same each time.
-        ckpt: A file to use in place of the card's.
+        make: Builds the encoder without weights.
+        card: The card with the location of the weights.
+        layout: The layout of the family's files.
+        pretrained: Whether to load the weights; otherwise they are random with a fixed seed.
+        ckpt: A file to use instead of the card's.
 
     Raises:
-        WeightsError: The weights are missing, unreachable, corrupt, or those of another model.
+        WeightsError: The weights are missing, unreachable, corrupt, or belong to another model.
     """
     knobs = card.knobs.read({"pretrained": pretrained, "ckpt": ckpt})
     network = build_network(make, ModelRequest(card, knobs, inputs=()), LibrarySettings.read(), layout)
@@ -42,14 +42,14 @@ def trainable(
 
 
 def one_of(name: str, found: object, known: Sequence[Word]) -> Word:
-    """The option, if it is one of the words that there are.
+    """Return an option if it is one of the known values.
 
     Raises:
-        SpecError: It is another.
+        SpecError: The value is unknown.
     """
     for word in known:
         if word == found:
             return word
     raise SpecError(
-        f"Expected {name} as one of {', '.join(map(str, known))}, got {found!r}.", fix=f"{name}={known[0]!r}"
+        f"Expected {name} as one of {', '.join(map(str, known))}, got {found!r}.", fix=f"set {name}={known[0]!r}"
     )

@@ -1,4 +1,4 @@
-"""Names of our backbones in TerraTorch's registry."""
+"""Register the backbones of this package in TerraTorch's registry."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -13,10 +13,10 @@ from rs_embed.terratorch.thor import build_thor
 
 
 def register() -> tuple[str, ...]:
-    """Add `thor_v1_tiny|small|base|large` and `anysat_base`; again does no harm.
+    """Register `thor_v1_tiny|small|base|large` and `anysat_base`. Repeated calls have no effect.
 
     Returns:
-        Their names.
+        The names of the backbones.
 
     Raises:
         MissingDependency: TerraTorch is not installed.
@@ -29,10 +29,10 @@ def register() -> tuple[str, ...]:
 
 
 def register_card(card: ModelCard, build: Callable[..., nn.Module]) -> None:
-    """Add one card under its authors' name (the registry goes by the name of the function).
+    """Register one card under its authors' name.
 
     Args:
-        card: Such as a variant of your own.
+        card: A card, for example of a variant of your own.
         build: `build_thor` or `build_anysat`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""THOR as a TerraTorch backbone: our encoder behind the options of the authors' extension.
+"""THOR as a TerraTorch backbone, with the options of the authors' extension.
 
 Source of names and meanings: FM4CS/thor_terratorch_ext, README.md and models/backbones/thor_vit.py.
 """
@@ -31,15 +31,15 @@ S2_BANDS = (
 DEFAULT_BANDS = (*S2_BANDS, "VV", "VH")
 GROUND_COVER_M, PATCH_PX = 2880, 8
 INPUT_PARAMS = ("ground_covers", "flexivit_patch_size_seqs", "select_patch_strategy")
-"""What `input_params` may hold; the reference patch size of the authors' fourth is a constant of the encoder."""
+"""Keys of `input_params`. The authors' fourth key, the reference patch size, is a constant of the encoder here."""
 
 
 class ThorBackbone(nn.Module):
-    """THOR over one selection of bands and one extent of ground.
+    """The THOR backbone for a selection of bands and a ground cover.
 
-    Takes `[batch, channel, height, width]`, square, standardised, of any pixel size: channels in the order of
-    `model_bands`; or, where `model_bands` tells them by modality, those tensors by name. Gives one tensor a layer:
-    `[batch, token, dim]`, or with `merge_method` maps `[batch, channel, row, col]`.
+    The input is `[batch, channel, height, width]`, square and standardised, of any pixel size, with channels in the
+    order of `model_bands`. If `model_bands` is a mapping by modality, the input is a mapping of such tensors. The
+    output is one tensor per layer: `[batch, token, dim]`, or with `merge_method` a map `[batch, channel, row, col]`.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class ThorBackbone(nn.Module):
         layers: tuple[int, ...],
         merge: Merge | None,
     ) -> None:
-        """Freeze what these bands do not use, so that every parameter that wants a gradient gets one."""
+        """Freeze parameters that these bands do not use, so that every trainable parameter gets a gradient."""
         super().__init__()
         self.encoder = encoder
         self._geometry, self._modalities, self._layers, self._merge = geometry, modalities, layers, merge
         dim = encoder.norm.normalized_shape[0]
         wide = len(geometry.groups) if merge == "concat" else 1
-        self.out_channels = [dim * wide for _ in layers]
+        self.out_channels: list[int] = [dim * wide for _ in layers]
         for name, parameter in encoder.named_parameters():
             parameter.requires_grad_(self._uses(name))
 
@@ -75,10 +75,10 @@ class ThorBackbone(nn.Module):
         return True
 
     def forward(self, x: Tensor | Mapping[str, Tensor], **_: object) -> list[Tensor]:
-        """Encode a batch; other keys of TerraTorch's batches are passed over.
+        """Encode a batch; other keys of TerraTorch's batches are ignored.
 
         Raises:
-            BandMismatch: Other modalities or channels than `model_bands` tells.
+            BandMismatch: The modalities or channels differ from `model_bands`.
             InputError: The image is not square.
         """
         images = x if isinstance(x, Tensor) else self._joined(x)
@@ -92,7 +92,7 @@ class ThorBackbone(nn.Module):
         if set(x) != set(self._modalities):
             raise BandMismatch(
                 f"Expected {', '.join(self._modalities) or 'one tensor of all bands'}, got {', '.join(x)}.",
-                fix="give model_bands by modality, such as {'S2L2A': ['BLUE', ...]}; or concat_bands: true",
+                fix="set model_bands by modality, such as {'S2L2A': ['BLUE', ...]}, or concat_bands: true",
             )
         return torch.cat([x[name] for name in self._modalities], dim=1)
 
@@ -110,26 +110,27 @@ def build_thor(
     merge_method: Merge | None = None,
     out_indices: Sequence[int] | None = None,
 ) -> ThorBackbone:
-    """The backbone of a THOR card.
+    """Build the THOR backbone.
 
     Args:
-        card: Which size.
+        card: The card of a THOR size.
         pretrained: Whether to load the authors' weights.
-        ckpt: A file to load in place of the hub's.
-        model_bands: Channels in order, as "BLUE", "NIR_BROAD", "VV", "EW_HH", "VV_60", "OA01_REFLECTANCE"; by modality
-            if the data module gives several tensors. By default all of Sentinel-2 and VV, VH.
-        input_params: `ground_covers` (one: metres along a side of the image, by default 2880),
-            `flexivit_patch_size_seqs` (pixels of a band, by default 8) and `select_patch_strategy`.
-        ground_cover: The same as in `input_params`, as the authors have it since, and before it; so the next two.
-        patch_sizes: See `ground_cover`.
-        select_patch_strategy: See `ground_cover`.
-        merge_method: How band groups become one map; `None` leaves tokens.
-        out_indices: Which blocks' outputs, by default all.
+        ckpt: A file to load instead of the hub's.
+        model_bands: Channels in order, such as "BLUE", "NIR_BROAD", "VV", "EW_HH", "VV_60", "OA01_REFLECTANCE"; a
+            mapping by modality if the data module returns several tensors. Default: all bands of Sentinel-2, and VV and
+            VH.
+        input_params: `ground_covers` (one value: side of the image in metres, default 2880), `flexivit_patch_size_seqs`
+            (pixels of a band, default 8) and `select_patch_strategy`.
+        ground_cover: The authors' newer name of `ground_covers`; takes precedence over `input_params`.
+        patch_sizes: The authors' newer name of `flexivit_patch_size_seqs`; takes precedence over `input_params`.
+        select_patch_strategy: As in `input_params`, over which it takes precedence.
+        merge_method: How to merge band groups into one map; `None` returns tokens.
+        out_indices: Indices of the blocks to return; default: all.
 
     Raises:
-        BandMismatch: A band that THOR does not know, or one twice.
-        SpecError: An option that is unknown or does not fit the others.
-        WeightsError: The weights could not be had.
+        BandMismatch: A band is unknown or given twice.
+        SpecError: An option is unknown or does not fit the others.
+        WeightsError: The weights are missing, unreachable, corrupt, or belong to another model.
     """
     merge = one_of("merge_method", merge_method, (None, *MERGES))
     by_modality = model_bands if isinstance(model_bands, Mapping) else {"": model_bands}
@@ -147,11 +148,11 @@ def _geometry(names: Sequence[str], params: Mapping[str, object]) -> ThorGeometr
     unknown = [name for name in params if name not in INPUT_PARAMS]
     if unknown:
         raise SpecError(
-            f"Expected {', '.join(INPUT_PARAMS)} in input_params, got {', '.join(unknown)}.", fix="leave the others out"
+            f"Expected only {', '.join(INPUT_PARAMS)} in input_params, got {', '.join(unknown)}.", fix="remove them"
         )
     covers = _whole_numbers("ground_covers", params.get("ground_covers", [GROUND_COVER_M]))
     if len(covers) != 1:
-        raise SpecError(f"Expected one ground cover, got {covers}.", fix=f"ground_covers=[{GROUND_COVER_M}]")
+        raise SpecError(f"Expected one ground cover, got {covers}.", fix=f"set ground_covers=[{GROUND_COVER_M}]")
     patches_px = _whole_numbers("flexivit_patch_size_seqs", params.get("flexivit_patch_size_seqs", [PATCH_PX]))
     strategy = one_of("select_patch_strategy", params.get("select_patch_strategy", "min"), STRATEGIES)
     return plan_geometry(bands, covers[0], patches_px, strategy, sizes)
@@ -160,7 +161,7 @@ def _geometry(names: Sequence[str], params: Mapping[str, object]) -> ThorGeometr
 def _whole_numbers(name: str, value: object) -> list[int]:
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if not all(isinstance(one, int) for one in values):
-        raise SpecError(f"Expected {name} as whole numbers, got {value!r}.", fix=f"{name}=[...]")
+        raise SpecError(f"Expected {name} as whole numbers, got {value!r}.", fix=f"set {name}=[...]")
     return list(values)
 
 

@@ -167,7 +167,7 @@ def test_a_unit_over_which_all_workers_die_is_kept_as_failed_rows_and_the_others
     assert sorted(frame["row"]) == list(range(40))
     failed = frame[frame["status"] == "failed"]
     assert set(failed["stage"]) == {"worker"}
-    assert failed["error"].str.contains("2 workers died over it").all()
+    assert failed["error"].str.contains("2 workers died while running it").all()
 
 
 def test_chips_on_their_way_never_fill_the_object_stores(nodes, tmp_path):
@@ -199,7 +199,7 @@ def test_workers_on_all_cores_of_a_cluster_do_not_wait_for_chips_for_ever(nodes,
 
 
 def test_a_cluster_that_does_not_answer_is_said_so(nodes, tmp_path):
-    with pytest.raises(EngineError, match="got this process connected to the one at"):
+    with pytest.raises(EngineError, match="this process is connected to the one at"):
         export(tmp_path / "run", tmp_path / "log", engine="ray", address="192.0.2.1:6379")
 
 

@@ -127,9 +127,9 @@ def test_one_ctrl_c_ends_a_run_whose_fetches_hang_and_no_fetch_begins_after_it(e
 
 CONNECT = """
 import sys, time
-from rs_embed.exports.engines.ray.cluster import Room, connected
+from rs_embed.exports.engines.ray.cluster import ClusterResources, connected
 with connected(None):
-    print(Room.now().cpus, flush=True)
+    print(ClusterResources.now().cpus, flush=True)
     time.sleep(float(sys.argv[1]))
 """
 

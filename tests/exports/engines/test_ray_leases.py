@@ -50,7 +50,7 @@ ray.shutdown()
 try:
     limiter.take()
 except EngineError as error:
-    assert "no longer connected to it" in str(error)
+    assert "this process has lost it" in str(error)
 else:
     raise AssertionError("leave was given by nobody")
 thread.join(120)

@@ -16,7 +16,7 @@ from engines_help import processes_of, until
 from export_worker import export
 from metered import ACCOUNT, Metered, Service
 
-from rs_embed.exports.engines.ray.limiter import ClusterLimiter, Gate, gate
+from rs_embed.exports.engines.ray.limiter import ClusterLimiter, LimiterActor, gate
 from rs_embed.providers.common.policy import Slot
 
 pytestmark = pytest.mark.slow
@@ -60,7 +60,7 @@ def test_too_many_requests_slow_down_all_processes_and_a_pause_is_kept_by_all(no
     assert bears_few.most <= 16
     assert 1 <= len(bears_few.refused) < 30
     first = bears_few.refused[0]
-    # Leave that was given before the limiter heard of the refusal may be used late, on a busy machine.
+    # A permit that was given before the limiter heard of the refusal may be used late, on a busy machine.
     paused = [start for start in bears_few.starts if first + 2 < start < first + 3.9]
     assert not paused
 
@@ -86,7 +86,7 @@ def test_the_leave_of_a_killed_process_is_free_again(nodes, service, tmp_path, m
 
 
 def taken(limiter: ClusterLimiter, within_s: float = 60.0) -> Slot:
-    """Leave, waited for no longer than that."""
+    """A permit, waited for no longer than that."""
     with ThreadPoolExecutor(1) as pool:
         return Slot(pool.submit(limiter.take).result(within_s))
 
@@ -116,7 +116,7 @@ def test_who_died_while_waiting_gets_no_leave(nodes, tmp_path):
 
 MAKER = """
 import sys, ray
-from rs_embed.exports.engines.ray.limiter import ClusterLimiter, Gate, gate
+from rs_embed.exports.engines.ray.limiter import ClusterLimiter, LimiterActor, gate
 from rs_embed.providers.common.policy import Slot
 ray.init(sys.argv[1], log_to_driver=False)
 made = gate()
@@ -144,12 +144,12 @@ def test_the_successor_of_a_limiter_learns_what_is_under_way(nodes, monkeypatch,
         held = taken(limiter)
         if how == "its process is killed":
             for node in nodes.cluster.list_all_nodes():
-                for pid in processes_of(nodes.raylet(node), "ray::Gate"):
+                for pid in processes_of(nodes.raylet(node), "ray::LimiterActor"):
                     os.kill(pid, signal.SIGKILL)
         else:
             maker.stdin.close()
             maker.wait(60)
-        until(lambda: under_way("successor") == 1)  # of its own accord: nobody has asked for leave since
+        until(lambda: under_way("successor") == 1)  # of its own accord: nobody has asked for a permit since
         second = taken(limiter)
         until(lambda: under_way("successor") == 2)
         for slot in (held, second):
@@ -159,7 +159,7 @@ def test_the_successor_of_a_limiter_learns_what_is_under_way(nodes, monkeypatch,
 
 def test_room_for_one_account_wakes_nobody_who_waits_for_another():
     async def told_apart() -> bool:
-        actor = Gate()
+        actor = LimiterActor()
         leaves = {name: await actor.take(name, (1, None), f"first of {name}", 60.0) for name in ("a", "b")}
         waiting = [asyncio.create_task(actor.take("a", (1, None), f"{i} of a", 60.0)) for i in range(2)]
         mine = asyncio.create_task(actor.take("b", (1, None), "second of b", 60.0))

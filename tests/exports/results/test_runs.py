@@ -200,7 +200,7 @@ def test_what_is_not_a_run_says_so(tmp_path, run):
         open_run(tmp_path)
     table = run.path / "mosaiks_rcf" / "units" / "u000000.parquet"
     geopandas.GeoDataFrame(geometry=[None]).to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(StorageError, match="Parquet of somebody else"):
+    with pytest.raises(StorageError, match="a Parquet file of another program"):
         read(tmp_path / "other.parquet")
     table.write_bytes(table.read_bytes()[:-300])
     with pytest.raises(StorageError, match="damaged"):

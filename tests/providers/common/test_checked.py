@@ -58,8 +58,8 @@ LIES = {
         "Expected B1 in",
     ),
     "no place": (regridded(lambda geobox: None), InputError, "got:.*no grid"),
-    "another place": (regridded(lambda geobox: moved(geobox, 1)), InputError, "on the grid asked for"),
-    "half a pixel off": (regridded(lambda geobox: moved(geobox, 0.5)), InputError, "on the grid asked for"),
+    "another place": (regridded(lambda geobox: moved(geobox, 1)), InputError, "on the requested grid"),
+    "half a pixel off": (regridded(lambda geobox: moved(geobox, 0.5)), InputError, "on the requested grid"),
     "another zone": (
         regridded(lambda geobox: type(geobox)(geobox.shape, geobox.affine, "EPSG:32632")),
         InputError,

@@ -221,7 +221,7 @@ def test_arrays_and_files_are_laid_on_the_months_as_well(dn, make_raster):
         assert np.flatnonzero(np.isfinite(chip.values).all(axis=(1, 2, 3))).tolist() == [2, 10]
         np.testing.assert_array_equal(chip.values[[2, 10]], np.stack([dn, dn + 1]).astype(np.float32))
     twice = ArrayProvider({"M": np.stack([dn, dn])}, dates=["2022-03-05", "2022-03-06"])
-    with pytest.raises(InputError, match="a frame at most in each of 12"):
+    with pytest.raises(InputError, match="at most one frame in each of 12"):
         Checked(twice).fetch(ask(MONTHS, YEAR))
     assert Checked(arrays).fetch(ask(MONTHS)).values.shape[0] == 2  # no days were asked for
 

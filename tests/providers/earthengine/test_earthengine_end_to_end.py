@@ -92,15 +92,21 @@ def test_the_doctor_says_what_the_service_refuses_and_what_to_do(server):
     assert "is not registered to use Earth Engine" in last["found"] and "register" in last["fix"]
 
 
-def test_the_doctor_stops_at_the_account_where_there_is_none():
+def test_the_doctor_finds_no_fault_in_an_account_that_nobody_set_up(monkeypatch, tmp_path):
     def make() -> EarthEngine:
         raise NotConfigured("Expected credentials, got none.", fix="run this")
 
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     code, found = examined(make)
-    assert code == 1
-    assert found["checks"][-1] == {
-        "name": "Earth Engine settings", "ok": False, "found": "Expected credentials, got none.", "fix": "run this",
-    }  # fmt: skip
+    last = found["checks"][-1]
+    assert (code, found["ok"]) == (0, True)
+    assert (last["ok"], last["set_up"], last["fix"]) == (True, False, "run this")
+    assert last["found"] == "not set up. Expected credentials, got none."
+    monkeypatch.setenv("RS_EMBED_GEE_PROJECT", "mine")  # begun, and not finished
+    code, found = examined(make)
+    assert code == 1 and not found["checks"][-1]["ok"]
 
 
 def test_the_command_lists_the_knobs_in_force(monkeypatch, tmp_path):

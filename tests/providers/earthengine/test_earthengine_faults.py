@@ -112,7 +112,7 @@ def test_many_threads_that_begin_together_ask_for_the_list_of_functions_once(ser
         (faults.forbidden(), AccessRefused, "Service Usage Consumer"),
         (faults.not_registered(), NotRegistered, "register"),
         (faults.not_signed_up(), NotRegistered, "register"),
-        (faults.api_disabled(), NotRegistered, "enable it at"),
+        (faults.api_disabled(), NotRegistered, "enable the API at"),
         (Fault("status", 400, "Image.load: Image asset 'x' not found (does not exist or ...)."), SensorNotOffered, "x"),
         (Fault("status", 403, "The caller does not have permission."), AccessRefused, "Resource Viewer"),
     ],

@@ -179,7 +179,7 @@ def test_an_empty_window_is_told_from_a_place_that_is_never_seen(server):
         provider.fetch(ask(window=TemporalSpec.range("1998-01-01", "1999-01-01")))
     lon, lat = PLACES["toulouse"][0], 10.0
     place = geobox_for(BBox(lon, lat, lon + 0.01, lat + 0.01), 10)
-    with pytest.raises(OutsideCoverage, match="has nothing there"):
+    with pytest.raises(OutsideCoverage, match="has none there"):
         provider.fetch(Query("M", SensorSpec(S2, ("B2",)), place, YEAR))
     with pytest.raises(OutsideCoverage, match="GLO30"):
         provider.fetch(Query("M", SensorSpec("COPERNICUS/DEM/GLO30", ("DEM",)), place, None))
@@ -198,5 +198,5 @@ def test_a_place_and_days_must_be_given(server):
     provider, query = earth_engine(server), ask()
     with pytest.raises(SpecError, match="Earth Engine covers the Earth"):
         provider.fetch(Query("M", query.sensor, None, query.window))
-    with pytest.raises(SpecError, match="Expected days"):
+    with pytest.raises(SpecError, match="Expected a window of days"):
         provider.fetch(ask(window=None))

@@ -67,7 +67,7 @@ def test_a_file_without_names_is_refused_with_the_call_that_names_them(make_rast
 
 def test_only_the_bands_that_are_missing_are_asked_for(make_raster, rng):
     pixels = rng.integers(200, 4000, (2, 4, 4)).astype(np.uint16)
-    with pytest.raises(SensorNotOffered, match=r"Expected B3 of .*, got no file that has them"):
+    with pytest.raises(SensorNotOffered, match=r"Expected B3 of .*, got no file with them"):
         LocalRasters(make_raster(pixels, bands=("B4", "B2"))).require("s2", ask(("B4", "B3", "B2")).sensor)
 
 

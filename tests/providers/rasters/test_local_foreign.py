@@ -135,12 +135,12 @@ def test_vrts_that_name_each_other_end(write):
 
 def test_the_description_of_a_web_service_is_no_raster(write, web):
     path = write(wms(web.url), "service.xml")
-    with pytest.raises(ReadError, match="holds its pixels itself"):
+    with pytest.raises(ReadError, match="contains its pixels"):
         read(path)
     with pytest.raises(ReadError, match="of another format"):
         read(write(source("service.xml", 1)))
     path.rename(path.with_suffix(".tif"))
-    with pytest.raises(ReadError, match="holds its pixels itself"):
+    with pytest.raises(ReadError, match="contains its pixels"):
         open_provider(path.with_suffix(".tif"))
     assert web.asked == []
 

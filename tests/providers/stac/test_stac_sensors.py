@@ -156,7 +156,7 @@ def test_no_scene_says_which_condition_left_how_many(stac_server):
 
 def test_places_and_days_are_wanted_and_heights_are_not_everywhere(stac_server):
     provider = stac(stac_server.site("earth-search"))
-    with pytest.raises(SpecError, match="Expected days"):
+    with pytest.raises(SpecError, match="Expected a window of days"):
         provider.fetch(ask(window=None))
     with pytest.raises(SpecError, match="Expected a place"):
         provider.native_geobox(ask())

@@ -1,1 +1,1 @@
-"""Cards: one file a family, data only."""
+"""Model cards, one file per family: data only."""

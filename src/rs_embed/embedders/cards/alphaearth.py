@@ -1,4 +1,4 @@
-"""AlphaEarth Foundations: embeddings that Google computed, one vector per pixel of 10 m and calendar year.
+"""AlphaEarth Foundations: embeddings computed by Google, one vector per 10 m pixel and calendar year.
 
 Source: google/earthengine-catalog 10458c0, GOOGLE_SATELLITE_EMBEDDING_V1_ANNUAL.jsonnet (bands, unit length, years,
 UTM zones); developers.google.com/earth-engine/guides/aef_on_gcs_readme (years from 2017 on, attribution).

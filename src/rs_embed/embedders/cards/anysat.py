@@ -1,9 +1,9 @@
 """AnySat: one release, eight of its eleven modalities.
 
 Source of bands, pixel sizes and shapes: gastruc/AnySat e03e72e, hubconf.py and README.md. The release names no
-statistics; those of PASTIS and TreeSatAI-TS are of the sources named below. Left out are l7 and alos (the released
-forward pass takes their pixels of 30 m for 10 m) and modis (it fails on it). The commit and the hash of the published
-weights could not be looked up when this card was written, so `Weights.revision` is open.
+statistics; those of PASTIS and TreeSatAI-TS come from the sources named below. Three modalities are left out: l7 and
+alos, whose 30 m pixels the released forward pass treats as 10 m, and modis, on which it fails. The commit and the hash
+of the published weights were not known when this card was written, so `Weights.revision` is open.
 """
 
 import math
@@ -29,22 +29,22 @@ class AnySatKnobs(SeriesKnobs, LayersKnobs):
     }
     HINTS: ClassVar[Mapping[str, str]] = {
         **LayersKnobs.HINTS,
-        "scale": "patch_size_m: metres, ten times the authors' scale; pixels keep their own size",
-        "flash_attn": "leave it out: attention is what the authors have with flash_attn=False",
-        "output_modality": "the first of modality is the one that a dense grid is made of",
-        **dict.fromkeys(("img", "image_size", "img_size"), "pixels keep their own size: choose the place instead"),
-        "merge_method": "modalities are always mixed: it is how the model works",
+        "scale": "set patch_size_m, in metres: ten times the authors' scale; pixels keep their own size",
+        "flash_attn": "leave it out: attention equals the authors' with flash_attn=False",
+        "output_modality": "put it first in modality: a dense grid is made of the first modality",
+        **dict.fromkeys(("img", "image_size", "img_size"), "change the size of the place: pixels keep their own size"),
+        "merge_method": "leave it out: the model always merges modalities itself",
     }
 
     model_key: Annotated[Literal["anysat_base"] | None, Field(description="there is one release")] = None
     patch_size_m: Annotated[int, Field(ge=10, le=160, multiple_of=10, description="side of a patch, metres")] = 40
-    normalize: Annotated[str, Field(description="pastis, treesat, none, or a file of your own statistics")] = "pastis"
+    normalize: Annotated[str, Field(description="pastis, treesat, none, or your own file of statistics")] = "pastis"
     pooled: Annotated[
-        Literal["tile", "patch"], Field(description="what a vector is: the trained tile token, or pooled patches")
+        Literal["tile", "patch"], Field(description="source of a vector: the trained tile token, or pooled patches")
     ] = "tile"
     dense_order: Annotated[
         Literal["raster", "reference"],
-        Field(description="of aerial sub-tokens in a dense grid: as they lie, or as coded"),
+        Field(description="order of aerial sub-tokens in a dense grid: as on the ground, or as in the authors' code"),
     ] = "raster"
 
 
@@ -56,7 +56,8 @@ PASTIS: Mapping[str, tuple[tuple[float, float], ...]] = {
     ),
     "s1-asc": ((-10.91848, 3.26831), (-17.34320, 3.19896)),
 }  # fmt: skip
-"""Mean and std by band, DN and dB. Source: the PASTIS loader of GFM-Bench (s1-asc: its ascending passes)."""
+"""Modality -> mean and std of each band, in DN or dB. Source: the PASTIS loader of GFM-Bench (s1-asc: its ascending
+passes)."""
 TREESAT: Mapping[str, tuple[tuple[float, float], ...]] = {
     "s2": (
         (4304.3296, 3537.9976), (4159.2666, 3324.2349), (4057.7766, 3270.0701), (4328.9512, 3250.5300),
@@ -64,9 +65,9 @@ TREESAT: Mapping[str, tuple[tuple[float, float], ...]] = {
         (2823.2644, 1731.5630), (2319.9702, 1549.3029),
     ),
 }  # fmt: skip
-"""Mean and std by band, DN; clouds are in them. Source: gastruc/AnySat, demo.ipynb (TreeSatAI-TS). Its numbers for
-Sentinel-1 are in a unit that nobody explains, and those for aerial images in an unsettled order: both are left out."""
-PUBLISHED = {"pastis": PASTIS, "treesat": TREESAT}
+"""Modality -> mean and std of each band in DN, clouds included. Source: gastruc/AnySat, demo.ipynb (TreeSatAI-TS). Its
+values for Sentinel-1 (undocumented unit) and for aerial images (uncertain order) are left out."""
+PUBLISHED: Mapping[str, Mapping[str, tuple[tuple[float, float], ...]]] = {"pastis": PASTIS, "treesat": TREESAT}
 
 _S2_BANDS = ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12")
 _L8_BANDS = ("B8", "B1", "B2", "B3", "B4", "B5", "B6", "B7", "B9", "B10", "B11")
@@ -109,7 +110,7 @@ MODALITIES = (
     _modality("spot", "AIRBUS/SPOT67", ("R", "G", "B"), grid_px=10),
     _modality("naip", "USDA/NAIP/DOQQ", ("R", "G", "B", "N"), grid_px=8),
 )
-"""Series at 10 m, images finer; `nan` where no statistics are published."""
+"""Time series at 10 m, and finer images; `nan` where no statistics are published."""
 
 CARDS = (
     ModelCard(

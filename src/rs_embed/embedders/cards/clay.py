@@ -2,7 +2,7 @@
 
 Source of the network and its file: TerraTorch 1.2.11, models/backbones/clay_v1; of bands, statistics and wavelengths:
 Clay-foundation/model, configs/metadata.yaml (sentinel-2-l2a), whose README puts code and weights under Apache-2.0.
-Commit and hash of the weights could not be looked up when this card was written.
+The commit and hash of the weights were not known when this card was written.
 """
 
 from typing import Annotated, Literal

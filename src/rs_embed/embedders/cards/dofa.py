@@ -1,11 +1,11 @@
 """DOFA v1, base and large, on Sentinel-2.
 
 Source of the network: TerraTorch 1.2.11, models/backbones/dofa_vit.py; of the files: TorchGeo 0.8.1, models/dofa.py;
-of licences: TorchGeo, docs/api/weights/agnostic.csv; of statistics and bands: zhu-xlab/DOFA, README.md. These are of
-8-bit images of SatlasPretrain, made of L1C (allenai/satlas, Normalization.md): DN / 32 cut off at 255, and ESA's true
-colour for the first three, whose 255 is DN 3558 in L1C (Sentinel-2 user guide, definitions). Here both are undone, so
-that statistics are of DN. Sentinel-1 is left out: how its 8-bit images were made is not told. The patch convolution
-pads one pixel (TorchGeo 0.8.1, models/dofa.py).
+of licences: TorchGeo, docs/api/weights/agnostic.csv; of statistics and bands: zhu-xlab/DOFA, README.md. The statistics
+refer to 8-bit images of SatlasPretrain, made from L1C (allenai/satlas, Normalization.md): DN / 32, limited to 255, and
+ESA's true colour for the first three bands, whose 255 is DN 3558 in L1C (Sentinel-2 user guide, definitions). This card
+reverses both, so that its statistics are in DN. Sentinel-1 is left out, because the making of its 8-bit images is not
+documented. The patch convolution pads one pixel (TorchGeo 0.8.1, models/dofa.py).
 """
 
 from typing import Annotated, Literal
@@ -90,7 +90,7 @@ def _card(size: Literal["base", "large"], parameters_m: float, dim: int, depth: 
             depth=depth,
             padding_px=1,
             prepend="dofa_model.",
-            own=(r"dofa_model\.fc_norm\..*",),  # of the classifier, not in the file, not used
+            own=(r"dofa_model\.fc_norm\..*",),  # part of the classifier: not in the file and not used
         ),
     )
 

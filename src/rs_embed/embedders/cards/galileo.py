@@ -1,8 +1,8 @@
 """Galileo: three sizes of one release.
 
 Source of groups, numbers and rules: nasaharvest/galileo 0f0b5b9 (single_file_galileo.py, src/data, config/models,
-config/normalization.json). Sizes of tiny and base are those of config/models; their files, and the commit of the hub,
-could not be looked up when this card was written.
+config/normalization.json). The sizes of tiny and base are those of config/models. Their files, and the commit on the
+hub, were not available when this card was written.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from rs_embed.embedders.prepare.derived import SLOPE, slope_of
 from rs_embed.encoders.galileo.groups import SPACE_TIME, TIME
 
 MOST_PATCHES = 12
-"""Largest side of a window of training, patches."""
+"""Largest side of a window in training, patches."""
 MOST_DATES = 24
 
 
@@ -28,27 +28,27 @@ class GalileoKnobs(SeriesKnobs, LayersKnobs):
     prefix = "RS_EMBED_GALILEO_"
     HINTS: ClassVar[Mapping[str, str]] = {
         **LayersKnobs.HINTS,
-        "input_resolution_m": "it is the pixel size of the sensor: sensor=SensorSpec(collection, bands, scale_m=...)",
-        "months": "they are those of the imagery: temporal=TemporalSpec.range(...), or dates=[...] with input_chw",
-        "window": "window_patches is the side of a window, in patches",
-        **dict.fromkeys(("img", "image_size", "img_size"), "pixels keep their own size: choose the place instead"),
+        "input_resolution_m": "set the pixel size of the sensor: sensor=SensorSpec(collection, bands, scale_m=...)",
+        "months": "pass temporal=TemporalSpec.range(...), or dates=[...] with input_chw: months come from the imagery",
+        "window": "set window_patches, the side of a window in patches",
+        **dict.fromkeys(("img", "image_size", "img_size"), "change the size of the place: pixels keep their own size"),
     }
 
     model_key: Annotated[
         Literal["galileo_nano", "galileo_tiny", "galileo_base"] | None, Field(description="size to run")
     ] = None
-    frames: Annotated[int, Field(ge=1, le=MOST_DATES, description="dates taken from the window, at most")] = 12
+    frames: Annotated[int, Field(ge=1, le=MOST_DATES, description="most dates to use from the days requested")] = 12
     temporal_sampling: Annotated[
         Sampling,
-        Field(description="month: one per calendar month; composite: one per part; scenes: the clearest"),
+        Field(description="month: a frame per calendar month; composite: one per sub-window; scenes: the clearest"),
     ] = "month"
     patch_size: Annotated[int, Field(ge=1, le=8, description="side of a patch, px")] = 8
     window_patches: Annotated[
         int | None,
-        Field(ge=1, le=64, description="patches along a window; unset: a grid encodes each alone, a vector up to 12"),
+        Field(ge=1, le=64, description="side of a window, patches; unset: 1 for a grid, up to 12 for a vector"),
     ] = None
-    ndvi: Annotated[bool, Field(description="1: show the NDVI too, which the authors hide in their evaluation")] = False
-    normalize: Annotated[str, Field(description="pretraining, none, or a file of your own statistics")] = "pretraining"
+    ndvi: Annotated[bool, Field(description="1: include NDVI, which the authors mask in their evaluation")] = False
+    normalize: Annotated[str, Field(description="pretraining, none, or your own file of statistics")] = "pretraining"
 
 
 Numbers = Mapping[str, tuple[float, float]]
@@ -75,7 +75,7 @@ _ERA5: Numbers = {"temperature_2m": (271.5674964, 79.8082894), "total_precipitat
 _TC: Numbers = {"def": (657.318126, 704.000870), "soil": (692.129180, 925.011613), "aet": (562.781332, 453.243402)}
 _VIIRS: Numbers = {"avg_rad": (1.56471159, 7.51302017)}
 _LANDSCAN: Numbers = {"b1": (188.2031589, 1154.5919128)}
-"""Mean and standard deviation by channel. Source: config/normalization.json."""
+"""Mean and standard deviation of each channel. Source: config/normalization.json."""
 
 
 def _modality(
@@ -112,7 +112,7 @@ def _modality(
 
 
 FEEDS: dict[str, tuple[str, ...]] = {}
-"""Modality -> the groups that its channels are of."""
+"""Modality -> groups to which its channels belong."""
 _OPTICAL = ("S2_RGB", "S2_Red_Edge", "S2_NIR_10m", "S2_NIR_20m", "S2_SWIR")
 _LAND_COVER, _CEREALS = "GOOGLE/DYNAMICWORLD/V1", "ESA/WorldCereal/2021"
 MODALITIES = (
@@ -135,7 +135,7 @@ MODALITIES = (
     _modality("landscan", "ORNL/LANDSCAN", _LANDSCAN, feeds=("LS",), composite="mean"),
 )  # fmt: skip
 AS_THEY_ARE: Mapping[Unit, float] = {Unit.PROBABILITY: 1.0, Unit.CONFIDENCE: 100.0}
-"""Units whose values the network takes divided by this, without statistics."""
+"""Unit -> divisor by which its values are scaled instead of being standardised."""
 
 
 def _card(

@@ -1,7 +1,7 @@
-"""Models that are told where a place is, and shown nothing of it: GeoCLIP's and SatCLIP's location encoders.
+"""Models that take only a location and no imagery: the location encoders of GeoCLIP and SatCLIP.
 
-Source: geoclip 1.3.0 (wheel: code, weights); microsoft/satclip 322091f, and for the sizes of the published files the
-loaders of torchgeo 0.10 (ViT16-L40) and of others (ten degrees), which load them strictly. Of the six files only the
+Source: geoclip 1.3.0 (wheel: code, weights); microsoft/satclip 322091f; for the sizes of the published files, the
+loaders of torchgeo 0.10 (ViT16-L40) and others (ten degrees), which load them strictly. Of the six files, only the
 commit of ViT16-L40 is known, and no hash.
 """
 
@@ -9,7 +9,7 @@ from rs_embed.core.settings import PlaceKnobs
 from rs_embed.embedders.card import ModelCard, PackagedWeights, Weights
 
 LOCATION = "location"
-"""What the models are told: longitude and latitude of the middle of the place, or of each cell."""
+"""Name of the models' input: longitude and latitude of the centre of the place, or of each cell."""
 
 
 class GeoClipKnobs(PlaceKnobs):
@@ -25,11 +25,11 @@ class SatClipKnobs(PlaceKnobs):
 
 
 def _satclip(images: str, degrees: int, revision: str | None = None) -> ModelCard:
-    """One of the six releases.
+    """Return the card of one of the six releases.
 
     Args:
-        images: What encoded the images in training.
-        degrees: Of the harmonics.
+        images: The image encoder used in training.
+        degrees: Number of degrees of the spherical harmonics.
         revision: Commit on the hub.
     """
     name, inputs = f"SatCLIP-{images}-L{degrees}", degrees**2

@@ -1,6 +1,6 @@
-"""MOSAIKS: random convolutional features, a baseline without training.
+"""MOSAIKS: random convolutional features, a baseline that needs no training.
 
-Source: Rolf et al. 2021, Nature Communications 12:4392. The filter bank is ours: see `scripts/fit_rcf_bank.py`.
+Source: Rolf et al. 2021, Nature Communications 12:4392. This project made the filter bank: `scripts/fit_rcf_bank.py`.
 """
 
 from typing import Annotated
@@ -23,7 +23,7 @@ class MosaiksKnobs(ModelKnobs):
     patch_size: Annotated[int, Field(ge=1, le=256, description="pixels averaged under one token")] = 8
 
 
-# Of the patches that the filter bank was fitted on; kept in the bank too, and a test compares the two.
+# Statistics of the patches on which the filter bank was fitted. The bank holds them too, and a test compares the two.
 _STATS = {
     "B1": BandStats("B1", Unit.DN, 279.1357, 359.8243),
     "B2": BandStats("B2", Unit.DN, 378.3350, 452.1797),

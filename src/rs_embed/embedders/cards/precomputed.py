@@ -1,4 +1,4 @@
-"""What the card of a product of embeddings needs: knobs, and the one modality that holds the numbers."""
+"""The parts of a card for a product of precomputed embeddings: knobs, and the one modality that holds the vectors."""
 
 from typing import Annotated
 
@@ -13,17 +13,19 @@ ADAPTER = "rs_embed.embedders.precomputed:PrecomputedEmbedder"
 
 
 class PrecomputedKnobs(ModelKnobs):
-    """Knobs of a product of embeddings; each has a prefix of its own."""
+    """Knobs of a product of precomputed embeddings; each product has its own prefix."""
 
-    img: Annotated[int, Field(ge=1, le=32_768, description='side of what input_prep="crop" keeps, px')] = 256
+    img: Annotated[int, Field(ge=1, le=32_768, description='side of the centre that input_prep="crop" keeps, px')] = 256
 
 
 def vectors(collection: str, bands: tuple[str, ...], scale_m: float = 10, first_year: int | None = None) -> Modality:
-    """The numbers of a product, in their order; nodata stays nodata.
+    """Return the modality of a product: its vectors, with nodata kept.
 
     Args:
-        scale_m: Pixel size of the product, metres: its pixels are never resampled.
-        first_year: Of a product of calendar years.
+        collection: The product.
+        bands: Its dimensions, in order.
+        scale_m: Pixel size of the product, metres; its pixels are never resampled.
+        first_year: First year of a product of calendar years.
     """
     return Modality(
         "embedding",

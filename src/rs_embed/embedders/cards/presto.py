@@ -1,9 +1,9 @@
-"""Presto: the months of one pixel.
+"""Presto: a time series of months for each pixel.
 
 Source: nasaharvest/presto 13173d0, single_file_presto.py and presto/dataops (bands, groups, normalisation, land cover);
 nasaharvest/openmapflow 795dcaf, eo/sentinel2.py and eo/era5.py (which collections the training exported: Sentinel-2
-L1C). No repository of a hub is known to hold the file: the authors keep it in their own (data/default_model.pt). The
-card names where it would be, and knows its hash, so that no other file is taken for it.
+L1C). No hub repository is known to hold the file; the authors keep it in their code repository (data/default_model.pt).
+The card names the place where it would be on the hub, and its hash, so that no other file is accepted.
 """
 
 from collections.abc import Mapping
@@ -26,11 +26,11 @@ class PrestoKnobs(SeriesKnobs):
 
     prefix = "RS_EMBED_PRESTO_"
 
-    frames: Annotated[int, Field(ge=1, le=MOST_MONTHS, description="months taken from the window, at most")] = (
+    frames: Annotated[int, Field(ge=1, le=MOST_MONTHS, description="most months to use from the days requested")] = (
         MOST_MONTHS
     )
     temporal_sampling: Annotated[
-        Sampling, Field(description="month: one per calendar month; composite, scenes: one per equal sub-window")
+        Sampling, Field(description="month: a frame per calendar month; composite, scenes: one per equal sub-window")
     ] = "month"
 
 
@@ -42,7 +42,7 @@ SHIFT_SCALE: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("elevation", "DEM"), (0.0, 2000.0)),
     "slope": (0.0, 50.0),
 }
-"""What is taken from a value, and what the rest is divided by; nothing is clipped. 272.15 K is the authors' number."""
+"""Band -> value to subtract, then divisor; nothing is clipped. 272.15 K is the authors' value."""
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "S1": ("VV", "VH"),
     "S2_RGB": ("B2", "B3", "B4"),
@@ -54,7 +54,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "SRTM": ("elevation", "slope"),
     "NDVI": ("NDVI",),
 }
-"""The network's groups of channels -> their bands."""
+"""Channel group of the network -> its bands."""
 _S2 = ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12")
 LAND_COVER = (
     "water",
@@ -67,7 +67,7 @@ LAND_COVER = (
     "bare",
     "snow_and_ice",
 )
-"""Classes in the order of their numbers, 0 to 8."""
+"""Classes in the order of their codes, 0 to 8."""
 
 
 def _modality(
@@ -106,9 +106,9 @@ MODALITIES = (
     _modality("dynamic_world", "GOOGLE/DYNAMICWORLD/V1", LAND_COVER, composite="mean"),
 )
 ALIKE = (("s2", "s2_l1c"), ("srtm", "dem"))
-"""Modalities that fill the same channels."""
+"""Pairs of modalities that fill the same channels."""
 IMAGERY = ("s2", "s2_l1c", "s1")
-"""Of these a pixel must have seen something: heights, weather and land cover alone make no embedding of it."""
+"""Imagery, of which a pixel needs at least one: heights, weather and land cover alone give no embedding."""
 
 CARDS = (
     ModelCard(

@@ -1,9 +1,9 @@
 """Prithvi-EO-2.0: cards of the six sizes with published weights.
 
 Source of sizes, names, statistics and files: TerraTorch 1.2.11, models/backbones/prithvi_vit.py. Trained on
-Harmonized Landsat and Sentinel-2 at 30 m, DN of reflectance x 10,000 (arXiv:2412.02732). Nodata becomes 0.0001 after
-standardising, so the mean, in NASA-IMPACT's inference.py. One frame, as TerraTorch builds it by default; the
-pre-training had four. Commits and hashes of the weights could not be looked up when this card was written.
+Harmonized Landsat and Sentinel-2 at 30 m, DN of reflectance x 10,000 (arXiv:2412.02732). NASA-IMPACT's inference.py
+sets nodata to 0.0001 after standardising, which is nearly the mean. The card uses one frame, TerraTorch's default; the
+pre-training used four. The commits and hashes of the weights were not known when this card was written.
 """
 
 from typing import Annotated, Literal
@@ -64,7 +64,7 @@ def _modality(name: str, patch_px: int) -> Modality:
 
 
 def _card(size: str, parameters_m: float, file: str, *, patch_px: int = 16, **arch: int) -> TerraTorchCard:
-    told = size.endswith("_tl")
+    takes_metadata = size.endswith("_tl")
     return TerraTorchCard(
         id=f"prithvi_eo_2_0_{size}",
         revision=2,
@@ -91,9 +91,9 @@ def _card(size: str, parameters_m: float, file: str, *, patch_px: int = 16, **ar
             builder=f"prithvi_eo_v2_{size}",
             options={"bands": list(_STATS), "num_frames": 1},
             any_size=True,
-            time=("temporal_coords", "year_day") if told else None,
-            location=("location_coords", "lat_lon") if told else None,
-            own=(r"pos_embed",),  # depends on the number of frames, and is computed
+            time=("temporal_coords", "year_day") if takes_metadata else None,
+            location=("location_coords", "lat_lon") if takes_metadata else None,
+            own=(r"pos_embed",),  # computed from the number of frames
         ),
     )
 

@@ -1,7 +1,7 @@
-"""Small vision transformers of SSL4EO-S12, trained by DINO and by MoCo v3 on Sentinel-2 L1C.
+"""Small vision transformers of SSL4EO-S12, trained with DINO and MoCo v3 on Sentinel-2 L1C.
 
 Source of the network: TerraTorch 1.2.11, models/backbones/torchgeo_vit.py; of files, bands and the division by 10,000
-(no mean is taken away): TorchGeo 0.8.1, models/vit.py; of licences: TorchGeo, docs/api/weights/sentinel2.csv.
+(no mean is subtracted): TorchGeo 0.8.1, models/vit.py; of licences: TorchGeo, docs/api/weights/sentinel2.csv.
 """
 
 from typing import Annotated, Literal
@@ -75,7 +75,7 @@ def _card(method: Literal["dino", "moco"], digest: str, revision: str) -> TerraT
         backbone=Backbone(
             builder=f"ssl4eos12_{name}",
             options={"model_bands": list(_NAMES.values()), "num_classes": 0},
-            prefix_tokens=0,  # the wrapper gives a map
+            prefix_tokens=0,  # the wrapper returns a map
             prepend="vit_model.",
         ),
     )

@@ -1,7 +1,7 @@
 """TerraMind 1.0 and 0.1: cards of every size.
 
 Source of names and statistics: terrastackai/terratorch 85467a9, terramind_register.py (v1 and v01 pre-training
-statistics). The commits and hashes of the published weights could not be looked up when this card was written, so
+statistics). The commits and hashes of the published weights were not known when this card was written, so
 `Weights.revision` is open.
 """
 
@@ -22,17 +22,17 @@ TerraMindKey = Literal[
 Normalize = Literal["terramind_stats", "none"]
 MergeMethod = Literal["mean", "max", "concat", "dict", "none"]
 TokenModality = Literal["S2L2A", "S1GRD", "S1RTC", "DEM", "LULC", "NDVI"]
-"""What TerraMind 1.0 can imagine."""
+"""The modalities that TerraMind 1.0 can generate."""
 
 
 def _names(value: object) -> object:
-    """One name, several joined by "," or "+", and a list of them alike."""
+    """Split names joined by "," or "+"; leave a list as it is."""
     return value.replace("+", ",").split(",") if isinstance(value, str) else value
 
 
 def _each_name_once(names: tuple[TokenModality, ...] | None) -> tuple[TokenModality, ...] | None:
     if names is not None and (not names or len(set(names)) < len(names)):
-        raise ValueError("one or more modalities, each once")
+        raise ValueError("expected one or more modalities, each once")
     return names
 
 
@@ -47,33 +47,33 @@ class TerraMindKnobs(LayersKnobs):
     NONE_IS: ClassVar[Mapping[str, str]] = {"merge_method": "none"}
     HINTS: ClassVar[Mapping[str, str]] = {
         **LayersKnobs.HINTS,
-        "merge": 'merge_method="mean", "max", "concat", "dict" or "none"',
-        "output_modalities": "rs_embed.generate gives modalities that were not observed",
-        "tim": 'tim_modalities="LULC" lets it think in land cover',
+        "merge": 'set merge_method to "mean", "max", "concat", "dict" or "none"',
+        "output_modalities": "call rs_embed.generate to generate missing modalities",
+        "tim": 'set tim_modalities="LULC" to think in land cover',
     }
 
     model_key: Annotated[TerraMindKey | None, Field(description="backbone to run instead of the card's own")] = None
     img: Annotated[int, Field(ge=16, le=2304, description="side of the network input or window, px")] = 224
     normalize: Annotated[Normalize, Field(description="terramind_stats or none")] = "terramind_stats"
     merge_method: Annotated[
-        MergeMethod, Field(description="how modalities become one: mean, max, concat, dict (kept apart), none")
+        MergeMethod, Field(description="how to merge modalities: mean, max, concat, dict (keep them apart), none")
     ] = "mean"
     coords_tokenizer: Annotated[
-        Path | None, Field(description="tokenizer file for Coordinates; unset: beside the checkpoint, else the hub's")
+        Path | None, Field(description="tokenizer file for Coordinates; unset: next to the checkpoint, else the hub's")
     ] = None
     tim_modalities: Annotated[
         Imagined,
-        Field(description="imagined from the input and read beside it, such as LULC,NDVI; needs the extra terratorch"),
+        Field(description="generated from the input and added to it, such as LULC,NDVI; needs the extra terratorch"),
     ] = None
-    tim_seed: Annotated[int, Field(ge=0, le=2**31, description="seed of what is imagined")] = 0
+    tim_seed: Annotated[int, Field(ge=0, le=2**31, description="seed of the generated modalities")] = 0
     tim_decoding_steps: Annotated[
-        int, Field(ge=1, le=196, description="in how many steps the tokens of an imagined modality are drawn")
+        int, Field(ge=1, le=196, description="number of steps in which the tokens of a generated modality are sampled")
     ] = 1
-    tim_temperature: Annotated[float, Field(ge=0, le=100, description="of that draw; 0 takes the likeliest")] = 1.0
+    tim_temperature: Annotated[float, Field(ge=0, le=100, description="sampling temperature; 0: likeliest")] = 1.0
     tim_top_p: Annotated[
-        float, Field(ge=0, le=1, description="draw among the likeliest that together have this probability; 0: all")
+        float, Field(ge=0, le=1, description="sample from the most likely tokens with this total probability; 0: all")
     ] = 0.8
-    tim_top_k: Annotated[int, Field(ge=0, le=15360, description="draw among so many of the likeliest; 0: all")] = 0
+    tim_top_k: Annotated[int, Field(ge=0, le=15360, description="sample from this many most likely tokens; 0: all")] = 0
 
 
 PUBLIC_NAMES = {
@@ -81,7 +81,7 @@ PUBLIC_NAMES = {
     "B7": "RED_EDGE_3", "B8": "NIR_BROAD", "B8A": "NIR_NARROW", "B9": "WATER_VAPOR", "B10": "CIRRUS",
     "B11": "SWIR_1", "B12": "SWIR_2",
 }  # fmt: skip
-"""Sentinel-2 band -> the model's name of it."""
+"""Sentinel-2 band -> the model's name for it."""
 L2A = tuple(band for band in PUBLIC_NAMES if band != "B10")
 L1C = tuple(PUBLIC_NAMES)
 
@@ -102,9 +102,9 @@ _L1C_V1 = (
 )  # fmt: skip
 _RGB_V1 = {"B4": ("RED", 87.271, 58.767), "B3": ("GREEN", 80.931, 47.663), "B2": ("BLUE", 66.667, 42.631)}
 RGB_DN = (470.0, 2560.0)
-"""Reflectances that become 0 and 255. Measured: fitted on the two TerraMesh example scenes of which both the S2RGB
-and the S2L2A file were at hand, with a residual of 2.5 of 255 (standard deviation; theirs is flatter above 2,300
-DN). How the authors made S2RGB is not published."""
+"""DN that become 0 and 255. The authors' conversion to S2RGB is not published; this one is fitted on the two TerraMesh
+example scenes available as both S2RGB and S2L2A, with a residual of 2.5 of 255 (standard deviation). The authors' curve
+is flatter above 2,300 DN."""
 
 
 def _modality(
@@ -123,9 +123,9 @@ def _modality(
 
 
 def _rgb() -> Modality:
-    """0..255 as the model was trained, expressed in DN: the stretch is linear between the two ends.
+    """Return the RGB modality: the model's range 0..255, expressed in DN by a linear stretch.
 
-    Pixels that come as bytes are taken as they are: what becomes DN on the way is standardised by the same stretch.
+    Pixels given as bytes keep their values, because the conversion to DN and the standardisation use the same stretch.
     """
     low, high = RGB_DN
     dn = (high - low) / 255
@@ -147,7 +147,7 @@ V1 = (
 )
 V01 = (_modality("S2L2A", _S2, Unit.DN, L2A, _L2A_V01),)
 COORDS_TOKENIZER = Weights("ibm-esa-geospatial/TerraMind-1.0-Tokenizer-Coords", "config.json", licence="Apache-2.0")
-"""Source: terratorch 1.2.11, tokenizer_register.py. The file could not be looked at when this card was written."""
+"""Source: terratorch 1.2.11, tokenizer_register.py. The file was not available when this card was written."""
 
 
 def _card(size: str, parameters_m: float, **arch: int) -> ModelCard:
@@ -201,4 +201,4 @@ CARDS = (
     _card("large", 311, dim=1024, depth=24, heads=16, gated=1),
     _V01,
 )
-"""`gated`: family A of the authors' code (gated MLP, no bias); 0 is family B."""
+"""In `arch`, gated=1 is family A of the authors' code (gated MLP, no bias), and gated=0 is family B."""

@@ -1,4 +1,4 @@
-"""What TerraMind 1.0 can imagine: six modalities as tokens, and the tokenizers that turn them into pixels and back.
+"""The modalities that TerraMind 1.0 can generate: six of them, as tokens, with tokenizers to and from pixels.
 
 Source of names, sizes, statistics and repositories: terratorch 1.2.11, models/backbones/terramind
 (tokenizer/tokenizer_register.py, model/modality_info.py and model/terramind_register.py, v1). The commits and hashes
@@ -15,18 +15,18 @@ from rs_embed.embedders.card import BandStats, Modality, Weights
 from rs_embed.embedders.cards.terramind import L2A, V1, TokenModality
 
 PATCH_PX = 16
-"""Pixels under one token, a side."""
+"""Side of the square under one token, pixels."""
 
 MapName = Literal["LULC", "NDVI"]
 MAP_NAMES: tuple[MapName, ...] = get_args(MapName)
-"""What the model knows as tokens only, never as pixels."""
+"""Modalities that the model takes only as tokens, not as pixels."""
 
 LULC_CLASSES = (
     *("no data", "water", "trees", "flooded vegetation", "crops", "built area"),
     *("bare ground", "snow or ice", "clouds", "rangeland"),
 )
-"""By code. The package says only that there are ten, from the land cover of Esri; their order is that of the data set
-TerraMesh, as its users write it down, and was not seen in a file of the authors."""
+"""Class names by code. The package states only that there are ten, from Esri's land cover. Their order follows users of
+the data set TerraMesh, and was not confirmed in a file of the authors."""
 
 DECODER_DEPTHS: Mapping[str, int] = {
     "terramind_v1_tiny": 4,
@@ -34,32 +34,33 @@ DECODER_DEPTHS: Mapping[str, int] = {
     "terramind_v1_base": 12,
     "terramind_v1_large": 24,
 }
-"""Authors' name of a model that can generate -> blocks of its decoder."""
+"""Authors' name of a model that can generate -> number of blocks in its decoder."""
 
 
 @dataclass(frozen=True)
 class TokenFacts:
-    """One modality as tokens."""
+    """The facts of one modality as tokens."""
 
     name: TokenModality
     key: str
-    """In the checkpoint."""
+    """Name of the modality in the checkpoint."""
     tokenizer: str
     """Name of the tokenizer in TerraTorch's registry."""
     weights: Weights
     bands: tuple[Band, ...]
-    """With the unit of the pixels that come out."""
+    """Bands, with the unit of the generated pixels."""
     mean: tuple[float, ...]
-    """One per band, in that unit."""
+    """Mean of each band, in its unit."""
     std: tuple[float, ...]
+    """Standard deviation of each band, in its unit."""
     vocabulary: int = 15360
-    """How many token ids there are."""
+    """Number of token ids."""
     lattice_px: int = 32
-    """Sides of an image must be a multiple: the diffusion decoder halves patches of 4 px three times."""
+    """Sides of an image must be multiples of this: the diffusion decoder halves patches of 4 px three times."""
 
     @property
     def is_classes(self) -> bool:
-        """Whether pixels are codes of classes; then there is no diffusion, and no statistics."""
+        """Whether pixels are class codes, which have neither diffusion nor statistics."""
         return self.bands[0].unit == Unit.CLASS
 
     @property
@@ -86,7 +87,7 @@ def _facts(
 
 
 def _of_card(name: Literal["S2L2A", "S1GRD", "S1RTC", "DEM"], collection: str, bands: tuple[str, ...]) -> TokenFacts:
-    """Pixels and tokens of a modality have the same statistics."""
+    """Return the facts of a modality of the card, whose pixels and tokens share statistics."""
     modality = next(modality for modality in V1 if modality.name == name)
     stats = tuple((modality.stats[band].mean, modality.stats[band].std) for band in bands)
     return _facts(name, bands_of(collection, bands), stats)
@@ -103,7 +104,7 @@ TOKENS: Mapping[str, TokenFacts] = {
         _facts("NDVI", bands_of("TERRAMESH/NDVI", ["NDVI"]), ((0.327, 0.322),)),
     )
 }
-"""By the name that users know."""
+"""Facts by the public name of the modality."""
 
 
 def _map(name: MapName) -> Modality:
@@ -114,5 +115,5 @@ def _map(name: MapName) -> Modality:
 
 
 MAPS = tuple(_map(name) for name in MAP_NAMES)
-"""What generation takes beside the modalities of the card; their tokenizers read them. Of land cover, "mean" is 0, no
-data."""
+"""Inputs of generation in addition to the card's modalities, read by their tokenizers. For land cover, the "mean" that
+replaces nodata is 0, the code of no data."""

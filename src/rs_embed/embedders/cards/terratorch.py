@@ -1,4 +1,4 @@
-"""What the card of a TerraTorch backbone says beyond that of any model. Data only; the adapter reads it."""
+"""The facts of a TerraTorch backbone in addition to those of any model. Data only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,51 +13,51 @@ ADAPTER = "rs_embed.embedders.onthefly_terratorch:TerraTorchEmbedder"
 EXTRA = "terratorch"
 
 TimeCode = Literal["year_day", "week_hour"]
-"""Year and day of the year (1 January = 1), or sine and cosine of the week and of the hour."""
+"""Encoding of the date: year and day of the year (1 January = 1), or sine and cosine of the week and of the hour."""
 LocationCode = Literal["lat_lon", "angles"]
-"""Latitude and longitude in degrees, or sine and cosine of either."""
+"""Encoding of the location: latitude and longitude in degrees, or sine and cosine of each."""
 
 
 class TerraTorchKnobs(LayersKnobs):
     """Knobs of every TerraTorch backbone; a family adds its prefix and the names of its variants."""
 
     normalize: Annotated[
-        Literal["card_stats", "none"], Field(description="card_stats, or none: pixels are standardised already")
+        Literal["card_stats", "none"], Field(description="card_stats, or none if pixels are already standardised")
     ] = "card_stats"
-    metadata: Annotated[bool, Field(description="0: tell the model neither date nor place, if it takes them")] = True
+    metadata: Annotated[bool, Field(description="0: withhold date and place from models that take them")] = True
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """How TerraTorch builds the network, feeds it and names its weights."""
+    """How TerraTorch builds the network, passes inputs to it and names its weights."""
 
     builder: str
     """Name in TerraTorch's BACKBONE_REGISTRY."""
     options: Mapping[str, JsonValue] = field(default_factory=dict)
-    """What the builder is given beside the card's `arch`."""
+    """Arguments of the builder in addition to the card's `arch`."""
     depth: int = 12
-    """How many blocks it has, and so maps or sequences it gives, where `arch` of the card does not say."""
+    """Number of blocks, and so of outputs, if the card's `arch` does not state it."""
     prefix_tokens: int = 1
-    """Tokens before those of the patches; none in a map."""
+    """Number of tokens before the patch tokens; 0 if the output is a map."""
     any_size: bool = False
-    """Whether inputs of any number of patches are taken; otherwise `image_px` it is."""
+    """Whether the network takes inputs of any number of patches; otherwise their side is `image_px`."""
     padding_px: int = 0
-    """What the patch convolution pads: token k sees so many pixels before pixel k x patch, and as many fewer after."""
+    """Padding of the patch convolution, pixels: the patch of token k begins this far before pixel k x patch."""
     time: tuple[str, TimeCode] | None = None
-    """Keyword that takes the date, and its code."""
+    """Keyword for the date, and its encoding."""
     location: tuple[str, LocationCode] | None = None
-    """Keyword that takes the place, and its code."""
+    """Keyword for the location, and its encoding."""
     gsd: str | None = None
-    """Keyword that takes the pixel size, metres."""
+    """Keyword for the pixel size in metres."""
     saturation: Mapping[str, float] = field(default_factory=dict)
-    """Band -> value in the unit of its statistics above which the training data were cut off."""
+    """Band -> value at which the training data were clipped, in the unit of its statistics."""
     prepend: str = ""
     """Prefix of the encoder's tensors in TerraTorch's module, which the published file does not have."""
     own: tuple[str, ...] = ()
-    """Patterns of the module's tensors that keep the values they are built with: computed, or not used."""
+    """Patterns of the module's tensors that keep their initial values, because they are computed or not used."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TerraTorchCard(ModelCard):
     """A model that runs as a backbone of TerraTorch."""
 

@@ -1,8 +1,8 @@
 """THOR 1.0: cards of the four sizes.
 
 Source of names, statistics and sizes: FM4CS/thor_terratorch_ext, thor_vit.py (THOR_NORMALIZATION_PARAMS and the
-default input parameters), snapshot 7e822dd. The commits and hashes of the published weights could not be looked up
-when this card was written, so `Weights.revision` is open.
+default input parameters), snapshot 7e822dd. The commits and hashes of the published weights were not known when this
+card was written, so `Weights.revision` is open.
 """
 
 from collections.abc import Mapping
@@ -31,27 +31,27 @@ class ThorKnobs(LayersKnobs):
     NONE_IS: ClassVar[Mapping[str, str]] = {"group_merge": "none"}  # refused: groups differ in size
     HINTS: ClassVar[Mapping[str, str]] = {
         **LayersKnobs.HINTS,
-        "merge_method": 'group_merge="mean", "sum" or "concat"',
+        "merge_method": 'set group_merge to "mean", "sum" or "concat"',
         **dict.fromkeys(
             ("ground_cover", "ground_covers", "ground_cover_m"),
-            "the ground cover is img x scale_m: img=288, and scale_m in sensor=SensorSpec(...)",
+            "set img=288, and scale_m in sensor=SensorSpec(...): the ground cover is img x scale_m",
         ),
-        **dict.fromkeys(("patch_sizes", "flexivit_patch_size_seqs"), "patch_size=8: pixels of a band under one token"),
-        "input_params": "img and patch_size; scale_m in sensor=SensorSpec(...)",
+        **dict.fromkeys(("patch_sizes", "flexivit_patch_size_seqs"), "set patch_size=8, the side of a patch in pixels"),
+        "input_params": "set img and patch_size, and scale_m in sensor=SensorSpec(...)",
         "select_patch_strategy": "leave it out: one patch_size for all band groups",
     }
 
     model_key: Annotated[ThorKey | None, Field(description="backbone to run instead of the card's own")] = None
     img: Annotated[int, Field(ge=16, le=2304, description="side of the network input, px (Sentinel-3: 96)")] = 288
     normalize: Annotated[Normalize, Field(description="thor_stats, unit_scale or none")] = "thor_stats"
-    group_merge: Annotated[GroupMerge, Field(description="how group grids become one: mean, sum, concat")] = "mean"
-    patch_size: Annotated[int, Field(ge=2, le=64, description="pixels of a band under one token (Sentinel-3: 8)")] = 16
+    group_merge: Annotated[GroupMerge, Field(description="how to merge band groups: mean, sum, concat")] = "mean"
+    patch_size: Annotated[int, Field(ge=2, le=64, description="side of a patch, pixels of a band (Sentinel-3: 8)")] = 16
     final_norm: Annotated[bool, Field(description="1: apply the encoder's last LayerNorm to the tokens")] = False
 
     @field_validator("normalize", mode="before")
     @classmethod
     def _raw_means_none(cls, value: object) -> object:
-        """The model page calls the same choice `raw`."""
+        """Accept `raw`, the name on the model page, for `none`."""
         return "none" if value == "raw" else value
 
 
@@ -147,7 +147,7 @@ def _s1(name: str, mode: InstrumentMode, gsd_m: int) -> Modality:
 
 
 def _s3(name: str, collection: str, stats: dict[str, BandStats]) -> Modality:
-    # Pixels of 240 m: the authors resampled OLCI's 300 m and SLSTR's 500 m and 1 km to 240, 480 and 960 m.
+    # 240 m pixels: the authors resampled OLCI's 300 m to 240 m, and SLSTR's 500 m and 1 km to 480 and 960 m.
     sensor = SensorSpec(collection, tuple(stats), scale_m=240, fill_value="mean")
     return Modality(name, sensor, stats=stats, image_px=96, patch_px=8)
 

@@ -1,1 +1,1 @@
-"""TerraMind's generation: its sampler and tokenizers, and the encoder that thinks in modalities."""
+"""TerraMind's generation: its sampler, its tokenizers, and thinking in modalities."""

@@ -1,7 +1,7 @@
-"""TerraMind's decoder as a sampler of tokens: the authors' own modules, under our rules for weights and random numbers.
+"""TerraMind's decoder as a sampler of tokens, built from the authors' own modules.
 
-They come from the package terratorch (extra `terratorch`), which is imported on first use. Weights are located,
-hashed and loaded strictly as those of every other model; the random numbers of the process are left as they were.
+The modules come from the package terratorch (extra `terratorch`), which is imported on first use. Weights are located,
+hashed and loaded strictly, as for every other model. The global random number generators are left unchanged.
 
 Source: terratorch 1.2.11, models/backbones/terramind (model/terramind_tim.py and model/terramind_generation.py show
 how the parts go together; model/generate.py is the sampler).
@@ -29,17 +29,17 @@ from rs_embed.errors import BandMismatch, SpecError
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn."""
+    """How tokens are sampled."""
 
     seed: int = 0
     decoding_steps: int = 1
-    """In how many steps the tokens of a modality are drawn; later ones see earlier ones."""
+    """Number of steps in which the tokens of a modality are sampled; later steps see earlier tokens."""
     temperature: float = 1.0
-    """0 takes the likeliest token."""
+    """Sampling temperature; 0 takes the most likely token."""
     top_p: float = 0.8
-    """Draw among the likeliest tokens that together have this probability; 0 draws among all."""
+    """Sample from the most likely tokens with this total probability; 0 for all tokens."""
     top_k: int = 0
-    """Draw among so many of the likeliest; 0 draws among all."""
+    """Sample from this many most likely tokens; 0 for all tokens."""
 
 
 class _Sampler(Protocol):
@@ -50,9 +50,9 @@ class Imagination(nn.Module):
     """TerraMind's encoder and decoder as a sampler of tokens.
 
     Args:
-        card: A TerraMind 1.0.
+        card: The card of a TerraMind 1.0 model.
         inputs: Modalities that may be given, by their names in the encoder.
-        outputs: Modalities that are imagined, in this order: what comes first is seen by what comes after.
+        outputs: Modalities to generate, in this order; later ones see earlier ones.
     """
 
     def __init__(self, card: ModelCard, inputs: Sequence[str], outputs: Sequence[str]) -> None:
@@ -60,18 +60,20 @@ class Imagination(nn.Module):
         load_terratorch()
         from terratorch.models.backbones.terramind.model.generate import GenerationSampler
 
-        self.outputs = tuple(outputs)
+        self.outputs: tuple[str, ...] = tuple(outputs)
         with leaving_no_trace():
             self.model: nn.Module = _encoder_decoder(card, inputs, outputs)
             self.sampler: nn.Module = GenerationSampler(self.model)
 
     def imagine(self, given: Mapping[str, Tensor], sampling: Sampling) -> dict[str, Tensor]:
-        """Token ids `[row, col]` of each output, for one place.
+        """Generate the token ids `[row, col]` of each output, for one place.
+
+        The result depends only on the pixels, the seed and the other sampling settings.
 
         Args:
-            given: Standardised pixels `[band, height, width]`, ids on a grid `[row, col]`, or ids in a row `[place]`.
-                Grids are square (the authors' code knows no other).
-            sampling: Equal numbers for equal pixels and an equal seed, whatever else is computed beside them.
+            given: Standardised pixels `[band, height, width]`, ids on a grid `[row, col]`, or a sequence of ids
+                `[place]`. Grids must be square, because the authors' code supports no other.
+            sampling: How to sample.
         """
         from terratorch.models.backbones.terramind.model import generate
         from terratorch.models.backbones.terramind.model.modality_info import MODALITY_INFO
@@ -97,7 +99,7 @@ class Imagination(nn.Module):
             cfg_schedules=["constant"] * len(keys),
             cfg_grow_conditioning=True,
         )
-        # `num_tokens` is left out: with it, as the authors call it, the number of decoding steps has no effect.
+        # `num_tokens` is left out: if passed, as the authors do, the number of decoding steps has no effect.
         options = {"seed": sampling.seed, "top_p": float(sampling.top_p), "top_k": sampling.top_k}
         with own_random_numbers(), torch.autocast(device.type, enabled=False), torch.no_grad():
             done = cast("_Sampler", self.sampler).generate(state, schedule, **options)
@@ -140,7 +142,7 @@ def _rows(name: str, values: Tensor) -> int:
 
 
 def _masked(name: str, values: Tensor, device: torch.device) -> dict[str, Tensor]:
-    """One item as the sampler takes it: every token is given, none is to be found."""
+    """Return the sampler's entry for an input: every token is given, none is to be generated."""
     batch = values.to(device)[None]
     count = batch.shape[1] if MODALITIES[name].sequence else _rows(name, values) ** 2
     given = torch.zeros(1, count, dtype=torch.bool, device=device)
@@ -148,38 +150,38 @@ def _masked(name: str, values: Tensor, device: torch.device) -> dict[str, Tensor
 
 
 def require_generative(card: ModelCard, what: str) -> None:
-    """Refuse a card whose published weights do not belong to a model that generates.
+    """Refuse a model that cannot generate.
 
     Raises:
-        SpecError: Another family, or TerraMind 0.1.
+        SpecError: The model is not TerraMind 1.0.
         MissingDependency: TerraTorch is not installed.
     """
     if card.model_key not in DECODER_DEPTHS:
         raise SpecError(
-            f"{card.id} cannot do that: {what} wants a model with a decoder.",
+            f"Expected a model with a decoder for {what}, got {card.id}.",
             fix="use terramind_1_0_tiny, _small, _base or _large",
         )
     require("terratorch", extra="terratorch")
 
 
 def require_all_bands(request: ModelRequest, what: str) -> None:
-    """Refuse imagery of some bands only: the decoder was trained with all of them.
+    """Require all bands, with which the decoder was trained.
 
     Raises:
-        BandMismatch: Others than the card's, or in another order.
+        BandMismatch: The bands or their order differ from the card's.
     """
     for modality, sensor in request.inputs:
         if sensor.bands != modality.sensor.bands:
             raise BandMismatch(
-                f"{what} takes all bands of {modality.name}, in the model's order.",
+                f"{what} requires all bands of {modality.name}, in the model's order.",
                 wanted=", ".join(modality.sensor.bands),
                 found=", ".join(sensor.bands),
-                fix="leave `bands` and `sensor` out, or give a sensor with these bands",
+                fix="leave `bands` and `sensor` out, or pass a sensor with these bands",
             )
 
 
 def pick_state(state: Mapping[str, Tensor], module: nn.Module, source: str) -> dict[str, Tensor]:
-    """What `module` wants of a published file; tables and zero biases that it computes itself need not be there.
+    """Select the tensors of `module` from a published file. Tables and zero biases that it computes may be missing.
 
     Raises:
         WeightsMismatch: The file has two tensors for one name.
@@ -191,7 +193,7 @@ def pick_state(state: Mapping[str, Tensor], module: nn.Module, source: str) -> d
 
 
 def random_values(module: nn.Module) -> None:
-    """Give layers that start at zero, such as the last of a diffusion decoder, values that can be seen."""
+    """Set layers initialised to zero, such as the last of a diffusion decoder, to random values."""
     generator = torch.Generator().manual_seed(RANDOM_SEED)
     with torch.no_grad():
         for name, parameter in module.named_parameters():

@@ -1,4 +1,4 @@
-"""TerraMind that thinks in modalities: it imagines tokens of what was not given, then reads them beside what was.
+"""Thinking in modalities: TerraMind generates tokens of missing modalities, then encodes them with the given ones.
 
 Source: terratorch 1.2.11, models/backbones/terramind/model/terramind_tim.py; paper arXiv:2504.11171.
 """
@@ -32,11 +32,11 @@ from rs_embed.errors import SpecError
 
 
 class Thinking(nn.Module):
-    """Our encoder, and the authors' encoder and decoder that imagine what it reads; of the same weights.
+    """The encoder of this package, with the authors' encoder and decoder to generate modalities, all of one checkpoint.
 
     Args:
-        encoder: Takes the tokens of what is imagined, too.
-        imagination: Frozen.
+        encoder: The encoder, which also takes the generated tokens.
+        imagination: The generator, frozen.
     """
 
     def __init__(self, encoder: Encoder, imagination: Imagination) -> None:
@@ -45,9 +45,9 @@ class Thinking(nn.Module):
         self.imagination = imagination
 
     def think(self, given: Mapping[str, Tensor], sampling: Sampling) -> dict[str, Tensor]:
-        """The input of a batch, and after it the token ids `[batch, row, col]` of what is imagined.
+        """Return the inputs of a batch, followed by token ids `[batch, row, col]` of the generated modalities.
 
-        Every item is imagined by itself, with the same seed: what else is in the batch changes nothing.
+        Every item is generated on its own with the same seed, so the rest of the batch has no influence.
         """
         batch = len(next(iter(given.values())))
         items = [{name: values[number] for name, values in given.items()} for number in range(batch)]
@@ -57,28 +57,28 @@ class Thinking(nn.Module):
 
 
 def imagined_names(request: ModelRequest) -> tuple[str, ...]:
-    """What is imagined, by the names of the encoder."""
+    """Return the encoder's names of the generated modalities."""
     knobs = cast("TerraMindKnobs", request.knobs)
     return tuple(TOKENS[name].encoder_name for name in knobs.tim_modalities or ())
 
 
 def sampling_of(knobs: TerraMindKnobs) -> Sampling:
-    """How the knobs want tokens drawn."""
+    """Return the sampling settings of the knobs."""
     return Sampling(knobs.tim_seed, knobs.tim_decoding_steps, knobs.tim_temperature, knobs.tim_top_p, knobs.tim_top_k)
 
 
 def thinking_facts(request: ModelRequest) -> dict[str, JsonValue]:
-    """For the metadata: what was imagined, and whose code imagined it."""
+    """Return the metadata of thinking: the generated modalities and TerraTorch's version."""
     imagined = imagined_names(request)
     return {"imagined": list(imagined), "terratorch": version("terratorch")} if imagined else {}
 
 
 def check_thinking(request: ModelRequest) -> None:
-    """Refuse what the model that imagines was not trained for.
+    """Check the request for thinking in modalities.
 
     Raises:
-        SpecError: No decoder, or a modality that is given and imagined.
-        BandMismatch: Some bands only: the imagination takes all of them.
+        SpecError: The model has no decoder, or a modality is both given and generated.
+        BandMismatch: Some bands are missing; the generator needs all of them.
         MissingDependency: TerraTorch is not installed.
     """
     imagined = cast("TerraMindKnobs", request.knobs).tim_modalities
@@ -88,8 +88,8 @@ def check_thinking(request: ModelRequest) -> None:
     both = [name for name in imagined if name in request.modality_names]
     if both:
         raise SpecError(
-            f"Expected modalities that are given or imagined, got both: {', '.join(both)}.",
-            fix="leave them out of tim_modalities, or of modality",
+            f"Expected each modality to be given or generated, got both for {', '.join(both)}.",
+            fix="leave them out of tim_modalities or of modality",
         )
     require_all_bands(request, "Thinking in modalities")
 
@@ -97,10 +97,10 @@ def check_thinking(request: ModelRequest) -> None:
 def build_thinking(
     make: Callable[[], Encoder], request: ModelRequest, settings: LibrarySettings, layout: Layout
 ) -> Network:
-    """Encoder and imagination with the weights that knobs and card name; see `build_network`.
+    """Build the encoder and the generator with the weights given by the knobs and the card; see `build_network`.
 
     Raises:
-        WeightsError: The weights are missing, unreachable, corrupt, or those of another model.
+        WeightsError: The weights are missing, unreachable, corrupt, or belong to another model.
     """
     card, knobs = request.card, cast("TerraMindKnobs", request.knobs)
     found = published_state(request, settings)

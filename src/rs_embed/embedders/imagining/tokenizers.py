@@ -1,4 +1,4 @@
-"""TerraMind's tokenizers: the authors' own modules, under our rules for weights and random numbers.
+"""TerraMind's tokenizers, built from the authors' own modules.
 
 Source: terratorch 1.2.11, models/backbones/terramind/tokenizer/vqvae.py.
 """
@@ -23,7 +23,7 @@ from rs_embed.embedders.weights.reading import read_state_dict
 
 
 class _Vq(Protocol):
-    """What we use of the authors' tokenizers."""
+    """The part of the authors' tokenizers that is used here."""
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...
 
@@ -52,13 +52,13 @@ class _Diffusion(Protocol):
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """One modality's tokenizer, ready to run."""
+    """The tokenizer of one modality, ready to run."""
 
     facts: TokenFacts
     network: Network
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Ids `[row, col]` of an image `[band, height, width]`: standardised values, or one band of class codes."""
+        """Return the ids `[row, col]` of an image `[band, height, width]` of standardised values or class codes."""
         module = self.network.module
         batch = pixels.to(next(module.parameters()).device)[None]
         with self.network.lock.here, torch.inference_mode():
@@ -66,11 +66,12 @@ class Tokenizer:
         return ids[0].long().cpu()
 
     def decode(self, ids: Tensor, noise: Tensor | None, steps: int) -> Tensor:
-        """The image `[band, height, width]` of ids `[row, col]`: standardised values, or class codes.
+        """Return the image `[band, height, width]` of ids `[row, col]`, as standardised values or class codes.
 
         Args:
-            noise: `[band, height, width]`, where the diffusion begins; classes need none.
-            steps: Of the diffusion.
+            ids: The token ids.
+            noise: Start of the diffusion, `[band, height, width]`; `None` for classes.
+            steps: Number of diffusion steps.
         """
         module = self.network.module
         device = next(module.parameters()).device
@@ -82,7 +83,7 @@ class Tokenizer:
 
 
 def _denoise(module: _Diffusion, codes: Tensor, image: Tensor, steps: int) -> Tensor:
-    """The authors' scheduler and decoder; the noise is given, where their loop draws it from the process's numbers."""
+    """Run the authors' scheduler and decoder, from given noise instead of the process's random numbers."""
     scheduler = module.noise_scheduler
     scheduler.set_timesteps(steps, mode="trailing")
     for time in scheduler.timesteps:
@@ -92,14 +93,14 @@ def _denoise(module: _Diffusion, codes: Tensor, image: Tensor, steps: int) -> Te
 
 
 def load_tokenizer(facts: TokenFacts, *, ckpt: Path | None, pretrained: bool, device: torch.device) -> Tokenizer:
-    """A tokenizer with its weights.
+    """Load a tokenizer with its weights.
 
     Raises:
         MissingDependency: TerraTorch is not installed.
-        WeightsError: They are missing, unreachable, corrupt, or those of another model.
+        WeightsError: The weights are missing, unreachable, corrupt, or belong to another model.
     """
     settings = LibrarySettings.read()
-    if pretrained:  # before the import: what is wrong with the file is told at once
+    if pretrained:  # before the slow import, so that errors of the file come first
         file = locate(facts.weights, ckpt=ckpt, offline=settings.offline, cache_dir=settings.cache_dir)
         state = read_state_dict(file.path)
     with own_random_numbers(RANDOM_SEED), leaving_no_trace():

@@ -1,1 +1,1 @@
-"""From chips to what a network takes: windows and normalisation."""
+"""Preparation of chips for a network: windows, normalisation, derived bands and location inputs."""

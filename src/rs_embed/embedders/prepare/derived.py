@@ -1,4 +1,4 @@
-"""Channels that are computed from bands, for the cards that name them. No torch: cards are listed without it."""
+"""Channels computed from bands, for the cards. This module does not import torch, because listing cards must not."""
 
 from collections.abc import Mapping
 
@@ -10,22 +10,21 @@ from rs_embed.embedders.card import DerivedBand, Pixels
 
 _EPSILON, _LIMIT = 1e-10, 1e4
 SRTM_M = 30
-"""Size of its pixels, over which Earth Engine takes the slope that models were trained with."""
+"""Pixel size of SRTM, metres: Earth Engine computed the slope that models were trained with over this distance."""
 
 
 def _ratio(bands: Mapping[str, Pixels], pixel_m: float) -> Pixels:
-    """VV / VH of values as they are stored (dB), as AnySat's loaders compute it."""
+    """Compute VV / VH of the stored values (dB), as AnySat's loaders do."""
     with np.errstate(divide="ignore", over="ignore"):
         ratio: Pixels = np.clip(bands["VV"] / (bands["VH"] + np.float32(_EPSILON)), -_LIMIT, _LIMIT)
     return ratio
 
 
 def _slope(bands: Mapping[str, Pixels], pixel_m: float) -> Pixels:  # of one band, whatever it is called
-    """Degrees, from the heights one pixel of SRTM to either side; at an edge, from what there is of them.
+    """Compute the slope in degrees from the heights one SRTM pixel to either side, or as far as there are any.
 
-    Heights on a grid finer than their own are stairs or ramps: between neighbouring pixels a slope is 0 or too steep
-    on stairs. Over the width of their own pixels it is, on stairs, exactly that of the original grid, and nearly so on
-    ramps.
+    Heights resampled to a finer grid form steps or ramps. On steps, the slope between neighbouring pixels is 0 or too
+    steep. Over the width of an original pixel it equals that of the original grid on steps, and nearly so on ramps.
     """
     (heights,) = (band.astype(np.float64) for band in bands.values())
     reach = max(1, round(SRTM_M / pixel_m))
@@ -35,7 +34,7 @@ def _slope(bands: Mapping[str, Pixels], pixel_m: float) -> Pixels:  # of one ban
 
 
 def _rise(heights: NDArray[np.float64], axis: int, reach: int, pixel_m: float) -> NDArray[np.float64]:
-    """Metres a metre along an axis; NaN where it is one pixel long."""
+    """Return the gradient along an axis, metres per metre; NaN if the axis is one pixel long."""
     here = np.arange(heights.shape[axis])
     ahead, behind = np.minimum(here + reach, here[-1]), np.maximum(here - reach, 0)
     distance_m = ((ahead - behind) * pixel_m).reshape([-1 if i == axis else 1 for i in range(heights.ndim)])
@@ -45,12 +44,12 @@ def _rise(heights: NDArray[np.float64], axis: int, reach: int, pixel_m: float) -
 
 
 def slope_of(heights: str) -> DerivedBand:
-    """The slope of a band of heights, of pixels of about 30 m, in degrees."""
+    """Return the derived band of the slope, in degrees, of a band of heights with pixels of about 30 m."""
     return DerivedBand("slope", Unit.DEGREE, (heights,), _slope)
 
 
 def _ndvi(bands: Mapping[str, Pixels], pixel_m: float) -> Pixels:
-    """(B8 - B4) / (B8 + B4), 0 where the sum is not positive, as Galileo and Presto have it."""
+    """Compute (B8 - B4) / (B8 + B4), 0 where the sum is not positive, as Galileo and Presto do."""
     total = bands["B8"] + bands["B4"]
     unknown = np.where(np.isnan(total), total, 0)
     index: Pixels = np.divide(bands["B8"] - bands["B4"], total, out=unknown, where=total > 0)

@@ -1,8 +1,8 @@
 """From a chip to the network's inputs and back: resize, crop or tile, then stitch.
 
-All three are windows on the chip. A window may reach beyond the chip's south and east edges; what lies there is
-padding, and the tokens on it are dropped again. So the north-west corner of the token grid is always the
-north-west corner of the first window, and the grid's geobox is exact whatever the shape of the region.
+Each of the three methods is a set of windows on the chip. A window may extend beyond the south and east edges of the
+chip. The part outside is padding, and its tokens are dropped after encoding. The north-west corner of the token grid
+is therefore always that of the first window, and the geobox of the grid is exact for regions of any shape.
 """
 
 import math
@@ -20,33 +20,33 @@ from rs_embed.core.geo import project
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 
 Prep = Literal["resize", "crop", "tile"]
-"""How the chip becomes inputs: see `frame_chip`."""
+"""How a chip becomes inputs: see `frame_chip`."""
 TILE_OVERLAP = 0.125
-"""Smallest share of a window that its neighbour sees too; tokens there are blended. With a quarter, the documented
-4 km chip would cost TerraMind nine windows in place of four."""
+"""Smallest overlap of neighbouring windows, as a share of their side; tokens there are blended. With a quarter, the
+documented 4 km chip would cost TerraMind nine windows instead of four."""
 
 
 @dataclass(frozen=True)
 class InputGeometry:
-    """What a network takes, as far as cutting windows is concerned."""
+    """The constraints of a network on the size and position of its input windows."""
 
     image_px: int
     """Side of the input, pixels."""
     lattice_px: int
-    """Windows start, and native-size inputs end, on multiples of this: the coarsest token, in pixels."""
+    """Side of the coarsest token, pixels. Windows start on multiples of it, and inputs of native size end on one."""
     square: bool
     """Whether every input must be square."""
     patch_px: int
-    """Side of a patch, pixels (for the metadata)."""
+    """Side of a patch, pixels; recorded in the metadata."""
     token_shift_px: int = 0
-    """How many pixels north and west of the input's corner the first token begins: what the patch convolution pads."""
+    """Padding of the patch convolution, pixels: the first token begins this far north and west of the input."""
     native_only: bool = False
-    """Whether the pixel size must never change; then the adapter cuts windows itself, and a tiled chip is one."""
+    """Whether the pixel size must never change. A tiled chip is then one window, which the adapter splits itself."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of chip pixels that becomes one input."""
+    """A rectangle of chip pixels that becomes one network input."""
 
     row: int
     col: int
@@ -56,24 +56,24 @@ class Window:
 
 @dataclass(frozen=True)
 class Frame:
-    """How one chip is seen by the network."""
+    """The windows of one chip, and where their tokens lie on it."""
 
     prep: Prep
     windows: tuple[Window, ...]
     input_px: tuple[int, int]
     """Height and width of every network input."""
     origin_px: tuple[int, int]
-    """North-west corner of the token lattice, chip pixels."""
+    """North-west corner `(row, col)` of the token lattice, chip pixels."""
     extent_px: tuple[int, int]
-    """Height and width of the token lattice, chip pixels; includes padding."""
+    """Height and width of the token lattice including padding, chip pixels."""
     keep_px: tuple[int, int]
-    """The part of the extent that lies on the chip."""
+    """Height and width of the part of the extent that lies on the chip, chip pixels."""
     token_shift_px: int = 0
-    """As `InputGeometry` has it: input pixels."""
+    """See `InputGeometry.token_shift_px`; input pixels."""
 
     @property
     def token_origin_px(self) -> tuple[float, float]:
-        """North-west corner of what the tokens see, chip pixels."""
+        """North-west corner `(row, col)` of the ground that the tokens see, chip pixels."""
         shift = self.token_shift_px * self.zoom
         return self.origin_px[0] - shift, self.origin_px[1] - shift
 
@@ -86,9 +86,14 @@ class Frame:
 def frame_chip(shape_px: tuple[int, int], prep: Prep, geometry: InputGeometry) -> Frame:
     """Plan the windows of a chip.
 
-    - resize: the whole chip, padded to a square, brought to `image_px`.
-    - crop: the centre at native pixel size, at most `image_px` a side.
-    - tile: windows of at most `image_px` at native pixel size, overlapping by an eighth or more.
+    - `"resize"`: the whole chip, padded to a square and resampled to `image_px`.
+    - `"crop"`: the centre of the chip at native pixel size, at most `image_px` a side.
+    - `"tile"`: windows of at most `image_px` a side at native pixel size, overlapping by at least an eighth.
+
+    Args:
+        shape_px: Height and width of the chip, pixels.
+        prep: One of the three methods above.
+        geometry: The constraints of the network.
     """
     shift = geometry.token_shift_px
     if prep == "resize":
@@ -119,23 +124,36 @@ def _round_up(value: int, step: int) -> int:
 
 
 def _starts(length: int, size: int, step: int) -> list[int]:
-    """Evenly spread window starts on multiples of `step` that cover `length`."""
+    """Return evenly spaced window starts, on multiples of `step`, that cover `length`."""
     last = max(0, _round_up(length - size, step))
-    stride = size - _round_up(math.ceil(size * TILE_OVERLAP), step)
-    gaps = math.ceil(last / max(stride, step))
+    gaps = math.ceil(last / stride_of(size, step))
     return [round(last * i / gaps / step) * step for i in range(gaps + 1)] if gaps else [0]
 
 
-def cut_windows(image: Tensor, frame: Frame, grid_px: int = 1) -> list[Tensor]:
-    """The network inputs of a frame.
+def stride_of(size: int, step: int) -> int:
+    """The farthest that tiled windows may start from each other, pixels.
+
+    A chip that is longer than a window by a multiple of it is cut at exactly this stride.
 
     Args:
-        image: `[..., H, W]`, standardised, without NaN. Padding is each band's mean over the chip, as the authors of
-            THOR fill missing pixels (FM4CS/THOR, thor_dataset_base.py).
-        grid_px: Pixels of the image along a pixel of the frame.
+        size: Side of a window.
+        step: What windows start on multiples of.
+    """
+    return max(size - _round_up(math.ceil(size * TILE_OVERLAP), step), step)
+
+
+def cut_windows(image: Tensor, frame: Frame, grid_px: int = 1) -> list[Tensor]:
+    """Cut the network inputs of a frame from an image.
+
+    Args:
+        image: `[..., H, W]`, standardised, without NaN. Padding takes each band's mean over the chip, as the authors
+            of THOR fill missing pixels (FM4CS/THOR, thor_dataset_base.py).
+        frame: The windows to cut.
+        grid_px: Image pixels along the side of one frame pixel.
 
     Returns:
-        One `[..., h, w]` a window, bilinear (half-pixel centres, no antialias) where the frame resizes.
+        One `[..., h, w]` per window. If the frame resizes, windows are interpolated bilinearly (half-pixel centres,
+        no antialiasing).
     """
     height, width = image.shape[-2:]
     bottom = max(0, grid_px * max(w.row + w.height for w in frame.windows) - height)
@@ -154,7 +172,7 @@ def cut_windows(image: Tensor, frame: Frame, grid_px: int = 1) -> list[Tensor]:
 
 
 def centre_of(geobox: GeoBox, window: Window) -> tuple[float, float]:
-    """Longitude and latitude of the centre of what a window sees of a chip, degrees."""
+    """Return longitude and latitude, in degrees, of the centre of the part of a window that lies on the chip."""
     height, width = geobox.shape
     row = (window.row + min(height, window.row + window.height)) / 2
     col = (window.col + min(width, window.col + window.width)) / 2
@@ -166,12 +184,13 @@ def centre_of(geobox: GeoBox, window: Window) -> tuple[float, float]:
 def stitch(tokens: Tensor, layout: TokenLayout, frame: Frame) -> Tokens:
     """Join the tokens of all windows into one seamless lattice.
 
-    Where windows overlap, tokens are averaged with weights that fall off towards the edge of a window, so no
-    seam is cut. Prefix tokens are averaged over windows.
+    Where windows overlap, tokens are averaged with weights that fall towards the edge of a window, which avoids
+    visible seams. Prefix tokens are averaged over all windows.
 
     Args:
         tokens: `[windows, N, D]`, in the order of `frame.windows`.
-        layout: Of one window.
+        layout: The token layout of one window.
+        frame: The windows.
 
     Returns:
         `[1, N', D]` with the layout of the whole extent.
@@ -191,7 +210,7 @@ def stitch(tokens: Tensor, layout: TokenLayout, frame: Frame) -> Tokens:
 
 
 def _stitch_grid(tokens: Tensor, grid: TokenGrid, frame: Frame) -> Tensor:
-    """`[windows, h*w, D]` -> `[H, W, D]`."""
+    """Join one token grid: `[windows, h*w, D]` -> `[H, W, D]`."""
     first = frame.windows[0]
     cell_px = first.height // grid.height
     rows, cols = frame.extent_px[0] // cell_px, frame.extent_px[1] // cell_px
@@ -212,7 +231,7 @@ def _tent(length: int, like: Tensor) -> Tensor:
 
 
 def kept_shape(grid: TokenGrid, frame: Frame) -> tuple[int, int]:
-    """Rows and columns of a (stitched) grid whose tokens touch the chip, not only padding."""
+    """Return how many rows and columns of a (stitched) grid touch the chip rather than lie wholly on padding."""
     shape: list[int] = []
     for cells, extent, keep in zip((grid.height, grid.width), frame.extent_px, frame.keep_px, strict=True):
         shape.append(math.ceil(keep * cells / extent - 1e-9))
@@ -220,7 +239,7 @@ def kept_shape(grid: TokenGrid, frame: Frame) -> tuple[int, int]:
 
 
 def kept_tokens(layout: TokenLayout, frame: Frame) -> Tensor:
-    """Boolean `[N]`: patch tokens that touch the chip. Prefix tokens are never kept."""
+    """Return a boolean mask `[N]` of the patch tokens that touch the chip. Prefix tokens are never kept."""
     masks: Sequence[Tensor] = [torch.zeros(layout.prefix, dtype=torch.bool)]
     for grid in layout.grids:
         mask = torch.zeros(grid.height, grid.width, dtype=torch.bool)

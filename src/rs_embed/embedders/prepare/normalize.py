@@ -1,4 +1,4 @@
-"""From a chip to a standardised image: bands and units checked, nodata filled, clipped, z-scored."""
+"""Convert a chip to a standardised image: check bands and units, fill nodata, clip and standardise."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,23 +19,23 @@ from rs_embed.embedders.runtime.device import placed
 from rs_embed.errors import BandMismatch, InputError, PixelWarning, UnitMismatch, warn
 
 MANY_CLIPPED = 0.05
-"""Share of the values of an input beyond which it is said that they were clipped."""
+"""Share of clipped values of an input above which a warning is issued."""
 _COUNTED_SIDE_PX = 64
-"""Rows and columns on which clipped values are counted, at least; a share of so many pixels is right to one percent."""
+"""Least number of rows and columns on which clipped values are counted; the share is then accurate to one percent."""
 _clipped: ContextVar[dict[str, Tensor | float] | None] = ContextVar("_clipped", default=None)
-"""Modality -> which share of its values was clipped so far; `None` where nobody counts."""
+"""Modality -> share of its values clipped so far; `None` if clipping is not counted."""
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """Affine map of one modality from the collection's unit to what the network takes, band by band."""
+    """The affine map of one modality from the collection's unit to network values, band by band."""
 
     scale: NDArray[np.float32]
-    """`[C]`; network value = pixel * scale + shift."""
+    """`[C]`: network value = pixel * scale + shift."""
     shift: NDArray[np.float32]
     """`[C]`."""
     fill: NDArray[np.float32]
-    """`[C]`, collection's unit: what nodata becomes."""
+    """`[C]`: the value that replaces nodata, in the collection's unit."""
     low: float | None = None
     high: float | None = None
     """Network values are clamped to this range; `None` leaves a side open."""
@@ -44,10 +44,12 @@ class Scaling:
 
 
 def z_score(modality: Modality, sensor: SensorSpec, clamp_sigma: float | None) -> Scaling:
-    """Standardise with the card's statistics.
+    """Return the scaling that standardises with the card's statistics.
 
     Args:
-        clamp_sigma: Values beyond this many standard deviations are clamped; `None` clamps nothing.
+        modality: The modality of the card.
+        sensor: The imagery, whose bands and fill value apply.
+        clamp_sigma: Clamp values to this many standard deviations; `None` for no limit.
     """
     stats = [modality.stats[name] for name in sensor.bands]
     factor = _to_model_unit(sensor, stats)
@@ -59,7 +61,7 @@ def z_score(modality: Modality, sensor: SensorSpec, clamp_sigma: float | None) -
 
 
 def unit_scale(modality: Modality, sensor: SensorSpec) -> Scaling:
-    """The card's unit clipped to 0..1, without statistics."""
+    """Return the scaling to the card's unit, clipped to 0..1, without statistics."""
     stats = [modality.stats[name] for name in sensor.bands]
     factor = _to_model_unit(sensor, stats)
     mean = np.array([stat.mean for stat in stats], np.float32)
@@ -67,7 +69,7 @@ def unit_scale(modality: Modality, sensor: SensorSpec) -> Scaling:
 
 
 def unscaled(modality: Modality, sensor: SensorSpec) -> Scaling:
-    """The collection's own values."""
+    """Return the scaling that leaves the collection's values as they are."""
     stats = [modality.stats[name] for name in sensor.bands]
     mean = np.array([stat.mean for stat in stats], np.float32) / _to_model_unit(sensor, stats)
     return Scaling(np.ones_like(mean), np.zeros_like(mean), _fill(sensor, mean), derived=_as_they_are(modality))
@@ -78,7 +80,7 @@ def _as_they_are(modality: Modality) -> tuple[tuple[float, float], ...]:
 
 
 def _to_model_unit(sensor: SensorSpec, stats: Sequence[BandStats]) -> NDArray[np.float32]:
-    """`[C]` factors from the collection's unit to the unit of the statistics."""
+    """Return factors `[C]` from the collection's unit to the unit of the statistics."""
     one = np.ones(1, np.float32)
     bands = bands_of(sensor.collection, sensor.bands)
     units = [(band.unit, stat.unit) for band, stat in zip(bands, stats, strict=True)]
@@ -90,7 +92,7 @@ def _fill(sensor: SensorSpec, mean: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def to_image(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scaling) -> Tensor:
-    """The pixels of a chip of one frame, `[C, H, W]`; see `to_frames`.
+    """Convert a chip of one frame to network values, `[C, H, W]`; see `to_frames`.
 
     Raises:
         InputError: The chip is a series.
@@ -99,22 +101,25 @@ def to_image(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scalin
         raise InputError(
             f"Expected one frame, got {chip.values.shape[0]}.",
             chip=chip.describe(),
-            fix="composite the frames first, or ask for a shorter window",
+            fix="composite the frames first, or request fewer days",
         )
     return to_frames(chip, modality, sensor, scaling)[0]
 
 
 def to_frames(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scaling) -> Tensor:
-    """Pixels as the network takes them, made on the device in force.
+    """Convert a chip to network values on the current device.
 
     Args:
-        chip: Bands in the order of `sensor.bands`.
+        chip: The pixels; bands in the order of `sensor.bands`.
+        modality: The modality of the card.
+        sensor: The imagery that was requested.
+        scaling: The map to network values.
 
     Returns:
-        `[T, C, H, W]` float32, without NaN unless the sensor keeps it; derived bands are the last channels.
+        `[T, C, H, W]` float32, without NaN unless the sensor keeps it. Derived bands are the last channels.
 
     Raises:
-        BandMismatch: The chip has other bands than the request.
+        BandMismatch: The bands of the chip differ from those of the request.
         UnitMismatch: The chip is not in the unit of its collection.
     """
     in_bytes = _check(chip, modality, sensor)
@@ -149,7 +154,7 @@ def _scaled(pixels: Tensor, clip: tuple[float | None, float | None] | None, scal
 
 
 def _derived(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scaling) -> Tensor:
-    """`[T, C, H, W]`: the bands that are computed from others, standardised; nodata becomes their mean."""
+    """Compute the derived bands, standardised, `[T, C, H, W]`; nodata is replaced by their mean."""
     pixels = {band.name: chip.values[:, index] for index, band in enumerate(chip.bands)}
     pixel_m = sensor.scale_m if chip.geobox is None else pixel_size_m(chip.geobox)
     channels = []
@@ -162,10 +167,10 @@ def _derived(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scalin
 
 @contextmanager
 def counting_clipped() -> Iterator[dict[str, float]]:
-    """Note, by modality, which share of the values `limited` clips in this thread.
+    """Count, by modality, the share of values that `limited` clips in this thread.
 
     Yields:
-        Modality -> share of its values, filled in at the end; one that is not limited at all is missing.
+        Modality -> share of its values, filled in on exit. Modalities without a limit are missing.
     """
     shares: dict[str, float] = {}
     counted: dict[str, Tensor | float] = {}
@@ -178,26 +183,26 @@ def counting_clipped() -> Iterator[dict[str, float]]:
 
 
 def warn_of_clipped(shares: Mapping[str, float]) -> None:
-    """Warn where many values were clipped."""
+    """Warn if many values were clipped."""
     for name, share in shares.items():
         if share > MANY_CLIPPED:
-            # one text for all chips, which is shown once: meta tells how many
+            # One text for all chips, so that it is shown once: the metadata records each share.
             warn(
-                f"More than {MANY_CLIPPED:.0%} of the values of {name} lie beyond what the model was trained on and "
+                f"More than {MANY_CLIPPED:.0%} of the values of {name} lie outside the model's training range and "
                 "are clipped (see clipped_fraction of the input).",
                 PixelWarning,
             )
 
 
 def limited(pixels: Tensor, low: float | None, high: float | Tensor | None, name: str, *, own: bool = False) -> Tensor:
-    """The pixels of a modality clamped to a range; the share of those beyond it is noted, see `counting_clipped`.
+    """Clamp the pixels of a modality to a range, and record the share outside it (see `counting_clipped`).
 
     Args:
         pixels: `[C, H, W]` or `[T, C, H, W]`.
-        low: `None` leaves this side open.
-        high: One for all bands, or `[C, 1, 1]`; `None` leaves this side open.
-        name: Of the modality.
-        own: Whether `pixels` may be written to.
+        low: Lower limit; `None` for no limit.
+        high: Upper limit for all bands, or one per band, `[C, 1, 1]`; `None` for no limit.
+        name: Name of the modality.
+        own: Whether `pixels` may be modified in place.
     """
     if low is None and high is None:
         return pixels
@@ -214,7 +219,10 @@ def _count_beyond(pixels: Tensor, low: float | None, high: float | Tensor | None
 
 
 def _share_beyond(pixels: Tensor, low: float | None, high: float | Tensor | None) -> Tensor | float:
-    """From every n-th row and column of larger chips, and on a GPU without waiting for it: it must cost nothing."""
+    """Return the share of pixels outside a range.
+
+    To cost little, it looks at every n-th row and column of larger chips, and does not wait for a GPU.
+    """
     step = max(1, min(pixels.shape[-2:]) // _COUNTED_SIDE_PX)
     seen = pixels[..., ::step, ::step]
     if pixels.device.type == "cpu" and not isinstance(high, Tensor):  # numpy is several times as fast here
@@ -231,27 +239,27 @@ def _column(values: NDArray[np.float32]) -> Tensor:
 
 
 def _check(chip: Chip, modality: Modality, sensor: SensorSpec) -> tuple[float, float] | None:
-    """Refuse other bands and units; what 0 and 255 stand for, if these are bytes that the model takes."""
+    """Check bands and units; return the values of bytes 0 and 255 if the chip is an 8-bit picture."""
     if chip.band_names != sensor.bands:
         raise BandMismatch(
             f"Expected bands {', '.join(sensor.bands)}, got {', '.join(chip.band_names)}.",
             chip=chip.describe(),
-            fix="leave `sensor` out to fetch what the card asks for, or use chip.select(...)",
+            fix="leave `sensor` out to fetch the card's own imagery, or use chip.select(...)",
         )
     wanted_bands = bands_of(sensor.collection, sensor.bands)
     if is_picture(chip.bands, wanted_bands):
         if modality.byte_range is not None:
             return modality.byte_range
         raise UnitMismatch(
-            f"Expected {modality.name} in dn, got bytes from 0 to 255: 8-bit values are a picture made for the screen.",
+            f"Expected {modality.name} in dn, got bytes from 0 to 255, which are a picture for display.",
             chip=chip.describe(),
-            fix="give the reflectances that it was made from",
+            fix="pass the reflectances from which the picture was made",
         )
     for band, wanted in zip(chip.bands, wanted_bands, strict=True):
         if band.unit != wanted.unit:
             raise UnitMismatch(
                 f"Expected {band.name} in {wanted.unit}, got {band.unit}.",
                 chip=chip.describe(),
-                fix="rs_embed.core.bands.convert turns one into the other",
+                fix="convert the values with rs_embed.core.bands.convert",
             )
     return None

@@ -1,1 +1,1 @@
-"""Where and how networks run."""
+"""Devices, precision, and the cache of networks."""

@@ -1,8 +1,8 @@
-"""Which device and precision, pixels on their way there, and tokens on their way back.
+"""Select device and precision, and copy pixels to the device and tokens back.
 
-Inputs are made where the network runs, by the threads that fetch: each copies its chip through pinned memory and
-standardises and resizes it on a stream beside that of the network, so that both hide behind the batch before. The
-code is the same on the CPU: what differs is the device that is in force (`torch.get_default_device()`).
+The fetching threads prepare inputs on the device of the network. Each copies its chip through pinned memory, then
+standardises and resizes it on a separate CUDA stream, in parallel with the batch that the network encodes. The code is
+the same on the CPU; only the current device differs (`torch.get_default_device()`).
 """
 
 from collections.abc import Iterator
@@ -20,10 +20,10 @@ from rs_embed.errors import DeviceError
 
 
 def pick_device(device: str) -> torch.device:
-    """The device of that name; "auto" takes CUDA where there is one.
+    """Return the device with a name; "auto" selects CUDA if available.
 
     Raises:
-        DeviceError: There is no such device here.
+        DeviceError: The name is invalid or the device does not exist.
     """
     if not isinstance(device, str):
         raise DeviceError(f"Expected the name of a device, got {short(device)}.", fix='use device="auto"')
@@ -48,22 +48,22 @@ def pick_device(device: str) -> torch.device:
 
 
 def pick_precision(precision: Precision, device: torch.device) -> WorkingPrecision:
-    """The precision itself; for "auto", bf16 where the device multiplies it faster than float32, else fp32."""
+    """Return the precision; for "auto", bf16 if the device multiplies it faster than float32, else fp32."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
-        quick = torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere has matrix units for it
+        quick = torch.cuda.get_device_capability(device) >= (8, 0)  # matrix units for bf16 since Ampere
     else:
-        # Not what oneDNN supports: it also computes bf16 where the processor cannot, slowly.
+        # oneDNN's own check will not do: it also emulates bf16, slowly, on processors without it.
         quick = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16" if quick else "fp32"
 
 
 @contextmanager
 def beside_the_network(device: torch.device) -> Iterator[None]:
-    """Put `device` in force for this thread; at the end, wait for what the thread has queued there.
+    """Make `device` the current device of this thread, on a side stream; on exit, wait for the stream.
 
-    After that the tensors are as good as any on the device: the network's stream need not wait for this one.
+    Its tensors are then complete, and the network's stream need not wait for the side stream.
     """
     if device.type != "cuda":
         yield
@@ -76,25 +76,25 @@ def beside_the_network(device: torch.device) -> Iterator[None]:
 
 @lru_cache(maxsize=8)
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all threads, since blocks of memory belong to the stream that they were made on."""
+    """Return the side stream, shared by all threads because memory blocks belong to the stream of their allocation."""
     return torch.cuda.Stream(device)
 
 
 def placed(values: NDArray[np.float32]) -> Tensor:
-    """The values on the device in force; on the CPU they are not copied."""
+    """Return the values as a tensor on the current device; on the CPU they are not copied."""
     tensor, device = torch.from_numpy(values), torch.get_default_device()
     if device.type == "cpu":
         return tensor
     return _host_buffer(tensor, device).copy_(tensor).to(device, non_blocking=True)
 
 
-def brought_back(values: Tensor) -> Tensor:
-    """Float32 on the CPU; from a GPU into pinned memory, which is several times as fast."""
+def to_host(values: Tensor) -> Tensor:
+    """Return a tensor as float32 on the CPU; from a GPU through pinned memory, which is several times as fast."""
     values = values.float()
     return values if values.device.type == "cpu" else _host_buffer(values, values.device).copy_(values)
 
 
 def _host_buffer(like: Tensor, device: torch.device) -> Tensor:
-    """Memory that CUDA copies from and to by itself; torch keeps what is freed for the next one."""
+    """Allocate host memory, pinned for CUDA; torch reuses freed pinned memory."""
     pinned = device.type == "cuda" and torch.cuda.is_available()
     return torch.empty(like.shape, dtype=like.dtype, device="cpu", pin_memory=pinned)

@@ -1,4 +1,4 @@
-"""Networks that a process keeps for its next call, and how they are let go."""
+"""The cache of networks for later calls, and how to release it."""
 
 import gc
 import threading
@@ -13,7 +13,7 @@ from rs_embed.encoders.layers import LRUCache
 
 T = TypeVar("T")
 _LOADING = PerProcess(threading.RLock)
-"""One network is loaded at a time: some are built with torch's own random numbers, which all threads share."""
+"""Allows one network to load at a time, because some use torch's global random number generator."""
 
 
 class _Releases(Protocol):
@@ -24,10 +24,10 @@ _ALL: "WeakSet[_Releases]" = WeakSet()
 
 
 class KeptNetworks(Generic[T]):
-    """The most recently used networks of one kind. Thread-safe.
+    """A cache of the most recently used networks of one kind. Thread-safe.
 
     Args:
-        size: How many are kept.
+        size: Number of networks to keep.
     """
 
     def __init__(self, size: int) -> None:
@@ -35,12 +35,12 @@ class KeptNetworks(Generic[T]):
         _ALL.add(self)
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The one of that key, made at most once while it is kept."""
+        """Return the network with a key, built if it is not in the cache."""
         with _LOADING.here:
             return self._recent.get(key, make)
 
     def release(self) -> int:
-        """Let go of all; how many there were."""
+        """Empty the cache; return how many networks it held."""
         with _LOADING.here:
             count = len(self._recent)
             self._recent.clear()
@@ -48,12 +48,12 @@ class KeptNetworks(Generic[T]):
 
 
 def release_models() -> int:
-    """Free the memory of every network that is kept for the next call, that of a GPU too.
+    """Free the memory of all cached networks, on the CPU and on GPUs.
 
-    A network that a call still runs with goes when the call ends.
+    A network in use by a running call is freed when the call ends.
 
     Returns:
-        How many were let go.
+        Number of networks released.
     """
     count = sum(kept.release() for kept in tuple(_ALL))
     gc.collect()  # a module and its hooks refer to each other

@@ -1,9 +1,9 @@
-"""The one place that imports TerraTorch: late, with a line that says so, and without a trace in the process.
+"""Import TerraTorch: on first use, with a log line, and without side effects on the process.
 
-Importing it takes 10 to 40 s and some 140 packages. On the way, one of its backbones turns matrix products of the
-whole process to lower precision (terratorch/models/backbones/clay_v15/model.py), Lightning replaces the format of
-warnings, and ten environment variables, a dozen warning filters and handlers of other packages' loggers appear. All
-of that is put back. What cannot be: modules stay loaded, and their `atexit` calls and import hooks stay registered.
+The import takes 10 to 40 s and loads some 140 packages. On the way, one backbone lowers the precision of matrix
+products for the whole process (terratorch/models/backbones/clay_v15/model.py), Lightning replaces the format of
+warnings, and ten environment variables, a dozen warning filters and handlers of other packages' loggers are added. All
+of this is undone. What remains: modules stay loaded, and their `atexit` calls and import hooks stay registered.
 """
 
 import importlib
@@ -31,55 +31,55 @@ if TYPE_CHECKING:
 LOG = redact.logger(__name__)
 EXTRA = "terratorch"
 OWN_PACKAGES = ("rasterio", "huggingface_hub", "requests")
-"""Packages of the base install that set up loggers for good; imported before the state of the process is noted."""
+"""Packages of the base install that set up loggers permanently; imported before the state of the process is saved."""
 REINSTALL = "uv pip install --reinstall --torch-backend=auto torch torchvision"
 _LOCK = threading.RLock()
 
 
 class Registry(Protocol):
-    """What we use of TerraTorch's registries."""
+    """The part of TerraTorch's registries that is used here."""
 
     def build(self, name: str, *arguments: object, **options: object) -> "nn.Module":
-        """Make the model of that name."""
+        """Build the model with a name."""
         ...
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is one of that name."""
+        """Return whether a model has this name."""
         ...
 
 
 class BackboneSource(Registry, Protocol):
-    """The part of the backbone registry that is TerraTorch's own, where models can be added."""
+    """TerraTorch's own part of the backbone registry, to which models can be added."""
 
     def register(self, constructor: "Callable[..., nn.Module]") -> "Callable[..., nn.Module]":
-        """Add a model under the name of the function that makes it."""
+        """Add a model under the name of its constructor function."""
         ...
 
 
 @dataclass(frozen=True)
 class TerraTorch:
-    """What `load_terratorch` gives; everything else is imported from `terratorch` after it."""
+    """The result of `load_terratorch`; import everything else from `terratorch` after calling it."""
 
     version: str
     backbones: Registry
     """`BACKBONE_REGISTRY`."""
     own_backbones: BackboneSource
-    """`TERRATORCH_BACKBONE_REGISTRY`: the names without a prefix."""
+    """`TERRATORCH_BACKBONE_REGISTRY`, with names without a prefix."""
     full_models: Registry
     """`FULL_MODEL_REGISTRY`: generation and tokenizers."""
 
 
 def load_terratorch() -> TerraTorch:
-    """TerraTorch, imported now if it was not yet.
+    """Import TerraTorch if necessary, and return its registries.
 
     Raises:
-        MissingDependency: It, or a package that it needs, is not installed; or torchvision is for another device.
+        MissingDependency: TerraTorch or one of its dependencies is not installed, or torchvision does not fit torch.
     """
     require("terratorch", EXTRA)
     with _LOCK:
         if "terratorch" not in sys.modules:
             with leaving_no_trace():
-                announce(LOG, "Loading TerraTorch and some 140 packages: 10 to 40 s, once.")
+                announce(LOG, "Loading TerraTorch and some 140 packages; this takes 10 to 40 s, once.")
                 _require_torchvision()
                 _import("terratorch")
         from terratorch.registry import BACKBONE_REGISTRY, FULL_MODEL_REGISTRY, TERRATORCH_BACKBONE_REGISTRY
@@ -89,10 +89,11 @@ def load_terratorch() -> TerraTorch:
 
 @contextmanager
 def leaving_no_trace() -> Iterator[None]:
-    """Put back what the block changes of the process, and keep its warnings quiet.
+    """Undo what the block changes in the process, and silence its warnings.
 
-    That is: environment, warnings, loggers that there were, precision of matrix products, and the random numbers of
-    Python, numpy and torch. For the import, and for building its models: one thread at a time, others wait.
+    This covers the environment, warnings, existing loggers, the precision of matrix products, and the random number
+    generators of Python, numpy and torch. Use it to import TerraTorch and to build its models. Only one thread at a
+    time can be inside.
     """
     with _LOCK:
         for name in OWN_PACKAGES:
@@ -124,7 +125,7 @@ def _environment() -> Callable[[], None]:
 
 
 def _loggers() -> Callable[[], None]:
-    logging.getLogger("urllib3")  # the client of one package adds a handler to it, whoever else uses it
+    logging.getLogger("urllib3")  # one package adds a handler to this shared logger
     there = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
     states = [
         (logger, logger.level, logger.handlers[:], logger.filters[:], logger.propagate, logger.disabled)
@@ -160,35 +161,35 @@ def _numbers() -> Callable[[], None]:
 
 
 def _import(name: str) -> None:
-    """Import a package that is installed.
+    """Import an installed package.
 
     Raises:
-        MissingDependency: Another package, which it needs, is not.
+        MissingDependency: One of its dependencies is not installed.
     """
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise MissingDependency(
-            f"Expected to import {name}, got no module {error.name!r}, which it needs.",
-            fix=f"pip install 'eo-rs-embed[{EXTRA}]'",
+            f"Expected the module {error.name!r}, which {name} needs, but it is not installed.",
+            fix=f"run `pip install 'eo-rs-embed[{EXTRA}]'`",
         ) from error
 
 
 def _require_torchvision() -> None:
-    """Import torchvision, which TerraTorch needs, by itself: what it says of a torch for another device helps nobody.
+    """Import torchvision before TerraTorch, to give a clear error if it was built for another torch.
 
     Raises:
-        MissingDependency: It does not load beside this torch.
+        MissingDependency: torchvision does not load with the installed torch.
     """
     import torch
 
-    if find_spec("torchvision") is None:  # then importing TerraTorch says so
+    if find_spec("torchvision") is None:  # importing TerraTorch then raises the error
         return
     try:
         importlib.import_module("torchvision")
     except (RuntimeError, ImportError, AttributeError, OSError) as error:  # "operator torchvision::nms does not exist"
         raise MissingDependency(
-            f"Expected a torchvision that loads beside torch {torch.__version__}, got {version('torchvision')}.",
+            f"Expected a torchvision that works with torch {torch.__version__}, got {version('torchvision')}.",
             found=f"{type(error).__name__}: {error}",
             fix=REINSTALL,
         ) from error

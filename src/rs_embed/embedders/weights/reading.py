@@ -1,4 +1,7 @@
-"""From a checkpoint file to its tensors by name: told by content, checked against its own sums, no code ever run."""
+"""Read a checkpoint file into tensors by name, without running code from it.
+
+The format is detected by content, and the checksums in the file are verified.
+"""
 
 import pickle
 import re
@@ -17,36 +20,36 @@ from torch import Tensor
 from rs_embed.errors import WeightsCorrupt, WeightsNotFound
 
 SHOWN = 5
-"""Names listed of each kind."""
+"""Number of names to list of each kind."""
 DEPTH = 3
-"""How deep tensors may lie in dictionaries: `{"checkpoint": {"model": {"state_dict": ...}}}`."""
+"""Greatest depth of tensors in nested dictionaries: `{"checkpoint": {"model": {"state_dict": ...}}}`."""
 READ_ERRORS = (
     *(pickle.UnpicklingError, SafetensorError, struct.error, zipfile.BadZipFile, zlib.error, EOFError, OSError),
     *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError),
 )
-"""What torch.load, safetensors and zipfile raised on 8,000 damaged files."""
-REFETCH = "fetch the file again, or name another by RS_EMBED_<MODEL>_CKPT or `ckpt=`"
+"""The exceptions that torch.load, safetensors and zipfile raised on 8,000 damaged files."""
+REFETCH = "download the file again, or set RS_EMBED_<MODEL>_CKPT or `ckpt=` to another one"
 RESAVE = (
-    "if you trust the file, save its tensors alone, where it was made: "
+    "if you trust the file, save only its tensors, where it was made: "
     "safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
 )
 _OBJECT = re.compile(r"(?:GLOBAL|global:?|class|type) ([A-Za-z_][\w.]+\.[\w.]+)")
-"""How torch.load names what it would have to run code for."""
+"""How torch.load names objects that would require running code."""
 
 
 def read_state_dict(file: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, on the CPU; those in dictionaries under the names on the way to them.
+    """Return the tensors of a checkpoint by name, on the CPU; names of nested dictionaries are joined by dots.
 
-    Tensors of the zip format and of safetensors are mapped, not read: they need the file until they are
-    copied, as `load_strict` does. No code in a pickle is ever run. The zip format is compared with the checksums in it
-    (0.5 s a gigabyte); the others have none.
+    Tensors of the zip format and of safetensors are memory-mapped: they need the file until they are copied, as
+    `load_strict` does. No code in a pickle is ever run. The checksums of the zip format are verified (0.5 s per
+    gigabyte); the other formats have none.
 
     Args:
-        file: What torch.save or safetensors wrote; told by content, not by suffix.
+        file: A file written by torch.save or safetensors, detected by content rather than suffix.
 
     Raises:
-        WeightsNotFound: No such file.
-        WeightsCorrupt: Anything else than tensors by name, or a zip whose checksums say that it was changed.
+        WeightsNotFound: The file does not exist.
+        WeightsCorrupt: The file holds anything but tensors by name, or a checksum of the zip format does not match.
     """
     kind = sniff(file)
     try:
@@ -54,7 +57,7 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
             return load_file(file)
         damaged = _damaged_entry(file) if kind == "zip" else None
         if damaged is not None:
-            raise unreadable(file, f"damaged: {damaged!r} has another CRC-32 than when it was written", REFETCH)
+            raise unreadable(file, f"damaged: the CRC-32 of {damaged!r} does not match", REFETCH)
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=kind == "zip")
     except READ_ERRORS as error:
         objects = _OBJECT.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
@@ -66,19 +69,19 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
 
 
 def is_pickled(file: Path) -> bool:
-    """Whether torch.save wrote it; safetensors are mapped as they are."""
+    """Return whether torch.save wrote the file, and not safetensors."""
     return sniff(file) != "safetensors"
 
 
 def sniff(file: Path) -> Literal["zip", "pickle", "safetensors"]:
-    """What the first bytes say, so that a web page or an LFS pointer is called by its name.
+    """Detect the format by the first bytes, with a clear error for a web page or a git-LFS pointer.
 
     Raises:
-        WeightsNotFound: No such file.
-        WeightsCorrupt: A folder, or none of the three.
+        WeightsNotFound: The file does not exist.
+        WeightsCorrupt: The path is a folder, or the file has none of the three formats.
     """
     if file.is_dir():
-        raise unreadable(file, "a folder", "name the file inside of it")
+        raise unreadable(file, "a folder", "pass the path of the file inside it")
     if not file.exists():
         fix = "correct RS_EMBED_<MODEL>_CKPT (or `ckpt=`), or leave it out to use the hub's file"
         raise WeightsNotFound(f"There is no checkpoint at {str(file)!r}.", fix=fix)
@@ -103,35 +106,35 @@ def sniff(file: Path) -> Literal["zip", "pickle", "safetensors"]:
 
 
 def unreadable(file: Path, found: str, fix: str) -> WeightsCorrupt:
-    """The error of a file that is no checkpoint."""
-    return WeightsCorrupt(f"{str(file)!r} is not a checkpoint that can be read.", found=found, fix=fix)
+    """Return the error for a file that is not a readable checkpoint."""
+    return WeightsCorrupt(f"{str(file)!r} is not a readable checkpoint.", found=found, fix=fix)
 
 
 def listed(names: Sequence[str], between: str = ", ") -> str:
-    """The first few names, and how many more there are."""
+    """Join the first few names, and say how many more there are."""
     more = [f"... and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
     return between.join([*names[:SHOWN], *more])
 
 
 def _first_line(error: Exception) -> str:
-    """What a reader said; torch begins what it says of pickles with advice to run their code."""
-    said = str(error).rpartition("WeightsUnpickler error:")[2].strip() or "no more said"
-    return said.splitlines()[0][:200]
+    """Return the first line of a reader's message, without torch's advice to run the code of pickles."""
+    message = str(error).rpartition("WeightsUnpickler error:")[2].strip() or "no message"
+    return message.splitlines()[0][:200]
 
 
 def _damaged_entry(file: Path) -> str | None:
-    """The first entry of a zip whose content is not what its checksum says.
+    """Return the first entry of a zip whose checksum does not match, else `None`.
 
-    Whoever saved it with `torch.serialization.set_crc32_options(False)` left all sums at zero: then nothing is known.
+    Files saved with `torch.serialization.set_crc32_options(False)` have only zeros as checksums and are not checked.
     """
     with zipfile.ZipFile(file) as archive:
         return archive.testzip() if any(entry.CRC for entry in archive.infolist()) else None
 
 
 def _tensors_of(content: object, file: Path) -> dict[str, Tensor]:
-    """The tensors of a plain state dict, or of all that lie in a dictionary of such."""
+    """Return the tensors of a plain state dict, or of a dictionary of state dicts."""
     if not isinstance(content, dict) or not content:
-        raise unreadable(file, f"a {type(content).__name__} where tensors by name were expected", RESAVE)
+        raise unreadable(file, f"a {type(content).__name__} instead of tensors by name", RESAVE)
     nested = dict(_nested(content, DEPTH))
     tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     others = [f"{name!r} ({type(value).__name__})" for name, value in content.items() if name not in tensors]
@@ -141,7 +144,7 @@ def _tensors_of(content: object, file: Path) -> dict[str, Tensor]:
 
 
 def _nested(content: Mapping[object, object], depth: int) -> Iterator[tuple[str, Tensor]]:
-    """Tensors of the state dicts in `content`: dictionaries that hold tensors by name, and nothing else."""
+    """Yield the tensors of the state dicts in `content`: dictionaries that hold only tensors by name."""
     for outer, value in content.items():
         if not isinstance(outer, str) or not isinstance(value, dict) or not depth:
             continue

@@ -1,4 +1,4 @@
-"""The parts of AnySat that know distances: position codes, relative attention, and the block that reads patches.
+"""The parts of AnySat that depend on distances: position codes, relative attention, and the cross-attention block.
 
 Source: gastruc/AnySat, models/networks/encoder/utils/{pos_embed,irpe,utils_ViT}.py and Transformer.py. The relative
 term is the product with the query of iRPE, Wu et al. 2021, arXiv:2107.14222, in eight buckets.
@@ -31,11 +31,11 @@ TOKENS_AT_ONCE = 2048
 
 @functools.lru_cache(maxsize=32)
 def positions(side: int, spacing: int, dim: int) -> Float[Tensor, "place dim"]:
-    """Code the places of a square grid, row by row; half the channels tell the column, the other the row.
+    """Encode the positions of a square grid, row by row: half of the channels for the column, half for the row.
 
     Args:
-        side: Places along a side.
-        spacing: Distance between them, in the unit that the network counts in.
+        side: Positions along a side.
+        spacing: Distance between them, in the network's unit.
         dim: Token width, a multiple of 4.
     """
     # A tensor made in inference mode could not serve training later.
@@ -47,10 +47,10 @@ def positions(side: int, spacing: int, dim: int) -> Float[Tensor, "place dim"]:
 
 @functools.lru_cache(maxsize=8)
 def relative_index(side: int) -> Int[Tensor, "token token"]:
-    """Tell for each pair of tokens, cls first, where its value lies in a row-wise table of tokens x buckets.
+    """Return, for each pair of tokens (cls first), the index of its value in a row-wise table of tokens x buckets.
 
     Args:
-        side: Places along a side of the grid; tokens are these and cls.
+        side: Positions along a side of the grid; the tokens are these and cls.
     """
     with torch.inference_mode(False):
         along = torch.arange(side, device="cpu", dtype=torch.float32)
@@ -68,7 +68,7 @@ def _split(x: Float[Tensor, "batch token dim"], heads: int) -> Float[Tensor, "ba
 
 
 class RelativeTable(nn.Module):
-    """Eight learned vectors that tell distances apart.
+    """Eight learned vectors, one per distance bucket.
 
     Args:
         head_dim: Width of a head.
@@ -76,17 +76,17 @@ class RelativeTable(nn.Module):
 
     def __init__(self, *, head_dim: int) -> None:
         super().__init__()
-        self.lookup_table_weight = nn.Parameter(torch.zeros(1, head_dim, BUCKETS))
+        self.lookup_table_weight: nn.Parameter = nn.Parameter(torch.zeros(1, head_dim, BUCKETS))
 
     def forward(
         self, query: Float[Tensor, "batch token head_dim"], index: Int[Tensor, "token token"]
     ) -> Float[Tensor, "batch 1 token token"]:
-        """Give the relative term of attention logits, alike for all heads.
+        """Return the relative term of the attention logits, the same for all heads.
 
         Args:
-            query: The query of head 0. The reference gathers its table with an index that has a batch axis, and
-                that keeps head 0 alone and broadcasts its term to all heads; the released weights must have been
-                trained so, as the compiled operator for all heads refuses such an index.
+            query: The query of head 0. The reference gathers its table with an index that has a batch axis, which
+                keeps only head 0 and broadcasts its term to all heads. The released weights must have been trained
+                this way, because the compiled operator for all heads refuses such an index.
             index: From `relative_index`.
         """
         scores = query @ self.lookup_table_weight[0]
@@ -104,9 +104,9 @@ class RelativeAttention(nn.Module):
     def __init__(self, *, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = Linear(dim, 3 * dim)
-        self.proj = Linear(dim, dim)
-        self.rpe_k = RelativeTable(head_dim=dim // heads)
+        self.qkv: nn.Linear = Linear(dim, 3 * dim)
+        self.proj: nn.Linear = Linear(dim, dim)
+        self.rpe_k: RelativeTable = RelativeTable(head_dim=dim // heads)
 
     def forward(
         self, x: Float[Tensor, "patch token dim"], index: Int[Tensor, "token token"] | None
@@ -115,8 +115,8 @@ class RelativeAttention(nn.Module):
 
         Args:
             x: Cls, then sub-tokens.
-            index: From `relative_index`. Without, only cls asks: its bucket is the same for all pairs, and softmax
-                drops what is added to all, so there is no relative term.
+            index: From `relative_index`. If `None`, only cls is a query. Its bucket is the same for all pairs, and
+                softmax cancels a constant, so there is no relative term.
         """
         if index is None:
             mixed = self._ask_for_cls(x)
@@ -128,10 +128,10 @@ class RelativeAttention(nn.Module):
         return out
 
     def _ask_for_cls(self, x: Float[Tensor, "patch token dim"]) -> Float[Tensor, "patch 1 dim"]:
-        """Attend from cls alone, without a key or value of any token: a tenth of the work.
+        """Attend from cls only, without computing keys and values of the tokens: a tenth of the work.
 
-        The map of the keys is multiplied with the query instead, which then asks the tokens themselves, and that of
-        the values with the mean of the tokens. The keys' bias adds the same to all logits, so softmax drops it.
+        The key matrix is multiplied with the query instead, and the value matrix with the weighted mean of the tokens.
+        The bias of the keys adds a constant to all logits, which softmax cancels.
         """
         q_weight, k_weight, v_weight = self.qkv.weight.unflatten(0, (3, self.heads, -1))
         q_bias, _, v_bias = self.qkv.bias.chunk(3)
@@ -153,22 +153,22 @@ class RelativeBlock(nn.Module):
 
     def __init__(self, *, dim: int, heads: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=SPATIAL_NORM_EPS)
-        self.attn = RelativeAttention(dim=dim, heads=heads)
-        self.norm2 = nn.LayerNorm(dim, eps=SPATIAL_NORM_EPS)
-        self.mlp = Mlp(dim=dim, hidden=4 * dim)
+        self.norm1: nn.LayerNorm = nn.LayerNorm(dim, eps=SPATIAL_NORM_EPS)
+        self.attn: RelativeAttention = RelativeAttention(dim=dim, heads=heads)
+        self.norm2: nn.LayerNorm = nn.LayerNorm(dim, eps=SPATIAL_NORM_EPS)
+        self.mlp: Mlp = Mlp(dim=dim, hidden=4 * dim)
 
     def forward(
         self, x: Float[Tensor, "patch token dim"], index: Int[Tensor, "token token"] | None
     ) -> Float[Tensor, "patch query dim"]:
-        """Run the block; without `index`, give cls alone."""
+        """Run the block; without `index`, return only cls."""
         mixed = self.attn(self.norm1(x), index)
         mixed = add(x[:, : mixed.shape[1]], mixed)
         return add(mixed, self.mlp(self.norm2(mixed)))
 
 
 class SpatialEncoder(nn.Module):
-    """Sums up each patch by itself: its cls token becomes the patch's token.
+    """Summarises each patch on its own: its cls token becomes the patch's token.
 
     Args:
         dim: Token width.
@@ -178,9 +178,9 @@ class SpatialEncoder(nn.Module):
 
     def __init__(self, *, dim: int, depth: int, heads: int) -> None:
         super().__init__()
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.predictor_blocks = nn.ModuleList(RelativeBlock(dim=dim, heads=heads) for _ in range(depth))
-        self.predictor_norm = nn.LayerNorm(dim, eps=SPATIAL_NORM_EPS)
+        self.cls_token: nn.Parameter = nn.Parameter(torch.zeros(1, 1, dim))
+        self.predictor_blocks: nn.ModuleList = nn.ModuleList(RelativeBlock(dim=dim, heads=heads) for _ in range(depth))
+        self.predictor_norm: nn.LayerNorm = nn.LayerNorm(dim, eps=SPATIAL_NORM_EPS)
 
     def forward(
         self, sub: Float[Tensor, "patch sub dim"], spacing_m: int, *, with_sub: bool
@@ -190,7 +190,7 @@ class SpatialEncoder(nn.Module):
         Args:
             sub: Sub-tokens of square patches.
             spacing_m: Metres between neighbours, for their position codes.
-            with_sub: Finish the sub-tokens too; else the last block computes cls alone.
+            with_sub: Whether to return the sub-tokens too; otherwise the last block computes only cls.
         """
         side = math.isqrt(sub.shape[1])
         placed = sub + positions(side, spacing_m, sub.shape[2]).to(sub.device)
@@ -203,7 +203,7 @@ class SpatialEncoder(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Reads one token per patch out of the tokens of all modalities.
+    """Computes one token per patch from the tokens of all modalities.
 
     Args:
         dim: Token width, a multiple of `heads`.
@@ -213,21 +213,21 @@ class CrossAttention(nn.Module):
     def __init__(self, *, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.q_learned = nn.Parameter(torch.zeros(1, 1, dim))
-        self.wk = Linear(dim, dim)
-        self.wv = Linear(dim, dim)
-        self.rpe_k = RelativeTable(head_dim=dim // heads)
-        self.proj = Linear(dim, dim)
+        self.q_learned: nn.Parameter = nn.Parameter(torch.zeros(1, 1, dim))
+        self.wk: nn.Linear = Linear(dim, dim)
+        self.wv: nn.Linear = Linear(dim, dim)
+        self.rpe_k: RelativeTable = RelativeTable(head_dim=dim // heads)
+        self.proj: nn.Linear = Linear(dim, dim)
 
     def forward(
         self, x: Float[Tensor, "batch token dim"], places: Float[Tensor, "query dim"], side: int
     ) -> Float[Tensor, "batch query dim"]:
-        """Ask for each place.
+        """Compute the token of each position.
 
         Args:
             x: Cls, then the patches of each modality.
-            places: Position codes of cls (zero) and the patches; with a learned vector they are the queries, alike
-                for every input.
+            places: Position codes of cls (zero) and the patches. Added to a learned vector, they are the queries, the
+                same for every input.
             side: Patches along a side.
         """
         q, k, v = (_split(part, self.heads) for part in (self.q_learned + places, self.wk(x), self.wv(x)))
@@ -251,14 +251,14 @@ class CrossBlock(nn.Module):
 
     def __init__(self, *, dim: int, heads: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.attn = CrossAttention(dim=dim, heads=heads)
-        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.mlp = Mlp(dim=dim, hidden=4 * dim)
+        self.norm1: nn.LayerNorm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn: CrossAttention = CrossAttention(dim=dim, heads=heads)
+        self.norm2: nn.LayerNorm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp: Mlp = Mlp(dim=dim, hidden=4 * dim)
 
     def forward(
         self, x: Float[Tensor, "batch token dim"], places: Float[Tensor, "query dim"], side: int
     ) -> Float[Tensor, "batch query dim"]:
-        """Run the block: what attention gives is added to nothing, as there is no token that a query began as."""
+        """Run the block; there is no residual connection around the attention, as the queries are not tokens."""
         read = self.attn(self.norm1(x), places, side).to(x.dtype)
         return add(read, self.mlp(self.norm2(read)))

@@ -1,7 +1,7 @@
-"""AnySat: each patch of each modality summed up by itself, then all patches of all modalities together.
+"""AnySat: encodes each patch of each modality on its own, then all patches of all modalities together.
 
-The first half sees nothing outside of a patch, so a large region is encoded once, however its patches are then
-grouped: `AnySatEncoder.patches` does that half, `mix` the other, `forward` and `dense` both.
+The first half sees nothing outside a patch, so a large region is encoded once, however its patches are grouped later.
+`AnySatEncoder.patches` runs the first half, `mix` the second, `forward` and `dense` both.
 
 Source: gastruc/AnySat, hubconf.py and models/networks/encoder/Any_multi.py (forward_release); paper
 arXiv:2412.14123.
@@ -28,31 +28,33 @@ from rs_embed.errors import InputError, ReadoutError, SpecError
 
 @dataclass(frozen=True, eq=False)
 class PatchTokens:
-    """What the first half of AnySat knows of each patch by itself."""
+    """The output of the first half of AnySat, for each patch on its own."""
 
     values: Mapping[str, Float[Tensor, "batch row col dim"]]
-    """A token per patch, by modality, in the order of the inputs."""
+    """Modality -> one token per patch, in the order of the inputs."""
     sub: Float[Tensor, "batch row col sub dim"] | None
-    """Sub-tokens of the modality that `dense` named, in the network's order; `None` if it named none."""
+    """Sub-tokens of the modality given as `dense`, in the network's order; `None` if none was given."""
     cell_tokens: int
-    """Sub-tokens along the side of a cell of 10 m, of that modality; in an order of their own if more than 1."""
+    """Sub-tokens of that modality along the side of a cell of 10 m; if more than 1, not in raster order."""
 
     def dense_map(
         self, grid: Float[Tensor, "batch row col dim"], *, raster: bool
     ) -> Float[Tensor, "batch dim2 height width"]:
-        """Lay out a vector per sub-token: that of its patch, then its own.
+        """Return a map with one vector per sub-token: the vector of its patch, then its own.
 
         Args:
-            grid: What `mix` made of the patches, on the ground that these cover.
-            raster: Put each sub-token where it lies on the ground. Otherwise aerial sub-tokens of a patch lie as
-                the reference lays them: in the order of `ImageProjector`, as if that were raster order. The two
-                are the same at `patch_m=10` and for every other modality.
+            grid: The patch tokens that `mix` returned.
+            raster: Whether to put each sub-token where it lies on the ground. Otherwise aerial sub-tokens of a patch
+                are placed as in the reference, which treats the order of `ImageProjector` as raster order. The two are
+                equal for `patch_m=10` and for every other modality.
 
         Raises:
-            ReadoutError: These were encoded without sub-tokens.
+            ReadoutError: The patches were encoded without sub-tokens.
         """
         if self.sub is None:
-            raise ReadoutError("These patches hold no sub-tokens.", fix="patches(..., dense=...) with a modality")
+            raise ReadoutError(
+                "Expected patches with sub-tokens, got none.", fix="call patches(..., dense=...) with a modality"
+            )
         side = math.isqrt(self.sub.shape[3])
         sub = self.sub
         if raster and self.cell_tokens > 1:
@@ -64,35 +66,35 @@ class PatchTokens:
 
 
 class AnySatEncoder(Encoder):
-    """The encoder of AnySat; one object serves every modality, extent and patch size.
+    """The encoder of AnySat, for every modality, extent and patch size.
 
-    Nothing depends on the weights but the weights: codes and distances are kept by size, for all encoders of a
-    process. Memory beyond inputs and outputs does not grow with the number of patches in `patches` (a few arrays
-    of 25 MB at base size, without gradients, and a packed copy of the weights that are used), and in `mix` as the
-    square of it only in the relative term. `mix` packs weights once for all squares of a batch.
+    Position codes and distances do not depend on the weights and are cached by size for all encoders of a process.
+    Without gradients, `patches` needs memory beyond its inputs and outputs that does not grow with the number of
+    patches: a few arrays of 25 MB at base size, and a packed copy of the weights in use. In `mix`, only the relative
+    term grows with the square of that number. `mix` packs weights once for all squares of a batch.
 
-    The reference's dropout is left out, so that training mode computes what evaluation mode does.
+    The reference's dropout is left out, so that training mode computes the same as evaluation mode.
 
     Args:
-        dim: Token width, a multiple of 64, and of `heads`.
-        depth: Blocks of each half; the second has a cross block more.
+        dim: Token width, a multiple of 64 and of `heads`.
+        depth: Blocks of each half; the second half has an additional cross block.
         heads: Number of attention heads.
-        modalities: Which projectors to have; by default all of the published weights.
+        modalities: Modalities with a projector; default: all of the published weights.
     """
 
     tokens_at_once: int = TOKENS_AT_ONCE
-    """How many tokens are worked on at once, but whole patches and squares; more take more memory and change rounding
-    only. On a GPU with memory to spare, many more are quicker."""
+    """Number of tokens to process at once, rounded to whole patches and squares. More need more memory and change only
+    the rounding. On a GPU with enough memory, many more are faster."""
 
     def __init__(self, *, dim: int, depth: int, heads: int, modalities: Sequence[str] = tuple(MODALITIES)) -> None:
         super().__init__()
-        self.modalities = tuple(modalities)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.modalities: tuple[str, ...] = tuple(modalities)
+        self.cls_token: nn.Parameter = nn.Parameter(torch.zeros(1, 1, dim))
         for name in modalities:
             self.add_module(f"projector_{name}", _make_projector(name, dim))
-        self.spatial_encoder = SpatialEncoder(dim=dim, depth=depth, heads=heads)
+        self.spatial_encoder: SpatialEncoder = SpatialEncoder(dim=dim, depth=depth, heads=heads)
         blocks = [Block(dim=dim, heads=heads) for _ in range(depth)]
-        self.blocks = nn.ModuleList([*blocks, CrossBlock(dim=dim, heads=heads)])
+        self.blocks: nn.ModuleList = nn.ModuleList([*blocks, CrossBlock(dim=dim, heads=heads)])
 
     def forward(
         self,
@@ -102,19 +104,20 @@ class AnySatEncoder(Encoder):
         patch_m: int,
         masks: Mapping[str, Tensor] | None = None,
     ) -> Tokens:
-        """Encode a square: one token for the whole (the trained tile output), then one per patch.
+        """Encode a square: returns the tile token, then one token per patch.
 
         Args:
-            inputs: By modality, standardised: images [batch, channel, height, width], time series [batch, time,
-                channel, height, width]. Their order is that of the tokens, and matters in the last digits only.
-            dates: [batch, time] for each time series: day of the year, 1 January = 0. Any number is legal.
-            patch_m: Side of a patch in metres, a multiple of 10; 10 to 160 were trained.
-            masks: Of the shape of their time series; where zero, a learned value replaces the input's.
+            inputs: Modality -> standardised pixels: images `[batch, channel, height, width]`, time series `[batch,
+                time, channel, height, width]`. Their order determines that of the tokens, and otherwise only the
+                rounding.
+            dates: Time series -> day of the year, `[batch, time]`, 1 January = 0. Any number is allowed.
+            patch_m: Side of a patch, metres: a multiple of 10; trained with 10 to 160.
+            masks: Time series -> mask of the same shape; where it is zero, a learned value replaces the input.
 
         Raises:
-            SpecError: An unknown modality, or a patch size that cannot be.
-            BandMismatch: A modality with another number of channels or axes.
-            InputError: Inputs do not fit each other, their dates or the patch size, or are not square.
+            SpecError: A modality is unknown, or the patch size is invalid.
+            BandMismatch: The number of channels or axes of a modality is wrong.
+            InputError: The inputs do not fit each other, their dates or the patch size, or are not square.
         """
         tokens = self.patches(inputs, dates=dates, patch_m=patch_m, masks=masks)
         return self.mix(tokens.values, patch_m)
@@ -129,15 +132,15 @@ class AnySatEncoder(Encoder):
         modality: str | None = None,
         raster: bool = False,
     ) -> Float[Tensor, "batch dim2 side side"]:
-        """Encode a square and give a map of a vector for each sub-token; see `forward` and `PatchTokens`.
+        """Encode a square and return a map with one vector per sub-token; see `forward` and `PatchTokens`.
 
         Args:
             inputs: See `forward`.
             dates: See `forward`.
             patch_m: See `forward`.
             masks: See `forward`.
-            modality: Whose sub-tokens to take; by default the first input's.
-            raster: Put each sub-token where it lies on the ground; see `PatchTokens.dense_map`.
+            modality: Modality of the sub-tokens; default: the first input.
+            raster: Whether to put each sub-token where it lies on the ground; see `PatchTokens.dense_map`.
         """
         modality = modality or next(iter(inputs), None)
         patches = self.patches(inputs, dates=dates, patch_m=patch_m, masks=masks, dense=modality)
@@ -154,19 +157,19 @@ class AnySatEncoder(Encoder):
         masks: Mapping[str, Tensor] | None = None,
         dense: str | None = None,
     ) -> PatchTokens:
-        """Sum up each patch of each modality by itself; the ground may be any rectangle of whole patches.
+        """Encode each patch of each modality on its own; the input may be any rectangle of whole patches.
 
         Args:
             inputs: See `forward`.
             dates: See `forward`.
             patch_m: See `forward`.
             masks: See `forward`.
-            dense: A modality to finish and give the sub-tokens of, too.
+            dense: A modality whose sub-tokens to return too.
         """
         masks = masks or {}
         grid = plan_patches(inputs, dates, masks, patch_m, self.modalities)
         if dense is not None and dense not in inputs:
-            raise SpecError(f'There is no input "{dense}" to map densely.', fix=f"use one of {', '.join(inputs)}")
+            raise SpecError(f'Expected an input as dense, got "{dense}".', fix=f"use one of {', '.join(inputs)}")
         values, sub = {}, None
         for name, pixels in inputs.items():
             modality = MODALITIES[name]
@@ -184,28 +187,28 @@ class AnySatEncoder(Encoder):
         patch_m: int,
         layers: Sequence[int] | None = None,
     ) -> Tokens:
-        """Let all patches of a square see each other; the README advises up to 1024.
+        """Let all patches of a square attend to each other; the authors' README advises up to 1024 patches.
 
         Args:
             patches: `PatchTokens.values`, or a square part of them.
-            patch_m: What they were cut with.
-            layers: Blocks of this half whose outputs are joined along the token width, counted from 0, or from -1
-                backwards; the last if left out. That is the cross block, which makes one token a patch of those of
-                all modalities; behind the others, a patch's is their mean. None is normed: there is no final norm.
+            patch_m: The patch size with which they were cut.
+            layers: Blocks of this half whose outputs are concatenated along the token width, counted from 0, or from -1
+                backwards; default: the last. The last is the cross block, which computes one token per patch from those
+                of all modalities. For other blocks, the token of a patch is their mean. There is no final norm.
 
         Raises:
-            InputError: There are not as many rows as columns.
-            SpecError: There is no such layer.
+            InputError: The patches do not form a square.
+            SpecError: A layer does not exist.
         """
         wanted = counted_layers(layers, len(self.blocks))
         first = next(iter(patches.values()))
         side, dim = first.shape[2:]
         if first.shape[1] != side:
             raise InputError(
-                f"AnySat wants a square, this has {first.shape[1]} x {side} patches.",
-                fix="crop to a square, or cover the ground with several",
+                f"Expected a square for AnySat, got {first.shape[1]} x {side} patches.",
+                fix="crop to a square, or cover the area with several squares",
             )
-        # In cells of 10 m, though the codes of sub-tokens are in metres; and cls has code zero.
+        # Positions are in cells of 10 m, unlike those of sub-tokens, which are in metres; cls has the code zero.
         codes = positions(side, patch_m // CELL_M, dim).to(first.device)
         placed = [tokens.flatten(1, 2) + codes for tokens in patches.values()]
         x = torch.cat([self.cls_token.expand(len(first), -1, -1), *placed], dim=1)
@@ -240,7 +243,7 @@ class AnySatEncoder(Encoder):
     def _sum_up(
         self, name: str, pieces: tuple[Tensor, ...], sub_side: int, *, with_sub: bool
     ) -> Float[Tensor, "patch token dim"]:
-        """Embed patches of `sub_side` x `sub_side` sub-tokens and encode each by itself, a few at a time."""
+        """Embed patches of `sub_side` x `sub_side` sub-tokens and encode each on its own, a few at a time."""
         projector, spacing_m = self._projector(name), MODALITIES[name].spacing_m
         patches, tokens = len(pieces[0]), sub_side**2 + 1
         sizes = even_sizes(patches, at_once(self.tokens_at_once, pieces[0]) // tokens)
@@ -256,14 +259,14 @@ class AnySatEncoder(Encoder):
 
 
 def _one_a_place(x: Float[Tensor, "batch token dim"], side: int) -> Float[Tensor, "batch place dim"]:
-    """Cls, and of each patch the mean over modalities."""
+    """Return cls, and for each patch the mean over modalities."""
     patches = x[:, 1:].unflatten(1, (-1, side**2))
     return x if patches.shape[1] == 1 else torch.cat([x[:, :1], patches.mean(dim=1)], dim=1)
 
 
 def _make_projector(name: str, dim: int) -> ImageProjector | SeriesProjector:
     if name not in MODALITIES:
-        raise SpecError(f'AnySat has no modality "{name}".', fix=f"use some of {', '.join(MODALITIES)}")
+        raise SpecError(f'AnySat has no modality "{name}".', fix=f"choose from {', '.join(MODALITIES)}")
     modality = MODALITIES[name]
     if modality.period is None:
         return ImageProjector(modality, dim=dim)

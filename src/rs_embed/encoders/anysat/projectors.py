@@ -1,4 +1,4 @@
-"""From pixels to AnySat's sub-tokens: a convolution for images, a small temporal attention for time series.
+"""Embed pixels as AnySat's sub-tokens: a convolution for images, a small temporal attention for time series.
 
 Source: gastruc/AnySat, models/networks/encoder/utils/patch_embeddings.py and utils/ltae.py; the temporal part is
 L-TAE, Garnot and Landrieu 2020, arXiv:2007.00586.
@@ -17,7 +17,7 @@ from rs_embed.encoders.kernels.linear import Linear
 from rs_embed.encoders.layers import at_once
 
 TIME_HEADS = 16
-"""Heads of the temporal attention; each reads one sixteenth of the channels."""
+"""Heads of the temporal attention, each for one sixteenth of the channels."""
 
 KEY_DIM = 8
 """Length of the keys of a temporal head."""
@@ -26,19 +26,20 @@ GROUP_EPS = 1e-5
 """Epsilon of all group norms."""
 
 VECTORS_AT_ONCE = 4096
-"""Pixels x dates that the temporal part holds at once: at base size 25 MB per array, which malloc can reuse."""
+"""Pixels x dates that the temporal part processes at once: at base size 25 MB per array, which malloc can reuse."""
 
 
 def even_sizes(length: int, at_most: int) -> list[int]:
-    """Cut a length into pieces of nearly one size, as a short last one would be slow; each has at least 1."""
+    """Split a length into pieces of nearly equal size, at least 1, as a short last piece would be slow."""
     pieces = math.ceil(length / max(1, at_most))
     return [length // pieces + (i < length % pieces) for i in range(pieces)]
 
 
 def _normalise(groups: Float[Tensor, "*batch size"]) -> Float[Tensor, "*batch size"]:
-    """Bring each vector to mean 0 and variance 1, in whatever type the input has.
+    """Normalise each vector to mean 0 and variance 1, in the type of the input.
 
-    In float32 on the CPU, torch takes half the time with a scale of 1 and a shift of 0 (0.3 ns per value, not 0.6).
+    In float32 on the CPU, torch takes half the time if given a scale of 1 and a shift of 0 (0.3 instead of 0.6 ns per
+    value).
     """
     size = groups.shape[-1:]
     plain = groups.dtype != torch.float32
@@ -49,15 +50,16 @@ def _normalise(groups: Float[Tensor, "*batch size"]) -> Float[Tensor, "*batch si
 def _scale_and_shift(
     normed: Float[Tensor, "*batch dim"], weight: Float[Tensor, " dim"], bias: Float[Tensor, " dim"]
 ) -> Float[Tensor, "*batch dim"]:
-    """Compute `normed * weight + bias`; in place where no gradient asks for `normed` later."""
+    """Compute `normed * weight + bias`, in place if no gradient needs `normed`."""
     weight, bias = weight.to(normed), bias.to(normed)
     return torch.addcmul(bias, normed, weight, out=None if torch.is_grad_enabled() else normed)
 
 
 class VectorNorm(nn.GroupNorm):
-    """Group norm of single vectors: the groups are stretches of the last axis.
+    """Group norm of single vectors, with groups along the last axis.
 
-    As a layer norm over the stretches, which on the CPU takes 60 % (bf16: 30 %) of torch's group norm's time.
+    It is computed as a layer norm of each group, which on the CPU takes 60 % (bf16: 30 %) of the time of torch's group
+    norm.
     """
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
@@ -69,35 +71,35 @@ class VectorNorm(nn.GroupNorm):
 class SeriesNorm(nn.GroupNorm):
     """Group norm of a whole series: each head's channels over all dates of a pixel together.
 
-    So the features of s2 depend on which other dates there are.
+    The features of a date of s2 therefore depend on the other dates.
     """
 
     def forward(self, x: Float[Tensor, "pixel head time head_dim"]) -> Float[Tensor, "pixel head time head_dim"]:
         """Normalise each head of each pixel, then scale and shift the channels."""
         normed = _normalise(x.flatten(2)).flatten(1)
-        # Laid out for all dates: repeating stretches of 48 channels on the way takes five times as long in bf16.
+        # Expanded for all dates: repeating groups of 48 channels on the fly takes five times as long in bf16.
         weight, bias = (part.view(x.shape[1], 1, -1).expand(x.shape[1:]).flatten() for part in (self.weight, self.bias))
         return _scale_and_shift(normed, weight, bias).view(x.shape)
 
 
 class DateKeys(nn.Module):
-    """What scores the dates of a pixel, in each head.
+    """Scores the dates of a pixel, in each head.
 
     Args:
-        dim: Length of the features that are scored.
+        dim: Length of the features to score.
     """
 
     def __init__(self, *, dim: int) -> None:
         super().__init__()
         self.Q = nn.Parameter(torch.zeros(TIME_HEADS, KEY_DIM))
-        self.fc1_k = Linear(dim, TIME_HEADS * KEY_DIM)
+        self.fc1_k: nn.Linear = Linear(dim, TIME_HEADS * KEY_DIM)
 
     def forward(self, x: Float[Tensor, "pixel time dim"]) -> Float[Tensor, "pixel time head"]:
-        """Weigh the dates: softmax over the dates of q . k / sqrt(8), with a learned query per head.
+        """Weight the dates by the softmax over dates of q . k / sqrt(8), with a learned query per head.
 
-        The query is the same for all pixels, so it is multiplied with the key's map once, and that with the
-        features. The map's bias adds the same to every date, which softmax drops: it has no effect at all.
-        There is no padding mask: an absent date that is padded with zeros is attended to, as in the reference.
+        The query is the same for all pixels, so it is multiplied with the key matrix once, and the product with the
+        features. The bias of the keys adds a constant to every date, which softmax cancels. There is no padding mask: a
+        missing date padded with zeros takes part, as in the reference.
         """
         keys = self.fc1_k.weight.unflatten(0, (TIME_HEADS, KEY_DIM))
         scorer = (self.Q[:, None] @ keys)[:, 0] * KEY_DIM**-0.5
@@ -111,7 +113,7 @@ class Ltae(nn.Module):
         channels: Bands.
         dim: Token width.
         period: Base of the date code.
-        across_dates: Norm the features over all dates of a pixel together.
+        across_dates: Whether to normalise the features over all dates of a pixel together.
     """
 
     def __init__(self, *, channels: int, dim: int, period: int, across_dates: bool) -> None:
@@ -121,13 +123,13 @@ class Ltae(nn.Module):
         for before, after in itertools.pairwise(widths):
             # The published keys count four modules per layer; one of them has no effect on inference.
             layers += [Linear(before, after), VectorNorm(4, after), nn.Identity(), nn.ReLU(inplace=True)]
-        self.inconv = nn.Sequential(*layers)
-        self.in_norm = SeriesNorm(TIME_HEADS, dim) if across_dates else None
-        self.attention_heads = DateKeys(dim=dim)
-        self.mlp = nn.Sequential(Linear(dim, dim), VectorNorm(4, dim), nn.ReLU(inplace=True))
-        self.out_norm = VectorNorm(TIME_HEADS, dim)
+        self.inconv: nn.Sequential = nn.Sequential(*layers)
+        self.in_norm: SeriesNorm | None = SeriesNorm(TIME_HEADS, dim) if across_dates else None
+        self.attention_heads: DateKeys = DateKeys(dim=dim)
+        self.mlp: nn.Sequential = nn.Sequential(Linear(dim, dim), VectorNorm(4, dim), nn.ReLU(inplace=True))
+        self.out_norm: VectorNorm = VectorNorm(TIME_HEADS, dim)
         self.period = period
-        self.code_length = dim // TIME_HEADS
+        self.code_length: int = dim // TIME_HEADS
 
     def forward(
         self, x: Float[Tensor, "pixel time channel"], date_code: Float[Tensor, "pixel time head_dim"]
@@ -149,9 +151,9 @@ class Ltae(nn.Module):
         return out
 
     def date_code(self, days: Num[Tensor, "batch time"]) -> Float[Tensor, "batch time head_dim"]:
-        """Code dates by sines and cosines in turn; the channels of every head get the same code.
+        """Encode dates by alternating sines and cosines, the same for every head.
 
-        Computed in float64, as float32 angles of 366 are off by 1e-5; float32 on the CPU.
+        Computed in float64 on the CPU, as float32 angles of 366 are off by 1e-5; returned as float32.
 
         Args:
             days: Dates in days; any real number.
@@ -165,15 +167,15 @@ class SeriesProjector(nn.Module):
     """Sub-tokens of a time series: one per pixel.
 
     Args:
-        modality: What the series is.
+        modality: The modality of the series.
         dim: Token width.
     """
 
     def __init__(self, modality: AnySatModality, *, dim: int) -> None:
         super().__init__()
-        self.pad_parameter = nn.Parameter(torch.zeros(()))
+        self.pad_parameter: nn.Parameter = nn.Parameter(torch.zeros(()))
         period, across_dates = modality.period or 0, modality.norm_across_dates
-        self.patch_embed = Ltae(channels=modality.channels, dim=dim, period=period, across_dates=across_dates)
+        self.patch_embed: Ltae = Ltae(channels=modality.channels, dim=dim, period=period, across_dates=across_dates)
 
     def cut(
         self,
@@ -182,7 +184,7 @@ class SeriesProjector(nn.Module):
         days: Num[Tensor, "batch time"],
         mask: Shaped[Tensor, "batch time channel height width"] | None,
     ) -> tuple[Float[Tensor, "patch sub time channel"], Float[Tensor, "patch time head_dim"]]:
-        """Cut into patches, row by row, and give each the code of its dates; masked values become the pad value."""
+        """Cut into patches, row by row, with the codes of their dates; masked values become the pad value."""
         if mask is not None:
             series = torch.where(mask != 0, series, self.pad_parameter.to(series))
         squares = series.unflatten(3, (-1, patch_px)).unflatten(5, (-1, patch_px))
@@ -193,7 +195,7 @@ class SeriesProjector(nn.Module):
     def forward(
         self, pieces: Float[Tensor, "patch sub time channel"], codes: Float[Tensor, "patch time head_dim"]
     ) -> Float[Tensor, "patch sub dim"]:
-        """Embed the pixels of what `cut` gave, a few thousand vectors at a time."""
+        """Embed the pixels returned by `cut`, a few thousand vectors at a time."""
         patches, pixels, time, _ = pieces.shape
         sizes = even_sizes(patches * pixels, at_once(VECTORS_AT_ONCE, pieces) // time)
         series = pieces.flatten(0, 1).split(sizes)
@@ -207,17 +209,19 @@ class ImageProjector(nn.Module):
     """Sub-tokens of a single image: squares of 2 m (aerial) or 10 m.
 
     Args:
-        modality: What the image is.
+        modality: The modality of the image.
         dim: Token width.
     """
 
     def __init__(self, modality: AnySatModality, *, dim: int) -> None:
         super().__init__()
         kernel_px = modality.kernel_px
-        self.patch_embed = nn.Conv2d(modality.channels, dim, kernel_px, stride=kernel_px, bias=False)
+        self.patch_embed: nn.Conv2d = nn.Conv2d(modality.channels, dim, kernel_px, stride=kernel_px, bias=False)
         outer, inner = nn.LayerNorm(2 * dim), nn.LayerNorm(dim)
-        self.mlp = nn.Sequential(Linear(dim, 2 * dim), outer, nn.ReLU(), Linear(2 * dim, dim), inner, nn.ReLU())
-        self.cell_tokens = modality.cell_tokens
+        self.mlp: nn.Sequential = nn.Sequential(
+            Linear(dim, 2 * dim), outer, nn.ReLU(), Linear(2 * dim, dim), inner, nn.ReLU()
+        )
+        self.cell_tokens: int = modality.cell_tokens
 
     def cut(
         self, images: Float[Tensor, "batch channel height width"], patch_px: int
@@ -227,11 +231,11 @@ class ImageProjector(nn.Module):
         return (squares.permute(0, 2, 4, 1, 3, 5).flatten(0, 2),)
 
     def forward(self, pieces: Float[Tensor, "patch channel side_px side_px"]) -> Float[Tensor, "patch sub dim"]:
-        """Embed what `cut` gave.
+        """Embed the patches returned by `cut`.
 
-        Sub-tokens go cell by cell (10 m), and row by row only within each: for aerial images and patches of
-        more than one cell this is not raster order. The positions and distances that the spatial encoder gives
-        them are those of raster order all the same; the network was trained so. See `raster_order`.
+        Sub-tokens are ordered cell by cell (10 m), and row by row within a cell. For aerial images and patches of more
+        than one cell this is not raster order. The spatial encoder nevertheless gives them the positions and distances
+        of raster order, as the network was trained this way. See `raster_order`.
         """
         squares = self.patch_embed(pieces)
         cells = squares.unflatten(2, (-1, self.cell_tokens)).unflatten(4, (-1, self.cell_tokens))
@@ -240,7 +244,7 @@ class ImageProjector(nn.Module):
 
 
 def raster_order(scale: int, cell_tokens: int) -> Num[Tensor, " sub"]:
-    """Tell, for each sub-token of a patch in raster order, where it stands in the order of `ImageProjector`.
+    """Return, for each sub-token of a patch in raster order, its index in the order of `ImageProjector`.
 
     Args:
         scale: Side of the patch in cells.

@@ -1,4 +1,4 @@
-"""The first layer of Galileo: kernels for patches of any size, and what tells dates, months and places."""
+"""The first layer of Galileo: kernels for patches of any size, and the codes of dates, months and positions."""
 
 import math
 from functools import lru_cache
@@ -12,7 +12,7 @@ from rs_embed.encoders.kernels.linear import linear
 from rs_embed.encoders.layers import CachesFromWeights
 
 KERNEL_PX = 8
-"""Side of the patches that kernels are stored for, and the largest."""
+"""Side of the stored kernels, pixels, which is also the largest patch."""
 MOST_DATES = 24
 """Rows of the table of dates."""
 MONTHS = 12
@@ -21,9 +21,10 @@ TEMPERATURE = 10_000.0
 
 @lru_cache(maxsize=KERNEL_PX)
 def shrinking(patch_px: int) -> Float[Tensor, "small 64"]:
-    """What a kernel of 8 x 8 is multiplied by so that it gives for resized patches what it gave for the originals.
+    """Return the matrix that adapts a kernel of 8 x 8 to smaller patches.
 
-    That is the pseudo-inverse of resizing: bicubic, with antialias. Computed in float64; float32 on the CPU.
+    It is the pseudo-inverse of bicubic resizing with antialiasing, so that a resized patch gets the embedding of the
+    original. Computed in float64 on the CPU; returned as float32.
     """
     with torch.inference_mode(False):
         units = torch.eye(KERNEL_PX**2, dtype=torch.float64, device="cpu").view(-1, 1, KERNEL_PX, KERNEL_PX)
@@ -37,7 +38,7 @@ class Projection(CachesFromWeights):
 
     def __init__(self, channels: int, dim: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(channels, dim, KERNEL_PX)  # for the names of its parameters
+        self.proj: nn.Conv2d = nn.Conv2d(channels, dim, KERNEL_PX)  # for the names of its parameters
         self._resized: dict[int, Tensor] = {}
 
     def drop_cached(self) -> None:
@@ -45,7 +46,7 @@ class Projection(CachesFromWeights):
         self._resized.clear()
 
     def kernel(self, patch_px: int) -> Float[Tensor, "dim values"]:
-        """The map from the pixels of a patch, channel by channel."""
+        """Return the weights for the pixels of a patch, channel by channel."""
         flat = self.proj.weight.flatten(2)
         if patch_px == KERNEL_PX:
             return flat.flatten(1)
@@ -65,9 +66,9 @@ class Projection(CachesFromWeights):
 
 
 def code(numbers: Num[Tensor, " n"], dim: int) -> Float[Tensor, "n dim"]:
-    """Code numbers as sines, then cosines.
+    """Encode numbers as sines, then cosines.
 
-    The exponent is a quarter of the usual one: the authors' weights were trained with that. Computed in float64.
+    The exponent is a quarter of the usual one, as in the training of the weights. Computed in float64.
     """
     rates = TEMPERATURE ** (-torch.arange(dim // 2, dtype=torch.float64, device="cpu") / dim / 2)
     angles = numbers.double()[:, None] * rates
@@ -76,12 +77,12 @@ def code(numbers: Num[Tensor, " n"], dim: int) -> Float[Tensor, "n dim"]:
 
 @lru_cache(maxsize=64)
 def places(rows: int, cols: int, step: float, dim: int) -> Float[Tensor, "row col dim"]:
-    """Code the places of a grid by their distance from its north-west corner: first the column, then the row.
+    """Encode the positions of a grid by their distance from its north-west corner: first the column, then the row.
 
     Args:
-        rows: From north to south.
-        cols: From west to east.
-        step: From one place to the next, in pixels of 10 m.
+        rows: Number of rows, from north to south.
+        cols: Number of columns, from west to east.
+        step: Distance between neighbouring positions, in pixels of 10 m.
         dim: Length of a code, a multiple of 4.
     """
     with torch.inference_mode(False):
@@ -90,7 +91,7 @@ def places(rows: int, cols: int, step: float, dim: int) -> Float[Tensor, "row co
 
 
 def month_table(dim: int) -> Float[Tensor, "12 dim"]:
-    """Code the months: half of the numbers is one sine, the other one cosine."""
+    """Return the codes of the months: half of the channels repeat one sine, the other half one cosine."""
     angles = torch.arange(MONTHS, dtype=torch.float64, device="cpu") * (2 * math.pi / MONTHS)
     both = torch.stack([angles.sin(), angles.cos()], dim=1)
     return both.repeat_interleave(dim // 2, dim=1).float()

@@ -1,4 +1,4 @@
-"""Galileo: one transformer over all tokens that are visible, of images, maps, series and facts of a place.
+"""Galileo: one transformer over all visible tokens of the images, maps, series and static facts of a place.
 
 Source: nasaharvest/galileo 0f0b5b9, single_file_galileo.py; paper arXiv:2502.09356.
 """
@@ -19,35 +19,35 @@ from rs_embed.errors import BandMismatch, InputError, SpecError
 
 NORM_EPS = 1e-5
 TOKENS_AT_ONCE = 2048
-"""Tokens that the blocks hold at once: 4 MB in the widest array at nano size."""
+"""Number of tokens that the blocks process at once: 4 MB in the widest array at nano size."""
 
 
 @dataclass(frozen=True, eq=False)
 class GroupTokens:
-    """What Galileo gives: a token for each group, at each date and place where it has one."""
+    """The output of Galileo: one token per group, date and position."""
 
     values: Mapping[str, Tensor]
-    """By group: `[batch, time, row, col, dim]` of images, `[batch, row, col, dim]` of maps, `[batch, time, dim]` of
-    series, `[batch, dim]` of facts. Hidden tokens are 0."""
+    """Group -> tokens: `[batch, time, row, col, dim]` for images, `[batch, row, col, dim]` for maps, `[batch, time,
+    dim]` for series, `[batch, dim]` for static facts. Hidden tokens are 0."""
     visible: Mapping[str, Tensor]
-    """The same without `dim`: which of them there are."""
+    """Group -> mask of visible tokens, of the same shape without `dim`."""
 
     def average(self) -> Float[Tensor, "batch dim"]:
-        """The authors' vector: the mean of all visible tokens, whatever they are of."""
+        """Return the authors' vector: the mean of all visible tokens."""
         sums = torch.stack([one.flatten(1, -2).sum(1) if one.ndim > 2 else one for one in self.values.values()])
         counts = torch.stack([one.flatten(1).sum(1) if one.ndim > 1 else one.long() for one in self.visible.values()])
         return sums.sum(0) / counts.sum(0).clamp(min=1)[:, None]
 
     def per_patch(self) -> Float[Tensor, "batch row col dim"]:
-        """The authors' grid: for each patch the mean of its visible tokens and of those that are of no patch."""
+        """Return the authors' grid: for each patch, the mean of its visible tokens and of those without a patch."""
         sums, counts = self._summed([*SPACE_TIME, *SPACE])
         more, number = self._summed([*TIME, *STATIC])
         return (sums + more[:, None, None]) / (counts + number[:, None, None]).clamp(min=1)[..., None]
 
     def shares(self) -> tuple[Float[Tensor, "batch row col dim"], Float[Tensor, "batch row col"]]:
-        """For each patch the sum of its visible tokens, and how many there are.
+        """Return, for each patch, the sum of its visible tokens and their number.
 
-        Tokens that are of no patch are shared out evenly, so that what all patches have together is what there is.
+        Tokens without a patch are divided evenly among the patches, so that the totals are preserved.
         """
         sums, counts = self._summed([*SPACE_TIME, *SPACE])
         more, number = self._summed([*TIME, *STATIC])
@@ -55,7 +55,7 @@ class GroupTokens:
         return sums + (more / patches)[:, None, None], counts + (number / patches)[:, None, None]
 
     def _summed(self, names: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """The sum over groups and dates of those tokens that there are, and their number; 0 of none."""
+        """Return the sum of visible tokens over groups and dates, and their number."""
         first = next(iter(self.values.values()))
         sums, counts = first.new_zeros(len(first), first.shape[-1]), first.new_zeros(len(first))
         for name in names:
@@ -68,7 +68,7 @@ class GroupTokens:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention with a map each for queries, keys and values, as the published file has them.
+    """Multi-head attention with separate matrices for queries, keys and values, as in the published file.
 
     Args:
         dim: Token width, a multiple of `heads`.
@@ -78,10 +78,10 @@ class SelfAttention(nn.Module):
     def __init__(self, *, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.q = Linear(dim, dim)
-        self.k = Linear(dim, dim)
-        self.v = Linear(dim, dim)
-        self.proj = Linear(dim, dim)
+        self.q: nn.Linear = Linear(dim, dim)
+        self.k: nn.Linear = Linear(dim, dim)
+        self.v: nn.Linear = Linear(dim, dim)
+        self.proj: nn.Linear = Linear(dim, dim)
 
     def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
         """Mix the tokens of each item."""
@@ -100,10 +100,10 @@ class GalileoBlock(nn.Module):
 
     def __init__(self, *, dim: int, heads: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.attn = SelfAttention(dim=dim, heads=heads)
-        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.mlp = Mlp(dim=dim, hidden=4 * dim)
+        self.norm1: nn.LayerNorm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn: SelfAttention = SelfAttention(dim=dim, heads=heads)
+        self.norm2: nn.LayerNorm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp: Mlp = Mlp(dim=dim, hidden=4 * dim)
 
     def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
         """Run the block."""
@@ -114,7 +114,7 @@ class GalileoBlock(nn.Module):
 class GalileoEncoder(Encoder):
     """The encoder of Galileo, for any of its groups, any patch size up to 8 and up to 24 dates.
 
-    A quarter of a token's code tells its group, one the number of its date, one the month, one its place.
+    A token's code has four quarters, for its group, the index of its date, the month, and its position.
 
     Args:
         dim: Token width, a multiple of 32 and of `heads`.
@@ -125,22 +125,22 @@ class GalileoEncoder(Encoder):
     def __init__(self, *, dim: int, depth: int, heads: int) -> None:
         super().__init__()
         part = dim // 4
-        self.space_time_embed = _projections(SPACE_TIME, dim)
-        self.space_embed = _projections(SPACE, dim)
-        self.time_embed = _linears(TIME, dim)
-        self.static_embed = _linears(STATIC, dim)
-        self.pos_embed = nn.Parameter(torch.zeros(MOST_DATES, part), requires_grad=False)
-        self.month_embed = nn.Embedding(MONTHS, part)
-        self.s_t_channel_embed = nn.Parameter(torch.zeros(len(SPACE_TIME), part))
-        self.sp_channel_embed = nn.Parameter(torch.zeros(len(SPACE), part))
-        self.t_channel_embed = nn.Parameter(torch.zeros(len(TIME), part))
-        self.st_channel_embed = nn.Parameter(torch.zeros(len(STATIC), part))
-        self.blocks = nn.ModuleList(GalileoBlock(dim=dim, heads=heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.space_time_embed: nn.ModuleDict = _projections(SPACE_TIME, dim)
+        self.space_embed: nn.ModuleDict = _projections(SPACE, dim)
+        self.time_embed: nn.ModuleDict = _linears(TIME, dim)
+        self.static_embed: nn.ModuleDict = _linears(STATIC, dim)
+        self.pos_embed: nn.Parameter = nn.Parameter(torch.zeros(MOST_DATES, part), requires_grad=False)
+        self.month_embed: nn.Embedding = nn.Embedding(MONTHS, part)
+        self.s_t_channel_embed: nn.Parameter = nn.Parameter(torch.zeros(len(SPACE_TIME), part))
+        self.sp_channel_embed: nn.Parameter = nn.Parameter(torch.zeros(len(SPACE), part))
+        self.t_channel_embed: nn.Parameter = nn.Parameter(torch.zeros(len(TIME), part))
+        self.st_channel_embed: nn.Parameter = nn.Parameter(torch.zeros(len(STATIC), part))
+        self.blocks: nn.ModuleList = nn.ModuleList(GalileoBlock(dim=dim, heads=heads) for _ in range(depth))
+        self.norm: nn.LayerNorm = nn.LayerNorm(dim, eps=NORM_EPS)
 
     @torch.no_grad()
     def init_random(self, seed: int) -> None:
-        """See `Encoder`; the tables of dates and months are what they always are."""
+        """See `Encoder`; the tables of dates and months are computed, not random."""
         super().init_random(seed)
         part = self.pos_embed.shape[1]
         self.pos_embed.copy_(code(torch.arange(MOST_DATES), part))
@@ -156,23 +156,24 @@ class GalileoEncoder(Encoder):
         visible: Mapping[str, Tensor] | None = None,
         layers: Sequence[int] | None = None,
     ) -> GroupTokens:
-        """Encode what there is of each place; groups that are left out are hidden.
+        """Encode the available groups of each place; groups left out are hidden.
 
         Args:
-            groups: Normalised, channels as in `GROUPS`: images `[batch, time, channel, height, width]`, maps
-                `[batch, channel, height, width]`, series `[batch, time, channel]`, facts `[batch, channel]`.
-            months: 0 is January.
-            patch_px: Side of a patch, 1 to 8.
-            pixel_m: Side of a pixel.
-            visible: Which tokens of a group there are, in the form of `GroupTokens.visible`; of groups that are not
-                named, all. What is hidden is left out of the sequence, and changes nothing.
-            layers: Blocks whose outputs are joined along the token width, counted from 0, or from -1 backwards; the
-                last if left out. Its output alone is normed. Blocks after the deepest one are not run.
+            groups: Group -> normalised values with channels as in `GROUPS`: images `[batch, time, channel, height,
+                width]`, maps `[batch, channel, height, width]`, series `[batch, time, channel]`, static facts
+                `[batch, channel]`.
+            months: Month of each date, 0 for January.
+            patch_px: Side of a patch, 1 to 8 pixels.
+            pixel_m: Side of a pixel, metres.
+            visible: Group -> mask of its tokens, as in `GroupTokens.visible`; groups not listed are fully visible.
+                Hidden tokens are removed from the sequence and have no influence.
+            layers: Blocks whose outputs are concatenated along the token width, counted from 0, or from -1 backwards;
+                default: the last. Only the last has the final norm. Blocks after the deepest one are not run.
 
         Raises:
-            SpecError: There is no such group, patch size or layer.
-            BandMismatch: A group has other channels or axes.
-            InputError: Groups do not fit each other or the patches, or there are too many dates.
+            SpecError: A group, patch size or layer does not exist.
+            BandMismatch: The channels or axes of a group are wrong.
+            InputError: The groups do not fit each other or the patches, or there are too many dates.
         """
         _check(groups, months, patch_px)
         tokens = {name: self._embedded(name, values, patch_px, months, pixel_m) for name, values in groups.items()}
@@ -194,7 +195,7 @@ class GalileoEncoder(Encoder):
     def _mixed(
         self, x: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch token"], layers: Sequence[int]
     ) -> Float[Tensor, "batch token wide"]:
-        """Run the blocks over the visible tokens of each item; items of equally many go together, without padding."""
+        """Run the blocks over the visible tokens of each item. Items with equal numbers are batched without padding."""
         out, last = x.new_zeros(*x.shape[:2], x.shape[2] * len(layers)), len(self.blocks) - 1
         counts = mask.sum(1)
         with prepared(self.blocks, device_type=x.device.type):
@@ -213,23 +214,23 @@ class GalileoEncoder(Encoder):
         return out
 
     def _embedded(self, name: str, values: Tensor, patch_px: int, months: Tensor, pixel_m: float) -> Tensor:
-        """The tokens of a group, with all that they are told."""
+        """Return the tokens of a group with their codes."""
         embed, table = self._part(name)
         dated, laid = name in SPACE_TIME or name in TIME, name in SPACE_TIME or name in SPACE
         tokens: Tensor = (embed(values, patch_px) if laid else embed(values)).float()
-        told = tokens.new_zeros(*tokens.shape[:-1], 4, self.pos_embed.shape[1])
-        told[..., 0, :] = table
+        codes = tokens.new_zeros(*tokens.shape[:-1], 4, self.pos_embed.shape[1])
+        codes[..., 0, :] = table
         if dated:
             there = (slice(None), slice(None), *((None, None) if laid else ()))
-            told[..., 1, :] = self.pos_embed[: months.shape[1]].expand(len(months), -1, -1)[there]
-            told[..., 2, :] = self.month_embed(months)[there]
+            codes[..., 1, :] = self.pos_embed[: months.shape[1]].expand(len(months), -1, -1)[there]
+            codes[..., 2, :] = self.month_embed(months)[there]
         if laid:
             rows, cols = tokens.shape[-3:-1]
-            told[..., 3, :] = places(rows, cols, pixel_m * patch_px / 10, told.shape[-1]).to(tokens.device)
-        return tokens + told.flatten(-2)
+            codes[..., 3, :] = places(rows, cols, pixel_m * patch_px / 10, codes.shape[-1]).to(tokens.device)
+        return tokens + codes.flatten(-2)
 
     def _part(self, name: str) -> tuple[nn.Module, Tensor]:
-        """What embeds a group, and its own code."""
+        """Return the embedding layer of a group, and its code."""
         for names, embed, table in (
             (SPACE_TIME, self.space_time_embed, self.s_t_channel_embed),
             (SPACE, self.space_embed, self.sp_channel_embed),
@@ -250,23 +251,23 @@ def _projections(groups: Groups, dim: int) -> nn.ModuleDict:
 
 def _check(groups: Mapping[str, Tensor], months: Tensor, patch_px: int) -> None:
     if not 1 <= patch_px <= KERNEL_PX:
-        raise SpecError(f"Expected patches of 1 to {KERNEL_PX} pixels, got {patch_px}.", fix=f"patch_px={KERNEL_PX}")
+        raise SpecError(f"Expected patches of 1 to {KERNEL_PX} px, got {patch_px}.", fix=f"set patch_px={KERNEL_PX}")
     if not groups:
-        raise InputError("Expected one group of channels at least, got none.", fix=f"give some of {', '.join(GROUPS)}")
+        raise InputError("Expected at least one group of channels, got none.", fix=f"pass some of {', '.join(GROUPS)}")
     batch, dates = months.shape
     if dates > MOST_DATES:
-        raise InputError(f"Expected at most {MOST_DATES} dates, got {dates}.", fix="give fewer, such as one a month")
+        raise InputError(f"Expected at most {MOST_DATES} dates, got {dates}.", fix="pass fewer, such as one per month")
     sizes = set()
     for name, values in groups.items():
         if name not in GROUPS:
-            raise SpecError(f"Galileo has no group {name!r}.", fix=f"use some of {', '.join(GROUPS)}")
+            raise SpecError(f"Galileo has no group {name!r}.", fix=f"choose from {', '.join(GROUPS)}")
         dated, laid = name in SPACE_TIME or name in TIME, name in SPACE_TIME or name in SPACE
         wanted = (batch, *((dates,) if dated else ()), len(GROUPS[name]))
         if values.ndim != len(wanted) + 2 * laid or values.shape[: len(wanted)] != wanted:
             raise BandMismatch(
                 f"Expected {name} as {wanted}{' and height, width' if laid else ''}, got {tuple(values.shape)}.",
                 channels=", ".join(GROUPS[name]),
-                fix="axes are batch, time (images, series), channel, height and width (images, maps)",
+                fix="use the axes batch, time (images, series), channel, height and width (images, maps)",
             )
         if laid:
             sizes.add(tuple(values.shape[-2:]))

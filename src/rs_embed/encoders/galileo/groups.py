@@ -1,4 +1,4 @@
-"""The groups of channels of Galileo: a group is a token, and its channels share one embedding.
+"""Galileo's channel groups: the channels of a group share one embedding and form one token.
 
 Source: nasaharvest/galileo 0f0b5b9, single_file_galileo.py.
 """
@@ -17,7 +17,7 @@ SPACE_TIME: Groups = {
     "S2_SWIR": ("B11", "B12"),
     "NDVI": ("NDVI",),
 }
-"""Images, one a date."""
+"""Images, one per date."""
 _LAND_COVER = (
     "water", "trees", "grass", "flooded_vegetation", "crops", "shrub_and_scrub", "built", "bare", "snow_and_ice",
 )  # fmt: skip
@@ -29,8 +29,8 @@ TIME: Groups = {
     "TC": ("def", "soil", "aet"),
     "VIIRS": ("avg_rad",),
 }
-"""One value a date for the whole place."""
+"""One value per date for the whole place."""
 STATIC: Groups = {"LS": ("b1",), "location": ("x", "y", "z"), "DW_static": _LAND_COVER, "WC_static": _CEREALS}
 """One value for the whole place."""
 GROUPS: Groups = {**SPACE_TIME, **SPACE, **TIME, **STATIC}
-"""All of them."""
+"""All groups."""

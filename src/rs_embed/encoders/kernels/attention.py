@@ -1,4 +1,4 @@
-"""Attention that is quick on the CPU, and the distances that may weaken it."""
+"""Attention that is fast on the CPU, with an optional distance penalty."""
 
 import itertools
 import math
@@ -13,27 +13,27 @@ from torch.nn import functional as F
 from rs_embed.encoders.kernels.linear import Linear, multiply, packs
 
 MANY_TOKENS = 256
-"""From here on attention is quicker head by head."""
+"""Number of tokens from which attention is faster head by head."""
 
 QUERIES_AT_ONCE = 512
-"""Rows of a matrix of logits that are worked on at once, so that they stay in the cache (1620 tokens: 3 MB)."""
+"""Rows of the logits to compute at once, so that they stay in the cache (1620 tokens: 3 MB)."""
 
 LOG2_E = math.log2(math.e)
-"""Logits are taken times this, as powers of 2 take half the time of those of e."""
+"""Logits are multiplied by this, as powers of 2 take half the time of powers of e."""
 
 LEAST_SUM = 2.0**-90
-"""Of the powers of a row: the smallest number that is held in full is 36 powers of 2 below, and does not count."""
+"""Smallest allowed sum of the powers of a row: the smallest normal number, 36 powers of 2 below, is negligible."""
 
 
 class Distances:
-    """What weakens attention between tokens that lie apart: a slope per head times their distance.
+    """A penalty on attention between distant tokens: a slope per head times their distance.
 
-    The matrix of distances is the same for all heads, so it stays in the cache where one of its own for each would
-    not: 10 MB against 126 for 1620 tokens and 12 heads.
+    The matrix of distances is shared by all heads, so it stays in the cache, where separate ones would not: 10 MB
+    instead of 126 MB for 1620 tokens and 12 heads.
 
     Args:
-        distance: Between each two tokens, in any unit.
-        slopes: What each head multiplies it with; negative ones weaken.
+        distance: Distance of each pair of tokens, in any unit.
+        slopes: Factor of each head; negative ones weaken attention.
     """
 
     def __init__(self, distance: Float[Tensor, "query token"], slopes: Float[Tensor, " head"]) -> None:
@@ -43,14 +43,14 @@ class Distances:
 
     @torch.inference_mode(False)  # a tensor made in inference mode could not serve training later
     def distance(self, dtype: torch.dtype) -> Float[Tensor, "query token"]:
-        """Give the matrix itself in `dtype`, converted once."""
+        """Return the matrix of distances in `dtype`, converted once."""
         if dtype not in self._distance:
             self._distance[dtype] = next(iter(self._distance.values())).to(dtype)
         return self._distance[dtype]
 
     @torch.inference_mode(False)
     def dense(self, dtype: torch.dtype) -> Float[Tensor, "1 head query token"]:
-        """Give what is added to the logits of each head, made once for each `dtype`."""
+        """Return the values to add to the logits of each head, computed once for each `dtype`."""
         if dtype not in self._dense:
             distance = next(iter(self._distance.values()))
             self._dense[dtype] = (self._slopes[None, :, None, None] * distance).to(dtype)
@@ -58,13 +58,13 @@ class Distances:
 
     @cached_property
     def slopes(self) -> list[float]:
-        """What each head multiplies the distance with; reading it waits for a GPU, which wants the dense form."""
+        """Factor of each head. Reading it waits for a GPU, so use `dense` there."""
         slopes: list[float] = self._slopes.tolist()
         return slopes
 
 
 Bias = Float[Tensor, "#batch #head query token"] | Distances
-"""What is added to logits: the same number of batch items and heads, or one for all; or distances."""
+"""Values to add to logits, with full or size-1 axes of batch and heads; or distances."""
 
 
 def attend(
@@ -73,18 +73,17 @@ def attend(
     v: Float[Tensor, "batch head token head_dim"],
     bias: Bias | None = None,
 ) -> Float[Tensor, "batch head query head_dim"]:
-    """Mix the values by the softmax of the scaled dot products and `bias`, as `scaled_dot_product_attention` does.
+    """Compute attention as `scaled_dot_product_attention` does, but faster on the CPU.
 
-    That is not quick on the CPU. Without gradients, on one core of an EPYC with AVX-512, for 12 heads of 64
-    channels: 1620 tokens and distances take it 107 ms in bf16 and 103 in fp32, here 38 and 52; 4 x 196 tokens in
-    bf16 6.7, here 2.8. Logits are rounded to bf16 then, which adds about as much as the rounding of queries and keys
-    did.
+    Without gradients, on one core of an EPYC with AVX-512, for 12 heads of 64 channels: 1620 tokens with distances take
+    38 ms in bf16 and 52 ms in fp32 (torch: 107 and 103 ms), and 4 x 196 tokens in bf16 take 2.8 ms (torch: 6.7 ms). In
+    bf16 the logits are rounded too, which adds about as much error as the rounding of queries and keys.
 
     Args:
         q: Queries.
         k: Keys.
         v: Values.
-        bias: Added to the logits.
+        bias: Values to add to the logits.
     """
     if packs(q.dtype, q.device.type):
         if min(q.shape[2], k.shape[2]) >= MANY_TOKENS:
@@ -99,11 +98,11 @@ def attend_short(
     k: Float[Tensor, "batch head token head_dim"],
     v: Float[Tensor, "batch head token head_dim"],
 ) -> Float[Tensor, "batch head token head_dim"]:
-    """Mix the values as `attend` does, for thousands of sequences of a few dozen tokens with narrow heads.
+    """Compute attention as `attend` does, for thousands of sequences of a few dozen tokens with narrow heads.
 
-    On one core of a Xeon with AVX-512, 64 sequences of 73 tokens with 8 heads of 16 channels take
-    `scaled_dot_product_attention` 7.5 ms in fp32, and this 5.1: all heads are one product, and no row is brought to a
-    maximum of 0 first, unless a sum left the range in which all that counts can be told from 0.
+    On one core of a Xeon with AVX-512, 64 sequences of 73 tokens with 8 heads of 16 channels take 5.1 ms in fp32
+    (torch: 7.5 ms). All heads are one product, and the maximum of a row is subtracted only if a sum overflows or
+    underflows.
 
     Args:
         q: Queries.
@@ -129,13 +128,13 @@ def _dense(bias: Bias | None, dtype: torch.dtype) -> Tensor | None:
 
 
 def _attend_by_head(q: Tensor, k: Tensor, v: Tensor, bias: Bias | None) -> Tensor:
-    """Attend with some rows of one matrix of logits at a time; both products by oneDNN."""
+    """Attend with some rows of one matrix of logits at a time, with both products computed by oneDNN."""
     batch, heads, queries, width = q.shape
     mixed = q.new_empty(batch, queries, heads, width)
     scaled, k, v = (q * (width**-0.5 * LOG2_E)).contiguous(), k.contiguous(), v.contiguous()
     if isinstance(bias, Tensor):
         bias = bias.to(q.dtype).expand(batch, heads, -1, -1)
-    # Heads in the innermost loop: they share the distances of these rows.
+    # Heads are the innermost loop, as they share the distances of these rows.
     for item, start, head in itertools.product(range(batch), range(0, queries, QUERIES_AT_ONCE), range(heads)):
         rows = slice(start, start + QUERIES_AT_ONCE)
         added, times = None, LOG2_E
@@ -148,13 +147,13 @@ def _attend_by_head(q: Tensor, k: Tensor, v: Tensor, bias: Bias | None) -> Tenso
 
 
 def _mix(q: Tensor, k: Tensor, v: Tensor, added: Tensor | None, times: float) -> Tensor:
-    """Mix the values of one head for some rows."""
+    """Compute the attention of one head for some rows."""
 
     def logits() -> Tensor:
         if added is None:
             return multiply(q, k)
         if q.dtype == torch.bfloat16:
-            return torch.addmm(added, q, k.mT, beta=times)  # by oneDNN, before it rounds; float32 would be by MKL
+            return torch.addmm(added, q, k.mT, beta=times)  # oneDNN adds before rounding; MKL would do float32
         return multiply(q, k).add_(added, alpha=times)
 
     powers, sums = _powers(logits)
@@ -162,7 +161,7 @@ def _mix(q: Tensor, k: Tensor, v: Tensor, added: Tensor | None, times: float) ->
 
 
 def _attend_together(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """Attend with the matrices of logits of all heads and items at once, which are small."""
+    """Attend with the logits of all heads and items at once, if these are small."""
     scaled = (q * (q.shape[-1] ** -0.5 * LOG2_E)).flatten(0, 1)
     many_k, many_v = k.flatten(0, 1), v.flatten(0, 1)
 
@@ -177,13 +176,13 @@ def _attend_together(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Te
 
 
 def _powers(logits: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-    """Give what softmax is but for the division by the sums of rows, and these: two thirds of the work.
+    """Return the numerators of softmax and the sums of their rows, with two thirds of the work of softmax.
 
-    Softmax first brings the maximum of each row to 0. Here this is done only where a sum left the range in which all
-    that counts can be told from 0: where the largest logit of a row lies beyond 60, on either side.
+    Softmax first subtracts the maximum of each row. Here this is done only if a sum overflows or underflows, which
+    happens if the largest logit of a row is beyond 60 on either side.
 
     Args:
-        logits: Computes them, times `LOG2_E`; called again in that case.
+        logits: Computes the logits times `LOG2_E`; called again in that case.
     """
     powers = logits().exp2_()
     sums = powers.sum(-1, keepdim=True)
@@ -196,19 +195,19 @@ def _powers(logits: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention that distances may weaken.
+    """Multi-head self-attention with an optional distance penalty.
 
     Args:
         dim: Token width, a multiple of `heads`.
         heads: Number of heads.
-        bias: Whether the two linear maps have one.
+        bias: Whether the two linear layers have a bias.
     """
 
     def __init__(self, *, dim: int, heads: int, bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = Linear(dim, 3 * dim, bias=bias)
-        self.proj = Linear(dim, dim, bias=bias)
+        self.qkv: nn.Linear = Linear(dim, 3 * dim, bias=bias)
+        self.proj: nn.Linear = Linear(dim, dim, bias=bias)
 
     def forward(
         self, x: Float[Tensor, "batch token dim"], distances: Distances | None = None

@@ -1,4 +1,4 @@
-"""Linear maps that are quick on the CPU: the same numbers, up to rounding, at more than twice the speed of torch's."""
+"""Linear layers that are fast on the CPU: results equal torch's up to rounding, at more than twice the speed."""
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -13,23 +13,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Kernels = Literal["auto", "packed", "torch"]
-"""Whose products of matrices: oneDNN's with packed weights, what torch would take by itself, or as the rule says."""
+"""Implementation of matrix products: oneDNN with packed weights, torch's own choice, or the choice of `packs`."""
 Activation = Literal["none", "gelu", "silu"]
-"""What follows a map, in the same pass over memory. GELU is the exact one."""
+"""Activation after a linear layer, in the same pass over memory. GELU is exact."""
 PACKED = (torch.float32, torch.bfloat16)
-"""What oneDNN multiplies quickly."""
+"""Types that oneDNN multiplies fast."""
 Ready = tuple[Tensor, Tensor | None]
 """Weight, perhaps packed, and bias."""
 HEAP_BYTES = 31 << 20
-"""Just under the largest array that glibc's malloc can be brought to keep."""
+"""Just under the largest array that glibc's malloc can be made to keep."""
 _KERNELS: ContextVar[Kernels] = ContextVar("kernels", default="auto")
 _AFTER: dict[Activation, tuple[str, str]] = {"none": ("none", ""), "gelu": ("gelu", "none"), "silu": ("swish", "")}
-"""As oneDNN's operators call them; its "none" is what exact GELU is called there."""
+"""Name and algorithm of each activation in oneDNN's operators; the algorithm of exact GELU is called "none"."""
 
 
 @contextmanager
 def using(kernels: Kernels) -> Iterator[None]:
-    """Choose whose products are used in here, in this thread; "auto" leaves it as it is around."""
+    """Select the implementation of matrix products for the block, in this thread; "auto" keeps the outer selection."""
     token = _KERNELS.set(_KERNELS.get() if kernels == "auto" else kernels)
     try:
         yield
@@ -38,11 +38,11 @@ def using(kernels: Kernels) -> Iterator[None]:
 
 
 def packs(dtype: torch.dtype, device_type: str) -> bool:
-    """Tell whether maps without gradients use packed weights and oneDNN's products here.
+    """Return whether linear layers without gradients use packed weights and oneDNN.
 
-    The rule, unless `using` says otherwise: on a CPU with AVX2 or more, for what oneDNN multiplies quickly; float32
-    not on Intel's processors, where torch's own choice (MKL) reaches the same rate without a second copy of the
-    weights. Measured on an EPYC with AVX-512 only.
+    Unless `using` selects otherwise, they do on a CPU with at least AVX2, for types that oneDNN multiplies fast. The
+    exception is float32 on Intel processors, where torch's own choice (MKL) is as fast without a second copy of the
+    weights. Measured only on an EPYC with AVX-512.
     """
     choice = _KERNELS.get()
     if choice == "torch" or device_type != "cpu" or dtype not in PACKED or torch.is_grad_enabled():
@@ -54,7 +54,7 @@ def packs(dtype: torch.dtype, device_type: str) -> bool:
 
 @lru_cache
 def _has_operators() -> bool:
-    """Whether this build of torch has what is used here: it is no public interface."""
+    """Return whether this build of torch has the operators used here, which are not public."""
     try:
         torch.ops.mkldnn._linear_pointwise, torch.ops.mkldnn._reorder_linear_weight  # noqa: B018
     except AttributeError:
@@ -66,7 +66,8 @@ def _has_operators() -> bool:
 def _pays(dtype: torch.dtype) -> bool:
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return False
-    return dtype == torch.bfloat16 or "GenuineIntel" not in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    cpu = Path("/proc/cpuinfo")  # Linux only; elsewhere torch's own product, as on Intel
+    return dtype == torch.bfloat16 or (cpu.exists() and "GenuineIntel" not in cpu.read_text(encoding="utf-8"))
 
 
 def multiply(
@@ -86,7 +87,7 @@ def linear(
     weight: Float[Tensor, "outputs inputs"],
     bias: Float[Tensor, " outputs"] | None = None,
 ) -> Float[Tensor, "*batch outputs"]:
-    """Compute `x @ weight.T + bias` for weights that are not kept packed, by the quicker of torch and oneDNN."""
+    """Compute `x @ weight.T + bias` for weights that are not packed, with the faster of torch and oneDNN."""
     dtype = working_dtype(x.device.type)
     if not packs(dtype, x.device.type) or x.dtype == torch.float64:
         return F.linear(x, weight, bias)
@@ -94,24 +95,24 @@ def linear(
 
 
 def working_dtype(device_type: str) -> torch.dtype:
-    """Tell what products of float32 values are computed in: float32, or what autocast says."""
+    """Return the type in which products of float32 values are computed: float32, or that of autocast."""
     return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else torch.float32
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` whose weights `prepared` may put in the order that the processor reads them in.
+    """`nn.Linear` whose weights `prepared` can pack into the order in which the processor reads them.
 
-    Torch computes float32 with MKL, which on AMD processors has less than half the speed of oneDNN (105 against 240
-    GFLOP/s on one core of an EPYC with AVX-512), and packs bfloat16 weights again in each call (450 against 500).
-    Packing itself costs 0.7 ns per weight, as much as 70 rows save, so packed weights are kept: as much memory again
-    in float32, half of it in bfloat16.
+    Torch computes float32 with MKL, which on AMD processors is less than half as fast as oneDNN (105 instead of 240
+    GFLOP/s on one core of an EPYC with AVX-512), and packs bfloat16 weights again in each call (450 instead of 500).
+    Packing costs 0.7 ns per weight, as much as 70 rows save, so packed weights are cached. They take as much memory
+    again in float32, half as much in bfloat16.
     """
 
     _ready: "Ready | None" = None
     _kept: "tuple[Hashable, Ready] | None" = None
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True, after: Activation = "none") -> None:
-        """Make a map from `inputs` to `outputs` values, and what follows it."""
+        """Create a layer from `inputs` to `outputs` values, with an activation."""
         super().__init__(inputs, outputs, bias=bias)
         self._after = after
 
@@ -126,7 +127,7 @@ class Linear(nn.Linear):
         return F.gelu(mapped) if self._after == "gelu" else F.silu(mapped)
 
     def prepare(self, dtype: torch.dtype, *, pack: bool) -> None:
-        """Cast the weights to `dtype` and pack them, or not; until `release`, changes of the weights go unseen."""
+        """Cast the weights to `dtype` and optionally pack them; until `release`, changes of the weights are ignored."""
         key = (dtype, pack, *(_stamp(values) for values in (self.weight, self.bias)))
         if self._kept is None or self._kept[0] != key:
             self._kept = None  # first, so that two never exist at once
@@ -135,7 +136,7 @@ class Linear(nn.Linear):
         self._ready = self._kept[1]
 
     def release(self) -> None:
-        """Go back to the parameters themselves."""
+        """Use the parameters themselves again."""
         self._ready = None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Linear":
@@ -144,12 +145,12 @@ class Linear(nn.Linear):
         return self
 
     def __getstate__(self) -> dict[str, object]:
-        """Copies and pickles go without what is packed."""
+        """Leave the packed weights out of copies and pickles."""
         return {name: value for name, value in vars(self).items() if name not in ("_kept", "_ready")}
 
 
 def _stamp(values: Tensor | None) -> Hashable:
-    """Where values lie and how often they were changed in place; inference tensors cannot be, outside of it."""
+    """Return address and version of a tensor; inference tensors cannot change in place outside inference mode."""
     if values is None:
         return None
     return values.data_ptr(), 0 if values.is_inference() else values._version
@@ -157,15 +158,15 @@ def _stamp(values: Tensor | None) -> Hashable:
 
 @contextmanager
 def prepared(*modules: nn.Module, device_type: str) -> Iterator[None]:
-    """Prepare each `Linear` below `modules` for work without gradients; where they are wanted, do nothing.
+    """Prepare each `Linear` below `modules` for use without gradients; do nothing if gradients are enabled.
 
-    Under autocast this also casts the weights once. Autocast itself remembers casts only of weights that want
-    gradients, as those of a loaded network do not: casting 42 million weights for each chunk of patches would take
+    Under autocast this also casts the weights once. Autocast itself caches casts only of weights that require
+    gradients, which those of a loaded network do not: casting 42 million weights for each chunk of patches would take
     as long as using them.
 
     Args:
-        modules: Whose maps to prepare.
-        device_type: Where they will work.
+        modules: Modules whose layers to prepare.
+        device_type: Type of the device on which they run.
     """
     linears = [part for module in modules for part in module.modules() if isinstance(part, Linear)]
     dtype = working_dtype(device_type)
@@ -184,10 +185,10 @@ def prepared(*modules: nn.Module, device_type: str) -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Let malloc reuse what chunk after chunk of work frees, instead of giving it back to the system each time.
+    """Make malloc reuse the memory freed by each chunk of work, instead of returning it to the system.
 
-    Freeing a large array makes glibc keep arrays up to its size, and twice of that at the top of the heap; other
-    allocators do not mind. Without, the temporal part met 13 page faults per pixel, which took 10 % of its time in
+    Freeing a large array makes glibc keep arrays up to its size, and twice that at the top of the heap; it has no
+    effect on other allocators. Otherwise the temporal part has 13 page faults per pixel, which take 10 % of its time in
     bf16 and 20 % in float32. The array itself is never touched, so it costs nothing.
     """
     torch.empty(HEAP_BYTES, dtype=torch.uint8, device="cpu")

@@ -1,4 +1,4 @@
-"""TerraMind's modalities, and how the values of each become tokens: pixels, ids on a grid, ids in a row.
+"""TerraMind's modalities and their embeddings: pixels, token ids on a grid, and token ids in a sequence.
 
 Source: IBM/terratorch 1.2.11, models/backbones/terramind (model/encoder_embeddings.py, model/modality_info.py and
 terramind_register.py).
@@ -24,21 +24,21 @@ SEQUENCE_POSITIONS = 512
 """Rows in the position table of a sequence; a coordinate needs four of them."""
 
 TABLES_KEPT = 4
-"""How many resized position tables each modality keeps (base, 14 x 13 patches: 0.6 MB each)."""
+"""Number of resized position tables that each modality caches (base, 14 x 13 patches: 0.6 MB each)."""
 
 
 @dataclass(frozen=True)
 class TerraMindModality:
-    """One kind of input: pixels where it has bands, else token ids."""
+    """One kind of input: pixels if it has bands, else token ids."""
 
     key: str
-    """Its name in the checkpoint."""
+    """Name in the checkpoint."""
     bands: tuple[str, ...] = ()
     """Channels in the checkpoint's order."""
     vocabulary: int = 0
-    """How many token ids there are."""
+    """Number of token ids."""
     sequence: bool = False
-    """Whether ids stand in a row of their own, not on the ground."""
+    """Whether ids form a sequence instead of a grid on the ground."""
 
 
 _S2L1C_BANDS = (
@@ -63,14 +63,14 @@ MODALITIES = {
     "tok_S1RTC": TerraMindModality("tok_sen1rtc@224", vocabulary=_TOKENIZER_IDS),
     "tok_DEM": TerraMindModality("tok_dem@224", vocabulary=_TOKENIZER_IDS),
 }
-"""Every modality by the name that users know."""
+"""Every modality by its public name."""
 
 V1_MODALITIES = ("S2L2A", "S2L1C", "S1GRD", "S1RTC", "DEM", "RGB", "LULC", "NDVI", "Coordinates")
-"""What the encoders of TerraMind 1.0 take."""
+"""The modalities that the encoders of TerraMind 1.0 take."""
 
 
 def sincos_2d(side: int, dim: int) -> Float[Tensor, "1 position dim"]:
-    """Code the cells of a square grid, row by row: its row in the first half of the token width, then its column.
+    """Encode the cells of a square grid, row by row: the row in the first half of the channels, then the column.
 
     Args:
         side: Cells along each side.
@@ -82,23 +82,23 @@ def sincos_2d(side: int, dim: int) -> Float[Tensor, "1 position dim"]:
 
 
 def sincos_row(dim: int) -> Float[Tensor, "1 position dim"]:
-    """Code the places in a sequence."""
+    """Encode the positions in a sequence."""
     return torch.stack([sincos_1d(float(place), dim) for place in range(SEQUENCE_POSITIONS)])[None]
 
 
 class ModalityEmbedding(CachesFromWeights):
-    """What all kinds share: a table of positions, and a vector that tells the modality.
+    """The base of all embeddings: a table of positions, and a vector of the modality.
 
     Args:
         dim: Token width.
-        positions: Rows of the table; the encoder fills it.
+        positions: Rows of the table, which the encoder fills.
     """
 
     pos_emb: Float[Tensor, "1 position dim"]
 
     def __init__(self, *, dim: int, positions: int) -> None:
         super().__init__()
-        self.mod_emb = nn.Parameter(torch.zeros(1, 1, dim))
+        self.mod_emb: nn.Parameter = nn.Parameter(torch.zeros(1, 1, dim))
         self.register_buffer("pos_emb", torch.zeros(1, positions, dim))
         self._tables: LRUCache[Tensor] = LRUCache(TABLES_KEPT)
 
@@ -107,7 +107,7 @@ class ModalityEmbedding(CachesFromWeights):
         self._tables.clear()
 
     def code_grid(self, height: int, width: int) -> Float[Tensor, "1 row col dim"]:
-        """Give what is added to the tokens of a grid: position and modality."""
+        """Return the position and modality codes to add to the tokens of a grid."""
 
         def make() -> Tensor:
             # A tensor made in inference mode could not serve training later.
@@ -118,7 +118,7 @@ class ModalityEmbedding(CachesFromWeights):
 
 
 def resize_table(table: Float[Tensor, "1 position dim"], height: int, width: int) -> Float[Tensor, "1 row col dim"]:
-    """Resize the position table of a square grid to another one (bicubic, half-pixel centres, no antialiasing)."""
+    """Resize the position table of a square grid to another grid (bicubic, half-pixel centres, no antialiasing)."""
     side = math.isqrt(table.shape[1])
     grid = table.view(1, side, side, -1)
     if (height, width) == (side, side):
@@ -128,12 +128,12 @@ def resize_table(table: Float[Tensor, "1 position dim"], height: int, width: int
 
 
 class PixelEmbedding(ModalityEmbedding):
-    """One linear map from the pixels of a patch to its token.
+    """A linear layer from the pixels of a patch to its token.
 
     Args:
         name: Modality, for messages.
         dim: Token width.
-        side: Patches along each side of the square that the position table is made for.
+        side: Patches along each side of the square for which the position table is computed.
         bands: Channels of the checkpoint, in its order.
     """
 
@@ -141,7 +141,7 @@ class PixelEmbedding(ModalityEmbedding):
         super().__init__(dim=dim, positions=side**2)
         self.name = name
         self.bands = bands
-        self.proj = nn.Linear(PATCH_PX**2 * len(bands), dim, bias=False)
+        self.proj: nn.Linear = nn.Linear(PATCH_PX**2 * len(bands), dim, bias=False)
 
     def forward(
         self, images: Float[Tensor, "batch band height width"], bands: Sequence[str] | None = None
@@ -150,10 +150,10 @@ class PixelEmbedding(ModalityEmbedding):
 
         Args:
             images: Standardised; height and width are multiples of 16 px.
-            bands: What the channels are, where they are not all of the checkpoint's in its order.
+            bands: Bands of the channels, if these are not all of the checkpoint's in its order.
 
         Raises:
-            BandMismatch: An unknown band, or other channels than `bands`.
+            BandMismatch: A band is unknown, or the channels do not match `bands`.
             InputError: Height or width is not a multiple of 16 px.
         """
         wanted = self.bands if bands is None else tuple(bands)
@@ -171,7 +171,7 @@ class PixelEmbedding(ModalityEmbedding):
         unknown = [band for band in bands if band not in self.bands]
         if unknown or not bands or len(set(bands)) < len(bands):
             raise BandMismatch(
-                f"TerraMind wants known bands of {self.name}, each once.",
+                f"Expected known bands of {self.name}, each once, got others.",
                 unknown=", ".join(unknown) or None,
                 bands=", ".join(bands) or "none",
                 fix=f"choose from {', '.join(self.bands)}",
@@ -184,15 +184,15 @@ class PixelEmbedding(ModalityEmbedding):
         channels, height, width = images.shape[1:]
         if channels != len(bands):
             raise BandMismatch(
-                f"TerraMind wants {len(bands)} channels of {self.name}, the images have {channels}.",
+                f"Expected {len(bands)} channels of {self.name}, got {channels}.",
                 bands=", ".join(bands),
-                fix="give these bands, or tell in `bands` which ones the images have",
+                fix="pass these bands, or list the bands of the images in `bands`",
             )
         if height % PATCH_PX or width % PATCH_PX or not height * width:
             fits = [max(1, round(side / PATCH_PX)) * PATCH_PX for side in (height, width)]
             raise InputError(
-                f"TerraMind wants sides of multiples of {PATCH_PX} px, {self.name} is {height} x {width} px.",
-                fix=f"crop or pad to {fits[0]} x {fits[1]} px, for instance",
+                f"Expected sides of {self.name} as multiples of {PATCH_PX} px, got {height} x {width} px.",
+                fix=f"crop or pad for example to {fits[0]} x {fits[1]} px",
             )
 
 
@@ -202,17 +202,17 @@ class IdEmbedding(ModalityEmbedding):
     Args:
         dim: Token width.
         positions: Rows of the position table.
-        vocabulary: How many ids there are.
+        vocabulary: Number of ids.
     """
 
     def __init__(self, *, dim: int, positions: int, vocabulary: int) -> None:
         super().__init__(dim=dim, positions=positions)
-        # Not drawn from a normal, as nn.Embedding would: on the meta device that alone loads 3.5 s of torch.
-        self.token_emb = nn.Embedding.from_pretrained(torch.zeros(vocabulary, dim), freeze=False)
+        # Not initialised as in nn.Embedding: on the meta device that alone takes 3.5 s of loading parts of torch.
+        self.token_emb: nn.Embedding = nn.Embedding.from_pretrained(torch.zeros(vocabulary, dim), freeze=False)
 
 
 class ImageIdEmbedding(IdEmbedding):
-    """Ids of a tokenizer of images, one per patch."""
+    """Ids of an image tokenizer, one per patch."""
 
     def forward(self, ids: Int[Tensor, "batch row col"]) -> Float[Tensor, "batch row col dim"]:
         """Embed every id."""
@@ -221,7 +221,7 @@ class ImageIdEmbedding(IdEmbedding):
 
 
 class SequenceEmbedding(IdEmbedding):
-    """Ids of a tokenizer of text; they lie nowhere on the ground."""
+    """Ids of a text tokenizer, which lie on no grid."""
 
     def forward(self, ids: Int[Tensor, "batch place"]) -> Float[Tensor, "batch place dim"]:
         """Embed every id."""
@@ -230,12 +230,12 @@ class SequenceEmbedding(IdEmbedding):
 
 
 def build_embedding(name: str, *, dim: int, side: int) -> ModalityEmbedding:
-    """Build what embeds a modality.
+    """Build the embedding of a modality.
 
     Args:
         name: One of `MODALITIES`.
         dim: Token width.
-        side: Patches along each side of the square that position tables are made for.
+        side: Patches along each side of the square for which position tables are computed.
     """
     modality = MODALITIES[name]
     if modality.bands:
@@ -246,5 +246,5 @@ def build_embedding(name: str, *, dim: int, side: int) -> ModalityEmbedding:
 
 
 def position_table(name: str, *, dim: int, side: int) -> Float[Tensor, "1 position dim"]:
-    """Compute the position table of a modality, as `build_embedding` leaves it empty; float32 on the CPU."""
+    """Compute the position table of a modality, which `build_embedding` leaves empty; float32 on the CPU."""
     return sincos_row(dim) if MODALITIES[name].sequence else sincos_2d(side, dim)

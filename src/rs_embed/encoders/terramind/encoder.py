@@ -29,13 +29,13 @@ from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.errors import BandMismatch, InputError, WeightsMismatch
 
 TRAINED_PX = 224
-"""Side of the images of the pre-training, which the stored position tables are made for."""
+"""Side of the images in pre-training, for which the stored position tables are computed."""
 
 Family = Literal["A", "B"]
 """A (base, large): gated MLP, no bias anywhere. B (tiny, small): plain MLP, biases."""
 
 EMBEDDINGS = ("encoder_embeddings",)
-"""Where each member belongs to one modality; files hold those of all."""
+"""Parts with one member per modality; files hold those of all modalities."""
 
 _NORM_WEIGHT = re.compile(r"(encoder\.\d+\.norm[12]|encoder_norm)\.weight")
 
@@ -51,7 +51,7 @@ class ZeroBiasNorm(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
+        self.weight: nn.Parameter = nn.Parameter(torch.ones(dim))
         self.register_buffer("bias", torch.zeros(dim))
 
     def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
@@ -60,19 +60,19 @@ class ZeroBiasNorm(nn.Module):
 
 
 class TerraMindEncoder(Encoder):
-    """The encoder of TerraMind; one object serves every choice of modalities, bands, layers and image size.
+    """The encoder of TerraMind, for any choice of modalities, bands, layers and image size.
 
-    Modalities must show the same ground; their grids may differ in size. Resized position tables are kept;
-    loading or moving weights drops them.
+    Modalities must cover the same ground; their grids may differ in size. Resized position tables are cached until
+    weights are loaded or moved.
 
     Args:
         dim: Token width, 64 per head in the published models.
         depth: Number of blocks.
         heads: Number of attention heads.
-        family: Which kind of block.
-        modalities: What the checkpoint can embed.
-        image_px: Side of the square image that position tables are made for. The published tables are for 224
-            and are resized to other images; another size here means fresh tables, and so other numbers.
+        family: Kind of block; see `Family`.
+        modalities: Modalities of the checkpoint.
+        image_px: Side of the square image for which position tables are computed. The published tables are for 224 px
+            and are resized to other images; another value here computes new tables, which changes the results.
     """
 
     def __init__(
@@ -86,14 +86,16 @@ class TerraMindEncoder(Encoder):
         image_px: int = TRAINED_PX,
     ) -> None:
         super().__init__()
-        self.modalities = tuple(modalities)
+        self.modalities: tuple[str, ...] = tuple(modalities)
         self._side = image_px // PATCH_PX
-        self.encoder_embeddings = nn.ModuleDict(
+        self.encoder_embeddings: nn.ModuleDict = nn.ModuleDict(
             {MODALITIES[name].key: build_embedding(name, dim=dim, side=self._side) for name in modalities}
         )
         gated = family == "A"
-        self.encoder = nn.ModuleList(Block(dim=dim, heads=heads, gated=gated, norm=ZeroBiasNorm) for _ in range(depth))
-        self.encoder_norm = ZeroBiasNorm(dim)
+        self.encoder: nn.ModuleList = nn.ModuleList(
+            Block(dim=dim, heads=heads, gated=gated, norm=ZeroBiasNorm) for _ in range(depth)
+        )
+        self.encoder_norm: ZeroBiasNorm = ZeroBiasNorm(dim)
         self._fill_buffers()
 
     def forward(
@@ -106,17 +108,17 @@ class TerraMindEncoder(Encoder):
         """Encode one or more modalities of the same places.
 
         Args:
-            inputs: Modality to standardised pixels [batch, band, height, width] in multiples of 16 px, to ids of
-                image tokens [batch, row, col], or to ids of a sequence [batch, place]. Their order is that of the
-                grids, which are named after them. Tokens of a sequence lie on no grid: they are prefix tokens.
-            layers: Blocks whose outputs are joined along the token width, counted from 0, or from -1 backwards;
-                the last if left out. Its output alone is normed. Blocks after the deepest one are not run.
-            bands: Modality to its bands in the order of its channels, where they are not all of the checkpoint's.
+            inputs: Modality -> standardised pixels `[batch, band, height, width]` in multiples of 16 px, ids of image
+                tokens `[batch, row, col]`, or ids of a sequence `[batch, place]`. The grids of the output have their
+                order and names. Tokens of a sequence lie on no grid; they are prefix tokens.
+            layers: Blocks whose outputs are concatenated along the token width, counted from 0, or from -1 backwards;
+                default: the last. Only the last has the final norm. Blocks after the deepest one are not run.
+            bands: Modality -> bands of its channels, if these are not all of the checkpoint's in its order.
 
         Raises:
             InputError: A modality is unknown, or sizes do not fit.
-            BandMismatch: The channels are not those wanted.
-            SpecError: There is no such layer.
+            BandMismatch: The channels do not match the bands.
+            SpecError: A layer does not exist.
         """
         outputs = self.intermediates(inputs, layers=(-1,) if layers is None else layers, bands=bands)
         return Tokens(side_by_side([output.values for output in outputs]), outputs[0].layout)
@@ -128,7 +130,7 @@ class TerraMindEncoder(Encoder):
         layers: Sequence[int] | None = None,
         bands: Mapping[str, Sequence[str]] | None = None,
     ) -> list[Tokens]:
-        """Encode as `forward` does and return the output of each of `layers`; of every block if left out."""
+        """Encode as `forward` does and return the output of each of `layers`; default: every block."""
         depth = len(self.encoder)
         wanted = range(depth) if layers is None else counted_layers(layers, depth)
         tokens = self.embed(inputs, bands)
@@ -160,7 +162,7 @@ class TerraMindEncoder(Encoder):
         return Tokens(joined, TokenLayout(grids, prefix=sum(tokens.shape[1] for tokens in sequences)))
 
     def drop_cached(self) -> None:
-        """Drop the kept position tables; needed only after changing tables in place."""
+        """Drop the cached position tables; needed only after changing tables in place."""
         for embedding in self.encoder_embeddings.values():
             if isinstance(embedding, ModalityEmbedding):
                 embedding.drop_cached()
@@ -178,11 +180,11 @@ class TerraMindEncoder(Encoder):
         close = difflib.get_close_matches(name.upper(), self.modalities, n=1, cutoff=0.5)
         choice = f"choose from {', '.join(self.modalities)}"
         raise InputError(
-            f"This TerraMind has no modality {name!r}.", fix=f"did you mean {close[0]}?" if close else choice
+            f"This TerraMind encoder has no modality {name!r}.", fix=f"did you mean {close[0]}?" if close else choice
         )
 
     def _fill_buffers(self) -> None:
-        """Give position tables and zero biases their values (none on the meta device)."""
+        """Fill position tables and zero biases (not on the meta device)."""
         for name, buffer in self.named_buffers():
             if name.endswith(".bias"):
                 buffer.zero_()
@@ -194,15 +196,15 @@ class TerraMindEncoder(Encoder):
 def complete_state(
     state: Mapping[str, Tensor], modalities: Sequence[str] = V1_MODALITIES, image_px: int = TRAINED_PX
 ) -> dict[str, Tensor]:
-    """Give the encoder's tensors out of a published file as an encoder of these arguments loads them strictly.
+    """Complete the encoder's tensors of a published file, so that an encoder with these arguments loads them strictly.
 
-    Zero biases and position tables are added where the file has none; a table made for another image size is
-    replaced, as upstream does.
+    Missing zero biases and position tables are added. A table for another image size is replaced, as in the authors'
+    code.
 
     Args:
         state: Tensors by name.
-        modalities: The encoder's.
-        image_px: The encoder's.
+        modalities: Modalities of the encoder.
+        image_px: Image size of the encoder's position tables, pixels.
 
     Raises:
         WeightsMismatch: The bias of a LayerNorm is not zero.
@@ -212,9 +214,9 @@ def complete_state(
         bias = kept.setdefault(f"{name.removesuffix('weight')}bias", torch.zeros_like(kept[name]))
         if bias.any():
             raise WeightsMismatch(
-                f"TerraMind's LayerNorms have a bias of zero, one here reaches {bias.abs().max():.3g}.",
+                f"Expected a bias of zero in TerraMind's LayerNorms, got up to {bias.abs().max():.3g}.",
                 layer=name.removesuffix(".weight"),
-                fix="use a published checkpoint, or one that was trained with these biases left alone",
+                fix="use a published checkpoint, or one trained without changing these biases",
             )
     for name in modalities:
         prefix = f"encoder_embeddings.{MODALITIES[name].key}."
@@ -230,14 +232,14 @@ def _check_inputs(inputs: Mapping[str, Tensor], bands: Mapping[str, Sequence[str
     lengths = {name: len(values) for name, values in inputs.items()}
     if len(set(lengths.values())) != 1:
         raise InputError(
-            "TerraMind wants one or more modalities with equally many items.",
+            "Expected one or more modalities with the same number of items, got others.",
             items=", ".join(f"{name} {length}" for name, length in lengths.items()) or "none",
-            fix="give every modality for every place",
+            fix="pass every modality for every place",
         )
     stray = [name for name in bands if name not in inputs or not MODALITIES[name].bands]
     if stray:
         raise BandMismatch(
-            f"Bands are given for {', '.join(stray)}, but there are no such pixels.",
+            f"Expected bands only for the inputs, got some for {', '.join(stray)}.",
             inputs=", ".join(inputs),
             fix="use the same names in `bands` as in the inputs",
         )

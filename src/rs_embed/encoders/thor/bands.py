@@ -1,4 +1,4 @@
-"""The bands THOR was trained with: their groups, pixel sizes, kernels and public names."""
+"""The bands with which THOR was trained: their groups, pixel sizes, kernels and public names."""
 
 import difflib
 import re
@@ -15,9 +15,9 @@ class BandGroup:
     name: str
     """Key of the group's band embedding in the checkpoint."""
     bands: tuple[str, ...]
-    """THOR band names; they are averaged, so their order has no effect."""
+    """THOR's band names. The bands are averaged, so their order has no effect."""
     gsd_m: int
-    """Metres on the ground per pixel that the model sees, unless overridden."""
+    """Pixel size that the model assumes, metres, unless overridden."""
 
 
 GROUPS = (
@@ -32,17 +32,17 @@ GROUPS = (
     BandGroup("group8", tuple(f"S3:S{n}_reflectance_an" for n in range(1, 7)), 480),
     BandGroup("group9", tuple(f"S3:S{n}_BT_in" for n in range(7, 10)), 960),
 )
-"""In token order.
+"""The band groups, in token order.
 
 Source: FM4CS/thor_terratorch_ext 7e822dd, models/backbones/thor_vit.py, default input params.
 """
 
 GROUP_OF_BAND = {band: group.name for group in GROUPS for band in group.bands}
-"""THOR band to the name of its group."""
+"""THOR's band name -> name of its group."""
 
 
 def kernel_name(band: str) -> str:
-    """Name the patch kernel of a THOR band; Sentinel-1 modes share theirs (`S1:EW-VV` has `S1:VV`)."""
+    """Return the name of a band's patch kernel; Sentinel-1 modes share theirs (`S1:EW-VV` has `S1:VV`)."""
     return re.sub(r"^S1:(IW|EW)-", "S1:", band)
 
 
@@ -76,7 +76,7 @@ PUBLIC_NAMES = {
     **_SAR_NAMES,
     **{band.removeprefix("S3:").upper(): band for band in GROUP_OF_BAND if band.startswith("S3:")},
 }
-"""Public band name to THOR band. A SAR name may also end in a pixel size in metres, as in `VV_60`."""
+"""Public band name -> THOR's band name. A SAR name may also end in a pixel size in metres, as in `VV_60`."""
 
 
 def resolve_bands(names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, int]]:
@@ -86,10 +86,11 @@ def resolve_bands(names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, int]
         names: Public names such as "RED", "NIR_NARROW", "ASC_VV", "VV_60", "OA01_REFLECTANCE".
 
     Returns:
-        The THOR bands in the same order, and the pixel size in metres of each group that a `VV_60` sets.
+        THOR's band names in the same order, and the pixel size in metres of each group for which a name such as `VV_60`
+        sets one.
 
     Raises:
-        BandMismatch: A name is unknown, two mean one band, or two set one group to different sizes.
+        BandMismatch: A name is unknown, two names mean the same band, or two set different sizes for one group.
     """
     name_of: dict[str, str] = {}
     sizes: dict[str, int] = {}
@@ -97,7 +98,7 @@ def resolve_bands(names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, int]
         band, gsd_m = _resolve(name)
         if band in name_of:
             raise BandMismatch(
-                f"{name_of[band]} and {name} are the same band to THOR ({band}).",
+                f"Expected each band once, got {name_of[band]} and {name}, which are the same band of THOR ({band}).",
                 bands=", ".join(names),
                 fix="keep one of the two",
             )
@@ -107,9 +108,9 @@ def resolve_bands(names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, int]
         group = GROUP_OF_BAND[band]
         if sizes.setdefault(group, gsd_m) != gsd_m:
             raise BandMismatch(
-                f"THOR wants one pixel size per band group, {group} is given {sizes[group]} m and {gsd_m} m.",
+                f"Expected one pixel size for {group} of THOR, got {sizes[group]} m and {gsd_m} m.",
                 bands=", ".join(names),
-                fix="end the SAR names in one number, or in none",
+                fix="end all SAR names in the same number, or in none",
             )
     return tuple(name_of), sizes
 
@@ -124,7 +125,7 @@ def _resolve(name: str) -> tuple[str, int | None]:
 
 
 def unknown_band(name: str, known: Sequence[str]) -> BandMismatch:
-    """Build the error that names the closest of the known bands."""
+    """Return the error for an unknown band, which suggests the closest known one."""
     by_upper = {band.upper(): band for band in known}
     close = difflib.get_close_matches(name.upper(), by_upper, n=1, cutoff=0.5)
     fix = f"did you mean {by_upper[close[0]]}?" if close else f"choose from {', '.join(known)}"

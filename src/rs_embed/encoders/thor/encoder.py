@@ -1,4 +1,4 @@
-"""THOR: one vision transformer over band groups of different pixel size, positioned by metric distance.
+"""THOR: one vision transformer over band groups of different pixel sizes, with positions by distance in metres.
 
 Source: FM4CS/THOR v1.0.2 (thor/models/thor_vit.py, thor/utils/pos_embed.py); paper arXiv:2601.16011.
 """
@@ -28,34 +28,36 @@ from rs_embed.encoders.tokens import Tokens
 from rs_embed.errors import BandMismatch, InputError
 
 REFERENCE_PATCH_M = 40
-"""Ground size of a patch at position 1 of the patch-size code: 4 px of 10 m, whatever bands are used."""
+"""Ground size of a patch at position 1 of the patch-size code: 4 px of 10 m, for any bands."""
 
 GEOMETRIES_KEPT = 2
-"""How many geometries' kernels and distances are kept (1620 tokens: 10 MB of distances each)."""
+"""Number of geometries whose kernels and distances are cached (1620 tokens: 10 MB of distances each)."""
 
 
 class ThorEncoder(CachesFromWeights, Encoder):
-    """The encoder of THOR; one object serves every band selection, extent and patch size.
+    """The encoder of THOR, for any band selection, extent and patch size.
 
-    Distances between tokens are kept for the last few geometries, and merged kernels too while no gradient is wanted.
-    Loading or moving weights drops them, and a forward pass with gradients drops the kernels; after changing
-    weights in place by other means, call `drop_cached`.
+    Distances between tokens are cached for the last few geometries, and without gradients the merged kernels too.
+    Loading or moving weights drops both, and a forward pass with gradients drops the kernels. After changing weights in
+    place by other means, call `drop_cached`.
 
     Args:
         dim: Token width, 64 per head in the published models.
         depth: Number of blocks.
         heads: Number of attention heads.
-        band_dim: How much of the token width codes the band group; the rest codes the patch size.
+        band_dim: Number of channels that encode the band group; the rest encode the patch size.
     """
 
     encoder_slopes: Float[Tensor, " head"]
 
     def __init__(self, *, dim: int, depth: int, heads: int, band_dim: int) -> None:
         super().__init__()
-        self.ind_patch_embed = PatchEmbed(dim=dim)
-        self.band_embed = nn.ParameterDict({g.name: nn.Parameter(torch.zeros(band_dim)) for g in GROUPS})
-        self.blocks = nn.ModuleList(Block(dim=dim, heads=heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.ind_patch_embed: PatchEmbed = PatchEmbed(dim=dim)
+        self.band_embed: nn.ParameterDict = nn.ParameterDict(
+            {g.name: nn.Parameter(torch.zeros(band_dim)) for g in GROUPS}
+        )
+        self.blocks: nn.ModuleList = nn.ModuleList(Block(dim=dim, heads=heads) for _ in range(depth))
+        self.norm: nn.LayerNorm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.register_buffer("encoder_slopes", torch.tensor(alibi_slopes(heads)))
         self._kernels: LRUCache[list[PatchKernel]] = LRUCache(GEOMETRIES_KEPT)
         self._distances: LRUCache[Distances] = LRUCache(GEOMETRIES_KEPT)
@@ -71,17 +73,16 @@ class ThorEncoder(CachesFromWeights, Encoder):
         """Encode normalised images.
 
         Args:
-            images: One square raster of all bands, standardised; resized to each group's pixel size here.
-            geometry: What the channels are and how they are cut.
-            final_norm: Apply the LayerNorm that ends the network to the last block's output; the official wrapper
-                leaves it out.
-            layers: Blocks whose outputs are joined along the token width, counted from 0, or from -1 backwards; the
-                last if left out. Blocks after the deepest one are not run.
+            images: One square raster of all bands, standardised; it is resized to each group's pixel size.
+            geometry: The bands of the channels and how they are cut.
+            final_norm: Whether to apply the final LayerNorm to the last block's output; the official wrapper does not.
+            layers: Blocks whose outputs are concatenated along the token width, counted from 0, or from -1 backwards;
+                default: the last. Blocks after the deepest one are not run.
 
         Raises:
             InputError: The images are not square.
-            BandMismatch: They do not have the channels that `geometry` was planned for.
-            SpecError: There is no such layer.
+            BandMismatch: The channels are not those for which `geometry` was planned.
+            SpecError: A layer does not exist.
         """
         depth = len(self.blocks)
         wanted = counted_layers(layers, depth)
@@ -96,7 +97,7 @@ class ThorEncoder(CachesFromWeights, Encoder):
         geometry: ThorGeometry,
         layers: Sequence[int] | None = None,
     ) -> list[Float[Tensor, "batch token dim"]]:
-        """Encode as `forward` does and return the raw output of blocks, counted from 0; of all if left out."""
+        """Encode as `forward` does and return the raw output of blocks, counted from 0; default: all."""
         x = self.embed(images, geometry)
         wanted = range(len(self.blocks)) if layers is None else layers
         with prepared(self.blocks[: max(wanted) + 1], device_type=x.device.type):
@@ -114,7 +115,7 @@ class ThorEncoder(CachesFromWeights, Encoder):
         return torch.cat(parts, dim=1)
 
     def distances(self, geometry: ThorGeometry) -> Distances:
-        """Penalise distance: minus a slope per head, times that between patch centres in largest patches."""
+        """Return the distance penalty: minus a slope per head, times the distance of patches in largest patches."""
         unit_m = max(group.patch_m for group in geometry.groups)
         centres = torch.cat([_patch_centres(group) for group in geometry.groups]) / unit_m
         row, col = centres.to(self.encoder_slopes.device).unbind(dim=1)
@@ -122,19 +123,19 @@ class ThorEncoder(CachesFromWeights, Encoder):
         return Distances(distance, -self.encoder_slopes.float())
 
     def drop_cached(self) -> None:
-        """Drop the kept kernels and distances."""
+        """Drop the cached kernels and distances."""
         self._kernels.clear()
         self._distances.clear()
 
     @torch.no_grad()
     def init_random(self, seed: int) -> None:
-        """See `Encoder`; the slopes are a formula, not random."""
+        """See `Encoder`; the slopes are computed, not random."""
         super().init_random(seed)
         self.encoder_slopes.copy_(torch.tensor(alibi_slopes(len(self.encoder_slopes))))
         self.drop_cached()
 
     def _code(self, group: GroupGeometry) -> Float[Tensor, " dim"]:
-        """Give what is added to every token of a group: code of its patch size, then band embedding."""
+        """Return the code added to every token of a group: that of its patch size, then the band embedding."""
         band_code = self.band_embed[group.name]
         width = self.norm.normalized_shape[0] - len(band_code)
         size_code = sincos_1d(group.patch_m / REFERENCE_PATCH_M, width)
@@ -159,10 +160,10 @@ class ThorEncoder(CachesFromWeights, Encoder):
 
 
 def alibi_slopes(heads: int) -> list[float]:
-    """Give the slopes of the distance penalty, one per head.
+    """Return the slopes of the distance penalty, one per head.
 
-    A power of two has the geometric series down to 1/256; another count takes the series of the next lower
-    power, then every other slope of the next higher.
+    If the number of heads is a power of two, they are the geometric series down to 1/256. Otherwise they are the series
+    of the next lower power of two, then every other slope of the next higher.
 
     Source: Press et al. 2022, arXiv:2108.12409, and their released code for other counts than powers of two.
     """
@@ -173,7 +174,7 @@ def alibi_slopes(heads: int) -> list[float]:
 
 
 def _patch_centres(group: GroupGeometry) -> Float[Tensor, "token 2"]:
-    """Give row and column of each patch's centre, in metres from the north-west corner."""
+    """Return row and column of each patch's centre, in metres from the north-west corner."""
     along = (torch.arange(group.side, dtype=torch.float32, device="cpu") + 0.5) * group.patch_m
     return torch.cartesian_prod(along, along)
 
@@ -183,13 +184,13 @@ def _check_images(images: Float[Tensor, "batch channel height width"], geometry:
     wanted = [band for group in geometry.groups for band in group.bands]
     if channels != len(wanted):
         raise BandMismatch(
-            f"This THOR geometry wants {len(wanted)} channels, the images have {channels}.",
+            f"Expected {len(wanted)} channels for this geometry, got {channels}.",
             bands=", ".join(wanted),
             fix="plan the geometry with the bands of the images, in their order",
         )
     if height != width:
         raise InputError(
-            f"THOR wants square images, these are {height} x {width} px.",
+            f"Expected square images for THOR, got {height} x {width} px.",
             ground_cover=f"{geometry.ground_cover_m} m along each side",
             fix="crop or pad to a square first",
         )

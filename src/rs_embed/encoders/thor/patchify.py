@@ -1,7 +1,7 @@
-"""From pixels to THOR's patch tokens: which patches lie where, and the kernels that embed them.
+"""Convert pixels to THOR's patch tokens: the layout of patches, and the kernels that embed them.
 
-THOR sees each band group at its own pixel size and cuts each into patches of its own; one model serves any
-extent and patch size because its 16 px kernels are resized to the patch.
+THOR takes each band group at its own pixel size and cuts it into its own patches. A model works for any extent and
+patch size, because its 16 px kernels are resized to the patch.
 
 Source: FM4CS/THOR v1.0.2, models/thor_vit.py (choice of patch sizes) and utils/patch_embed.py (kernels).
 """
@@ -25,10 +25,10 @@ KERNEL_PX = 16
 """Side of the stored patch kernels."""
 
 TRAINED_PATCH_SIZES_PX = (4, 5, 6, 7, 8, 9, 10, 12, 15, 16, 18, 20, 24, 30, 32)
-"""Patch sizes met in pre-training (FM4CS/THOR, thor-base config)."""
+"""Patch sizes used in pre-training (FM4CS/THOR, thor-base config)."""
 
 Strategy = Literal["min", "max", "equal-min", "equal-max"]
-"""Smallest or largest patch that fits: in each group by itself, or ("equal-...") equally large in all."""
+"""Smallest or largest patch that fits: in each group separately, or ("equal-...") of the same size in all groups."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class GroupGeometry:
     name: str
     """Name of the band group."""
     bands: tuple[str, ...]
-    """THOR bands of the group that the input has, in the group's order."""
+    """THOR's names of the group's bands in the input, in the group's order."""
     channels: tuple[int, ...]
-    """Where each of `bands` stands on the channel axis of the input."""
+    """Index of each of `bands` on the channel axis of the input."""
     gsd_m: int
-    """Metres on the ground per pixel that the group is resized to."""
+    """Pixel size to which the group is resized, metres."""
     patch_px: int
     """Side of a patch in pixels of `gsd_m`."""
     side: int
@@ -59,13 +59,13 @@ class ThorGeometry:
     """How a square input of several band groups becomes one token sequence."""
 
     ground_cover_m: int
-    """Side of the square that the input spans, in metres."""
+    """Side of the square that the input covers, metres."""
     groups: tuple[GroupGeometry, ...]
     """Groups in token order."""
 
     @property
     def layout(self) -> TokenLayout:
-        """One grid per band group, no prefix tokens."""
+        """The token layout: one grid per band group, no prefix tokens."""
         return TokenLayout(tuple(TokenGrid(group.name, group.side, group.side) for group in self.groups))
 
 
@@ -80,13 +80,13 @@ def plan_geometry(
 
     Args:
         bands: THOR bands in the order of the input's channels, as from `resolve_bands`.
-        ground_cover_m: Side of the square that the input spans, in metres.
+        ground_cover_m: Side of the square that the input covers, metres.
         patch_sizes_px: Sizes to choose from, in pixels of the group's own pixel size.
-        strategy: Which of the sizes that divide the ground cover to take.
-        gsd_m: Pixel size in metres by group name, where it is not the group's own.
+        strategy: How to choose among the sizes that divide the ground cover.
+        gsd_m: Group -> pixel size in metres, if it is not the group's own.
 
     Raises:
-        BandMismatch: No band, an unknown one, or one twice.
+        BandMismatch: There are no bands, or one is unknown or given twice.
         SpecError: A length is not positive, or no patch size divides the ground cover.
     """
     _check_bands(bands)
@@ -107,7 +107,7 @@ def plan_geometry(
 def _choose_patches_px(
     ground_cover_m: int, sizes_px: Sequence[int], strategy: Strategy, gsds: Mapping[str, int]
 ) -> dict[str, int]:
-    """Choose by the size on the ground, where equal patches of two groups are equal numbers."""
+    """Choose by size on the ground, which is comparable between groups."""
     fitting_m = {name: {px * gsd for px in sizes_px if ground_cover_m % (px * gsd) == 0} for name, gsd in gsds.items()}
     for name, fits_m in fitting_m.items():
         if not fits_m:
@@ -127,7 +127,7 @@ def _check_bands(bands: Sequence[str]) -> None:
             raise unknown_band(band, tuple(GROUP_OF_BAND))
     if not bands or len(set(bands)) < len(bands):
         raise BandMismatch(
-            "THOR wants one or more bands, each once.",
+            "Expected one or more bands for THOR, each once, got others.",
             bands=", ".join(bands) or "none",
             fix="name each band once",
         )
@@ -135,12 +135,12 @@ def _check_bands(bands: Sequence[str]) -> None:
 
 def _check_lengths(ground_cover_m: int, sizes_px: Sequence[int], gsds: Mapping[str, int]) -> None:
     if not sizes_px:
-        raise SpecError("THOR wants one or more patch sizes to choose from.", fix="give (16,), for instance")
+        raise SpecError("Expected one or more patch sizes for THOR, got none.", fix="pass for example (16,)")
     shortest = min(ground_cover_m, *sizes_px, *gsds.values())
     if shortest < 1:
         raise SpecError(
-            f"Ground cover, patch and pixel sizes must be 1 or more, one is {shortest}.",
-            fix="give them as positive whole numbers",
+            f"Expected ground cover, patch and pixel sizes of at least 1, got {shortest}.",
+            fix="pass positive whole numbers",
         )
 
 
@@ -152,7 +152,7 @@ def _no_fit(name: str, ground_cover_m: int, sizes_px: Sequence[int], gsds: Mappi
     if fits_px:
         fix += f", or a patch size of {min(fits_px, key=lambda px: abs(px - sizes_px[0]))} px"
     return SpecError(
-        f"No THOR patch size divides a ground cover of {ground_cover_m} m in {name}.",
+        f"Expected a patch size that divides the ground cover of {ground_cover_m} m in {name}, got none.",
         patch_sizes=f"{', '.join(map(str, sizes_px))} px",
         group=f"{name}, {gsds[name]} m per pixel",
         fix=fix,
@@ -161,18 +161,18 @@ def _no_fit(name: str, ground_cover_m: int, sizes_px: Sequence[int], gsds: Mappi
 
 def _no_common_fit(ground_cover_m: int, sizes_px: Sequence[int], gsds: Mapping[str, int]) -> SpecError:
     return SpecError(
-        f"No THOR patch is equally large in all band groups on a ground cover of {ground_cover_m} m.",
+        f"Expected a patch of the same size in all band groups for a ground cover of {ground_cover_m} m, got none.",
         patch_sizes=f"{', '.join(map(str, sizes_px))} px",
         groups=", ".join(f"{name} {gsd} m per pixel" for name, gsd in gsds.items()),
-        fix='strategy="min", which lets each group have its own patches',
+        fix='set strategy="min", which gives each group its own patches',
     )
 
 
 @functools.lru_cache(maxsize=32)
 def _resize_matrix(size_px: int) -> Float[Tensor, "size kernel"]:
-    """Map one kernel axis to another size; built in float64, returned as float32 on the CPU.
+    """Return the matrix that resizes one kernel axis; computed in float64, returned as float32 on the CPU.
 
-    Bicubic resizing works on each axis alone, so the pseudo-inverse of the whole (a Kronecker product) is the
+    Bicubic resizing acts on each axis separately, so the pseudo-inverse of the whole (a Kronecker product) is the
     product of two of these.
     """
     # A tensor made in inference mode could not serve training later.
@@ -184,11 +184,11 @@ def _resize_matrix(size_px: int) -> Float[Tensor, "size kernel"]:
 
 
 def resize_kernel(kernel: Float[Tensor, "dim band old old"], size_px: int) -> Float[Tensor, "dim band new new"]:
-    """Resize patch kernels so that a resized image keeps its embedding as nearly as possible.
+    """Resize patch kernels so that a resized image keeps its embedding as closely as possible.
 
     Args:
-        kernel: Kernels of 16 x 16 px; returned untouched when that is the size asked for.
-        size_px: Side of the new kernels.
+        kernel: Kernels of 16 x 16 px; returned unchanged if `size_px` is 16.
+        size_px: Side of the new kernels, pixels.
 
     Source: FlexiViT, Beyer et al. 2023, arXiv:2212.08013, section 3.4 (PI-resize).
     """
@@ -202,10 +202,10 @@ def resize_kernel(kernel: Float[Tensor, "dim band old old"], size_px: int) -> Fl
 
 @dataclass(frozen=True, eq=False)
 class PatchKernel:
-    """What turns the patches of one band group into tokens."""
+    """The kernel that converts the patches of one band group to tokens."""
 
     weight: Float[Tensor, "dim band patch patch"]
-    """Kernels over the group's bands, already divided by how many there are."""
+    """Kernels over the group's bands, divided by their number."""
     bias: Float[Tensor, " dim"]
     """Mean of the bands' biases."""
 
@@ -219,10 +219,10 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, *, dim: int) -> None:
         super().__init__()
-        self.patch_embed = nn.ModuleDict({name: nn.Conv2d(1, dim, KERNEL_PX) for name in KERNELS})
+        self.patch_embed: nn.ModuleDict = nn.ModuleDict({name: nn.Conv2d(1, dim, KERNEL_PX) for name in KERNELS})
 
     def merge(self, group: GroupGeometry) -> PatchKernel:
-        """Build the kernel that gives the mean of the embeddings of the group's bands in one convolution."""
+        """Build the kernel that computes the mean of the embeddings of the group's bands in one convolution."""
         names = [f"patch_embed.{kernel_name(band)}" for band in group.bands]
         weights = torch.cat([self.get_parameter(f"{name}.weight") for name in names], dim=1)
         biases = torch.stack([self.get_parameter(f"{name}.bias") for name in names])
@@ -238,13 +238,13 @@ class PatchEmbed(nn.Module):
 
         Args:
             images: All channels of the input on one square raster.
-            group: Which channels to take and how to cut them.
-            kernel: What `merge` gave for `group`; passed in so that the caller can keep it.
+            group: The channels to use and how to cut them.
+            kernel: The result of `merge` for `group`, passed in so that the caller can cache it.
         """
         bands = images[:, list(group.channels)]
         side_px = group.side * group.patch_px
         if bands.shape[2:] != (side_px, side_px):
             bands = F.interpolate(bands, size=(side_px, side_px), mode="bilinear", align_corners=False)
         tokens = F.conv2d(bands, kernel.weight, stride=group.patch_px).flatten(2).mT
-        # Added afterwards, so that under autocast the tokens leave here in the bias's float32.
+        # Added afterwards, so that under autocast the tokens have the float32 of the bias.
         return tokens + kernel.bias

@@ -1,4 +1,4 @@
-"""Who does the units of an export: this process ("local") or a cluster ("ray"). Both run `pipeline.export.run_unit`."""
+"""The engines that run the units of an export: this process ("local") or a Ray cluster ("ray")."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,44 +9,44 @@ from rs_embed.core.optional import require
 from rs_embed.errors import SpecError
 
 if TYPE_CHECKING:
-    from rs_embed.exports.engines.base import Crew, Order
+    from rs_embed.exports.engines.base import Executor, Order
 
 EngineName = Literal["local", "ray"]
 
 
 def check_engine(engine: EngineName, address: str | None) -> None:
-    """Refuse an invalid choice.
+    """Refuse an invalid choice of engine.
 
     Raises:
-        SpecError: No such engine, or an address for one that has none.
+        SpecError: There is no such engine, or it takes no address.
         MissingDependency: The extra `ray` is not installed.
     """
     require_choice("engine", engine, get_args(EngineName))
     if engine == "ray":
         require("ray", "ray")
     elif address is not None:
-        raise SpecError(f"Expected no address for this machine, got {address!r}.", fix='engine="ray"')
+        raise SpecError(f"Expected no address for the local engine, got {address!r}.", fix='add engine="ray"')
 
 
 @contextmanager
-def open_crew(engine: EngineName, address: str | None, order: "Order") -> "Iterator[Crew]":
-    """Who does the units; whatever was started for it is stopped afterwards.
+def open_executor(engine: EngineName, address: str | None, order: "Order") -> "Iterator[Executor]":
+    """Open the executor of an engine; whatever it started is stopped afterwards.
 
     Args:
         engine: "local" or "ray".
-        address: Of a Ray cluster; see `rs_embed.exports.engines.ray.cluster.connected`.
+        address: Address of a Ray cluster; see `rs_embed.exports.engines.ray.cluster.connected`.
         order: What to do.
 
     Raises:
-        EngineError: The cluster cannot be reached, or has no room.
+        EngineError: The cluster cannot be reached, or has too few resources.
     """
     check_engine(engine, address)
     if engine == "local":
-        from rs_embed.exports.engines.local import LocalCrew
+        from rs_embed.exports.engines.local import LocalExecutor
 
-        yield LocalCrew(order)
+        yield LocalExecutor(order)
         return
-    from rs_embed.exports.engines.ray.engine import ray_crew  # not above: Ray is slow to import
+    from rs_embed.exports.engines.ray.engine import ray_executor  # here, because Ray is slow to import
 
-    with ray_crew(address, order) as crew:
-        yield crew
+    with ray_executor(address, order) as executor:
+        yield executor

@@ -1,4 +1,4 @@
-"""The seam between an export and who does it: an order goes in, units come out as files."""
+"""The interface between an export and its engine: an order goes in, units come out as files."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,62 +14,62 @@ from rs_embed.exports.work import Advance, Task, Work
 
 @dataclass(frozen=True)
 class RunStamp:
-    """What all files of a run say of it."""
+    """The facts about a run that all of its files record."""
 
     created: str
-    """ISO 8601, UTC: when the export was first started."""
+    """ISO 8601, UTC: when the export was started first."""
     fingerprint: str
-    """Of the run's request."""
+    """sha256 of the run's request."""
 
 
 class Setup(Protocol):
-    """The models of an order, ready in one process."""
+    """The models of an order, set up in one process."""
 
     def facts(self) -> dict[str, JsonValue]:
-        """All that decides the numbers, but for places and units; loads the networks to know their weights."""
+        """Return what determines the numbers, except places and units. Loads the networks to hash their weights."""
         ...
 
     def work(self, stamp: RunStamp, folder: Path) -> Work:
-        """What units are done with, in a folder of this machine."""
+        """Return what is needed to run units in a folder on this machine."""
         ...
 
 
 class Order(Protocol):
-    """What is asked for. It can travel, and every process makes the same models of it."""
+    """An export request that can be sent to other processes, each of which makes the same models from it."""
 
     @property
     def where(self) -> Path | Remote:
-        """Where the run lies."""
+        """The location of the run."""
         ...
 
     @property
     def request(self) -> ExportRequest:
-        """What is asked of the models."""
+        """What the models are to compute."""
         ...
 
     @property
     def fetch_workers(self) -> int:
-        """Chips fetched at the same time by one process."""
+        """Number of chips that one process fetches at the same time."""
         ...
 
     def set_up(self, device: str) -> Setup:
-        """The models on a device of this process."""
+        """Set up the models on a device of this process."""
         ...
 
 
-class Crew(Protocol):
-    """Who does the units."""
+class Executor(Protocol):
+    """Runs units."""
 
     def facts(self) -> dict[str, JsonValue]:
-        """Those of the setup; equal for all of the crew."""
+        """Return the facts of the setup; they are the same for all workers."""
         ...
 
     def run(self, stamp: RunStamp, tasks: Iterable[Task], advance: Advance) -> None:
-        """Do what is missing of every unit.
+        """Do the part of every unit that is not finished yet.
 
         Raises:
-            StorageError: The disk refuses.
-            EngineError: There is nobody left to do it.
-            RSEmbedError: That of the first failed row, where the order says so.
+            StorageError: The disk fails.
+            EngineError: No worker is left.
+            RSEmbedError: The first failed row, if the order says on_error="raise".
         """
         ...

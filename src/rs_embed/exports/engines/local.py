@@ -1,4 +1,4 @@
-"""This process: one unit after the other."""
+"""The local engine: this process runs one unit after the other."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,18 +16,18 @@ from rs_embed.exports.work import Advance, Task, Work, run_unit
 from rs_embed.providers.base import Provider
 
 
-class LocalCrew:
-    """See `Crew`."""
+class LocalExecutor:
+    """See `Executor`."""
 
     def __init__(self, order: Order) -> None:
         self._order, self._setup = order, order.set_up(order.request.device)
 
     def facts(self) -> dict[str, JsonValue]:
-        """See `Crew`."""
+        """See `Executor`."""
         return self._setup.facts()
 
     def run(self, stamp: RunStamp, tasks: Iterable[Task], advance: Advance) -> None:
-        """See `Crew`."""
+        """See `Executor`."""
         stop = Stop(current())
         try:
             for task in tasks:
@@ -39,7 +39,7 @@ class LocalCrew:
         work = self._setup.work(stamp, folder)
         if not self._order.request.share_reads:
             return work
-        ahead = partial(self._ahead, stop)  # else one window would be read after the other
+        ahead = partial(self._ahead, stop)  # otherwise shared reads would run one after the other
         return replace(work, readers=(ahead, *work.readers))
 
     def _ahead(self, stop: Stop, provider: Provider) -> Ahead:

@@ -1,1 +1,1 @@
-"""Bringing the imagery of a long job."""
+"""How exports fetch imagery: ahead of use, in shared reads, with copies kept."""

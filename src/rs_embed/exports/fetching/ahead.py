@@ -1,4 +1,4 @@
-"""Chips brought in batches, ahead of use, by threads here or by tasks on a cluster."""
+"""Fetch chips in batches ahead of use, by threads here or by tasks on a cluster."""
 
 import threading
 from collections import deque
@@ -11,21 +11,21 @@ from rs_embed.exports.fetching.reader import PlannedFetches, PlannedProvider
 from rs_embed.providers.base import Provider, Query, pixels_of
 
 BATCH_CHIPS = 64
-"""Chips a batch at most: the first of many small ones must not wait for thousands."""
+"""Most chips in a batch, so that the first of many small chips does not wait for thousands."""
 Brought = Sequence[Chip | Exception]
-"""One for each query of a batch, in order."""
+"""One result for each query of a batch, in order."""
 Bring = Callable[[Sequence[Query]], Callable[[], Brought]]
-"""Begins to bring a batch; what it returns waits for it, and may be called from several threads."""
+"""Starts to fetch a batch, and returns a function that waits for it; several threads may call that."""
 
 
 def bring_by_threads(provider: Provider, threads: int, stop: Stop) -> Bring:
-    """Fetch batches in threads of this process, which end with the job, or when nobody holds this any more."""
+    """Return a fetcher with threads of this process, which end with the job, or when the fetcher is freed."""
     pool = Threads(threads, "rs-embed-ahead", stop)
 
     def fetch(query: Query) -> Chip | Exception:
         try:
             return provider.fetch(query)
-        except Exception as error:  # noqa: BLE001  (raised where the chip is asked for)
+        except Exception as error:  # noqa: BLE001  (raised where the chip is needed)
             return error.with_traceback(None)
 
     def bring(queries: Sequence[Query]) -> Callable[[], Brought]:
@@ -37,16 +37,16 @@ def bring_by_threads(provider: Provider, threads: int, stop: Stop) -> Bring:
 
 @dataclass
 class _Batch:
-    """Chips that come together."""
+    """Chips that are fetched together."""
 
     index: dict[Query, int] = field(default_factory=dict)
-    """Place of each query, as the provider sees it."""
+    """Position of each query, in the form that providers see."""
     queries: list[Query] = field(default_factory=list)
     nbytes: int = 0
     left: int = 0
-    """How often a chip of it will still be asked for."""
+    """How many requests for its chips are still to come."""
     wait: Callable[[], Brought] | None = None
-    """`None` before it is begun, and after it was let go."""
+    """`None` before it is started, and after it was released."""
     over: bool = False
 
     def add(self, query: Query) -> None:
@@ -63,25 +63,25 @@ class _Batch:
 
 @dataclass(eq=False)
 class _Ask:
-    """A chip that one place will ask for, once."""
+    """A chip that one place will request, once."""
 
     batch: _Batch
     place: int
     counted: bool = True
-    """Whether its batch still waits for it."""
+    """Whether its batch still counts it."""
 
 
 class Ahead(PlannedProvider):
-    """A provider whose chips are brought in batches, a few of them ahead of the one that is being read.
+    """A provider that fetches chips in batches, a few of them ahead of the one that is being used.
 
-    Memory: `batches` batches of `batch_bytes` (one chip, where that is more), and one more for each thread that asks.
-    A batch is let go when all of its chips were asked for.
+    Memory: `batches` batches of `batch_bytes` (or one chip, if that is larger), and one more for each thread that
+    fetches. A batch is released when all of its chips have been requested.
 
     Args:
-        provider: Asked directly for what was not expected.
-        bring: Brings batches.
-        batch_bytes: Pixels of one batch, at most.
-        batches: On their way or waiting at the same time.
+        provider: Used directly for chips that were not announced.
+        bring: Fetches batches.
+        batch_bytes: Largest size of a batch, bytes of pixels.
+        batches: Number of batches that are being fetched or waiting.
     """
 
     def __init__(self, provider: Provider, bring: Bring, batch_bytes: int, batches: int) -> None:
@@ -94,7 +94,7 @@ class Ahead(PlannedProvider):
         self._held = 0
 
     def announce(self, unit: str, planned: Sequence[PlannedFetches]) -> None:
-        """See `PlannedProvider`; the first batches are begun."""
+        """See `PlannedProvider`; starts the first batches."""
         super().announce(unit, planned)
         with self._lock:
             self._upcoming.clear()
@@ -112,14 +112,14 @@ class Ahead(PlannedProvider):
             self._top_up()
 
     def fetch(self, query: Query) -> Chip:
-        """The chip, when its batch has come."""
+        """Return the chip when its batch has arrived."""
         found = self._found(query)
         if isinstance(found, Exception):
             raise found
         return self._provider.fetch(query) if found is None else found
 
     def _found(self, query: Query) -> Chip | Exception | None:
-        """What was brought; `None` if nothing was. Errors come back, as a traceback would keep the batch alive."""
+        """Return what was fetched, if anything. Errors are returned, since a traceback would keep the batch alive."""
         key = pixels_of(query)
         with self._lock:
             ask = self._next_ask(key)
@@ -131,9 +131,9 @@ class Ahead(PlannedProvider):
         except Exception as error:  # noqa: BLE001  (raised by `fetch`)
             found = error.with_traceback(None)
         if isinstance(found, Exception):
-            self._settle(self._by_place[ask.place])  # the place has failed: it may ask for nothing more
+            self._settle(self._by_place[ask.place])  # the place has failed and may request nothing more
             return found
-        chip = replace(found, values=found.values.copy())  # its own: the batch may go
+        chip = replace(found, values=found.values.copy())  # a copy, so that the batch can be freed
         self._settle([ask])
         return chip
 
@@ -142,7 +142,7 @@ class Ahead(PlannedProvider):
         return asks.popleft() if asks else None
 
     def _waiting_for(self, batch: _Batch) -> Callable[[], Brought] | None:
-        """What waits for the batch, begun now if it was not; `None` if it was let go already."""
+        """Return what waits for the batch, starting it if needed; `None` if it was released already."""
         while batch.wait is None and not batch.over:
             self._begin()
         return batch.wait
@@ -159,7 +159,7 @@ class Ahead(PlannedProvider):
             self._begin()
 
     def _settle(self, asks: Sequence[_Ask]) -> None:
-        """These will not be waited for any more."""
+        """Mark these requests as done."""
         with self._lock:
             for ask in asks:
                 ask.batch.left -= int(ask.counted)

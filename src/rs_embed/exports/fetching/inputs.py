@@ -1,4 +1,4 @@
-"""Chips kept beside the results, so that one can see what a model was given."""
+"""Save chips beside the results, so that you can see what a model was given."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +14,10 @@ FOLDER = "inputs"
 
 
 class InputKeeper(PlannedProvider):
-    """A provider that writes each chip it brings to `inputs/<unit>/<row>-<id>-<modality>.npz`.
+    """A provider that saves each fetched chip as `inputs/<unit>/<row>-<id>-<modality>.npz`.
 
-    A file holds `values` (`[T, C, H, W]`, NaN is nodata), `bands`, `units`, `times` (ISO 8601, UTC; empty where not
-    known), `crs` and `transform` (a, b, c, d, e, f).
+    A file holds `values` (`[T, C, H, W]`, NaN is nodata), `bands`, `units`, `times` (ISO 8601, UTC; empty if unknown),
+    `crs` and `transform` (a, b, c, d, e, f).
     """
 
     def __init__(self, provider: Provider, folder: Path) -> None:
@@ -26,7 +26,7 @@ class InputKeeper(PlannedProvider):
         self._paths: dict[Query, Path] = {}
 
     def announce(self, unit: str, planned: Sequence[PlannedFetches]) -> None:
-        """See `PlannedProvider`; a chip that was not announced is not kept."""
+        """See `PlannedProvider`; a chip that was not announced is not saved."""
         super().announce(unit, planned)
         folder = self._folder / unit
         make_folder(folder)
@@ -36,7 +36,7 @@ class InputKeeper(PlannedProvider):
         }
 
     def fetch(self, query: Query) -> Chip:
-        """The provider's chip, once it is kept."""
+        """Fetch the chip and save it."""
         chip = self._provider.fetch(query)
         path = self._paths.get(query)
         if path is not None:

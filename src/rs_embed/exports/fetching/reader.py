@@ -1,4 +1,4 @@
-"""Providers that are told beforehand what they will be asked for: they stand between a unit and its provider."""
+"""Providers that know the coming requests: they stand between a unit and its provider."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,30 +7,30 @@ from typing import TYPE_CHECKING
 from rs_embed.providers.base import Query, Wrapped, pixels_of
 
 if TYPE_CHECKING:
-    from rs_embed.pipeline.plan import Workload  # loads torch, which who only fetches must not
+    from rs_embed.pipeline.plan import Workload  # loads torch, which a process that only fetches must not
 
 
 @dataclass(frozen=True)
 class PlannedFetches:
-    """What one place will ask for."""
+    """The chips that one place will request."""
 
     stem: str
-    """What the names of its files begin with."""
+    """Prefix of the names of its files."""
     queries: tuple[Query, ...]
-    """In order, each once; after one that fails, the others may not be asked for."""
+    """In order, each once. After one fails, the rest may not be requested."""
 
 
 class PlannedProvider(Wrapped):
-    """A provider around another, made for one unit."""
+    """A wrapper around a provider, made for one unit."""
 
     def announce(self, unit: str, planned: Sequence[PlannedFetches]) -> None:
-        """Say what will be asked for from now on, place after place; what was announced before is forgotten."""
+        """Announce the coming requests, place after place; this replaces earlier announcements."""
         if isinstance(self._provider, PlannedProvider):
             self._provider.announce(unit, planned)
 
 
 def planned_fetches(stems: Sequence[str], works: "Sequence[Workload]") -> list[PlannedFetches]:
-    """What workloads of the same places will ask for; models that share a chip ask for it once."""
+    """Return the chips that workloads of the same places will request; a chip that models share counts once."""
     found = []
     for stem, *items in zip(stems, *(work.items for work in works), strict=True):
         seen: dict[Query, Query] = {}

@@ -1,4 +1,4 @@
-"""Super-tiles: chips of neighbours are cut from one larger read; requests grow with the area, not with the points."""
+"""Cut the chips of neighbouring places from one larger read: requests grow with the area, not the number of points."""
 
 import threading
 from collections import Counter, OrderedDict
@@ -18,18 +18,18 @@ from rs_embed.exports.fetching.reader import PlannedFetches, PlannedProvider
 from rs_embed.providers.base import Provider, Query, pixels_of
 
 WINDOW_BYTES = 48 * 2**20
-"""Of a read, 16 bits a value and as much for the mask of each frame. Source: Earth Engine's limit of one request."""
+"""Largest read: 16 bits per value and as much per frame for the mask. Source: Earth Engine's limit per request."""
 SPARSE = 4.0
-"""A window is not read if it is so many times larger than the chips in it together."""
+"""A shared read is skipped if it is this many times larger than its chips together."""
 KEPT = 8
-"""Windows kept although somebody may still ask for a chip of them (who failed before does not)."""
+"""Number of reads kept for chips still to come (a place that failed before requests none)."""
 _ALIGNED_PX = 1e-3
-"""How far the pixels of two grids may be apart to count as the same."""
+"""Largest offset, pixels, at which two grids count as aligned."""
 
 
 @dataclass(frozen=True)
 class _Box:
-    """Where a chip lies on the lattice of its pixels."""
+    """The position of a chip on its pixel grid, pixels."""
 
     top: int
     left: int
@@ -50,7 +50,7 @@ class _Box:
 
 
 class _Window:
-    """Chips of neighbours, on the lattice of the first."""
+    """A shared read for neighbouring chips, on the pixel grid of the first."""
 
     def __init__(self, first: Query, grid: GeoBox) -> None:
         self.first, self.grid = first, grid
@@ -60,7 +60,7 @@ class _Window:
         self.most_px = _most_px(first)
 
     def add(self, query: Query, box: _Box) -> bool:
-        """Take a chip, if the window stays one that is worth reading."""
+        """Add a chip if the read stays worthwhile."""
         wider = self.box.around(box)
         chips_px = self.chips_px + box.area
         if wider.area > self.most_px or wider.area > SPARSE * chips_px:
@@ -70,19 +70,19 @@ class _Window:
         return True
 
     def place_of(self, query: Query) -> _Box | None:
-        """Where a chip lies; `None` if its pixels are others: another sensor, other days, another lattice."""
+        """Return the position of a chip; `None` if sensor, days or pixel grid differ."""
         same = query.geobox is not None and _kind(query) == _kind(self.first)
         return _place(self.grid, query.geobox) if same and query.geobox is not None else None
 
     @cached_property
     def query(self) -> Query:
-        """The read."""
+        """Return the query of the read."""
         size = self.box.bottom - self.box.top, self.box.right - self.box.left
         return replace(self.first, geobox=subgrid(self.grid, (self.box.top, self.box.left), 1, size))
 
 
 def _kind(query: Query) -> Query:
-    """All but where."""
+    """Return the query without its place."""
     return replace(pixels_of(query), geobox=None)
 
 
@@ -103,7 +103,7 @@ def _place(grid: GeoBox, other: GeoBox) -> _Box | None:
 
 
 def cut_windows(queries: Sequence[Query]) -> list[_Window]:
-    """Windows over chips that follow each other (units hold neighbours), in order; a chip with none is its own."""
+    """Group consecutive chips into shared reads, in order (units hold neighbours); a chip alone is its own."""
     found: list[_Window] = []
     open_windows: dict[Query, _Window] = {}
     for query in queries:
@@ -118,16 +118,16 @@ def cut_windows(queries: Sequence[Query]) -> list[_Window]:
 
 
 def count_reads(queries: Sequence[Query]) -> tuple[int, int]:
-    """How many reads bring these chips, and how many pixels they have together."""
+    """Return how many reads fetch these chips, and how many pixels they have together."""
     windows = cut_windows(queries)
     return len(windows), sum(window.box.area for window in windows)
 
 
 class SharedReads(PlannedProvider):
-    """A provider that is asked for windows, from which chips are cut.
+    """A provider that fetches larger reads and cuts chips from them.
 
-    Pixels are those of single reads wherever a pixel depends on its own place alone. A backend that chooses scenes by
-    what it is asked for may choose others for a window; the identity says that reads were shared.
+    Pixels equal those of single reads wherever a pixel depends only on its own location. A backend that selects scenes
+    by the requested area may select others for a larger read; the identity records that reads were shared.
     """
 
     def __init__(self, provider: Provider) -> None:
@@ -138,11 +138,11 @@ class SharedReads(PlannedProvider):
         self._left: dict[_Window, int] = {}
 
     def identity(self) -> str:
-        """That of the provider, and that reads are shared."""
+        """Return the provider's identity, marked as shared."""
         return f"{self._provider.identity()} shared:1"
 
     def announce(self, unit: str, planned: Sequence[PlannedFetches]) -> None:
-        """See `PlannedProvider`; the provider is given the shared reads instead."""
+        """See `PlannedProvider`; announces the shared reads to the wrapped provider."""
         asked = [query for place in planned for query in place.queries]
         times = Counter(map(pixels_of, asked))
         windows = cut_windows(list({pixels_of(query): query for query in asked}.values()))
@@ -153,10 +153,10 @@ class SharedReads(PlannedProvider):
         super().announce(unit, [PlannedFetches(str(i), (window.query,)) for i, window in enumerate(windows)])
 
     def fetch(self, query: Query) -> Chip:
-        """The chip, cut from its window.
+        """Return the chip, cut from its shared read.
 
         Raises:
-            NoValidPixels: Of the window, none is within the chip.
+            NoValidPixels: The chip has no valid pixel.
         """
         window = self._window_of.get(pixels_of(query))
         place = None if window is None else window.place_of(query)
@@ -164,9 +164,9 @@ class SharedReads(PlannedProvider):
             return self._provider.fetch(query)
         try:
             chip = _cut(self._read(window), query.geobox, place.top - window.box.top, place.left - window.box.left)
-        except (RequestTooLarge, ComputationTimedOut, ReadError):  # of what nobody but us has asked for
+        except (RequestTooLarge, ComputationTimedOut, ReadError):  # these concern only the larger read
             return self._provider.fetch(query)
-        if chip is None:  # raised where nothing holds the window: errors are kept, with all that their frames hold
+        if chip is None:  # raised here, where no frame references the read: errors are stored with their frames
             raise NoValidPixels(
                 f"Expected at least one valid pixel of {query.sensor.collection}, got only nodata.",
                 fix="widen the window of days, or ask for another place",
@@ -174,7 +174,7 @@ class SharedReads(PlannedProvider):
         return chip
 
     def _read(self, window: _Window) -> Chip:
-        """The window; read by who needs it first, let go when all of its chips were cut."""
+        """Return the read; the first thread that needs it fetches it, and it is freed when all its chips are cut."""
         with self._lock:
             coming = self._reads.get(window)
             mine = coming is None
@@ -187,13 +187,13 @@ class SharedReads(PlannedProvider):
         if mine:
             try:
                 coming.set_result(self._provider.fetch(window.query))
-            except BaseException as error:  # noqa: BLE001  (raised for every chip of it; nobody may wait for ever)
+            except BaseException as error:  # noqa: BLE001  (raised for each of its chips; no thread may wait forever)
                 coming.set_exception(error.with_traceback(None))
         return outcome(coming)
 
 
 def _cut(whole: Chip, geobox: GeoBox, top: int, left: int) -> Chip | None:
-    """The chip, without frames that have nothing there; `None` if all have nothing."""
+    """Cut a chip, without the frames that are empty there; `None` if all are."""
     height, width = geobox.shape
     values = whole.values[:, :, top : top + height, left : left + width]
     kept = [frame for frame, one in enumerate(values) if np.isfinite(one).any()]

@@ -116,7 +116,8 @@ def compact_run(
         units = [_units_of(model, manifest) for model in models]
         for model in models:
             _look(target / model.name)
-        with progress_bar(sum(map(len, units)), shown=progress) as advance:
+        total = sum(map(len, units))
+        with progress_bar(total, shown=progress, label="compact", unit="units") as advance:
             for model, records in zip(models, units, strict=True):
                 for found, new, merged in _compact(model, records, target / model.name, row_group_mb * 1e6, verify):
                     rows, partitions, written = rows + found.rows, partitions + 1, written + int(new)

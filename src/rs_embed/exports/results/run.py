@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from rs_embed.core import display
 from rs_embed.core.checks import require_whole
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.embedding.similarity import ModelFacts, most_alike, require_same_model
@@ -106,7 +107,21 @@ class Run:
         """What was asked for, as the export wrote it."""
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}, {', '.join(self.models) or 'nothing finished'})"
+        rows = self._rows()
+        count = "" if rows is None else f"{rows:,} rows, "
+        return f"Run({str(self.path)!r}, {count}{', '.join(self.models) or 'nothing finished'})"
+
+    def _repr_html_(self) -> str:
+        return display.safely(self, _html)
+
+    def _rows(self) -> int | None:
+        """How many rows the export is for, as its manifest says."""
+        places = self.manifest.get("places")
+        request = self.manifest.get("request")
+        if isinstance(request, dict):
+            places = request.get("places")
+        rows = places.get("rows") if isinstance(places, dict) else None
+        return rows if isinstance(rows, int) else None
 
     @cached_property
     def models(self) -> tuple[str, ...]:
@@ -237,6 +252,26 @@ class Run:
                 fix=f"for example model={self.models[0]!r}" if self.models else "run the export first",
             )
         return model
+
+
+def _html(run: Run) -> str:
+    """A card that reads the manifest, the names of files and one header for each model."""
+    rows, created = run._rows(), run.manifest.get("created")
+    facts = {"Folder": run.path, "Rows": None if rows is None else f"{rows:,}", "Started": created}
+    lines = []
+    warning = None
+    for model in run.models:
+        units = len(list((run.path / model / RECORDS).glob("u*.json")))
+        first = next(iter(sorted((run.path / model / TABLES).glob("*.parquet"))), None)
+        header = None if first is None else TableFile(first).meta
+        what = "" if header is None else f"{header.output}, {header.dim:,} dimensions, {header.dtype}"
+        weights = "" if header is None else (header.weights or "").partition("#")[0]
+        if weights.startswith("random:"):
+            warning = f"{model}: random weights"
+        lines.append((model, what, f"{units:,}", weights))
+    below = display.rows(("model", "holds", "units", "weights"), lines) if lines else ""
+    title = "Export" if lines else "Export, nothing finished"
+    return display.card(title, run.path.name, facts, warning=warning, below=below)
 
 
 def _row_of(frame: "pd.DataFrame", name: str | int) -> int:

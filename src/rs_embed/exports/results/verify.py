@@ -12,10 +12,10 @@ from rs_embed.errors import StorageError
 from rs_embed.exports.fetching.inputs import FOLDER as INPUTS
 from rs_embed.exports.journal import MANIFEST, PLACES, Manifest
 from rs_embed.exports.object_store import local_place
-from rs_embed.exports.records import Record, Stamp
+from rs_embed.exports.records import Record, Stamp, is_grid
 from rs_embed.exports.results.compact import FOLDER as COMPACT
 from rs_embed.exports.results.compact import PARTS, Partition
-from rs_embed.exports.unit import GRIDS, RECORDS
+from rs_embed.exports.unit import RECORDS
 from rs_embed.places import Places
 
 EXPORT = "rs-embed retry RUN --verify, or the same call of export_embeddings with verify=True, makes it again"
@@ -105,7 +105,8 @@ def verify_run(run: str | Path, *, progress: bool = True) -> VerifyReport:
         models = sorted(path.parent for path in folder.glob(f"*/{RECORDS}"))
         look = _Look(folder)
         look.places(manifest)
-        with progress_bar(sum(len(_records(model)) for model in models), shown=progress) as advance:
+        total = sum(len(_records(model)) for model in models)
+        with progress_bar(total, shown=progress, label="verify", unit="units") as advance:
             for model in models:
                 elsewhere = look.compacted(folder / COMPACT / model.name)
                 for path in _records(model):
@@ -175,7 +176,7 @@ class _Look:
             file = path.parents[1] / name
             if elsewhere.get(name) == stamp and not file.exists():
                 continue
-            rows = 1 if name.startswith(f"{GRIDS}/") else record.rows - len(record.missing)
+            rows = 1 if is_grid(name) else record.rows - len(record.missing)
             self._compare(file, stamp, EXPORT, unit=path.stem, rows=rows)
 
     def compacted(self, target: Path) -> dict[str, Stamp]:

@@ -1,1 +1,1 @@
-"""What providers share: composites, limits, retries, units."""
+"""What several providers share: composites, limits, retries, units."""

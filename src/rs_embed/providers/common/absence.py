@@ -1,4 +1,4 @@
-"""Why an archive of the whole Earth has no chip, and what a reader of one should know; in the same words of each."""
+"""Errors and notes that global archives share: why there is no chip, and what a reader of a chip should know."""
 
 from collections.abc import Iterable
 
@@ -13,26 +13,26 @@ WIDEN = "widen the window or raise cloudy_pct"
 
 
 def no_place(who: str) -> SpecError:
-    """No place was asked for."""
+    """Return the error for a request without a place."""
     return SpecError(
         f"Expected a place, got none: {who} covers the Earth.",
-        fix="for example spatial=PointBuffer(lon=12.94, lat=47.77, buffer_m=1000)",
+        fix="pass for example spatial=PointBuffer(lon=12.94, lat=47.77, buffer_m=1000)",
     )
 
 
 def no_days(who: str, collection: str, *, annual: bool = False) -> SpecError:
-    """No days were asked for, of a collection that has some; if `annual`, an image a year."""
+    """Return the error for a request without days; `annual` collections have one image per year."""
     example = "year(2022)" if annual else 'range("2022-06-01", "2022-09-01")'
     return SpecError(
-        f"Expected days for {collection}, got none: {who} holds years of it.",
-        fix=f"for example temporal=TemporalSpec.{example}",
+        f"Expected a window of days for {collection}, got none: {who} holds years of it.",
+        fix=f"pass for example temporal=TemporalSpec.{example}",
     )
 
 
 def only_nodata(
     sensor: SensorSpec, geobox: GeoBox, scenes: int | None, fix: str = WIDEN, left_out: str | None = None
 ) -> NoValidPixels:
-    """There were scenes, and not one valid pixel on the grid."""
+    """Return the error for scenes without a valid pixel on the grid."""
     return NoValidPixels(
         f"Expected at least one valid pixel of {sensor.collection}, got only nodata.",
         where=in_degrees(geobox),
@@ -43,23 +43,23 @@ def only_nodata(
 
 
 def one_state(query: Query, *, dated: bool) -> list[str]:
-    """That days were not used."""
+    """Note that the window was not used."""
     text = f"{query.sensor.collection} is one state of the Earth; the window was not used."
     return [] if dated or query.window is None else [text]
 
 
 def masked_by(sensor: SensorSpec) -> list[str]:
-    """Which mask took cloud out."""
+    """Note which cloud mask was applied."""
     return [] if sensor.cloud_mask == "none" else [f"Cloud and shadow masked by {sensor.cloud_mask}."]
 
 
 def averaged_as_power(sensor: SensorSpec, *, linear: bool) -> list[str]:
-    """That decibels were not averaged as such."""
+    """Note that decibels were averaged as linear power."""
     averaged = linear and sensor.composite in ("median", "mean")
     return [f"The {sensor.composite} was taken of linear power, then given in dB."] if averaged else []
 
 
 def mixed_passes(passes: Iterable[object]) -> list[str]:
-    """That a satellite looked from both sides: one pass a scene, where it is known."""
+    """Note that orbit passes are mixed; `passes` holds one per scene, where it is known."""
     mixed = len(set(passes)) > 1
     return ["Ascending and descending passes are mixed; orbit_pass takes one of them."] if mixed else []

@@ -1,4 +1,4 @@
-"""Where chips enter: whatever brings them, from here on they are what was asked for, and a stop by hand is heard."""
+"""Check every chip that a provider returns, and let a stop by hand end a fetch."""
 
 import numpy as np
 from odc.geo.geobox import GeoBox
@@ -12,13 +12,13 @@ from rs_embed.providers.base import Query, Wrapped
 from rs_embed.providers.common.series import with_empty_frames
 
 ALIGNED_PX = 1e-6
-"""How far the corners of two grids may be apart to count as the same: a hundred times what float64 loses."""
+"""Largest distance of corners, pixels, at which two grids are equal: 100 times the rounding error of float64."""
 
 
 class Checked(Wrapped):
-    """A provider that is not believed: each of its chips is checked once, before anybody else sees it.
+    """A wrapper that checks each chip once, before anything else sees it.
 
-    It is asked from a thread of its own where a signal could not end it otherwise.
+    Where a signal could not end a fetch otherwise, the provider runs in a thread of its own.
     """
 
     def require(self, modality: str, sensor: SensorSpec) -> None:
@@ -30,11 +30,11 @@ class Checked(Wrapped):
         return apart(lambda: self._provider.native_geobox(query))
 
     def fetch(self, query: Query) -> Chip:
-        """The provider's chip, which is what the query asks for, with the empty frames that it wants kept.
+        """Return the provider's chip, checked against the query, with the empty frames that the series keeps.
 
         Raises:
-            InputError: It is not; the message says in what.
-            Stopped: The job of this thread was stopped, perhaps while the provider was asked.
+            InputError: The chip does not match the query; the message says how.
+            Stopped: The job of this thread was stopped, perhaps during the fetch.
         """
         current().check()
         chip = apart(lambda: self._provider.fetch(query))
@@ -44,23 +44,23 @@ class Checked(Wrapped):
 
 
 def require_asked(chip: object, query: Query, provider: str) -> None:
-    """Refuse what is no chip, or not that of the query.
+    """Check that an object is a chip that matches a query.
 
     Args:
-        chip: As the provider brought it.
-        query: What it was asked.
-        provider: Its name, for messages.
+        chip: What the provider returned.
+        query: The query.
+        provider: The provider's name, for messages.
 
     Raises:
-        BandMismatch: It has other bands, or in another order.
-        UnitMismatch: A band is in another unit than in its collection, and this is no picture.
-        InputError: It is no chip, lies on another grid, has frames that nobody asked for, or infinite values.
+        BandMismatch: The bands differ, or are in another order.
+        UnitMismatch: A band is not in the unit of its collection, and the chip is not a picture.
+        InputError: It is not a chip, is on another grid, has another number of frames, or has infinite values.
     """
     if not isinstance(chip, Chip):
         raise InputError(
             f"Expected a Chip from the provider {provider!r}, got {type(chip).__name__}.",
             asked_for=_asked(query),
-            fix="its `fetch` must return a Chip, or raise an error of rs_embed.errors",
+            fix="make its `fetch` return a Chip, or raise an error of rs_embed.errors",
         )
     _require_bands(chip, query, provider)
     _require_grid(chip, query, provider)
@@ -87,16 +87,16 @@ def _require_bands(chip: Chip, query: Query, provider: str) -> None:
             f"Expected bands {', '.join(query.sensor.bands)} from the provider {provider!r}, "
             f"got {', '.join(chip.band_names)}.",
             chip=chip.describe(),
-            fix="bands come in the order of `query.sensor.bands`: chip.select(query.sensor.bands)",
+            fix="return the bands in the order of `query.sensor.bands`: chip.select(query.sensor.bands)",
         )
-    if is_picture(chip.bands, wanted):  # whether the model takes it is for the model to say
+    if is_picture(chip.bands, wanted):  # the model decides whether it accepts pictures
         return
     for band, other in zip(wanted, chip.bands, strict=True):
         if band.unit != other.unit:
             raise UnitMismatch(
                 f"Expected {band.name} in {band.unit} from the provider {provider!r}, got {other.unit}.",
                 chip=chip.describe(),
-                fix="rs_embed.core.bands.convert turns one into the other",
+                fix="convert the values with rs_embed.core.units.convert",
             )
 
 
@@ -104,10 +104,10 @@ def _require_grid(chip: Chip, query: Query, provider: str) -> None:
     if query.geobox is None or (chip.geobox is not None and _same(chip.geobox, query.geobox)):
         return
     raise InputError(
-        f"Expected a chip on the grid asked for from the provider {provider!r}, got one on another.",
+        f"Expected a chip on the requested grid from the provider {provider!r}, got one on another grid.",
         asked_for=_grid(query.geobox),
         got=_grid(chip.geobox),
-        fix="`fetch` must resample to exactly `query.geobox`: its CRS, transform and shape",
+        fix="make `fetch` resample to exactly `query.geobox`: its CRS, transform and shape",
     )
 
 
@@ -129,7 +129,7 @@ def _require_frames(chip: Chip, query: Query, provider: str) -> None:
             f"Expected {'one frame' if most == 1 else f'1 to {most} frames'} from the provider {provider!r}, "
             f"got {frames}.",
             chip=chip.describe(),
-            fix="composite scenes as `query.sensor.composite` says, or choose `query.series.frames` of them",
+            fix="composite scenes as `query.sensor.composite` says, or select `query.series.frames` of them",
         )
 
 

@@ -1,4 +1,4 @@
-"""Several frames of one place become one; which of their pixels count."""
+"""Combine several frames of one place into one."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from rs_embed.errors import SpecError
 
 
 def composite(frames: Sequence[NDArray[np.float32]], how: Composite) -> NDArray[np.float32]:
-    """One frame out of several.
+    """Combine several frames into one.
 
     Args:
         frames: One or more of `[C, H, W]`, clearest first; NaN is nodata and never counts.
@@ -32,7 +32,7 @@ def composite(frames: Sequence[NDArray[np.float32]], how: Composite) -> NDArray[
 
 
 def refuse_cloud_mask(sensor: SensorSpec) -> None:
-    """Raise `SpecError` where a sensor asks for a mask that files and arrays do not come with."""
+    """Raise `SpecError` if a sensor has a cloud mask, which files and arrays do not support."""
     if sensor.cloud_mask != "none":
         raise SpecError(
             f"cloud_mask={sensor.cloud_mask!r} needs an archive with cloud masks.",
@@ -41,7 +41,7 @@ def refuse_cloud_mask(sensor: SensorSpec) -> None:
 
 
 def _median(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of `[T, H, W]` over T. Sorting puts NaN last, and is many times faster than `np.nanmedian` for few frames."""
+    """Return the median of `[T, H, W]` over T. Sorting puts NaN last, and is faster than `np.nanmedian`."""
     values.sort(axis=0)
     valid = np.isfinite(values).sum(axis=0)[None]
     below = np.take_along_axis(values, np.maximum(valid - 1, 0) // 2, axis=0)

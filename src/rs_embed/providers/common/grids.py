@@ -1,4 +1,4 @@
-"""How the grid of a raster and a wanted grid lie to each other. Pure arithmetic, no reading."""
+"""Relations between the grid of a raster and a target grid. Pure arithmetic, without reading."""
 
 import math
 
@@ -9,18 +9,18 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 ALIGNED_PX = 1e-3
-"""Grids that differ by less than this everywhere are one grid."""
+"""Grids that differ by less than this everywhere count as the same, pixels."""
 
 
 def bounds_deg(grid: GeoBox) -> tuple[float, float, float, float]:
-    """West, south, east, north in WGS 84; east is above 180 across the antimeridian."""
+    """Return west, south, east, north in degrees (WGS 84); east exceeds 180 across the antimeridian."""
     lons, lats = _transform(grid, _border_px(grid), "EPSG:4326")
     lons = np.unwrap(lons, period=360)
     return float(lons.min()), float(lats.min()), float(lons.max()), float(lats.max())
 
 
 def lonlat_border(grid: GeoBox, per_edge: int = 5) -> list[list[float]]:
-    """A closed ring of longitude and latitude around a grid, longitudes from -180 to 180."""
+    """Return a closed ring of longitude and latitude around a grid, longitudes from -180 to 180."""
     points = _border_px(grid).reshape(2, 4, 21)[:, :, : -1 : 20 // per_edge].reshape(2, -1)
     lons, lats = _transform(grid, points, "EPSG:4326")
     ring = [[(float(lon) + 180) % 360 - 180, float(lat)] for lon, lat in zip(lons, lats, strict=True)]
@@ -28,21 +28,21 @@ def lonlat_border(grid: GeoBox, per_edge: int = 5) -> list[list[float]]:
 
 
 def in_degrees(grid: GeoBox) -> str:
-    """Bounds and CRS of a grid, for people."""
+    """Describe the bounds and CRS of a grid."""
     west, south, east, north = bounds_deg(grid)
     name = "no CRS" if grid.crs is None else f"EPSG:{grid.crs.epsg}" if grid.crs.epsg else grid.crs.proj.name
     return f"lon {west:.4f} to {east:.4f}, lat {south:.4f} to {north:.4f} ({name})"
 
 
 def utm_zone(grid: GeoBox) -> str | None:
-    """UTM zone and hemisphere of a grid, as in "32N"; `None` for another CRS."""
+    """Return UTM zone and hemisphere of a grid, as in "32N"; `None` for another CRS."""
     epsg = None if grid.crs is None else grid.crs.epsg
     hemisphere, zone = divmod(epsg or 0, 100)
     return f"{zone}{'N' if hemisphere == 326 else 'S'}" if hemisphere in (326, 327) and 1 <= zone <= 60 else None
 
 
 def whole_pixel_shift(source: GeoBox, wanted: GeoBox) -> tuple[int, int] | None:
-    """Row and column of `source` at which `wanted` starts, or `None` where the two are different grids."""
+    """Return row and column of `source` at which `wanted` starts, or `None` if the grids are not aligned."""
     if source.crs != wanted.crs:
         return None
     to_source = ~source.affine @ wanted.affine
@@ -56,7 +56,7 @@ def whole_pixel_shift(source: GeoBox, wanted: GeoBox) -> tuple[int, int] | None:
 
 
 def finer_by(source: GeoBox, wanted: GeoBox) -> float:
-    """How many pixels of `source` stand side by side in one of `wanted`, at its middle."""
+    """Return how many pixels of `source` fit along the side of a pixel in the middle of `wanted`."""
     height, width = wanted.shape
     middle = np.array([[width / 2], [height / 2]])
     corners = _to_source(source, wanted, middle + np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
@@ -65,7 +65,7 @@ def finer_by(source: GeoBox, wanted: GeoBox) -> float:
 
 
 def is_outside(source: GeoBox, wanted: GeoBox) -> bool:
-    """Whether no pixel is shared, judged by the box around the wanted border as the source sees it."""
+    """Whether the grids share no pixel, by the bounding box of the border of `wanted` in the pixels of `source`."""
     border = _to_source(source, wanted, _border_px(wanted))
     if not np.isfinite(border).all():
         return True
@@ -74,13 +74,13 @@ def is_outside(source: GeoBox, wanted: GeoBox) -> bool:
 
 
 def _transform(grid: GeoBox, pixels: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
-    """Columns and rows of a grid, `[2, N]`, as x and y of a CRS; infinite where it does not reach."""
+    """Convert columns and rows of a grid, `[2, N]`, to x and y of a CRS; infinite outside its area."""
     points = _apply(grid.affine, pixels)
     return np.stack(Transformer.from_crs(str(grid.crs), crs, always_xy=True).transform(*points))
 
 
 def _to_source(source: GeoBox, wanted: GeoBox, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Columns and rows of `wanted`, `[2, N]`, as columns and rows of `source`."""
+    """Convert columns and rows of `wanted`, `[2, N]`, to columns and rows of `source`."""
     return _apply(~source.affine, _transform(wanted, pixels, str(source.crs)))
 
 
@@ -90,7 +90,7 @@ def _apply(affine: Affine, points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _border_px(grid: GeoBox) -> NDArray[np.float64]:
-    """Columns and rows of 21 points on each edge, once around, `[2, 84]` (edges curve when projected)."""
+    """Return columns and rows of 21 points per edge, once around, `[2, 84]` (edges curve when projected)."""
     height, width = grid.shape
     edge, start, end = np.linspace(0, 1, 21), np.zeros(21), np.ones(21)
     cols, rows = np.concatenate([edge, end, edge[::-1], start]), np.concatenate([start, edge, end, edge[::-1]])

@@ -1,4 +1,4 @@
-"""Requests within what a service bears, and no more than agreed: for the threads of this process, or of many."""
+"""Limit requests to what a service accepts and what was agreed, for the threads of one process or of many."""
 
 import itertools
 import threading
@@ -9,38 +9,38 @@ from contextlib import contextmanager
 
 from rs_embed.core.stopping import POLL_S, PerProcess, current
 from rs_embed.core.stopping import sleep as sleep_unless_stopped
-from rs_embed.providers.common.policy import Leave, Policy, Slot
+from rs_embed.providers.common.policy import Permit, Policy, Slot
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], None]
 
 
 class Limits(ABC):
-    """Gives leave to make requests, by a `Policy`; none to a thread whose job was stopped."""
+    """Grants permits for requests by a `Policy`, but not to threads whose job was stopped."""
 
     def __init__(self, sleep: Sleep = sleep_unless_stopped) -> None:
-        """Take what waits for so many seconds."""
+        """Store the function that waits for a number of seconds."""
         self._sleep = sleep
 
     @abstractmethod
     def configure(self, ceiling: int, qps: float | None) -> None:
-        """Change what was agreed; the newest word counts."""
+        """Change the limits; the latest call counts."""
 
     @abstractmethod
-    def take(self) -> Leave:
-        """Wait for room.
+    def take(self) -> Permit:
+        """Wait for a permit.
 
         Raises:
-            Stopped: The job of this thread was stopped meanwhile; no leave is held then.
+            Stopped: The job of this thread was stopped meanwhile; then no permit is held.
         """
 
     @abstractmethod
     def give_back(self, slot: Slot) -> None:
-        """The request is over."""
+        """Return the permit: the request is over."""
 
     @contextmanager
     def slot(self) -> Iterator[Slot]:
-        """Wait for leave to make a request, and give it back afterwards.
+        """Hold a permit for one request: wait for it, and return it after the block.
 
         Raises:
             Stopped: The job of this thread was stopped, so the request must not begin.
@@ -49,8 +49,8 @@ class Limits(ABC):
         stop.check()
         slot = Slot(self.take())
         try:
-            if slot.leave.wait_s > 0:
-                self._sleep(slot.leave.wait_s)
+            if slot.permit.wait_s > 0:
+                self._sleep(slot.permit.wait_s)
             stop.check()
             yield slot
         finally:
@@ -58,7 +58,7 @@ class Limits(ABC):
 
 
 class _Room:
-    """What the threads of one process share of a limiter."""
+    """The state of a limiter that the threads of one process share."""
 
     def __init__(self, ceiling: int, qps: float | None, clock: Clock) -> None:
         self.free = threading.Condition()
@@ -66,9 +66,9 @@ class _Room:
 
 
 class Limiter(Limits):
-    """Requests at the same time and per second, shared by all threads of this process.
+    """Limits requests at the same time and per second, for all threads of this process.
 
-    A forked process begins with one of its own: what was under way in the other is not under way here.
+    A forked process starts with its own state: requests of the parent are not under way in the child.
     """
 
     def __init__(
@@ -79,13 +79,13 @@ class Limiter(Limits):
         clock: Clock = time.monotonic,
         sleep: Sleep = sleep_unless_stopped,
     ) -> None:
-        """Start at the ceiling.
+        """Start with the limit at the ceiling.
 
         Args:
-            ceiling: Requests at the same time, at most.
-            qps: Requests started per second, at most; `None`: no such limit.
-            clock: Seconds that never go back.
-            sleep: Waits for so many seconds.
+            ceiling: Largest number of requests at the same time.
+            qps: Largest number of requests started per second; `None` means no limit.
+            clock: Returns seconds that never decrease.
+            sleep: Waits for a number of seconds.
         """
         super().__init__(sleep)
         self._clock, self._names = clock, itertools.count()
@@ -94,12 +94,12 @@ class Limiter(Limits):
 
     @property
     def limit(self) -> int:
-        """Requests allowed at the same time just now."""
+        """Number of requests currently allowed at the same time."""
         return self._room.here.policy.limit
 
     @property
     def most_in_flight(self) -> int:
-        """Most requests that ever were under way together."""
+        """The most requests that were ever under way together."""
         return self._room.here.policy.most_in_flight
 
     def configure(self, ceiling: int, qps: float | None) -> None:
@@ -110,40 +110,40 @@ class Limiter(Limits):
             room.policy.configure(ceiling, qps)
             room.free.notify_all()
 
-    def take(self) -> Leave:
+    def take(self) -> Permit:
         """See `Limits`."""
         room, stop = self._room.here, current()
         with room.free:
             name = str(next(self._names))
-            while (leave := room.policy.take(name, self._clock())) is None:
+            while (permit := room.policy.take(name, self._clock())) is None:
                 room.free.wait(POLL_S)
                 stop.check()
-            return leave
+            return permit
 
     def give_back(self, slot: Slot) -> None:
         """See `Limits`."""
         room = self._room.here
         with room.free:
             room.policy.give_back(slot, self._clock())
-            room.free.notify(2)  # room for one more, and for another where the limit has grown
+            room.free.notify(2)  # one more may start, and another one if the limit has grown
 
 
 Make = Callable[[str, int, float | None], Limits]
-"""(account, ceiling, qps) -> what limits it."""
+"""(account, ceiling, qps) -> its limiter."""
 _SHARED: dict[str, Limits] = {}
 _SHARING = PerProcess(threading.Lock)
 _MAKE: list[Make] = [lambda account, ceiling, qps: Limiter(ceiling, qps)]
 
 
 def limit_by(make: Make) -> None:
-    """From now on, accounts are limited by what this makes: for a process that shares them with others."""
+    """From now on, make limiters with `make`: for a process that shares accounts with others."""
     with _SHARING.here:
         _MAKE[:] = [make]
         _SHARED.clear()
 
 
 def shared_limiter(account: str, ceiling: int, qps: float | None) -> Limits:
-    """The one limiter of this process for an account (a service and who pays), set to what is asked now."""
+    """Return this process's limiter for an account (a service and its payer), with the given limits."""
     with _SHARING.here:
         limiter = _SHARED.get(account) or _SHARED.setdefault(account, _MAKE[0](account, ceiling, qps))
     limiter.configure(ceiling, qps)

@@ -1,4 +1,4 @@
-"""Whether values can be in their unit: what its limits refuse, and what looks odd."""
+"""Check that values can be in their unit: refuse those that break its limits, and warn of odd ones."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +9,9 @@ from rs_embed.errors import PixelWarning, UnitMismatch, warn
 Pixels = NDArray[np.float32]
 
 FEWEST_BANDS_TO_JUDGE = 3
-"""One or two bands of dry land never go under 900 DN anyway."""
+"""One or two bands of dry land may stay above 900 DN anyway."""
 FEWEST_PIXELS_TO_JUDGE = 256
-"""In a smaller chip nothing need be dark."""
+"""A smaller chip may have no dark pixel."""
 UNHARMONISED_DN = 900.0, 2500.0
 """Where the darkest band of an unharmonised chip starts: +1000 and up to 0.15; brighter is cloud, snow or sand."""
 _SAMPLE_SIDE_PX = 64
@@ -19,22 +19,22 @@ _SAMPLE_SIDE_PX = 64
 
 
 def refuse_implausible(values: Pixels, unit: Unit, where: str, stored: np.dtype[np.generic] | None = None) -> None:
-    """Refuse values that cannot be in their unit.
+    """Raise if values cannot be in their unit.
 
     Args:
-        values: `[C, H, W]`, NaN where nodata.
-        unit: Declared or assumed.
-        where: For the message.
-        stored: Type in the file or array, where that is known.
+        values: `[C, H, W]`, NaN for nodata.
+        unit: The declared or assumed unit.
+        where: Origin of the values, for messages.
+        stored: Type in the file or array, if known.
 
     Raises:
-        UnitMismatch: They break a limit of the unit.
+        UnitMismatch: The values break a limit of the unit.
     """
     if stored is not None and stored.itemsize == 1 and unit is Unit.DN:
         raise UnitMismatch(
             f"Expected Sentinel-2 DN, got 8-bit values ({stored}): a picture made for the screen.",
             where=where,
-            fix='give the reflectances it was made from; unit="byte" for TerraMind\'s RGB, which takes pictures',
+            fix='use the reflectances it was made from; unit="byte" for TerraMind\'s RGB, which takes pictures',
         )
     seen = seen_values(values)
     if not seen.size:
@@ -48,22 +48,20 @@ def refuse_implausible(values: Pixels, unit: Unit, where: str, stored: np.dtype[
             f"Expected values in {unit}, got {finding}.",
             found=f"{seen.min():g} to {seen.max():g}, median {np.median(seen):g}",
             where=where,
-            fix=broken.fix or "give them in that unit, or say which they are in",
+            fix=broken.fix or "convert them to that unit, or declare the unit they are in",
         )
 
 
-_FRACTIONS = Limit(
-    finding="fractions between codes of classes", fix="bring the map to another grid by nearest neighbour"
-)
+_FRACTIONS = Limit(finding="fractions between codes of classes", fix="resample the map by nearest neighbour")
 
 
 def warn_of_oddities(values: Pixels, unit: Unit, where: str, *, harmonised: bool = False) -> tuple[str, ...]:
-    """Warn of a chip where every band is constant, and of Sentinel-2 DN that look as if ESA's offset were in them.
+    """Warn of chips whose bands are all constant, and of Sentinel-2 DN that seem to contain ESA's offset.
 
     Args:
-        values: `[C, H, W]`, NaN where nodata.
-        unit: Of the values.
-        where: For the messages.
+        values: `[C, H, W]`, NaN for nodata.
+        unit: The unit of the values.
+        where: Origin of the values, for messages.
         harmonised: Whether the Sentinel-2 offset is known to be removed.
 
     Returns:
@@ -77,7 +75,7 @@ def warn_of_oddities(values: Pixels, unit: Unit, where: str, *, harmonised: bool
     enough = len(bands) >= FEWEST_BANDS_TO_JUDGE and all(seen.size >= FEWEST_PIXELS_TO_JUDGE for seen in bands)
     if unit is Unit.DN and enough and not harmonised:
         starts = []
-        for seen in bands:  # of most chips, one of the first bands ends the search
+        for seen in bands:  # in most chips, one of the first bands ends the search
             starts.append(float(np.percentile(seen, 1)))
             if starts[-1] < darkest:
                 return warned(notes)
@@ -91,7 +89,7 @@ def warn_of_oddities(values: Pixels, unit: Unit, where: str, *, harmonised: bool
 
 
 def seen_values(values: Pixels) -> Pixels:
-    """The finite values `[N]`, of every n-th row and column where there are many."""
+    """Return the finite values `[N]`, from every n-th row and column of large chips."""
     step = max(1, min(values.shape[-2:]) // _SAMPLE_SIDE_PX)
     sample = values[..., ::step, ::step]
     found = sample[np.isfinite(sample)]
@@ -99,7 +97,7 @@ def seen_values(values: Pixels) -> Pixels:
 
 
 def warned(notes: list[str]) -> tuple[str, ...]:
-    """The notes, each given as a warning."""
+    """Issue each note as a warning, and return the notes."""
     for note in notes:
         warn(note, PixelWarning)
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""The unit of values that nobody states, of optical imagery and of radar."""
+"""Recognise the unit of optical and radar values that do not declare it."""
 
 import numpy as np
 
@@ -11,16 +11,16 @@ _RADAR = (Unit.DB, Unit.POWER)
 
 
 def recognise_unit(values: Pixels, stored: np.dtype[np.generic], wanted: Unit, where: str) -> Unit:
-    """The unit that undeclared values are in.
+    """Return the unit that undeclared values are most likely in.
 
     Args:
-        values: `[C, H, W]`, NaN where nodata.
+        values: `[C, H, W]`, NaN for nodata.
         stored: Type in the file: whole numbers are DN, fractions may be reflectance.
-        wanted: Unit of the collection; what cannot be told apart from it is taken to be it.
-        where: For the message.
+        wanted: The unit of the collection; taken if the values could be in it.
+        where: Origin of the values, for messages.
 
     Raises:
-        UnitMismatch: The values could be several units, or none.
+        UnitMismatch: The values could be in several units, or none.
     """
     if stored == np.uint8 and wanted in OPTICAL:
         return Unit.BYTE

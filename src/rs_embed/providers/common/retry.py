@@ -1,4 +1,4 @@
-"""Try again what may succeed, wait as long as the service asks, give up in good time. Knows no service."""
+"""Retry requests that may succeed, wait as long as the service asks, and give up in time; for any service."""
 
 import random
 import time
@@ -14,32 +14,32 @@ from rs_embed.redact import cause_of, logger
 T = TypeVar("T")
 LOG = logger("rs_embed.providers")
 
-_JITTER = random.Random()  # noqa: S311  (no secret; of our own, as the user may have seeded Python's)
+_JITTER = random.Random()  # noqa: S311  (not a secret; separate, as the user may have seeded Python's)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a failure means."""
+    """What to do after a failure."""
 
     kind: Literal["final", "transient", "throttled", "unauthorised"]
-    """"final": never again. "transient": again after a back-off. "throttled": too, and all slow down.
-    "unauthorised": once more, as a token may have run out."""
+    """"final": do not retry. "transient": retry after a back-off. "throttled": the same, and all requests slow down.
+    "unauthorised": retry once, as a token may have expired."""
     error: ProviderError
-    """What the caller gets if it is not tried again."""
+    """The error to raise if there is no further try."""
     retry_after_s: float | None = None
-    """What the service asks us to wait."""
+    """The waiting time that the service asks for, seconds."""
 
 
 class Judge(Protocol):
-    """Tells what the failures of one service mean."""
+    """Interprets the failures of one service."""
 
     @property
     def judges(self) -> tuple[type[Exception], ...]:
-        """The exceptions that it knows; others are bugs, and pass."""
+        """The exceptions that it interprets; others are bugs and are not caught."""
         ...
 
     def verdict(self, error: Exception, doing: str) -> Verdict:
-        """What one of them means."""
+        """Interpret an exception."""
         ...
 
 
@@ -48,44 +48,44 @@ class Backoff:
     """Waiting times: exponential, with full jitter."""
 
     first_s: float = 1.0
-    """Longest first wait."""
+    """Upper limit of the first wait, seconds."""
     longest_s: float = 60.0
-    """Longest wait of all, unless the service asks for more."""
+    """Upper limit of any wait, seconds, unless the service asks for more."""
     tries: int = 8
-    """At most, the first one counted."""
+    """Largest number of tries, including the first."""
     total_s: float = 600.0
-    """No new try is started after so long."""
+    """No try starts after this time, seconds."""
 
 
 @dataclass(frozen=True)
 class Waits:
-    """How to wait; tests put in a clock of their own."""
+    """How to wait; tests inject their own clock."""
 
     backoff: Backoff = field(default_factory=Backoff)
     clock: Clock = time.monotonic
-    """Seconds that never go back."""
+    """Returns seconds that never decrease."""
     sleep: Sleep = sleep_unless_stopped
-    """Waits for so many seconds, or until the job of this thread is stopped."""
+    """Waits for a number of seconds, or until the job of this thread is stopped."""
     jitter: Callable[[], float] = _JITTER.random
-    """A number from 0 to 1, new every time."""
+    """Returns a random number from 0 to 1."""
 
 
 class Retry:
     """Makes requests of one service, through its limiter. Safe to call from several threads."""
 
     def __init__(self, judge: Judge, limiter: Limits, waits: Waits) -> None:
-        """Take what decides: who judges this service's failures, who limits all who ask it, how long to wait."""
+        """Store what interprets failures, what limits requests, and how long to wait."""
         self._judge, self._limiter, self._waits = judge, limiter, waits
 
     def call(self, request: Callable[[], T], doing: str) -> T:
-        """What `request` returns, tried as often as makes sense; none begins once the job of this thread is stopped.
+        """Return what `request` returns, with retries; no try begins once the job of this thread is stopped.
 
         Args:
-            request: Asks the service, once.
-            doing: For messages: "reading pixels".
+            request: Makes one request to the service.
+            doing: What it does, for messages: "reading pixels".
 
         Raises:
-            ProviderError: What the judge made of the last failure.
+            ProviderError: The last try failed.
             Stopped: The job was stopped.
         """
         backoff, clock = self._waits.backoff, self._waits.clock
@@ -100,7 +100,7 @@ class Retry:
                     slot.succeeded()
                     return answer
                 if verdict.kind == "throttled":
-                    # Who calls next waits no longer than anybody would be told to, and then asks again.
+                    # The next caller waits no longer than a retry may take, and then tries again.
                     slot.throttled(min(verdict.retry_after_s or 0.0, backoff.total_s))
             wait_s = self._wait_s(verdict, attempt, renewed=renewed)
             spent_s = clock() - started
@@ -112,7 +112,7 @@ class Retry:
         raise AssertionError("the last try returns or raises")
 
     def _wait_s(self, verdict: Verdict, attempt: int, *, renewed: bool) -> float | None:
-        """Seconds until the next try; `None`: there shall be none."""
+        """Return the seconds until the next try; `None` if there is none."""
         if verdict.kind == "final" or (verdict.kind == "unauthorised" and renewed):
             return None
         if verdict.kind == "unauthorised":
@@ -123,7 +123,7 @@ class Retry:
 
 
 def _final(verdict: Verdict, attempts: int, spent_s: float) -> ProviderError:
-    """The error, with how hard it was tried."""
+    """Return the error, with the number of tries."""
     if attempts > 1:
         verdict.error.facts["tried"] = f"{attempts} times in {spent_s:.0f} s"
     return verdict.error

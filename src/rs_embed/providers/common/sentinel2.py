@@ -1,4 +1,4 @@
-"""What only Sentinel-2 DN are asked: whether they are a picture or percent, and whether an offset was taken twice."""
+"""Checks for Sentinel-2 DN only: are they a picture or percent, and was an offset subtracted twice?"""
 
 import numpy as np
 
@@ -13,31 +13,31 @@ from rs_embed.providers.common.plausible import (
 )
 
 PICTURE_SPREAD = 64.0
-"""From the 1st to the 99th percentile of a band, where nothing is above 255. Pictures spread more (of 32 px: 75 to 240
-in TerraMesh's S2RGB), dark water less: the noise of Sentinel-2 over it makes 30 to 60 DN."""
+"""Spread of a band, 1st to 99th percentile, if nothing is above 255. Pictures spread more (75 to 240 over 32 px in
+TerraMesh's S2RGB), dark water less (30 to 60 DN, from Sentinel-2's noise)."""
 HIGHEST_PERCENT = 100.0
 OVER_SUBTRACTED_DN = -200.0
-"""Reflectance -0.02. Dark water and shadow end a little below 0 once the right offset is removed, by a hundredth at
-most; where 1000 is taken that was not in, all that is darker than reflectance 0.08 ends below this."""
+"""Reflectance -0.02. Dark water and shadow are at most 0.01 below 0 after the right offset is removed. If 1000 is
+subtracted from values that did not contain it, everything darker than reflectance 0.08 ends below this."""
 MANY_OVER_SUBTRACTED = 0.05
-"""Share of a band's pixels so low that is worth a warning."""
+"""Share of a band's pixels below that limit that triggers a warning."""
 BANDS_TO_BE_SURE = 2
-"""One band may be spoilt; that the medians of two lie there has no other reason."""
+"""One band may be damaged, but two medians that low have no other cause."""
 
 
 def doubt_dn(values: Pixels, where: str, *, stated: bool) -> tuple[str, ...]:
-    """Refuse or warn of Sentinel-2 DN that are most likely bytes of a picture, or percent.
+    """Refuse, or warn of, Sentinel-2 DN that are most likely the bytes of a picture, or percent.
 
     Args:
-        values: `[C, H, W]`, NaN where nodata.
-        where: For the messages.
-        stated: Whether somebody says that these are DN; then they are believed, with a warning.
+        values: `[C, H, W]`, NaN for nodata.
+        where: Origin of the values, for messages.
+        stated: Whether the user or file states that these are DN; then this only warns.
 
     Returns:
         The warnings, for `Source.notes`.
 
     Raises:
-        UnitMismatch: Nobody says so, and three bands or more look like a picture or percent.
+        UnitMismatch: DN are not stated, and three bands or more look like a picture or percent.
     """
     seen = seen_values(values)
     if seen.size == 0 or seen.max() > HIGHEST_BYTE or np.fmax.reduce(values, axis=None) > HIGHEST_BYTE:
@@ -51,7 +51,7 @@ def doubt_dn(values: Pixels, where: str, *, stated: bool) -> tuple[str, ...]:
         raise UnitMismatch(
             f"Expected Sentinel-2 DN (reflectance x 10,000), got {found}: bytes of a picture, or percent.",
             where=where,
-            fix='say what they are: unit="byte" for a picture, unit="dn" if it is nothing but dark water; '
+            fix='declare the unit: unit="byte" for a picture, unit="dn" if there is only dark water; '
             "multiply percent by 100",
         )
     if stated and not (picture and len(bands) >= FEWEST_BANDS_TO_JUDGE):
@@ -62,20 +62,20 @@ def doubt_dn(values: Pixels, where: str, *, stated: bool) -> tuple[str, ...]:
 
 
 def judge_offset(values: Pixels, where: str, *, fix: str) -> tuple[str, ...]:
-    """Refuse or warn of Sentinel-2 DN from which an offset was taken that was not in them.
+    """Refuse, or warn of, Sentinel-2 DN from which an offset was subtracted that they did not contain.
 
-    It goes by negative pixels, so a chip of bright ground alone passes: nothing in it tells.
+    The check uses negative pixels, so a chip of bright ground passes: nothing in it shows the error.
 
     Args:
-        values: `[C, H, W]` as 0-based DN, after the offset, NaN where nodata.
-        where: For the messages.
-        fix: What the user should say instead, for example "LocalRasters(path, offset=0)".
+        values: `[C, H, W]`, 0-based DN after the offset, NaN for nodata.
+        where: Origin of the values, for messages.
+        fix: What the user should do instead, for example "LocalRasters(path, offset=0)".
 
     Returns:
         The warnings, for `Source.notes`.
 
     Raises:
-        UnitMismatch: It is certain: medians of two bands (or of the only one) lie far below 0.
+        UnitMismatch: It is certain: the medians of two bands (or of the only one) are far below 0.
     """
     bands = [seen for seen in map(seen_values, values[:, None]) if seen.size]
     if not any(float(seen.min()) < OVER_SUBTRACTED_DN for seen in bands):

@@ -1,4 +1,4 @@
-"""Which scenes make which frame of a series."""
+"""Assign scenes to the frames of a series."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,12 +13,12 @@ from rs_embed.providers.base import Query
 
 
 def frame_slots(times: Sequence[datetime], window: TemporalSpec | None, series: Series) -> list[tuple[int, ...]]:
-    """The scenes that each frame may be made of, frames in order of time.
+    """Return the scenes that each frame may be made from, frames in order of time.
 
     Args:
-        times: When each scene was acquired; all of them lie in the window.
-        window: The days asked for; `None`: from the first scene to the last.
-        series: How many frames, and how they are sampled.
+        times: Acquisition times of the scenes, all within the window.
+        window: The requested days; `None` means from the first scene to the last.
+        series: The number of frames, and how they are sampled.
 
     Returns:
         One tuple of indexes into `times` per frame, in order of time; sub-windows without a scene are left out.
@@ -35,14 +35,13 @@ def frame_slots(times: Sequence[datetime], window: TemporalSpec | None, series: 
 
 
 def with_empty_frames(chip: Chip, query: Query) -> Chip:
-    """A series with a frame for each of its sub-windows, where empty ones are to be kept.
+    """Add the empty frames that a series keeps, so that each of its sub-windows has a frame.
 
-    Those that it lacks are NaN, made of no scene, and dated the middle of their sub-window. Where no days were asked
-    for there are no sub-windows, and what has no date, or only others as the sample scene, lies in none: it stays as
-    it is.
+    Added frames are NaN, made of no scene, and dated at the middle of their sub-window. A chip stays as it is if the
+    query has no window, or if its frames are undated or outside the window (like the sample scene).
 
     Raises:
-        InputError: Two frames lie in one sub-window, or one in none.
+        InputError: Two frames are in one sub-window, or a frame is in none.
     """
     series = query.series
     if series is None or not series.keep_empty or query.window is None:
@@ -53,9 +52,9 @@ def with_empty_frames(chip: Chip, query: Query) -> Chip:
     places = [i for time in chip.times if time for i, part in enumerate(windows) if time in part]
     if len(places) < len(chip.times) or len(set(places)) < len(places):
         raise InputError(
-            f"Expected a frame at most in each of {len(windows)} sub-windows of {query.window}, got others.",
+            f"Expected at most one frame in each of {len(windows)} sub-windows of {query.window}, got others.",
             chip=chip.describe(),
-            fix="give one date of each, or ask for a series that keeps no empty frames",
+            fix="pass one date per sub-window, or use a series that keeps no empty frames",
         )
     frame_of = {place: frame for frame, place in enumerate(places)}
     values = np.full((len(windows), *chip.values.shape[1:]), np.nan, np.float32)
@@ -67,7 +66,7 @@ def with_empty_frames(chip: Chip, query: Query) -> Chip:
 
 
 def mean_time(times: Sequence[datetime]) -> datetime | None:
-    """The mean moment, UTC; `None` of none."""
+    """Return the mean of some moments, UTC; `None` if there are none."""
     if not times:
         return None
     return datetime.fromtimestamp(sum(time.timestamp() for time in times) / len(times), UTC)

@@ -1,4 +1,4 @@
-"""Why Earth Engine has no imagery, in words."""
+"""Explain why Earth Engine has no imagery for a request."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 def why_no_imagery(
     service: "Service", target: Target, window: TemporalSpec | None, known: Sequence[ArchivedScene] | None = None
 ) -> NoImagery | OutsideCoverage | None:
-    """Why there is no imagery, if there is none; asks what is not known yet.
+    """Return the error that explains why there is no imagery, or `None` if there is some; asks for what is unknown.
 
     Args:
-        service: Whom to ask.
+        service: The service to ask.
         target: Collection and grid.
-        window: Days.
-        known: All scenes in the window, where they are known.
+        window: The requested days.
+        known: All scenes in the window, if they are known.
     """
     known = service.scenes(target, window, measured=False) if known is None else known
     if not known and not (target.archive.dated and service.any_scene(target)):
         return OutsideCoverage(
-            f"Expected {target.sensor.collection} at {in_degrees(target.geobox)}, got no scene: it has nothing there.",
-            fix="ask for another place or another collection",
+            f"Expected {target.sensor.collection} at {in_degrees(target.geobox)}, got no scene: it has none there.",
+            fix="choose another place or another collection",
         )
     left, scenes = list(known), [f"{len(known)} in the window"]
     for condition in conditions_of(target.sensor):
@@ -38,7 +38,7 @@ def why_no_imagery(
     if left:
         return None
     return NoImagery(
-        f"Expected {target.sensor.collection} {_days(window)}, got no scene to make pixels of.",
+        f"Expected {target.sensor.collection} {_days(window)}, got no scene that can be used.",
         where=in_degrees(target.geobox),
         scenes=", of these ".join(scenes),
         fix=elsewhen(target),
@@ -46,8 +46,8 @@ def why_no_imagery(
 
 
 def elsewhen(target: Target) -> str:
-    """What else to ask for."""
-    return "ask for another year or place" if target.archive.annual else WIDEN
+    """Return the fix: what else to request."""
+    return "choose another year or place" if target.archive.annual else WIDEN
 
 
 def _days(window: TemporalSpec | None) -> str:

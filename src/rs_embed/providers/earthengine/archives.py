@@ -1,4 +1,4 @@
-"""The collections of Earth Engine as they really are: names, what their values mean, what their scenes tell.
+"""Earth Engine's collections: their names, the meaning of their values, and the properties of their scenes.
 
 Source, where no other is named: the Earth Engine data catalogue, page of each collection.
 """
@@ -28,29 +28,29 @@ CLOUD_SCORE = "GOOGLE/CLOUD_SCORE_PLUS/V1/S2_HARMONIZED"
 
 @dataclass(frozen=True)
 class Archive:
-    """One collection of Earth Engine."""
+    """A collection of Earth Engine."""
 
     asset: str
-    """Its id there."""
+    """Its id on Earth Engine."""
     bands: Mapping[str, str]
-    """Shared band name -> name there."""
+    """Shared band name -> name on Earth Engine."""
     transport: Transport
     """How values travel. Whole numbers take 3 bytes with their mask, floats 5; rounding a median of DN costs at most
     half a DN. Decibels travel as floats: two bands are small, and nothing is lost."""
     scale: Mapping[str, tuple[float, float]]
     """Shared band name -> factor and offset from what travels to the unit of the collection."""
     cloud_property: str | None = None
-    """Percent of a scene under cloud; scenes without it are left out."""
+    """Scene property with the percentage of cloud; scenes without it are left out."""
     properties: tuple[str, ...] = ()
-    """What else is worth knowing of a scene, or is asked of it."""
+    """Further scene properties to request."""
     dated: bool = True
-    """False: one state of the Earth in many tiles, taken whatever the days."""
+    """False: undated tiles of one state of the Earth, used for any window."""
     linear: bool = False
     """Whether values are dB that must be averaged as power."""
     radiance: bool = False
     """Whether values are radiances that become reflectances by the sun's height."""
     resampling: Resampling = "nearest"
-    """Of pixels coarser than the grid."""
+    """Resampling of pixels coarser than the grid."""
     monthly: bool = False
     """One image a calendar month, dated its first day: days within a month ask for that of the whole."""
     single: bool = False
@@ -126,10 +126,10 @@ HIGHEST_OLCI_REFLECTANCE = 2.0
 
 
 def archive_of(sensor: SensorSpec) -> Archive:
-    """How Earth Engine holds a collection.
+    """Return how Earth Engine stores a collection.
 
     Raises:
-        SensorNotOffered: It does not.
+        SensorNotOffered: Earth Engine does not have it.
     """
     own = registered(sensor.collection)
     if own is not None:
@@ -152,7 +152,7 @@ _INSTEAD = {
 
 
 def conditions_of(sensor: SensorSpec) -> tuple[Condition, ...]:
-    """What its scenes must have, beside place and days, in the order in which people are told."""
+    """Return the conditions on its scenes, besides place and days, in the order of error messages."""
     found, archive = [], archive_of(sensor)
     if archive.properties == _S1:
         mode, polarisations, pass_ = archive.properties
@@ -168,7 +168,7 @@ def conditions_of(sensor: SensorSpec) -> tuple[Condition, ...]:
 
 @dataclass(frozen=True)
 class Target:
-    """What is asked about: a sensor on a grid."""
+    """A sensor on a grid."""
 
     sensor: SensorSpec
     geobox: GeoBox
@@ -181,5 +181,5 @@ class Target:
 
     @property
     def archive(self) -> Archive:
-        """How Earth Engine holds the sensor's collection."""
+        """How Earth Engine stores the sensor's collection."""
         return archive_of(self.sensor)

@@ -73,15 +73,15 @@ else:
 
 
 def knows() -> bool:
-    """Whether it was told what Earth Engine can compute."""
+    """Whether the list of Earth Engine's functions was loaded."""
     return bool(vars(ee.ApiFunction)["_api"])
 
 
 def learn(answer: object) -> None:
-    """Take what the service says that it can compute (the answer of `projects.algorithms.list`).
+    """Load the list of functions that Earth Engine can compute (the answer of `projects.algorithms.list`).
 
     Raises:
-        ReadError: That is no list of functions.
+        ReadError: The answer is not a list of functions.
     """
     from_list: Callable[[object], dict[str, object]] = vars(ee._cloud_api_utils)["convert_algorithms"]
     try:
@@ -97,5 +97,5 @@ def learn(answer: object) -> None:
 
 
 def forget() -> None:
-    """Know nothing again, as at the start."""
+    """Drop the list of functions, as at the start."""
     ee.ApiFunction.reset()

@@ -1,4 +1,4 @@
-"""What Earth Engine's failures mean. Its own words are kept; status and wording decide which error they become."""
+"""Interpret Earth Engine's failures: status and message decide the error class; the service's message is kept."""
 
 import re
 from collections.abc import Mapping
@@ -45,33 +45,33 @@ _MEANINGS = (
         r"has not been used in project|API .*(?:is )?disabled",
         NotRegistered,
         "The Earth Engine interface is not enabled in this Cloud project.",
-        "enable it at https://console.cloud.google.com/apis/library/earthengine.googleapis.com, "
+        "enable the API at https://console.cloud.google.com/apis/library/earthengine.googleapis.com, "
         "wait a few minutes, and try again",
     ),
     _Meaning(
         r"permission to use project|serviceusage",
         AccessRefused,
         "This account may not use this Cloud project.",
-        'name a project of your own (RS_EMBED_GEE_PROJECT or EarthEngine(project="...")), or have its owner give the '
+        'use a project of your own (RS_EMBED_GEE_PROJECT or EarthEngine(project="...")), or have its owner give the '
         "account the role Service Usage Consumer",
     ),
     _Meaning(
         r"[Uu]ser memory limit exceeded",
         RequestTooLarge,
         "Earth Engine ran out of memory for this request.",
-        "ask for a smaller place, a shorter window, or composite='first'",
+        "request a smaller place, a shorter window, or composite='first'",
     ),
     _Meaning(
         r"[Cc]omputation timed out|deadline exceeded before",
         ComputationTimedOut,
         "Earth Engine gave up computing this request.",
-        "ask for a smaller place or a shorter window, lower cloudy_pct, or use host='standard'",
+        "request a smaller place or a shorter window, lower cloudy_pct, or use host='standard'",
     ),
     _Meaning(
         r"[Tt]otal request size|must be less than or equal to|accumulating over \d+ elements|payload size",
         RequestTooLarge,
         "Earth Engine found this request too large.",
-        "ask for a smaller place or a shorter window",
+        "request a smaller place or a shorter window",
     ),
     _Meaning(
         r"did not match any bands|may not be null|(?:contains|has) no bands|number of bands \(0\)",
@@ -95,7 +95,7 @@ class EarthEngineJudge:
     judges: tuple[type[Exception], ...] = (Refused, RequestException, GoogleAuthError, ReadError)
 
     def verdict(self, error: Exception, doing: str) -> Verdict:
-        """What one of these failures means, while `doing` something."""
+        """Interpret a failure that happened while `doing` something."""
         if isinstance(error, ReadError):  # an answer cut short, found while it was decoded
             return Verdict("transient", error)
         if isinstance(error, Refused):
@@ -113,7 +113,7 @@ def _judge_answer(answer: Refused, doing: str) -> Verdict:
             "Earth Engine refused further requests: too many at once, or the quota is used up.",
             doing=doing,
             said=str(answer),
-            fix="ask with fewer at once (RS_EMBED_GEE_CONCURRENCY), later, or see the project's quota in the console",
+            fix="lower RS_EMBED_GEE_CONCURRENCY, try later, or check the project's quota in the console",
         )
         return Verdict("throttled", error, _retry_after_s(answer.headers))
     known = _known(answer.message)
@@ -134,13 +134,13 @@ def _meaning(answer: Refused, doing: str) -> ProviderError:
         if re.search(meaning.words, answer.message):
             return meaning.kind(meaning.headline, doing=doing, said=message, fix=meaning.fix)
     if answer.status == 403:
-        fix = "check the account's rights in this project: it needs the role Earth Engine Resource Viewer"
+        fix = "give the account the role Earth Engine Resource Viewer in this project"
         return AccessRefused("Earth Engine refused this account.", doing=doing, said=message, fix=fix)
-    return ReadError("Earth Engine cannot do what was asked.", doing=doing, said=message, fix="see what it said")
+    return ReadError("Earth Engine rejected the request.", doing=doing, said=message, fix="see the service's message")
 
 
 def _unavailable(what: str, doing: str, message: str) -> ServiceUnavailable:
-    fix = "try again later; what was already made is not lost in a batch"
+    fix = "try again later; finished items of a batch are not lost"
     return ServiceUnavailable(f"Earth Engine {what}.", doing=doing, said=message, fix=fix)
 
 

@@ -36,8 +36,10 @@ class Refused(Exception):
             body: As text.
             headers: By name, in small letters.
         """
-        self.status, self.body, self.headers = status, body, headers
-        self.message = _message(body)
+        self.status: int = status
+        self.body: str = body
+        self.headers: Mapping[str, str] = headers
+        self.message: str = _message(body)
         super().__init__(f"{status} {self.message}")
 
 

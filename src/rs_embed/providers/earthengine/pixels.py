@@ -1,4 +1,4 @@
-"""Requests within the limits of the service, and answers as arrays."""
+"""Split requests to fit the service's limits, and decode its answers to arrays."""
 
 import io
 from collections.abc import Sequence
@@ -115,7 +115,7 @@ def decode(body: bytes, names: Sequence[str], shape: tuple[int, int]) -> NDArray
     if table.shape != shape or any(name not in found_names for name in names):
         raise ReadError(
             f"Expected {len(names)} bands of {shape[0]} x {shape[1]} px, got {len(found_names)} of {table.shape}.",
-            fix="report this: Earth Engine answered something else than was asked",
+            fix="report this: Earth Engine's answer does not match the request",
         )
     return np.stack([table[name].astype(np.float32) for name in names])
 
@@ -139,6 +139,6 @@ def in_units(stored: NDArray[np.float32], sensor: SensorSpec, archive: Archive) 
     if archive.radiance and np.nanmin(values, initial=np.inf) >= HIGHEST_OLCI_REFLECTANCE:
         raise UnitMismatch(
             f"Expected radiances of {archive.asset}, got numbers about a hundred times as high: integers to be scaled.",
-            fix="report this: Earth Engine holds the collection in another form than it did",
+            fix="report this: Earth Engine now stores the collection in another form",
         )
     return values

@@ -44,8 +44,8 @@ LOG = logger("rs_embed.providers")
 class EarthEngine(Rebuilt):
     """Imagery from Google Earth Engine. Safe to call from several threads.
 
-    Building one asks nothing of anybody. Limits and connections are shared by all providers of an account in
-    the process. An Earth Engine client (`ee`) of the user's own is left as it is.
+    Making one sends no request. Limits and connections are shared by all providers of the same account in this
+    process. An Earth Engine client (`ee`) that you use yourself is not affected.
 
     Example:
         >>> EarthEngine()                                                # doctest: +SKIP
@@ -71,26 +71,27 @@ class EarthEngine(Rebuilt):
         resampling: Literal["auto", "nearest", "bilinear"] | None = None,
         waits: Waits = Waits(),
     ) -> None:
-        """Take the settings; what is left out is read from `RS_EMBED_GEE_*`, and then has its default.
+        """Configure the backend; anything left out is read from `RS_EMBED_GEE_*`, or else has its default.
 
         Args:
-            project: Cloud project that requests are counted on; by default what the credentials name.
-            host: "highvolume" (default; made for many small requests), "standard", or a URL.
+            project: Cloud project that requests are billed to; by default, the one that the credentials name.
+            host: "highvolume" (default; for many small requests), "standard", or a URL.
             credentials: A google-auth object, "auto" (the token of `earthengine authenticate`, then application
-                default credentials), or "none" for an endpoint without.
-            service_account: Key file of a service account, instead.
-            concurrency: Requests at the same time, at most, in this process (a project has 40, shared by all).
-            qps: Requests started per second, at most.
-            timeout_s: Seconds that one request may take.
-            total_s: Seconds after which a request is not tried again.
-            provenance: False saves one request per chip where pixels need no list of scenes (median and mean of
-                one window): scene ids, dates and counts are then not known, as where that request fails.
-            cloud_score: For `cloud_mask="cs+"`: a pixel is clear from this score on.
-            resampling: Of bands coarser than the grid; "auto": bilinear for heights and Sentinel-3, else nearest.
+                default credentials), or "none" for an endpoint that needs none.
+            service_account: Path of a service account's key file, instead of `credentials`.
+            concurrency: Largest number of requests at the same time in this process (a project has 40, shared by all).
+            qps: Largest number of requests started per second.
+            timeout_s: Time limit of one request, seconds.
+            total_s: Time after which a request is not tried again, seconds.
+            provenance: False saves one request per chip if pixels do not need the list of scenes (median and mean of
+                one window). Scene ids, dates and counts are then unknown, as they are when that request fails.
+            cloud_score: For `cloud_mask="cs+"`: the lowest score of a clear pixel.
+            resampling: Resampling of bands coarser than the grid; "auto" means bilinear for heights and Sentinel-3,
+                else nearest.
             waits: Back-off, clock and sleep of the retries.
 
         Raises:
-            KnobError: A setting has a bad value.
+            KnobError: A setting is invalid.
             NotConfigured: There is no such host.
         """
         self._settings = EarthEngineSettings.read(
@@ -120,11 +121,11 @@ class EarthEngine(Rebuilt):
         self._made: Service | None = None
 
     def identity(self) -> str:
-        """What decides the pixels, beside the query. Not the account: all see the same archive."""
+        """Return what determines the pixels besides the query. All accounts see the same archive."""
         return f"gee:1 resampling={self._settings.resampling} cloud_score={self._settings.cloud_score:g}"
 
     def require(self, modality: str, sensor: SensorSpec) -> None:
-        """See `Provider`; also that there are credentials and a project.
+        """See `Provider`; also checks for credentials and a project.
 
         Raises:
             SensorNotOffered: Earth Engine does not have that collection.
@@ -134,7 +135,7 @@ class EarthEngine(Rebuilt):
         completed(self._account)
 
     def native_geobox(self, query: Query) -> GeoBox:
-        """There is none: Earth Engine covers the Earth.
+        """Raise `SpecError`: Earth Engine covers the Earth, so a place must be given.
 
         Raises:
             SpecError: Always.
@@ -142,7 +143,7 @@ class EarthEngine(Rebuilt):
         raise no_place("Earth Engine")
 
     def account(self) -> str:
-        """Whom and what it would ask, in words; asks nothing.
+        """Describe the host, project and credentials, without sending a request.
 
         Raises:
             NotConfigured: There are no credentials, or no project.
@@ -150,23 +151,23 @@ class EarthEngine(Rebuilt):
         return completed(self._account).described
 
     def check(self) -> str:
-        """Have one pixel computed; who did it, in words.
+        """Compute one pixel to test the connection, and describe the account that did it.
 
         Raises:
-            ProviderError: It could not be done, and why.
+            ProviderError: It failed; the error says why.
         """
         apart(self._service().ping)
         return self.account()
 
     def fetch(self, query: Query) -> Chip:
-        """The chip; see `Provider`. Two requests: the list of scenes (kept), and the pixels.
+        """Return the chip; see `Provider`. Sends two requests: one for the list of scenes (cached), one for the pixels.
 
         Raises:
-            SensorNotOffered: Earth Engine does not have that collection.
-            SpecError: No place, or no days for a collection that has some.
+            SensorNotOffered: Earth Engine does not have the collection.
+            SpecError: The place is missing, or the window, for a dated collection.
             NoImagery: No scene in the window passes the filters.
-            OutsideCoverage: The collection has nothing there at all.
-            NoValidPixels: There are scenes, with only nodata on the grid.
+            OutsideCoverage: The collection has nothing at this place.
+            NoValidPixels: Every pixel of the scenes is nodata on the grid.
             ProviderError: Earth Engine could not, or would not, answer; one class per reason.
         """
         return apart(lambda: self._fetched(query))
@@ -221,7 +222,7 @@ class EarthEngine(Rebuilt):
         except _UNANSWERED as error:
             if needed:
                 raise
-            LOG.warning("%s Pixels of %s do without the list of scenes.", error.headline, target.sensor.collection)
+            LOG.warning("%s Pixels of %s come without the list of scenes.", error.headline, target.sensor.collection)
             return [], error.headline
 
     def _listed(self, service: "Service", target: Target, query: Query) -> list[ArchivedScene]:

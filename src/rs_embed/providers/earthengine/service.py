@@ -1,4 +1,4 @@
-"""The two questions that are put to Earth Engine: which scenes, and which pixels. Imports the client, which is slow."""
+"""The requests to Earth Engine: for the list of scenes, and for pixels. Imports the client, which is slow."""
 
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock

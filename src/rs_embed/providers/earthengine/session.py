@@ -1,4 +1,4 @@
-"""Who asks Earth Engine, and where: credentials found without a prompt."""
+"""The account for requests to Earth Engine: host, project, and credentials found without a prompt."""
 
 import sys
 import threading
@@ -31,12 +31,12 @@ STORED_TOKEN = Path("~/.config/earthengine/credentials")
 
 @dataclass(frozen=True)
 class Account:
-    """Everything that decides how Earth Engine is asked."""
+    """Host, project and credentials for Earth Engine."""
 
     url: str
     project: str | None
     credentials: Credentials | Literal["auto", "none"]
-    """Ready-made; "auto": to be searched for; "none": the endpoint wants none."""
+    """A credentials object; "auto" to search for one; "none" for an endpoint that needs none."""
     service_account: Path | None
     timeout_s: float
 
@@ -63,9 +63,7 @@ def url_of(host: str) -> str:
     """
     url = HOSTS.get(host, host).rstrip("/")
     if not url.startswith(("http://", "https://")):
-        raise NotConfigured(
-            f"Expected an Earth Engine host, got {host!r}.", fix=f"use one of {', '.join(HOSTS)}, or a URL"
-        )
+        raise NotConfigured(f"Expected an Earth Engine host, got {host!r}.", fix=f"use {', '.join(HOSTS)} or a URL")
     return url
 
 
@@ -99,13 +97,13 @@ def _completed(account: Account) -> Account:
             "Expected credentials for Earth Engine, got none.",
             looked_in=f"RS_EMBED_GEE_SERVICE_ACCOUNT, {STORED_TOKEN}, GOOGLE_APPLICATION_CREDENTIALS, the file of "
             "`gcloud auth application-default login`, the metadata server of a cloud machine",
-            fix="run `earthengine authenticate` once in a terminal, or name the key file of a service account in "
-            "RS_EMBED_GEE_SERVICE_ACCOUNT; docs/providers/earthengine.md leads through it in five minutes",
+            fix="run `earthengine authenticate` once in a terminal, or set the key file of a service account in "
+            "RS_EMBED_GEE_SERVICE_ACCOUNT; docs/providers/earthengine.md explains it step by step",
         )
     project = account.project or (None if found == "none" else _project_of(found))
     if project is None:
         raise NotConfigured(
-            "Expected a Cloud project to count Earth Engine requests on, got none.",
+            "Expected a Cloud project for Earth Engine requests, got none.",
             fix='set RS_EMBED_GEE_PROJECT, or pass EarthEngine(project="..."); your projects are listed at '
             "https://console.cloud.google.com",
         )
@@ -134,7 +132,7 @@ def _of_file(path: Path, named: str, load: Callable[[], Credentials | None], fix
         ) from error
 
 
-_KEY = "download a JSON key in the Cloud console (IAM, Service accounts, Keys) and name its path"
+_KEY = "download a JSON key in the Cloud console (IAM, Service accounts, Keys) and pass its path"
 
 
 def _of_service_account(path: Path) -> Credentials | None:

@@ -1,1 +1,1 @@
-"""The user's rasters: GeoTIFF, COG, VRT, Zarr, a folder of them."""
+"""Providers for the user's rasters: GeoTIFF, COG, VRT, Zarr, and folders of them."""

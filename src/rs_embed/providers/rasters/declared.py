@@ -1,4 +1,4 @@
-"""What a user states of a raster file."""
+"""What a user declares about a raster file."""
 
 import numbers
 from collections.abc import Sequence
@@ -15,26 +15,26 @@ from rs_embed.errors import SpecError
 
 @dataclass(frozen=True)
 class Raster:
-    """A raster file and what the user knows of it. What is left out is taken from the file."""
+    """A raster file and what the user declares about it. Anything left out is read from the file."""
 
     path: str | Path
-    """GeoTIFF, COG, VRT or a Zarr store; whatever this wheel's GDAL reads."""
+    """A GeoTIFF, COG, VRT, Zarr store, or another format that rasterio's GDAL reads."""
     bands: Sequence[str] | None = None
-    """Names of its bands, in the order of the file."""
+    """Names of all bands, in the order of the file."""
     unit: Unit | str | None = None
-    """Of its values: "dn", "reflectance", "byte", "db", "power", ..."""
+    """Unit of the values: "dn", "reflectance", "byte", "db", "power", ..."""
     offset: float | None = None
-    """Added to stored DN to make them 0-based (ESA's BOA_ADD_OFFSET, e.g. -1000); 0 says that they are."""
+    """Added to stored DN to make them 0-based (ESA's BOA_ADD_OFFSET, e.g. -1000); 0 if they already are."""
     nodata: float | None = None
-    """Stored number that means nodata."""
+    """The stored number that means nodata."""
     time: str | date | datetime | None = None
-    """Of the acquisition; UTC unless it says otherwise."""
+    """Acquisition time; UTC unless it has a time zone."""
     scene_id: str | None = None
-    """In the archive's own spelling; the name of the file by default."""
+    """The scene's id in the archive; by default, the name of the file."""
     collection: str | None = None
-    """The only collection it stands in for; by default any whose bands it has."""
+    """The only collection that the file represents; by default, any collection whose bands it has."""
     allow_foreign: bool = field(default=False, repr=False)
-    """Whether it may draw on more than rasters on this disk, as VRTs can: web addresses, raw bytes of any file."""
+    """Whether the file may use more than rasters on this disk, as VRTs can: URLs, or raw bytes of any file."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str | Path):
@@ -53,7 +53,7 @@ class Raster:
             bands_of(self.collection, ())
 
     def completed(self, defaults: "Raster") -> "Raster":
-        """The same, with what is not stated taken from `defaults` (all but path, time and scene id)."""
+        """Fill in what is not declared from `defaults` (all but path, time and scene id)."""
         return replace(
             self,
             bands=defaults.bands if self.bands is None else self.bands,
@@ -66,10 +66,10 @@ class Raster:
 
 
 def band_list(names: Sequence[str]) -> tuple[str, ...]:
-    """Names of bands, each once.
+    """Check a list of band names, each once.
 
     Raises:
-        SpecError: Not a list of names, or a repeated one.
+        SpecError: It is not a list of names, or a name is repeated.
     """
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise SpecError(f"Expected a list of band names, got {names!r}.", fix='for example ["B2", "B3", "B4"]')
@@ -80,12 +80,12 @@ def band_list(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def parse_time(value: str | date | datetime | np.datetime64) -> datetime:
-    """A moment in UTC; a bare day is its midnight.
+    """Parse a moment in UTC; a day without a time means its midnight.
 
     Raises:
-        SpecError: Not a date.
+        SpecError: It is not a date.
     """
-    if isinstance(value, np.datetime64):  # as the times of an xarray are
+    if isinstance(value, np.datetime64):  # the type of times in xarray
         value = str(value.astype("datetime64[us]"))
     try:
         moment = datetime.fromisoformat(value if isinstance(value, str) else value.isoformat())

@@ -1,4 +1,4 @@
-"""A folder of rasters as a provider, where each file is a place of its own: files are never composed."""
+"""A folder of rasters as a provider, where each file is a place of its own: files are never combined."""
 
 import hashlib
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ from rs_embed.providers.rasters.local import LocalRasters, Raster
 from rs_embed.providers.rasters.raster import read_headers
 
 WILD = "*?["
-"""What makes a path a pattern."""
+"""Characters that make a path a pattern."""
 SHOWN = 20
-"""Files that an error names."""
+"""Largest number of files that an error names."""
 COVERED = 0.5
-"""Least share of a chip's ground that its file must cover."""
+"""Smallest share of a chip's area that its file must cover."""
 
 
 class RasterFolder:
-    """Every raster that a pattern matches, one of which a chip comes from.
+    """Every raster that a pattern matches. Each chip comes from one of them.
 
-    It is the one that covers most of the chip's ground, and of those that cover it alike, the one of that size.
+    It is the file that covers most of the chip's area; among equals, the one whose own area is most like the chip's.
 
     Example:
         >>> RasterFolder("tiles/*.tif")                                           # doctest: +SKIP
@@ -51,12 +51,21 @@ class RasterFolder:
         collection: str | None = None,
         allow_foreign: bool = False,
     ) -> None:
-        """Read the headers of the files. What is said of them is as for `LocalRasters`, and of all of them.
+        """Read the headers of the files. The other arguments are those of `LocalRasters`, and apply to all files.
+
+        Args:
+            pattern: A shell-style pattern; `**` matches nested folders.
+            bands: Names of the bands, in the order of the files.
+            unit: Unit of the values.
+            offset: Added to stored Sentinel-2 DN to make them 0-based.
+            nodata: The stored number that means nodata.
+            collection: The only collection that the files represent.
+            allow_foreign: Whether the files may use more than rasters on this disk.
 
         Raises:
-            ReadError: No file matches, or some cannot be read; all of these are named.
-            BandMismatch: Not as many names as a file has bands.
-            SpecError: An invalid argument.
+            ReadError: No file matches, or some cannot be read; the error names them all.
+            BandMismatch: The number of names differs from the number of bands of a file.
+            SpecError: An argument is invalid.
         """
         paths = matching(pattern)
         self._boxes = np.array([_box(grid) for grid in grids_of(paths, foreign=allow_foreign)])
@@ -64,7 +73,7 @@ class RasterFolder:
         self._files = tuple(LocalRasters(replace(declared, path=path)) for path in paths)
 
     def identity(self) -> str:
-        """A hash of what every file is identified by."""
+        """Return a hash of the identities of all files."""
         identities = "\n".join(one.identity() for one in self._files)
         return "folder:" + hashlib.sha256(identities.encode()).hexdigest()
 
@@ -72,7 +81,7 @@ class RasterFolder:
         """See `Provider`; one file that has the bands is enough.
 
         Raises:
-            SensorNotOffered: None has.
+            SensorNotOffered: No file has the bands.
         """
         for one in self._files[:-1]:
             try:
@@ -82,10 +91,10 @@ class RasterFolder:
         return self._files[-1].require(modality, sensor)
 
     def native_geobox(self, query: Query) -> GeoBox:
-        """That of the file, where there is one only.
+        """Return the grid of the file, if there is only one.
 
         Raises:
-            SpecError: There are several.
+            SpecError: There are several files.
         """
         if len(self._files) > 1:
             raise SpecError(
@@ -95,11 +104,11 @@ class RasterFolder:
         return self._files[0].native_geobox(query)
 
     def fetch(self, query: Query) -> Chip:
-        """The chip, from the file that covers it best among those of the window.
+        """Return the chip, from the file in the window that covers it best.
 
         Raises:
-            OutsideCoverage: No file covers that place.
-            NoImagery: None of those that do lies in the window.
+            OutsideCoverage: No file covers the place.
+            NoImagery: No file that covers it is in the window.
         """
         if query.geobox is None:
             return self._files[0].fetch(query)
@@ -108,41 +117,41 @@ class RasterFolder:
         order = [index for index in ranked if covered[index] >= COVERED]
         if not order:
             raise OutsideCoverage(
-                f"Expected a raster of the ground at {in_degrees(query.geobox)}, got none in the folder.",
+                f"Expected a raster that covers {in_degrees(query.geobox)}, got none in the folder.",
                 fix="take the places from the same pattern: raster_places(pattern)",
             )
         for index in order[:-1]:
             try:
                 return self._files[index].fetch(query)
-            except NoImagery:  # of another day
+            except NoImagery:  # it is of another day
                 continue
         return self._files[order[-1]].fetch(query)
 
 
 def is_pattern(path: str | Path) -> bool:
-    """Whether it stands for several files."""
+    """Whether a path is a pattern of files."""
     return any(mark in str(path) for mark in WILD) and not Path(path).exists()
 
 
 def matching(pattern: str | Path) -> list[str]:
-    """Files that a pattern matches, sorted; `**` reaches into folders.
+    """Return the files that a pattern matches, sorted; `**` matches nested folders.
 
     Raises:
-        ReadError: None does.
+        ReadError: No file matches.
     """
     found: Sequence[str] = sorted(glob(str(Path(pattern).expanduser()), recursive=True))
     if not found:
         raise ReadError(
-            f"Expected rasters that match {str(pattern)!r}, got none.", fix="check the folder and the suffix"
+            f"Expected rasters that match {str(pattern)!r}, got none.", fix="check the folder and the file suffix"
         )
     return list(found)
 
 
 def grids_of(paths: Sequence[str], *, foreign: bool = False) -> list[GeoBox]:
-    """The grid of each file, which may be `foreign` as for `read_headers`.
+    """Return the grid of each file; `foreign` is as for `read_headers`.
 
     Raises:
-        ReadError: Some cannot be read, or have no place on Earth; all of them are named, up to 20.
+        ReadError: Some files cannot be read or are not georeferenced; the error names up to 20 of them.
     """
     grids, wrong = [], []
     for path in paths:
@@ -154,7 +163,7 @@ def grids_of(paths: Sequence[str], *, foreign: bool = False) -> list[GeoBox]:
         raise ReadError(
             f"Expected {len(paths)} rasters, got {len(wrong)} that cannot be read.",
             files="\n".join(error.headline for error in wrong[:SHOWN]),
-            fix="mend them or move them away; then make the same call again",
+            fix="repair them or move them away, then make the same call again",
         )
     if wrong:
         raise wrong[0]
@@ -162,7 +171,7 @@ def grids_of(paths: Sequence[str], *, foreign: bool = False) -> list[GeoBox]:
 
 
 def _box(grid: GeoBox) -> NDArray[np.float64]:
-    """West, south, east, north of a grid, degrees."""
+    """Return west, south, east, north of a grid, degrees."""
     left, bottom, right, top = grid.boundingbox.bbox
     ring = ((left, bottom), (left, top), (right, top), (right, bottom), (left, bottom))
     lons, lats = project(*densified(ring), str(grid.crs), "EPSG:4326")
@@ -170,7 +179,7 @@ def _box(grid: GeoBox) -> NDArray[np.float64]:
 
 
 def _shared(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """`[N]` each: how much of `box` each of `boxes` covers, to a thousandth; and ground in both, by that in either."""
+    """Return, `[N]` each, the share of `box` that each of `boxes` covers, to 0.001, and intersection over union."""
     low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
     both = np.prod(np.clip(high - low, 0, None), axis=1)
     own = np.prod(box[2:] - box[:2])

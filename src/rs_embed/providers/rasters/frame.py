@@ -1,4 +1,4 @@
-"""The pixels of a scene on the wanted grid, in the units of the collection."""
+"""Read the pixels of a scene on a target grid, in the units of the collection."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,12 @@ _BY_COLOUR = "{}: bands without names, taken as the red, green and blue that the
 
 @dataclass(frozen=True)
 class RasterFrame:
-    """One scene on the wanted grid, in the units of the collection."""
+    """One scene on the target grid, in the units of the collection."""
 
     values: Pixels
-    """`[C, H, W]`, NaN for nodata and outside."""
+    """`[C, H, W]`, NaN for nodata and outside the scene."""
     units: tuple[Unit, ...]
-    """One a band: that of the collection, or bytes where the file is a picture."""
+    """One unit per band: that of the collection, or bytes for a picture."""
     offset_applied: float | None
     """As in `Source`."""
     notes: tuple[str, ...]
@@ -51,10 +51,10 @@ class _Coding:
 
 def _coding(layer: Layer, index: int, wanted: Unit) -> _Coding:
     header, raster = layer.header, layer.raster
-    scale, offset = header.scales[index - 1] or 1.0, header.offsets[index - 1]  # a scale of 0 is an unset one
+    scale, offset = header.scales[index - 1] or 1.0, header.offsets[index - 1]  # a scale of 0 means unset
     makes_reflectance = wanted in OPTICAL and math.isclose(scale * DN_PER_REFLECTANCE, 1, rel_tol=1e-6)
     unit = unit_named(raster.unit) if raster.unit is not None else unit_of_tag(header.units[index - 1])
-    if makes_reflectance and unit in (None, Unit.DN):  # what is stored is DN, what the file makes of it is not
+    if makes_reflectance and unit in (None, Unit.DN):  # the stored values are DN, the scaled values are reflectance
         unit = Unit.REFLECTANCE
     if unit is None and wanted is Unit.DN and header.dtypes[index - 1] == "uint8":
         unit = Unit.BYTE
@@ -68,11 +68,11 @@ def _coding(layer: Layer, index: int, wanted: Unit) -> _Coding:
 
 
 def read_frame(scene: Scene, sensor: SensorSpec, geobox: GeoBox) -> RasterFrame | None:
-    """The wanted bands of a scene on `geobox`, or `None` where all of its files lie outside.
+    """Read the bands of a scene on `geobox`; `None` if all of its files lie outside.
 
     Raises:
         ReadError: A file cannot be read.
-        UnitMismatch: The unit cannot be told, or cannot be what it is said to be.
+        UnitMismatch: The unit cannot be recognised, or the values cannot be in the declared unit.
     """
     bands = bands_of(sensor.collection, sensor.bands)
     by_band = scene.find(sensor.collection)
@@ -104,7 +104,7 @@ def read_frame(scene: Scene, sensor: SensorSpec, geobox: GeoBox) -> RasterFrame 
 
 
 def _brought(sizes_m: Mapping[float, str], bands: Sequence[Band], scale_m: float, where: str) -> list[str]:
-    """Notes of pixels that are not as the file has them; warns of a file that is coarser than its sensor."""
+    """Return notes about resampled pixels, and warn if a file is coarser than its sensor."""
     finest_m = min(sizes_m)
     if finest_m >= NEAREST_FROM * max(scale_m, min(band.gsd_m for band in bands)):
         warn(f"{where}: its pixels are {finest_m:g} m, and stand for pixels of {scale_m:g} m.", ScaleWarning)
@@ -126,7 +126,7 @@ def _in_units(values: Pixels, codings: list[_Coding], wanted: list[Unit], where:
 
 
 def _converted(values: Pixels, codings: list[_Coding], wanted: Unit, where: str) -> tuple[Pixels, Unit, list[str]]:
-    """Bands of one wanted unit, masked, judged and converted; their unit, and notes. A picture stays in bytes."""
+    """Mask, check and convert bands of one expected unit; return them with unit and notes. A picture stays in bytes."""
     stated = {coding.unit for coding in codings}
     if len(stated) > 1:
         raise UnitMismatch(
@@ -149,8 +149,8 @@ def _converted(values: Pixels, codings: list[_Coding], wanted: Unit, where: str)
         notes.append(f"{where}: unit not stated, taken as {unit}.")
     if shifted and plain and unit is not Unit.DN:
         raise UnitMismatch(
-            f"Expected DN to add an offset to, got {unit} in {where}.",
-            fix="leave the offset out: it is in stored DN",
+            f"Expected an offset only for DN, got {unit} in {where}.",
+            fix="leave the offset out: it applies to stored DN",
         )
     refuse_implausible(values, unit, where, dtype)
     if picture:
@@ -161,18 +161,18 @@ def _converted(values: Pixels, codings: list[_Coding], wanted: Unit, where: str)
         notes.append(f"{where}: offset of processing baseline 04.00 not stated, DN taken as 0-based.")
     converted = convert(values, unit, wanted)
     if wanted is Unit.DN:
-        fix = "leave offset out" if shifted else "give DN from 0: subtract nothing, or 1000 once"
+        fix = "leave offset out" if shifted else "use 0-based DN: subtract nothing, or 1000 once"
         notes += judge_offset(converted, where, fix=fix)
     return converted, wanted, notes + list(warn_of_oddities(converted, wanted, where, harmonised=harmonised))
 
 
 def _says_dn(codings: list[_Coding]) -> bool:
-    """Whether user or file say that the values are DN: by the unit, or by an offset to it."""
+    """Whether the user or the file declares DN, by the unit or by an offset."""
     return all(coding.unit is Unit.DN or coding.offset_known for coding in codings)
 
 
 def _from_8_bits(stored: Pixels) -> Pixels:
-    """Components of unit vectors from AlphaEarth's 8-bit copies; -128 is nodata.
+    """Convert AlphaEarth's 8-bit copies to components of unit vectors; -128 is nodata.
 
     Source of -128 and 8 bits: Google (developers.google.com/earth-engine/guides/aef_on_gcs_readme). The mapping was not
     checked against a pair of files; lengths near 1 confirm it chip by chip.

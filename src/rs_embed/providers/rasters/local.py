@@ -34,7 +34,7 @@ from rs_embed.providers.rasters.scene import Day, Layer, RasterSource, Scene, op
 __all__ = ["LocalRasters", "Raster"]
 
 _PIXEL_SIZE_TOLERANCE = 1e-3
-"""A grid whose pixels differ from `scale_m` by less than this share is read as it is."""
+"""A grid is read without resampling if its pixel size differs from `scale_m` by less than this share."""
 
 
 class LocalRasters:
@@ -65,27 +65,27 @@ class LocalRasters:
 
         Args:
             source: A file; a list of files, one per date (or one single-band file per name in `bands`); or a mapping
-                from band to single-band file, for one date. Each may be a `Raster`, whose own words go first.
-            bands: Names of the bands, in the order of the files; by default what the files say.
-            unit: Of the values: "dn", "reflectance", "byte" (a picture from 0 to 255), "db", "power", ...; by default
-                what the files say, else recognised from the values.
+                from band to single-band file, for one date. Each may be a `Raster`, whose own values take precedence.
+            bands: Names of the bands, in the order of the files; by default, those in the files.
+            unit: Unit of the values: "dn", "reflectance", "byte" (a picture from 0 to 255), "db", "power", ...; by
+                default, the unit that the files state, else recognised from the values.
             offset: Added to stored Sentinel-2 DN to make them 0-based (ESA's BOA_ADD_OFFSET, e.g. -1000).
-            nodata: Stored number that means nodata; by default what the files say.
-            dates: One per date; by default what the files say.
-            collection: The only collection that the files stand in for; by default any whose bands they have.
-            allow_foreign: Whether the files may draw on more than rasters on this disk. A VRT can name web addresses,
-                or read the bytes of any file; such a one is refused by default.
+            nodata: The stored number that means nodata; by default, what the files state.
+            dates: One per date; by default, what the files state.
+            collection: The only collection that the files represent; by default, any whose bands they have.
+            allow_foreign: Whether the files may use more than rasters on this disk. A VRT can name URLs, or read the
+                bytes of any file; by default, such a file is refused.
 
         Raises:
-            ReadError: A file is missing, cannot be read, or has no place on Earth.
-            BandMismatch: Not as many names as a file has bands.
-            SpecError: An invalid argument.
+            ReadError: A file is missing, cannot be read, or is not georeferenced.
+            BandMismatch: The number of names differs from the number of bands of a file.
+            SpecError: An argument is invalid.
         """
         defaults = Raster("", bands, unit, offset, nodata, collection=collection, allow_foreign=allow_foreign)
         self._scenes = tuple(open_scenes(source, defaults, dates))
 
     def identity(self) -> str:
-        """A hash of path, size, modification time and declarations of every file."""
+        """Return a hash of path, size, modification time and declarations of every file."""
         parts = [
             f"{_stamp(Path(layer.raster.path))} {layer.names} {replace(layer.raster, path='')!r}"
             for scene in self._scenes
@@ -94,14 +94,14 @@ class LocalRasters:
         return "local:" + hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def require(self, modality: str, sensor: SensorSpec) -> None:
-        """See `Provider`; the headers were read when it was built."""
+        """See `Provider`; the headers were read when the object was made."""
         self._able(sensor)
 
     def native_geobox(self, query: Query) -> GeoBox:
-        """The grid of the first matching raster if its pixels are square and of `scale_m` metres, else one over it.
+        """Return the grid of the first matching raster if its pixels are squares of `scale_m`, else one over it.
 
         Raises:
-            SpecError: It is too large to be one chip.
+            SpecError: The raster is too large for one chip.
         """
         sensor = query.sensor
         by_band = self._matching(query)[0].find(sensor.collection)
@@ -114,17 +114,17 @@ class LocalRasters:
         return geobox_for(BBox(*bounds.bbox, crs=str(grids[0].crs)), sensor.scale_m)
 
     def fetch(self, query: Query) -> Chip:
-        """The chip, read from the files that have the bands, cover the place and lie in the window.
+        """Return the chip, read from the files that have the bands, cover the place and are in the window.
 
-        A file without a date is used whatever the window; a note says so.
+        A file without a date is used for any window; a note says so.
 
         Raises:
-            SensorNotOffered: No file has those bands.
-            NoImagery: No file lies in the window.
-            OutsideCoverage: All files lie outside of the grid.
-            NoValidPixels: There is only nodata on the grid.
+            SensorNotOffered: No file has the bands.
+            NoImagery: No file is in the window.
+            OutsideCoverage: All files lie outside the grid.
+            NoValidPixels: Every pixel on the grid is nodata.
             ReadError: A file cannot be read.
-            UnitMismatch: The unit cannot be told, or cannot be what it is said to be.
+            UnitMismatch: The unit cannot be recognised, or the values cannot be in the declared unit.
         """
         geobox = query.geobox if query.geobox is not None else self.native_geobox(query)
         scenes = self._matching(query)
@@ -136,7 +136,7 @@ class LocalRasters:
             raise NoValidPixels(
                 f"Expected at least one valid pixel, got only nodata in {', '.join(scenes[0].ids)}.",
                 where=in_degrees(geobox),
-                fix="ask for another place, or state the right nodata value",
+                fix="choose another place, or declare the right nodata value",
             )
         values = np.stack([one.values for one in frames])
         units = _same_units([one.units for one in frames], [one.used[0] for one in frames])
@@ -150,7 +150,7 @@ class LocalRasters:
         return Chip(values, bands, geobox, times, source)
 
     def _able(self, sensor: SensorSpec) -> list[Scene]:
-        """The scenes that have every band; never empty."""
+        """Return the scenes that have every band, at least one."""
         refuse_cloud_mask(sensor)
         able = [scene for scene in self._scenes if set(sensor.bands) <= set(scene.find(sensor.collection))]
         if not able:
@@ -158,7 +158,7 @@ class LocalRasters:
         return able
 
     def _matching(self, query: Query) -> list[Scene]:
-        """The scenes that have every band and are not known to lie outside of the window; never empty."""
+        """Return the scenes with every band that are undated or in the window, at least one."""
         able = self._able(query.sensor)
         window = query.window
         if window is None:
@@ -169,7 +169,7 @@ class LocalRasters:
             raise NoImagery(
                 f"Expected imagery from {window.start} up to {window.end}, got none in the files.",
                 dates=", ".join(str(day) for day in days[:10]) + (", ..." if len(days) > 10 else ""),
-                fix=f'TemporalSpec.range("{days[0]}", "{days[-1] + timedelta(days=1)}")',
+                fix=f'use TemporalSpec.range("{days[0]}", "{days[-1] + timedelta(days=1)}")',
             )
         return inside
 
@@ -177,7 +177,7 @@ class LocalRasters:
 def _read(
     scenes: Sequence[Scene], sensor: SensorSpec, geobox: GeoBox, *, first: bool
 ) -> Iterator[tuple[Scene, RasterFrame]]:
-    """The scenes that touch the grid; if only the `first` is wanted, no further than that with valid pixels."""
+    """Yield the scenes that touch the grid; with `first`, stop after one with valid pixels."""
     for scene in scenes:
         frame = read_frame(scene, sensor, geobox)
         if frame is not None:
@@ -188,7 +188,7 @@ def _read(
 
 @dataclass(frozen=True, eq=False)
 class _Made:
-    """One frame of the chip."""
+    """One finished frame of the chip."""
 
     values: Pixels
     """`[C, H, W]`; empty if no scene had a valid pixel."""
@@ -199,12 +199,12 @@ class _Made:
 
     @property
     def times(self) -> list[datetime]:
-        """Of its scenes, as far as they are known."""
+        """The known acquisition times of its scenes."""
         return [scene.time for scene in self.used if scene.time is not None]
 
 
 def _made(scenes: Sequence[Scene], query: Query, geobox: GeoBox) -> Iterator[_Made]:
-    """The frames wanted, as far as their scenes touch the grid."""
+    """Yield the requested frames, as far as their scenes touch the grid."""
     single = query.series is not None and query.series.sampling == "scenes"
     for slot in [scenes] if query.series is None else _slots(scenes, query):
         read = list(_read(slot, query.sensor, geobox, first=query.sensor.composite == "first" and not single))
@@ -222,23 +222,23 @@ def _made(scenes: Sequence[Scene], query: Query, geobox: GeoBox) -> Iterator[_Ma
 
 
 def _same_units(units: Sequence[tuple[Unit, ...]], scenes: Sequence[Scene]) -> tuple[Unit, ...]:
-    """The units that all of these are in: pictures and measurements are never mixed."""
+    """Return the units that all scenes share: pictures and measurements are never mixed."""
     for one, scene in zip(units, scenes, strict=True):
         if one != units[0]:
             raise UnitMismatch(
                 f"Expected files in one unit, got {units[0][0]} in {scenes[0].ids[0]} and {one[0]} in {scene.ids[0]}.",
-                fix="give pictures and measurements in calls of their own",
+                fix="use pictures and measurements in separate calls",
             )
     return units[0]
 
 
 def _slots(scenes: Sequence[Scene], query: Query) -> list[list[Scene]]:
-    """The scenes that each frame of a series may be made of."""
+    """Return the scenes that each frame of a series may be made from."""
     undated = [scene.ids[0] for scene in scenes if scene.time is None]
     if undated or query.series is None:
         raise NoImagery(
             f"Expected dated scenes for a series, got no date for {', '.join(undated[:5])}.",
-            fix='LocalRasters(path, dates=["2022-06-01", ...])',
+            fix='use LocalRasters(path, dates=["2022-06-01", ...])',
         )
     times = [scene.time for scene in scenes if scene.time is not None]
     return [[scenes[i] for i in slot] for slot in frame_slots(times, query.window, query.series)]
@@ -248,7 +248,7 @@ def _outside(scenes: Sequence[Scene], geobox: GeoBox) -> OutsideCoverage:
     return OutsideCoverage(
         f"Expected imagery at {in_degrees(geobox)}, got none in the files.",
         covered="\n".join(dict.fromkeys(in_degrees(scene.layers[0].header.grid) for scene in scenes[:5])),
-        fix="ask for a place inside, or leave the place out to use the whole raster",
+        fix="choose a place inside, or leave the place out to use the whole raster",
     )
 
 
@@ -274,7 +274,7 @@ def _source(name: str, query: Query, frames: Sequence[_Made]) -> Source:
 
 
 def _has_pixels_of(grid: GeoBox, scale_m: float) -> bool:
-    """Whether the grid is in metres, north-up, its pixels square and of `scale_m`."""
+    """Whether the grid is in metres and north-up, with square pixels of `scale_m`."""
     affine, crs = grid.affine, grid.crs
     if crs is None or not crs.projected or crs.units[0] not in ("metre", "meter", "m") or affine.b or affine.d:
         return False
@@ -286,17 +286,17 @@ def _require_one_chip(grid: GeoBox) -> None:
     if max(height, width) > MAX_SIDE_PX:
         raise SpecError(
             f"Expected at most {MAX_SIDE_PX} pixels a side, got a raster of {height} x {width}.",
-            fix="give a place inside of it",
+            fix="choose a place inside it",
         )
 
 
 def _stamp(path: Path) -> str:
-    """Where a file or store is, how large, and when it was last written."""
+    """Return path, size and modification time of a file or store."""
     path = path.expanduser().resolve()
     try:
         stats = [file.stat() for file in sorted(path.rglob("*"))] if path.is_dir() else [path.stat()]
     except OSError as error:
-        raise ReadError(f"Expected a raster, got that {path} is gone: {error}", fix="check the path") from error
+        raise ReadError(f"Expected a raster, but {path} is gone: {error}", fix="check the path") from error
     return f"{path} {sum(stat.st_size for stat in stats)} {max(stat.st_mtime_ns for stat in stats)}"
 
 
@@ -305,11 +305,11 @@ def _not_offered(scenes: Sequence[Scene], sensor: SensorSpec) -> SensorNotOffere
     unnamed = [layer for layer in layers if not any(layer.names)]
     by_band = {band for scene in scenes for band in scene.find(sensor.collection)}
     wanted = [band for band in sensor.bands if band not in by_band] or sensor.bands
-    fix = "feed the model fewer bands, or say what those of the file are: LocalRasters(path, bands=[...])"
+    fix = "use fewer bands, or name those of the file: LocalRasters(path, bands=[...])"
     if unnamed:
-        fix = f"say which band is which, in the order of the file: {_example(unnamed[0], sensor)}"
+        fix = f"name the bands, in the order of the file: {_example(unnamed[0], sensor)}"
     return SensorNotOffered(
-        f"Expected {', '.join(wanted)} of {sensor.collection}, got no file that has them.",
+        f"Expected {', '.join(wanted)} of {sensor.collection}, got no file with them.",
         files="\n".join(_holds(layer) for layer in layers[:10]) + ("\n..." if len(layers) > 10 else ""),
         fix=fix,
     )

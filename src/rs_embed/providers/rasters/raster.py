@@ -1,4 +1,4 @@
-"""One raster: what its header says, and its pixels on a wanted grid. For files on disk, the only user of rasterio."""
+"""One raster file: its header, and its pixels on a target grid. All files on disk are read by this module."""
 
 import math
 import threading
@@ -28,58 +28,58 @@ from rs_embed.providers.rasters.foreign import driver_of, require_regular
 from rs_embed.redact import cause_of
 
 Zero = Literal["value", "nodata", "nodata_if_all"]
-"""What a stored 0 is: a value, nodata in its own band, or nodata where all bands are 0."""
+"""What a stored 0 means: a value, nodata in its own band, or nodata where all bands are 0."""
 
 NEAREST_FROM = 1.9
-"""Source pixels coarser by about two or more are repeated, as Earth Engine does; less is interpolated."""
+"""Source pixels coarser by a factor of about two or more are repeated, as on Earth Engine; others are interpolated."""
 AVERAGE_FROM = 1.5
-"""Source pixels finer by this much are averaged, so that none is skipped."""
+"""Source pixels finer by this factor are averaged, so that none is skipped."""
 _WARP_TOLERANCE_PX = 1e-6
-"""GDAL's default of 0.125 px moves 0.05 percent of nearest pixels; 0 is refused by rasterio."""
+"""GDAL's default of 0.125 px shifts 0.05 percent of nearest pixels; rasterio refuses 0."""
 _WORDS = {Resampling.average: "averaged", Resampling.nearest: "repeated", Resampling.bilinear: "interpolated"}
-_WHOLE_FIX = "check that the file is whole (gdalinfo -checksum), and that no GDAL_ or PROJ_ variable is in its way"
+_WHOLE_FIX = "check that the file is complete (gdalinfo -checksum), and that no GDAL_ or PROJ_ variable interferes"
 _ZARR_MARKS = (".zgroup", ".zarray", ".zmetadata", "zarr.json")
-_ZARR_FIX = "GDAL up to 3.10 reads Zarr version 2 only: dataset.to_zarr(path, zarr_format=2)"
+_ZARR_FIX = "write Zarr version 2, the only one that GDAL up to 3.10 reads: dataset.to_zarr(path, zarr_format=2)"
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "NO",  # masks and world files beside a file are part of it
     "GDAL_PAM_ENABLED": "YES",
     "GDAL_GEOREF_SOURCES": "PAM,INTERNAL,TABFILE,WORLDFILE",
     "GTIFF_POINT_GEO_IGNORE": "NO",  # half a pixel
-    "GTIFF_IGNORE_READ_ERRORS": "NO",  # blocks that cannot be read are no zeros
+    "GTIFF_IGNORE_READ_ERRORS": "NO",  # unreadable blocks must not become zeros
     "GDAL_VRT_ENABLE_PYTHON": "NO",
 }
-"""How files on disk are read, whatever environment and other libraries tell GDAL."""
+"""GDAL options for files on disk, whatever the environment and other libraries set."""
 _NO_WEB = {"CPL_VSIL_CURL_ALLOWED_FILENAME": "none", "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none"}
-"""A second lock behind `_foreign`: GDAL then asks no server for files."""
+"""A second safeguard behind `foreign`: GDAL then requests no file from a server."""
 _opening = PerProcess(threading.Lock)
-"""Silencing a warning is not thread-safe; headers are read once, so waiting costs nothing."""
+"""Silencing a warning is not thread-safe; headers are read once, so waiting costs little."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a raster says of itself; one value per band unless said otherwise."""
+    """The header of a raster; tuples have one value per band."""
 
     path: str
-    """As GDAL opens it: a file, or one array of a store."""
+    """The path that GDAL opens: a file, or one array of a store."""
     grid: GeoBox
     """CRS, transform and shape of the whole raster."""
     dtypes: tuple[str, ...]
     descriptions: tuple[str | None, ...]
     colours: tuple[str | None, ...]
-    """Of a picture in 8 bits: "red", "green", "blue", once each; `None` for other bands, and for what is no picture."""
+    """For an 8-bit picture: "red", "green", "blue", once each; `None` for other bands and other rasters."""
     units: tuple[str | None, ...]
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
     """Value = stored x scale + offset."""
     tags: Mapping[str, str]
-    """Of the file, keys in upper case."""
+    """Tags of the file, keys in upper case."""
     foreign: bool = False
-    """Whether it may draw on more than rasters on this disk."""
+    """Whether the file may use more than rasters on this disk."""
 
     @property
     def count(self) -> int:
-        """Number of bands."""
+        """The number of bands."""
         return len(self.dtypes)
 
 
@@ -96,18 +96,18 @@ def _reading(path: str) -> Iterator[None]:
 
 
 def read_headers(path: str | Path, *, foreign: bool = False) -> tuple[Header, ...]:
-    """The header of a file, or of each array of a Zarr store that holds one array per band.
+    """Read the header of a file, or of each array of a Zarr store that holds one array per band.
 
     Args:
-        path: Of a file, or of a store.
-        foreign: Whether it may draw on more than rasters on this disk, as VRTs can.
+        path: A file or a store.
+        foreign: Whether the file may use more than rasters on this disk, as VRTs can.
 
     Raises:
-        ReadError: There is no such raster, it is not one, draws on what it may not, or has no place on Earth.
+        ReadError: The file does not exist, is not a raster, uses what it may not, or is not georeferenced.
     """
     file = Path(path).expanduser()
     if "://" in str(path) or str(path).startswith("/vsi"):
-        raise ReadError(f"Expected a raster on disk, got {path}.", fix="download it, and give the path of the file")
+        raise ReadError(f"Expected a raster on disk, got {path}.", fix="download it, and pass the path of the file")
     if not file.exists():
         raise ReadError(
             f"Expected a raster, got no file {file}.", looked_in=file.parent.resolve(), fix="check the path"
@@ -115,7 +115,7 @@ def read_headers(path: str | Path, *, foreign: bool = False) -> tuple[Header, ..
     if file.is_dir() and not any((file / mark).exists() for mark in _ZARR_MARKS):
         raise ReadError(
             f"Expected a raster, got the directory {file}.",
-            fix="list its files: LocalRasters([...]) or {band: path}",
+            fix="list its files: LocalRasters([...]), or LocalRasters({band: path})",
         )
     if file.is_dir():
         driver: str | None = "Zarr"
@@ -136,9 +136,9 @@ def _is_store(path: str) -> bool:
 
 @contextmanager
 def _env(*, foreign: bool) -> Iterator[None]:
-    """GDAL as we want it, and as it was before at the end.
+    """Set GDAL's options for the block, and restore them afterwards.
 
-    The outer one is for rasterio, which lets the outermost keep what variables of the environment said.
+    The outer `Env` is for rasterio, whose outermost one keeps what environment variables set.
     """
     with rasterio.Env(), rasterio.Env(**_OPTIONS, **({} if foreign else _NO_WEB)):
         yield
@@ -158,22 +158,22 @@ def _headers(path: str, driver: str | None, *, foreign: bool) -> Iterator[Header
 
 
 def array_name(path: str) -> str:
-    """Name of one array of a store, as in `ZARR:store.zarr:/B2`."""
+    """Return the name of one array of a store, as in `ZARR:store.zarr:/B2`."""
     return path.rsplit(":", 1)[-1].strip('/"')
 
 
 def header_of(path: str, dataset: rasterio.DatasetReader) -> Header:
-    """What an open raster says of itself.
+    """Read the header of an open raster.
 
     Raises:
-        ReadError: It has no place on Earth.
+        ReadError: It is not georeferenced.
     """
     grid = _grid_of(path, dataset)
     if any(dtype.startswith("complex") for dtype in dataset.dtypes):
-        raise ReadError(f"Expected real numbers, got complex ones in {path}.", fix="calibrate to backscatter first")
+        raise ReadError(f"Expected real numbers, got complex ones in {path}.", fix="calibrate it to backscatter first")
     descriptions = dataset.descriptions
     if dataset.count > 1 and len(set(descriptions)) == 1:
-        descriptions = (None,) * dataset.count  # one text for all bands names none of them
+        descriptions = (None,) * dataset.count  # the same text for all bands names none of them
     if dataset.count == 1 and path.startswith("ZARR:"):
         descriptions = (array_name(path),)
     return Header(
@@ -190,23 +190,21 @@ def header_of(path: str, dataset: rasterio.DatasetReader) -> Header:
 
 
 def _grid_of(path: str, dataset: rasterio.DatasetReader) -> GeoBox:
-    """CRS, transform and shape."""
-    fix = (
-        "gdal_translate -a_srs EPSG:32633 -a_ullr WEST NORTH EAST SOUTH in.tif out.tif, or pass the pixels as input_chw"
-    )
+    """Return CRS, transform and shape of an open raster."""
+    fix = "use gdal_translate -a_srs EPSG:32633 -a_ullr WEST NORTH EAST SOUTH in.tif out.tif, or use input_chw"
     try:
         crs, transform = dataset.crs, dataset.transform
         if crs is None or transform.is_identity:
             missing = "CRS" if crs is None else "geotransform"
-            raise ReadError(f"Expected a raster with a place on Earth, got no {missing} in {path}.", fix=fix)
+            raise ReadError(f"Expected a georeferenced raster, got no {missing} in {path}.", fix=fix)
         if not (math.isfinite(sum(transform)) and transform.determinant):
             raise ReadError(f"Expected a geotransform, got {tuple(transform)[:6]} in {path}.", fix=fix)
-        epsg = crs.to_epsg(confidence_threshold=100)  # the default takes a similar CRS for the same
+        epsg = crs.to_epsg(confidence_threshold=100)  # the default would accept a similar CRS
         grid = GeoBox(dataset.shape, transform, f"EPSG:{epsg}" if epsg else crs.to_wkt())
     except (CRSError, ProjError) as error:
         raise ReadError(
             f"Expected a CRS, got one in {path} that PROJ does not understand: {error}",
-            fix=f"{fix}; if other files fail, too: a variable PROJ_DATA or PROJ_LIB leads to another PROJ",
+            fix=f"{fix}; if other files fail as well, unset PROJ_DATA and PROJ_LIB, which may lead to another PROJ",
         ) from error
     if grid.crs is None or not (grid.crs.projected or grid.crs.geographic):
         raise ReadError(f"Expected a CRS that lies on the Earth's surface, got {crs} in {path}.", fix=fix)
@@ -219,8 +217,8 @@ def _colours(dataset: rasterio.DatasetReader) -> tuple[str | None, ...]:
     return names if is_picture else (None,) * dataset.count
 
 
-def usual_resampling(finer_by: float) -> Resampling:
-    """Averaged where pixels are finer, repeated where they are much coarser, else bilinear."""
+def usual_resampling(finer_by: float) -> rasterio.enums.Resampling:
+    """Choose the resampling: average finer pixels, repeat much coarser ones, else interpolate bilinearly."""
     if finer_by >= AVERAGE_FROM:
         return Resampling.average
     return Resampling.nearest if finer_by <= 1 / NEAREST_FROM else Resampling.bilinear
@@ -231,32 +229,32 @@ class Take:
     """What to read of a raster."""
 
     indexes: tuple[int, ...]
-    """Bands, counted from 1."""
+    """Band numbers, from 1."""
     nodata: float | None = None
-    """Replaces what the file says."""
+    """Overrides the file's nodata value."""
     zero: Zero = "value"
     resampling: Callable[[float], Resampling] = usual_resampling
-    """From how many pixels of the file stand side by side in one of the grid."""
+    """Chooses the resampling from the number of file pixels along the side of a grid pixel."""
 
 
 def read_stored(
     header: Header, indexes: Sequence[int], geobox: GeoBox, *, nodata: float | None, zero: Zero, whole: bool = False
 ) -> NDArray[np.float32] | None:
-    """The stored numbers on exactly `geobox`.
+    """Read the stored numbers on exactly `geobox`.
 
-    A raster that lies on that grid already is read as it is. Any other is resampled: repeated where its pixels are
-    coarser by about two or more, averaged where they are finer by 1.5 or more, bilinear in between.
+    A raster that is aligned with that grid is read without resampling. Otherwise its pixels are repeated if they are
+    coarser by a factor of about two or more, averaged if they are finer by 1.5 or more, and bilinear in between.
 
     Args:
-        header: Of the raster.
-        indexes: Bands, counted from 1.
-        geobox: The grid wanted.
-        nodata: Replaces what the file says.
-        zero: Counts only where neither the file nor `nodata` says otherwise (but "nodata" always does).
-        whole: Take each pixel as it is, the nearest one, whatever its size: classes and vectors do not mix.
+        header: The raster's header.
+        indexes: Band numbers, from 1.
+        geobox: The target grid.
+        nodata: Overrides the file's nodata value.
+        zero: Applies only if neither the file nor `nodata` says otherwise (but "nodata" always applies).
+        whole: Take the nearest pixel, whatever its size: classes and vectors must not be mixed.
 
     Returns:
-        `[C, H, W]`, before scale and offset, NaN for nodata and outside of the raster; `None` if wholly outside.
+        `[C, H, W]`, before scale and offset, NaN for nodata and outside the raster; `None` if wholly outside.
 
     Raises:
         ReadError: The file cannot be read.
@@ -269,12 +267,12 @@ def read_stored(
 
 
 def whole_or_usual(*, whole: bool) -> Callable[[float], Resampling]:
-    """How pixels are brought to another grid: never mixed if they must stay whole."""
+    """Choose the resampling: nearest neighbour for `whole` pixels, else the usual one."""
     return (lambda finer_by: Resampling.nearest) if whole else usual_resampling
 
 
 def pixels_brought(grid: GeoBox, geobox: GeoBox, *, whole: bool) -> tuple[float, str]:
-    """Size of a raster's pixels in metres of `geobox`, and how `read_stored` brings them there ("": as they are)."""
+    """Return the raster's pixel size in metres of `geobox`, and how `read_stored` resamples it ("": not at all)."""
     if whole_pixel_shift(grid, geobox) is not None:
         return pixel_size_m(geobox), ""
     ratio = finer_by(grid, geobox)
@@ -282,17 +280,17 @@ def pixels_brought(grid: GeoBox, geobox: GeoBox, *, whole: bool) -> tuple[float,
 
 
 def read_open(dataset: rasterio.DatasetReader, grid: GeoBox, geobox: GeoBox, take: Take) -> NDArray[np.float32]:
-    """The stored numbers of an open raster on a grid that it touches; see `read_stored`.
+    """Read the stored numbers of an open raster on a grid that it touches; see `read_stored`.
 
     Args:
-        dataset: Used by nobody else meanwhile.
-        grid: Of the raster.
-        geobox: The grid wanted.
-        take: Which bands, and how.
+        dataset: The open raster; no other thread may use it meanwhile.
+        grid: The raster's grid.
+        geobox: The target grid.
+        take: Which bands to read, and how.
     """
     nodata, indexes = take.nodata, list(take.indexes)
     if nodata is not None and not _can_hold(("float32", *dataset.dtypes), nodata):
-        nodata = math.nan  # stated, but no pixel can have it
+        nodata = math.nan  # declared, but no pixel can have it
     shift = whole_pixel_shift(grid, geobox)
     if shift is not None:
         values = _read_part(dataset, indexes, geobox, shift, nodata)
@@ -337,7 +335,7 @@ def _warped(
     if nodata is None and zero != "value" and not masked:
         nodata, unified = 0.0, "YES" if zero == "nodata_if_all" else "NO"
     if nodata is not None and not _can_hold(dataset.dtypes, nodata):
-        nodata = None  # rasterio refuses it
+        nodata = None  # rasterio refuses NaN here
     return WarpedVRT(
         dataset,
         crs=str(geobox.crs),
@@ -354,6 +352,6 @@ def _warped(
 
 
 def _can_hold(dtypes: Sequence[str], number: float) -> bool:
-    """Whether pixels of every type can have that value; files declare -9999 for unsigned integers and worse."""
+    """Whether all types can hold that value; some files declare -9999 for unsigned integers."""
     limits = [np.iinfo(dtype) if np.dtype(dtype).kind in "iu" else np.finfo(dtype) for dtype in dtypes]
     return all(float(limit.min) <= number <= float(limit.max) for limit in limits)

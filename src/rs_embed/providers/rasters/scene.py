@@ -1,4 +1,4 @@
-"""Scenes: the files of one date, and which bands they hold."""
+"""Scenes: the files of one date, and the bands they hold."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,24 +30,24 @@ class Layer:
                 f"Expected one name per band, got {len(names)} names for {self.header.count} bands.",
                 file=self.header.path,
                 names=", ".join(names),
-                fix="name every band of the file, in its order; any name will do for those not needed",
+                fix="name every band of the file, in its order; use any name for bands that are not needed",
             )
 
     @property
     def names(self) -> tuple[str | None, ...]:
-        """What each band is called, by the user or by the file."""
+        """The name of each band, from the user or the file."""
         if self.raster.bands is not None:
             return tuple(self.raster.bands)
         return self.header.colours if self.named_by_colour else self.header.descriptions
 
     @property
     def named_by_colour(self) -> bool:
-        """Whether a picture says nothing of its bands but which is red, green and blue."""
+        """Whether the file only says which of its bands are red, green and blue."""
         header = self.header
         return self.raster.bands is None and not any(header.descriptions) and any(header.colours)
 
     def indexes(self, collection: str) -> dict[str, int]:
-        """Shared band name -> band of the file, counted from 1.
+        """Return shared band name -> band number in the file, from 1.
 
         Raises:
             BandMismatch: Two bands have names that mean the same.
@@ -62,7 +62,7 @@ class Layer:
                     f"Expected each band once, got {band} twice.",
                     file=self.header.path,
                     bands=", ".join(str(name) for name in self.names),
-                    fix="say which is which: bands=[...]",
+                    fix="name the bands: bands=[...]",
                 )
             if band is not None:
                 found[band] = index
@@ -71,25 +71,25 @@ class Layer:
 
 @dataclass(frozen=True)
 class Scene:
-    """The files of one date, together."""
+    """The files of one date."""
 
     layers: tuple[Layer, ...]
 
     @property
     def time(self) -> datetime | None:
-        """Of the acquisition: as the user says, else as the files say."""
+        """Acquisition time, from the user or else from the files."""
         stated = [parse_time(layer.raster.time) for layer in self.layers if layer.raster.time is not None]
         tagged = (_tagged_time(layer.header.tags) for layer in self.layers)
         return stated[0] if stated else next((time for time in tagged if time is not None), None)
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """As the user says, or the names of the files."""
+        """Scene ids from the user, or file names."""
         ids = (layer.raster.scene_id or Path(layer.raster.path).stem for layer in self.layers)
         return tuple(dict.fromkeys(ids))
 
     def find(self, collection: str) -> dict[str, tuple[Layer, int]]:
-        """Shared band name -> file and band of it; where several files have a band, the first counts."""
+        """Return shared band name -> file and band number; if several files have a band, the first counts."""
         found: dict[str, tuple[Layer, int]] = {}
         for layer in self.layers:
             for band, index in layer.indexes(collection).items():
@@ -108,17 +108,17 @@ def _tagged_time(tags: Mapping[str, str]) -> datetime | None:
 
 
 def open_scenes(source: RasterSource, defaults: Raster, dates: Day | Sequence[Day] | None) -> list[Scene]:
-    """Read the headers of what the user gave, one scene per date.
+    """Read the headers of the user's files, one scene per date.
 
     Args:
         source: See `LocalRasters`.
-        defaults: What holds for every file that does not say otherwise.
+        defaults: Declarations for every file that does not have its own.
         dates: One per scene; a `Raster` with its own time keeps it.
 
     Raises:
         SpecError: The source, or the number of dates, is invalid.
         ReadError: A file cannot be read.
-        BandMismatch: Not as many names as a file has bands.
+        BandMismatch: The number of names differs from the number of bands of a file.
     """
     if isinstance(source, Mapping):
         groups = [_by_band(source, defaults)]
@@ -127,7 +127,7 @@ def open_scenes(source: RasterSource, defaults: Raster, dates: Day | Sequence[Da
     else:
         groups = [_open([_raster(source).completed(defaults)])]
     if not any(groups):
-        raise SpecError(f"Expected at least one raster, got {source!r}.", fix='LocalRasters("scene.tif")')
+        raise SpecError(f"Expected at least one raster, got {source!r}.", fix='pass a path: LocalRasters("scene.tif")')
     return [Scene(tuple(layers)) for layers in _dated(groups, dates)]
 
 
@@ -145,12 +145,12 @@ def _headers(raster: Raster) -> tuple[Header, ...]:
 
 def _by_band(source: Mapping[str, RasterLike], defaults: Raster) -> list[Layer]:
     if defaults.bands is not None:
-        raise SpecError("Expected band names once, got a mapping and bands=[...].", fix="leave bands out")
+        raise SpecError("Expected band names once, got both a mapping and bands=[...].", fix="leave bands out")
     return _open([replace(_raster(one), bands=(band,)).completed(defaults) for band, one in source.items()])
 
 
 def _by_date(rasters: Sequence[Raster], defaults: Raster) -> list[list[Layer]]:
-    """One scene per raster, unless they are the single bands that `defaults.bands` names one by one."""
+    """Group rasters: one scene per raster, or one scene if `defaults.bands` names them as single bands."""
     names = () if defaults.bands is None else tuple(defaults.bands)
     if len(names) == len(rasters) > 1:
         headers = [_headers(raster.completed(defaults)) for raster in rasters]
@@ -167,7 +167,7 @@ def _dated(groups: list[list[Layer]], dates: Day | Sequence[Day] | None) -> list
     if len(days) != len(groups):
         raise SpecError(
             f"Expected one date per scene, got {len(days)} dates for {len(groups)} scenes.",
-            fix="give as many dates as files (one for all files of a single date)",
+            fix="pass as many dates as files (one for all files of a single date)",
         )
     return [
         [Layer(replace(one.raster, time=one.raster.time or parse_time(day)), one.header) for one in layers]

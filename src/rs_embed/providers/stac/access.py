@@ -1,4 +1,4 @@
-"""How GDAL opens the files of a catalogue: as anybody may, or with keys of a bucket; links that are signed: `sign`."""
+"""How GDAL opens the files of a catalogue: openly, or with the keys of a bucket. `sign` handles signed links."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,28 +12,28 @@ from rs_embed.providers.stac.settings import aws_keys
 
 @dataclass(frozen=True)
 class Opened:
-    """What GDAL needs to open a file just now."""
+    """What GDAL needs to open a file: a name, and options that apply while it reads."""
 
     name: str
-    """For GDAL: "/vsicurl/https://...", "/vsis3/bucket/key", "/vsigs/bucket/key"."""
+    """The name for GDAL: "/vsicurl/https://...", "/vsis3/bucket/key", "/vsigs/bucket/key"."""
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Its configuration while it reads this file; may hold keys, so it is never shown."""
+    """GDAL options while it reads this file. They may hold keys, so they are never shown."""
 
 
 class Access(Protocol):
-    """Opens the files of a catalogue. Called from several threads; must be picklable to be used with Ray."""
+    """Opens the files of a catalogue. It is called from several threads, and must be picklable for use with Ray."""
 
     @property
     def renews(self) -> bool:
-        """Whether what is refused may be readable once it is opened again."""
+        """Whether a file that was refused may be readable after opening it again."""
         ...
 
     def open(self, href: str, service: str | None) -> Opened:
-        """How a file is opened, at the last moment before it is read.
+        """Prepare a file for reading; called just before it is read.
 
         Args:
-            href: `https://`, `s3://`, `gs://`, absolute. Files of this machine are opened without it.
-            service: That keeps its bucket, if it is known not to be Amazon's.
+            href: An absolute `https://`, `s3://` or `gs://` link. Files on this machine are opened without it.
+            service: Endpoint of the service that hosts the bucket, if it is known not to be Amazon.
 
         Raises:
             SpecError: It cannot open such a link.
@@ -42,13 +42,13 @@ class Access(Protocol):
         ...
 
     def renew(self, name: str) -> None:
-        """The service refused what was opened by that name: what opened it is not to be used again."""
+        """Discard the token or keys that opened `name`: the service refused them."""
         ...
 
 
 @dataclass(frozen=True)
 class OpenAccess:
-    """What anybody can read: the web, and open buckets of Amazon and Google by their address there."""
+    """Access to public files: on the web, and in open buckets of Amazon and Google."""
 
     renews = False
 
@@ -57,19 +57,19 @@ class OpenAccess:
         bucket = in_a_bucket(href)
         if bucket is not None and service is not None:
             raise SpecError(
-                f"Expected to know how to read s3://{bucket[0]}, got a bucket of {service}.",
-                fix=f"StacCatalog(..., access=S3Access({service!r})), with its keys in AWS_ACCESS_KEY_ID and "
+                f"Expected an Access for s3://{bucket[0]}, a bucket of {service}, got OpenAccess.",
+                fix=f"use StacCatalog(..., access=S3Access({service!r})), with its keys in AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY",
             )
         return Opened(f"/vsicurl/{web_address(href)}")
 
     def renew(self, name: str) -> None:
-        """Nothing to renew."""
+        """Do nothing: there is nothing to renew."""
 
 
 @dataclass(frozen=True)
 class S3Access:
-    """Buckets of a service that speaks S3, with keys; all else as anybody reads it.
+    """Access to S3-compatible buckets with keys; other files are read as with `OpenAccess`.
 
     Example:
         >>> S3Access("https://eodata.dataspace.copernicus.eu").endpoint
@@ -77,19 +77,19 @@ class S3Access:
     """
 
     endpoint: str
-    """Of the service; `http://` is taken as it is said."""
+    """Host or URL of the service; `https://` by default."""
     key_id: str | None = field(default=None, repr=False)
     secret: str | None = field(default=None, repr=False)
-    """Left out, as is usual: `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, else the profile of
-    `~/.aws/credentials`, each time a file is opened."""
+    """Key id and secret. If left out, they are read each time a file is opened, from `AWS_ACCESS_KEY_ID` and
+    `AWS_SECRET_ACCESS_KEY`, else from the profile in `~/.aws/credentials`."""
     profile: str | None = None
-    """`None`: `AWS_PROFILE`, else "default"."""
+    """Profile in `~/.aws/credentials`; `None` means `AWS_PROFILE`, else "default"."""
     virtual_hosting: bool = False
-    """Whether the bucket is part of the host's name; in the path, every such service knows it."""
+    """Whether the bucket is part of the host name; every service also accepts it in the path."""
     get_keys_at: str | None = None
-    """Where people get keys, for the message to those who have none."""
+    """Where to get keys, for the error message."""
     gdal: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Further options of GDAL, such as `AWS_REGION` or `AWS_REQUEST_PAYER`."""
+    """Further GDAL options, such as `AWS_REGION` or `AWS_REQUEST_PAYER`."""
     renews = False
 
     def open(self, href: str, service: str | None) -> Opened:
@@ -114,7 +114,7 @@ class S3Access:
         return Opened(f"/vsis3/{bucket[0]}/{bucket[1]}", {**options, **self.gdal})
 
     def renew(self, name: str) -> None:
-        """Keys are read again in any case."""
+        """Do nothing: keys are read again in any case."""
 
     def _keys(self, bucket: str) -> tuple[str, str, str]:
         if self.key_id and self.secret:

@@ -1,4 +1,4 @@
-"""STAC catalogues as they really are: names, what their values mean, what their items tell.
+"""STAC catalogues: their names, the meaning of their values, and the properties of their items.
 
 Source, where no other is named: the collection pages of Earth Search and of the Planetary Computer.
 """
@@ -16,46 +16,46 @@ from rs_embed.providers.stac.access import Access, OpenAccess, S3Access
 from rs_embed.providers.stac.sign import PlanetaryComputerAccess
 
 OffsetRule = Literal["none", "earth-search", "always", "baseline"]
-"""How the Sentinel-2 offset of an item is decided; see `_stac_offset`. "none": there is none to decide."""
+"""How the Sentinel-2 offset of an item is decided; see `offset.py`. "none": not Sentinel-2."""
 
 
 @dataclass(frozen=True)
 class StacCollection:
-    """One collection of a catalogue, as a stand-in for one of our sensors."""
+    """A collection of a catalogue that serves one of our sensors."""
 
     id: str
-    """In the catalogue."""
+    """Its id in the catalogue."""
     assets: Mapping[str, str]
-    """Shared band name -> asset; "image:2" is the second band of a file."""
+    """Shared band name -> asset name; "image:2" is the second band of the asset "image"."""
     offset: OffsetRule = "none"
-    """Sentinel-2: who says whether ESA's offset of 1000 is in the stored DN."""
+    """Sentinel-2: what decides whether the stored DN contain ESA's offset of 1000."""
     scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """Shared band name -> factor and offset from what is stored to the unit of the sensor; of a band that is not
-    named here, those of its `Band`."""
+    """Shared band name -> factor and offset from stored values to the unit of the sensor; bands that are missing here
+    use those of their `Band`."""
     nodata: float | None = None
-    """Stored number that means nodata; `None`: what the file says."""
+    """The stored number that means nodata; `None` means what the file states."""
     mask: str | None = None
-    """Asset of the scene classification (SCL)."""
+    """Asset name of the scene classification (SCL)."""
     cloud_property: str | None = None
-    """Percent of a scene under cloud; items without it are left out."""
+    """Item property with the percentage of cloud; items without it are left out."""
     conditions: tuple[Condition, ...] = ()
-    """What else an item must tell of itself to count."""
+    """Further conditions that an item must meet."""
     dated: bool = True
-    """False: one state of the Earth in many tiles, taken whatever the days."""
+    """False: undated tiles of one state of the Earth, used for any window."""
     linear: bool = False
-    """Whether stored power becomes dB, after it was averaged."""
+    """Whether stored values are linear power that becomes dB after compositing."""
     smooth: bool = False
     """Whether pixels coarser than the grid are interpolated (heights)."""
     note: str | None = None
-    """What a reader of a result should know."""
+    """A note for the reader of a result."""
 
 
 @dataclass(frozen=True)
 class StacCatalog:
-    """A STAC catalogue, and where it has what.
+    """A STAC catalogue, and which of its collections serve which sensors.
 
     Raises:
-        SpecError: `headers` are no headers.
+        SpecError: `headers` are invalid.
 
     Example:
         >>> bands = {"B2": "blue", "B3": "green", "B4": "red"}
@@ -64,43 +64,44 @@ class StacCatalog:
     """
 
     url: str
-    """Of the landing page of an API; or where a catalogue of files, or a list of items (JSON, stac-geoparquet) is, on
-    the web or on this machine."""
+    """URL of an API's landing page; or URL or path of a static catalogue, or of a list of items (JSON,
+    stac-geoparquet)."""
     mapping: Mapping[str, StacCollection]
     """Shared sensor name -> collection."""
     access: Access = field(default_factory=OpenAccess)
-    """Opens its files: `OpenAccess` what anybody can read, `S3Access` buckets with keys, or an `Access` of your own."""
+    """How to open its files: `OpenAccess` for public files, `S3Access` for buckets with keys, or your own `Access`."""
     name: str = ""
-    """Of a preset; else empty."""
+    """Name of a preset; empty for your own catalogues."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Sent with every request to the host of `url`, such as `Authorization`; never shown, and sent to no other host."""
+    """Headers for requests to the host of `url`, such as `Authorization`; never shown, nor sent to other hosts."""
     hosts: Sequence[str] = ()
-    """Further hosts that get the headers, such as the one that keeps its files: "files.example", "127.0.0.1:8000"."""
+    """Further hosts that get the headers, such as the one that hosts the files: "files.example", "127.0.0.1:8000"."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", str(self.url))
         for name, value in self.headers.items():
             if not isinstance(value, str) or not re.fullmatch(r"[\w-]+", name) or not value.isprintable():
                 raise SpecError(
-                    f"Expected headers of one line of text each, got another value for {name!r}.",
-                    fix='for example headers={"Authorization": "Bearer ..."}',
+                    f"Expected one line of text for each header, got another value for {name!r}.",
+                    fix='pass for example headers={"Authorization": "Bearer ..."}',
                 )
 
     @property
     def title(self) -> str:
-        """For messages."""
+        """The catalogue's name in messages."""
         return self.name or self.url
 
     def collection_for(self, sensor: SensorSpec) -> StacCollection:
-        """Its collection for a sensor.
+        """Return its collection for a sensor.
 
         Raises:
-            SensorNotOffered: It has none, or not that band or mask of it.
+            SensorNotOffered: It has no such collection, or lacks a band of it.
+            SpecError: It does not have the cloud mask.
         """
         title = self.title
         if sensor.collection not in self.mapping:
             raise SensorNotOffered(
-                f"Expected a collection that the STAC catalogue {title} has, got {sensor.collection}.",
+                f"Expected a collection of the STAC catalogue {title}, got {sensor.collection}.",
                 has=", ".join(self.mapping),
                 fix=_INSTEAD.get(sensor.collection, 'use one of these collections, or backend="gee"'),
             )
@@ -110,7 +111,7 @@ class StacCatalog:
             raise SensorNotOffered(
                 f"Expected bands of {sensor.collection} that {title} has, got {', '.join(missing)}.",
                 has=", ".join(collection.assets),
-                fix="ask for bands that are there",
+                fix="use only these bands",
             )
         if sensor.cloud_mask not in ("none", "scl") or (sensor.cloud_mask == "scl" and collection.mask is None):
             raise SpecError(
@@ -243,7 +244,7 @@ CATALOGS: Mapping[str, StacCatalog] = MappingProxyType(
 
 
 def catalog_of(choice: "str | StacCatalog") -> StacCatalog:
-    """A catalogue given as it is, or by the name of a preset.
+    """Return a catalogue, or the preset of that name.
 
     Raises:
         NotConfigured: There is no such preset.

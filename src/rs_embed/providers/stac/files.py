@@ -130,17 +130,17 @@ Resampler = Callable[[float], Resampling]
 """From how many pixels of a file stand side by side in one of the grid."""
 
 
-def nearest(finer_by: float) -> Resampling:
+def nearest(finer_by: float) -> rasterio.enums.Resampling:
     """Repeated where pixels are as large or larger, averaged where they are finer, so that none is skipped."""
     return Resampling.average if finer_by >= AVERAGE_FROM else Resampling.nearest
 
 
-def bilinear(finer_by: float) -> Resampling:
+def bilinear(finer_by: float) -> rasterio.enums.Resampling:
     """Interpolated, but averaged where they are finer."""
     return Resampling.average if finer_by >= AVERAGE_FROM else Resampling.bilinear
 
 
-def sampled(finer_by: float) -> Resampling:
+def sampled(finer_by: float) -> rasterio.enums.Resampling:
     """Never a mixture of pixels: for classes, and for a quick look."""
     return Resampling.nearest
 

@@ -37,7 +37,8 @@ class Refusal(Exception):
 
     def __init__(self, status: int, message: str, retry_after_s: float | None) -> None:
         super().__init__(message)
-        self.status, self.retry_after_s = status, retry_after_s
+        self.status: int = status
+        self.retry_after_s: float | None = retry_after_s
 
 
 class Silence(Exception):

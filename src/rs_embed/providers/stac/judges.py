@@ -1,4 +1,4 @@
-"""What failures mean: of a STAC API and whatever else is asked by HTTP, of GDAL reading files, of signing."""
+"""Interpret failures: of STAC APIs and other HTTP services, of GDAL reading files, and of signing links."""
 
 import re
 
@@ -12,7 +12,7 @@ from rs_embed.providers.stac.http import Garbled, NoToken, Refusal, Silence
 
 _LATER = "try again later, or use another catalogue"
 _NO_NETWORK = (
-    "check the network, and HTTPS_PROXY if you need one; without a network give files of your own, or "
+    "check the network, and HTTPS_PROXY if you need one; without a network, use files of your own, or "
     'backend="sample" to try things out'
 )
 _STATUS = re.compile(r"(?:HTTP response code|HTTP error code|response_code|returned error)\s*[:=]?\s*(\d{3})", re.I)
@@ -32,7 +32,7 @@ class HttpJudge:
         refused: What a status from 400 to 499 is that has no meaning of its own.
     """
 
-    judges = (Refusal, Silence, Garbled)
+    judges: tuple[type[Exception], ...] = (Refusal, Silence, Garbled)
 
     def __init__(self, who: str, refused: type[ProviderError] = ReadError) -> None:
         self._who, self._refused = who, refused
@@ -43,7 +43,7 @@ class HttpJudge:
         if isinstance(error, Refusal):
             return self._of_status(error, doing, message)
         if isinstance(error, Silence) and error.offline:
-            found = "no answer: this machine seems to be offline, or that host is not there"
+            found = "no answer: this machine seems to be offline, or the host does not exist"
             return Verdict("final", self._error(ServiceUnavailable, found, doing, message, _NO_NETWORK))
         if isinstance(error, Garbled):
             return Verdict("transient", self._error(ReadError, "something else", doing, message, _LATER))
@@ -55,7 +55,7 @@ class HttpJudge:
             quota = self._error(QuotaExceeded, "too many requests", doing, message, _LATER)
             return Verdict("throttled", quota, wait_s)
         if status in (401, 403):
-            fix = 'does it want a key? StacCatalog(..., headers={"Authorization": "Bearer ..."})'
+            fix = 'if it requires a key, use StacCatalog(..., headers={"Authorization": "Bearer ..."})'
             return Verdict("final", self._error(AccessRefused, f"a refusal ({status})", doing, message, fix))
         if status < 500 and status != 408:
             fix = "check the catalogue's URL"
@@ -74,7 +74,7 @@ _SERVERS = HttpJudge("the server of a file")
 class FileJudge:
     """What failures of GDAL and of signing mean, as far as their words tell."""
 
-    judges = (RasterioError, OSError, RequestException, Refusal, Silence, NoToken, Broken)
+    judges: tuple[type[Exception], ...] = (RasterioError, OSError, RequestException, Refusal, Silence, NoToken, Broken)
 
     def __init__(self, access: Access) -> None:
         self._access = access
@@ -88,7 +88,7 @@ class FileJudge:
             return _SERVERS.verdict(error, doing)
         message = words(error)
         if isinstance(error, Broken):
-            fix = "report it to the catalogue; to go on without that scene: on_missing='skip'"
+            fix = "report it to the catalogue; to leave the scene out, use on_missing='skip'"
             return Verdict("final", _error(ReadError, "a file that cannot be read", doing, message, fix))
         status = error.status if isinstance(error, Refusal) else status_in(message)
         if status is not None or isinstance(error, Refusal):
@@ -98,16 +98,14 @@ class FileJudge:
 
     def _of_status(self, status: int, doing: str, message: str) -> Verdict:
         if status == 429:
-            error = _error(
-                QuotaExceeded, "too many requests", doing, message, "fewer at once: RS_EMBED_STAC_CONCURRENCY"
-            )
+            error = _error(QuotaExceeded, "too many requests", doing, message, "lower RS_EMBED_STAC_CONCURRENCY")
             return Verdict("throttled", error)
         if status in (401, 403):
-            fix = "does the catalogue want signed links, headers, or keys for its buckets (access=S3Access(...))?"
+            fix = "check whether the catalogue requires signed links, headers, or keys (access=S3Access(...))"
             refused = _error(AccessRefused, f"a refusal ({status})", doing, message, fix)
             return Verdict("unauthorised" if self._access.renews else "final", refused)
         if status in (404, 410):
-            fix = "report it to the catalogue; to go on without that scene: on_missing='skip'"
+            fix = "report it to the catalogue; to leave the scene out, use on_missing='skip'"
             return Verdict("final", _error(ReadError, f"no such file ({status})", doing, message, fix))
         if status == 503 and ("busy" in message.casefold() or "egress" in message.casefold()):
             return Verdict("throttled", _error(QuotaExceeded, "a busy server (503)", doing, message, _LATER))

@@ -1,4 +1,4 @@
-"""Catalogues that are not searched but read: files that link to each other, lists of items, items of the user's own."""
+"""Catalogues that are read, not searched: static catalogues, lists of items, and items passed by the user."""
 
 import hashlib
 import json
@@ -59,8 +59,8 @@ class DocumentReader:
             return self._retry.call(lambda: document(self._http.ask(url)), "reading the catalogue")
         if not self._local or not is_local(href):
             raise ReadError(
-                f"Expected a catalogue on the web to link to others there, got a link to {href}.",
-                fix="report this to whoever made the catalogue",
+                f"Expected a catalogue on the web to link only to the web, got a link to {href}.",
+                fix="report this to the maintainer of the catalogue",
             )
         return read_json(path_of(href))
 
@@ -77,7 +77,7 @@ def read_json(path: str) -> Document:
     if file.stat().st_size > LARGEST_B:
         raise ReadError(
             f"Expected a document of at most {LARGEST_B // 1_000_000} MB, got {file}.",
-            fix="so many items are better kept as stac-geoparquet",
+            fix="store that many items as stac-geoparquet",
         )
     try:
         return document(file.read_bytes())
@@ -99,7 +99,7 @@ def walk(start: str, read: Callable[[str], Document], wanted: frozenset[str], mo
         if len(seen) > most:
             raise RequestTooLarge(
                 f"Expected a catalogue of at most {most} documents, got more at {start}.",
-                fix="raise RS_EMBED_STAC_MAX_ITEMS, or give the items that you need: Stac(..., items=...)",
+                fix="raise RS_EMBED_STAC_MAX_ITEMS, or pass the items that you need: Stac(..., items=...)",
             )
         wave = [waiting.popleft() for _ in range(min(_AT_ONCE, len(waiting)))]
         coming = [threads.submit(read, href) for href in wave]
@@ -173,7 +173,7 @@ def _one(item: object) -> Raw:
         return None, item
     raise SpecError(
         f"Expected STAC items, got {type(item).__name__}.",
-        fix="give pystac items, their dictionaries, or the path of an item collection (.json, .parquet)",
+        fix="pass pystac items, their dictionaries, or the path of an item collection (.json, .parquet)",
     )
 
 

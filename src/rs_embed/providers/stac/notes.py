@@ -1,4 +1,4 @@
-"""What a reader of a result should know of how its pixels were made."""
+"""Notes for the reader of a result about how its pixels were made."""
 
 from collections import Counter
 from collections.abc import Sequence

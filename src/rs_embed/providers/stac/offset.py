@@ -67,7 +67,7 @@ def _baseline(properties: Mapping[str, object], scene: str) -> float:
     except (KeyError, ValueError):
         raise ReadError(
             f"Expected {BASELINE} to decide on the offset of {scene}, got {properties.get(BASELINE)!r}.",
-            fix="say what is to be added to its DN: Stac(offset=-1000) or Stac(offset=0)",
+            fix="set what to add to its DN: Stac(offset=-1000) or Stac(offset=0)",
         ) from None
 
 

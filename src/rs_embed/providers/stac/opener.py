@@ -32,9 +32,9 @@ class Opener:
             return Opened(path_of(href))
         if urlsplit(href).scheme not in ("http", "https", "s3", "gs"):
             raise SpecError(
-                "Expected a link to a file on the web or in a bucket, got another.",
+                "Expected a link to a file on the web or in a bucket, got another link.",
                 href=href.partition("?")[0],
-                fix="https, s3 and gs are read; files of this machine only from a catalogue on this machine",
+                fix="use https, s3 or gs; files on this machine can only be named by a catalogue on this machine",
             )
         opened = self.access.open(href, service)
         name, options = opened.name, dict(opened.options)
@@ -49,9 +49,9 @@ class Opener:
             name = f"/vsicurl/{url}"
         elif not name.startswith("/vsi"):
             raise SpecError(
-                "Expected a name in one of GDAL's file systems from an Access, got another.",
+                "Expected a GDAL file name that begins with /vsi from an Access, got another name.",
                 href=href.partition("?")[0],
-                fix='for example Opened("/vsicurl/https://...")',
+                fix='return for example Opened("/vsicurl/https://...")',
             )
         return Opened(name, {"CPL_VSIL_CURL_ALLOWED_EXTENSIONS": _ending(name), **options})
 

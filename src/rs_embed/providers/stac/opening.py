@@ -1,4 +1,4 @@
-"""What stands at the address of a catalogue: an API to be searched, or files to be read."""
+"""Open a catalogue: find out whether it is an API to search, or files to read."""
 
 import threading
 
@@ -50,8 +50,8 @@ class Opening:
             if landing.get("type") not in ("Catalog", "Collection", "FeatureCollection"):
                 raise ReadError(
                     f"Expected a STAC catalogue at {url}, got JSON of type {landing.get('type')!r}.",
-                    fix="give the URL of its landing page, which lists links",
+                    fix="pass the URL of its landing page, which lists links",
                 )
         elif not local:
-            raise ReadError(f"Expected a URL or a path, got {url}.", fix="https, s3, gs, file:// or a path")
+            raise ReadError(f"Expected a URL or a path, got {url}.", fix="use https, s3, gs, file:// or a path")
         return Listed.at(address or url, DocumentReader(self._http, self._retry, local=local), wanted, self._max_items)

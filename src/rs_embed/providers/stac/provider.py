@@ -43,7 +43,7 @@ __all__ = ["Access", "OpenAccess", "Opened", "S3Access", "Stac", "StacCatalog", 
 
 
 class _Links:
-    """How a catalogue and its files are asked."""
+    """The connections to a catalogue and its files."""
 
     def __init__(self, catalog: StacCatalog, settings: StacSettings, waits: Waits) -> None:
         site, count = urlsplit(catalog.url).netloc or catalog.url, settings.concurrency
@@ -62,7 +62,7 @@ class _Links:
 class Stac(Rebuilt):
     """Imagery from a STAC catalogue. Safe to call from several threads.
 
-    Building one asks nothing of anybody. Limits, searches and open files are shared by all of the process.
+    Making one sends no request. Limits, searches and open files are shared within the process.
 
     Example:
         >>> Stac()                                                       # doctest: +SKIP
@@ -88,32 +88,31 @@ class Stac(Rebuilt):
         items: "Items | None" = None,
         waits: Waits = Waits(Backoff(first_s=0.5, longest_s=30.0)),
     ) -> None:
-        """Take the settings; what is left out is read from `RS_EMBED_STAC_*`, and then has its default.
+        """Configure the backend; anything left out is read from `RS_EMBED_STAC_*`, or else has its default.
 
         Args:
             catalog: "earth-search" (default), "earth-search-c1", "planetary-computer", "copernicus-dataspace" (with
                 S3 keys), or a `StacCatalog`.
-            max_scenes: A median or mean takes no more passes, least cloud first, once the chip was seen clear so
-                often.
-            offset: Added to stored Sentinel-2 DN to make them 0-based, whatever the catalogue says of it.
-            concurrency: Files read at the same time.
-            timeout_s: Seconds that one request may take.
-            total_s: Seconds after which a request is not tried again.
-            max_items: More items than this in one window are refused.
-            cache_mb: Memory for what was read, in the whole process; the first to read decides.
-            on_missing: A scene with a file that is not listed, not there or broken is left out of a composite of
-                several, with a note and a warning ("skip", the default), or is an error ("raise"). So it always is
-                where no scene is left; and a service that does not answer is an error either way.
-            items: Instead of searching the catalogue: items that you found in it yourself. A list of them (pystac or
-                dictionaries), an item collection, or the path of one (JSON, stac-geoparquet).
+            max_scenes: A median or mean reads passes, least cloudy first, until the chip was seen clear this often.
+            offset: Added to stored Sentinel-2 DN to make them 0-based, whatever the catalogue states.
+            concurrency: Number of files read at the same time.
+            timeout_s: Time limit of one request, seconds.
+            total_s: Time after which a request is not tried again, seconds.
+            max_items: Largest number of items in one window; more are refused.
+            cache_mb: Memory for file contents, MB, shared by the whole process; the first read fixes it.
+            on_missing: What to do about a scene with a file that is not listed, missing or broken. "skip" (default)
+                leaves it out of a composite of several scenes, with a note and a warning; "raise" raises an error. It
+                is an error in any case if no scene is left, or if a service does not answer.
+            items: Items that you found yourself, instead of a search: a list of them (pystac or dictionaries), an item
+                collection, or the path of one (JSON, stac-geoparquet).
             waits: Back-off, clock and sleep of the retries.
 
         Raises:
             MissingDependency: The extra `stac` is not installed.
-            KnobError: A setting has a bad value.
+            KnobError: A setting is invalid.
             NotConfigured: There is no such catalogue.
-            SpecError: `items` are none.
-            ReadError: There is no such file of items.
+            SpecError: `items` are not STAC items.
+            ReadError: The file of items does not exist.
         """
         require("pystac_client", extra="stac")
         from rs_embed.providers.stac.listed import Listed, digest_of, given
@@ -144,22 +143,22 @@ class Stac(Rebuilt):
         self._lock = PerProcess(threading.Lock)
 
     def identity(self) -> str:
-        """What decides the pixels, beside the query."""
+        """Return what determines the pixels besides the query."""
         settings = self._settings
         catalog = self._catalog.name or f"{self._catalog.url} {dict(self._catalog.mapping)}"
         strict = " on_missing=raise" if settings.on_missing == "raise" else ""
         return f"stac:1 {catalog} max_scenes={settings.max_scenes} offset={settings.offset}{strict}{self._items_given}"
 
     def require(self, modality: str, sensor: SensorSpec) -> None:
-        """See `Provider`; asks nothing.
+        """See `Provider`; sends no request.
 
         Raises:
-            SensorNotOffered: The catalogue does not have that collection, or a band of it.
+            SensorNotOffered: The catalogue does not have the collection, or a band of it.
         """
         self._catalog.collection_for(sensor)
 
     def native_geobox(self, query: Query) -> GeoBox:
-        """There is none: catalogues cover the Earth.
+        """Raise `SpecError`: catalogues cover the Earth, so a place must be given.
 
         Raises:
             SpecError: Always.
@@ -167,28 +166,28 @@ class Stac(Rebuilt):
         raise no_place("the catalogue")
 
     def described(self) -> str:
-        """What it would ask, in words; asks nothing."""
+        """Describe the catalogue, without sending a request."""
         given = "" if self._listed is None else ", items of your own"
         return f"{self._catalog.name or 'a catalogue of yours'}, {self._catalog.url}{given}"
 
     def check(self) -> str:
-        """Ask the catalogue for its landing page, or read it; what it calls itself.
+        """Request or read the catalogue's landing page, and return the catalogue's title.
 
         Raises:
-            ProviderError: It did not answer, and why.
+            ProviderError: It did not answer; the error says why.
         """
         return self._finder().title()
 
     def fetch(self, query: Query) -> Chip:
-        """The chip; see `Provider`. One search per area and window, then the windows of the files.
+        """Return the chip; see `Provider`. Searches once per area and window, then reads parts of the files.
 
         Raises:
-            SensorNotOffered: The catalogue does not have that collection, or a band of it.
-            SpecError: No place, or no days for a collection that has some.
+            SensorNotOffered: The catalogue does not have the collection, or a band of it.
+            SpecError: The place is missing, or the window, for a dated collection.
             NoImagery: No scene in the window meets the conditions of the sensor.
-            OutsideCoverage: The collection has nothing there.
-            NoValidPixels: There are scenes, with only nodata on the grid.
-            ReadError: A file is not there or broken, and there is no other scene, or none is to be left out.
+            OutsideCoverage: The collection has nothing at this place.
+            NoValidPixels: Every pixel of the scenes is nodata on the grid.
+            ReadError: A file is missing or broken, and no other scene is left, or `on_missing` is "raise".
             ProviderError: The catalogue could not, or would not, answer; one class per reason.
             Stopped: The job of this thread was stopped.
         """

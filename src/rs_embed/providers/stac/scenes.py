@@ -85,7 +85,7 @@ class SceneReader:
         self._files, self._threads = files, threads
         self._sensor, self._collection, self._offset, self._skip = sensor, collection, offset, skip
         self._bands = bands_of(sensor.collection, sensor.bands)
-        self.findings = Findings()
+        self.findings: Findings = Findings()
 
     def start(self, item: CatalogItem, geobox: GeoBox) -> Waiting:
         """Have all bands of an item read."""

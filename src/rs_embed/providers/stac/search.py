@@ -198,7 +198,7 @@ def _features(pages: ItemSearch) -> Iterator[Document]:
     except (KeyError, TypeError, AttributeError, ValueError) as error:  # of the client, about a page that is none
         raise ReadError(
             f"Expected pages of STAC items, got something else: {error!r}",
-            fix="report this to the catalogue, or check its URL",
+            fix="check the catalogue's URL, or report this to its maintainer",
         ) from error
 
 

@@ -74,7 +74,7 @@ class Selection:
         if not left and not collection.dated:
             raise OutsideCoverage(
                 f"Expected {query.sensor.collection} at {in_degrees(geobox)}, got nothing: it has none there.",
-                fix="ask for another place or another collection",
+                fix="choose another place or another collection",
             )
         counted, notes = [f"{len(left)} in the window"], []
         for condition in conditions_of(query.sensor, collection):
@@ -94,7 +94,7 @@ class Selection:
             raise ReadError(
                 f"Expected all files of every scene, got {poor[0].id} without {lacked}.",
                 scenes=_named(poor),
-                fix="on_missing='skip' leaves such scenes out and says so",
+                fix="use on_missing='skip' to leave such scenes out, with a note",
             )
         for lacked in sorted({", ".join(sorted(wanted - set(item.assets))) for item in poor}):
             these = [item for item in poor if ", ".join(sorted(wanted - set(item.assets))) == lacked]
@@ -131,12 +131,12 @@ class Selection:
         days = "of any day" if window is None else f"from {window.start} up to {window.end}"
         there = sorted(set(chain.from_iterable(item.offered for item in poor)))
         return NoImagery(
-            f"Expected {query.sensor.collection} {days}, got no scene to make pixels of.",
+            f"Expected {query.sensor.collection} {days}, got no scene that can be used.",
             where=in_degrees(geobox),
             scenes=", of these ".join(counted),
             files_wanted=", ".join(sorted(wanted)) if poor else None,
             files_there=", ".join(there[: 8 * NAMED]) if poor else None,
-            fix="check the names of assets in the StacCollection" if poor else WIDEN,
+            fix="check the asset names in the StacCollection" if poor else WIDEN,
         )
 
 

@@ -1,4 +1,4 @@
-"""What users of STAC set in the environment."""
+"""The environment variables of the STAC backend."""
 
 import os
 from configparser import ConfigParser
@@ -21,18 +21,18 @@ class StacSettings(Knobs):
     catalog: Annotated[
         str, Field(description="earth-search, earth-search-c1, planetary-computer or copernicus-dataspace")
     ] = "earth-search"
-    max_scenes: Annotated[int, Field(ge=1, description="clear views after which a median or mean reads no more")] = 12
+    max_scenes: Annotated[int, Field(ge=1, description="clear views after which a median or mean stops reading")] = 12
     offset: Annotated[
-        float | None, Field(ge=-10_000, le=10_000, description="Sentinel-2 DN added, whatever is told")
+        float | None, Field(ge=-10_000, le=10_000, description="added to Sentinel-2 DN, whatever the catalogue states")
     ] = None
-    concurrency: Annotated[int, Field(ge=1, le=256, description="files read at the same time, at most")] = 24
-    timeout_s: Annotated[float, Field(gt=0, le=3600, description="seconds that one request may take")] = 30.0
-    total_s: Annotated[float, Field(gt=0, description="seconds after which a request is not tried again")] = 300.0
-    max_items: Annotated[int, Field(ge=1, le=100_000, description="items of one window, at most")] = 2000
-    cache_mb: Annotated[int, Field(ge=16, description="memory for what was read, megabytes, per process")] = 256
+    concurrency: Annotated[int, Field(ge=1, le=256, description="most files read at the same time")] = 24
+    timeout_s: Annotated[float, Field(gt=0, le=3600, description="time limit of one request, seconds")] = 30.0
+    total_s: Annotated[float, Field(gt=0, description="time after which a request is not tried again, seconds")] = 300.0
+    max_items: Annotated[int, Field(ge=1, le=100_000, description="most items in one window")] = 2000
+    cache_mb: Annotated[int, Field(ge=16, description="memory for file contents, MB per process")] = 256
     on_missing: Annotated[
         Literal["skip", "raise"],
-        Field(description="a scene without a readable file: left out, with a note, or an error"),
+        Field(description="a scene without a readable file: skip it with a note, or raise an error"),
     ] = "skip"
 
 

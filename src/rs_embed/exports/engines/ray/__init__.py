@@ -1,1 +1,1 @@
-"""Units on a Ray cluster."""
+"""The Ray engine: units run on a Ray cluster."""

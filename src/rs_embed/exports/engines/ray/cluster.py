@@ -1,6 +1,6 @@
-"""A Ray cluster to work on: the one that there is, or one of this machine's own for a while.
+"""Connect to a Ray cluster: an existing one, or one that is started on this machine for a while.
 
-Ray is the one package here that starts processes. Whatever was started here is stopped here; what was running stays.
+Only Ray starts processes in this package. What was started here is stopped here; what was running before stays.
 """
 
 import logging
@@ -16,22 +16,22 @@ import ray
 from rs_embed.errors import EngineError
 
 STORE_BYTES = 2_000_000_000
-"""Object store of a cluster that is started here; memory that chips on their way may take."""
+"""Size of the object store of a cluster started here: memory for fetched chips, bytes."""
 _STATS = "RAY_USAGE_STATS_ENABLED"
 
 
 @dataclass(frozen=True)
-class Room:
-    """What a cluster has, all nodes together."""
+class ClusterResources:
+    """The resources of a cluster, all nodes together."""
 
     cpus: float
     gpus: int
     store_bytes: float
-    """Of the object stores, through which chips travel."""
+    """Size of the object stores, through which chips travel, bytes."""
 
     @classmethod
-    def now(cls) -> "Room":
-        """What there is at this moment."""
+    def now(cls) -> "ClusterResources":
+        """Return the present resources."""
         found = ray.cluster_resources()
         return cls(
             float(found.get("CPU", 0)), int(found.get("GPU", 0)), float(found.get("object_store_memory", STORE_BYTES))
@@ -40,14 +40,14 @@ class Room:
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Be connected to a cluster.
+    """Connect to a cluster for the length of the block.
 
     Args:
-        address: "host:port", or "auto" for the cluster that runs on this machine. `None`: the one that this process
-            is connected to, else one is started here and stopped afterwards.
+        address: "host:port", or "auto" for the cluster that runs on this machine. `None` uses the cluster that this
+            process is connected to, or else starts one here and stops it afterwards.
 
     Raises:
-        EngineError: It cannot be reached or started, or this process is connected to another.
+        EngineError: The cluster cannot be reached or started, or this process is connected to another.
     """
     if ray.is_initialized():
         _require_same(address)
@@ -64,8 +64,8 @@ def _require_same(address: str | None) -> None:
     here = ray.get_runtime_context().gcs_address
     if address not in (None, "auto", here):
         raise EngineError(
-            f"Expected the cluster at {address!r}, got this process connected to the one at {here!r}.",
-            fix="leave out `address`, or call ray.shutdown() before",
+            f"Expected the cluster at {address!r}, but this process is connected to the one at {here!r}.",
+            fix="leave out `address`, or call ray.shutdown() first",
         )
 
 
@@ -79,7 +79,7 @@ def _connect(address: str) -> None:
                 object_store_memory=STORE_BYTES if own else None,
                 logging_level=logging.WARNING,
             )
-    except Exception as error:  # Ray raises a bare one where a node takes over 30 s to start
+    except Exception as error:  # Ray raises a bare Exception if a node takes over 30 s to start
         raise EngineError(
             f"Expected a Ray cluster at {address!r}, got none: {' '.join(str(error).split())[:300]}",
             fix='start one (`ray start --head`) and give its address or "auto", or leave out `address`',
@@ -88,7 +88,7 @@ def _connect(address: str) -> None:
 
 @contextmanager
 def _as_we_found_it() -> Iterator[None]:
-    """Ray tells its makers of every cluster unless told not to, and takes over SIGTERM: neither is ours to give."""
+    """Disable Ray's usage reports, and restore the SIGTERM handler that Ray replaces."""
     told, in_main = os.environ.get(_STATS), threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
     os.environ.setdefault(_STATS, "0")

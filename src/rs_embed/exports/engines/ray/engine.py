@@ -1,7 +1,7 @@
-"""Units on a Ray cluster: handed to workers, and to others where a worker dies.
+"""The Ray executor: hands units to workers, and to other workers if one dies.
 
-Plain tasks and actors, not Ray Data: what runs is `run_unit`, as it does locally, so files and numbers are the same;
-the journal says what is done, so nothing of a run is kept in Ray; and a unit, not a row, is what is tried again.
+It uses plain tasks and actors, not Ray Data: `run_unit` runs as it does locally, so files and numbers are the same. The
+records say what is finished, so Ray stores nothing about a run. A unit, not a row, is what is tried again.
 """
 
 import math
@@ -20,7 +20,7 @@ from ray.actor import ActorHandle
 from rs_embed.core.settings import RaySettings
 from rs_embed.errors import EngineError, SpecError
 from rs_embed.exports.engines.base import Order, RunStamp
-from rs_embed.exports.engines.ray.cluster import Room, connected
+from rs_embed.exports.engines.ray.cluster import ClusterResources, connected
 from rs_embed.exports.engines.ray.fetch import Origin, Surroundings
 from rs_embed.exports.engines.ray.limiter import gate
 from rs_embed.exports.engines.ray.worker import Done, Terms, Worker
@@ -30,20 +30,20 @@ from rs_embed.redact import logger
 
 _LOG = logger(__name__)
 UNITS_EACH = 2
-"""Units of one worker at a time: one is fetched while the other is encoded."""
+"""Units that a worker has at a time: one is fetched while the other is encoded."""
 STORE_SHARE = 0.5
-"""Of the object stores, that chips on their way may take; the rest is for Ray, and for others who share the cluster."""
+"""Share of the object stores that fetched chips may take; the rest is for Ray and for other users of the cluster."""
 
 
 @dataclass(frozen=True)
 class _Try:
-    """A unit in somebody's hands."""
+    """A unit that a worker is running."""
 
     task: Task
     died: int = 0
-    """Workers that have died over it."""
+    """Number of workers that died while running it."""
     last: str = ""
-    """What Ray said of the last."""
+    """Ray's message about the last of them."""
 
 
 @dataclass(eq=False)
@@ -56,70 +56,72 @@ class _Member:
     hands: "dict[ray.ObjectRef[Done], _Try]" = field(default_factory=dict)
 
     def takes(self, one: _Try) -> bool:
-        """A unit that somebody died over is done alone, so that no other suffers for it."""
+        """Whether it may get the unit. A unit that killed a worker runs alone, so that it cannot harm another."""
         if not self.ready or any(other.died for other in self.hands.values()):
             return False
         return len(self.hands) < (1 if one.died else UNITS_EACH)
 
 
 @contextmanager
-def ray_crew(address: str | None, order: Order) -> Iterator["RayCrew"]:
-    """Workers on a cluster; they end with the block.
+def ray_executor(address: str | None, order: Order) -> Iterator["RayExecutor"]:
+    """Open an executor with workers on a cluster; they end with the block.
 
     Args:
         address: See `connected`.
         order: What to do.
 
     Raises:
-        SpecError: The order cannot travel.
-        EngineError: There is no such cluster.
+        SpecError: The order cannot be pickled.
+        EngineError: The cluster cannot be reached.
     """
     settings = RaySettings.read()
     packed = _packed(order)
     with connected(address):
-        crew = RayCrew(order, packed, settings, Room.now())
+        executor = RayExecutor(order, packed, settings, ClusterResources.now())
         try:
-            yield crew
+            yield executor
         finally:
-            crew.dismiss()
+            executor.stop_workers()
 
 
 def share_out(settings: RaySettings, cpus: float, gpus: int) -> tuple[int, float]:
-    """How many workers there are, and how many cores each counts as.
+    """Return the number of workers, and the cores that each one reserves.
 
-    Where all of them fit, there is room for a fetching task beside each: else they would wait for chips for ever.
+    If all workers fit, cores remain for one fetching task per worker; otherwise they would wait for chips forever.
 
     Args:
-        settings: What was asked for.
+        settings: The user's settings.
         cpus: Cores of the cluster.
-        gpus: For workers.
+        gpus: GPUs for workers.
     """
     each = min(settings.worker_cpus, max(cpus / 2, 0.01))
     count = settings.workers or gpus or max(1, int(cpus / (2 * each)))
-    if count * each > cpus:  # an autoscaler may bring what is missing
+    if count * each > cpus:  # an autoscaler may add what is missing
         return count, each
     return count, min(each, max(cpus / count - settings.fetch_cpus, 0.01))
 
 
 def _packed(order: Order) -> tuple[bytes, bytes]:
-    """The order and its backend as bytes.
+    """Pickle the order and its backend.
 
     Raises:
-        SpecError: The backend is an object that cannot be sent.
+        SpecError: The backend is an object that cannot be pickled.
     """
     try:
         return cloudpickle.dumps(order), cloudpickle.dumps(order.request.source)
     except (TypeError, ValueError, pickle.PicklingError, AttributeError) as error:
         raise SpecError(
             f"Expected a backend that can be sent to other machines, got {order.request.backend!r}: {error}.",
-            fix='name it (backend="gee", "stac", a path) and set it by its RS_EMBED_* variables',
+            fix='use a name (backend="gee", "stac", a path), and configure it by its RS_EMBED_* variables',
         ) from error
 
 
-class RayCrew:
-    """See `Crew`."""
+class RayExecutor:
+    """See `Executor`."""
 
-    def __init__(self, order: Order, packed: tuple[bytes, bytes], settings: RaySettings, room: Room) -> None:
+    def __init__(
+        self, order: Order, packed: tuple[bytes, bytes], settings: RaySettings, room: ClusterResources
+    ) -> None:
         self._settings = settings
         gpus = room.gpus if order.request.device.startswith(("cuda", "auto")) else 0
         self._gpus = 1 if gpus else 0
@@ -139,21 +141,21 @@ class RayCrew:
         self._cpus = cpus
         origin = Origin(secrets.token_hex(8), packed[1], surroundings, order.fetch_workers)
         self._origin = [ray.put(origin)]
-        self._gate = gate()  # kept: it lives as long as somebody who made it does
+        self._gate = gate()  # a reference: the actor lives as long as the process that made it
         self._facts: dict[str, JsonValue] | None = None
-        self._members = [self._hire() for _ in range(count)]
+        self._members = [self._start_worker() for _ in range(count)]
         self._again: list[_Try] = []
         self._never_started, self._last = 0, ""
 
     def facts(self) -> dict[str, JsonValue]:
-        """See `Crew`; waits for the first worker."""
+        """See `Executor`; waits for the first worker."""
         while self._facts is None:
             self._require_somebody()
             self._wait()
         return self._facts
 
     def run(self, stamp: RunStamp, tasks: Iterable[Task], advance: Advance) -> None:
-        """See `Crew`."""
+        """See `Executor`."""
         upcoming = (_Try(task) for task in tasks)
         following = next(upcoming, None)
         while following is not None or self._again or any(member.hands for member in self._members):
@@ -165,13 +167,13 @@ class RayCrew:
             for done in self._wait():
                 advance(done.rows, done.failed)
 
-    def dismiss(self) -> None:
-        """End all workers."""
+    def stop_workers(self) -> None:
+        """Stop all workers."""
         for member in self._members:
             ray.kill(member.handle)
         self._members = []
 
-    def _hire(self) -> _Member:
+    def _start_worker(self) -> _Member:
         actor = ray.remote(Worker).options(
             num_cpus=self._cpus, num_gpus=self._gpus, max_concurrency=UNITS_EACH, max_restarts=0
         )
@@ -179,7 +181,7 @@ class RayCrew:
         return _Member(handle, handle.set_up.remote())
 
     def _give(self, one: _Try, stamp: RunStamp) -> bool:
-        """Put a unit into the hands of the idlest worker that takes it; whether there was one."""
+        """Assign a unit to the least busy worker that can take it; return whether there is one."""
         able = [member for member in self._members if member.takes(one)]
         if not able:
             return False
@@ -192,53 +194,53 @@ class RayCrew:
 
     def _lost(self, one: _Try) -> EngineError:
         return EngineError(
-            f"Expected unit {one.task.unit.name} done, got that {one.died} workers died over it.",
+            f"Expected unit {one.task.unit.name} to finish, but {one.died} workers died while running it.",
             last=one.last,
-            fix="look at the memory of the nodes and at Ray's logs; run the same again to retry",
+            fix="check the memory of the nodes and Ray's logs, then run the same command again to retry",
         )
 
     def _wait(self) -> list[Done]:
-        """Units that came through, once anything has happened."""
+        """Wait until something happens, and return the units that finished."""
         starting = {member.starting: member for member in self._members if not member.ready}
         working = {reference: member for member in self._members for reference in member.hands}
         happened, _ = ray.wait([*working, *starting], num_returns=1, timeout=self._settings.start_s)
         found = []
         for reference in happened:
             if reference in starting:
-                self._welcome(starting[reference])
-            elif reference in working[reference].hands:  # not taken from a worker that has died meanwhile
+                self._take_in(starting[reference])
+            elif reference in working[reference].hands:  # still assigned: its worker has not died meanwhile
                 done = self._take(reference, working[reference])
                 found += [] if done is None else [done]
         if not happened and working and starting:
             _LOG.warning(
-                "Nothing came through for %g s, and %d of %d workers found no room (%g CPU each): perhaps none is left "
-                "for fetching; set RS_EMBED_RAY_WORKERS lower, or give the cluster more nodes",
+                "No unit finished for %g s, and %d of %d workers have no room to start (%g CPU each): perhaps no CPU "
+                "is left for fetching; set RS_EMBED_RAY_WORKERS lower, or give the cluster more nodes",
                 *(self._settings.start_s, len(starting), len(self._members), self._cpus),
             )
         if not happened and not working:
             raise EngineError(
-                f"Expected a worker, got none that started within {self._settings.start_s:g} s.",
+                f"Expected a worker to start within {self._settings.start_s:g} s, got none.",
                 wanted=f"{self._cpus:g} CPU, {self._gpus} GPU each",
                 cluster=str(ray.cluster_resources()),
                 fix="give the cluster more nodes, or set RS_EMBED_RAY_WORKER_CPUS lower",
             )
         return found
 
-    def _welcome(self, member: _Member) -> None:
-        """A worker has started; it must be like the others."""
+    def _take_in(self, member: _Member) -> None:
+        """Take in a worker that has started; its models and packages must match those of the others."""
         try:
             facts: dict[str, JsonValue] = ray.get(member.starting)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except ray.exceptions.RayError as error:
-            self._bury(member, error)
+            self._replace_dead(member, error)
             return
         self._facts = self._facts or facts
         if facts != self._facts:
             raise EngineError(
-                "Expected the same models and packages on all nodes, got others on one.",
+                "Expected the same models and packages on all nodes, got different ones on one node.",
                 differs="\n".join(differences(self._facts, facts)),
-                fix="install the same versions everywhere",
+                fix="install the same versions on all nodes",
             )
         member.ready, self._never_started = True, 0
 
@@ -248,28 +250,28 @@ class RayCrew:
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except ray.exceptions.RayError as error:
-            self._bury(member, error)
+            self._replace_dead(member, error)
             return None
         del member.hands[reference]
         return done
 
-    def _bury(self, member: _Member, error: ray.exceptions.RayError) -> None:
-        """A worker is gone: another is hired, and its units are done again by whoever is free."""
+    def _replace_dead(self, member: _Member, error: ray.exceptions.RayError) -> None:
+        """Replace a worker that died, and queue its units again."""
         self._last = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         tried = [replace(one, died=one.died + 1, last=self._last) for one in member.hands.values()]
         self._again += tried
         ray.kill(member.handle)
         self._members.remove(member)
         self._never_started += int(not member.ready)
-        if any(one.died > 2 * self._settings.tries for one in tried):  # they die over saying that others have
-            self.dismiss()
+        if any(one.died > 2 * self._settings.tries for one in tried):  # even recording the failure kills workers
+            self.stop_workers()
         elif self._never_started < self._settings.tries:
-            self._members.append(self._hire())
+            self._members.append(self._start_worker())
 
     def _require_somebody(self) -> None:
         if not self._members:
             raise EngineError(
-                "Expected workers, got that all of them died.",
+                "Expected a living worker, but all of them died.",
                 last=self._last,
-                fix="look at the memory of the nodes and at Ray's logs; run the same again to go on",
+                fix="check the memory of the nodes and Ray's logs, then run the same command again to resume",
             )

@@ -1,4 +1,4 @@
-"""Fetching on a cluster: tasks that bring a batch of chips. The processes that run them never load torch."""
+"""Fetch on a cluster: tasks that fetch batches of chips. Their processes never load torch."""
 
 import os
 import pickle
@@ -20,52 +20,52 @@ from rs_embed.plan import opened
 from rs_embed.providers.base import Provider, Query
 
 RETRIES = 3
-"""How often a batch is fetched again, elsewhere, when the process or machine that had it is gone."""
+"""How often a batch is fetched again, elsewhere, after the process or machine that fetched it died."""
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a process elsewhere takes over from the one that asks."""
+    """The environment that a remote process takes over from the one that sent the work."""
 
     variables: dict[str, str]
     """`RS_EMBED_*`."""
     folder: str
-    """The one that paths are relative to."""
+    """The folder that paths are relative to."""
 
     @classmethod
     def here(cls) -> "Surroundings":
-        """Those of this process."""
+        """Return the environment of this process."""
         return cls(set_variables(), os.getcwd())
 
     def enter(self) -> None:
-        """Make them those of this process, which asks for nothing without the leave of the cluster's limiter."""
+        """Apply it to this process, and let the cluster's limiter grant its requests."""
         take_over(self.variables)
-        with suppress(OSError):  # a machine without that folder has use for whole paths only
+        with suppress(OSError):  # on a machine without that folder, only absolute paths work
             os.chdir(self.folder)
         limit_by_cluster()
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where chips come from, for processes on other machines."""
+    """The source of chips, for processes on other machines."""
 
     run: str
-    """Unlike that of any other call: a process opens its provider once a call."""
+    """Unique id of the call: a process opens its provider once per call."""
     backend: bytes
-    """Pickled: a process unpacks it in its new surroundings."""
+    """Pickled: a process unpickles it after taking over the environment."""
     surroundings: Surroundings
     threads: int
-    """Chips fetched at the same time by one task."""
+    """Number of chips that one task fetches at the same time."""
 
 
 def unpack(backend: bytes) -> Backend:
-    """A name, a path or a provider."""
-    found: Backend = pickle.loads(backend)  # noqa: S301  (packed by the export that asks)
+    """Unpickle a backend: a name, a path or a provider."""
+    found: Backend = pickle.loads(backend)  # noqa: S301  (pickled by the export that sent it)
     return found
 
 
 class _Opened:
-    """The provider of this process."""
+    """The open providers of this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -83,25 +83,25 @@ _OPENED = _Opened()
 
 
 def fetch_batch(origin: Origin, queries: Sequence[Query]) -> list[Chip | Exception]:
-    """The chips, or why one could not be had."""
+    """Fetch a batch: for each query, the chip or the error."""
     provider = _OPENED.provider(origin)
     threads = Threads(min(origin.threads, len(queries)), "rs-embed-fetch")
     try:
         coming = [threads.submit(_fetch, provider, query) for query in queries]
         return [outcome(one) for one in coming]
     finally:
-        threads.close()  # a task that is cancelled, or a process that ends, waits for nobody
+        threads.close()  # a cancelled task, or a process that ends, does not wait
 
 
 def _fetch(provider: Provider, query: Query) -> Chip | Exception:
     try:
         return provider.fetch(query)
-    except Exception as error:  # noqa: BLE001  (kept whole, and raised where the chip was asked for)
+    except Exception as error:  # noqa: BLE001  (raised where the chip is needed)
         return _that_travels(error)
 
 
 def _that_travels(error: Exception) -> Exception:
-    """The error, if it comes through pickle; else its words."""
+    """Return the error if it can be pickled; otherwise a `ProviderError` with its message."""
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301  (our own, of this moment)
     except Exception:  # noqa: BLE001  (whatever its own code raises)
@@ -110,7 +110,7 @@ def _that_travels(error: Exception) -> Exception:
 
 
 class _Coming:
-    """A batch on its way; once it has come, all threads share it."""
+    """A batch that is being fetched; its result is shared by all threads."""
 
     def __init__(self, reference: "ray.ObjectRef[list[Chip | Exception]]") -> None:
         self._reference, self._lock = reference, threading.Lock()
@@ -129,18 +129,18 @@ class _Coming:
             raise error.cause from error
         except ray.exceptions.RayError as error:
             raise EngineError(
-                f"Expected a batch of chips, got none, as who fetched it is gone: {' '.join(str(error).split())[:300]}",
+                f"Expected a batch of chips, but the fetching process died: {' '.join(str(error).split())[:300]}",
                 tried=f"{RETRIES + 1} times",
-                fix="look at the memory of the nodes; run the same again to retry",
+                fix="check the memory of the nodes, then run the same command again to retry",
             ) from error
 
 
 def bring_by_tasks(origin: "ray.ObjectRef[Origin]", cpus: float) -> Bring:
-    """Fetch batches in tasks of the cluster.
+    """Return a fetcher that runs tasks on the cluster.
 
     Args:
-        origin: In the object store, so that it travels once.
-        cpus: Cores that a task counts as; they wait more than they work.
+        origin: Reference to the origin in the object store, so that it is sent only once.
+        cpus: Cores that a task reserves; tasks mostly wait.
     """
     task = ray.remote(fetch_batch).options(num_cpus=cpus, max_retries=RETRIES, name="rs_embed fetch")
 

@@ -1,7 +1,7 @@
-"""One limiter for a whole cluster: a named actor that gives every request of a service its leave.
+"""One request limiter for a whole cluster: a named actor that grants a permit for every request to a service.
 
-The rule is that of a single process (`Policy`). A leave is a lease: whoever holds one says so every few seconds, so
-that the leave of a process that was killed is free again soon.
+It uses the rule of a single process (`Policy`). A permit is a lease: its holder renews it every few seconds, so that
+the permit of a process that was killed soon becomes free again.
 """
 
 import asyncio
@@ -20,21 +20,21 @@ from rs_embed.core.settings import RaySettings
 from rs_embed.core.stopping import POLL_S, current
 from rs_embed.errors import EngineError
 from rs_embed.providers.common.limiter import Limits, limit_by
-from rs_embed.providers.common.policy import Leave, Policy, Slot
+from rs_embed.providers.common.policy import Permit, Policy, Slot
 
-Call = Callable[["ActorHandle[Gate]"], object]
+Call = Callable[["ActorHandle[LimiterActor]"], object]
 Agreed = tuple[int, float | None]
-"""Requests at the same time, and started per second, at most."""
+"""The limits of an account: requests at the same time, and requests started per second."""
 NAME, NAMESPACE = "limits", "rs_embed"
 PATIENCE_S = 60.0
-"""How long a limiter may be gone (its machine lost, say) until requests fail."""
+"""How long the limiter may be unreachable (its machine lost, say) before requests fail, seconds."""
 _LOOK_S = 1.0
-"""How long the actor lets one who asks wait for room before he must ask again: who has died meanwhile does not, and a
-lease that has run out is seen by then."""
+"""How long a call to the actor waits for a permit, seconds; then the caller must ask again. So a dead caller does not
+keep waiting, and leases that have expired are noticed in time."""
 
 
 class _Account:
-    """The policy of a service and who pays, and who waits for room."""
+    """The policy of an account (a service and its payer), and the callers that wait for it."""
 
     def __init__(self, ceiling: int, qps: float | None) -> None:
         self.policy = Policy(ceiling, qps, time.monotonic())
@@ -45,8 +45,8 @@ class _Account:
             self.free.notify(waiting)
 
 
-class Gate:
-    """The actor: a policy for each account."""
+class LimiterActor:
+    """The actor: holds one policy per account."""
 
     def __init__(self) -> None:
         self._accounts: dict[str, _Account] = {}
@@ -56,56 +56,56 @@ class Gate:
 
     @ray.method
     async def configure(self, account: str, agreed: Agreed) -> None:
-        """Set what was agreed; the newest word counts for all."""
+        """Set the limits of an account; the latest call counts for all processes."""
         one = self._account(account, agreed)
         one.policy.configure(*agreed)
         await one.tell(agreed[0])
 
     @ray.method
-    async def take(self, account: str, agreed: Agreed, lease: str, lease_s: float) -> Leave | None:
-        """Leave for one request; `None` if there was no room for a while."""
+    async def take(self, account: str, agreed: Agreed, lease: str, lease_s: float) -> Permit | None:
+        """Grant a permit for one request; `None` if none became free for a while."""
         one = self._account(account, agreed)
         async with one.free:
-            leave = one.policy.take(lease, time.monotonic(), lease_s)
-            if leave is None:
+            permit = one.policy.take(lease, time.monotonic(), lease_s)
+            if permit is None:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(one.free.wait(), _LOOK_S)
-                leave = one.policy.take(lease, time.monotonic(), lease_s)
-        return leave
+                permit = one.policy.take(lease, time.monotonic(), lease_s)
+        return permit
 
     @ray.method
     async def give_back(self, account: str, slot: Slot) -> None:
-        """A request is over."""
-        if account in self._accounts:  # else the actor was restarted, and knows nothing of it
+        """Return a permit: its request is over."""
+        if account in self._accounts:  # otherwise the actor was restarted and does not know the permit
             one = self._accounts[account]
             one.policy.give_back(slot, time.monotonic())
-            await one.tell(2)  # room for one more, and for another where the limit has grown
+            await one.tell(2)  # one more may start, and another one if the limit has grown
 
     @ray.method
     async def renew(self, account: str, agreed: Agreed, leases: Sequence[str], lease_s: float) -> None:
-        """Requests are still under way (also if the actor was restarted and knows nothing of them)."""
+        """Renew the leases of requests under way (also after a restart of the actor, which has lost them)."""
         self._account(account, agreed).policy.renew(leases, time.monotonic(), lease_s)
 
     @ray.method
     async def state(self, account: str) -> tuple[int, int, int]:
-        """Limit, requests under way, and the most that ever were."""
+        """Return the limit, the requests under way, and the most that were ever under way."""
         policy = self._accounts[account].policy
         return policy.limit, policy.in_flight, policy.most_in_flight
 
 
-def gate() -> ActorHandle[Gate]:
-    """The actor of this cluster; made if it is not there, by the first who asks."""
-    actor = ray.remote(Gate).options(
+def gate() -> ActorHandle[LimiterActor]:
+    """Return the actor of this cluster; the first caller creates it."""
+    actor = ray.remote(LimiterActor).options(
         name=NAME, namespace=NAMESPACE, get_if_exists=True, num_cpus=0, max_concurrency=10_000, max_restarts=-1
     )
-    return cast("ActorHandle[Gate]", actor.remote())
+    return cast("ActorHandle[LimiterActor]", actor.remote())
 
 
 class _Link:
-    """The connection of this process to a cluster, as it was when this was made; another is another link.
+    """This process's connection to a cluster at the time this object was made; a new connection is another link.
 
-    Ray starts a cluster of its own for whoever asks it something while it is shut down (`ray.get` does, and making an
-    actor). A thread that outlives its cluster must not do that, so it asks here first, and waits here.
+    While Ray is shut down, some calls (such as `ray.get`, or making an actor) start a new cluster. A thread that
+    outlives its cluster must not do that, so it checks here first, and waits here.
     """
 
     def __init__(self) -> None:
@@ -114,31 +114,31 @@ class _Link:
 
     @property
     def holds(self) -> bool:
-        """Whether this process is still connected so."""
+        """Whether the connection still exists."""
         try:
             return bool(self._context.get_worker_id() == self._worker)
-        except RuntimeError:  # it is connected to nothing
+        except RuntimeError:  # not connected to any cluster
             return False
 
     def check(self) -> None:
-        """Go on, or tell that the cluster is gone.
+        """Raise if the connection is gone.
 
         Raises:
-            EngineError: This process is not connected any more, or to another cluster.
+            EngineError: This process is no longer connected, or to another cluster.
         """
         if not self.holds:
             raise EngineError(
-                "Expected the Ray cluster that limits requests, got a process that is no longer connected to it.",
-                fix="connect to a cluster and run the same again",
+                "Expected a connection to the Ray cluster that limits requests, but this process has lost it.",
+                fix="connect to a cluster, then run the same command again",
             )
 
     def wait(self, reference: "ray.ObjectRef[object]") -> object:
-        """What it refers to.
+        """Return the value of a reference.
 
         Raises:
             EngineError: The cluster is gone.
             Stopped: The job of this thread was stopped.
-            RayError: Whatever has become of it.
+            RayError: The remote call failed.
         """
         coming: Future[object] = reference.future()
         while True:
@@ -152,15 +152,15 @@ class _Link:
 
 
 class ClusterLimiter(Limits):
-    """The leave of one account, asked of the actor; safe to use from several threads."""
+    """Gets the permits of one account from the actor. Safe to use from several threads."""
 
     def __init__(self, account: str, ceiling: int, qps: float | None) -> None:
-        """Begin with what was agreed.
+        """Register the limits of an account.
 
         Args:
-            account: A service and who pays.
-            ceiling: Requests at the same time, at most.
-            qps: Requests started per second, at most.
+            account: A service and its payer.
+            ceiling: Largest number of requests at the same time.
+            qps: Largest number of requests started per second.
         """
         super().__init__()
         self._account, self._agreed = account, (ceiling, qps)
@@ -168,7 +168,7 @@ class ClusterLimiter(Limits):
         self._gate = gate()
         self._link = _Link()
         self._turn = threading.Lock()
-        """One ask at a time: a process that is killed leaves but one behind, which nobody waits for."""
+        """One call at a time: a process that is killed leaves at most one unanswered call behind."""
         self._lock = threading.Lock()
         self._held: set[str] = set()
         self._renewing = False
@@ -181,59 +181,59 @@ class ClusterLimiter(Limits):
             self._agree()
 
     def _agree(self) -> None:
-        # The actor may have been there before, with what another run agreed on: the newest word counts. Waited for,
-        # since an actor of coroutines does not keep the order of calls and a leave could be given by the old word.
+        # The actor may already exist, with the limits of another run: the latest call counts. We wait for the answer,
+        # since an asyncio actor does not keep the order of calls: a permit could be granted under the old limits.
         self._ask(lambda gate: gate.configure.remote(self._account, self._agreed))
 
-    def take(self) -> Leave:
+    def take(self) -> Permit:
         """See `Limits`."""
-        lease, leave = secrets.token_hex(8), None
+        lease, permit = secrets.token_hex(8), None
         while not self._turn.acquire(timeout=POLL_S):
             current().check()
         try:
-            while leave is None:
+            while permit is None:
                 current().check()
                 found = self._ask(lambda gate: gate.take.remote(self._account, self._agreed, lease, self._lease_s))
-                leave = cast("Leave | None", found)
+                permit = cast("Permit | None", found)
         finally:
             self._turn.release()
         self._hold(lease)
-        return leave
+        return permit
 
     def _ask(self, call: Call) -> object:
-        """What the actor answers; asked again where it is gone (its machine, or who made it) and comes back."""
+        """Return the actor's answer; ask again if the actor died (with its machine or creator) and came back."""
         gone: float | None = None
         while True:
             self._link.check()
             try:
                 if gone is not None:
-                    self._get(self._renewal)  # a new one knows nothing of what is under way
+                    self._get(self._renewal)  # a new actor does not know the requests under way
                 return self._get(call)
             except ray.exceptions.RayActorError as error:
                 gone = gone or time.monotonic()
                 if time.monotonic() > gone + PATIENCE_S:
                     raise EngineError(
-                        f"Expected leave to make a request, got no limiter for {PATIENCE_S:g} s.",
-                        fix="look at Ray's logs; run the same again to retry",
+                        f"Expected a permit for a request, but the limiter did not answer for {PATIENCE_S:g} s.",
+                        fix="check Ray's logs, then run the same command again to retry",
                     ) from error
                 current().sleep(0.2)
                 self._link.check()
-                with suppress(ValueError):  # the name is still that of one that has just died
+                with suppress(ValueError):  # the name still belongs to the actor that just died
                     self._gate = gate()
 
     def _get(self, call: Call) -> object:
-        # Ray's types take what an async method returns for the coroutine itself.
+        # Ray's type annotations mistake the result of an async method for the coroutine itself.
         return self._link.wait(cast("ray.ObjectRef[object]", call(self._gate)))
 
-    def _renewal(self, gate: ActorHandle[Gate]) -> object:
+    def _renewal(self, gate: ActorHandle[LimiterActor]) -> object:
         with self._lock:
             held = sorted(self._held)
         return gate.renew.remote(self._account, self._agreed, held, self._lease_s)
 
     def give_back(self, slot: Slot) -> None:
-        """See `Limits`; a cluster that is gone needs no word."""
+        """See `Limits`; does nothing if the cluster is gone."""
         with self._lock:
-            self._held.discard(slot.leave.lease)
+            self._held.discard(slot.permit.lease)
         if self._link.holds:
             self._gate.give_back.remote(self._account, slot)
 
@@ -245,7 +245,7 @@ class ClusterLimiter(Limits):
                 threading.Thread(target=self._renew, name="rs-embed-leases", daemon=True).start()
 
     def _renew(self) -> None:
-        """As long as anything is held, and the cluster is there: say so."""
+        """Renew the leases as long as there are any and the cluster is connected."""
         while True:
             time.sleep(self._lease_s / 3)
             with self._lock:
@@ -254,13 +254,13 @@ class ClusterLimiter(Limits):
                     return
             try:
                 self._ask(self._renewal)
-            except EngineError:  # told to whoever asks for a permit
+            except EngineError:  # raised to the next caller that asks for a permit
                 continue
-            except Exception:  # Ray raises anything while it is shut down
+            except Exception:  # Ray may raise anything during shutdown
                 if self._link.holds:
                     raise
 
 
 def limit_by_cluster() -> None:
-    """From now on, requests of this process count with those of all others."""
+    """From now on, limit the requests of this process together with those of all others."""
     limit_by(ClusterLimiter)

@@ -1,4 +1,4 @@
-"""A worker of the cluster: an actor that has the models loaded and does whole units."""
+"""A worker on the cluster: an actor that has the models loaded and runs whole units."""
 
 import pickle
 from dataclasses import dataclass, replace
@@ -19,65 +19,66 @@ from rs_embed.providers.base import Provider
 
 @dataclass(frozen=True)
 class Terms:
-    """How a worker works."""
+    """The settings of a worker."""
 
     order: bytes
-    """An `Order`, pickled: a process unpacks it in its new surroundings."""
+    """An `Order`, pickled: a process unpickles it after taking over the environment."""
     device: str
-    """"cpu" or "cuda"; Ray shows a worker its own GPU only."""
+    """"cpu" or "cuda"; a worker sees only its own GPU."""
     surroundings: Surroundings
     threads: int
-    """Of torch."""
+    """Number of torch threads."""
     fetch_cpus: float
     batch_bytes: int
     ahead: int
-    """Batches on their way to a unit."""
+    """Number of batches fetched ahead per unit."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """A unit that is through."""
+    """The outcome of a unit."""
 
     rows: int
     failed: int
 
 
 class Worker:
-    """Runs units; several at a time, so that one is fetched while another is encoded."""
+    """Runs units, several at a time, so that one is fetched while another is encoded."""
 
     def __init__(self, terms: Terms, origin: "list[ray.ObjectRef[Origin]]") -> None:
-        """Take the terms; nothing is loaded yet.
+        """Store the terms; nothing is loaded yet.
 
         Args:
-            origin: One reference, in a list so that Ray leaves it one.
+            terms: The settings.
+            origin: One reference, in a list so that Ray does not resolve it.
         """
         import torch
 
         torch.set_num_threads(terms.threads)
         terms.surroundings.enter()
         self._terms, self._origin = terms, origin[0]
-        self._order: Order = pickle.loads(terms.order)  # noqa: S301  (packed by the export that asks)
+        self._order: Order = pickle.loads(terms.order)  # noqa: S301  (pickled by the export that sent it)
         self._setup: Setup | None = None
 
     @ray.method
     def set_up(self) -> dict[str, JsonValue]:
-        """Load the models; their facts."""
+        """Load the models and return their facts."""
         self._setup = self._order.set_up(self._terms.device)
         return self._setup.facts()
 
     @ray.method
     def run(self, stamp: RunStamp, task: Task) -> Done:
-        """Do what is missing of a unit."""
+        """Do the part of a unit that is not finished yet."""
         return self._done(stamp, task, run_unit)
 
     @ray.method
     def give_up(self, stamp: RunStamp, task: Task, error: RSEmbedError) -> Done:
-        """Record a unit as failed that others have died over."""
+        """Record a unit as failed after other workers died while running it."""
         return self._done(stamp, task, partial(give_up, error))
 
     def _work(self, stamp: RunStamp, folder: Path) -> Work:
         if self._setup is None:
-            raise AssertionError("a worker is set up before it is given units")
+            raise AssertionError("set_up must run before units")
         work = self._setup.work(stamp, folder)
         return replace(work, readers=(self._ahead, *work.readers))
 

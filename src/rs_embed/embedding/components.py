@@ -1,0 +1,96 @@
+"""The first three principal components of tokens, as colours."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+STRETCH_PERCENT = (2.0, 98.0)
+_SUBSPACE, _ITERATIONS = 8, 20
+"""Width and steps of the subspace iteration: an exact SVD of a map costs ten times as much and looks the same."""
+
+
+@dataclass(frozen=True, eq=False)
+class Components:
+    """Principal components of some tokens, and the stretch that makes colours of them.
+
+    The sign of a component is free; it is chosen so that its largest weight is positive, so equal tokens give equal
+    pictures.
+    """
+
+    mean: NDArray[np.float32]
+    """`[D]`."""
+    axes: NDArray[np.float64]
+    """`[K, D]`, K up to 3, largest variance first."""
+    low: NDArray[np.float32]
+    """`[3]`: what becomes 0, the 2nd percentile of each component."""
+    high: NDArray[np.float32]
+    """`[3]`: what becomes 1, the 98th percentile."""
+    shares: tuple[float, ...]
+    """Share of the variance of each component, 0 to 1."""
+
+    @classmethod
+    def fit(cls, tokens: NDArray[np.float32]) -> Self:
+        """The components of `[N, D]` tokens, all of them with a value; N at least 1."""
+        mean = tokens.mean(axis=0)
+        centred = tokens.astype(np.float64) - mean
+        axes = _principal_axes(centred)
+        parts = _projected(centred, axes)
+        low, high = np.percentile(parts, STRETCH_PERCENT, axis=0)
+        whole = max(float(np.square(centred).sum()), np.finfo(np.float64).tiny)
+        shares = tuple(float(part) / whole for part in np.square(centred @ axes.T).sum(axis=0))
+        return cls(mean, axes, low, high, shares)
+
+    def colours(self, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Red, green, blue and opacity `[..., 4]` in 0..1 of tokens `[..., D]`; NaN is transparent."""
+        valid = np.isfinite(tokens).all(axis=-1)
+        colours = np.ones((*valid.shape, 4), np.float32)
+        colours[~valid, 3] = 0
+        parts = _projected(tokens[valid].astype(np.float64) - self.mean, self.axes)
+        colours[valid, :3] = stretched(parts, self.low, self.high)
+        return colours
+
+
+def pca_rgb(grid: NDArray[np.float32]) -> NDArray[np.float32]:
+    """First three principal components of a grid's tokens as colours.
+
+    Args:
+        grid: `[D, H, W]`; NaN tokens become transparent.
+
+    Returns:
+        `[H, W, 4]` in 0..1: red, green, blue and opacity, each component stretched between its 2nd and 98th
+        percentile.
+    """
+    tokens = np.moveaxis(grid, 0, -1)
+    valid = np.isfinite(tokens).all(axis=-1)
+    if not valid.any():
+        return np.full((*valid.shape, 4), (1, 1, 1, 0), np.float32)
+    return Components.fit(tokens[valid]).colours(tokens)
+
+
+def stretched(
+    values: NDArray[np.float32], low: NDArray[np.floating], high: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    """Values of channels (the last axis), `low` as 0 and `high` as 1."""
+    within: NDArray[np.floating] = np.clip((values - low) / np.maximum(high - low, 1e-12), 0, 1)
+    return within
+
+
+def _projected(centred: NDArray[np.float64], axes: NDArray[np.float64]) -> NDArray[np.float32]:
+    """`[N, 3]`, 0 where there are fewer components."""
+    parts = np.zeros((len(centred), 3), np.float32)
+    parts[:, : len(axes)] = centred @ axes.T
+    return parts
+
+
+def _principal_axes(centred: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Up to 3 rows `[K, D]`, largest variance first, by subspace iteration from a fixed start."""
+    basis = np.random.default_rng(0).standard_normal((centred.shape[1], min(_SUBSPACE, *centred.shape)))
+    for _ in range(_ITERATIONS):
+        basis, _ = np.linalg.qr(centred.T @ (centred @ basis))
+    _, _, turn = np.linalg.svd(centred @ basis, full_matrices=False)
+    axes = (basis @ turn.T).T[:3]
+    signs = np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=1, keepdims=True), axis=1))
+    turned: NDArray[np.float64] = axes * signs
+    return turned

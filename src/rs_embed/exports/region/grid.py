@@ -1,0 +1,271 @@
+"""The grid of a map: tokens in blocks, blocks on a lattice that is the same for every region."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pydantic import BaseModel, ConfigDict, Field
+
+from rs_embed.core.specs import GridBlock, TemporalSpec
+from rs_embed.errors import SpecError
+
+if TYPE_CHECKING:
+    from shapely import MultiPolygon
+
+    from rs_embed.embedders.base import Embedder
+
+MAX_BLOCK_PX = 2048
+"""Side of a block: 10 bands of its imagery are 170 MB."""
+MAX_BLOCK_BYTES = 64 * 2**20
+"""Size of the tokens of a block, which is one file of the map."""
+SMALLEST_OVERVIEW = 8
+"""Tokens along a block at the coarsest overview; a block writes its own part of each."""
+_SLIVER = 1e-6
+"""Share of a window that rounding may add to a region."""
+Rings = list[list[tuple[float, float]]]
+
+
+@dataclass(frozen=True)
+class BlockSize:
+    """How large a block is, and how much imagery around it its tokens need."""
+
+    cells: int
+    """Tokens along a side."""
+    step_cells: int
+    """Tokens from the start of a window to the start of the next; a block is a multiple of it."""
+    cell_m: float
+    before_m: float
+    """Imagery that tokens need to the west and the north of them."""
+    after_m: float
+    """The same to the east and the south."""
+    shift_m: float
+    """How far to the north and west of its pixels a token begins."""
+
+
+def block_size(embedder: "Embedder", cells: int | None = None) -> BlockSize:
+    """The block of a model: whole windows, so that a map is exactly what one tiled call over everything would give.
+
+    All windows that a token of the block is blended from are encoded with it. Windows lie on the same lattice whatever
+    the size of a block, so the size changes no number. Where coarser tokens are interpolated to finer ones, a block
+    begins one coarse token before a window, which saves a row of windows at its other end.
+
+    Args:
+        embedder: The model.
+        cells: Tokens along a side. Default: as many as the limits allow; if that is nearly as many, a number that can
+            be halved often, for overviews.
+
+    Raises:
+        SpecError: Blocks of so many tokens would cut windows.
+    """
+    geometry, cell_px = embedder.geometry(), embedder.cell_px
+    size, stride = _lattice(embedder)
+    step, scale_m = math.lcm(stride, cell_px), embedder.request.scale_m
+    step_cells = step // cell_px
+    if cells is None:
+        dim = embedder.readout.width(embedder.request.output)
+        most_cells = min(MAX_BLOCK_PX // cell_px, int((MAX_BLOCK_BYTES / (4 * dim)) ** 0.5))
+        most = max(1, most_cells // step_cells)
+        counts = range(max(1, most // 2), most + 1)
+        cells = step_cells * max(counts, key=lambda count: (_halvings(count * step_cells), count))
+    if cells < 1 or cells % step_cells:
+        raise SpecError(
+            f"Expected block_cells as a multiple of {step_cells} for {embedder.request.card.id}, got {cells}.",
+            fix=f"block_cells={max(1, round(cells / step_cells)) * step_cells}",
+        )
+    coarse_px = geometry.lattice_px if len(embedder.readout.grids) > 1 else 0
+    before_px = -coarse_px - stride * (math.floor((-2 * coarse_px - size) / stride) + 1)
+    after_px = size - stride + coarse_px
+    margins_m = (px * scale_m for px in (before_px, after_px, geometry.token_shift_px))
+    return BlockSize(cells, step_cells, cell_px * scale_m, *margins_m)
+
+
+def _lattice(embedder: "Embedder") -> tuple[int, int]:
+    """Side of the windows in which tokens see each other, and how far they start from each other, pixels."""
+    from rs_embed.embedders.prepare.framing import frame_chip, stride_of
+
+    geometry = embedder.geometry()
+    wide = 4 * max(geometry.image_px, geometry.lattice_px)
+    frame = embedder.windows(frame_chip((wide, wide), "tile", geometry))
+    if len(frame.windows) == 1:  # nothing cuts it: tokens see only themselves
+        return geometry.lattice_px, geometry.lattice_px
+    size = frame.windows[0].height
+    return size, stride_of(size, geometry.lattice_px)
+
+
+def _halvings(count: int) -> int:
+    """How often a block of so many tokens can be halved for its overviews."""
+    levels = 0
+    while count % 2 == 0 and count // 2 >= SMALLEST_OVERVIEW:
+        count, levels = count // 2, levels + 1
+    return levels
+
+
+class MapGrid(BaseModel):
+    """Where the tokens of a map lie, as JSON and back."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    crs: str
+    west: float
+    """Of all tokens, metres of the CRS: where a window begins, as `north`."""
+    north: float
+    height: Annotated[int, Field(ge=1)]
+    """Tokens from north to south; the last blocks may reach beyond."""
+    width: Annotated[int, Field(ge=1)]
+    cells: Annotated[int, Field(ge=1)]
+    """Tokens along a block."""
+    step_cells: Annotated[int, Field(ge=1)]
+    cell_m: float
+    before_m: float
+    after_m: float
+    shift_m: float
+    region: tuple[Rings, ...]
+    """Polygons in the CRS: exterior ring, then holes."""
+    days: tuple[tuple[date, date] | None, ...]
+    """Each window of the time axis: the first day, and the day after the last."""
+
+    @classmethod
+    def over(
+        cls, region: "MultiPolygon", crs: str, size: BlockSize, windows: tuple[TemporalSpec | None, ...]
+    ) -> "MapGrid":
+        """The blocks that cover a region, from the window in which its north-west corner lies.
+
+        Args:
+            region: In the CRS.
+            crs: Projected, in metres.
+            size: Of a block.
+            windows: Of the time axis.
+        """
+        step_m = size.step_cells * size.cell_m
+        west, south, east, north = region.bounds
+        left = step_m * math.floor(west / step_m + _SLIVER)
+        top = step_m * math.ceil(north / step_m - _SLIVER)
+        parts = 1 << _halvings(size.cells)
+        height, width = (
+            parts * max(1, math.ceil(length / (parts * size.cell_m) - _SLIVER)) for length in (top - south, east - left)
+        )
+        rings = tuple(
+            [[(x, y) for x, y in ring.coords] for ring in (part.exterior, *part.interiors)] for part in region.geoms
+        )
+        days = tuple(None if window is None else (window.start, window.end) for window in windows)
+        given = {
+            "crs": crs,
+            "west": left,
+            "north": top,
+            "height": height,
+            "width": width,
+            "region": rings,
+            "days": days,
+        }
+        return cls(**vars(size), **given)
+
+    @property
+    def rows(self) -> int:
+        """Blocks from north to south."""
+        return -(-self.height // self.cells)
+
+    @property
+    def columns(self) -> int:
+        """Blocks from west to east."""
+        return -(-self.width // self.cells)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of tokens."""
+        return self.height, self.width
+
+    @property
+    def geobox(self) -> GeoBox:
+        """The grid of all tokens."""
+        return GeoBox(self.shape, Affine(self.cell_m, 0, self.west, 0, -self.cell_m, self.north), self.crs)
+
+    @property
+    def windows(self) -> tuple[TemporalSpec | None, ...]:
+        """The time axis."""
+        return tuple(None if days is None else TemporalSpec(*days) for days in self.days)
+
+    @cached_property
+    def levels(self) -> int:
+        """How many overviews there are, each half as fine as the one before."""
+        return _halvings(self.cells)
+
+    def block_geobox(self, row: int, column: int) -> GeoBox:
+        """The tokens of a block."""
+        corner = self.geobox.affine @ Affine.translation(column * self.cells, row * self.cells)
+        return GeoBox((self.cells, self.cells), corner, self.crs)
+
+    def blocks(self) -> Iterator[tuple[int, GridBlock]]:
+        """Number and place of every block that the region lies in, one time after the other.
+
+        A place is as much of the block as there is of the region, in whole windows.
+        """
+        places = [(row, column, place) for row, column in self._touched() if (place := self._place(row, column))]
+        for time in range(len(self.days)):
+            yield from ((self.number(time, row, column), place) for row, column, place in places)
+
+    def _touched(self) -> Iterator[tuple[int, int]]:
+        import shapely
+
+        side_m = self.cells * self.cell_m
+        rows, columns = (one.ravel() for one in np.mgrid[: self.rows, : self.columns])
+        west, north = self.west + columns * side_m, self.north - rows * side_m
+        shapely.prepare(self.polygons)
+        touched = shapely.intersects(self.polygons, shapely.box(west, north - side_m, west + side_m, north))
+        yield from zip(rows[touched].tolist(), columns[touched].tolist(), strict=True)
+
+    def _place(self, row: int, column: int) -> GridBlock | None:
+        """What is to be embedded of a block; `None` if the region only touches its border."""
+        import shapely
+
+        west, south, east, north = self.block_geobox(row, column).boundingbox.bbox
+        there = shapely.clip_by_rect(self.polygons, west, south, east, north)
+        if there.area == 0:
+            return None
+        left, bottom, right, top = there.bounds
+        step_m = self.step_cells * self.cell_m
+        return self._fitted((left, bottom, right, top), (west, north), step_m)
+
+    def _fitted(
+        self, bounds: tuple[float, float, float, float], corner: tuple[float, float], step_m: float
+    ) -> GridBlock:
+        """The smallest rectangle of whole steps from a corner that holds the bounds, where its pixels are."""
+        (left, bottom, right, top), (west, north) = bounds, corner
+        x0, y0 = (math.floor(distance / step_m + _SLIVER) * step_m for distance in (left - west, north - top))
+        x1, y1 = (math.ceil(distance / step_m - _SLIVER) * step_m for distance in (right - west, north - bottom))
+        x, y = west + self.shift_m, north - self.shift_m
+        return GridBlock(x + x0, y - y1, x + x1, y - y0, self.crs, self.before_m, self.after_m)
+
+    def number(self, time: int, row: int, column: int) -> int:
+        """The number of a block among all of the map."""
+        return (time * self.rows + row) * self.columns + column
+
+    def position(self, number: int) -> tuple[int, int, int]:
+        """Time, row and column of a block."""
+        rest, column = divmod(number, self.columns)
+        return *divmod(rest, self.rows), column
+
+    @cached_property
+    def polygons(self) -> "MultiPolygon":
+        """The region."""
+        from shapely import MultiPolygon, Polygon
+
+        return MultiPolygon([Polygon(rings[0], rings[1:]) for rings in self.region])
+
+    def inside(self, geobox: GeoBox) -> NDArray[np.bool_]:
+        """`[row, col]`: tokens that the region touches."""
+        import shapely
+        from rasterio.features import geometry_mask
+
+        left, bottom, right, top = geobox.boundingbox.bbox
+        there = shapely.clip_by_rect(self.polygons, left, bottom, right, top)
+        if there.is_empty:
+            return np.zeros(tuple(geobox.shape), bool)
+        mask: NDArray[np.bool_] = geometry_mask([there], geobox.shape, geobox.affine, all_touched=True, invert=True)
+        return mask

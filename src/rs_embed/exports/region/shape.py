@@ -1,0 +1,138 @@
+"""Whatever a user calls a region, as polygons in the CRS of the map, and cut where UTM zones meet."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+import numpy as np
+
+from rs_embed.core.geo import geobox_for, outline, project, require_metres, utm_epsg
+from rs_embed.core.specs import PointBuffer, Region, SpatialSpec
+from rs_embed.errors import SpecError
+from rs_embed.exports.rasters import raster_places
+from rs_embed.places import Places, read_places
+from rs_embed.places.single import listed
+
+if TYPE_CHECKING:
+    from shapely import MultiPolygon, Polygon
+
+    from rs_embed.places import Given, Single
+
+    RegionLike: TypeAlias = Single | Given
+    """A spec, a geometry of shapely or GeoJSON (degrees), a vector file, or rasters whose ground is meant."""
+
+_RASTERS = {".tif", ".tiff", ".vrt", ".jp2", ".img", ".nc"}
+_STEP_DEG, _STEP_M = 0.02, 2_000.0
+"""Edges are followed in steps of at most this, some 2 km."""
+
+
+def shapes_of(region: "RegionLike", crs: str | None) -> "dict[str, MultiPolygon]":
+    """The polygons of a region by the CRS of their map.
+
+    Args:
+        region: See `embed_region`.
+        crs: Of the only map; `None`: a map for each UTM zone that the region lies in.
+
+    Raises:
+        SpecError: It has no area, or lies outside of the CRS.
+    """
+    import shapely
+
+    specs = list(_specs(region))
+    if crs is not None:
+        require_metres(crs)
+        parts = [part for spec in specs for part in _projected(spec, crs)]
+        return {crs: _joined(parts, crs)}
+    degrees = shapely.union_all([part for spec in specs for part in _projected(spec, "EPSG:4326")])
+    found = {}
+    for epsg, strip in _zones(degrees):
+        parts = [_in_crs(part, "EPSG:4326", f"EPSG:{epsg}") for part in _polygons(strip)]
+        found[f"EPSG:{epsg}"] = _joined(parts, f"EPSG:{epsg}")
+    if not found:
+        raise SpecError("Expected a region with an area, got none.", fix="check its coordinates")
+    return found
+
+
+def _specs(region: "RegionLike") -> Iterator[SpatialSpec]:
+    if isinstance(region, SpatialSpec):
+        yield region
+        return
+    if isinstance(region, str | Path) and _is_rasters(region):
+        path = Path(region)
+        places = raster_places(path / "**/*.tif" if path.is_dir() else path)
+    else:
+        if isinstance(region, Mapping) and region.get("type") == "FeatureCollection":
+            region = list(cast("Sequence[Mapping[str, object]]", region["features"]))
+        places = region if isinstance(region, Places) else read_places(listed(region))
+    yield from (place.spatial for place in places)
+
+
+def _is_rasters(region: str | Path) -> bool:
+    path = Path(region)
+    return path.is_dir() or path.suffix.lower() in _RASTERS
+
+
+def _projected(spec: SpatialSpec, crs: str) -> "list[Polygon]":
+    """The polygons of a place, with points along their edges, in a CRS."""
+    from shapely import Polygon
+
+    if isinstance(spec, PointBuffer):
+        box = geobox_for(spec, min(1.0, 2 * spec.buffer_m)).extent
+        return [_in_crs(Polygon(box.geom), str(box.crs), crs)]
+    if isinstance(spec, Region):
+        return [_in_crs(Polygon(rings[0], rings[1:]), spec.crs, crs) for rings in spec.parts]
+    xs, ys = outline(spec)
+    return [_in_crs(Polygon(np.stack([xs, ys], axis=1)), spec.crs, crs)]
+
+
+def _in_crs(polygon: "Polygon", from_crs: str, to_crs: str) -> "Polygon":
+    """A polygon in another CRS; its edges, which curve, get points on their way."""
+    import shapely
+
+    step = _STEP_DEG if from_crs == "EPSG:4326" else _STEP_M
+    moved: Polygon = shapely.transform(
+        shapely.segmentize(polygon, step),
+        lambda corners: np.stack(project(corners[:, 0], corners[:, 1], from_crs, to_crs), axis=1),
+    )
+    if not np.isfinite(shapely.get_coordinates(moved)).all():
+        raise SpecError(f"Expected a region inside of {to_crs}, got one beyond it.", fix="choose another crs")
+    return moved
+
+
+def _joined(parts: "list[Polygon]", crs: str) -> "MultiPolygon":
+    import shapely
+
+    whole = shapely.union_all([shapely.make_valid(part) for part in parts])
+    polygons = list(_polygons(whole))
+    if not polygons:
+        raise SpecError(f"Expected a region with an area, got none in {crs}.", fix="check its coordinates")
+    return shapely.MultiPolygon(polygons)
+
+
+def _polygons(shape: "shapely.Geometry") -> "Iterator[Polygon]":  # type: ignore[name-defined]  # noqa: F821
+    import shapely
+
+    for part in shapely.get_parts(shape):
+        if part.geom_type == "Polygon" and part.area > 0:
+            yield part
+        elif part.geom_type in ("MultiPolygon", "GeometryCollection"):
+            yield from _polygons(part)
+
+
+def _zones(degrees: "shapely.Geometry") -> "Iterator[tuple[int, shapely.Geometry]]":  # type: ignore[name-defined]  # noqa: F821
+    """The region by UTM zone: strips of 6 degrees, north and south of the equator; polar caps beyond."""
+    import shapely
+
+    west, south, east, north = degrees.bounds
+    for low, high in ((-90.0, -80.0), (-80.0, 0.0), (0.0, 84.0), (84.0, 90.0)):
+        if north <= low or south >= high:
+            continue
+        middle = (low + high) / 2
+        if low < -80 or high > 84:
+            yield utm_epsg(0, middle), shapely.intersection(degrees, shapely.box(-180, low, 180, high))
+            continue
+        for zone in range(int((west + 180) // 6), int(np.ceil((east + 180) / 6))):
+            left = -180 + 6 * zone
+            strip = shapely.intersection(degrees, shapely.box(left, low, left + 6, high))
+            if strip.area > 0:
+                yield (32600 if low >= 0 else 32700) + zone % 60 + 1, strip

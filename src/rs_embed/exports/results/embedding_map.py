@@ -1,0 +1,397 @@
+"""A map of a whole region, opened: nothing of it is read before it is asked for, and never all of it at once."""
+
+import html
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from odc.geo.geobox import GeoBox
+from pyproj import CRS
+from shapely.geometry.base import BaseGeometry
+
+from rs_embed.core.checks import require_whole
+from rs_embed.core.geo import pixel_size_m
+from rs_embed.core.optional import require
+from rs_embed.core.specs import BBox, Region, TemporalSpec
+from rs_embed.errors import SpecError, StorageError
+from rs_embed.exports.object_store import local_place
+from rs_embed.exports.results.map_level import Level
+from rs_embed.exports.results.map_store import StoredMap, Time, crs_named
+from rs_embed.formats.base import RunHeader
+
+if TYPE_CHECKING:
+    import geopandas
+    import xarray as xr
+    from matplotlib.figure import Figure
+    from zarr.abc.store import Store
+
+    from rs_embed.exports.results.map_vectors import Examples, MapVector
+    from rs_embed.places import Given
+
+MAP = "map.zarr"
+"""Name of a map in the folder of its model."""
+Box: TypeAlias = BBox | Region | tuple[float, float, float, float] | None
+"""West, south, east and north in degrees, or a box or polygon in a CRS of its own; `None`: all of the map."""
+
+
+def open_region(path: str | Path, *, crs: str | None = None) -> "EmbeddingMap":
+    """Open a map that `embed_region` made, finished or not. Only metadata are read.
+
+    Args:
+        path: The folder that was its `out`, one of a zone in it, or the `map.zarr` itself.
+        crs: Which map, where the region spans several zones: for example "EPSG:32632".
+
+    Raises:
+        StorageError: There is no map, or it is damaged.
+        SpecError: There are several maps, or none in that CRS; the message lists them. Or the folder is in an object
+            store.
+        MissingDependency: zarr is not installed.
+    """
+    require("zarr", "export")
+    folder = local_place(path)
+    found = [EmbeddingMap(one) for one in _maps_in(folder)]
+    if not found:
+        raise StorageError(
+            f"Expected a map of embed_region in {str(path)!r}, got none.", fix="give the folder that was its `out`"
+        )
+    wanted = None if crs is None else crs_named(crs)
+    chosen = [one for one in found if wanted is None or one.crs == wanted]
+    if len(chosen) == 1:
+        return chosen[0]
+    first = found[0]
+    raise SpecError(
+        f"Expected one map in {str(path)!r}{f' in {crs}' if crs else ''}, got {len(chosen)}.",
+        maps="; ".join(f"{one.geobox.crs} in {str(one.path.parent)!r}" for one in found),
+        fix=f'open_region({str(path)!r}, crs="{first.geobox.crs}") or open_region({str(first.path.parent)!r})',
+    )
+
+
+def _maps_in(folder: Path) -> list[Path]:
+    if folder.suffix == ".zarr" or (folder / "zarr.json").is_file():
+        return [folder] if folder.is_dir() else []
+    return sorted(one for depth in ("", "*/", "*/*/") for one in folder.glob(f"{depth}{MAP}"))
+
+
+class EmbeddingMap:
+    """The tokens of a region on one grid, at one or several times, with overviews.
+
+    Only what a call needs is read, in windows of bounded size, so memory does not depend on the size of the map.
+    Rasters go to a file given as `out`; without one, results of at most 64 MB are returned.
+
+    Args:
+        path: Of the Zarr store.
+        store: Where its arrays are read from; by its path, if left out.
+
+    Raises:
+        StorageError: It is not a map of rs_embed, or it is damaged.
+    """
+
+    def __init__(self, path: Path, store: "Store | None" = None) -> None:
+        self.path = path
+        self._stored = StoredMap.read(path, store)
+
+    @property
+    def header(self) -> RunHeader:
+        """The model, its weights and licence, as the run recorded them."""
+        return self._stored.header
+
+    @property
+    def region(self) -> BaseGeometry:
+        """What was asked for, in the CRS of the map."""
+        return self._stored.region
+
+    @property
+    def crs(self) -> CRS:
+        """Of the grid."""
+        return self._stored.crs
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The map, then its overviews, each of half the resolution of the one before."""
+        return self._stored.levels
+
+    @property
+    def times(self) -> tuple[TemporalSpec | None, ...]:
+        """The windows of days, in order; a single `None` where no days were asked for."""
+        return self._stored.times
+
+    @property
+    def geobox(self) -> GeoBox:
+        """CRS, transform and shape of the tokens."""
+        return self.levels[0].geobox
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of tokens."""
+        return self.levels[0].whole.height, self.levels[0].whole.width
+
+    @property
+    def cell_m(self) -> float:
+        """Side of a token, metres."""
+        return pixel_size_m(self.geobox)
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right and top in the CRS of the map."""
+        left, bottom, right, top = self.geobox.boundingbox
+        return left, bottom, right, top
+
+    @property
+    def dim(self) -> int:
+        """Length of a token's vector."""
+        return self.levels[0].dim
+
+    @property
+    def done(self) -> float:
+        """Share of the blocks that hold a part of the region and are there, 0 to 1; of all times."""
+        return self._stored.done
+
+    def _facts(self) -> dict[str, str]:
+        height, width = self.shape
+        days = [str(None) if one is None else f"{one.start} to {one.end}" for one in self.times]
+        more = f", and {len(days) - 3} more" if len(days) > 3 else ""
+        facts = {
+            "model": f"{self.header.model_id}, {self.dim} dimensions, {self.levels[0].dtype}",
+            "grid": f"{height} x {width} tokens of {self.cell_m:g} m, {self.geobox.crs}, "
+            f"{len(self.levels) - 1} overviews",
+            "times": "no days" if days == ["None"] else ", ".join(days[:3]) + more,
+            "done": f"{100 * self.done:.4g} % of {self._stored.blocks:,} blocks",
+            "weights": self.header.weights_note or self.header.weights or "not recorded",
+        }
+        return facts | ({"licence": self.header.licence} if self.header.licence else {})
+
+    def __repr__(self) -> str:
+        lines = [f"  {name + ':':<9}{text}" for name, text in self._facts().items()]
+        return "\n".join([f"EmbeddingMap({str(self.path)!r})", *lines])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>{html.escape(text)}</td></tr>"
+            for name, text in self._facts().items()
+        )
+        return f"<b>EmbeddingMap</b> <code>{html.escape(str(self.path))}</code><table>{rows}</table>"
+
+    def level(self, number: int) -> Level:
+        """One of `levels`.
+
+        Raises:
+            SpecError: There is no such level.
+        """
+        return self.levels[require_whole("level", number, 0, len(self.levels) - 1)]
+
+    def time_number(self, time: Time) -> int:
+        """Which of `times` it is; `None` is the only one.
+
+        Raises:
+            SpecError: There is no such time, or several are meant.
+        """
+        return self._stored.time_number(time)
+
+    def to_xarray(self, bbox: Box = None, *, level: int = 0, time: Time = None) -> "xr.DataArray":
+        """The tokens as `[band, y, x]`, or `[time, band, y, x]` where all of several times are meant; float32.
+
+        The array is lazy: values are read when they are used. Select a part of it before you compute with it. Its
+        coordinate `valid_fraction` is the share of valid pixels under each token.
+
+        Args:
+            bbox: Only the tokens that this touches.
+            level: 0 is the map, 1 and more are overviews.
+            time: All times, if left out.
+
+        Raises:
+            SpecError: There is no such level or time.
+            OutsideCoverage: The box lies beside the map.
+        """
+        from rs_embed.exports.results.map_xarray import lazy_array
+
+        return lazy_array(self, bbox, level, time)
+
+    def at(self, lon: float, lat: float, time: Time = None) -> "MapVector":
+        """The vector of the token that a point lies on. Nothing is interpolated.
+
+        Args:
+            lon: Degrees.
+            lat: Degrees.
+            time: May be left out where the map has only one.
+
+        Raises:
+            OutsideCoverage: The point lies outside of the region, or in a block that is not done yet.
+            NoValidPixels: There was nothing but nodata.
+        """
+        from rs_embed.exports.results.map_vectors import vector_at
+
+        return vector_at(self, lon, lat, time)
+
+    def sample(self, points: "Given", time: Time = None) -> "geopandas.GeoDataFrame":
+        """The vectors of the tokens that points lie on: one row for each point, in order.
+
+        Columns are `id`, those of your table, `geometry`, `embedding` (an array), `valid_fraction`, `status` ("ok" or
+        "failed") and `error`. A point without a token has a row too, which says why. Each chunk is read once.
+
+        Args:
+            points: What `read_places` takes: a list of (lon, lat), a DataFrame, a GeoDataFrame of points, or a file.
+            time: May be left out where the map has only one.
+
+        Raises:
+            SpecError: A row is no point, or invalid.
+        """
+        from rs_embed.exports.results.map_vectors import sample_map
+
+        return sample_map(self, points, time)
+
+    def similar(
+        self,
+        lon: float | None = None,
+        lat: float | None = None,
+        *,
+        like: "Examples | None" = None,
+        unlike: "Examples" = (),
+        time: Time = None,
+        level: int = 0,
+        out: str | Path | None = None,
+    ) -> "xr.DataArray":
+        """How like a place, or like examples, each token is: cosine similarity, -1 to 1.
+
+        Several examples become one vector: the mean of those in `like`, each of length 1, less the mean of those in
+        `unlike`.
+
+        Args:
+            lon: Of the place, degrees.
+            lat: Of the place, degrees.
+            like: Instead of a place: a (lon, lat), a vector, an `Embedding`, what `at` gives, or a list of these.
+            unlike: The same, of what is not looked for.
+            time: May be left out where the map has only one.
+            level: 0 is the map, 1 and more are overviews.
+            out: Write a Cloud Optimized GeoTIFF there, block by block.
+
+        Returns:
+            `[y, x]` with coordinates; with `out`, a small overview of the file.
+
+        Raises:
+            SpecError: An example is of another model or weights, or the result is too large without `out`.
+            OutsideCoverage: An example lies outside of the region.
+        """
+        from rs_embed.exports.results.map_rasters import similarity_raster
+        from rs_embed.exports.results.map_vectors import direction
+
+        vector = direction(self, (lon, lat), like, unlike, time)
+        return similarity_raster(self, vector, time, level, out)
+
+    def most_similar(
+        self,
+        lon: float | None = None,
+        lat: float | None = None,
+        *,
+        like: "Examples | None" = None,
+        unlike: "Examples" = (),
+        top: int = 10,
+        time: Time = None,
+        level: int = 0,
+    ) -> "geopandas.GeoDataFrame":
+        """The tokens most like a place or examples, best first: exact, and without the place itself.
+
+        Args:
+            lon: Of the place, degrees.
+            lat: Of the place, degrees.
+            like: As for `similar`, and `unlike`.
+            unlike: What is not looked for.
+            top: How many.
+            time: May be left out where the map has only one.
+            level: 0 is the map; a coarser level is faster, and gives places that are further apart.
+
+        Returns:
+            Columns `similarity`, `row`, `column` (of the level) and `geometry`, the middle of the token.
+
+        Raises:
+            SpecError: An example is of another model or weights.
+            OutsideCoverage: An example lies outside of the region.
+        """
+        from rs_embed.exports.results.map_vectors import best_places, direction
+
+        vector = direction(self, (lon, lat), like, unlike, time)
+        place = None if lon is None or lat is None else (lon, lat)
+        return best_places(self, vector, place, top, time=time, level=level)
+
+    def pca(
+        self, out: str | Path | None = None, *, time: Time = None, level: int | None = None, seed: int = 0
+    ) -> "xr.DataArray":
+        """The first three principal components as red, green, blue and opacity.
+
+        They are fitted on a random sample of the tokens, and stretched between their 2nd and 98th percentiles there.
+
+        Args:
+            out: Write a Cloud Optimized GeoTIFF (uint8, with alpha) there; its tags say what share of the variance each
+                component has.
+            time: May be left out where the map has only one.
+            level: 0 is the map, 1 and more are overviews; if left out, the map with `out`, else an overview.
+            seed: Of the sample.
+
+        Returns:
+            `[band, y, x]` in 0..1; with `out`, a small overview of the file.
+
+        Raises:
+            NoValidPixels: There is no token with a value.
+            SpecError: The result is too large without `out`.
+        """
+        from rs_embed.exports.results.map_rasters import pca_raster
+
+        return pca_raster(self, time, level, seed, out)
+
+    def change(
+        self,
+        first: "Time | EmbeddingMap",
+        second: Time = None,
+        *,
+        time: Time = None,
+        level: int = 0,
+        out: str | Path | None = None,
+    ) -> "xr.DataArray":
+        """How much each token changed between two times: 1 - cosine, from 0 (not at all) to 2.
+
+        Args:
+            first: A time of this map, or another map on the same grid.
+            second: Another time of this map.
+            time: With another map: which time of both; may be left out where they have only one.
+            level: 0 is the map, 1 and more are overviews.
+            out: Write a Cloud Optimized GeoTIFF there, block by block.
+
+        Returns:
+            `[y, x]` with coordinates; with `out`, a small overview of the file.
+
+        Raises:
+            SpecError: The maps are of other grids, models or weights, or the result is too large without `out`.
+        """
+        from rs_embed.exports.results.map_rasters import change_raster
+
+        if isinstance(first, EmbeddingMap):
+            pair = ((self, self.time_number(time)), (first, first.time_number(time)))
+        else:
+            pair = ((self, self.time_number(first)), (self, self.time_number(second)))
+        return change_raster(pair, level, out)
+
+    def to_geotiff(self, path: str | Path, bbox: Box = None, *, time: Time = None, level: int = 0) -> Path:
+        """Write the tokens, or those in a box, as a Cloud Optimized GeoTIFF with a band for each dimension, float32.
+
+        Args:
+            path: Ends in .tif.
+            bbox: Only the tokens that this touches.
+            time: May be left out where the map has only one.
+            level: 0 is the map, 1 and more are overviews.
+
+        Raises:
+            StorageError: It cannot be written.
+            OutsideCoverage: The box lies beside the map.
+        """
+        from rs_embed.exports.results.map_rasters import write_tokens
+
+        return write_tokens(self, Path(path), bbox, time, level)
+
+    def plot(self, path: str | Path | None = None, *, time: Time = None) -> "Figure":
+        """A picture of the map in the colours of its principal components, from an overview.
+
+        Args:
+            path: Also write it there (`.png`, `.pdf`, ...).
+            time: The first, if left out.
+        """
+        from rs_embed.exports.results.map_rasters import plot_map
+
+        return plot_map(self, time, None if path is None else Path(path))
