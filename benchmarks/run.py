@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("calls", "walk", "kernels", "cost", "many", "bench_anysat", "presto")
+SCRIPTS = ("calls", "walk", "host", "kernels", "cost", "many", "bench_anysat", "presto")
 
 if __name__ == "__main__":
     for script in SCRIPTS:

@@ -6,6 +6,8 @@ import itertools
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 
 from stac_server.flavours import Quirks
@@ -23,6 +25,7 @@ class Place:
         self._tokens: set[str] = set()
         self._issued = itertools.count(1)
         self._counts: dict[str, int] = {}
+        self._open = self._most = 0
         self._going_on = threading.Event()
 
     def asked(self, route: str, path: str, headers: dict) -> dict | None:
@@ -37,6 +40,23 @@ class Place:
                     fault["times"] -= 1
                     return fault
         return None
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Count what is asked at the same time."""
+        with self._lock:
+            self._open += 1
+            self._most = max(self._most, self._open)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open -= 1
+
+    def sent(self, count: int) -> None:
+        """Note the bytes of the pixels, or of the header, of a file."""
+        with self._lock:
+            self._log.append({"route": "bytes", "count": count})
 
     def hang(self, seconds: float) -> None:
         """Say nothing for so long, or until the site is told to go on."""
@@ -64,7 +84,10 @@ class Place:
                 self._log.clear()
                 self._faults.clear()
                 self._counts.clear()
-            return {"log": list(self._log)}
+                self._most = 0
+            log = [one for one in self._log if one["route"] != "bytes"]
+            sent = sum(one["count"] for one in self._log if one["route"] == "bytes")
+            return {"log": log, "most": self._most, "bytes": sent}
 
 
 class _Server(ThreadingHTTPServer):

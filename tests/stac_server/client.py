@@ -52,6 +52,16 @@ class Site:
         """What it was asked: route, path, range, headers."""
         return _ask(self._control, {"fault": None})["log"]
 
+    @property
+    def most_at_once(self) -> int:
+        """The most requests that were under way at the same time."""
+        return _ask(self._control, {"fault": None})["most"]
+
+    @property
+    def bytes_sent(self) -> int:
+        """Of files: headers and pixels."""
+        return _ask(self._control, {"fault": None})["bytes"]
+
     def count(self, *routes: str) -> int:
         """How many requests of some routes, or of all."""
         return sum(one["route"] in routes or not routes for one in self.log)

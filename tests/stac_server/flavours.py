@@ -72,6 +72,8 @@ class Quirks:
     """That every request must have."""
     extra: dict = field(default_factory=dict)
     """Properties of every item."""
+    latency_s: float = 0.0
+    """Every answer takes at least this long."""
 
 
 def scenes(quirks: Quirks, collection: str) -> list[Scene]:

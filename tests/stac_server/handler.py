@@ -6,7 +6,7 @@ import json
 import time
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from shapely.geometry import box
 
@@ -51,6 +51,11 @@ class Handler(BaseHTTPRequestHandler):
         if first not in self.places:
             return self._send(404, b"no such site", "text/plain")
         place = self.places[first]
+        with place.under_way():
+            time.sleep(place.quirks.latency_s)
+            self._answer(place, method, rest, parts, body)
+
+    def _answer(self, place: Place, method: str, rest: list[str], parts: SplitResult, body: dict) -> None:
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         route = self._name(method, rest)
         fault = place.asked(route, "/".join(rest), dict(self.headers))
@@ -192,4 +197,5 @@ class Handler(BaseHTTPRequestHandler):
         if fault is not None:
             self.close_connection = True
             return self._send(206, body[: len(body) // 2], "image/tiff", headers, len(body))
+        place.sent(len(body))
         return self._send(206, body, "image/tiff", headers)

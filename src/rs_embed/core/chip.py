@@ -88,9 +88,16 @@ class Chip:
         return self.values.shape[2], self.values.shape[3]
 
     @cached_property
+    def is_whole(self) -> bool:
+        """Whether every value is finite, so that nothing is nodata."""
+        with np.errstate(all="ignore"):
+            total = self.values.sum()  # finite only if all its terms are: one pass, without an array of booleans
+        return bool(np.isfinite(total)) or bool(np.isfinite(self.values).all())
+
+    @cached_property
     def valid_fraction(self) -> float:
         """Share of pixels, over all frames, in which every band has a value."""
-        return float(np.isfinite(self.values).all(axis=1).mean())
+        return 1.0 if self.is_whole else float(np.isfinite(self.values).all(axis=1).mean())
 
     def select(self, names: Sequence[str]) -> "Chip":
         """Return the same chip with these bands, in this order.

@@ -141,7 +141,7 @@ class ThorEmbedder(Embedder):
             for modality, sensor in self.request.inputs
         ]
         cover_m = float(self._cover_m(frame.input_px[0]))
-        windows = cut_windows(torch.cat(images), frame)
+        windows = cut_windows(images[0] if len(images) == 1 else torch.cat(images), frame)
         return [ModelInput({"images": window}, ground_cover_m=cover_m) for window in windows]
 
     def _scaling(self, modality: Modality, sensor: SensorSpec) -> Scaling:

@@ -11,6 +11,7 @@ from rs_embed.core.specs import SpatialSpec, TemporalSpec
 from rs_embed.embedders.base import ModelRequest
 from rs_embed.embedders.card import BandStats, Modality
 from rs_embed.errors import SensorNotOffered, SpecError
+from rs_embed.pipeline.fetching import Fetching, chip_threads
 from rs_embed.pipeline.plan import queries_for
 from rs_embed.providers.base import Provider
 
@@ -71,17 +72,22 @@ def inspect(
     if not request.inputs:
         raise SpecError(f"Expected a model of imagery, got {request.card.id}, which takes only a location.", fix=_FIX)
     chips: dict[str, Chip] = {}
-    rows: list[BandReport] = []
     queries = queries_for(request, provider, spatial, window)
-    for (modality, _), query in zip(request.inputs, queries, strict=True):
-        try:
-            chip = chips[modality.name] = provider.fetch(query)
-        except SensorNotOffered:
-            if not request.may_lack(modality):
-                raise
-            continue
-        for index, band in enumerate(chip.bands):
-            rows.append(_band(modality, chip, index, modality.stats[band.name]))
+    with chip_threads(min(request.knobs.fetch_workers, len(queries))) as threads:
+        fetching = Fetching(threads)
+        fetching.begin(queries, provider)
+        for (modality, _), query in zip(request.inputs, queries, strict=True):
+            try:
+                chips[modality.name] = fetching.take(query, provider)
+            except SensorNotOffered:
+                if not request.may_lack(modality):
+                    raise
+    rows = [
+        _band(modality, chips[modality.name], index, modality.stats[band.name])
+        for modality, _ in request.inputs
+        if modality.name in chips
+        for index, band in enumerate(chips[modality.name].bands)
+    ]
     return ChipReport(chips, tuple(rows))
 
 

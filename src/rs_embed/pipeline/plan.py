@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from odc.geo.geobox import GeoBox
@@ -56,6 +57,12 @@ class Job:
     def request(self) -> "ModelRequest":
         """The model request that all items share."""
         return self.embedder.request
+
+    @cached_property
+    def fingerprinted(self) -> dict[str, object]:
+        """What decides the numbers of all items alike; see `job_facts`."""
+        inputs = [[modality.name, sensor.facts()] for modality, sensor in self.request.inputs]  # order counts
+        return {**job_facts(self), "version": FINGERPRINT_VERSION, "inputs": inputs}
 
 
 @dataclass(frozen=True)
@@ -250,9 +257,7 @@ def fingerprint(job: Job, item: Item) -> str:
     spatial, window = item.spatial, item.window
     return json_digest(
         {
-            **job_facts(job),
-            "version": FINGERPRINT_VERSION,
-            "inputs": [[modality.name, sensor.facts()] for modality, sensor in job.request.inputs],  # order counts
+            **job.fingerprinted,
             "spatial": place_facts(spatial),
             "temporal": None if window is None else asdict(window),
         }

@@ -9,6 +9,7 @@ from odc.geo.geobox import GeoBox
 from rs_embed.core.chip import Chip, Source
 from rs_embed.core.geo import pixel_size_m, subgrid
 from rs_embed.core.resources import require_memory
+from rs_embed.core.stopping import Threads
 from rs_embed.embedders.base import Embedder, ModelInput, ModelRequest
 from rs_embed.embedders.prepare.framing import Frame, frame_chip
 from rs_embed.embedders.prepare.normalize import counting_clipped, warn_of_clipped
@@ -26,10 +27,10 @@ from rs_embed.errors import (
     Stage,
     warn,
 )
+from rs_embed.pipeline.fetching import Fetching, chip_threads
 from rs_embed.pipeline.plan import Item, Job
 from rs_embed.pipeline.readout import Prepared, input_meta
 from rs_embed.pipeline.validity import seen_in
-from rs_embed.providers.base import Provider, Query, pixels_of
 
 SCALE_TOLERANCE = 0.1
 """Relative difference between the true pixel size and the one passed to the model above which a warning is issued."""
@@ -43,13 +44,26 @@ _ADVICE = {
 """Provider -> advice for providers without an archive of other days."""
 _ABSENCES = (NoImagery, NoValidPixels, OutsideCoverage)
 """Errors that mean a place lacks a modality. Any other error is raised."""
-Fetched = dict[Query, Chip | Exception]
 
 
-def prepare_together(items: Sequence[Item], jobs: Sequence[Job]) -> tuple[Prepared | Failure, ...]:
-    """Prepare the same place for several models. Imagery that several of them need is fetched once."""
-    fetched: Fetched = {}
-    return tuple(_prepare(item, job, fetched) for item, job in zip(items, jobs, strict=True))
+def prepare_together(
+    items: Sequence[Item], jobs: Sequence[Job], threads: Threads | None = None
+) -> tuple[Prepared | Failure, ...]:
+    """Prepare the same place for several models. Imagery that several of them need is fetched once.
+
+    Args:
+        items: One for each job.
+        jobs: What to prepare them for.
+        threads: Fetch the chips of the place at the same time; `None`: one after another.
+    """
+    fetching = Fetching(threads)
+    try:
+        begun = [_begin(item, job, fetching) for item, job in zip(items, jobs, strict=True)]
+        return tuple(
+            failure or _prepare(item, job, fetching) for failure, item, job in zip(begun, items, jobs, strict=True)
+        )
+    finally:
+        fetching.cancel()
 
 
 def fetch_checked(item: Item, job: Job) -> tuple[dict[str, Chip], tuple[int, int], GeoBox | None]:
@@ -61,25 +75,37 @@ def fetch_checked(item: Item, job: Job) -> tuple[dict[str, Chip], tuple[int, int
     Raises:
         RSEmbedError: The chips could not be fetched, cover different ground, or have too few valid pixels.
     """
-    chips = {query.modality: _fetch(query, job.provider, {}) for query in item.queries}
+    with chip_threads(min(job.request.knobs.fetch_workers, len(item.queries))) as threads:
+        fetching = Fetching(threads)
+        fetching.begin(item.queries, job.provider)
+        chips = {query.modality: fetching.take(query, job.provider) for query in item.queries}
     shape_px = _shared_shape(chips, job.request)
     for name, chip in chips.items():
         _with_pixels(name, chip, job.request.knobs.min_valid_fraction)
     return chips, shape_px, _shared_geobox(chips, shape_px, job.request)
 
 
-def _prepare(item: Item, job: Job, fetched: Fetched) -> Prepared | Failure:
+def _begin(item: Item, job: Job, fetching: Fetching) -> Failure | None:
+    """Start to fetch the chips of an item, if the machine can hold them."""
+    try:
+        size = sum(query.nbytes for query in item.queries)
+        require_memory(COPIES * size, f"{len(item.queries)} chip(s) of {size / 1e9:.1f} GB for one place")
+        fetching.begin(item.queries, job.provider)
+    except Exception as error:  # noqa: BLE001  (kept whole in the Failure, raised by single calls)
+        return Failure(item.index, "fetch", error)
+    return None
+
+
+def _prepare(item: Item, job: Job, fetching: Fetching) -> Prepared | Failure:
     """Prepare one item; an error becomes a `Failure`, so that it does not stop the other items."""
     stage: Stage = "fetch"
     try:
         if item.cells is not None:
             stage = "prepare"
             return _prepare_location(item, item.cells, job)
-        size = sum(query.nbytes for query in item.queries)
-        require_memory(COPIES * size, f"{len(item.queries)} chip(s) of {size / 1e9:.1f} GB for one place")
         queries = {query.modality: query for query in item.queries}
         request = job.request
-        chips, absent = _available(request, queries, lambda name: _fetch(queries[name], job.provider, fetched))
+        chips, absent = _available(request, queries, lambda name: fetching.take(queries[name], job.provider))
         stage = "prepare"
         shape_px = _shared_shape(chips, request)
         floor = request.knobs.min_valid_fraction
@@ -149,20 +175,6 @@ def _inputs(
     except torch.OutOfMemoryError:
         with counting_clipped() as clipped:
             return embedder.prepare(chips, frame), clipped
-
-
-def _fetch(query: Query, provider: Provider, fetched: Fetched) -> Chip:
-    """Fetch a chip once: queries that differ only in the model's name for it or in the fill value share a download."""
-    key = pixels_of(query)
-    if key not in fetched:
-        try:
-            fetched[key] = provider.fetch(query)
-        except Exception as error:  # noqa: BLE001  (raised below, for every model that needs the chip)
-            fetched[key] = error
-    found = fetched[key]
-    if isinstance(found, Exception):
-        raise found
-    return found
 
 
 def _shared_shape(chips: Mapping[str, Chip], request: ModelRequest) -> tuple[int, int]:

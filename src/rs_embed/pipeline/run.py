@@ -18,6 +18,7 @@ from rs_embed.embedding.batch import Result
 from rs_embed.encoders.tokens import TokenLayout, Tokens
 from rs_embed.errors import Failure, OutOfMemory, RSEmbedError
 from rs_embed.pipeline.batching import BatchSizes, MemoryOf, memory_of, out_of_memory
+from rs_embed.pipeline.fetching import chip_threads
 from rs_embed.pipeline.plan import Item, Job, Workload
 from rs_embed.pipeline.prepare import COPIES, prepare_together
 from rs_embed.pipeline.readout import Prepared, read_out
@@ -97,16 +98,19 @@ def run_together(
 def _prepared(
     places: Sequence[Place], jobs: Sequence[Job], batch_size: Callable[[], int], room: int
 ) -> Generator[Outcome]:
-    """Fetch and prepare ahead of the encoder, in order, at most `room` places at once."""
+    """Fetch and prepare ahead of the encoder, in order, at most `room` places, and `fetch_workers` chips, at once."""
+    most = max(job.request.knobs.fetch_workers for job in jobs)
+    queries = max((sum(len(item.queries) for item in items) for items in places), default=0)
     if len(places) <= 1:
         for items in places:
             with stage("fetch", None, "places"):
-                prepared = prepare_together(items, jobs)
+                prepared = _prepared_alone(items, jobs, min(most, queries))
             yield prepared
         return
-    workers = min(room, len(places), max(job.request.knobs.fetch_workers for job in jobs))
+    workers = min(room, len(places), most)
     stop = Stop(current())
     threads = Threads(workers, "rs-embed-fetch", stop)
+    chips = Threads(most, "rs-embed-chip", stop) if queries > 1 else None
     try:
         upcoming = iter(places)
         pending: deque[Future[Outcome]] = deque()
@@ -114,13 +118,21 @@ def _prepared(
             # Twice the workers: while the next item in order is awaited, the other workers need work.
             ahead = min(room, 2 * workers + batch_size())
             more = islice(upcoming, max(0, ahead - len(pending)))
-            pending.extend(threads.submit(prepare_together, items, jobs) for items in more)
+            pending.extend(threads.submit(prepare_together, items, jobs, chips) for items in more)
             if not pending:
                 return
             yield outcome(pending.popleft())
     finally:
         stop.set()
         threads.close()
+        if chips is not None:
+            chips.close()
+
+
+def _prepared_alone(items: Place, jobs: Sequence[Job], chips: int) -> Outcome:
+    """One place: so many of its chips at the same time; those that a failure makes useless are stopped."""
+    with chip_threads(chips) as threads:
+        return prepare_together(items, jobs, threads)
 
 
 def _affordable(places: Sequence[Place], memory_gb: float) -> int:

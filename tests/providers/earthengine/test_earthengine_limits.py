@@ -83,7 +83,7 @@ def test_a_chip_of_more_than_48_mib_comes_in_pieces_that_fit_together(server):
     query = ask(bands=("B4",), window=TemporalSpec.range("2022-06-10", "2022-06-14"), side_m=29_000)
     assert query.geobox.shape == (2900, 2900)
     chip = earth_engine(server, provenance=False, timeout_s=600).fetch(query)
-    assert routes(server) == ["pixels"] * 4
+    assert routes(server) == ["pixels"] * 4 and server.high_water == 4
     for rows, cols in ((slice(0, 9), slice(0, 2900)), (slice(1420, 1480), slice(1420, 1480)), (slice(2890, 2900),) * 2):
         part = Query("M", query.sensor, query.geobox[rows, cols], query.window)
         np.testing.assert_array_equal(chip.values[0, :, rows, cols], expected(server.world, part))
@@ -95,7 +95,7 @@ def test_more_than_1024_bands_come_in_several_requests_frame_by_frame(server):
     query = ask(bands=ALL_12, window=TemporalSpec.year(2022), side_m=40, series=Series(100, "scenes"))
     chip = earth_engine(server).fetch(query)
     assert len(chip.times) * 13 > 1024
-    assert routes(server) == ["value", "pixels", "pixels"]
+    assert routes(server) == ["value", "pixels", "pixels"] and server.high_water == 2
     scenes = {scene.index: scene for scene in server.world.scenes if scene.collection == S2}
     for values, scene_id in zip(chip.values, chip.source.scene_ids, strict=True):
         np.testing.assert_array_equal(values, pixels_of(scenes[scene_id], ALL_12, query.geobox))

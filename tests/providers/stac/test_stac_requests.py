@@ -8,7 +8,7 @@ from gee_server import default_world
 from stac_asking import QUICK, ask, equal, expected, pixels_of, scenes_of, stac
 
 from rs_embed.core.geo import subgrid
-from rs_embed.core.specs import TemporalSpec
+from rs_embed.core.specs import Series, TemporalSpec
 from rs_embed.providers.common.limiter import Limiter
 from rs_embed.providers.common.retry import Retry
 from rs_embed.providers.rasters.raster import Take
@@ -82,3 +82,21 @@ def test_no_more_files_stay_open_than_agreed(stac_server):
         np.testing.assert_array_equal(found, pixels_of(scene, [band], query.geobox))
     assert len(pool) == 2
     assert site.count("head") == len(BANDS)
+
+
+def test_frames_of_a_series_are_read_at_the_same_time_with_as_many_requests(stac_server):
+    query = ask("toulouse", ("B4",), series=Series(3, "scenes"), cloudy_pct=80)
+    site = stac_server.site("earth-search", applied=True, latency_s=0.2)
+    chip = stac(site).fetch(query)
+    assert chip.values.shape[0] == 3 and list(chip.times) == sorted(chip.times)
+    files = [one["path"] for one in site.log if one["route"] == "head"]
+    assert len(files) == len(set(files)) >= 3  # each file is opened once
+    assert site.most_at_once >= 3
+
+
+def test_a_header_takes_one_request_of_sixteen_kilobytes(stac_server):
+    site = stac_server.site("earth-search", applied=True)
+    stac(site).fetch(ask("toulouse", BANDS, DAY, side_m=320))
+    first = [one["range"] for one in site.log if one["range"] and one["range"].startswith("bytes=0-")]
+    assert first == ["bytes=0-16383"] * len(BANDS)
+    assert site.bytes_sent <= 480_000

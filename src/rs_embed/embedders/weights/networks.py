@@ -36,7 +36,8 @@ def build_network(
     if not knobs.pretrained:
         if knobs.ckpt is not None:
             warn(f"{str(knobs.ckpt)!r} is ignored because pretrained=False (keyword or variable).", ChoiceWarning)
-        module.to_empty(device="cpu")
+        # Not `to_empty`: for tensors without values torch imports sympy, which takes longer than torch itself.
+        module._apply(lambda one: torch.empty(one.shape, dtype=one.dtype, device="cpu"))  # type: ignore[no-untyped-call]
         module.init_random(RANDOM_SEED)
         module.eval().requires_grad_(False)
         return Network(module, f"random:{RANDOM_SEED}", RANDOM_NOTE, settings.kernels)

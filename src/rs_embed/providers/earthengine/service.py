@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rs_embed.core.specs import TemporalSpec
-from rs_embed.core.stopping import POLL_S, PerProcess, current
+from rs_embed.core.stopping import POLL_S, PerProcess, Stop, Threads, current, outcome
 from rs_embed.errors import ComputationTimedOut, RequestTooLarge
 from rs_embed.providers.common.limiter import Limits
 from rs_embed.providers.common.retry import Retry, Waits
@@ -31,6 +31,8 @@ _TOO_MUCH = (RequestTooLarge, ComputationTimedOut)
 """What a smaller question may be answered to."""
 
 
+PIECES_AT_ONCE = 8
+"""Pieces of one chip, as far as the limiter allows; while it is decoded, one takes up to 400 MB."""
 _LEARNING = PerProcess(Lock)
 
 
@@ -89,29 +91,33 @@ class Service:
     def pixels(self, target: Target, frames: Sequence[FramePlan]) -> NDArray[np.float32]:
         """All bands of all frames, `[T, C + 1, H, W]`, the clear count last, as they travel.
 
-        One request, unless the limits of the service ask for more. What it then still finds too large, or gives up
-        computing, is split as often as it takes, down to one frame of 16 x 16 pixels.
+        One request, unless the limits of the service ask for more, which are then made at the same time. What it still
+        finds too large, or gives up computing, is split as often as it takes, down to one frame of 16 x 16 pixels.
 
         Raises:
             ProviderError: The service could not, or would not, answer.
         """
         self._learn()
         bands = len(target.sensor.bands) + 1
-        made = np.empty((len(frames), bands, *target.shape_px), np.float32)
-        waiting, until = pieces(len(frames), target.shape_px, target.sensor, target.archive), self._until()
-        while waiting:
-            piece = waiting.pop()
-            try:
-                values = self._piece(target, frames, piece)
-            except _TOO_MUCH:
-                parts = piece.smaller()
-                if not parts or self._waits.clock() > until:
-                    raise
-                waiting += parts
-                continue
-            rows, cols = slice(piece.row, piece.row + piece.height), slice(piece.col, piece.col + piece.width)
-            ordinals = slice(piece.first_frame, piece.first_frame + piece.frames)
-            made[ordinals, :, rows, cols] = values.reshape(piece.frames, bands, piece.height, piece.width)
+        made, until = np.empty((len(frames), bands, *target.shape_px), np.float32), self._until()
+
+        def fill(piece: Piece) -> None:
+            waiting = [piece]
+            while waiting:
+                part = waiting.pop()
+                try:
+                    values = self._piece(target, frames, part)
+                except _TOO_MUCH:
+                    parts = part.smaller()
+                    if not parts or self._waits.clock() > until:
+                        raise
+                    waiting += parts
+                    continue
+                rows, cols = slice(part.row, part.row + part.height), slice(part.col, part.col + part.width)
+                ordinals = slice(part.first_frame, part.first_frame + part.frames)
+                made[ordinals, :, rows, cols] = values.reshape(part.frames, bands, part.height, part.width)
+
+        _for_each(pieces(len(frames), target.shape_px, target.sensor, target.archive), fill)
         return made
 
     def _piece(self, target: Target, frames: Sequence[FramePlan], piece: Piece) -> NDArray[np.float32]:
@@ -162,6 +168,21 @@ class Service:
 
     def _recipe(self, target: Target) -> Recipe:
         return Recipe(target.sensor, target.archive, target.geobox, self._options)
+
+
+def _for_each(waiting: Sequence[Piece], fill: Callable[[Piece], None]) -> None:
+    """Fill all pieces, several at the same time; an error, the first in their order, stops the others."""
+    if len(waiting) == 1:
+        fill(waiting[0])
+        return
+    stop = Stop(current())
+    threads = Threads(PIECES_AT_ONCE, "rs-embed-gee", stop)
+    try:
+        for coming in [threads.submit(fill, piece) for piece in waiting]:
+            outcome(coming)
+    finally:
+        stop.set()
+        threads.close()
 
 
 def _encoded(value: "ee.ComputedObject") -> object:

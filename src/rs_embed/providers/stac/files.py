@@ -36,7 +36,7 @@ def gdal_options(timeout_s: float, cache_mb: int) -> dict[str, str | int]:
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no listing, no side-cars: 3 requests to a file instead of 13
         "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",  # blocks side by side come in one request
         "GDAL_HTTP_MULTIPLEX": "YES",  # one connection where the server speaks HTTP/2
-        "GDAL_INGESTED_BYTES_AT_OPEN": 32_768,  # the header of a full Sentinel-2 tile in the first request
+        "GDAL_INGESTED_BYTES_AT_OPEN": 16_384,  # one chunk of GDAL's cache: the header of any usual COG, and no more
         "GDAL_HTTP_TIMEOUT": max(1, round(timeout_s)),  # none by default: a silent server would hold a thread forever
         "GDAL_HTTP_CONNECTTIMEOUT": max(1, min(10, round(timeout_s))),
         "GDAL_HTTP_MAX_RETRY": 0,  # ours is the retry: it knows the limits that all threads share

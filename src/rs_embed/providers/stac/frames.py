@@ -1,7 +1,8 @@
 """Frames out of scenes: which are read, and what becomes of their pixels. Memory is bounded, see `MEMORY_B`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -10,16 +11,20 @@ from odc.geo.geobox import GeoBox
 from rs_embed.core.bands import Unit, bands_of, convert
 from rs_embed.core.geo import subgrid
 from rs_embed.core.specs import Composite, SensorSpec
+from rs_embed.core.stopping import Threads
 from rs_embed.providers.common.composite import composite
 from rs_embed.providers.common.passes import look_at, rank
 from rs_embed.providers.common.plausible import Pixels, refuse_implausible
 from rs_embed.providers.common.sentinel2 import judge_offset
 from rs_embed.providers.stac.catalogs import StacCollection
 from rs_embed.providers.stac.items import CatalogItem
-from rs_embed.providers.stac.scenes import SceneReader
+from rs_embed.providers.stac.scenes import Findings, SceneReader
+from rs_embed.providers.stac.waiting import awaited
 
 MEMORY_B = 512_000_000
 """Pixels of scenes held for one frame. One of more is made strip by strip, which gives the same."""
+FRAMES_AT_ONCE = 4
+"""Frames of one chip made at the same time, if all of their scenes take no more than `MEMORY_B`."""
 AT_ONCE = 4
 """Passes looked at together when the clearest is sought: most often it is among the first."""
 
@@ -92,6 +97,15 @@ class Frames:
         heights = [strip.shape[0] for strip in strips]
         observations = float(np.average([part.observations for part in parts], weights=heights))
         return StacFrame(values, sorted(used.values(), key=lambda item: (item.time, item.id)), observations)
+
+    @property
+    def findings(self) -> Findings:
+        """What was learned of the scenes that were read."""
+        return self._reader.findings
+
+    def held_b(self, passes: Sequence[Pass], geobox: GeoBox) -> int:
+        """Pixels of a frame of these passes that are held at the same time, at most, if it is made in one go."""
+        return 4 * sum(len(one) for one in passes) * len(self._bands) * int(geobox.shape[0]) * int(geobox.shape[1])
 
     def _rows(self, passes: Sequence[Pass], geobox: GeoBox) -> int:
         """How many rows are made at a time."""
@@ -187,6 +201,34 @@ class Frames:
             if self._collection.offset != "none" and unit is Unit.DN:
                 self._reader.findings.notes += judge_offset(values[here], self._collection.id, fix=_NO_OFFSET)
         return values
+
+
+def frames_made(
+    frames: Callable[[], Frames], planned: Sequence[tuple[Composite, Sequence[Pass]]], geobox: GeoBox
+) -> tuple[list[StacFrame], Findings]:
+    """The frames of a chip that have a valid pixel, in order, several made at the same time; and what was learned.
+
+    Args:
+        frames: Makes what makes one frame; each gets one of its own, as scenes are left out of single frames.
+        planned: How to make each frame, and of which passes.
+        geobox: The grid.
+    """
+    makers = [frames() for _ in planned]
+    works = [partial(one.frame, passes, how, geobox) for one, (how, passes) in zip(makers, planned, strict=True)]
+    held_b = max((one.held_b(passes, geobox) for one, (_, passes) in zip(makers, planned, strict=True)), default=0)
+    at_once = min(FRAMES_AT_ONCE, len(works), MEMORY_B // max(1, held_b))
+    if at_once <= 1:
+        made = [work() for work in works]
+    else:
+        threads = Threads(at_once, "rs-embed-frame")
+        try:
+            made = [awaited(one) for one in [threads.submit(work) for work in works]]
+        finally:
+            threads.close()
+    findings = Findings()
+    for one in makers:
+        findings.add(one.findings)
+    return [frame for frame in made if frame is not None], findings
 
 
 def _strips(geobox: GeoBox, rows: int) -> list[GeoBox]:

@@ -24,7 +24,7 @@ from rs_embed.providers.common.series import frame_slots, mean_time
 from rs_embed.providers.stac.access import Access, OpenAccess, Opened, S3Access
 from rs_embed.providers.stac.catalogs import StacCatalog, StacCollection, catalog_of
 from rs_embed.providers.stac.files import Files
-from rs_embed.providers.stac.frames import Frames, Pass, StacFrame
+from rs_embed.providers.stac.frames import Frames, Pass, StacFrame, frames_made
 from rs_embed.providers.stac.http import Credentials, Http
 from rs_embed.providers.stac.items import CatalogItem
 from rs_embed.providers.stac.judges import FileJudge, HttpJudge
@@ -206,18 +206,17 @@ class Stac(Rebuilt):
             raise no_days("the catalogue", sensor.collection)
         skip = self._settings.on_missing == "skip"
         selected = Selection(self._catalog, self._finder(), skip).selected(query, query.geobox, collection)
-        reader = SceneReader(self._links.files, self._threads, sensor, collection, self._settings.offset, skip=skip)
-        frames = Frames(reader, sensor, collection, self._settings.max_scenes)
-        made = [
-            frame
-            for how, passes in _planned(query, collection, selected.items)
-            if (frame := frames.frame(passes, how, query.geobox)) is not None
-        ]
+
+        def frames() -> Frames:
+            reader = SceneReader(self._links.files, self._threads, sensor, collection, self._settings.offset, skip=skip)
+            return Frames(reader, sensor, collection, self._settings.max_scenes)
+
+        made, findings = frames_made(frames, _planned(query, collection, selected.items), query.geobox)
         if not made:
-            raise _nothing_valid(query, query.geobox, len(selected.items), reader.findings)
-        self._warn(reader.findings)
+            raise _nothing_valid(query, query.geobox, len(selected.items), findings)
+        self._warn(findings)
         times = tuple(mean_time([item.time for item in frame.used]) if collection.dated else None for frame in made)
-        source = self._source(query, collection, made, reader.findings, selected.notes)
+        source = self._source(query, collection, made, findings, selected.notes)
         values = np.stack([frame.values for frame in made])
         return Chip(values, bands_of(sensor.collection, sensor.bands), query.geobox, times, source)
 

@@ -41,6 +41,14 @@ class Findings:
     """Passes left out because enough were clear."""
     lock: Lock = field(default_factory=Lock)
 
+    def add(self, later: "Findings") -> None:
+        """Take over what was learned of the scenes of a later frame."""
+        self.offsets |= later.offsets
+        self.doubts |= {scene: text for scene, text in later.doubts.items() if scene not in self.doubts}
+        self.missing |= {scene: why for scene, why in later.missing.items() if scene not in self.missing}
+        self.notes += later.notes
+        self.unread += later.unread
+
 
 @dataclass(frozen=True)
 class _Reading:
