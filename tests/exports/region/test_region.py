@@ -230,6 +230,7 @@ def test_overviews_are_means_of_tokens_with_a_value(tmp_path):
     np.testing.assert_allclose(coarse.x.values, fine.x.values.reshape(-1, 2).mean(axis=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "cosine"), [("float16", 0.99999), ("int8", 0.9995)])
 def test_smaller_types_keep_the_direction_of_every_token(tmp_path, dtype, cosine):
     options = {"backend": FieldProvider(hills), "region": PointBuffer(12.94, 47.77, 700)}
@@ -304,6 +305,7 @@ def test_a_block_that_is_gone_or_damaged_is_made_again(tmp_path):
     np.testing.assert_array_equal(tokens(tmp_path / "run"), whole)
 
 
+@pytest.mark.slow
 def test_shards_fill_one_map_and_a_retry_needs_only_the_folder(tmp_path):
     echo_map(tmp_path / "whole", unit_blocks=2)
     sample = {"backend": "sample", "region": PointBuffer(12.94, 47.77, 500), "unit_blocks": 1}
@@ -326,6 +328,7 @@ def test_a_folder_takes_one_request_only(tmp_path):
     assert "region" in caught.value.facts["changed"]
 
 
+@pytest.mark.slow
 def test_position_is_taken_out_alike_in_every_block(tmp_path):
     card, options = card_of("terramind_1_0_tiny"), {"img": 96, "pretrained": False, "modality": "S2L2A"}
     embed_region(
