@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import shapely
 import xarray as xr
 from echo import CARD as ECHO
@@ -206,6 +207,28 @@ def test_only_what_the_region_touches_has_values_and_only_its_blocks_are_fetched
     assert finite[surely].all()
     assert not finite[never].any()
     assert (surely | never).mean() > 0.9
+
+
+def test_a_map_may_be_a_geotiff_for_each_block(tmp_path):
+    corners = [(343_210, 5_291_630), (345_950, 5_291_630), (343_210, 5_293_970)]
+    triangle = Region([[*corners, corners[0]]], CRS)
+    echo_map(tmp_path / "zarr", triangle)
+    echo_map(tmp_path / "cog", triangle, format="cog")
+    whole, files = opened(tmp_path / "zarr").embedding[0], sorted(tmp_path.glob("cog/echo/grids/*/*.tif"))
+    assert len(files) > 1
+    count = 0
+    for path in files:
+        with rasterio.open(path) as file:
+            assert file.crs.to_epsg() == 32633
+            x, y = file.transform @ (0.5, 0.5)
+            part = whole.sel(x=slice(x, x + 80 * (file.width - 1)), y=slice(y, y - 80 * (file.height - 1)))
+            rows, cols = part.shape[1:]  # the store ends where the region ends
+            np.testing.assert_array_equal(file.read()[:2, :rows, :cols], part.values)
+            assert np.isnan(file.read(1)[rows:]).all()
+            assert np.isnan(file.read(1)[:, cols:]).all()
+            count += int(np.isfinite(part.values[0]).sum())
+    assert count == int(np.isfinite(whole.values[0]).sum())
+    assert (tmp_path / "cog/echo/collection.json").is_file()
 
 
 def test_several_windows_are_the_time_axis(tmp_path):
