@@ -156,7 +156,7 @@ def test_the_first_and_the_last_whole_year_are_taken():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"input_prep": "resize"}, "own size"),
+        ({"input_prep": "resize"}, "native size"),
         ({"output": OutputSpec.pooled("max")}, "mean direction"),
         ({"output": OutputSpec.grid("dense")}, "finer than a patch"),
         ({"sensor": replace(SENSOR, scale_m=20)}, "10 m per pixel"),

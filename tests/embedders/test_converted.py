@@ -127,7 +127,7 @@ def test_a_file_of_another_model_under_the_right_name_is_refused_as_the_source_w
     (file,) = kept(tmp_path)
     file.unlink()
     converted.write(Picked(state | {"norm.bias": torch.full_like(state["norm.bias"], torch.nan)}, None))
-    with pytest.raises(WeightsCorrupt, match="not finite"):
+    with pytest.raises(WeightsCorrupt, match="finite values"):
         start(thor_tiny_checkpoint, tmp_path)
 
 

@@ -218,13 +218,10 @@ def test_a_series_is_aligned_by_month_over_modalities_and_empty_months_are_maske
         """Optical imagery in March and June, radar in June alone."""
 
         def fetch(self, query):
-            self._acquired = self._at["s2" if query.modality == "s2" else "s1"]
-            return super().fetch(query)
+            return FieldProvider(land, acquired=days if query.modality == "s2" else days[1:]).fetch(query)
 
     days = [TemporalSpec.range(f"2022-0{m}-10", f"2022-0{m}-11").middle for m in (3, 6)]
-    ground = Radar(land)
-    ground._at = {"s2": days, "s1": days[1:]}
-    found = embed(backend=ground, modality="s2+s1", window_patches=12)
+    found = embed(backend=Radar(land), modality="s2+s1", window_patches=12)
     assert [len(one.frame_times) for one in found.meta.inputs] == [12, 12]
     chips = inspect_chip("galileo_1_0_nano", PLACE, JUNE, FieldProvider(land), modality="s2+s1").chips
     groups = {name: values.expand(-1, 12, -1, -1, -1) for name, values in tensors(chips["s2"].values).items()}
@@ -339,7 +336,7 @@ def test_one_channel_of_a_group_wants_the_others_and_a_whole_group_may_be_left_o
         ({"patch_size": 0}, KnobError, "patch_size"),
         ({"frames": 25}, KnobError, "frames"),
         ({"frames": 11}, SpecError, "at most 11 calendar months"),
-        ({"input_prep": "resize"}, SpecError, "their own size"),
+        ({"input_prep": "resize"}, SpecError, "native size"),
         ({"output": OutputSpec.grid("dense")}, SpecError, "finer than a patch"),
         ({"normalize": "nowhere.json"}, KnobError, "nowhere.json"),
     ],

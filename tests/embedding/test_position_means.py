@@ -58,7 +58,7 @@ def test_means_that_were_changed_in_a_file_are_noticed(tmp_path):
     with np.load(path) as arrays:
         changed = {**arrays, "position_means": arrays["position_means"] + 1}
     np.savez(path, allow_pickle=False, **changed)
-    with pytest.raises(StorageError, match="other content"):
+    with pytest.raises(StorageError, match="does not match its checksum"):
         Embedding.load(path)
 
 

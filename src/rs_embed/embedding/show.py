@@ -171,15 +171,13 @@ def _valid(one: "Embedding") -> str:
 
 
 def _picture(one: "Embedding") -> str:
-    """Principal components of a grid, where the package that draws is installed; bars of a vector."""
+    """Principal components of a grid; bars of a vector."""
     if not one.data.size:
         return ""
     if not one.is_grid:
         return sparkline(one.data, f"{one.data.size} values")
-    try:
-        from rs_embed.embedding.components import pca_rgb
-    except ImportError:
-        return ""
+    from rs_embed.embedding.components import pca_rgb
+
     step = -(-max(one.data.shape[1:]) // _PICTURE_PX)
     tokens = one.debiased().data[:, ::step, ::step]
     if not np.isfinite(tokens).all(axis=0).any():
