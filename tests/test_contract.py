@@ -381,6 +381,7 @@ def test_products_are_those_that_were_chosen_and_the_result_says_so(monkeypatch)
     assert embed("mosaiks_rcf").meta["kernels"] == "torch"
 
 
+@pytest.mark.slow
 def test_no_setting_of_the_process_is_changed():
     def settings():
         return (

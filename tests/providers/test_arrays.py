@@ -217,6 +217,7 @@ def test_days_of_the_year_without_a_year_say_that_they_have_none(dn):
     assert single.times == (None,)
 
 
+@pytest.mark.slow
 def test_a_model_of_series_takes_days_of_the_year(dn):
     values = np.resize(dn.astype(np.float32), (2, 10, 12, 12))
     by_day = get_embedding("anysat", input_chw=values, dates=[121, 196], pretrained=False)

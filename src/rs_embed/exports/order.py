@@ -98,4 +98,4 @@ class ExportSetup:
         store = self.request.store(folder, job, stamp.fingerprint)
         if store.tiles is not None:
             write_metadata(folder, store.tiles.grid, header)
-        return ModelExport(job, header, store)
+        return ModelExport(job, header, store, self.request.region)

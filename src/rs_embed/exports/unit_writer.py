@@ -13,6 +13,7 @@ from rs_embed.embedding.batch import Result
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.errors import RSEmbedError
 from rs_embed.exports.records import Record, Stamp, UnitStore, rows_in_order
+from rs_embed.exports.region.grid import MapGrid
 from rs_embed.exports.unit import WorkUnit
 from rs_embed.exports.unit_tables import merge_units
 from rs_embed.formats.base import Row, RunHeader
@@ -33,6 +34,8 @@ class ModelExport:
     job: Job
     header: RunHeader
     store: UnitStore
+    region: MapGrid | None = None
+    """For a map: tokens outside of its region have no value."""
 
 
 class UnitSink:
@@ -80,6 +83,8 @@ class UnitSink:
     def _write_grid(self, place: Place, embedding: Embedding, grid_format: str) -> dict[str, Stamp]:
         """The files that hold the tokens, by path inside the model's folder."""
         store = self.model.store
+        if self.model.region is not None:
+            embedding = self.model.region.masked(embedding)
         if store.tiles is not None:
             return store.tiles.write(store.folder, place.index, embedding)
         folder, chosen = store.grids(self._unit), format_named(grid_format)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import shapely
 import xarray as xr
 from echo import CARD as ECHO
@@ -208,6 +209,28 @@ def test_only_what_the_region_touches_has_values_and_only_its_blocks_are_fetched
     assert (surely | never).mean() > 0.9
 
 
+def test_a_map_may_be_a_geotiff_for_each_block(tmp_path):
+    corners = [(343_210, 5_291_630), (345_950, 5_291_630), (343_210, 5_293_970)]
+    triangle = Region([[*corners, corners[0]]], CRS)
+    echo_map(tmp_path / "zarr", triangle)
+    echo_map(tmp_path / "cog", triangle, format="cog")
+    whole, files = opened(tmp_path / "zarr").embedding[0], sorted(tmp_path.glob("cog/echo/grids/*/*.tif"))
+    assert len(files) > 1
+    count = 0
+    for path in files:
+        with rasterio.open(path) as file:
+            assert file.crs.to_epsg() == 32633
+            x, y = file.transform @ (0.5, 0.5)
+            part = whole.sel(x=slice(x, x + 80 * (file.width - 1)), y=slice(y, y - 80 * (file.height - 1)))
+            rows, cols = part.shape[1:]  # the store ends where the region ends
+            np.testing.assert_array_equal(file.read()[:2, :rows, :cols], part.values)
+            assert np.isnan(file.read(1)[rows:]).all()
+            assert np.isnan(file.read(1)[:, cols:]).all()
+            count += int(np.isfinite(part.values[0]).sum())
+    assert count == int(np.isfinite(whole.values[0]).sum())
+    assert (tmp_path / "cog/echo/collection.json").is_file()
+
+
 def test_several_windows_are_the_time_axis(tmp_path):
     months = TemporalSpec.range("2022-05-01", "2022-08-01").months()
     report = echo_map(tmp_path / "run", temporal=[months[1], months[0], months[2]])
@@ -230,6 +253,7 @@ def test_overviews_are_means_of_tokens_with_a_value(tmp_path):
     np.testing.assert_allclose(coarse.x.values, fine.x.values.reshape(-1, 2).mean(axis=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "cosine"), [("float16", 0.99999), ("int8", 0.9995)])
 def test_smaller_types_keep_the_direction_of_every_token(tmp_path, dtype, cosine):
     options = {"backend": FieldProvider(hills), "region": PointBuffer(12.94, 47.77, 700)}
@@ -304,6 +328,7 @@ def test_a_block_that_is_gone_or_damaged_is_made_again(tmp_path):
     np.testing.assert_array_equal(tokens(tmp_path / "run"), whole)
 
 
+@pytest.mark.slow
 def test_shards_fill_one_map_and_a_retry_needs_only_the_folder(tmp_path):
     echo_map(tmp_path / "whole", unit_blocks=2)
     sample = {"backend": "sample", "region": PointBuffer(12.94, 47.77, 500), "unit_blocks": 1}
@@ -326,6 +351,7 @@ def test_a_folder_takes_one_request_only(tmp_path):
     assert "region" in caught.value.facts["changed"]
 
 
+@pytest.mark.slow
 def test_position_is_taken_out_alike_in_every_block(tmp_path):
     card, options = card_of("terramind_1_0_tiny"), {"img": 96, "pretrained": False, "modality": "S2L2A"}
     embed_region(

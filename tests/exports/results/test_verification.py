@@ -117,6 +117,7 @@ def test_a_damaged_table_is_told_and_made_again_when_asked_to_verify(copy, tmp_p
     assert verify_run(run, progress=False).ok
 
 
+@pytest.mark.slow
 def test_a_call_without_verify_notices_what_is_gone_or_cut(copy, tmp_path):
     run, log = copy("vectors"), tmp_path / "log"
     before = vectors(run)

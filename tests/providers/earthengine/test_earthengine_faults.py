@@ -79,6 +79,7 @@ def test_a_list_of_scenes_cut_short_is_asked_for_again(server):
     assert routes(server) == ["value"] * 3 + ["pixels"]
 
 
+@pytest.mark.slow
 def test_a_request_that_hangs_is_given_up_and_made_again(server):
     server.faults.append(Fault("hang", times=1))
     chip = earth_engine(server, provenance=False, timeout_s=1.5).fetch(QUERY)

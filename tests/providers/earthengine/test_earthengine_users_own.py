@@ -50,6 +50,7 @@ OURS = {("mine", "mine", None)}
 HIS = {("his-project", "his-project", "his-tag")}
 
 
+@pytest.mark.slow
 def test_our_calls_change_nothing_of_the_users_client(servers):
     his, ours = servers
     before = as_it_is()

@@ -40,6 +40,7 @@ def test_a_scene_without_a_readable_file_is_left_out_of_a_composite_with_a_word(
     assert chip.source.clear_observations == pytest.approx(len(scenes_of(WORLD, QUERY)) - 1, abs=0.5)
 
 
+@pytest.mark.slow
 def test_a_scene_that_is_left_out_makes_room_for_another(stac_server):
     query = ask("toulouse", ("B4",), TemporalSpec.range("2022-04-01", "2022-09-01"), cloudy_pct=60)
     site = stac_server.site("earth-search", applied=True)

@@ -85,6 +85,7 @@ def test_a_search_waits_as_long_as_the_service_asks(stac_server, status):
     assert max(slept) == pytest.approx(3)
 
 
+@pytest.mark.slow
 def test_a_service_that_asks_for_more_than_we_wait_is_an_error_at_once(stac_server):
     site = stac_server.site("earth-search", applied=True)
     site.fail(routes=("search",), status=429, retry_after=7200)
@@ -102,6 +103,7 @@ def test_a_wait_may_be_told_in_seconds_or_as_a_date():
     assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0
 
 
+@pytest.mark.slow
 def test_an_answer_that_never_ends_is_cut_off(stac_server):
     site = stac_server.site("earth-search", applied=True)
     site.fail("slow", routes=("search",), times=1, seconds=60)

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from gee_server import default_world
 from stac_asking import QUICK, ask, equal, expected, pixels_of, scenes_of, stac
 
@@ -37,6 +38,7 @@ def test_a_cold_chip_takes_at_most_three_requests_a_file_and_one_search(stac_ser
     assert site.count("whole") == 0
 
 
+@pytest.mark.slow
 def test_a_hundred_points_of_one_scene_read_its_headers_and_blocks_once(stac_server):
     site = stac_server.site("earth-search", applied=True)
     centre = ask("toulouse", BANDS, DAY, side_m=320)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -14,6 +14,7 @@ from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, ConfigDict, Field
 
 from rs_embed.core.specs import GridBlock, TemporalSpec
+from rs_embed.embedding.embedding import Embedding
 from rs_embed.errors import SpecError
 
 if TYPE_CHECKING:
@@ -257,6 +258,15 @@ class MapGrid(BaseModel):
         from shapely import MultiPolygon, Polygon
 
         return MultiPolygon([Polygon(rings[0], rings[1:]) for rings in self.region])
+
+    def masked(self, embedding: Embedding) -> Embedding:
+        """Return an embedding in which tokens outside of the region are NaN and their valid share is 0."""
+        if embedding.geobox is None:
+            return embedding
+        inside = self.inside(embedding.geobox)
+        data = np.where(inside, embedding.data, np.float32(np.nan))
+        valid = None if embedding.valid is None else np.where(inside, embedding.valid, np.float32(0))
+        return replace(embedding, data=data, valid=valid)
 
     def inside(self, geobox: GeoBox) -> NDArray[np.bool_]:
         """Return which tokens the region touches, `[row, col]`."""

@@ -35,12 +35,12 @@ class MapTiles:
         return arrays_of(self.grid, self.dim, self.dtype)
 
     def write(self, model: Path, number: int, embedding: Embedding) -> dict[str, Stamp]:
-        """Write a block, without tokens outside of the region, and its part of every overview.
+        """Write a block and its part of every overview.
 
         Args:
             model: Folder of the model.
             number: Number of the block.
-            embedding: Tokens of the block.
+            embedding: Tokens of the block, NaN outside of the region (see `MapGrid.masked`).
 
         Returns:
             The files by path inside the model's folder, the finest tokens first.
@@ -49,7 +49,7 @@ class MapTiles:
             SpecError: The tokens are not on the planned grid.
         """
         at = self.grid.position(number)
-        data, valid = self._inside(embedding, *at[1:])
+        data, valid = self._whole_block(embedding, *at[1:])
         make_folder(model / MAP)
         require_room(model / MAP, 2 * data.nbytes)
         stamps: dict[str, Stamp] = {}
@@ -65,17 +65,17 @@ class MapTiles:
                 stamps[array.file(*at)] = Stamp.of(part)
         return stamps
 
-    def _inside(self, embedding: Embedding, row: int, column: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The tokens of a whole block and their valid shares; NaN outside of the region and of the embedded part."""
+    def _whole_block(
+        self, embedding: Embedding, row: int, column: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Tokens and validity of a whole block, NaN and 0 where nothing was embedded."""
         block = self.grid.block_geobox(row, column)
         at = _position_in(block, embedding)
-        inside = self.grid.inside(block)
         data = np.full((len(embedding.data), *block.shape), np.nan, np.float32)
         valid = np.zeros(tuple(block.shape), np.float32)
         data[:, *at] = embedding.data
         valid[at] = 1 if embedding.valid is None else embedding.valid
-        data[:, ~inside | ~np.isfinite(data).all(axis=0)] = np.nan
-        valid[~inside] = 0
+        data[:, ~np.isfinite(data).all(axis=0)] = np.nan
         return data, valid
 
     def _stored(self, data: NDArray[np.float32], valid: NDArray[np.float32]) -> Mapping[str, NDArray[np.generic]]:
