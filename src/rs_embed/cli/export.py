@@ -225,7 +225,7 @@ def _files(pattern: str) -> "Places":
 def _imagery(
     backend: str, rasters: str | None, bands: str | None, unit: str | None, offset: float | None
 ) -> "str | rs_embed.RasterFolder":
-    """The backend, or else the files; as an object where something is said of them."""
+    """The backend or the files, as an object if they have options."""
     said = (bands, unit, offset) != (None, None, None)
     if rasters is None or backend != "auto":
         if said:

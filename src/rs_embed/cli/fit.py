@@ -57,7 +57,7 @@ class Sensor(OptionSet):
         return rs_embed.SensorSpec(self.collection, tuple(chosen), self.scale)
 
     def imagery(self, given: str) -> "str | list[rs_embed.LocalRasters]":
-        """What is read; files as objects where something is said of them."""
+        """A backend, or the files to read, as objects if they have options."""
         from rs_embed.providers.rasters.folder import is_pattern, matching
 
         if not (is_pattern(given) or Path(given).exists()):

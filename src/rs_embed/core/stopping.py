@@ -71,7 +71,7 @@ class Stopped(BaseException):
 
 
 class Stop:
-    """A stop signal for a job. Stopping a job stops the jobs inside it, but not the other way round."""
+    """A stop signal for a job. Stopping a job stops the jobs inside it, but not the job around it."""
 
     def __init__(self, outer: "Stop | None" = None) -> None:
         self._event = threading.Event()

@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 
 STRETCH_PERCENT = (2.0, 98.0)
 _SUBSPACE, _ITERATIONS = 8, 20
-"""Width and steps of the subspace iteration: an exact SVD of a map costs ten times as much and looks the same."""
+"""Width and steps of the subspace iteration: an exact SVD of a map takes ten times as long and looks the same."""
 
 
 @dataclass(frozen=True, eq=False)
 class Components:
-    """Principal components of some tokens, and the stretch that makes colours of them.
+    """Principal components of some tokens, and the stretch that turns them into colours.
 
-    The sign of a component is free; it is chosen so that its largest weight is positive, so equal tokens give equal
-    pictures.
+    The sign of a component is arbitrary. It is chosen so that the largest weight is positive, so that equal tokens give
+    equal pictures.
     """
 
     mean: NDArray[np.float32]
@@ -24,15 +24,15 @@ class Components:
     axes: NDArray[np.float64]
     """`[K, D]`, K up to 3, largest variance first."""
     low: NDArray[np.float32]
-    """`[3]`: what becomes 0, the 2nd percentile of each component."""
+    """`[3]`: the 2nd percentile of each component, which becomes 0."""
     high: NDArray[np.float32]
-    """`[3]`: what becomes 1, the 98th percentile."""
+    """`[3]`: the 98th percentile of each component, which becomes 1."""
     shares: tuple[float, ...]
     """Share of the variance of each component, 0 to 1."""
 
     @classmethod
     def fit(cls, tokens: NDArray[np.float32]) -> Self:
-        """The components of `[N, D]` tokens, all of them with a value; N at least 1."""
+        """Compute the components of tokens `[N, D]`, all with a value; N is at least 1."""
         mean = tokens.mean(axis=0)
         centred = tokens.astype(np.float64) - mean
         axes = _principal_axes(centred)
@@ -43,7 +43,7 @@ class Components:
         return cls(mean, axes, low, high, shares)
 
     def colours(self, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Red, green, blue and opacity `[..., 4]` in 0..1 of tokens `[..., D]`; NaN is transparent."""
+        """Return red, green, blue and opacity `[..., 4]` in 0..1 of tokens `[..., D]`; NaN becomes transparent."""
         valid = np.isfinite(tokens).all(axis=-1)
         colours = np.ones((*valid.shape, 4), np.float32)
         colours[~valid, 3] = 0
@@ -53,7 +53,7 @@ class Components:
 
 
 def pca_rgb(grid: NDArray[np.float32]) -> NDArray[np.float32]:
-    """First three principal components of a grid's tokens as colours.
+    """Return the first three principal components of a grid's tokens as colours.
 
     Args:
         grid: `[D, H, W]`; NaN tokens become transparent.
@@ -72,20 +72,20 @@ def pca_rgb(grid: NDArray[np.float32]) -> NDArray[np.float32]:
 def stretched(
     values: NDArray[np.float32], low: NDArray[np.floating], high: NDArray[np.floating]
 ) -> NDArray[np.floating]:
-    """Values of channels (the last axis), `low` as 0 and `high` as 1."""
+    """Scale channels (the last axis) from `low`..`high` to 0..1."""
     within: NDArray[np.floating] = np.clip((values - low) / np.maximum(high - low, 1e-12), 0, 1)
     return within
 
 
 def _projected(centred: NDArray[np.float64], axes: NDArray[np.float64]) -> NDArray[np.float32]:
-    """`[N, 3]`, 0 where there are fewer components."""
+    """Component values `[N, 3]`; 0 for missing components."""
     parts = np.zeros((len(centred), 3), np.float32)
     parts[:, : len(axes)] = centred @ axes.T
     return parts
 
 
 def _principal_axes(centred: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Up to 3 rows `[K, D]`, largest variance first, by subspace iteration from a fixed start."""
+    """Up to 3 components `[K, D]`, largest variance first, by subspace iteration from a fixed start."""
     basis = np.random.default_rng(0).standard_normal((centred.shape[1], min(_SUBSPACE, *centred.shape)))
     for _ in range(_ITERATIONS):
         basis, _ = np.linalg.qr(centred.T @ (centred @ basis))

@@ -1,4 +1,4 @@
-"""Chips of one place: each is fetched once for all models, several at the same time."""
+"""Fetch the chips of one place: each once for all models, several at the same time."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -11,9 +11,9 @@ from rs_embed.providers.base import Provider, Query, pixels_of
 
 @contextmanager
 def chip_threads(count: int) -> Iterator[Threads | None]:
-    """Threads for the chips of one place; `None` for a single one, as the calling thread fetches it.
+    """Yield threads for the chips of one place; `None` for a single chip, which the calling thread fetches.
 
-    When the block ends, chips that are still under way are stopped.
+    When the block ends, chips that are still being fetched are stopped.
     """
     if count <= 1:
         yield None
@@ -30,10 +30,10 @@ def chip_threads(count: int) -> Iterator[Threads | None]:
 class Fetching:
     """The chips of one place.
 
-    What a model calls a chip, and what nodata becomes later, are nothing to the provider: models share the chip.
+    Models share a chip even if they name it differently or fill nodata in another way.
 
     Args:
-        threads: Fetch the chips that were begun; `None`: whoever takes a chip fetches it.
+        threads: Fetch the chips that were started; `None` means that the thread that takes a chip fetches it.
     """
 
     def __init__(self, threads: Threads | None = None) -> None:
@@ -41,7 +41,7 @@ class Fetching:
         self._coming: dict[Query, Future[Chip]] = {}
 
     def begin(self, queries: Iterable[Query], provider: Provider) -> None:
-        """Start to fetch these chips, unless another model has done so."""
+        """Start to fetch these chips, unless another model has started them."""
         if self._threads is None:
             return
         for query in queries:
@@ -50,10 +50,10 @@ class Fetching:
                 self._coming[key] = self._threads.submit(provider.fetch, query)
 
     def take(self, query: Query, provider: Provider) -> Chip:
-        """The chip.
+        """Return the chip.
 
         Raises:
-            Exception: Whatever the provider has raised, for every model that wants the chip.
+            Exception: The provider's error, for every model that uses the chip.
         """
         key = pixels_of(query)
         if key not in self._coming:
@@ -61,7 +61,7 @@ class Fetching:
         return outcome(self._coming[key])
 
     def cancel(self) -> None:
-        """Begin no chip that nobody waits for any more: the item that wanted it has failed."""
+        """Cancel chips that have not started: the item that needed them has failed."""
         for coming in self._coming.values():
             coming.cancel()
 
@@ -70,6 +70,6 @@ def _fetched(query: Query, provider: Provider) -> Future[Chip]:
     future: Future[Chip] = Future()
     try:
         future.set_result(provider.fetch(query))
-    except Exception as error:  # noqa: BLE001  (raised by `take`, for every model that wants the chip)
+    except Exception as error:  # noqa: BLE001  (raised by `take`, for every model that uses the chip)
         future.set_exception(error)
     return future

@@ -1,4 +1,4 @@
-"""`embed_region`: a whole region as one map, block by block, to be stopped and resumed at will."""
+"""`embed_region`: embed a whole region as one map, block by block. It can be stopped and resumed at any time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rs_embed.pipeline.plan import Job
 
 UNIT_BLOCKS = 8
-"""Blocks that share a record: what a shard or a worker of a cluster takes at a time."""
+"""Blocks that share a record: the unit of work of a shard or a worker."""
 MapFormat = Literal["zarr", "cog"]
 
 
@@ -42,11 +42,11 @@ class RegionReport:
 
     out: Path
     maps: Mapping[str, ExportReport]
-    """One for each CRS."""
+    """One map for each CRS."""
 
     @property
     def failed(self) -> int:
-        """Blocks without tokens; the same call tries them again."""
+        """Blocks without tokens; the same call retries them."""
         return sum(report.failed for report in self.maps.values())
 
     def __str__(self) -> str:
@@ -103,7 +103,7 @@ def embed_region(
             footprint is meant: a file or a folder.
         temporal: The window of days; several windows become the time axis of the map, for example
             `TemporalSpec.year(2022).months()`.
-        out: The run folder. If it holds a run, that must have been asked for the same.
+        out: The run folder. An existing run in it must have the same request.
         crs: A projected CRS in metres. Default: the UTM zone of the region; a region in several zones becomes a map
             for each, in folders such as `out/epsg32632`.
         detail: "patch" for a token per patch, "dense" for finer tokens where the model has them.
@@ -117,12 +117,12 @@ def embed_region(
         backend: Where imagery comes from; as in `get_embedding`, with `sensor`, `modality`, `bands`, `device`,
             `precision` and the model's knobs.
         engine: "local" or "ray"; with `address`, `progress`, `verify` and `shard` as in `export_embeddings`.
-        dry_run: Only report blocks, requests, bytes and hours: `print` the answer.
+        dry_run: Only report blocks, requests, bytes and hours: `print` the result.
         rate: For a dry run: blocks that one worker encodes per second; "measure" runs the model for some seconds.
 
     Raises:
         SpecError: Invalid region, CRS or options.
-        StorageError: The folder belongs to another request or process, or the disk refuses.
+        StorageError: The folder belongs to another request or process, or it cannot be written.
         EngineError: The cluster cannot be reached.
         MissingDependency: The extra `export`, or `ray`, is not installed.
     """
@@ -180,7 +180,7 @@ def _windows(temporal: TemporalSpec | Sequence[TemporalSpec] | None) -> tuple[Te
 
 
 def _require_reference(job: "Job") -> None:
-    """What is taken out of tokens must be the same for all blocks, so it is estimated on the sample scene."""
+    """Estimate the position pattern on the sample scene, so that all blocks have the same pattern subtracted."""
     if job.reference is None or not job.embedder.readout.placed:
         return
     try:
@@ -196,7 +196,7 @@ def _require_reference(job: "Job") -> None:
 
 
 def _blocks(grid: MapGrid) -> Places:
-    """The blocks that the region lies in, as a table of places; the row is the number of the block."""
+    """The blocks that overlap the region, as a table of places; the row is the number of the block."""
     found = list(grid.blocks())
     at = [grid.position(number) for number, _ in found]
     nowhere = np.full(len(found), np.nan)

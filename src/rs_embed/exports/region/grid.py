@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from rs_embed.embedders.base import Embedder
 
 MAX_BLOCK_PX = 2048
-"""Side of a block: 10 bands of its imagery are 170 MB."""
+"""Largest side of a block, pixels: 10 bands of its imagery are 170 MB."""
 MAX_BLOCK_BYTES = 64 * 2**20
-"""Size of the tokens of a block, which is one file of the map."""
+"""Largest size of a block's tokens, bytes; a block is one file of the map."""
 SMALLEST_OVERVIEW = 8
-"""Tokens along a block at the coarsest overview; a block writes its own part of each."""
+"""Fewest tokens along a block in the coarsest overview; each block writes its own part of every overview."""
 _SLIVER = 1e-6
-"""Share of a window that rounding may add to a region."""
+"""Rounding tolerance at the edges of a region, as a share of a window."""
 Rings = list[list[tuple[float, float]]]
 
 
@@ -40,27 +40,27 @@ class BlockSize:
     cells: int
     """Tokens along a side."""
     step_cells: int
-    """Tokens from the start of a window to the start of the next; a block is a multiple of it."""
+    """Tokens from the start of one window to the start of the next; the side of a block is a multiple of it."""
     cell_m: float
     before_m: float
-    """Imagery that tokens need to the west and the north of them."""
+    """Imagery that tokens need to their west and north."""
     after_m: float
-    """The same to the east and the south."""
+    """Imagery that tokens need to their east and south."""
     shift_m: float
-    """How far to the north and west of its pixels a token begins."""
+    """Distance from a token's north-west corner to its first pixel."""
 
 
 def block_size(embedder: "Embedder", cells: int | None = None) -> BlockSize:
-    """The block of a model: whole windows, so that a map is exactly what one tiled call over everything would give.
+    """Return the block size of a model: whole windows, so that a map equals one tiled call over the whole region.
 
-    All windows that a token of the block is blended from are encoded with it. Windows lie on the same lattice whatever
-    the size of a block, so the size changes no number. Where coarser tokens are interpolated to finer ones, a block
+    A block is encoded with all windows that contribute to its tokens. The lattice of windows does not depend on the
+    size of a block, so the size does not change the values. If coarser tokens are interpolated to finer ones, a block
     begins one coarse token before a window, which saves a row of windows at its other end.
 
     Args:
         embedder: The model.
-        cells: Tokens along a side. Default: as many as the limits allow; if that is nearly as many, a number that can
-            be halved often, for overviews.
+        cells: Tokens along a side. Default: as many as the limits allow, or slightly fewer if that number can be halved
+            more often, for overviews.
 
     Raises:
         SpecError: Blocks of so many tokens would cut windows.
@@ -88,20 +88,20 @@ def block_size(embedder: "Embedder", cells: int | None = None) -> BlockSize:
 
 
 def _lattice(embedder: "Embedder") -> tuple[int, int]:
-    """Side of the windows in which tokens see each other, and how far they start from each other, pixels."""
+    """Side of the windows in which tokens see each other, and the distance between their starts, pixels."""
     from rs_embed.embedders.prepare.framing import frame_chip, stride_of
 
     geometry = embedder.geometry()
     wide = 4 * max(geometry.image_px, geometry.lattice_px)
     frame = embedder.windows(frame_chip((wide, wide), "tile", geometry))
-    if len(frame.windows) == 1:  # nothing cuts it: tokens see only themselves
+    if len(frame.windows) == 1:  # no windows: tokens see only themselves
         return geometry.lattice_px, geometry.lattice_px
     size = frame.windows[0].height
     return size, stride_of(size, geometry.lattice_px)
 
 
 def _halvings(count: int) -> int:
-    """How often a block of so many tokens can be halved for its overviews."""
+    """How often a block of `cells` tokens can be halved for its overviews."""
     levels = 0
     while count % 2 == 0 and count // 2 >= SMALLEST_OVERVIEW:
         count, levels = count // 2, levels + 1
@@ -109,40 +109,40 @@ def _halvings(count: int) -> int:
 
 
 class MapGrid(BaseModel):
-    """Where the tokens of a map lie, as JSON and back."""
+    """The grid of a map's tokens; can be written as JSON and read back."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     crs: str
     west: float
-    """Of all tokens, metres of the CRS: where a window begins, as `north`."""
+    """Western edge of all tokens, metres of the CRS; like `north`, the start of a window."""
     north: float
     height: Annotated[int, Field(ge=1)]
-    """Tokens from north to south; the last blocks may reach beyond."""
+    """Tokens from north to south; the last blocks may extend further."""
     width: Annotated[int, Field(ge=1)]
     cells: Annotated[int, Field(ge=1)]
-    """Tokens along a block."""
+    """Tokens along the side of a block."""
     step_cells: Annotated[int, Field(ge=1)]
     cell_m: float
     before_m: float
     after_m: float
     shift_m: float
     region: tuple[Rings, ...]
-    """Polygons in the CRS: exterior ring, then holes."""
+    """The region's polygons in the CRS: exterior ring, then holes."""
     days: tuple[tuple[date, date] | None, ...]
-    """Each window of the time axis: the first day, and the day after the last."""
+    """The windows of the time axis: first day, and day after the last."""
 
     @classmethod
     def over(
         cls, region: "MultiPolygon", crs: str, size: BlockSize, windows: tuple[TemporalSpec | None, ...]
     ) -> "MapGrid":
-        """The blocks that cover a region, from the window in which its north-west corner lies.
+        """Cover a region with blocks, from the window that contains its north-west corner.
 
         Args:
-            region: In the CRS.
-            crs: Projected, in metres.
-            size: Of a block.
-            windows: Of the time axis.
+            region: The region, in the CRS.
+            crs: A projected CRS in metres.
+            size: The size of a block.
+            windows: The windows of the time axis.
         """
         step_m = size.step_cells * size.cell_m
         west, south, east, north = region.bounds
@@ -169,12 +169,12 @@ class MapGrid(BaseModel):
 
     @property
     def rows(self) -> int:
-        """Blocks from north to south."""
+        """Number of blocks from north to south."""
         return -(-self.height // self.cells)
 
     @property
     def columns(self) -> int:
-        """Blocks from west to east."""
+        """Number of blocks from west to east."""
         return -(-self.width // self.cells)
 
     @property
@@ -194,18 +194,18 @@ class MapGrid(BaseModel):
 
     @cached_property
     def levels(self) -> int:
-        """How many overviews there are, each half as fine as the one before."""
+        """Number of overviews, each with half the resolution of the one before."""
         return _halvings(self.cells)
 
     def block_geobox(self, row: int, column: int) -> GeoBox:
-        """The tokens of a block."""
+        """Return the grid of a block's tokens."""
         corner = self.geobox.affine @ Affine.translation(column * self.cells, row * self.cells)
         return GeoBox((self.cells, self.cells), corner, self.crs)
 
     def blocks(self) -> Iterator[tuple[int, GridBlock]]:
-        """Number and place of every block that the region lies in, one time after the other.
+        """Yield number and place of every block that overlaps the region, one time after the other.
 
-        A place is as much of the block as there is of the region, in whole windows.
+        The place is the part of the block that the region covers, in whole windows.
         """
         places = [(row, column, place) for row, column in self._touched() if (place := self._place(row, column))]
         for time in range(len(self.days)):
@@ -222,7 +222,7 @@ class MapGrid(BaseModel):
         yield from zip(rows[touched].tolist(), columns[touched].tolist(), strict=True)
 
     def _place(self, row: int, column: int) -> GridBlock | None:
-        """What is to be embedded of a block; `None` if the region only touches its border."""
+        """The part of a block to embed; `None` if the region only touches its border."""
         import shapely
 
         west, south, east, north = self.block_geobox(row, column).boundingbox.bbox
@@ -236,7 +236,7 @@ class MapGrid(BaseModel):
     def _fitted(
         self, bounds: tuple[float, float, float, float], corner: tuple[float, float], step_m: float
     ) -> GridBlock:
-        """The smallest rectangle of whole steps from a corner that holds the bounds, where its pixels are."""
+        """The pixel area of the smallest rectangle of whole steps from a corner that contains the bounds."""
         (left, bottom, right, top), (west, north) = bounds, corner
         x0, y0 = (math.floor(distance / step_m + _SLIVER) * step_m for distance in (left - west, north - top))
         x1, y1 = (math.ceil(distance / step_m - _SLIVER) * step_m for distance in (right - west, north - bottom))
@@ -244,11 +244,11 @@ class MapGrid(BaseModel):
         return GridBlock(x + x0, y - y1, x + x1, y - y0, self.crs, self.before_m, self.after_m)
 
     def number(self, time: int, row: int, column: int) -> int:
-        """The number of a block among all of the map."""
+        """Return the number of a block within the map."""
         return (time * self.rows + row) * self.columns + column
 
     def position(self, number: int) -> tuple[int, int, int]:
-        """Time, row and column of a block."""
+        """Return time, row and column of a block."""
         rest, column = divmod(number, self.columns)
         return *divmod(rest, self.rows), column
 
@@ -260,7 +260,7 @@ class MapGrid(BaseModel):
         return MultiPolygon([Polygon(rings[0], rings[1:]) for rings in self.region])
 
     def masked(self, embedding: Embedding) -> Embedding:
-        """The tokens that the region touches; the others are NaN, and their validity is 0."""
+        """Return an embedding in which tokens outside of the region are NaN and their valid share is 0."""
         if embedding.geobox is None:
             return embedding
         inside = self.inside(embedding.geobox)
@@ -269,7 +269,7 @@ class MapGrid(BaseModel):
         return replace(embedding, data=data, valid=valid)
 
     def inside(self, geobox: GeoBox) -> NDArray[np.bool_]:
-        """`[row, col]`: tokens that the region touches."""
+        """Return which tokens the region touches, `[row, col]`."""
         import shapely
         from rasterio.features import geometry_mask
 

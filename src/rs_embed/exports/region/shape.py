@@ -1,4 +1,4 @@
-"""Whatever a user calls a region, as polygons in the CRS of the map, and cut where UTM zones meet."""
+"""Convert a region in any form to polygons in the CRS of the map, cut where UTM zones meet."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from rs_embed.places import Given, Single
 
     RegionLike: TypeAlias = Single | Given
-    """A spec, a geometry of shapely or GeoJSON (degrees), a vector file, or rasters whose ground is meant."""
+    """A spec, a geometry (shapely or GeoJSON, degrees), a vector file, or rasters whose footprint is meant."""
 
 _RASTERS = {".tif", ".tiff", ".vrt", ".jp2", ".img", ".nc"}
 _STEP_DEG, _STEP_M = 0.02, 2_000.0
-"""Edges are followed in steps of at most this, some 2 km."""
+"""Longest step along an edge, about 2 km."""
 
 
 def shapes_of(region: "RegionLike", crs: str | None) -> "dict[str, MultiPolygon]":
-    """The polygons of a region by the CRS of their map.
+    """Return the polygons of a region by the CRS of their map.
 
     Args:
         region: See `embed_region`.
-        crs: Of the only map; `None`: a map for each UTM zone that the region lies in.
+        crs: CRS of a single map; `None` means a map for each UTM zone that the region overlaps.
 
     Raises:
         SpecError: It has no area, or lies outside of the CRS.
@@ -86,7 +86,7 @@ def _projected(spec: SpatialSpec, crs: str) -> "list[Polygon]":
 
 
 def _in_crs(polygon: "Polygon", from_crs: str, to_crs: str) -> "Polygon":
-    """A polygon in another CRS; its edges, which curve, get points on their way."""
+    """A polygon in another CRS, with points along its edges, which become curves."""
     import shapely
 
     step = _STEP_DEG if from_crs == "EPSG:4326" else _STEP_M
@@ -95,7 +95,7 @@ def _in_crs(polygon: "Polygon", from_crs: str, to_crs: str) -> "Polygon":
         lambda corners: np.stack(project(corners[:, 0], corners[:, 1], from_crs, to_crs), axis=1),
     )
     if not np.isfinite(shapely.get_coordinates(moved)).all():
-        raise SpecError(f"Expected a region inside of {to_crs}, got one beyond it.", fix="choose another crs")
+        raise SpecError(f"Expected a region within {to_crs}, got one that extends beyond it.", fix="choose another crs")
     return moved
 
 
@@ -120,7 +120,7 @@ def _polygons(shape: "shapely.Geometry") -> "Iterator[Polygon]":  # type: ignore
 
 
 def _zones(degrees: "shapely.Geometry") -> "Iterator[tuple[int, shapely.Geometry]]":  # type: ignore[name-defined]  # noqa: F821
-    """The region by UTM zone: strips of 6 degrees, north and south of the equator; polar caps beyond."""
+    """Split a region by UTM zone: strips of 6 degrees, north and south of the equator, and the polar caps."""
     import shapely
 
     west, south, east, north = degrees.bounds

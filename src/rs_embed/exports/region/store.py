@@ -1,7 +1,7 @@
 """The Zarr v3 store of a map: its metadata, and its shards as bytes.
 
-A shard is a block of tokens with all of their channels, so that blocks are written by whoever made them, each as whole
-files, and nobody needs to know of the others. Metadata say nothing about which blocks are there.
+A shard is one block of tokens with all channels. So each worker writes its blocks as whole files and needs to know
+nothing about the others. The metadata do not record which blocks exist.
 """
 
 import json
@@ -30,39 +30,39 @@ if TYPE_CHECKING:
 
 EMBEDDING, VALID, SCALE = "embedding", "valid", "scale"
 NO_VALUE = -128
-"""What int8 tokens without a value hold."""
+"""The number in int8 tokens without a value."""
 CHUNK_BYTES = 2**20
-"""Of an inner chunk at most: what one token costs to read."""
+"""Largest inner chunk, bytes: the cost of reading one token."""
 _UNKNOWN_DAY = np.datetime64("NaT", "ns")
 
 
 @dataclass(frozen=True)
 class MapArray:
-    """One array of the store, at one level."""
+    """One array of the store at one level."""
 
     name: str
     level: int
     dims: tuple[str, ...]
     shape: tuple[int, ...]
     shard: tuple[int, ...]
-    """What one block writes."""
+    """Shape of the part that one block writes."""
     chunk: tuple[int, ...]
-    """What is read at once."""
+    """Shape of the part that is read at once."""
     dtype: str
     fill: float | int
 
     @property
     def path(self) -> str:
-        """Inside the store."""
+        """Path inside the store."""
         return f"{self.level}/{self.name}" if self.level else self.name
 
     def file(self, time: int, row: int, column: int) -> str:
-        """The file of a block, beside the store's folder."""
+        """Path of a block's file, next to the store's folder."""
         at = (time, row, column) if self.name == VALID else (time, 0, row, column)
         return f"{MAP}/{self.path}/c/{'/'.join(map(str, at))}"
 
     def shard_bytes(self, values: NDArray[np.generic]) -> bytes:
-        """The file of a block."""
+        """Encode the file of a block."""
         from zarr.storage import MemoryStore
 
         content: dict[str, object] = {}
@@ -92,12 +92,12 @@ class MapArray:
             compressors=[codec],
             fill_value=self.fill,
             dimension_names=self.dims,
-            config={"write_empty_chunks": True},  # a block is there, or it is not
+            config={"write_empty_chunks": True},  # a block exists as a whole, or not at all
         )
 
 
 def arrays_of(grid: MapGrid, dim: int, dtype: str) -> list[MapArray]:
-    """The arrays of all levels, the finest first."""
+    """Return the arrays of all levels, the finest first."""
     found = []
     times = len(grid.days)
     for level in range(grid.levels + 1):
@@ -120,12 +120,12 @@ def arrays_of(grid: MapGrid, dim: int, dtype: str) -> list[MapArray]:
 
 
 def write_metadata(folder: Path, grid: MapGrid, header: RunHeader) -> None:
-    """Write what the store says of itself, unless it is there; the root's last.
+    """Write the metadata of the store, unless they exist; the root's come last.
 
     Args:
-        folder: Of the model.
-        grid: Of the map.
-        header: Of the run.
+        folder: Folder of the model.
+        grid: Grid of the map.
+        header: Header of the run.
     """
     root = folder / MAP
     if (root / "zarr.json").is_file():
@@ -153,11 +153,11 @@ def _write_groups(path: Path, grid: MapGrid, header: RunHeader) -> None:
         array.create(store)
     for level in range(grid.levels + 1):
         _write_coordinates(path / str(level) if level else path, geobox_at(grid, level), grid, header)
-    root.update_attributes(_attributes(grid, header))  # last: xarray writes those of a dataset, which has none
+    root.update_attributes(_attributes(grid, header))  # last: xarray writes the attributes of a dataset, which has none
 
 
 def geobox_at(grid: MapGrid, level: int) -> GeoBox:
-    """The grid of an overview."""
+    """Return the grid of an overview."""
     height, width = (side >> level for side in grid.shape)
     return GeoBox((height, width), grid.geobox.affine @ Affine.scale(2**level), grid.crs)
 

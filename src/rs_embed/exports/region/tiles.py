@@ -1,4 +1,4 @@
-"""The blocks of a map as files: each block writes the shards that are its own, at every level, and only those."""
+"""Write the blocks of a map as files: each block writes only its own shards, at every level."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from rs_embed.formats.quantize import quantize
 
 @dataclass(frozen=True)
 class MapTiles:
-    """Where the blocks of a model go."""
+    """Writes the blocks of a model."""
 
     grid: MapGrid
     dim: int
@@ -35,18 +35,18 @@ class MapTiles:
         return arrays_of(self.grid, self.dim, self.dtype)
 
     def write(self, model: Path, number: int, embedding: Embedding) -> dict[str, Stamp]:
-        """Write a block, without what lies outside of the region, and its part of every overview.
+        """Write a block and its part of every overview.
 
         Args:
             model: Folder of the model.
-            number: Of the block.
-            embedding: Its tokens.
+            number: Number of the block.
+            embedding: Tokens of the block, NaN outside of the region (see `MapGrid.masked`).
 
         Returns:
             The files by path inside the model's folder, the finest tokens first.
 
         Raises:
-            SpecError: The tokens lie on another grid than was planned.
+            SpecError: The tokens are not on the planned grid.
         """
         at = self.grid.position(number)
         data, valid = self._whole_block(embedding, *at[1:])
@@ -79,7 +79,7 @@ class MapTiles:
         return data, valid
 
     def _stored(self, data: NDArray[np.float32], valid: NDArray[np.float32]) -> Mapping[str, NDArray[np.generic]]:
-        """The arrays of a level as they are stored."""
+        """The arrays of a level, as stored."""
         gone = np.isnan(data[0])
         if self.dtype != "int8":
             stored, _ = quantize(data.reshape(len(data), -1), self.dtype)
@@ -89,19 +89,19 @@ class MapTiles:
         return {EMBEDDING: stored, VALID: valid, SCALE: np.empty(0) if scale is None else scale}
 
     def row_of(self, file: str) -> int:
-        """The number of the block that a file belongs to."""
+        """Return the number of the block that a file belongs to."""
         time, *_, row, column = (int(part) for part in file.rpartition("/c/")[2].split("/"))
         return self.grid.number(time, row, column)
 
     def clean(self, model: Path, number: int) -> None:
-        """Remove what a killed process left half-written of a block."""
+        """Remove the incomplete files of a block that a killed process left."""
         for array in self._arrays:
             path = model / array.file(*self.grid.position(number))
             remove_parts(path.parent, path.name.__eq__)
 
 
 def _position_in(block: GeoBox, embedding: Embedding) -> tuple[slice, slice]:
-    """Rows and columns of an embedding in a block.
+    """Return rows and columns of an embedding in a block.
 
     Raises:
         SpecError: Its cells are not cells of the block.
@@ -123,10 +123,10 @@ def _position_in(block: GeoBox, embedding: Embedding) -> tuple[slice, slice]:
 
 
 def halved(data: NDArray[np.float32], valid: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Half as fine: the mean of those of 2 x 2 tokens that have a value, and of their shares of valid pixels.
+    """Halve the resolution: the mean of those of 2 x 2 tokens that have a value, and of their shares of valid pixels.
 
     Args:
-        data: `[D, H, W]`, NaN without a value; both sides even.
+        data: `[D, H, W]`, NaN where there is no value; H and W are even.
         valid: `[H, W]`.
     """
     dim, height, width = data.shape

@@ -1,4 +1,4 @@
-"""A map of a whole region, opened: nothing of it is read before it is asked for, and never all of it at once."""
+"""The map of a whole region, opened: parts are read when they are needed, and never all of it at once."""
 
 import html
 from pathlib import Path
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from rs_embed.places import Given
 
 MAP = "map.zarr"
-"""Name of a map in the folder of its model."""
+"""Name of a map within the folder of its model."""
 Box: TypeAlias = BBox | Region | tuple[float, float, float, float] | None
-"""West, south, east and north in degrees, or a box or polygon in a CRS of its own; `None`: all of the map."""
+"""West, south, east and north in degrees, or a box or polygon in its own CRS; `None` means the whole map."""
 
 
 def open_region(path: str | Path, *, crs: str | None = None) -> "EmbeddingMap":
-    """Open a map that `embed_region` made, finished or not. Only metadata are read.
+    """Open a map that `embed_region` made, finished or not. Reads only metadata.
 
     Args:
-        path: The folder that was its `out`, one of a zone in it, or the `map.zarr` itself.
-        crs: Which map, where the region spans several zones: for example "EPSG:32632".
+        path: The folder that was its `out`, the folder of a zone in it, or the `map.zarr` itself.
+        crs: Which map, if the region spans several zones; for example "EPSG:32632".
 
     Raises:
         StorageError: There is no map, or it is damaged.
@@ -78,8 +78,8 @@ class EmbeddingMap:
     Rasters go to a file given as `out`; without one, results of at most 64 MB are returned.
 
     Args:
-        path: Of the Zarr store.
-        store: Where its arrays are read from; by its path, if left out.
+        path: Path of the Zarr store.
+        store: The store to read its arrays from; by default, the one at `path`.
 
     Raises:
         StorageError: It is not a map of rs_embed, or it is damaged.
@@ -96,22 +96,22 @@ class EmbeddingMap:
 
     @property
     def region(self) -> BaseGeometry:
-        """What was asked for, in the CRS of the map."""
+        """The requested region, in the CRS of the map."""
         return self._stored.region
 
     @property
     def crs(self) -> CRS:
-        """Of the grid."""
+        """The CRS of the grid."""
         return self._stored.crs
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """The map, then its overviews, each of half the resolution of the one before."""
+        """The map, then its overviews, each with half the resolution of the one before."""
         return self._stored.levels
 
     @property
     def times(self) -> tuple[TemporalSpec | None, ...]:
-        """The windows of days, in order; a single `None` where no days were asked for."""
+        """The windows of days, in order; a single `None` if no days were requested."""
         return self._stored.times
 
     @property
@@ -142,7 +142,7 @@ class EmbeddingMap:
 
     @property
     def done(self) -> float:
-        """Share of the blocks that hold a part of the region and are there, 0 to 1; of all times."""
+        """Share of the region's blocks that exist, 0 to 1, over all times."""
         return self._stored.done
 
     def _facts(self) -> dict[str, str]:
@@ -171,7 +171,7 @@ class EmbeddingMap:
         return f"<b>EmbeddingMap</b> <code>{html.escape(str(self.path))}</code><table>{rows}</table>"
 
     def level(self, number: int) -> Level:
-        """One of `levels`.
+        """Return one of `levels`.
 
         Raises:
             SpecError: There is no such level.
@@ -179,34 +179,34 @@ class EmbeddingMap:
         return self.levels[require_whole("level", number, 0, len(self.levels) - 1)]
 
     def time_number(self, time: Time) -> int:
-        """Which of `times` it is; `None` is the only one.
+        """Return the number of a time in `times`; `None` means the only one.
 
         Raises:
-            SpecError: There is no such time, or several are meant.
+            SpecError: There is no such time, or several match.
         """
         return self._stored.time_number(time)
 
     def to_xarray(self, bbox: Box = None, *, level: int = 0, time: Time = None) -> "xr.DataArray":
-        """The tokens as `[band, y, x]`, or `[time, band, y, x]` where all of several times are meant; float32.
+        """Return the tokens as `[band, y, x]`, or as `[time, band, y, x]` for all of several times; float32.
 
-        The array is lazy: values are read when they are used. Select a part of it before you compute with it. Its
+        The array is lazy: values are read when they are used. Select a part before you compute with it. The
         coordinate `valid_fraction` is the share of valid pixels under each token.
 
         Args:
             bbox: Only the tokens that this touches.
             level: 0 is the map, 1 and more are overviews.
-            time: All times, if left out.
+            time: By default, all times.
 
         Raises:
             SpecError: There is no such level or time.
-            OutsideCoverage: The box lies beside the map.
+            OutsideCoverage: The box is outside of the map.
         """
         from rs_embed.exports.results.map_xarray import lazy_array
 
         return lazy_array(self, bbox, level, time)
 
     def at(self, lon: float, lat: float, time: Time = None) -> "MapVector":
-        """The vector of the token that a point lies on. Nothing is interpolated.
+        """Return the vector of the token under a point, without interpolation.
 
         Args:
             lon: Degrees.
@@ -215,24 +215,24 @@ class EmbeddingMap:
 
         Raises:
             OutsideCoverage: The point lies outside of the region, or in a block that is not done yet.
-            NoValidPixels: There was nothing but nodata.
+            NoValidPixels: All pixels there are nodata.
         """
         from rs_embed.exports.results.map_vectors import vector_at
 
         return vector_at(self, lon, lat, time)
 
     def sample(self, points: "Given", time: Time = None) -> "geopandas.GeoDataFrame":
-        """The vectors of the tokens that points lie on: one row for each point, in order.
+        """Return the vectors of the tokens under points: one row for each point, in order.
 
         Columns are `id`, those of your table, `geometry`, `embedding` (an array), `valid_fraction`, `status` ("ok" or
-        "failed") and `error`. A point without a token has a row too, which says why. Each chunk is read once.
+        "failed") and `error`. A point without a token has a row, too, with the reason. Each chunk is read once.
 
         Args:
             points: What `read_places` takes: a list of (lon, lat), a DataFrame, a GeoDataFrame of points, or a file.
             time: May be left out where the map has only one.
 
         Raises:
-            SpecError: A row is no point, or invalid.
+            SpecError: A row is invalid or not a point.
         """
         from rs_embed.exports.results.map_vectors import sample_map
 
@@ -249,7 +249,7 @@ class EmbeddingMap:
         level: int = 0,
         out: str | Path | None = None,
     ) -> "xr.DataArray":
-        """How like a place, or like examples, each token is: cosine similarity, -1 to 1.
+        """Compute the similarity of each token to a place or to examples: cosine, -1 to 1.
 
         Several examples become one vector: the mean of those in `like`, each of length 1, less the mean of those in
         `unlike`.
@@ -258,7 +258,7 @@ class EmbeddingMap:
             lon: Of the place, degrees.
             lat: Of the place, degrees.
             like: Instead of a place: a (lon, lat), a vector, an `Embedding`, what `at` gives, or a list of these.
-            unlike: The same, of what is not looked for.
+            unlike: Examples of what you do not look for, in the same forms.
             time: May be left out where the map has only one.
             level: 0 is the map, 1 and more are overviews.
             out: Write a Cloud Optimized GeoTIFF there, block by block.
@@ -287,16 +287,16 @@ class EmbeddingMap:
         time: Time = None,
         level: int = 0,
     ) -> "geopandas.GeoDataFrame":
-        """The tokens most like a place or examples, best first: exact, and without the place itself.
+        """Find the tokens most similar to a place or examples, best first: exact, and without the place itself.
 
         Args:
             lon: Of the place, degrees.
             lat: Of the place, degrees.
-            like: As for `similar`, and `unlike`.
-            unlike: What is not looked for.
-            top: How many.
+            like: Examples, as for `similar`.
+            unlike: Examples of what you do not look for.
+            top: Number of tokens.
             time: May be left out where the map has only one.
-            level: 0 is the map; a coarser level is faster, and gives places that are further apart.
+            level: 0 is the map; a coarser level is faster and gives places that are further apart.
 
         Returns:
             Columns `similarity`, `row`, `column` (of the level) and `geometry`, the middle of the token.
@@ -314,16 +314,16 @@ class EmbeddingMap:
     def pca(
         self, out: str | Path | None = None, *, time: Time = None, level: int | None = None, seed: int = 0
     ) -> "xr.DataArray":
-        """The first three principal components as red, green, blue and opacity.
+        """Return the first three principal components as red, green, blue and opacity.
 
         They are fitted on a random sample of the tokens, and stretched between their 2nd and 98th percentiles there.
 
         Args:
-            out: Write a Cloud Optimized GeoTIFF (uint8, with alpha) there; its tags say what share of the variance each
-                component has.
+            out: Write a Cloud Optimized GeoTIFF (uint8, with alpha) there; its tags record each component's share of
+                the variance.
             time: May be left out where the map has only one.
-            level: 0 is the map, 1 and more are overviews; if left out, the map with `out`, else an overview.
-            seed: Of the sample.
+            level: 0 is the map, 1 and more are overviews. Default: the map with `out`, otherwise an overview.
+            seed: Seed of the sample.
 
         Returns:
             `[band, y, x]` in 0..1; with `out`, a small overview of the file.
@@ -345,12 +345,12 @@ class EmbeddingMap:
         level: int = 0,
         out: str | Path | None = None,
     ) -> "xr.DataArray":
-        """How much each token changed between two times: 1 - cosine, from 0 (not at all) to 2.
+        """Compute the change of each token between two times: 1 - cosine, from 0 (no change) to 2.
 
         Args:
             first: A time of this map, or another map on the same grid.
             second: Another time of this map.
-            time: With another map: which time of both; may be left out where they have only one.
+            time: With another map: the time to use in both; may be left out if they have only one.
             level: 0 is the map, 1 and more are overviews.
             out: Write a Cloud Optimized GeoTIFF there, block by block.
 
@@ -358,7 +358,7 @@ class EmbeddingMap:
             `[y, x]` with coordinates; with `out`, a small overview of the file.
 
         Raises:
-            SpecError: The maps are of other grids, models or weights, or the result is too large without `out`.
+            SpecError: The maps differ in grid, model or weights, or the result is too large without `out`.
         """
         from rs_embed.exports.results.map_rasters import change_raster
 
@@ -379,18 +379,18 @@ class EmbeddingMap:
 
         Raises:
             StorageError: It cannot be written.
-            OutsideCoverage: The box lies beside the map.
+            OutsideCoverage: The box is outside of the map.
         """
         from rs_embed.exports.results.map_rasters import write_tokens
 
         return write_tokens(self, Path(path), bbox, time, level)
 
     def plot(self, path: str | Path | None = None, *, time: Time = None) -> "Figure":
-        """A picture of the map in the colours of its principal components, from an overview.
+        """Draw the map in the colours of its principal components, from an overview.
 
         Args:
-            path: Also write it there (`.png`, `.pdf`, ...).
-            time: The first, if left out.
+            path: File to write as well (`.png`, `.pdf`, ...).
+            time: By default, the first.
         """
         from rs_embed.exports.results.map_rasters import plot_map
 

@@ -1,4 +1,4 @@
-"""Which rows of a run a search may return: by place and by column."""
+"""Filter the rows that a search of a run may return, by place and by column."""
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
 Where: TypeAlias = Mapping[str, object]
-"""Column -> value, list of values, or tuple (low, high) of which either may be `None`; both ends belong to it."""
+"""Column -> value, list of values, or tuple (low, high); both ends are included, and either may be `None`."""
 _DEGREES = "EPSG:4326"
 _NEAR_A_POLE = 84.0
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Rows that may be found; all, if nothing is said."""
+    """The rows that may be found; by default, all."""
 
     within: SpatialSpec | None = None
     where: Where = field(default_factory=dict)
 
     @classmethod
     def of(cls, within: "Single | None", where: Where | None) -> Self:
-        """What a user gave, checked as far as that needs no table.
+        """Check the user's filter, as far as possible without a table.
 
         Raises:
-            SpecError: It is no place, or no mapping of columns.
+            SpecError: It is not a place, or not a mapping of columns.
         """
         if where is not None and not (isinstance(where, Mapping) and all(isinstance(name, str) for name in where)):
             raise SpecError(
@@ -58,17 +58,17 @@ class Filter:
 
     @property
     def columns(self) -> list[str]:
-        """Those that are looked at, besides the middle of each place."""
+        """The columns that are used, besides the centre of each place."""
         return list(self.where)
 
     def __bool__(self) -> bool:
         return self.within is not None or bool(self.where)
 
     def mask(self, rows: "pa.Table") -> NDArray[np.bool_]:
-        """Which rows may be found.
+        """Return which rows may be found.
 
         Args:
-            rows: With `center_lon`, `center_lat` and the columns of `where`.
+            rows: A table with `center_lon`, `center_lat` and the columns of `where`.
 
         Raises:
             SpecError: A value cannot be compared with its column.
@@ -108,7 +108,7 @@ def _matches(column: "pa.ChunkedArray", name: str, wanted: object) -> NDArray[np
 
 
 def _scalar(value: object, kind: "pa.DataType") -> "pa.Scalar":
-    """A value as the column has it: text becomes a number or a time, if the column holds these."""
+    """Convert a value to the type of its column: text becomes a number or a time if the column contains these."""
     import pandas as pd
     import pyarrow as pa
 
@@ -124,12 +124,12 @@ def _scalar(value: object, kind: "pa.DataType") -> "pa.Scalar":
     if isinstance(value, str) and not pa.types.is_string(kind):
         return pa.scalar(value).cast(kind)
     if isinstance(value, float) and pa.types.is_integer(kind):
-        return pa.scalar(value)  # 2.5 lies between two of them
+        return pa.scalar(value)  # 2.5 is between two integers
     return pa.scalar(value, kind)
 
 
 def _inside(place: SpatialSpec, lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which points lie in a place, its border included."""
+    """Return which points are in a place or on its border."""
     import shapely
 
     if isinstance(place, BBox) and place.is_geographic:
@@ -162,7 +162,7 @@ def _shape(place: SpatialSpec) -> "tuple[BaseGeometry, str]":
 
 
 def _near(shape: "BaseGeometry", crs: str, lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which points lie in the box around it, in degrees, so that few are projected."""
+    """Which points are in the box around it, in degrees, so that only few are projected."""
     if crs == _DEGREES:
         west, south, east, north = shape.bounds
     else:

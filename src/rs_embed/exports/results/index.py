@@ -1,8 +1,8 @@
-"""Nearest neighbours by cosine among millions of vectors, from an index in a folder.
+"""Find nearest neighbours by cosine among millions of vectors, with an index in a folder.
 
 `build` takes blocks of vectors and `VectorIndex` answers queries; both use bounded memory. The vectors are cut into
-lists around centres (faiss, IVF), each stored as eight bits a dimension of its difference from the centre. A query
-compares the vectors of the nearest lists. Every list has a checksum, which is compared before its first use.
+lists around centres (faiss, IVF). A vector is stored as its difference from the centre, eight bits per dimension.
+A query compares the vectors of the nearest lists. Every list has a checksum, which is compared before its first use.
 """
 
 import math
@@ -29,17 +29,17 @@ FACTS = "index.json"
 CENTRES = "centres.faiss"
 LISTS = "lists.bin"
 SIZES = "lists.npy"
-"""Of each list: how many vectors it has, and the xxh3 of its bytes."""
+"""For each list: the number of its vectors, and the xxh3 of its bytes."""
 MAX_LISTS = 4096
 SAMPLE_PER_LIST = 64
-"""Vectors that the centres are fitted to, at most, for each list."""
+"""Largest number of vectors per list to fit the centres to."""
 RECALL = 0.98
-"""What `build` aims at, of the ten nearest, when it chooses how many lists a query compares."""
+"""Share of the ten nearest that `build` aims at when it chooses how many lists a query compares."""
 _RECALL_QUERIES, _NEAREST = 128, 10
 _ONE_LIST = 2000
-"""Fewer vectors are all compared."""
+"""With fewer vectors, all are compared."""
 _FEW = 0.1
-"""If a smaller share of the vectors may be found, all lists are searched for them."""
+"""If a filter leaves a smaller share of the vectors, all lists are searched."""
 _SHARD_BYTES = 512e6
 _ID_BYTES = 8
 
@@ -48,45 +48,45 @@ Ids = NDArray[np.int64]
 
 
 def lists_for(count: int) -> int:
-    """How many lists an index of that many vectors has: the power of two next to the square root.
+    """Return the number of lists for an index of `count` vectors: the power of two next to the square root.
 
-    More make the build slower, as every vector is compared with every centre; fewer make queries slower.
+    More lists make the build slower, as every vector is compared with every centre; fewer make queries slower.
     """
     return int(min(MAX_LISTS, 2 ** round(np.log2(count) / 2))) if count >= _ONE_LIST else 1
 
 
 def sample_for(count: int) -> int:
-    """How many vectors `build` wants as a sample."""
+    """Return the number of vectors that `build` needs as a sample."""
     return min(count, max(1000, SAMPLE_PER_LIST * lists_for(count)))
 
 
 class IndexFacts(BaseModel):
-    """What an index says of itself, in `index.json`."""
+    """The metadata of an index, in `index.json`."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     format: int = 1
     library: str
-    """Such as "faiss-cpu 1.15.1"."""
+    """Library and version, such as "faiss-cpu 1.15.1"."""
     dtype: str = "int8"
-    """Of the stored vectors: eight bits a dimension."""
+    """Encoding of the stored vectors: eight bits per dimension."""
     dim: int
     count: int
-    """Vectors; those without a value are left out."""
+    """Number of vectors; those without a value are left out."""
     lists: int
     probes: int
-    """Lists that a query compares."""
+    """Number of lists that a query compares."""
     recall: float
     """Share of the ten nearest that queries found, measured when the index was built."""
     files: dict[str, Stamp]
     about: dict[str, JsonValue] = {}
-    """What the caller wanted to know again."""
+    """Information of the caller."""
     digest: str = ""
     """sha256 of all other fields."""
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
-        """Those of the index in a folder; `None` if there is none.
+        """Read the metadata of the index in a folder; `None` if there is none.
 
         Raises:
             StorageError: They are damaged.
@@ -109,23 +109,22 @@ def build(
     about: Mapping[str, JsonValue] | None = None,
     beside: Mapping[str, Path] | None = None,
 ) -> IndexFacts:
-    """Build an index of blocks of vectors. An index that is there is replaced when the new one is whole.
+    """Build an index of blocks of vectors. An existing index is replaced once the new one is complete.
 
     Memory: the sample, one block and 1 GB, whatever the number of vectors. Disk: while it is built, twice the size of
     the index, which is `count * (D + 8)` bytes.
 
     Args:
-        vectors: Ids, and the vectors `[n, D]` that they belong to, some at a time. Vectors that are zero or not finite
-            are left out.
+        vectors: Blocks of ids and their vectors `[n, D]`. Vectors that are zero or not finite are left out.
         folder: Where the index goes; its parent folders are made.
-        sample: Vectors from all over; `sample_for(count)` of them are enough.
-        count: How many vectors there are, or nearly.
-        about: Kept in `index.json`.
+        sample: A representative sample of the vectors; `sample_for(count)` are enough.
+        count: Number of vectors, at least roughly.
+        about: Stored in `index.json`.
         beside: Finished files to keep in the folder, by name; they are moved.
 
     Raises:
         SpecError: There is no vector in the sample.
-        StorageError: The disk refuses.
+        StorageError: The index cannot be written.
         MissingDependency: The extra `search` is not installed.
     """
     faiss = _faiss()
@@ -152,7 +151,7 @@ def build(
 
 
 def _replace(folder: Path, part: Path) -> None:
-    """Give a finished index its name. One that is there moves aside first, so that there is never half of one."""
+    """Give a finished index its name. An existing one is moved away first, so that no index is ever incomplete."""
     aside = part.with_name(f"{part.name.removesuffix(folder.name)[:-1]}0-{folder.name}")
     if folder.exists():
         folder.replace(aside)
@@ -191,8 +190,8 @@ def _build(
 def _trained(faiss: Any, sample: Vectors, count: int) -> Any:  # noqa: ANN401  (untyped)
     """An empty index with centres.
 
-    Squared distances between vectors of length 1 rank as cosines do, and keep small differences apart: with inner
-    products, the recall of the same eight bits was 0.68 instead of 0.985 (benchmarks/search.py).
+    Squared distances between vectors of length 1 rank like cosines, and resolve small differences: with inner products,
+    the recall with the same eight bits was 0.68 instead of 0.985 (benchmarks/search.py).
     """
     lists = min(lists_for(count), max(1, len(sample) // 16))
     index = faiss.index_factory(sample.shape[1], f"IVF{lists},SQ8", faiss.METRIC_L2)
@@ -203,7 +202,7 @@ def _trained(faiss: Any, sample: Vectors, count: int) -> Any:  # noqa: ANN401  (
 
 
 class _Shards:
-    """Vectors on their way into lists: some in memory, the others on the disk in the order of the lists."""
+    """Sorts vectors into lists: some are in memory, the others on disk in the order of the lists."""
 
     def __init__(self, faiss: Any, index: Any, part: Path) -> None:  # noqa: ANN401  (untyped)
         self.faiss, self.index, self.part = faiss, index, part
@@ -227,7 +226,7 @@ class _Shards:
         self.index.reset()
 
     def merge(self) -> None:
-        """One file of all lists: the codes of each, then its ids."""
+        """Write all lists to one file: for each, the codes, then the ids."""
         if self.index.ntotal or not self.sizes:
             self.flush()
         shards = [(self.part / f"shard-{number}").open("rb") for number in range(len(self.sizes))]
@@ -248,7 +247,7 @@ class _Shards:
 
 
 class _Nearest:
-    """The nearest of some vectors, exact, found while all others pass by."""
+    """Finds the exact nearest neighbours of some vectors, in one pass over all others."""
 
     def __init__(self, queries: Vectors, top: int) -> None:
         self.queries, self.top = queries, top
@@ -263,9 +262,9 @@ class _Nearest:
 
 
 def _measured(index: "VectorIndex", nearest: _Nearest) -> tuple[int, float]:
-    """The smallest power of two of lists that reaches `RECALL`, or a quarter of all, and the recall.
+    """The number of lists to compare, with its recall: the smallest power of two that reaches `RECALL`, or a quarter.
 
-    The nearest of each query is the query itself, which is one of the vectors: it is not counted.
+    Each query is one of the vectors, so its nearest neighbour is itself, which is not counted.
     """
     order = np.argsort(-nearest.scores, axis=1)[:, 1:]
     others = np.take_along_axis(nearest.ids, order, 1)
@@ -287,14 +286,14 @@ class _List:
 
 
 class VectorIndex:
-    """An index that `build` made, opened: the vectors stay on the disk, memory-mapped.
+    """An open index made by `build`. The vectors stay on disk, memory-mapped.
 
     Args:
-        folder: Where it is.
-        facts: As in the folder, if they were read already.
+        folder: Folder of the index.
+        facts: Its metadata, if they have been read already.
 
     Raises:
-        StorageError: There is none, or it is damaged.
+        StorageError: There is no index, or it is damaged.
         MissingDependency: The extra `search` is not installed.
     """
 
@@ -324,17 +323,17 @@ class VectorIndex:
     def search(
         self, vectors: Vectors, top: int, *, only: NDArray[np.bool_] | None = None, probes: int | None = None
     ) -> tuple[Ids, Vectors]:
-        """The ids of the vectors most like each of these, best first, and their cosines.
+        """Return the ids of the vectors most similar to each of these, best first, and their cosines.
 
         Args:
-            vectors: `[n, D]`, of any length but zero.
-            top: How many are wanted of each; where there are fewer, ids are -1 and cosines NaN.
-            only: Whether each id from 0 on may be found. More lists are compared then: all of them, if fewer than a
-                tenth of the vectors may be found.
-            probes: Lists to compare; as many as the index was measured with, if left out.
+            vectors: `[n, D]`, of any norm except zero.
+            top: Number of results for each; if there are fewer, the rest has ids of -1 and cosines of NaN.
+            only: For each id from 0 on, whether it may be found. Then more lists are compared: all of them, if less
+                than a tenth of the vectors may be found.
+            probes: Number of lists to compare. Default: the number for which the recall was measured.
 
         Raises:
-            SpecError: The vectors have another length than those of the index.
+            SpecError: The vectors differ from those of the index in length.
             StorageError: A list is damaged.
         """
         if vectors.ndim != 2 or vectors.shape[1] != self.facts.dim:
@@ -381,7 +380,7 @@ class VectorIndex:
 
 
 def _map_lists(faiss: Any, index: Any, path: Path, sizes: Ids, starts: Ids) -> None:  # noqa: ANN401  (untyped)
-    """Let the lists of an empty index be those of a file."""
+    """Attach the lists of a file to an empty index."""
     lists = faiss.OnDiskInvertedLists()
     lists.nlist, lists.code_size, lists.filename, lists.read_only = index.nlist, index.code_size, str(path), True
     lists.totsize = path.stat().st_size
@@ -397,7 +396,7 @@ def _map_lists(faiss: Any, index: Any, path: Path, sizes: Ids, starts: Ids) -> N
 
 
 def _usable(vectors: Vectors) -> NDArray[np.bool_]:
-    """Which have a direction."""
+    """Which vectors have a direction."""
     squares = np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)
     usable: NDArray[np.bool_] = np.isfinite(squares) & (squares > 0)
     return usable
@@ -410,14 +409,14 @@ def _unit(vectors: Vectors) -> Vectors:
 
 def _faiss() -> ModuleType:
     require("faiss", "search")
-    with warnings.catch_warnings():  # what SWIG makes warns from Python 3.12 on
+    with warnings.catch_warnings():  # code generated by SWIG warns from Python 3.12 on
         warnings.simplefilter("ignore", DeprecationWarning)
         import faiss
     return faiss
 
 
 def damaged(folder: Path, found: str) -> StorageError:
-    """What to say of an index that is not as it was built."""
+    """Return the error for an index that is not as it was built."""
     return StorageError(
         f"Expected an index as it was built in {str(folder)!r}, got a damaged one: {found}.",
         fix="build it again: rs-embed index RUN, or Run.build_index()",

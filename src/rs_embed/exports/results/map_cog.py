@@ -1,4 +1,4 @@
-"""A raster of a map as a Cloud Optimized GeoTIFF, written window by window."""
+"""Write a raster of a map as a Cloud Optimized GeoTIFF, window by window."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
 HEADER_TAG = "RS_EMBED_HEADER"
-"""Name of the header of the map (JSON) in the files that are made of it."""
+"""The tag with the header of the map (JSON) in files made from it."""
 OVERVIEW_PX = 1024
-"""Longest side of what is given back of a file."""
+"""Longest side of the overview that is returned for a file."""
 COLOURS = ("red", "green", "blue", "alpha")
 Part = tuple[Cells, NDArray[np.generic]]
 """Cells, and their values `[band, H, W]`."""
@@ -32,10 +32,10 @@ Part = tuple[Cells, NDArray[np.generic]]
 
 @dataclass(frozen=True)
 class RasterLayout:
-    """What a raster is, beside its values."""
+    """Everything about a raster except its values."""
 
     names: tuple[str, ...]
-    """Of the bands."""
+    """Names of the bands."""
     dtype: Literal["float32", "uint8"] = "float32"
     """float32: NaN is nodata. uint8: red, green, blue and opacity."""
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class RasterLayout:
         return COG_BLOCK_PX // 2 if len(self.names) > len(COLOURS) else 4 * COG_BLOCK_PX
 
     def profile(self, geobox: GeoBox) -> dict[str, object]:
-        """What rasterio makes the file of tiles with: not compressed, so that a tile can be written in parts."""
+        """Options of rasterio for the file of tiles: uncompressed, so that a tile can be written in parts."""
         height, width = geobox.shape
         return {
             "driver": "GTiff",
@@ -68,16 +68,16 @@ class RasterLayout:
 
 
 def write_cog(path: Path, geobox: GeoBox, layout: RasterLayout, parts: Iterator[Part]) -> None:
-    """Write a raster in two steps: tiles in the order in which they come, then a copy with overviews.
+    """Write a raster in two steps: the tiles as they come, then a copy with overviews.
 
     Args:
-        path: Ends in .tif; a file there is replaced.
-        geobox: Of the raster.
+        path: Ends in .tif; an existing file is replaced.
+        geobox: Grid of the raster.
         layout: Bands, type and tags.
-        parts: Values of cells of the raster; what does not come is nodata.
+        parts: Values of cells of the raster; missing cells become nodata.
 
     Raises:
-        StorageError: It is no .tif, or the disk refuses.
+        StorageError: The path does not end in .tif, or the file cannot be written.
     """
     if path.suffix.lower() not in (".tif", ".tiff") or not path.parent.is_dir():
         raise StorageError(
@@ -94,12 +94,12 @@ def write_cog(path: Path, geobox: GeoBox, layout: RasterLayout, parts: Iterator[
 
 
 def overview(path: Path, geobox: GeoBox, name: str, about: str) -> "xr.DataArray":
-    """A file of `write_cog`, small: `[y, x]` of one band, else `[band, y, x]`; colours from 0 to 1.
+    """Read a small overview of a file of `write_cog`: `[y, x]` for one band, else `[band, y, x]`; colours in 0..1.
 
     Args:
-        path: Of the file.
-        geobox: Of the file.
-        name: Of the array.
+        path: Path of the file.
+        geobox: Grid of the file.
+        name: Name of the array.
         about: Its `long_name`.
     """
     import rasterio
@@ -117,7 +117,7 @@ def overview(path: Path, geobox: GeoBox, name: str, about: str) -> "xr.DataArray
 
 
 def labelled(values: NDArray[np.float32], geobox: GeoBox, name: str, about: str) -> "xr.DataArray":
-    """`[1, H, W]` as `[y, x]`, `[4, H, W]` as `[band, y, x]` of colours, with coordinates and CRS."""
+    """Return `[1, H, W]` as `[y, x]`, and `[4, H, W]` as colours `[band, y, x]`, with coordinates and CRS."""
     import xarray as xr
 
     from rs_embed.core.geo import with_coordinates
@@ -160,7 +160,7 @@ def _optimise(tiles: Path, path: Path, layout: RasterLayout) -> None:
 
 @contextmanager
 def _writing(path: Path, size: int) -> Iterator[None]:
-    """What the disk or GDAL refuses, as one `StorageError`."""
+    """Convert errors of the disk and of GDAL to `StorageError`."""
     from rasterio._err import CPLE_BaseError
     from rasterio.errors import RasterioError
 

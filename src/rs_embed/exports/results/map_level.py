@@ -1,4 +1,4 @@
-"""One level of a map: its tokens, or an overview of them, read a bounded piece at a time."""
+"""One level of a map, the tokens or an overview, read in pieces of bounded size."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     Values = zarr.Array[ArrayV3Metadata]
 
 NO_VALUE = -128
-"""What stands in an int8 map where there is no value."""
+"""The number in an int8 map where there is no value."""
 WINDOW_BYTES = 16 * 2**20
-"""Values of a window, as float32: what is worked on at once, however large the blocks of a map are."""
+"""Largest window of float32 values to process at a time, bytes, whatever the size of the map's blocks."""
 _EDGE_CELLS = 1e-6
-"""A box so close to the edge of a cell ends there: rounding of PROJ."""
+"""A box that ends this close to the edge of a cell ends at the edge: rounding of PROJ."""
 _ALL = slice(None)
 
 
@@ -42,27 +42,27 @@ class Cells:
 
     @property
     def rows(self) -> slice:
-        """Its rows in the level."""
+        """Its rows within the level."""
         return slice(self.row, self.row + self.height)
 
     @property
     def cols(self) -> slice:
-        """Its columns in the level."""
+        """Its columns within the level."""
         return slice(self.col, self.col + self.width)
 
     def within(self, other: "Cells") -> "Cells":
-        """What both have in common; of no height or width where that is nothing."""
+        """Return the intersection; its height or width is 0 if there is none."""
         row, col = max(self.row, other.row), max(self.col, other.col)
         height = max(0, min(self.row + self.height, other.row + other.height) - row)
         width = max(0, min(self.col + self.width, other.col + other.width) - col)
         return Cells(row, col, height, width)
 
     def moved(self, rows: int, cols: int) -> "Cells":
-        """The same, so many rows and columns further."""
+        """Return these cells, moved by some rows and columns."""
         return Cells(self.row + rows, self.col + cols, self.height, self.width)
 
     def geobox(self, whole: GeoBox) -> GeoBox:
-        """Where it lies on the grid of its level."""
+        """Return their grid."""
         return subgrid(whole, (self.row, self.col), 1, (self.height, self.width))
 
 
@@ -70,10 +70,10 @@ class Level:
     """The arrays of one resolution.
 
     Args:
-        group: Of the arrays.
-        folder: Where the files of that group lie, to see which blocks are there.
-        affine: From columns and rows to x and y.
-        crs: Its name.
+        group: The group of the arrays.
+        folder: Folder of that group's files, which shows which blocks exist.
+        affine: Transform from columns and rows to x and y.
+        crs: Name of the CRS.
     """
 
     def __init__(self, group: "zarr.Group", folder: Path, affine: Affine, crs: str) -> None:
@@ -84,11 +84,11 @@ class Level:
         self.geobox = GeoBox((height, width), affine, crs)
         """The grid."""
         self.dtype: np.dtype[np.generic] = np.dtype(self._embedding.dtype)
-        """As it is stored; what is read is float32."""
+        """Type as stored; values are read as float32."""
         self.block: int = (self._embedding.shards or self._embedding.chunks)[-1]
-        """Side of a block, cells: one file."""
+        """Side of a block (one file), cells."""
         self.chunk: int = self._embedding.chunks[-1]
-        """Side of what is read at least."""
+        """Side of the smallest part that can be read, cells."""
 
     @property
     def dim(self) -> int:
@@ -108,11 +108,11 @@ class Level:
 
     @cached_property
     def blocks(self) -> tuple[int, int]:
-        """Rows and columns of blocks."""
+        """Number of rows and columns of blocks."""
         return -(-self.whole.height // self.block), -(-self.whole.width // self.block)
 
     def read(self, time: int, rows: slice, cols: slice, bands: slice = _ALL) -> NDArray[np.float32]:
-        """`[D, H, W]`, NaN where there is no value. Slices have positive steps, if any.
+        """Return values `[D, H, W]`, NaN where there is no value. Steps of slices must be positive.
 
         Raises:
             StorageError: A block is damaged.
@@ -132,7 +132,7 @@ class Level:
         return values
 
     def valid(self, time: int, rows: slice, cols: slice) -> NDArray[np.float32]:
-        """`[H, W]`: share of valid pixels under each token, 0 to 1.
+        """Return the share of valid pixels under each token, `[H, W]`, 0 to 1.
 
         Raises:
             StorageError: A block is damaged.
@@ -143,22 +143,22 @@ class Level:
             raise self._damaged(rows, cols, error) from error
 
     def tokens(self, time: int, window: Cells) -> NDArray[np.float32]:
-        """`[H, W, D]`: the same as `read`, as what works on tokens takes it."""
+        """Return the values of `read` as `[H, W, D]`."""
         return np.moveaxis(self.read(time, window.rows, window.cols), 0, -1)
 
     def done(self, time: int) -> list[tuple[int, int]]:
-        """Row and column of each block that is there, in order."""
+        """Return row and column of each existing block, in order."""
         folder = self.folder / "embedding" / "c" / str(time) / "0"
         rows = (one for one in folder.iterdir() if one.name.isdecimal()) if folder.is_dir() else ()
         found = [(int(row.name), int(file.name)) for row in rows for file in row.iterdir() if file.name.isdecimal()]
         return sorted(found)
 
     def windows(self, time: int, crop: Cells | None = None) -> Iterator[Cells]:
-        """Windows of at most `WINDOW_BYTES` that cover all blocks that are there, each chunk in one of them.
+        """Yield windows of at most `WINDOW_BYTES` that cover all existing blocks, with each chunk in one window.
 
         Args:
             time: Number of the time.
-            crop: Only what lies in it.
+            crop: Only the part within these cells.
         """
         side = self.chunk * max(1, int((WINDOW_BYTES / (4 * self.dim)) ** 0.5 / self.chunk))
         for block_row, block_col in self.done(time):
@@ -173,14 +173,14 @@ class Level:
                         yield part
 
     def crop(self, bbox: "BBox | Region | tuple[float, float, float, float] | None") -> Cells:
-        """The cells that a box touches.
+        """Return the cells that a box touches.
 
         Args:
-            bbox: West, south, east and north in degrees, or a box or polygon in a CRS of its own.
+            bbox: West, south, east and north in degrees, or a box or polygon in its own CRS.
 
         Raises:
-            SpecError: It is no box.
-            OutsideCoverage: It lies beside the map.
+            SpecError: It is not a box.
+            OutsideCoverage: It is outside of the map.
         """
         if bbox is None:
             return self.whole
@@ -207,7 +207,7 @@ class Level:
         block_rows: NDArray[np.intp],
         block_cols: NDArray[np.intp],
     ) -> NDArray[np.float32]:
-        """What each stored value is multiplied by, `[D, H, W]` or what broadcasts to it."""
+        """The factors of the stored values, in a shape that broadcasts to `[D, H, W]`."""
         if not (block_rows.size and block_cols.size):
             return np.ones((1, 1, 1), np.float32)
         top, left = int(block_rows[0]), int(block_cols[0])
@@ -222,14 +222,14 @@ class Level:
             f"Expected tokens in rows {rows.start} to {rows.stop} and columns {cols.start} to {cols.stop}, got damaged "
             f"ones in {str(self.folder)!r}.",
             error=f"{type(error).__name__}: {error}",
-            fix="remove the file of that block, and make the same call of embed_region again: it makes the block again",
+            fix="remove the file of that block, and repeat the same call of embed_region: it makes the block again",
         )
 
 
 def ground(
     geobox: GeoBox, rows: NDArray[np.integer | np.floating], cols: NDArray[np.integer | np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """X and y of places on a grid, in its CRS; whole numbers are corners of cells."""
+    """Return x and y of places on a grid, in its CRS; integers are corners of cells."""
     a, b, c, d, e, f = tuple(geobox.affine)[:6]
     return a * cols + b * rows + c, d * cols + e * rows + f
 

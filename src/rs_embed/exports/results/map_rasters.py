@@ -1,4 +1,4 @@
-"""Rasters of a map: similarity, change, principal components, and its tokens."""
+"""Make the rasters of a map: similarity, change, principal components, and its tokens."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from rs_embed.exports.results.map_store import Time
 
 RETURNED_BYTES = 64_000_000
-"""At most, without a file."""
+"""Largest result without a file, bytes."""
 PICTURE_CELLS = 512 * 512
-"""Of an overview for a picture, if there is one so small: all of its tokens are read."""
+"""Largest overview for a picture, if there is one this small: all of its tokens are read."""
 SAMPLE_TOKENS = 16_384
-"""At most, to fit principal components."""
+"""Largest number of tokens to fit principal components."""
 SAMPLE_PIECES = 64
-"""Pieces that the sample is spread over; more where these have too few tokens, up to 8 times as many."""
+"""Pieces that the sample is drawn from; up to 8 times as many if these have too few tokens."""
 PIECE_CELLS = 64
 """Side of a piece, in whole chunks."""
 
@@ -129,10 +129,10 @@ def plot_map(whole: "EmbeddingMap", time: "Time", path: Path | None) -> "Figure"
 
 
 def fit(level: Level, time: int, seed: int) -> Components:
-    """Principal components of a random sample of the tokens with a value; of all of them where there are few.
+    """Fit principal components on a random sample of the tokens with a value; on all of them if there are few.
 
     Raises:
-        NoValidPixels: There is none.
+        NoValidPixels: No token has a value.
     """
     draw, blocks = np.random.default_rng(seed), level.done(time)
     side = min(level.block, level.chunk * max(1, PIECE_CELLS // level.chunk))
@@ -157,7 +157,7 @@ def fit(level: Level, time: int, seed: int) -> Components:
     if not count:
         raise NoValidPixels(
             f"Expected tokens with a value at time {time}, got none in {min(pieces, 8 * SAMPLE_PIECES)} pieces.",
-            fix="choose another time, or wait for more blocks: `map.done` tells the share that is there",
+            fix="choose another time, or wait for more blocks: `map.done` is the share that exists",
         )
     return Components.fit(np.concatenate(found))
 
@@ -174,10 +174,10 @@ def _made(
     """A raster of a level: in a file and a small view of that, or in memory.
 
     Args:
-        level: Where tokens are read.
-        time: Whose blocks are done.
-        layout: Of the file.
-        values: `[band, H, W]` of cells.
+        level: The level to read tokens from.
+        time: The time whose blocks are used.
+        layout: Layout of the file.
+        values: Returns `[band, H, W]` of cells.
         about: Name and `long_name`.
         out: The file.
     """
@@ -211,7 +211,7 @@ def _stored(values: NDArray[np.float32], layout: RasterLayout) -> NDArray[np.gen
 
 
 def _picture_level(whole: "EmbeddingMap") -> Level:
-    """The finest level of which all tokens are quickly read, or the coarsest.
+    """Return the finest level whose tokens are quickly read, or the coarsest level.
 
     Raises:
         SpecError: That one is too large as well.

@@ -1,4 +1,4 @@
-"""What a map says of itself: its model, region, grid, overviews and times, and how much of it is there."""
+"""Read the metadata of a map: its model, region, grid, overviews and times, and how much of it is done."""
 
 import json
 from dataclasses import dataclass
@@ -38,20 +38,20 @@ class StoredMap:
 
     header: RunHeader
     region: BaseGeometry
-    """What was asked for, in the CRS of the map."""
+    """The requested region, in the CRS of the map."""
     crs: CRS
     levels: tuple[Level, ...]
-    """The map, then its overviews, each of half the resolution of the one before."""
+    """The map, then its overviews, each with half the resolution of the one before."""
     times: tuple[TemporalSpec | None, ...]
-    """The windows of days, in order; a single `None` where no days were asked for."""
+    """The windows of days, in order; a single `None` if no days were requested."""
 
     @classmethod
     def read(cls, path: Path, store: "Store | None") -> "StoredMap":
-        """Read the metadata alone.
+        """Read only the metadata.
 
         Args:
-            path: Of the Zarr store.
-            store: Where its arrays are read from; by its path, if left out.
+            path: Path of the Zarr store.
+            store: The store to read its arrays from; by default, the one at `path`.
 
         Raises:
             StorageError: It is not a map of rs_embed, or it is damaged.
@@ -90,7 +90,7 @@ class StoredMap:
 
     @property
     def blocks(self) -> int:
-        """How many there are to do, over all times."""
+        """Number of blocks to make, over all times."""
         return int(self._needed.sum()) * len(self.times)
 
     @property
@@ -104,13 +104,13 @@ class StoredMap:
 
     @cached_property
     def _needed(self) -> NDArray[np.bool_]:
-        """Which blocks hold a part of the region."""
+        """Which blocks contain a part of the region."""
         level = self.levels[0]
         shapely.prepare(self.region)
         return np.stack([self._held(row) for row in range(level.blocks[0])])
 
     def _held(self, row: int) -> NDArray[np.bool_]:
-        """A row of `_needed`: there may be too many blocks for boxes of all."""
+        """One row of `_needed`; boxes of all blocks at once could take too much memory."""
         level = self.levels[0]
         block, (height, width) = level.block, level.geobox.shape
         cols = np.arange(level.blocks[1])
@@ -123,7 +123,7 @@ class StoredMap:
 
 
 def crs_named(name: str) -> CRS:
-    """The CRS of a name.
+    """Return the CRS with a name.
 
     Raises:
         SpecError: There is none.

@@ -1,4 +1,4 @@
-"""Vectors of a map: at points, of examples, and those most like them."""
+"""Read vectors of a map: at points, of examples, and the most similar ones."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rs_embed.exports.results.map_store import Time
 
 _ANY_BUFFER_M = 1.0
-"""Places want one; points have none."""
+"""The size that places require; points have none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +42,14 @@ class MapVector:
     geobox: GeoBox
     """The token's own cell."""
     valid: float
-    """Share of valid pixels under it, 0 to 1."""
+    """Share of valid pixels under the token, 0 to 1."""
     window: TemporalSpec | None
     """Its days."""
     header: RunHeader
     """The model, its weights and licence."""
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[np.generic]:
-        """`data`, for `np.asarray(vector)` and whatever takes arrays."""
+        """Return `data`, for `np.asarray(vector)` and functions that take arrays."""
         return np.array(self.data, dtype=dtype, copy=copy)
 
     def __repr__(self) -> str:
@@ -101,7 +101,7 @@ def sample_map(whole: "EmbeddingMap", points: Given, time: "Time") -> "geopandas
 
 
 def _has_size(points: Given) -> bool:
-    """Whether these are specs, which hold their own."""
+    """Whether these are specs, which have a size of their own."""
     if isinstance(points, list | tuple) and points:
         return isinstance(points[0], PointBuffer | BBox | Region)
     return isinstance(points, Places)
@@ -135,7 +135,7 @@ def _sampled(whole: "EmbeddingMap", number: int, places: Places) -> _Sampled:
 
 
 def _by_chunk(level: Level, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
-    """The points of each chunk, then those outside of the grid."""
+    """Yield the points of each chunk, then those outside of the grid."""
     across = -(-level.whole.width // level.chunk)
     chunks = np.where(rows < 0, -1, rows // level.chunk * across + cols // level.chunk)
     order = np.argsort(chunks, kind="stable")
@@ -145,7 +145,7 @@ def _by_chunk(level: Level, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> I
 def _of_chunk(
     level: Level, number: int, rows: NDArray[np.intp], cols: NDArray[np.intp]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Tokens `[N, D]` and shares `[N]` of points of one chunk; NaN where they lie outside of the grid (-1)."""
+    """Tokens `[N, D]` and shares `[N]` at the points of one chunk; NaN outside of the grid (-1)."""
     if rows[0] < 0:
         return np.full((len(rows), level.dim), np.nan, np.float32), np.zeros(len(rows), np.float32)
     top, left = int(rows.min()), int(cols.min())
@@ -156,14 +156,14 @@ def _of_chunk(
 
 @dataclass
 class _Missing:
-    """Says why there is no token at a place."""
+    """Explains why there is no token at a place."""
 
     whole: "EmbeddingMap"
     time: int
     _done: set[tuple[int, int]] | None = field(default=None, init=False)
 
     def why(self, cell: Cells, lon: float, lat: float) -> RSEmbedError:
-        """The error for a cell of level 0; one with a row of -1 lies outside of the grid."""
+        """Return the error for a cell of level 0; a row of -1 means outside of the grid."""
         level, region = self.whole.levels[0], self.whole.region
         edges = ", ".join(f"{edge:.0f}" for edge in region.bounds)
         if cell.row < 0 or not shapely.intersects(region, shapely.box(*cell.geobox(level.geobox).boundingbox)):
@@ -179,7 +179,7 @@ class _Missing:
             return OutsideCoverage(
                 f"Expected a block that is done, got lon {lon:.6f}, lat {lat:.6f} in one that is missing so far.",
                 block=f"row {block[0]}, column {block[1]} of blocks, time {self.time}",
-                fix="make the same call of embed_region again: it goes on with the missing blocks",
+                fix="repeat the same call of embed_region: it continues with the missing blocks",
             )
         return NoValidPixels(
             f"Expected valid pixels, got lon {lon:.6f}, lat {lat:.6f} in a token of nodata.",
@@ -195,11 +195,11 @@ def direction(
     unlike: Examples,
     time: "Time",
 ) -> NDArray[np.float32]:
-    """`[D]`: what tokens are compared with; see `EmbeddingMap.similar`."""
+    """Return the vector that tokens are compared with, `[D]`; see `EmbeddingMap.similar`."""
     lon, lat = place
     if (like is None) == (lon is None) or (lon is None) != (lat is None):
         raise SpecError(
-            "Expected a place or examples, got " + ("both." if like is not None else "neither, or a half of a place."),
+            "Expected a place or examples, got " + ("both." if like is not None else "neither, or half of a place."),
             fix="similar(lon, lat), or similar(like=[...], unlike=[...])",
         )
     given: Examples = like if like is not None else (float(lon or 0), float(lat or 0))
@@ -231,10 +231,10 @@ def _listed(given: Examples) -> list[Example]:
 
 
 def _unit(whole: "EmbeddingMap", example: Example, time: "Time") -> NDArray[np.float64]:
-    """The vector of an example, of length 1.
+    """Return the vector of an example, of length 1.
 
     Raises:
-        SpecError: It is of another model or width, or has no direction.
+        SpecError: It belongs to another model, has another length, or is zero or NaN.
     """
     if isinstance(example, tuple):
         example = vector_at(whole, *example, time)
@@ -256,12 +256,12 @@ def _unit(whole: "EmbeddingMap", example: Example, time: "Time") -> NDArray[np.f
 
 
 def facts_of(header: RunHeader, dim: int, weights: str | None = None) -> ModelFacts:
-    """What must be equal of two maps.
+    """Return what must be equal in two maps.
 
     Args:
-        header: Of the map.
+        header: Header of the map.
         dim: Length of its vectors.
-        weights: What is assumed where the header does not say.
+        weights: Assumed if the header does not state the weights.
     """
     return ModelFacts(header.model_id, header.card_revision, header.weights or weights or "", dim)
 

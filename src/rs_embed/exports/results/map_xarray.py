@@ -1,4 +1,4 @@
-"""A map as an array of xarray that reads what is used of it, without dask."""
+"""Present a map as a lazy xarray array, without dask."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -66,7 +66,7 @@ class _OnDemand(BackendArray):
 
     Args:
         shape: The first axis is time.
-        read: Given the number of a time and a slice for each other axis, the values there.
+        read: Returns the values for the number of a time and a slice of each other axis.
     """
 
     def __init__(self, shape: tuple[int, ...], read: Callable[..., NDArray[np.float32]]) -> None:
@@ -86,7 +86,7 @@ class _OnDemand(BackendArray):
 
 
 def _slice_of(numbers: NDArray[np.intp]) -> slice:
-    """What gives these numbers, which are evenly spaced."""
+    """Return the slice that selects these evenly spaced numbers."""
     step = int(numbers[1] - numbers[0]) if len(numbers) > 1 else 1
     return slice(int(numbers[0]), int(numbers[-1]) + 1, step)
 

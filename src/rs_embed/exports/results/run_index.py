@@ -1,4 +1,4 @@
-"""The index of a run's vectors, kept in its folder: built from the unit files, used while these are the same."""
+"""The index of a run's vectors, kept in its folder: built from the unit files, and used while they do not change."""
 
 import hashlib
 import os
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FOLDER = "index"
 ROWS = "rows.arrow"
-"""The rows in the order of the units: what a search returns or filters by."""
+"""Table of the rows in the order of the units, with the columns that a search returns or filters by."""
 _NOT_KEPT = {
     "embedding", "scale", "href", "geometry", "bbox", "datetime", "model_id", "weights_id", "source_ids", "proj_code",
     "transform", "cloud_fraction", "stage", "error", "fingerprint", "meta",
@@ -46,7 +46,7 @@ class IndexReport:
 
     folder: Path
     rows: int
-    """Vectors in the index; rows that failed have none."""
+    """Number of vectors in the index; failed rows have none."""
     bytes: int
     recall: float
     """Share of the ten nearest rows that a search finds, measured on rows of the run."""
@@ -60,12 +60,12 @@ class IndexReport:
 
 
 def columns_of(table: TableFile) -> list[str]:
-    """The columns that a search can filter by or returns."""
+    """The columns that a search returns or can filter by."""
     return [name for name in table.columns if name not in _NOT_KEPT]
 
 
 def records_digest(model: Path) -> str:
-    """sha256 of the records of all units of a model: it changes when any row is added, tried again or made again."""
+    """sha256 of the records of all units of a model: it changes if a row is added, retried or remade."""
     total = hashlib.sha256()
     for path in sorted((model / RECORDS).glob("u*.json")):
         total.update(f"{path.name} ".encode())
@@ -78,8 +78,8 @@ def build_index(model: Path, tables: Callable[[], Stack], folder: Path, *, progr
 
     Args:
         model: Folder of the model in the run.
-        tables: Opens its tables.
-        folder: Of the index.
+        tables: Opens the tables of the model.
+        folder: Folder of the index.
         progress: Show a bar on a terminal.
     """
     require("faiss", "search")
@@ -124,7 +124,7 @@ def _blocks(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     start = 0
     for table in tables:
-        if table.meta.dim == dim:  # else all of its rows failed
+        if table.meta.dim == dim:  # otherwise all of its rows failed
             vectors = table.matrix()
             yield np.arange(start, start + len(vectors)), vectors
         start += len(table)
@@ -132,10 +132,10 @@ def _blocks(
 
 
 def _sample(stack: Stack, count: int) -> NDArray[np.float32]:
-    """Rows of units from all over the run, each as often as any other."""
+    """A uniform sample of rows, from units across the run."""
     tables = [table for table in stack.tables if table.meta.dim == stack.dim]
     wanted, rng = sample_for(count), np.random.default_rng(0)
-    share = min(1.0, 4 * wanted / count)  # a quarter of the rows of a unit that is read
+    share = min(1.0, 4 * wanted / count)  # a quarter of the rows of each unit that is read
     chosen = np.unique(np.linspace(0, len(tables) - 1, max(1, round(share * len(tables)))).astype(int))
     each = -(-wanted // len(chosen))
     parts = []
@@ -160,7 +160,7 @@ def _write_rows(tables: Sequence[TableFile], path: Path) -> None:
 
 
 def _checksum(path: Path) -> str:
-    """Of a file that is compared whenever it is opened, so a fast one."""
+    """Checksum of a file; a fast one, as it is compared each time the file is opened."""
     total = xxhash.xxh3_128()
     with path.open("rb") as file:
         while part := file.read(_CHUNK):
@@ -169,7 +169,7 @@ def _checksum(path: Path) -> str:
 
 
 class RunIndex:
-    """An index that `build_index` made, opened.
+    """An open index made by `build_index`.
 
     Raises:
         StorageError: It is damaged.
@@ -184,12 +184,12 @@ class RunIndex:
 
     @property
     def model(self) -> ModelFacts:
-        """Of which model the vectors are."""
+        """The model of the vectors."""
         return ModelFacts(**self.facts.about[_MODEL])  # type: ignore[arg-type]
 
     @cached_property
     def rows(self) -> "pa.Table":
-        """The rows in the order of the units, memory-mapped: an id of the index is a place in it."""
+        """The rows in the order of the units, memory-mapped; the ids of the index are positions in it."""
         require("pyarrow", "export")
         import pyarrow as pa
 
@@ -201,14 +201,14 @@ class RunIndex:
         return list(units), list(accumulate(units.values(), initial=0))
 
     def unit_of(self, place: int) -> tuple[str, int]:
-        """The unit that a row stands in, and where in it."""
+        """Return the unit of a row, and its position in that unit."""
         names, starts = self._units
         number = int(np.searchsorted(starts, place, side="right")) - 1
         return names[number], place - starts[number]
 
 
 class KeptIndex:
-    """The index of a model, opened when it is first needed, and again when it or the run has changed."""
+    """The index of a model: opened when first needed, and again after it or the run has changed."""
 
     def __init__(self, model: Path, folder: Path) -> None:
         self.folder = folder
@@ -218,14 +218,14 @@ class KeptIndex:
         self._warned = False
 
     def current(self) -> RunIndex | None:
-        """The index, if there is one that is as it was built, of the run as it is; if not, a warning says so, once."""
+        """Return the index if it is intact and matches the run; otherwise warn once."""
         seen = self._look()
         if seen != self._seen:
             self._found, self._seen = self._open(), seen
         return self._found
 
     def _look(self) -> object:
-        """What changes with the index or with a record, without reading them."""
+        """A key that changes with the index or a record, without reading them."""
         paths = [self.folder / FACTS, *sorted((self._model / RECORDS).glob("u*.json"))]
         return [
             (path.name, known.st_ino, known.st_mtime_ns, known.st_size)

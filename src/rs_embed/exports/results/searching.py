@@ -1,4 +1,4 @@
-"""The rows of a run that are most like one: by its index, or by comparing all vectors."""
+"""Find the rows of a run that are most similar to a vector: by its index, or by comparing all vectors."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -24,36 +24,36 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Found = tuple[NDArray[np.intp], NDArray[np.float32]]
-"""Places, best first, and how like each is."""
+"""Positions, best first, and their similarities."""
 Mask = NDArray[np.bool_]
 _SHOWN = ("id", "row", "center_lon", "center_lat", "start_datetime", "end_datetime")
 
 
 class Searched(ABC):
-    """The rows of a model, each known by its place, and how the nearest of them are found."""
+    """The rows of a model, identified by position, and how to find the nearest of them."""
 
     model: ModelFacts | None
-    """Of which model they are; `None`: there are no rows."""
+    """The model of the rows; `None` if there are no rows."""
     columns: Sequence[str]
-    """That can be filtered by."""
+    """Columns to filter by."""
     attrs: Mapping[str, object]
-    """What a result says of how it was found."""
+    """How the results were found, for the user."""
 
     @abstractmethod
     def rows(self, columns: Sequence[str]) -> "pa.Table":
-        """These columns of all rows, in the order of places."""
+        """Return these columns of all rows, in the order of positions."""
 
     @abstractmethod
     def vector(self, place: int) -> NDArray[np.float32]:
-        """That of a row."""
+        """Return the vector of a row."""
 
     @abstractmethod
     def nearest(self, vector: NDArray[np.float32], top: int, only: Mask | None) -> Found:
-        """The places most like a vector; of those in `only`, if it is given."""
+        """Return the positions of the most similar vectors; only among those in `only`, if given."""
 
 
 class ScannedRows(Searched):
-    """All vectors are compared, a unit at a time. Places are those of the user's order."""
+    """Compares all vectors, one unit at a time. Positions follow the user's order."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
@@ -64,23 +64,23 @@ class ScannedRows(Searched):
             self.columns = columns_of(stack.tables[0])
 
     def rows(self, columns: Sequence[str]) -> "pa.Table":
-        """Read from the units."""
+        """Read them from the units."""
         return self.stack.joined(columns)
 
     def vector(self, place: int) -> NDArray[np.float32]:
-        """Read from its unit."""
+        """Read it from its unit."""
         only = np.zeros(len(self.stack.order), np.bool_)
         only[place] = True
         vector: NDArray[np.float32] = next(vectors[0] for _, vectors in self.stack.vectors(only))
         return vector
 
     def nearest(self, vector: NDArray[np.float32], top: int, only: Mask | None) -> Found:
-        """Of all, or of those of the units that have some of `only`."""
+        """Search all units, or those that contain some of `only`."""
         return most_alike(self.stack.vectors(only), vector, len(self.stack.order), top)
 
 
 class IndexedRows(Searched):
-    """The index is asked. Places are those in the order of the units."""
+    """Searches the index. Positions follow the order of the units."""
 
     def __init__(self, index: RunIndex, folder: Path) -> None:
         self.index, self.folder = index, folder
@@ -92,7 +92,7 @@ class IndexedRows(Searched):
         return self.index.rows.select(list(columns))
 
     def vector(self, place: int) -> NDArray[np.float32]:
-        """Read from its unit, as it was exported."""
+        """Read it from its unit, as exported."""
         unit, at = self.index.unit_of(place)
         name = f"{TABLES}/{unit}.parquet"
         table = TableFile(self.folder / name, partial(fault_in, self.folder / RECORDS / f"{unit}.json", name))
@@ -100,7 +100,7 @@ class IndexedRows(Searched):
         return vector
 
     def nearest(self, vector: NDArray[np.float32], top: int, only: Mask | None) -> Found:
-        """Of the lists that are next to it."""
+        """Search the lists that are nearest to it."""
         ids, cosines = self.index.vectors.search(vector[None], min(top, len(self.index.vectors)), only=only)
         there = ids[0] >= 0
         return ids[0][there], cosines[0][there]
@@ -136,14 +136,14 @@ def search(searched: Searched, sought: str | int | Embedding, top: int, wanted: 
 
 
 def _taken(rows: "pa.Table", places: Sequence[int]) -> "pa.Table":
-    """These rows; Arrow's own `take` would first copy all text of a memory-mapped table."""
+    """Take rows; Arrow's own `take` would first copy all text of a memory-mapped table."""
     import pyarrow as pa
 
     return pa.concat_tables([rows.slice(place, 1) for place in places] or [rows.slice(0, 0)])
 
 
 def _place_of(rows: "pa.Table", name: str | int) -> int:
-    """Where the row of an id stands: of several, the first of the user's table that did not fail."""
+    """Return the position of an id's row: of several, the first in the user's table that did not fail."""
     import pyarrow.compute as pc
 
     if isinstance(name, bool) or not isinstance(name, str | int | np.integer):
@@ -166,7 +166,7 @@ def _place_of(rows: "pa.Table", name: str | int) -> int:
 
 
 def _check_like(one: Embedding, model: ModelFacts | None) -> None:
-    """Refuse an embedding that the vectors of a run cannot be compared with."""
+    """Raise an error if an embedding cannot be compared with the vectors of a run."""
     if one.is_grid:
         raise SpecError("Expected a vector, got a grid.", fix="embed the place with output=OutputSpec.pooled()")
     if model is not None:

@@ -40,7 +40,7 @@ class Damage:
     fix: str
     unit: str | None = None
     rows: int | None = None
-    """Rows of the user's table that stand in it; `None` where that is not known."""
+    """Rows of the user's table in it; `None` if unknown."""
 
     def __str__(self) -> str:
         rows = "" if self.rows is None else f", {self.rows:,} rows" if self.rows != 1 else ", 1 row"

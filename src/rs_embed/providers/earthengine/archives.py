@@ -19,9 +19,9 @@ Transport = Literal["uint16", "float"]
 Resampling = Literal["nearest", "bilinear"]
 
 SENTINEL: Mapping[Transport, float] = MappingProxyType({"uint16": 65_535, "float": -32_768})
-"""What stands for nodata on the way here. A stored 65,535 (saturated) is brought down by one."""
+"""The number that marks nodata in transit. A stored 65,535 (saturated) is lowered by one."""
 BYTES_PER_PIXEL: Mapping[Transport, int] = MappingProxyType({"uint16": 3, "float": 5})
-"""As Earth Engine counts: the value, and one byte for its mask."""
+"""Bytes as Earth Engine counts them: the value, and one byte for its mask."""
 
 CLOUD_SCORE = "GOOGLE/CLOUD_SCORE_PLUS/V1/S2_HARMONIZED"
 
@@ -35,10 +35,10 @@ class Archive:
     bands: Mapping[str, str]
     """Shared band name -> name on Earth Engine."""
     transport: Transport
-    """How values travel. Whole numbers take 3 bytes with their mask, floats 5; rounding a median of DN costs at most
-    half a DN. Decibels travel as floats: two bands are small, and nothing is lost."""
+    """Type of values in transit. Integers take 3 bytes with their mask, floats 5; rounding a median of DN costs at most
+    half a DN. Decibels are sent as floats: two bands are small, and nothing is lost."""
     scale: Mapping[str, tuple[float, float]]
-    """Shared band name -> factor and offset from what travels to the unit of the collection."""
+    """Shared band name -> factor and offset from values in transit to the unit of the collection."""
     cloud_property: str | None = None
     """Scene property with the percentage of cloud; scenes without it are left out."""
     properties: tuple[str, ...] = ()
@@ -48,19 +48,19 @@ class Archive:
     linear: bool = False
     """Whether values are dB that must be averaged as power."""
     radiance: bool = False
-    """Whether values are radiances that become reflectances by the sun's height."""
+    """Whether values are radiances, which are converted to reflectances by the height of the sun."""
     resampling: Resampling = "nearest"
     """Resampling of pixels coarser than the grid."""
     monthly: bool = False
-    """One image a calendar month, dated its first day: days within a month ask for that of the whole."""
+    """True: one image per calendar month, dated its first day, which serves all days within the month."""
     single: bool = False
     """Whether it is one image, not a collection of them."""
     annual: bool = False
-    """One image per UTM zone and calendar year, and pixels that must stay whole: the image of the chip's own zone lies
-    on top, those of its neighbours fill what it lacks, and nothing is averaged."""
+    """True: one image per UTM zone and calendar year, with pixels that must not be mixed. The image of the chip's own
+    zone is on top, its neighbours fill the gaps, and nothing is averaged."""
 
     def name(self, band: str) -> str:
-        """What a band is called there."""
+        """Return Earth Engine's name of a band."""
         return self.bands.get(band, band)
 
 
@@ -71,7 +71,7 @@ def _archive(
     properties: tuple[str, ...] = (),
     resampling: Resampling = "nearest",
 ) -> Archive:
-    """As a collection says of itself, under its own names."""
+    """The archive of a collection whose bands keep their names and scales on Earth Engine."""
     return Archive(
         collection.id,
         {band: band for band in collection},
@@ -111,7 +111,7 @@ _ALL = (
     replace(_archive(COLLECTIONS[ALPHAEARTH], properties=(UTM_ZONE, MODEL_VERSION)), annual=True),
 )
 ARCHIVES: Mapping[str, Archive] = MappingProxyType({archive.asset: archive for archive in _ALL})
-"""Collection -> how Earth Engine holds it, of those that the library knows."""
+"""Collection -> how Earth Engine stores it, for the collections that the library knows."""
 
 OLCI_SOLAR_FLUX = (
     1500.96, 1672.84, 1849.84, 1893.60, 1879.35, 1758.86, 1614.05, 1497.63, 1463.22, 1438.04, 1373.91,
@@ -120,9 +120,9 @@ OLCI_SOLAR_FLUX = (
 """Solar irradiance in Oa01 to Oa21, W m-2 um-1.
 Source: FM4CS/thor_terratorch_ext 83020d6, sentinel3_utils.py (mean over the detectors of a typical scene)."""
 LOWEST_COS_SUN = 0.01
-"""As THOR's authors have it: nearer to the terminator reflectance is not defined."""
+"""Limit of THOR's authors: closer to the terminator, reflectance is not defined."""
 HIGHEST_OLCI_REFLECTANCE = 2.0
-"""As THOR's authors clip it."""
+"""Upper limit to which THOR's authors clip reflectance."""
 
 
 def archive_of(sensor: SensorSpec) -> Archive:

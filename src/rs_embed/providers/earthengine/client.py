@@ -1,9 +1,10 @@
 """The Earth Engine client in an instance of our own, to write expressions with: `from ..._ee_client import ee`.
 
-The client keeps what it was initialised with, and what Earth Engine can compute, in its modules, of which a process
-has one set: the user's. To initialise or reset that one would change who is billed for his requests, and how they are
-retried; and what he does to it would change ours. So its unmodified files are loaded once more, under another name.
-This instance is never initialised: it only learns what there is to compute (`learn`), and asks nobody anything.
+The client keeps its settings, and the list of functions that Earth Engine can compute, in its modules. A process has
+one set of these modules, which belongs to the user. Initialising it would change which project is billed for the user's
+requests and how they are retried, and the user's changes would affect ours. So the client's unmodified files are loaded
+a second time, under another name. This instance is never initialised: it only loads the list of functions (`learn`),
+and sends no requests.
 """
 
 import builtins
@@ -28,7 +29,7 @@ def _import(
     fromlist: Sequence[str] = (),
     level: int = 0,
 ) -> ModuleType:
-    """`import`, as the modules of our instance do it: the client's modules among themselves are ours."""
+    """`import` inside our instance: imports of the client's own modules lead to our instance."""
     ours = re.sub(rf"^{_NAME}(?=\.|$)", _OURS, name) if level == 0 else name
     return builtins.__import__(ours, globals, locals, fromlist, level)
 
@@ -40,7 +41,7 @@ class _Loader(SourceFileLoader):
 
 
 class _Finder(MetaPathFinder):
-    """Finds our instance where the client lies."""
+    """Loads our instance from the files of the client."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -49,7 +50,7 @@ class _Finder(MetaPathFinder):
             return None
         client = _NAME + fullname.removeprefix(_OURS)
         found = PathFinder.find_spec(client, path)
-        if found is None and path is None:  # installed in a way of its own, as editable packages are
+        if found is None and path is None:  # installed in an unusual way, such as editable packages
             found = importlib.util.find_spec(client)
         if found is None or found.origin is None:
             return None
@@ -62,18 +63,18 @@ class _Finder(MetaPathFinder):
 
 def _loaded() -> ModuleType:
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())  # before the one that finds what lies in the folder of our package
+        sys.meta_path.insert(0, _Finder())  # before the finder that searches the folder of our package
     return importlib.import_module(_OURS)
 
 
 if TYPE_CHECKING:
-    import ee as ee  # noqa: PLC0414  (to be taken from here)
+    import ee as ee  # noqa: PLC0414  (imported from here)
 else:
     ee = _loaded()
 
 
 def knows() -> bool:
-    """Whether the list of Earth Engine's functions was loaded."""
+    """Return whether the list of Earth Engine's functions is loaded."""
     return bool(vars(ee.ApiFunction)["_api"])
 
 
@@ -87,8 +88,8 @@ def learn(answer: object) -> None:
     try:
         functions = from_list(answer)
         if not functions:
-            raise KeyError("algorithms")  # noqa: TRY301  (as if it had been missed there)
-        vars(ee.data)["getAlgorithms"] = lambda: functions  # of our instance: else it would ask, uninitialised
+            raise KeyError("algorithms")  # noqa: TRY301  (handled below)
+        vars(ee.data)["getAlgorithms"] = lambda: functions  # otherwise it would send a request
         ee.ApiFunction.initialize()
     except (KeyError, TypeError, AttributeError) as error:
         raise ReadError(
@@ -97,5 +98,5 @@ def learn(answer: object) -> None:
 
 
 def forget() -> None:
-    """Drop the list of functions, as at the start."""
+    """Discard the list of functions."""
     ee.ApiFunction.reset()

@@ -28,7 +28,7 @@ _REGISTER = "https://code.earthengine.google.com/register"
 @dataclass(frozen=True)
 class _Meaning:
     words: str
-    """Regular expression, searched in the service's message."""
+    """Regular expression to search for in the service's message."""
     kind: type[ProviderError]
     headline: str
     fix: str
@@ -154,6 +154,6 @@ def _stale(doing: str, message: str) -> AccessRefused:
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the service asks to wait (it may also name a date; that is taken as no word)."""
+    """Seconds that the service asks to wait; a date is ignored."""
     text = headers.get("retry-after", "").strip()
     return float(text) if text.isdigit() else None

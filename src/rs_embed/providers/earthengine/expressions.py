@@ -1,7 +1,7 @@
-"""A query as Earth Engine computes it. Builds expressions; asks nothing of the service.
+"""Build the expressions that Earth Engine computes for a query; sends no request.
 
-A chip is one image: for each frame its bands (`f0_B2`, ...) and how many observations were clear (`f0_clear`), each
-pixel without a value filled with a number that no value has (`SENTINEL`), as NPY knows no mask.
+A chip is one image, with the bands (`f0_B2`, ...) and the number of clear observations (`f0_clear`) of each frame.
+Pixels without a value hold a number that no value has (`SENTINEL`), as NPY has no mask.
 """
 
 import math
@@ -34,16 +34,16 @@ from rs_embed.providers.earthengine.scenes import ArchivedScene, FramePlan
 
 @dataclass(frozen=True)
 class PixelOptions:
-    """What the provider was told about pixels."""
+    """The provider's settings for pixels."""
 
     cloud_score: float
     resampling: Resampling | None
-    """`None`: as the archive needs."""
+    """`None` means the resampling of the archive."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How scenes of one query become pixels."""
+    """How the scenes of a query become pixels."""
 
     sensor: SensorSpec
     archive: Archive
@@ -52,18 +52,18 @@ class Recipe:
 
     @property
     def region(self) -> ee.Geometry:
-        """The border of the grid; edges are short, so that it does not matter how they curve."""
+        """The border of the grid; its edges are so short that their curvature does not matter."""
         return ee.Geometry.Polygon([lonlat_border(self.geobox)])
 
     @property
     def images(self) -> ee.ImageCollection:
-        """Everything that the archive holds."""
+        """All images of the archive."""
         asset = self.archive.asset
         return ee.ImageCollection([ee.Image(asset)] if self.archive.single else asset)
 
     @property
     def names(self) -> list[str]:
-        """The bands as Earth Engine calls them."""
+        """Earth Engine's names of the bands."""
         return [self.archive.name(band) for band in self.sensor.bands]
 
     def collection(self, window: TemporalSpec | None, conditions: Sequence[Condition]) -> ee.ImageCollection:
@@ -78,7 +78,7 @@ class Recipe:
         return found
 
     def masks(self, found: ee.ImageCollection) -> ee.ImageCollection:
-        """The same scenes, with what their cloud mask is made of."""
+        """The same scenes, with the bands that their cloud mask needs."""
         if self.sensor.cloud_mask == "cs+":
             return found.linkCollection(ee.ImageCollection(CLOUD_SCORE), ["cs_cdf"])
         return found
@@ -86,7 +86,7 @@ class Recipe:
 
 def _filter(condition: Condition) -> ee.Filter:
     if condition.relation == "at most":
-        # Not `lte`: the client makes it "not greater", which a scene without the property passes.
+        # Not `lte`: the client turns it into "not greater", which a scene without the property passes.
         return ee.Filter.lessThanOrEquals(condition.property, condition.value)
     if condition.relation == "holds":
         return ee.Filter.listContains(condition.property, condition.value)
@@ -94,13 +94,13 @@ def _filter(condition: Condition) -> ee.Filter:
 
 
 def scene_list(recipe: Recipe, window: TemporalSpec | None, *, measured: bool) -> ee.FeatureCollection:
-    """What to know of each scene.
+    """The expression for the list of scenes.
 
     Args:
         recipe: Collection, place and masks.
         window: Days.
-        measured: Also measure which share of the chip a scene shows, of those that meet the conditions of the
-            sensor; else all scenes are listed, so that the error can say how many each condition left.
+        measured: List only scenes that meet the conditions of the sensor, and measure which share of the chip each one
+            shows. Otherwise all scenes are listed, so that an error can report how many each condition left.
     """
     archive = recipe.archive
     names = ["system:time_start", *archive.properties]
@@ -129,7 +129,7 @@ def scene_list(recipe: Recipe, window: TemporalSpec | None, *, measured: bool) -
 
 
 def pixel_grid(geobox: GeoBox) -> dict[str, object]:
-    """A grid in the words of `computePixels`; the translation is the outer corner of the first pixel."""
+    """A grid as `computePixels` describes it; the translation is the outer corner of the first pixel."""
     a, b, c, d, e, f = tuple(geobox.affine)[:6]
     height, width = geobox.shape
     return {
@@ -140,12 +140,12 @@ def pixel_grid(geobox: GeoBox) -> dict[str, object]:
 
 
 def frames_image(recipe: Recipe, frames: Sequence[FramePlan], first_index: int = 0) -> ee.Image:
-    """All bands of all frames in one image, frame by frame."""
+    """Return all bands of all frames as one image, frame by frame."""
     return ee.Image.cat([_frame(recipe, frame, f"f{i}") for i, frame in enumerate(frames, start=first_index)])
 
 
 def band_names(recipe: Recipe, index: int) -> list[str]:
-    """The bands of one frame in that image, the clear count last."""
+    """The names of one frame's bands in that image, the clear count last."""
     return [f"f{index}_{band}" for band in (*recipe.sensor.bands, "clear")]
 
 
@@ -158,7 +158,7 @@ def _frame(recipe: Recipe, frame: FramePlan, prefix: str) -> ee.Image:
         collection = collection.sort("rank")
     if recipe.archive.annual:
         zone = utm_zone(recipe.geobox) or "none"
-        own = ee.List([zone, zone.zfill(3)])  # how zones 1 to 9 are written is not documented
+        own = ee.List([zone, zone.zfill(3)])  # the spelling of zones 1 to 9 is not documented
         collection = collection.map(lambda image: image.set("own", own.indexOf(image.get(UTM_ZONE)))).sort("own")
     averaged = frame.how in ("median", "mean")
     sun = _sun_factors(recipe, frame.scenes) if recipe.archive.radiance else None
@@ -173,7 +173,7 @@ def _frame(recipe: Recipe, frame: FramePlan, prefix: str) -> ee.Image:
 
 
 def _prepared(image: ee.Image, recipe: Recipe, sun: "_SunFactors | None", *, averaged: bool) -> ee.Image:
-    """One scene: masked, in the values that are composited."""
+    """One scene, masked, in the values that are composited."""
     pixels = _masked(image, recipe)
     if sun is not None:
         pixels = sun.reflectance(pixels, image)
@@ -183,10 +183,10 @@ def _prepared(image: ee.Image, recipe: Recipe, sun: "_SunFactors | None", *, ave
 
 
 def _masked(image: ee.Image, recipe: Recipe) -> ee.Image:
-    """The bands wanted of one scene, without cloud and shadow as far as the sensor asks."""
+    """The requested bands of one scene, without the cloud and shadow that the sensor masks."""
     pixels = image.select(recipe.names)
     if _resampling(recipe) == "bilinear":
-        pixels = pixels.resample("bilinear").unmask(pixels)  # at the seam of two tiles there is nothing between them
+        pixels = pixels.resample("bilinear").unmask(pixels)  # no interpolation across the seam of two tiles
     if recipe.sensor.cloud_mask == "scl":
         scl = image.select(["SCL"])
         clear = scl.eq(CLEAR_SCL[0])
@@ -205,19 +205,19 @@ def _resampling(recipe: Recipe) -> Resampling:
 
 
 def _reduced(prepared: ee.ImageCollection, how: Composite) -> ee.Image:
-    """One image of many. Earth Engine's own mosaic goes band by band; here a pixel is of one scene in all bands."""
+    """Composite images. Earth Engine's own mosaic goes band by band; here all bands of a pixel come from one scene."""
     if how == "median":
         return prepared.median()
     if how == "mean":
         return prepared.mean()
-    if how == "first":  # granules of one pass, the same where they overlap
+    if how == "first":  # granules of one pass are equal where they overlap
         return prepared.mosaic()
     whole = prepared.map(lambda image: image.updateMask(image.mask().reduce(ee.Reducer.min())))
     return whole.mosaic()
 
 
 def _stored(pixels: ee.Image, transport: Transport) -> ee.Image:
-    """As it travels: a small type, nodata as `SENTINEL`, also outside of every footprint."""
+    """Convert to the type in transit, with nodata as `SENTINEL`, also outside of every footprint."""
     if transport == "uint16":
         return pixels.max(0).min(SENTINEL["uint16"] - 1).round().toUint16().unmask(SENTINEL["uint16"], False)
     return pixels.toFloat().unmask(SENTINEL["float"], False)
@@ -225,7 +225,7 @@ def _stored(pixels: ee.Image, transport: Transport) -> ee.Image:
 
 @dataclass(frozen=True)
 class _SunFactors:
-    """Radiance to reflectance, one sun per scene: pi L / (F0 cos of the solar zenith angle)."""
+    """Convert radiance to reflectance with one sun per scene: pi L / (F0 cos of the solar zenith angle)."""
 
     ids: ee.List
     factors: ee.List

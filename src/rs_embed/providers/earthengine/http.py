@@ -1,4 +1,4 @@
-"""Requests to Earth Engine as its REST reference documents them, for one account; the client has no part in them.
+"""Send requests to Earth Engine's REST interface for one account, without the client.
 
 Source: https://developers.google.com/earth-engine/reference/rest
 """
@@ -19,22 +19,22 @@ from rs_embed.redact import logger
 
 LOG = logger("rs_embed.providers")
 CONNECTIONS = 64
-"""Kept open for reuse; above what any project may have under way. The usual 10 make every other one new."""
+"""Connections kept open for reuse: more than a project may use at once. With the usual 10, every second one is new."""
 KEPT = 16
 """Accounts whose connections are kept open."""
 _QUOTA = "x-earth-engine-quota-status"
 
 
 class Refused(Exception):
-    """An answer that is not a success."""
+    """An answer with a status other than success."""
 
     def __init__(self, status: int, body: str, headers: Mapping[str, str]) -> None:
-        """Take what came.
+        """Store the answer.
 
         Args:
-            status: Of HTTP.
-            body: As text.
-            headers: By name, in small letters.
+            status: The HTTP status.
+            body: The body, as text.
+            headers: The headers, by name in lower case.
         """
         self.status: int = status
         self.body: str = body
@@ -44,7 +44,7 @@ class Refused(Exception):
 
 
 def _message(body: str) -> str:
-    """The sentence in the body of a refusal; the body's beginning, where there is none."""
+    """The message in the body of a refusal; without one, the beginning of the body."""
     try:
         message = json.loads(body)["error"]["message"]
     except (ValueError, KeyError, TypeError):
@@ -53,29 +53,29 @@ def _message(body: str) -> str:
 
 
 class Connection:
-    """Asks Earth Engine in the name of an account. Safe to use from several threads, and after a fork."""
+    """Sends requests to Earth Engine for an account. Safe to use from several threads, and after a fork."""
 
     def __init__(self, account: Account) -> None:
-        """Ask nothing yet."""
+        """Configure it, without sending a request."""
         self._account = account
         self._session = PerProcess(lambda: _session_of(account))
 
     def pixels(self, request: Mapping[str, object]) -> bytes:
-        """The answer of `image:computePixels`.
+        """Return the answer of `image:computePixels`.
 
         Raises:
-            Refused: The service did not do it.
-            requests.RequestException: There was no whole answer.
+            Refused: The service refused.
+            requests.RequestException: There was no answer, or only part of one.
             google.auth.exceptions.GoogleAuthError: The credentials could not be used.
         """
         return self._ask("POST", "image:computePixels", request).content
 
     def value(self, expression: object) -> object:
-        """The answer of `value:compute`.
+        """Return the answer of `value:compute`.
 
         Raises:
-            Exception: What `pixels` raises.
-            ReadError: The answer is cut short.
+            Exception: The same errors as `pixels`.
+            ReadError: The answer is incomplete.
         """
         answer = _read(self._ask("POST", "value:compute", {"expression": expression}))
         if not isinstance(answer, Mapping) or "result" not in answer:
@@ -83,7 +83,7 @@ class Connection:
         return answer["result"]
 
     def algorithms(self) -> object:
-        """The answer of `algorithms`: what there is to compute; raises what `value` raises."""
+        """Return the answer of `algorithms`, the list of functions; raises the same errors as `value`."""
         return _read(self._ask("GET", "algorithms", None))
 
     def _ask(self, method: str, what: str, body: Mapping[str, object] | None) -> requests.Response:
@@ -99,7 +99,7 @@ class Connection:
             timeout=account.timeout_s,
         )
         if "parallelism_restricted=true" in response.headers.get(_QUOTA, ""):
-            LOG.warning("Earth Engine slows project %s down: its amount of computing is used up.", account.project)
+            LOG.warning("Earth Engine slows project %s down: its computing quota is used up.", account.project)
         if response.status_code != 200:
             headers = {name.lower(): value for name, value in response.headers.items()}
             raise Refused(response.status_code, response.content.decode("utf-8", "replace"), headers)
@@ -108,7 +108,7 @@ class Connection:
 
 @lru_cache(maxsize=KEPT)
 def connection_of(account: Account) -> Connection:
-    """The one of this process for an account."""
+    """Return this process's connection for an account."""
     return Connection(account)
 
 
@@ -126,10 +126,10 @@ def _session_of(account: Account) -> requests.Session:
 
 
 def _read(response: requests.Response) -> object:
-    """What JSON holds.
+    """Parse JSON.
 
     Raises:
-        ReadError: It is cut short, or none.
+        ReadError: It is incomplete or not JSON.
     """
     try:
         found: object = json.loads(response.content)

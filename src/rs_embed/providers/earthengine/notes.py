@@ -1,4 +1,4 @@
-"""Notes for the reader of a result about how its pixels were made."""
+"""Write the notes of a result about how its pixels were made."""
 
 from collections.abc import Sequence
 
@@ -13,13 +13,13 @@ ORBIT = "orbitProperties_pass"
 
 
 def notes_of(query: Query, archive: Archive, scenes: Sequence[ArchivedScene], unlisted: str | None) -> tuple[str, ...]:
-    """The notes of a chip.
+    """Return the notes of a chip.
 
     Args:
-        query: What was asked for.
-        archive: How Earth Engine holds it.
-        scenes: What it was made of; none, where that is not known.
-        unlisted: Why it is not known, where the list of scenes was asked for and did not come.
+        query: The query.
+        archive: How Earth Engine stores the collection.
+        scenes: The scenes it was made from; empty if unknown.
+        unlisted: Why the scenes are unknown, if their list was requested and the request failed.
     """
     sensor = query.sensor
     found = []
@@ -45,7 +45,7 @@ def notes_of(query: Query, archive: Archive, scenes: Sequence[ArchivedScene], un
 def source_of(
     query: Query, archive: Archive, frames: Sequence[FramePlan], clear_observations: float, unlisted: str | None
 ) -> Source:
-    """Where the pixels of these frames come from; see `notes_of` for `unlisted`."""
+    """Return where the pixels of these frames come from; see `notes_of` for `unlisted`."""
     scenes = [scene for frame in frames for scene in frame.scenes]
     return Source(
         provider="gee",

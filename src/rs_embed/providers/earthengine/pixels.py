@@ -1,4 +1,4 @@
-"""Split requests to fit the service's limits, and decode its answers to arrays."""
+"""Split requests to fit the service's limits, and decode its answers into arrays."""
 
 import io
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ MAX_BYTES = 50_331_648
 MAX_SIDE_PX = 32_768
 MAX_BANDS = 1_024
 FLOOR_PX = 16
-"""Side of the smallest piece that a request is split into: what fails for 256 pixels does not fail for their number."""
+"""Side of the smallest piece that a request is split into: 256 pixels cannot be too many."""
 MAX_HEADER_BYTES = 65_536
-"""Of an NPY answer: about 20 bytes a band. numpy reads no more than 10,000 unless told to."""
+"""Largest header of an NPY answer: about 20 bytes per band. By default, numpy reads at most 10,000."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What one request brings: some frames, on a part of the grid."""
+    """The pixels of one request: some frames, on a part of the grid."""
 
     first_frame: int
     frames: int
@@ -44,9 +44,9 @@ class Piece:
         return subgrid(whole, (self.row, self.col), 1, (self.height, self.width))
 
     def smaller(self) -> list["Piece"]:
-        """The same in parts: two of half the frames, or four of half the side, where it is one frame.
+        """Split it: into two halves of the frames or, if it is one frame, into four quarters of the grid.
 
-        None, where its sides are at the floor: what costs too much then is not the number of pixels.
+        `None` if its sides are at the minimum: then the cost is not due to the number of pixels.
         """
         if self.frames > 1:
             return [
@@ -64,13 +64,13 @@ class Piece:
 
 
 def pieces(frames: int, shape: tuple[int, int], sensor: SensorSpec, archive: Archive) -> list[Piece]:
-    """As few requests as the limits allow, usually one.
+    """Divide a chip into as few requests as the limits allow, usually one.
 
     Args:
-        frames: How many.
+        frames: Number of frames.
         shape: Height and width of the grid.
-        sensor: Decides how many bands a frame has.
-        archive: Decides how many bytes a value has.
+        sensor: Determines the number of bands of a frame.
+        archive: Determines the number of bytes of a value.
     """
     frames_each = max(1, min(frames, MAX_BANDS // (len(sensor.bands) + 1)))
     found = []
@@ -91,17 +91,17 @@ def pieces(frames: int, shape: tuple[int, int], sensor: SensorSpec, archive: Arc
 
 
 def _cuts(length: int, at_most: int) -> list[tuple[int, int]]:
-    """Start and length of equal parts, as few as `at_most` allows."""
+    """Start and length of equal parts of at most `at_most`, as few as possible."""
     parts = -(-length // at_most)
     edges = [length * i // parts for i in range(parts + 1)]
     return [(start, end - start) for start, end in pairwise(edges)]
 
 
 def decode(body: bytes, names: Sequence[str], shape: tuple[int, int]) -> NDArray[np.float32]:
-    """The bands of an NPY answer, `[C, H, W]`, as they travelled.
+    """Decode the bands of an NPY answer, `[C, H, W]`, with the values in transit.
 
     Raises:
-        ReadError: It was cut short, or holds something else.
+        ReadError: The answer is incomplete, or does not contain these bands.
     """
     try:
         table = np.load(io.BytesIO(body), allow_pickle=False, max_header_size=MAX_HEADER_BYTES)
@@ -121,11 +121,11 @@ def decode(body: bytes, names: Sequence[str], shape: tuple[int, int]) -> NDArray
 
 
 def in_units(stored: NDArray[np.float32], sensor: SensorSpec, archive: Archive) -> NDArray[np.float32]:
-    """Values `[C, H, W]` in the units of the collection, NaN where nodata.
+    """Convert values in transit to the units of the collection, `[C, H, W]`, NaN where nodata.
 
     Raises:
-        UnitMismatch: Every pixel is at the limit that reflectances are clipped to; or, of a collection that the user
-            registered, they break a limit of their unit.
+        UnitMismatch: Every pixel is at the limit that reflectances are clipped to; or, for a collection that the user
+            registered, values exceed a limit of their unit.
     """
     values = np.where(stored == np.float32(SENTINEL[archive.transport]), np.float32(np.nan), stored)
     for i, band in enumerate(sensor.bands):
@@ -134,7 +134,7 @@ def in_units(stored: NDArray[np.float32], sensor: SensorSpec, archive: Archive) 
             values[i] = values[i] * np.float32(scale) + np.float32(offset)
     own = registered(sensor.collection)
     for band, plane in zip(sensor.bands, values, strict=True):
-        if own is not None:  # its scale and unit are the user's word
+        if own is not None:  # the user stated its scale and unit
             refuse_implausible(plane[None], own[band].unit, archive.asset)
     if archive.radiance and np.nanmin(values, initial=np.inf) >= HIGHEST_OLCI_REFLECTANCE:
         raise UnitMismatch(

@@ -44,7 +44,7 @@ LOG = logger("rs_embed.providers")
 class EarthEngine(Rebuilt):
     """Imagery from Google Earth Engine. Safe to call from several threads.
 
-    Making one sends no request. Limits and connections are shared by all providers of the same account in this
+    Creating one sends no request. Limits and connections are shared by all providers of the same account in this
     process. An Earth Engine client (`ee`) that you use yourself is not affected.
 
     Example:
@@ -178,7 +178,7 @@ class EarthEngine(Rebuilt):
         frames = plan_frames(query, target.archive, scenes)
         try:
             stored = service.pixels(target, frames)
-        except (NoImagery, ReadError):  # perhaps of nothing to compute with, where there was no list
+        except (NoImagery, ReadError):  # perhaps because there were no scenes, if there was no list
             nothing = None if scenes or unlisted else why_no_imagery(service, target, query.window)
             if nothing is None:
                 raise
@@ -201,7 +201,7 @@ class EarthEngine(Rebuilt):
         return target
 
     def _service(self) -> "Service":
-        """Made when it is first needed: the client is slow to import. Two threads may make two, which share all."""
+        """Created when first needed: the client is slow to import. Two threads may create two that share all state."""
         if self._made is None:
             account, settings = completed(self._account), self._settings
             from rs_embed.providers.earthengine.expressions import PixelOptions
@@ -213,7 +213,7 @@ class EarthEngine(Rebuilt):
         return self._made
 
     def _scenes(self, service: "Service", target: Target, query: Query) -> tuple[list[ArchivedScene], str | None]:
-        """The scenes to make pixels of, as far as they are wanted; and why not, where they were and did not come."""
+        """The scenes to make pixels from, if they are needed, and the reason if the request for their list failed."""
         needed = target.archive.radiance or query.series is not None or _picks_scenes(query)
         if not target.archive.dated or not (self._settings.provenance or needed):
             return [], None
@@ -226,7 +226,7 @@ class EarthEngine(Rebuilt):
             return [], error.headline
 
     def _listed(self, service: "Service", target: Target, query: Query) -> list[ArchivedScene]:
-        """The scenes that meet the conditions of the sensor, in order of time; one or more."""
+        """The scenes that meet the conditions of the sensor, in order of time; at least one."""
         picks = _picks_scenes(query)
         key = f"{target.archive.asset} {query.window} {target.geobox} {query.sensor if picks else ''}"
         listed = self._kept.get(key)
@@ -243,7 +243,7 @@ class EarthEngine(Rebuilt):
 
 
 _UNANSWERED = (ServiceUnavailable, QuotaExceeded, ComputationTimedOut, RequestTooLarge, ReadError)
-"""What may befall the list of scenes, and not the pixels."""
+"""Errors that may affect the list of scenes but not the pixels."""
 
 
 def _picks_scenes(query: Query) -> bool:

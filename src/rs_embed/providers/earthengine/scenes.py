@@ -1,4 +1,4 @@
-"""The scenes of a query: what Earth Engine tells of them, which count, and which make which frame."""
+"""The scenes of a query: their metadata, which of them are used, and which frame each is part of."""
 
 import math
 from collections import OrderedDict
@@ -27,15 +27,15 @@ class ArchivedScene:
     """Its `system:index`."""
     time: datetime
     properties: Mapping[str, object]
-    """Its properties, as far as they were asked for."""
+    """The properties that were requested."""
     cloud: float = 0.0
-    """Percent of the whole scene; 0 where that is not told."""
+    """Percentage of cloud in the whole scene; 0 if not stated."""
     clear: float = 0.0
-    """Share of the chip that it shows unmasked; 0 where that was not asked."""
+    """Share of the chip that it shows unmasked; 0 if not requested."""
 
 
 def read_scenes(answer: object, archive: Archive) -> list[ArchivedScene]:
-    """The scenes in an answer to the metadata request.
+    """Parse the scenes in an answer to the metadata request.
 
     Raises:
         ReadError: It is not a list of scenes.
@@ -59,7 +59,7 @@ def _scene(properties: Mapping[str, object], archive: Archive) -> ArchivedScene:
 
 
 def in_days(scenes: Sequence[ArchivedScene], archive: Archive, window: TemporalSpec | None) -> Sequence[ArchivedScene]:
-    """The scenes with times in the window: an image of a month that began before it counts from its first day on."""
+    """Return the scenes in the window; a monthly image that began earlier gets the first day of the window."""
     if not archive.monthly or window is None:
         return scenes
     first = datetime.combine(window.start, time(), UTC)
@@ -68,23 +68,23 @@ def in_days(scenes: Sequence[ArchivedScene], archive: Archive, window: TemporalS
 
 @dataclass(frozen=True)
 class FramePlan:
-    """What one frame is made of."""
+    """The scenes that one frame is made from."""
 
     how: Composite
     window: TemporalSpec | None
     ids: tuple[str, ...] | None
-    """Scenes, the one to be on top last; `None`: all that pass the filters of the sensor in the window."""
+    """Scene ids, the top one last; `None` means all scenes in the window that pass the sensor's filters."""
     scenes: tuple[ArchivedScene, ...]
-    """The same, as far as they are known."""
+    """The same scenes, as far as they are known."""
 
 
 def clearest_first(passes: Iterable[tuple[ArchivedScene, ...]]) -> list[tuple[ArchivedScene, ...]]:
-    """Passes by the share of the chip that they show, to a tenth of a percent; then by cloud; then the latest."""
+    """Order passes by the share of the chip that they show (to 0.1 %), then by cloud, then the latest first."""
     return sorted(passes, key=lambda one: rank(one, math.fsum(scene.clear for scene in one)))
 
 
 def plan_frames(query: Query, archive: Archive, scenes: Sequence[ArchivedScene]) -> list[FramePlan]:
-    """The frames of a query, in order of time, from the scenes that pass the filters (one or more)."""
+    """Return the frames of a query, in order of time, from the scenes that pass the filters (at least one)."""
     if not archive.dated or archive.annual:
         return [FramePlan("mosaic", query.window if archive.dated else None, None, tuple(scenes))]
     if query.series is None:
@@ -103,7 +103,7 @@ def plan_frames(query: Query, archive: Archive, scenes: Sequence[ArchivedScene])
 
 
 def _frame(how: Composite, window: TemporalSpec | None, passes: Sequence[tuple[ArchivedScene, ...]]) -> FramePlan:
-    """One frame of these passes."""
+    """One frame from these passes."""
     if how not in ("first", "mosaic"):
         return FramePlan(how, window, None, tuple(scene for one in passes for scene in one))
     ordered = clearest_first(passes)[: 1 if how == "first" else None]
@@ -112,7 +112,7 @@ def _frame(how: Composite, window: TemporalSpec | None, passes: Sequence[tuple[A
 
 
 class SceneCache:
-    """Lists of scenes by what was asked, the least used dropped. Safe to use from several threads, and after a fork."""
+    """Lists of scenes by query; drops the least recently used. Safe to use from several threads, and after a fork."""
 
     def __init__(self, size: int = KEPT) -> None:
         self._size = size
@@ -120,14 +120,14 @@ class SceneCache:
         self._lock = PerProcess(Lock)
 
     def get(self, key: str) -> tuple[ArchivedScene, ...] | None:
-        """What was answered, if it is still there."""
+        """Return the list of scenes, if it is still kept."""
         with self._lock.here:
             if key in self._kept:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
     def put(self, key: str, scenes: Sequence[ArchivedScene]) -> None:
-        """Keep an answer."""
+        """Keep a list of scenes."""
         with self._lock.here:
             self._kept[key] = tuple(scenes)
             while len(self._kept) > self._size:

@@ -1,4 +1,4 @@
-"""The requests to Earth Engine: for the list of scenes, and for pixels. Imports the client, which is slow."""
+"""Request lists of scenes and pixels from Earth Engine. Imports the client, which is slow."""
 
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
@@ -28,11 +28,11 @@ from rs_embed.providers.earthengine.scenes import ArchivedScene, FramePlan, read
 from rs_embed.providers.earthengine.session import Account
 
 _TOO_MUCH = (RequestTooLarge, ComputationTimedOut)
-"""What a smaller question may be answered to."""
+"""Errors after which a smaller request may succeed."""
 
 
 PIECES_AT_ONCE = 8
-"""Pieces of one chip, as far as the limiter allows; while it is decoded, one takes up to 400 MB."""
+"""Pieces of one chip requested at once, if the limiter allows; decoding one takes up to 400 MB."""
 _LEARNING = PerProcess(Lock)
 
 
@@ -40,15 +40,15 @@ class Service:
     """Earth Engine for one account. Safe to call from several threads."""
 
     def __init__(self, account: Account, limiter: Limits, waits: Waits, options: PixelOptions) -> None:
-        """Ask nothing yet; what Earth Engine can compute is asked with the first question of the process."""
+        """Configure it, without sending a request; the process's first request also loads Earth Engine's functions."""
         self._connection, self._options, self._waits = connection_of(account), options, waits
         self._retry = Retry(EarthEngineJudge(), limiter, waits)
 
     def scenes(self, target: Target, window: TemporalSpec | None, *, measured: bool) -> list[ArchivedScene]:
-        """The scenes on the grid in the window, in order of time; see `scene_list` for `measured`.
+        """List the scenes on the grid in the window, in order of time; see `scene_list` for `measured`.
 
-        A list of more than 5,000 scenes, or one that takes too much memory or time, is asked for half a window at a
-        time, down to single days.
+        A list of more than 5,000 scenes, or one that takes too much memory or time, is requested for half of the window
+        at a time, down to single days.
 
         Raises:
             ProviderError: The service could not, or would not, answer.
@@ -76,7 +76,7 @@ class Service:
         return self._retry.call(ask, f"listing scenes of {target.sensor.collection}")
 
     def any_scene(self, target: Target) -> bool:
-        """Whether the collection has anything on the grid, on whichever day.
+        """Return whether the collection has any image on the grid, on any day.
 
         Raises:
             ProviderError: The service could not, or would not, answer.
@@ -89,10 +89,10 @@ class Service:
         )
 
     def pixels(self, target: Target, frames: Sequence[FramePlan]) -> NDArray[np.float32]:
-        """All bands of all frames, `[T, C + 1, H, W]`, the clear count last, as they travel.
+        """Request all bands of all frames, `[T, C + 1, H, W]`, the clear count last, with values in transit.
 
-        One request, unless the limits of the service ask for more, which are then made at the same time. What it still
-        finds too large, or gives up computing, is split as often as it takes, down to one frame of 16 x 16 pixels.
+        Sends one request or, if the limits of the service require it, several at the same time. A request that the
+        service finds too large or gives up computing is split further, down to one frame of 16 x 16 pixels.
 
         Raises:
             ProviderError: The service could not, or would not, answer.
@@ -135,7 +135,7 @@ class Service:
         return lambda: decode(self._connection.pixels(request), names, shape)
 
     def ping(self) -> None:
-        """Have one pixel computed.
+        """Compute one pixel.
 
         Raises:
             ProviderError: The service could not, or would not, answer.
@@ -150,7 +150,7 @@ class Service:
         self._retry.call(asking, "asking for one pixel")
 
     def _learn(self) -> None:
-        """Ask what Earth Engine can compute, unless this process knows: expressions are written with it."""
+        """Load the list of Earth Engine's functions once per process: expressions need it."""
         if knows():
             return
         lock = _LEARNING.here
@@ -163,7 +163,7 @@ class Service:
             lock.release()
 
     def _until(self) -> float:
-        """When no more pieces are made of a question that was too much."""
+        """When to stop splitting a request that was too large."""
         return self._waits.clock() + self._waits.backoff.total_s
 
     def _recipe(self, target: Target) -> Recipe:
@@ -171,7 +171,7 @@ class Service:
 
 
 def _for_each(waiting: Sequence[Piece], fill: Callable[[Piece], None]) -> None:
-    """Fill all pieces, several at the same time; an error, the first in their order, stops the others."""
+    """Fill all pieces, several at the same time. The first error, in their order, stops the others."""
     if len(waiting) == 1:
         fill(waiting[0])
         return
@@ -186,6 +186,6 @@ def _for_each(waiting: Sequence[Piece], fill: Callable[[Piece], None]) -> None:
 
 
 def _encoded(value: "ee.ComputedObject") -> object:
-    """An expression as it travels."""
+    """Encode an expression for a request."""
     graph: object = ee.serializer.encode(value, for_cloud_api=True)
     return graph

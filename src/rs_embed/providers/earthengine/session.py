@@ -24,9 +24,9 @@ HOSTS = {
 }
 SCOPES = ("https://www.googleapis.com/auth/earthengine", "https://www.googleapis.com/auth/cloud-platform")
 PROBE_S = 1.5
-"""How long the metadata server of a cloud machine is waited for, which may not exist: there it answers at once."""
+"""Time limit for the metadata server, seconds: on a cloud machine it answers at once, elsewhere it does not exist."""
 STORED_TOKEN = Path("~/.config/earthengine/credentials")
-"""Where `earthengine authenticate` leaves its token."""
+"""File in which `earthengine authenticate` stores its token."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Account:
 
     @property
     def name(self) -> str:
-        """Whose requests are counted: limits hold per project and host."""
+        """The key for limits, which apply per project and host."""
         return f"{self.url} {self.project}"
 
     @property
@@ -56,7 +56,7 @@ class Account:
 
 
 def url_of(host: str) -> str:
-    """The address of a host given by name or URL.
+    """Return the address of a host given by name or URL.
 
     Raises:
         NotConfigured: It is neither.
@@ -68,9 +68,9 @@ def url_of(host: str) -> str:
 
 
 def completed(account: Account) -> Account:
-    """The account with its credentials found and its project known; nothing is asked of Earth Engine.
+    """Find the credentials and project of an account, without a request to Earth Engine.
 
-    Where nothing was said and the user has initialised `ee`, what he initialised it with is taken (and left alone).
+    Without settings, and if the user has initialised `ee`, its credentials and project are used (and not changed).
 
     Raises:
         NotConfigured: There are no credentials, or no project; the message says what to run.
@@ -84,7 +84,7 @@ def completed(account: Account) -> Account:
 
 @lru_cache(maxsize=64)
 def _completed(account: Account) -> Account:
-    """Searched for once: equal accounts stay equal, and share their connections."""
+    """Search once: equal accounts stay equal and share their connections."""
     found: Credentials | Literal["none"] | None
     if account.credentials != "auto":
         found = account.credentials
@@ -111,11 +111,11 @@ def _completed(account: Account) -> Account:
 
 
 _UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, GoogleAuthError)
-"""What google-auth raises of a file that is missing, or holds something else."""
+"""Errors of google-auth for a file that is missing or not valid."""
 
 
 def _of_file(path: Path, named: str, load: Callable[[], Credentials | None], fix: str) -> Credentials | None:
-    """Credentials in a file, which is read however long it takes.
+    """Read credentials from a file, without a time limit.
 
     Raises:
         NotConfigured: It cannot be read.
@@ -148,7 +148,7 @@ def _of_service_account(path: Path) -> Credentials | None:
 
 
 def _stored_token() -> Credentials | None:
-    """The token that `earthengine authenticate` stored, if it did."""
+    """The token that `earthengine authenticate` stored, if there is one."""
     path = STORED_TOKEN.expanduser()
     if not path.is_file():
         return None
@@ -156,7 +156,7 @@ def _stored_token() -> Credentials | None:
     def load() -> Credentials | None:
         from google.oauth2 import credentials
 
-        from rs_embed.providers.earthengine.client import ee  # slow: only when there is a token
+        from rs_embed.providers.earthengine.client import ee  # slow: imported only if there is a token
 
         arguments = ee.oauth.get_credentials_arguments()
         if not arguments.get("refresh_token"):
@@ -167,7 +167,7 @@ def _stored_token() -> Credentials | None:
 
 
 def _default_credentials() -> Credentials | None:
-    """Application default credentials: of a file, or of a cloud machine, whose metadata server alone is hurried."""
+    """Application default credentials: from a file, or from a cloud machine, whose metadata server has a time limit."""
     named, gcloud = google_key_file(), Path(get_application_default_credentials_path())  # type: ignore[no-untyped-call]
     if named is not None:
         return _of_file(named, "GOOGLE_APPLICATION_CREDENTIALS", partial(_loaded, named), _KEY)
@@ -177,17 +177,17 @@ def _default_credentials() -> Credentials | None:
 
 
 def _loaded(path: Path) -> Credentials:
-    """What a file holds; not by `google.auth.default`, which also runs `gcloud` to learn a project that is not used."""
-    with warnings.catch_warnings():  # its advice on quota projects is not ours: we name a project
+    """Read a file without `google.auth.default`, which also runs `gcloud` to find a project that is not used."""
+    with warnings.catch_warnings():  # its warning about quota projects does not apply: we name a project
         warnings.simplefilter("ignore")
         found = google.auth.load_credentials_from_file(str(path))[0]  # type: ignore[no-untyped-call]
-    scoped: Credentials = with_scopes_if_required(found, SCOPES)  # type: ignore[no-untyped-call]  # a user's have theirs
+    scoped: Credentials = with_scopes_if_required(found, SCOPES)  # type: ignore[no-untyped-call]  # user credentials have their own
     return scoped
 
 
 def _of_machine() -> Credentials | None:
-    """The account of this cloud machine; `None` where no metadata server answers soon."""
-    from google.auth import compute_engine  # noqa: F401  (slow: not to count as waiting)
+    """The account of this cloud machine; `None` if no metadata server answers in time."""
+    from google.auth import compute_engine  # noqa: F401  (slow: must not count against the time limit)
 
     found: list[Credentials] = []
 
@@ -202,14 +202,14 @@ def _of_machine() -> Credentials | None:
 
 
 def _project_of(credentials: Credentials) -> str | None:
-    """The project that credentials name: what they are counted on, else where a service account lives."""
+    """The project that credentials name: their quota project, else the project of a service account."""
     named = vars(credentials)
     project = named.get("_quota_project_id") or named.get("_project_id")
     return project if isinstance(project, str) else None
 
 
 def users_own() -> tuple[Credentials | None, str | None]:
-    """Credentials and project that the user has initialised `ee` with, if he has."""
+    """Credentials and project with which the user has initialised `ee`, if any."""
     if "ee" not in sys.modules:
         return None, None
     from ee import _state

@@ -1,4 +1,4 @@
-"""Frames out of scenes: which are read, and what becomes of their pixels. Memory is bounded, see `MEMORY_B`."""
+"""Make frames from scenes: choose which to read, and composite their pixels. `MEMORY_B` bounds the memory."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ from rs_embed.providers.stac.scenes import Findings, SceneReader
 from rs_embed.providers.stac.waiting import awaited
 
 MEMORY_B = 512_000_000
-"""Pixels of scenes held for one frame. One of more is made strip by strip, which gives the same."""
+"""Memory for the scenes of one frame, bytes. A larger frame is made strip by strip, with the same result."""
 FRAMES_AT_ONCE = 4
-"""Frames of one chip made at the same time, if all of their scenes take no more than `MEMORY_B`."""
+"""Frames of one chip made at the same time, if their scenes together fit in `MEMORY_B`."""
 AT_ONCE = 4
-"""Passes looked at together when the clearest is sought: most often it is among the first."""
+"""Passes compared at a time to find the clearest, which is usually among the first."""
 
 _NO_OFFSET = "say that there is none in: Stac(offset=0) or RS_EMBED_STAC_OFFSET=0; or take another catalogue"
 Pass = tuple[CatalogItem, ...]
@@ -39,9 +39,9 @@ class StacFrame:
     values: Pixels
     """`[C, H, W]` in the units of the sensor."""
     used: list[CatalogItem]
-    """Scenes with a valid pixel, in order of time."""
+    """Scenes with at least one valid pixel, in order of time."""
     observations: float
-    """Mean number of clear ones of a pixel."""
+    """Mean number of clear observations per pixel."""
 
 
 class Frames:
@@ -49,9 +49,9 @@ class Frames:
 
     Args:
         reader: Reads its scenes.
-        sensor: Decides the units.
-        collection: Tells what is composited as power.
-        max_scenes: A median or mean takes no more passes once the chip was seen clear so often, on average.
+        sensor: Determines the units.
+        collection: Determines whether values are composited as power.
+        max_scenes: A median or mean stops reading passes once each pixel has this many clear observations on average.
         memory_b: See `MEMORY_B`.
     """
 
@@ -68,9 +68,9 @@ class Frames:
         self._bands = bands_of(sensor.collection, sensor.bands)
 
     def frame(self, passes: Sequence[Pass], how: Composite, geobox: GeoBox) -> StacFrame | None:
-        """One frame out of some passes; `None` if none of them has a valid pixel on the grid.
+        """Make one frame from some passes; `None` if none of them has a valid pixel on the grid.
 
-        A scene that turns out to lack a file is left out of all of the frame, and others are chosen as if it were not.
+        A scene with a missing file is left out of the whole frame, and the other scenes are chosen without it.
         """
         findings = self._reader.findings
         unread = findings.unread
@@ -100,21 +100,21 @@ class Frames:
 
     @property
     def findings(self) -> Findings:
-        """What was learned of the scenes that were read."""
+        """What reading the scenes revealed about them."""
         return self._reader.findings
 
     def held_b(self, passes: Sequence[Pass], geobox: GeoBox) -> int:
-        """Pixels of a frame of these passes that are held at the same time, at most, if it is made in one go."""
+        """Most memory that a frame of these passes takes if it is made in one go, bytes."""
         return 4 * sum(len(one) for one in passes) * len(self._bands) * int(geobox.shape[0]) * int(geobox.shape[1])
 
     def _rows(self, passes: Sequence[Pass], geobox: GeoBox) -> int:
-        """How many rows are made at a time."""
+        """Number of rows made at a time."""
         scenes = sum(len(one) for one in passes)
         row_b = 4 * max(1, scenes) * len(self._bands) * int(geobox.shape[1])
         return max(1, min(int(geobox.shape[0]), self._memory_b // row_b))
 
     def _chosen(self, passes: Sequence[Pass], how: Composite, geobox: GeoBox) -> list[Pass]:
-        """The passes that are read, the clearest first where their order counts."""
+        """The passes to read, the clearest first where the order matters."""
         by_cloud = sorted(passes, key=lambda one: rank(one, 0.0))
         if how == "mosaic":
             shown = dict(zip(by_cloud, self._shown(by_cloud, geobox), strict=True))
@@ -134,7 +134,7 @@ class Frames:
         return enough
 
     def _clearest(self, by_cloud: Sequence[Pass], geobox: GeoBox) -> Pass:
-        """The clearest pass. One that shows all is not bettered by those after it, which have more cloud."""
+        """The clearest pass. The search ends at a pass that shows every pixel: the passes after it have more cloud."""
         if len(by_cloud) == 1:
             return by_cloud[0]
         looked: list[tuple[tuple[float, float, float], Pass]] = []
@@ -146,7 +146,7 @@ class Frames:
         return min(looked, key=lambda pair: pair[0])[1]
 
     def _shown(self, passes: Sequence[Pass], geobox: GeoBox) -> list[float]:
-        """Which share of the chip each pass shows unmasked, in its first band."""
+        """Share of the chip that each pass shows unmasked in its first band."""
         look = look_at(geobox)
         waiting = [[self._reader.look(item, look) for item in one] for one in passes]
         return [min(1.0, sum(float(np.isfinite(wait()).mean()) for wait in one)) for one in waiting]
@@ -165,14 +165,14 @@ class Frames:
         return StacFrame(self._in_units(made), [item for item, _ in valid], clear)
 
     def _stacked(self, passes: Sequence[Pass], geobox: GeoBox, *, whole: bool) -> StacFrame:
-        """Each pixel of the first pass that has it: all of its bands (`whole`), or band by band.
+        """Take each pixel from the first pass that has it: all bands together (`whole`), or band by band.
 
-        No pass is read once every pixel has a value.
+        Stops reading once every pixel has a value.
         """
         made = self._nothing(geobox)
         for one in passes:
             waiting = [(item, self._reader.start(item, geobox)) for item in one]
-            for item, wait in reversed(waiting):  # where granules overlap the last is on top, as on Earth Engine
+            for item, wait in reversed(waiting):  # where granules overlap, the last is on top, as on Earth Engine
                 values = wait()
                 if whole:
                     values[:, np.isnan(values).any(axis=0)] = np.nan
@@ -206,11 +206,11 @@ class Frames:
 def frames_made(
     frames: Callable[[], Frames], planned: Sequence[tuple[Composite, Sequence[Pass]]], geobox: GeoBox
 ) -> tuple[list[StacFrame], Findings]:
-    """The frames of a chip that have a valid pixel, in order, several made at the same time; and what was learned.
+    """Return the frames of a chip that have a valid pixel, in order, and what reading their scenes revealed.
 
     Args:
-        frames: Makes what makes one frame; each gets one of its own, as scenes are left out of single frames.
-        planned: How to make each frame, and of which passes.
+        frames: Makes a frame builder; each frame gets its own, as a scene may be left out of one frame only.
+        planned: How to make each frame, and from which passes.
         geobox: The grid.
     """
     makers = [frames() for _ in planned]
@@ -232,7 +232,7 @@ def frames_made(
 
 
 def _strips(geobox: GeoBox, rows: int) -> list[GeoBox]:
-    """A grid in strips of so many rows."""
+    """Split a grid into strips of `rows` rows."""
     height, width = geobox.shape
     if rows >= height:
         return [geobox]

@@ -1,4 +1,4 @@
-"""Asking by HTTP: in threads of our own, within a limit of time, heard of soon where there is no network."""
+"""HTTP requests: in threads of our own, with a time limit, and with an early failure if there is no network."""
 
 import json
 import socket
@@ -20,20 +20,20 @@ from rs_embed.providers.stac.waiting import awaited
 
 T = TypeVar("T")
 CONNECT_S = 3.0
-"""A host that is there takes a connection in a fraction of it, also from the other side of the Earth."""
+"""Time limit of a connection, seconds; a reachable host needs a fraction of it, even across the Earth."""
 LOOKED_UP_S = 6.0
-"""For its name and the first connection; a name server that is silent takes half a minute to give up."""
+"""Time limit of name lookup and first connection, seconds; a silent name server gives up after half a minute."""
 OFFLINE_S = 3.5
-"""A host that was never reached is not tried again after so long: a moment's fault has passed, there is no network."""
+"""A host not reached within this many seconds is not tried again: the fault is not momentary."""
 LARGEST_B = 64_000_000
-"""Of an answer: a page of items is 6 MB at most, and a thing that never ends must not fill the memory."""
+"""Largest answer, bytes: a page of items is 6 MB at most, and an endless answer must not fill the memory."""
 _CHUNK_B = 65_536
 _SAID_B = 1_000_000
-"""Of an answer that says no."""
+"""Bytes read of the body of a refusal."""
 
 
 class Refusal(Exception):
-    """An answer that says no."""
+    """An answer with an HTTP status of 400 or more."""
 
     def __init__(self, status: int, message: str, retry_after_s: float | None) -> None:
         super().__init__(message)
@@ -47,20 +47,20 @@ class Silence(Exception):
     def __init__(self, message: str, *, offline: bool) -> None:
         super().__init__(message)
         self.offline = offline
-        """Whether nothing of that host was ever heard, for long enough to believe that there is no way to it."""
+        """Whether the host never answered, for long enough to count as unreachable."""
 
 
 class Garbled(Exception):
-    """An answer that is not what was asked for."""
+    """An answer that is not what was requested."""
 
 
 class NoToken(Exception):
-    """A link could not be signed. Its cause is one of those above."""
+    """A link could not be signed. Its cause is one of the errors above."""
 
 
 @dataclass
 class _Reach:
-    """What this process knows of hosts."""
+    """What this process knows about hosts."""
 
     reached: set[str] = field(default_factory=set)
     silent_since: dict[str, float] = field(default_factory=dict)
@@ -72,19 +72,19 @@ _REACH = PerProcess(_Reach)
 
 @dataclass(frozen=True)
 class Credentials:
-    """Headers that a catalogue wants to see, and who gets to see them."""
+    """Headers that a catalogue requires, and the hosts that get them."""
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     hosts: frozenset[str] = frozenset()
     """Host and port, as in a URL."""
 
     def of(self, url: str) -> dict[str, str]:
-        """The headers for a request to that address: none for other hosts."""
+        """The headers for a request to this address; none for other hosts."""
         return dict(self.headers) if urlsplit(url).netloc in self.hosts else {}
 
 
 class _Session(requests.Session):
-    """Takes our headers off where an answer leads to another host, as it does with `Authorization` by itself."""
+    """Removes our headers on a redirect to another host, as requests already does with `Authorization`."""
 
     def __init__(self, credentials: Credentials) -> None:
         super().__init__()
@@ -99,12 +99,12 @@ class _Session(requests.Session):
 
 
 class Http:
-    """Asks some hosts. Safe to call from several threads, and in a forked process.
+    """Sends requests. Safe to call from several threads, and in a forked process.
 
     Args:
-        timeout_s: For one request, from its start to the last byte.
-        credentials: Headers, and who gets them.
-        count: Requests at the same time, at most.
+        timeout_s: Time limit of one request, from its start to the last byte, seconds.
+        credentials: Headers, and the hosts that get them.
+        count: Largest number of requests at the same time.
     """
 
     def __init__(self, timeout_s: float, credentials: Credentials = Credentials(), count: int = 8) -> None:
@@ -121,19 +121,19 @@ class Http:
         headers: Mapping[str, str] | None = None,
         most_b: int = LARGEST_B,
     ) -> bytes:
-        """What is answered, asked once.
+        """Send one request, without a retry, and return the answer.
 
         Args:
-            url: With `http://` or `https://`.
-            method: Of HTTP.
-            sent: With POST as a JSON body, else in the address.
-            headers: Beside the credentials.
-            most_b: Bytes that are taken; a longer answer is an error.
+            url: Begins with `http://` or `https://`.
+            method: The HTTP method.
+            sent: Sent as a JSON body with POST, otherwise in the query string.
+            headers: Headers in addition to the credentials.
+            most_b: Largest answer, bytes; a longer one is an error.
 
         Raises:
             Refusal: A status from 400 on.
-            Silence: No answer, or not all of it, in time.
-            Garbled: It is too long.
+            Silence: The answer did not come, or not completely, in time.
+            Garbled: The answer is too long.
             Stopped: The job of this thread was stopped; a request under way is abandoned.
         """
         shown = {**self._credentials.of(url), **(headers or {})}
@@ -146,7 +146,7 @@ class Http:
         return self._bounded(url, request, partial(_body, most_b=most_b))
 
     def landed(self, url: str) -> str:
-        """Where a file really is, after all that it redirects to; it can be read there.
+        """Follow redirects and return the final address of a file.
 
         Raises:
             Refusal: A status from 400 on.
@@ -178,10 +178,10 @@ class Http:
             return take(response, late)
 
     def _reachable(self, url: str) -> None:
-        """Before a host is asked for the first time: whether it is there at all.
+        """Check that a host exists before the first request to it.
 
         Raises:
-            Silence: It is not.
+            Silence: It does not.
         """
         parts = urlsplit(url)
         with _REACH.here.lock:
@@ -230,14 +230,14 @@ def _reached(netloc: str) -> None:
 
 
 def _innermost(error: BaseException) -> str:
-    """The innermost reason: libraries wrap it four times, with the addresses of their objects."""
+    """The innermost cause of an error; libraries wrap it in up to four others."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return str(error)
 
 
 def retry_after_s(value: str | None) -> float | None:
-    """Seconds that a service asks us to wait: HTTP allows seconds or a date."""
+    """Seconds to wait, from a `Retry-After` header: HTTP allows seconds or a date."""
     if value is None:
         return None
     if value.strip().isdigit():

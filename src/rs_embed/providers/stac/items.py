@@ -1,4 +1,4 @@
-"""Items of a catalogue: what is taken from them, which of them are the same scene twice, which touch a grid."""
+"""Parse the items of a catalogue, drop duplicates of a scene, and find the items that touch a grid."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _KEPT = (
     "landsat:collection_category", "esa_worldcover:product_version",
 )  # fmt: skip
 _MARGIN_DEG = 0.01
-"""About a kilometre: footprints are drawn with few corners."""
+"""Tolerance of a footprint, about 1 km in degrees: footprints have few corners."""
 
 
 @dataclass(frozen=True)
@@ -31,42 +31,42 @@ class Asset:
     href: str
     """Absolute."""
     service: str | None
-    """That keeps its bucket, if the item says that it is not Amazon's."""
+    """Endpoint of the service that hosts its bucket, if the item states one other than Amazon."""
     grid: GeoBox | None
-    """Of the whole file, as far as the item tells."""
+    """Grid of the whole file, as far as the item states it."""
     scale: tuple[float, float] | None
     """Factor and offset in `raster:bands` of its first band."""
 
     @property
     def file(self) -> str:
-        """Name of the file, without what it was signed with."""
+        """Name of the file, without a signature."""
         return self.href.partition("?")[0].rstrip("/").rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True, eq=False)
 class CatalogItem:
-    """One scene, as far as we need it."""
+    """The parts of one scene's item that are used."""
 
     id: str
     time: datetime
-    """Of the acquisition, UTC; the start, where it tells a range."""
+    """Time of acquisition, UTC; the start, if the item states a range."""
     cloud: float
-    """Percent of the whole scene; 0 where that is not told."""
+    """Percentage of cloud in the whole scene; 0 if not stated."""
     tile: str | None
-    """Of Sentinel-2's grid."""
+    """Tile of Sentinel-2's grid."""
     made: str
-    """When it was processed or listed, to find the newest of several."""
+    """Time of processing or listing, to find the newest of several."""
     properties: Mapping[str, object]
-    """Its properties that conditions and rules look at."""
+    """The properties that conditions and rules use."""
     assets: Mapping[str, Asset]
-    """Those that we read, as far as it has them."""
+    """The assets to read, as far as the item has them."""
     offered: tuple[str, ...]
     """Names of all its assets."""
     footprint: shapely.Geometry | None
     """`None` where it cannot be trusted: across the antimeridian, or malformed."""
 
     def touches(self, geobox: GeoBox) -> bool:
-        """Whether it may have a pixel on a grid."""
+        """Return whether it may have a pixel on a grid."""
         grids = [asset.grid for asset in self.assets.values() if asset.grid is not None]
         if grids and all(is_outside(grid, geobox) for grid in grids):
             return False
@@ -82,15 +82,15 @@ def _cos(south: float, north: float) -> float:
 
 
 def read_item(raw: Mapping[str, object], collection: StacCollection, base: str | None = None) -> CatalogItem:
-    """What we need of an item as the API tells it.
+    """Parse an item.
 
     Args:
-        raw: The item.
-        collection: What is wanted of it.
-        base: Where it was read, for relative links; `None`: as it says itself.
+        raw: The item, as the API returns it.
+        collection: Determines which assets and properties are read.
+        base: Address that relative links start from; `None` means the item's own "self" link.
 
     Raises:
-        ReadError: It is no STAC item.
+        ReadError: It is not a STAC item.
     """
     try:
         return _item(raw, collection, base or _own_link(raw))
@@ -106,12 +106,12 @@ def read_item(raw: Mapping[str, object], collection: StacCollection, base: str |
         raise ReadError(
             f"Expected a STAC item, got one that cannot be read: {error!r}",
             item=raw.get("id"),
-            fix="report this: the catalogue answered something else than STAC",
+            fix="report this: the catalogue's answer is not STAC",
         ) from cause_of(error)
 
 
 def _own_link(raw: Mapping[str, object]) -> str | None:
-    """Where an item says that it is."""
+    """The item's own "self" link."""
     links = raw.get("links")
     for link in links if isinstance(links, Sequence) else ():
         if isinstance(link, Mapping) and link.get("rel") == "self" and isinstance(link.get("href"), str):
@@ -122,7 +122,7 @@ def _own_link(raw: Mapping[str, object]) -> str | None:
 def _item(raw: Mapping[str, object], collection: StacCollection, base: str | None) -> CatalogItem:
     properties, assets = raw["properties"], raw["assets"]
     if not isinstance(properties, Mapping) or not isinstance(assets, Mapping):
-        raise TypeError("properties and assets are mappings")
+        raise TypeError("properties and assets must be mappings")
     when = properties.get("datetime") or properties["start_datetime"]
     cloud = properties.get(collection.cloud_property) if collection.cloud_property else None
     names = {name.partition(":")[0] for name in collection.assets.values()} | (
@@ -144,7 +144,7 @@ def _item(raw: Mapping[str, object], collection: StacCollection, base: str | Non
 
 
 def _baseline(properties: Mapping[str, object], collection: StacCollection) -> dict[str, object]:
-    """The processing baseline of Sentinel-2 by its other name, as the Copernicus Data Space has it."""
+    """The processing baseline of Sentinel-2, from the property that the Copernicus Data Space uses."""
     version = properties.get("processing:version")
     return {BASELINE: version} if collection.offset != "none" and version and BASELINE not in properties else {}
 
@@ -174,7 +174,7 @@ def _grid(raw: Mapping[str, object]) -> GeoBox | None:
 
 
 def _scale(raw: Mapping[str, object]) -> tuple[float, float] | None:
-    """As STAC 1.0 has it in `raster:bands`, and STAC 1.1 in `bands` or beside them."""
+    """Factor and offset, under the names of STAC 1.0 or of STAC 1.1."""
     for scale, offset in (("scale", "offset"), ("raster:scale", "raster:offset")):
         if offset in raw:
             return float(str(raw.get(scale, 1.0))), float(str(raw[offset]))
@@ -193,7 +193,7 @@ def _footprint(geometry: object) -> shapely.Geometry | None:
 
 
 def without_duplicates(items: Iterable[CatalogItem]) -> list[CatalogItem]:
-    """Each scene once, in order of time: of several with one tile and second, the newest processing."""
+    """Return each scene once, in order of time: the newest processing of each tile and second."""
     best: dict[tuple[str, str], CatalogItem] = {}
     for item in items:
         key = (item.tile, f"{item.time:%Y-%m-%dT%H:%M:%S}") if item.tile else (item.id, "")

@@ -21,15 +21,15 @@ _GONE = re.compile(r"NoSuchKey|NoSuchBucket|BlobNotFound", re.I)
 
 
 class Broken(Exception):
-    """A file that is there, and cannot be read: not even with new requests."""
+    """A file that exists but cannot be read, even with new requests."""
 
 
 class HttpJudge:
-    """What failures of a service mean that is asked by HTTP.
+    """Interprets the failures of a service that is requested over HTTP.
 
     Args:
-        who: For messages: "the STAC catalogue earth-search".
-        refused: What a status from 400 to 499 is that has no meaning of its own.
+        who: The service in messages, such as "the STAC catalogue earth-search".
+        refused: Error class for a status from 400 to 499 without a meaning of its own.
     """
 
     judges: tuple[type[Exception], ...] = (Refusal, Silence, Garbled)
@@ -72,7 +72,7 @@ _SERVERS = HttpJudge("the server of a file")
 
 
 class FileJudge:
-    """What failures of GDAL and of signing mean, as far as their words tell."""
+    """Interprets the failures of GDAL and of signing, as far as their messages allow."""
 
     judges: tuple[type[Exception], ...] = (RasterioError, OSError, RequestException, Refusal, Silence, NoToken, Broken)
 
@@ -117,7 +117,7 @@ def _error(kind: type[ProviderError], found: str, doing: str, message: str, fix:
 
 
 def status_in(message: str) -> int | None:
-    """The status that the words of GDAL or of a bucket tell."""
+    """The HTTP status in a message of GDAL or of a bucket."""
     found = _STATUS.search(message)
     if found is not None:
         return int(found[1])
@@ -125,7 +125,7 @@ def status_in(message: str) -> int | None:
 
 
 def words(error: BaseException | None) -> str:
-    """All that an error and its causes say, without markup and what a link was signed with."""
+    """The messages of an error and its causes, without markup and signatures."""
     message: list[str] = []
     while error is not None and len(message) < 8:
         message.append(re.sub(r"<[^>]{0,200}>|\s+", " ", str(error)).strip())

@@ -1,4 +1,4 @@
-"""Links of items: made absolute, and where the files behind them are."""
+"""Make the links of items absolute, and find where their files are."""
 
 import os.path
 import re
@@ -6,31 +6,31 @@ from collections.abc import Mapping
 from urllib.parse import unquote, urljoin, urlsplit
 
 _BUCKETS = {"s3": "https://{}.s3.amazonaws.com/{}", "gs": "https://storage.googleapis.com/{}/{}"}
-"""Open buckets can be read without an account, by their address on the web."""
+"""URL prefixes of open buckets, which can be read without an account."""
 
 
 def is_local(source: str) -> bool:
-    """Whether it is a path on this machine."""
+    """Return whether it is a path on this machine."""
     return urlsplit(source).scheme in ("", "file") and not source.startswith("/vsi")
 
 
 def path_of(source: str) -> str:
-    """A local path, also from a `file://` link."""
+    """Return a local path; accepts `file://` links."""
     return unquote(urlsplit(source).path) if source.startswith("file:") else source
 
 
 _ELSEWHERE = {"eodata": "https://eodata.dataspace.copernicus.eu"}
-"""Well-known buckets that are not Amazon's, of items that do not say so."""
+"""Services of well-known buckets outside Amazon, for items that do not state them."""
 
 
 def in_a_bucket(href: str) -> tuple[str, str] | None:
-    """Bucket and key of an `s3://` link; `None` for others."""
+    """Return bucket and key of an `s3://` link; `None` for other links."""
     found = re.fullmatch(r"s3://([^/]+)/(.+)", href)
     return None if found is None else (found[1], found[2])
 
 
 def web_address(href: str) -> str | None:
-    """Where a link is on the web; `None` if it is not."""
+    """Return the `https://` address of a link; `None` if it has none."""
     parts = urlsplit(href)
     if parts.scheme in _BUCKETS and parts.netloc:
         return _BUCKETS[parts.scheme].format(parts.netloc, parts.path.lstrip("/"))
@@ -38,7 +38,7 @@ def web_address(href: str) -> str | None:
 
 
 def joined(base: str | None, href: str) -> str:
-    """A link as it stands in a document, made absolute by where that document is."""
+    """Make a link of a document absolute."""
     if base is None or urlsplit(href).scheme or href.startswith("/vsi"):
         return href
     if is_local(base):
@@ -47,9 +47,9 @@ def joined(base: str | None, href: str) -> str:
 
 
 def file_link(asset: Mapping[str, object], properties: Mapping[str, object], base: str | None) -> str:
-    """The link of an asset that is best to read.
+    """Return the best link of an asset to read.
 
-    Of a bucket that is neither Amazon's nor Google's, its copy on the web, if it has an open one.
+    For a bucket outside Amazon and Google, this is an open copy on the web, if there is one.
     """
     href = joined(base, str(asset["href"]))
     others = asset.get("alternate")
@@ -61,9 +61,9 @@ def file_link(asset: Mapping[str, object], properties: Mapping[str, object], bas
 
 
 def s3_service(asset: Mapping[str, object], properties: Mapping[str, object]) -> str | None:
-    """The service that keeps an asset's bucket, if it is known not to be Amazon's.
+    """Return the service that hosts an asset's bucket, if it is known not to be Amazon.
 
-    The item says so (storage extension 2), or the bucket is well known.
+    It is known if the item states it (storage extension 2), or if the bucket is well known.
     """
     bucket = in_a_bucket(str(asset.get("href", "")))
     stated = _stated_service(asset, properties)

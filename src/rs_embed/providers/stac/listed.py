@@ -29,7 +29,7 @@ from rs_embed.providers.stac.waiting import awaited, taken
 Items = str | Path | Document | Iterable[Document | PystacItem]
 """Items, an item collection, or the path of one (JSON or stac-geoparquet)."""
 Raw = tuple[str | None, Document]
-"""Where an item was read, as far as that is known, and the item."""
+"""The address that an item was read from, if known, and the item."""
 _AT_ONCE = 8
 """Documents of a catalogue read at the same time."""
 _TABLES = (".parquet", ".geoparquet")
@@ -39,19 +39,19 @@ class DocumentReader:
     """Reads the documents of one catalogue.
 
     Args:
-        http: Asks for those on the web.
-        retry: How often.
-        local: Whether files of this machine may be read: not, where a catalogue on the web names them.
+        http: Requests documents on the web.
+        retry: When to repeat a request.
+        local: Whether files on this machine may be read; a catalogue on the web must not name them.
     """
 
     def __init__(self, http: Http, retry: Retry, *, local: bool) -> None:
         self._http, self._retry, self._local = http, retry, local
 
     def read(self, href: str) -> Document:
-        """One document.
+        """Read one document.
 
         Raises:
-            ReadError: It is not there, or no JSON.
+            ReadError: It does not exist or is not JSON.
             ProviderError: The server could not, or would not, answer.
         """
         url = web_address(href)
@@ -66,10 +66,10 @@ class DocumentReader:
 
 
 def read_json(path: str) -> Document:
-    """A JSON object on disk.
+    """Read a JSON object from disk.
 
     Raises:
-        ReadError: There is no such file, or it is none.
+        ReadError: The file does not exist, or is not a JSON object.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -86,9 +86,9 @@ def read_json(path: str) -> Document:
 
 
 def walk(start: str, read: Callable[[str], Document], wanted: frozenset[str], most: int) -> "Walked":
-    """The items of a catalogue of files, and the collections met on the way.
+    """Read the items of a static catalogue, and its collections.
 
-    Items of other collections than `wanted` are not read.
+    Items of collections other than `wanted` are not read.
 
     Raises:
         RequestTooLarge: There are more than `most` documents.
@@ -111,7 +111,7 @@ def walk(start: str, read: Callable[[str], Document], wanted: frozenset[str], mo
 
 
 class Walked:
-    """What was found in a catalogue of files."""
+    """What was found in a static catalogue."""
 
     def __init__(self) -> None:
         self.items: list[Raw] = []
@@ -120,7 +120,7 @@ class Walked:
 
 
 def _visit(href: str, raw: Document, wanted: frozenset[str], found: Walked) -> list[str]:
-    """Take the items of a document; the addresses of those that it leads to."""
+    """Take the items of a document, and return the addresses that it links to."""
     kind = raw.get("type")
     if kind in ("Feature", "FeatureCollection"):
         found.items += [(href, item) for item in features_of(raw)]
@@ -138,7 +138,7 @@ def _visit(href: str, raw: Document, wanted: frozenset[str], found: Walked) -> l
 
 
 def features_of(raw: Document) -> list[Document]:
-    """The items of an item, or of a collection of them."""
+    """The items in a document: one item, or an item collection."""
     features = raw.get("features") if raw.get("type") == "FeatureCollection" else [raw]
     if not isinstance(features, list) or not all(isinstance(item, Mapping) for item in features):
         raise ReadError("Expected a collection of STAC items, got one without a list of them.", fix="check the file")
@@ -146,11 +146,11 @@ def features_of(raw: Document) -> list[Document]:
 
 
 def given(items: Items) -> list[Raw]:
-    """Items that a user found himself.
+    """Load the items that the user passes.
 
     Raises:
-        SpecError: They are none.
-        ReadError: A file of them is not there, or cannot be read.
+        SpecError: They are not STAC items.
+        ReadError: The file of items does not exist or cannot be read.
     """
     if isinstance(items, str | Path):
         path = path_of(os.path.abspath(Path(items).expanduser()))
@@ -178,7 +178,7 @@ def _one(item: object) -> Raw:
 
 
 def digest_of(raw: Iterable[Raw]) -> str:
-    """Equal for equal items, whatever their links were signed with."""
+    """A fingerprint of the items that does not depend on the signatures of their links."""
     plain = [
         {**item, "links": [], "assets": {name: _unsigned(asset) for name, asset in _assets(item)}} for _, item in raw
     ]
@@ -196,10 +196,10 @@ def _unsigned(asset: object) -> object:
 
 
 class Listed:
-    """Finds items among those that are known one by one. Safe to call from several threads.
+    """Finds items in a list. Safe to call from several threads.
 
     Args:
-        load: Brings them all, and is called once.
+        load: Returns all items; called once.
     """
 
     def __init__(self, load: Callable[[], Walked]) -> None:
@@ -210,27 +210,27 @@ class Listed:
 
     @classmethod
     def of(cls, raw: list[Raw]) -> "Listed":
-        """Those that a user gives."""
+        """Find among items that the user passes."""
         walked = Walked()
         walked.items, walked.title = raw, f"{len(raw)} items of your own"
         return cls(lambda: walked)
 
     @classmethod
     def at(cls, url: str, reader: DocumentReader, wanted: frozenset[str], most: int) -> "Listed":
-        """Those of a catalogue of files."""
+        """Find among the items of a static catalogue."""
         if url.lower().endswith(_TABLES) and is_local(url):
             return cls.of(given(path_of(url)))
         return cls(partial(walk, url, reader.read, wanted, most))
 
     def title(self) -> str:
-        """What the catalogue calls itself."""
+        """The catalogue's title."""
         return self._loaded().title or "STAC items"
 
     def items(self, collection: StacCollection, geobox: GeoBox, window: TemporalSpec | None) -> tuple[CatalogItem, ...]:
-        """All items around a grid (an area wider than it), taken in the window, each scene once.
+        """Return the items around a grid (in a wider area), taken in the window, each scene once.
 
         Raises:
-            ReadError: One of them is no STAC item.
+            ReadError: One of them is not a STAC item.
             ProviderError: The catalogue could not be read.
         """
         with taken(self._lock.here):
@@ -249,7 +249,7 @@ class Listed:
         )
 
     def lacks(self, collection: str) -> tuple[str, ...] | None:
-        """What there is instead of a collection; `None` if it is there."""
+        """Return the collections that exist instead of a missing one; `None` if it exists."""
         walked = self._loaded()
         there = walked.collections | {str(item.get("collection")) for _, item in walked.items if "collection" in item}
         if collection in there or any("collection" not in item for _, item in walked.items):
@@ -267,7 +267,7 @@ class Listed:
 
 
 def _prepared(raw: Iterable[Raw], collection: StacCollection) -> tuple[list[CatalogItem], NDArray[np.float64]]:
-    """The items of a collection, with west, south, east and north of each: NaN, near everything, where it is unsure."""
+    """The items of a collection, and the bounds of each (west, south, east, north); NaN means unknown."""
     items = without_duplicates(
         read_item(item, collection, where)
         for where, item in raw

@@ -1,4 +1,4 @@
-"""Notes for the reader of a result about how its pixels were made."""
+"""Write the notes of a result about how its pixels were made."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ def notes_of(
     used: Sequence[CatalogItem],
     findings: Findings,
 ) -> tuple[str, ...]:
-    """The notes of a chip made of these items."""
+    """Return the notes of a chip made from these items."""
     sensor = query.sensor
     found = [f"{collection.id} of {catalog.title}."]
     found += [collection.note] if collection.note else []
@@ -44,5 +44,5 @@ def notes_of(
 
 
 def left_out(scene: str, why: ProviderError) -> str:
-    """That a scene was left out, and why."""
+    """Return the note that a scene was left out, with the reason."""
     return f"Left out scene {scene}, asset {why.facts.get('asset')}: {why.headline}"

@@ -1,7 +1,7 @@
-"""Whether ESA's offset of 1000 is in the DN of a Sentinel-2 item. No one rule holds for all catalogues.
+"""Decide whether the DN of a Sentinel-2 item contain ESA's offset of 1000. Each catalogue needs its own rule.
 
-ESA adds 1000 to every DN from processing baseline 04.00 on (January 2022), and to older dates when they are processed
-again. Some catalogues take it out again, and some of those say otherwise in their metadata.
+ESA adds 1000 to every DN from processing baseline 04.00 on (January 2022), also to older dates that it reprocesses.
+Some catalogues remove the offset, and some of those have metadata that contradict this.
 """
 
 from collections.abc import Mapping
@@ -19,33 +19,33 @@ FIRST_BASELINE = 4.0
 FLAG = "earthsearch:boa_offset_applied"
 BASELINE = "s2:processing_baseline"
 MANY_TOO_LOW = 0.05
-"""Share of DN under 1000 that says that the offset is not in them: with it, only a negative reflectance is so low."""
+"""Share of DN under 1000 above which the offset is missing: with it, only negative reflectance is so low."""
 
 ENOUGH_TO_BE_DARK_PX = 4096
-"""In a smaller chip nothing need be dark (640 m at 10 m)."""
+"""A smaller chip may have no dark pixel (640 m at 10 m)."""
 
 
 @dataclass(frozen=True)
 class Offset:
-    """What to add to the stored DN of a band to make them 0-based, and who says so."""
+    """What to add to the stored DN of a band to make them 0-based, and why."""
 
     dn: float
     reason: str
     doubtful: bool = False
-    """Whether it rests on a flag or metadata that were wrong before."""
+    """Whether it depends on a flag or metadata that have been wrong before."""
 
 
 def decide(rule: OffsetRule, properties: Mapping[str, object], scale: tuple[float, float] | None, scene: str) -> Offset:
-    """The offset of one band of one item.
+    """Return the offset of one band of one item.
 
     Args:
-        rule: Of the collection; not "none".
+        rule: The collection's rule; not "none".
         properties: Properties of the item.
-        scale: Factor and offset to reflectance as the asset's `raster:bands` has them, if it has.
+        scale: Factor and offset to reflectance from the asset's `raster:bands`, if present.
         scene: For the message.
 
     Raises:
-        ReadError: The item does not tell what its rule needs.
+        ReadError: The item lacks a property that its rule needs.
     """
     if rule == "always":
         return Offset(ESA_OFFSET, "Collection 1: the offset is always in")
@@ -72,7 +72,7 @@ def _baseline(properties: Mapping[str, object], scene: str) -> float:
 
 
 def doubts(stored: Pixels, offset: Offset, properties: Mapping[str, object], scene: str) -> str | None:
-    """What speaks against an offset in the pixels themselves, if anything does.
+    """Return what in the pixels contradicts an offset, if anything does.
 
     Args:
         stored: `[C, H, W]`, DN before the offset, NaN where nodata.

@@ -1,4 +1,4 @@
-"""Names and options by which GDAL opens the files of a catalogue just now."""
+"""Give GDAL the current names and options to open the files of a catalogue."""
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -11,22 +11,22 @@ from rs_embed.providers.stac.links import is_local, path_of
 
 @dataclass(frozen=True)
 class Opener:
-    """Opens by the catalogue's `Access`, shows headers to whom they belong, and keeps others off this machine."""
+    """Opens files with the catalogue's `Access`, sends headers to their hosts only, and protects local files."""
 
     access: Access
     http: Http
     credentials: Credentials
     local: bool = False
-    """Whether files of this machine may be opened: a catalogue on the web may not name them."""
+    """Whether files on this machine may be opened; a catalogue on the web must not name them."""
 
     def opened(self, href: str, service: str | None) -> Opened:
-        """How GDAL opens a file; see `Access.open`.
+        """Return how GDAL opens a file; see `Access.open`.
 
         Raises:
-            SpecError: It is of no kind that is read, or on this machine though its catalogue is not.
+            SpecError: The link is of an unsupported kind, or leads to this machine from a catalogue on the web.
             NotConfigured: Keys are missing.
-            Refusal: The service that signs it, or has it, says no.
-            Silence: It does not answer.
+            Refusal: The service that signs or hosts the file refuses.
+            Silence: The service does not answer.
         """
         if is_local(href) and self.local:
             return Opened(path_of(href))
@@ -41,7 +41,7 @@ class Opener:
         if name.startswith("/vsicurl/"):
             url = name.removeprefix("/vsicurl/")
             headers = self.credentials.of(url)
-            if headers:  # GDAL would show them to any host that it is redirected to
+            if headers:  # GDAL would send them to any host that it is redirected to
                 url = self.http.landed(url)
                 headers = self.credentials.of(url)
             if headers:
@@ -57,6 +57,6 @@ class Opener:
 
 
 def _ending(url: str) -> str:
-    """What GDAL takes for the extension of a file, which a user's list could forbid: the query does not count."""
+    """The file extension that GDAL sees, without the query; the user's GDAL options may forbid some extensions."""
     name = url.partition("?")[0].rsplit("/", 1)[-1]
     return f".{name.rpartition('.')[2]}" if "." in name else name[-4:]

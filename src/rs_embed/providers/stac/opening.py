@@ -1,4 +1,4 @@
-"""Open a catalogue: find out whether it is an API to search, or files to read."""
+"""Open a catalogue: determine whether it is an API to search or a set of files to read."""
 
 import threading
 
@@ -15,13 +15,13 @@ from rs_embed.providers.stac.waiting import taken
 
 
 class Opening:
-    """A catalogue that is looked at when it is needed first.
+    """A catalogue that is opened when it is first needed.
 
     Args:
-        catalog: Which.
-        http: Asks.
-        retry: How often.
-        max_items: Items of one window, or documents of a catalogue of files, at most.
+        catalog: The catalogue.
+        http: Sends the requests.
+        retry: When to repeat a request.
+        max_items: Largest number of items in one window, or of documents in a static catalogue.
     """
 
     def __init__(self, catalog: StacCatalog, http: Http, retry: Retry, max_items: int) -> None:
@@ -30,10 +30,10 @@ class Opening:
         self._finder: Finder | None = None
 
     def opened(self) -> Finder:
-        """What finds its items.
+        """Return the finder of its items.
 
         Raises:
-            ProviderError: It is not there, or no STAC catalogue.
+            ProviderError: It does not exist or is not a STAC catalogue.
         """
         with taken(self._lock.here):
             if self._finder is None:

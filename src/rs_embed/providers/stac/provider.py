@@ -62,7 +62,7 @@ class _Links:
 class Stac(Rebuilt):
     """Imagery from a STAC catalogue. Safe to call from several threads.
 
-    Making one sends no request. Limits, searches and open files are shared within the process.
+    Creating one sends no request. Limits, searches and open files are shared within the process.
 
     Example:
         >>> Stac()                                                       # doctest: +SKIP
@@ -196,7 +196,7 @@ class Stac(Rebuilt):
             with stop.here():
                 return self._fetched(query)
         finally:
-            stop.set()  # of a chip that failed, no further file is read
+            stop.set()  # stop reading the files of a chip that failed
 
     def _fetched(self, query: Query) -> Chip:
         collection, sensor = self._catalog.collection_for(query.sensor), query.sensor
@@ -224,7 +224,7 @@ class Stac(Rebuilt):
         return self._listed or self._opening.opened()
 
     def _warn(self, findings: Findings) -> None:
-        """Say once per scene what speaks against its metadata, and that it was left out."""
+        """Warn once per scene if its pixels contradict its metadata, or if it was left out."""
         missing = {scene: left_out(scene, why) for scene, why in findings.missing.items()}
         for scene, text in [*findings.doubts.items(), *missing.items()]:
             with self._lock.here:
@@ -256,7 +256,7 @@ class Stac(Rebuilt):
 
 
 def _nothing_valid(query: Query, geobox: GeoBox, scenes: int, findings: Findings) -> Exception:
-    """Why no frame could be made: a file that is not there, or pixels that all are nodata."""
+    """The error for a chip without frames: a file is missing, or all pixels are nodata."""
     if len(findings.missing) == scenes:
         return next(iter(findings.missing.values()))
     left = [left_out(scene, why) for scene, why in findings.missing.items()]
@@ -266,7 +266,7 @@ def _nothing_valid(query: Query, geobox: GeoBox, scenes: int, findings: Findings
 def _planned(
     query: Query, collection: StacCollection, items: Sequence[CatalogItem]
 ) -> list[tuple[Composite, list[Pass]]]:
-    """What each frame is made of, in order of time."""
+    """How each frame is composited, and from which passes, in order of time."""
     if not collection.dated:
         return [("mosaic", [(item,) for item in items])]
     passes = passes_of(items)

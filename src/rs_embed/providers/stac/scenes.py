@@ -1,4 +1,4 @@
-"""Single scenes on a grid: their files read at the same time, made 0-based, clouds masked."""
+"""Read single scenes on a grid: several files at a time, made 0-based, with clouds masked."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -22,27 +22,27 @@ from rs_embed.providers.stac.offset import Offset, decide, doubts
 from rs_embed.providers.stac.waiting import awaited
 
 Waiting = Callable[[], Pixels]
-"""Waits for pixels that are being read, `[C, H, W]`, NaN where nodata or masked."""
+"""Waits for pixels and returns them, `[C, H, W]`, NaN where nodata or masked."""
 
 
 @dataclass
 class Findings:
-    """What is learned of scenes while they are read."""
+    """What reading scenes reveals about them."""
 
     offsets: dict[str, Offset] = field(default_factory=dict)
     """Item id -> the offset of its bands."""
     doubts: dict[str, str] = field(default_factory=dict)
-    """Item id -> what speaks against it."""
+    """Item id -> how the pixels contradict its metadata."""
     missing: dict[str, ProviderError] = field(default_factory=dict)
-    """Item id -> why it was left out: a file of it is not there, or broken."""
+    """Item id -> why it was left out: a file is missing or broken."""
     notes: list[str] = field(default_factory=list)
     """What looks wrong in a frame."""
     unread: int = 0
-    """Passes left out because enough were clear."""
+    """Number of passes not read, because enough others were clear."""
     lock: Lock = field(default_factory=Lock)
 
     def add(self, later: "Findings") -> None:
-        """Take over what was learned of the scenes of a later frame."""
+        """Add the findings of a later frame."""
         self.offsets |= later.offsets
         self.doubts |= {scene: text for scene, text in later.doubts.items() if scene not in self.doubts}
         self.missing |= {scene: why for scene, why in later.missing.items() if scene not in self.missing}
@@ -56,7 +56,7 @@ class _Reading:
 
     asset: str
     places: list[int]
-    """Of its bands among those wanted."""
+    """Positions of its bands among the requested ones."""
     coming: "Future[Pixels | None]"
 
 
@@ -64,12 +64,12 @@ class SceneReader:
     """Reads the items of one collection for one sensor.
 
     Args:
-        files: Reads windows.
-        threads: So many at the same time.
-        sensor: Which bands, and which mask.
-        collection: Where the catalogue has them.
-        offset: Added to stored Sentinel-2 DN whatever the metadata say; `None`: they decide.
-        skip: Whether a scene with a missing or broken file is found to be without a valid pixel, or is an error.
+        files: Reads windows of files.
+        threads: Number of files read at the same time.
+        sensor: Determines bands and mask.
+        collection: Determines the assets of the bands.
+        offset: Added to stored Sentinel-2 DN, whatever the metadata state; `None` means that the metadata decide.
+        skip: Whether a scene with a missing or broken file counts as having no valid pixel, or is an error.
     """
 
     def __init__(
@@ -88,13 +88,13 @@ class SceneReader:
         self.findings: Findings = Findings()
 
     def start(self, item: CatalogItem, geobox: GeoBox) -> Waiting:
-        """Have all bands of an item read."""
+        """Start to read all bands of an item."""
         whole = any(band.unit.kept_whole for band in self._bands)
         resampling = sampled if whole else bilinear if self._collection.smooth else nearest
         return self._start(item, geobox, len(self._bands), resampling, check=True)
 
     def look(self, item: CatalogItem, geobox: GeoBox) -> Waiting:
-        """Have only the first band read, to see where there is something clear."""
+        """Start to read only the first band, to find clear pixels."""
         return self._start(item, geobox, 1, sampled, check=False)
 
     def _start(self, item: CatalogItem, geobox: GeoBox, count: int, resampling: Resampler, *, check: bool) -> Waiting:
@@ -120,7 +120,7 @@ class SceneReader:
                     values[one.places] = found
             classes = None if mask is None else self._brought(item, mask)
             if item.id in self.findings.missing:
-                return np.full_like(values, np.nan)  # all of it: bands must not be of different scenes
+                return np.full_like(values, np.nan)  # the whole scene: bands must not come from different scenes
             self._calibrate(values, item, check=check)
             if mask is not None:
                 clear = np.zeros(geobox.shape, bool) if classes is None else np.isin(classes[0], CLEAR_SCL)
@@ -133,10 +133,10 @@ class SceneReader:
         return _Reading(asset, places, self._threads.submit(self._files.read, item.assets[asset], geobox, take))
 
     def _brought(self, item: CatalogItem, one: "_Reading") -> Pixels | None:
-        """What was read of a file; nothing where that failed for good, and such a scene is to be left out."""
+        """The pixels of a file; `None` if reading failed permanently and such scenes are left out."""
         try:
             return awaited(one.coming)
-        except (ReadError, SensorNotOffered) as error:  # not there, or broken; any other failure may pass
+        except (ReadError, SensorNotOffered) as error:  # missing or broken; any other failure may be temporary
             error.facts = {"scene": item.id, "asset": one.asset, **error.facts}
             if not self._skip:
                 raise
@@ -145,7 +145,7 @@ class SceneReader:
             return None
 
     def _calibrate(self, values: Pixels, item: CatalogItem, *, check: bool) -> None:
-        """Stored numbers become those that are composited, in place."""
+        """Convert stored numbers to those that are composited, in place."""
         if self._collection.offset != "none":
             offset = self._decided(item)
             doubt = doubts(values, offset, item.properties, item.id) if check else None
@@ -161,7 +161,7 @@ class SceneReader:
                 np.add(plane, np.float32(constant), out=plane)
 
     def _decided(self, item: CatalogItem) -> Offset:
-        """All bands of an item have one offset: ESA's does not differ between them."""
+        """The offset of an item; ESA's is the same for all bands."""
         if self._offset is not None:
             return Offset(self._offset, "as said by Stac(offset=...)")
         asset = item.assets[self._collection.assets[self._bands[0].name].partition(":")[0]]

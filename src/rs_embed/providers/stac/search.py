@@ -1,4 +1,4 @@
-"""Searching a catalogue: once per area and window, page by page, every request tried again if it may succeed."""
+"""Search a catalogue: once per area and window, page by page; requests that may yet succeed are retried."""
 
 import json
 import math
@@ -26,23 +26,23 @@ from rs_embed.providers.stac.links import joined
 from rs_embed.providers.stac.waiting import taken
 
 AREA_DEG = 0.25
-"""Searches go by squares of so many degrees: the points of a field share one, and few more items are listed."""
+"""Side of the squares that are searched, degrees: neighbouring points share a search, which lists few extra items."""
 PAGE = 100
-"""Items a page: Earth Search fails above 6 MB, which 250 items can be."""
+"""Items per page: Earth Search fails above 6 MB, which 250 items can reach."""
 KEPT = 256
-"""Searches kept in memory, some 100 kB each for a year of Sentinel-2."""
+"""Searches kept in memory, about 100 kB each for a year of Sentinel-2."""
 KEPT_S = 3600.0
-"""A catalogue grows every hour."""
+"""How long a search is kept, seconds: a catalogue grows every hour."""
 
 Box = tuple[float, float, float, float]
 Document = Mapping[str, object]
 
 
 def document(text: bytes | str) -> Document:
-    """A JSON object.
+    """Parse a JSON object.
 
     Raises:
-        Garbled: It is none: a page that wants a login, half an answer.
+        Garbled: The text is something else, such as a login page or half an answer.
     """
     try:
         raw = json.loads(text)
@@ -54,17 +54,17 @@ def document(text: bytes | str) -> Document:
 
 
 def links_of(raw: Document, *rels: str) -> list[Mapping[str, object]]:
-    """The links of a document that have one of these meanings, and an address."""
+    """The links of a document with one of these relations and an address."""
     links = raw.get("links")
     found = [link for link in links if isinstance(link, Mapping)] if isinstance(links, list) else []
     return [link for link in found if link.get("rel") in rels and isinstance(link.get("href"), str)]
 
 
 class _PatientIO(StacApiIO):
-    """The client's own way to turn pages, with our requests, retries and limits."""
+    """Pages as pystac-client turns them, with our requests, retries and limits."""
 
     def __init__(self, http: Http, retry: Retry) -> None:
-        super().__init__(max_retries=None)  # by default it would retry itself, five times
+        super().__init__(max_retries=None)  # by default, the client retries five times itself
         self._http, self._patience = http, retry
 
     def request(
@@ -80,7 +80,7 @@ class _PatientIO(StacApiIO):
         self, href: str, method: str, headers: dict[str, str] | None, parameters: dict[str, object] | None
     ) -> str:
         text = self._http.ask(href, method, sent=parameters, headers=headers)
-        document(text)  # while it can be asked for again
+        document(text)  # while the page can be requested again
         return text.decode("utf-8")
 
 
@@ -93,7 +93,7 @@ class _Kept:
 
 @dataclass
 class _Searched:
-    """Searches of a process, by catalogue and question; those that wait for the same one ask once."""
+    """The searches of a process, by catalogue and parameters; threads that need the same search share one."""
 
     kept: OrderedDict[tuple[str, ...], _Kept] = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -106,11 +106,11 @@ class Search:
     """Finds the items of a STAC API. Safe to call from several threads.
 
     Args:
-        url: Of its landing page.
-        landing: What that says.
-        http: Asks.
-        retry: How often.
-        max_items: More in one window are refused.
+        url: Its landing page.
+        landing: The content of the landing page.
+        http: Sends the requests.
+        retry: When to repeat a request.
+        max_items: Largest number of items in one window; more are refused.
     """
 
     def __init__(self, url: str, landing: Document, http: Http, retry: Retry, max_items: int) -> None:
@@ -119,11 +119,11 @@ class Search:
         self._lacking: dict[str, tuple[str, ...] | None] = {}
 
     def title(self) -> str:
-        """What the catalogue calls itself."""
+        """The catalogue's title."""
         return str(self._landing.get("title") or self._landing.get("id"))
 
     def items(self, collection: StacCollection, geobox: GeoBox, window: TemporalSpec | None) -> tuple[CatalogItem, ...]:
-        """All items around a grid (an area wider than it), taken in the window, each scene once.
+        """Return the items around a grid (in a wider area), taken in the window, each scene once.
 
         Raises:
             ProviderError: The catalogue could not, or would not, answer.
@@ -145,7 +145,7 @@ class Search:
             return kept.items
 
     def lacks(self, collection: str) -> tuple[str, ...] | None:
-        """What it has instead of a collection; `None` if it has it, or does not tell."""
+        """Return the collections it has instead of a missing one; `None` if it has that one or does not list them."""
         if collection not in self._lacking:
             self._lacking[collection] = self._retry.call(
                 partial(self._instead_of, collection), "looking for a collection"
@@ -168,7 +168,7 @@ class Search:
         return tuple(str(one["id"]) for one in listed if "id" in one) if isinstance(listed, list) else None
 
     def _ask(self, collection: StacCollection, box: Box, window: TemporalSpec | None) -> Iterator[CatalogItem]:
-        """The items in a box, page by page."""
+        """Search for the items in a box, page by page."""
         links = links_of(self._landing, "search")
         methods = {str(link.get("method", "GET")) for link in links}
         pages = ItemSearch(
@@ -195,7 +195,7 @@ class Search:
 def _features(pages: ItemSearch) -> Iterator[Document]:
     try:
         yield from pages.items_as_dicts()
-    except (KeyError, TypeError, AttributeError, ValueError) as error:  # of the client, about a page that is none
+    except (KeyError, TypeError, AttributeError, ValueError) as error:  # not a page of items
         raise ReadError(
             f"Expected pages of STAC items, got something else: {error!r}",
             fix="check the catalogue's URL, or report this to its maintainer",
@@ -203,13 +203,13 @@ def _features(pages: ItemSearch) -> Iterator[Document]:
 
 
 def _interval(window: TemporalSpec) -> str:
-    """STAC counts the end in; ours is the first day that no longer counts."""
+    """STAC includes the end of an interval; our end is the first day after the window."""
     last = window.end - timedelta(days=1)
     return f"{window.start}T00:00:00Z/{last}T23:59:59.999999Z"
 
 
 def areas(geobox: GeoBox) -> list[Box]:
-    """The squares of `AREA_DEG` that a grid lies in, as one box; two, where it crosses the antimeridian."""
+    """The squares of `AREA_DEG` around a grid as one box, or as two if the grid crosses the antimeridian."""
     west, south, east, north = bounds_deg(geobox)
     west, south = math.floor(west / AREA_DEG) * AREA_DEG, max(-90.0, math.floor(south / AREA_DEG) * AREA_DEG)
     east, north = math.ceil(east / AREA_DEG) * AREA_DEG, min(90.0, math.ceil(north / AREA_DEG) * AREA_DEG)

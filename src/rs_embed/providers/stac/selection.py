@@ -1,4 +1,4 @@
-"""Which of the items of a catalogue a chip is made of, and what is said of those that are left out."""
+"""Select the items of a catalogue that a chip is made from, and report those that are left out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,33 +17,33 @@ from rs_embed.providers.stac.catalogs import StacCatalog, StacCollection, condit
 from rs_embed.providers.stac.items import CatalogItem
 
 NAMED = 5
-"""Scenes that a note names, at most; an error lists some times as many names."""
+"""Largest number of scenes that a note names; errors list a few times as many names."""
 
 
 class Finder(Protocol):
     """Finds the items of a catalogue."""
 
     def title(self) -> str:
-        """What the catalogue calls itself."""
+        """The catalogue's title."""
         ...
 
     def items(self, collection: StacCollection, geobox: GeoBox, window: TemporalSpec | None) -> tuple[CatalogItem, ...]:
-        """All items around a grid (an area wider than it), taken in the window, each scene once."""
+        """Return the items around a grid (in a wider area), taken in the window, each scene once."""
         ...
 
     def lacks(self, collection: str) -> tuple[str, ...] | None:
-        """What it has instead of a collection; `None` if it has it, or does not tell."""
+        """Return the collections it has instead of a missing one; `None` if it has that one or does not list them."""
         ...
 
 
 @dataclass(frozen=True)
 class Selected:
-    """What a chip is made of."""
+    """The items that a chip is made from."""
 
     items: list[CatalogItem]
-    """In order of time; one or more."""
+    """One item or more, in order of time."""
     notes: list[str]
-    """Of scenes that are left out though they meet all conditions, as far as can be told."""
+    """Notes on scenes that are left out although they meet every condition that could be checked."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class Selection:
     """Selects the items of a catalogue.
 
     Args:
-        catalog: Which.
+        catalog: The catalogue.
         finder: Finds its items.
-        skip: Whether a scene that lacks a file is left out, or is an error.
+        skip: Whether a scene with a missing file is left out, or is an error.
     """
 
     catalog: StacCatalog
@@ -61,13 +61,13 @@ class Selection:
     skip: bool
 
     def selected(self, query: Query, geobox: GeoBox, collection: StacCollection) -> Selected:
-        """The items that touch a grid, have the files wanted, and meet the conditions of the sensor.
+        """Return the items that touch a grid, have the requested files, and meet the conditions of the sensor.
 
         Raises:
             SensorNotOffered: The catalogue has no such collection.
-            OutsideCoverage: It has nothing there, of what has no days.
-            NoImagery: No item is left.
-            ReadError: An item lacks a file, and none is to be left out.
+            OutsideCoverage: An undated collection has nothing at this place.
+            NoImagery: No item meets the conditions.
+            ReadError: An item lacks a file, and `skip` is false.
             ProviderError: The catalogue could not, or would not, answer.
         """
         left = [item for item in self._listed(query, geobox, collection) if item.touches(geobox)]
@@ -102,10 +102,10 @@ class Selection:
         return Selected(whole, notes)
 
     def _listed(self, query: Query, geobox: GeoBox, collection: StacCollection) -> Sequence[CatalogItem]:
-        """What the catalogue has around the grid."""
+        """The items around the grid."""
         try:
             listed = self.finder.items(collection, geobox, query.window)
-        except ReadError:  # some answer an unknown collection with an error
+        except ReadError:  # some catalogues answer with an error if the collection is unknown
             self._require(collection)
             raise
         if not listed:
@@ -141,6 +141,6 @@ class Selection:
 
 
 def _named(items: Sequence[CatalogItem]) -> str:
-    """How many scenes, and the first of them."""
+    """The number of scenes, and the names of the first."""
     more = ", ..." if len(items) > NAMED else ""
     return f"{len(items)} scene{'s' if len(items) > 1 else ''} ({', '.join(item.id for item in items[:NAMED])}{more})"

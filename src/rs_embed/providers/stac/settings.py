@@ -37,7 +37,7 @@ class StacSettings(Knobs):
 
 
 def planetary_computer() -> tuple[str, str | None]:
-    """Address of the Planetary Computer's token service, and the user's key: as its own package reads them."""
+    """Address of the Planetary Computer's token service, and the user's key, read as its own package reads them."""
     found: dict[str, str] = {}
     try:
         lines = Path("~/.planetarycomputer/settings.env").expanduser().read_text("utf-8").splitlines()
@@ -51,7 +51,7 @@ def planetary_computer() -> tuple[str, str | None]:
 
 
 def aws_keys(profile: str | None = None) -> tuple[str, str, str] | None:
-    """Key, secret and session token of an S3 service, as Amazon's own tools read them; `None`: there are none."""
+    """Key, secret and session token of an S3 service, read as Amazon's tools read them; `None` if there are none."""
     key, secret = (os.environ.get(name, "") for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
     if profile is None and key and secret:
         return key, secret, os.environ.get("AWS_SESSION_TOKEN", "")

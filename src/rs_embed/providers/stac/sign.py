@@ -1,4 +1,4 @@
-"""Links that must be signed to be read: at the last moment, and again when a token has expired."""
+"""Sign links just before they are read, and again when a token has expired."""
 
 import json
 import threading
@@ -16,23 +16,23 @@ from rs_embed.providers.stac.waiting import awaited
 
 AZURE = ".blob.core.windows.net"
 _OPEN = "ai4edatasetspublicassets.blob.core.windows.net"
-"""Azure's, but for anybody."""
+"""A public host of Azure's storage: its links need no signature."""
 _FRESH_S = 60.0
-"""A token that lives no longer is not used any more."""
+"""A token that expires within this many seconds is no longer used."""
 _LARGEST_B = 100_000
-"""Of an answer of the token service; it is some 300 bytes."""
+"""Largest answer of the token service, bytes; about 300 are usual."""
 
 
 @dataclass(frozen=True)
 class _Token:
     text: str
     until: float
-    """Seconds since 1970."""
+    """Time of expiry, seconds since 1970."""
 
 
 @dataclass
 class _Tokens:
-    """Those of this process, by the address that gave them."""
+    """The tokens of this process, by the address that issued them."""
 
     by_address: dict[str, _Token] = field(default_factory=dict)
     asked: "dict[str, Future[_Token | None]]" = field(default_factory=dict)
@@ -43,45 +43,45 @@ _TOKENS = PerProcess(_Tokens)
 
 
 class PlanetaryComputerAccess:
-    """Tokens of the Planetary Computer, one per account and container, used until they run out.
+    """Signs links with tokens of the Planetary Computer: one per account and container, used until it expires.
 
-    As its own package does, it heeds `PC_SDK_SUBSCRIPTION_KEY`, `PC_SDK_SAS_URL` and the file
-    `~/.planetarycomputer/settings.env`. Other than that, it asks within a limit of time, and one failure is heard by
-    all who wait for the same token.
+    Like the package `planetary-computer`, it reads `PC_SDK_SUBSCRIPTION_KEY`, `PC_SDK_SAS_URL` and the file
+    `~/.planetarycomputer/settings.env`. Unlike it, it has a time limit, and all threads that wait for a token get its
+    failure.
     """
 
     renews = True
 
     def __init__(self, timeout_s: float = 30.0, service: str | None = None, storage: str = AZURE) -> None:
-        """Ask nothing yet.
+        """Configure it, without sending a request.
 
         Args:
-            timeout_s: Seconds that one request for a token may take.
-            service: Address of the token service; `None`: that of the settings.
-            storage: How the hosts end whose links are signed.
+            timeout_s: Time limit of one request for a token, seconds.
+            service: Address of the token service; `None` means the address in the settings.
+            storage: Endings of the hosts whose links are signed.
         """
         self._timeout_s, self._service, self._storage = timeout_s, service, storage
 
     def within(self, timeout_s: float) -> "PlanetaryComputerAccess":
-        """The same with another limit of time; tokens are shared by all of a process."""
+        """Return a copy with another time limit; all copies in a process share tokens."""
         return PlanetaryComputerAccess(timeout_s, self._service, self._storage)
 
     def open(self, href: str, service: str | None) -> Opened:
         """See `Access`.
 
         Raises:
-            NoToken: The token service gave none; why is its cause.
+            NoToken: The token service issued none; `__cause__` is the reason.
         """
         opened = OpenAccess().open(href, service)
         return Opened(f"/vsicurl/{self.sign(opened.name.removeprefix('/vsicurl/'))}")
 
     def sign(self, href: str) -> str:
-        """The link, readable for a while; one that is not in Azure's storage stays as it is.
+        """Return the link with a temporary signature; a link outside Azure's storage stays as it is.
 
-        A token that the link has already is replaced: it may have run out.
+        An existing signature is replaced, as it may have expired.
 
         Raises:
-            NoToken: The service gave none; why is its cause.
+            NoToken: The service issued none; `__cause__` is the reason.
         """
         parts = urlsplit(href)
         if not parts.netloc.endswith(self._storage) or parts.netloc == _OPEN:
@@ -92,14 +92,14 @@ class PlanetaryComputerAccess:
         return f"{parts.geturl()}{'&' if parts.query else '?'}{self._token(f'{account}/{container}').text}"
 
     def renew(self, name: str) -> None:
-        """See `Access`. Of many threads that are refused together, the first forgets the token."""
+        """See `Access`. If several threads are refused at the same time, the first discards the token."""
         tokens = _TOKENS.here
         with tokens.lock:
             for key in [key for key, token in tokens.by_address.items() if token.text in name]:
                 del tokens.by_address[key]
 
     def _token(self, container: str) -> _Token:
-        """A token that lives for a while yet; of the threads that want it, one asks and the others wait."""
+        """A token that is still valid for a while; one thread requests it, and the others wait."""
         service, key = planetary_computer()
         url, tokens = f"{self._service or service}/{container}", _TOKENS.here
         while True:
@@ -121,7 +121,7 @@ class PlanetaryComputerAccess:
         try:
             found = self._ask(url, key)
         except Exception as error:
-            mine.set_exception(error)  # for those who wait
+            mine.set_exception(error)  # for the threads that wait
             raise
         finally:
             with tokens.lock:
@@ -129,7 +129,7 @@ class PlanetaryComputerAccess:
                 if found is not None:
                     tokens.by_address[url] = found
             if not mine.done():
-                mine.set_result(found)  # None where this thread was stopped: another may ask
+                mine.set_result(found)  # None if this thread was stopped: another one may send the request
         return found
 
     def _ask(self, url: str, key: str | None) -> _Token:

@@ -1,4 +1,4 @@
-"""Items kept as a table: stac-geoparquet, as its specification has it. A row is an item, its properties are columns."""
+"""Read items from a table in stac-geoparquet: each row is an item, and its properties are columns."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -10,20 +10,20 @@ from rs_embed.core.optional import require
 from rs_embed.errors import ReadError
 
 _ROWS = 1024
-"""Taken at a time: nested columns become ten times as large in Python."""
+"""Rows read at a time: nested columns become ten times as large in Python."""
 _OWN = ("type", "stac_version", "stac_extensions", "id", "geometry", "bbox", "links", "assets", "collection")
-"""Columns that are no properties."""
+"""Columns that are not properties."""
 
 
 def items_of_table(path: str) -> Iterator[Mapping[str, object]]:
-    """The items of a table.
+    """Read the items of a table.
 
     Raises:
         MissingDependency: pyarrow is not installed.
-        ReadError: There is no such file, or it is no such table.
+        ReadError: The file does not exist or is not stac-geoparquet.
     """
     require("pyarrow", extra="export")
-    import pyarrow as pa  # not above: slow, and only tables need it
+    import pyarrow as pa  # imported here: it is slow, and only tables need it
     import pyarrow.parquet as pq
 
     if not Path(path).is_file():
@@ -49,13 +49,13 @@ def _item(row: Mapping[str, object]) -> Mapping[str, object]:
     found: dict[str, object] = {name: _plain(row[name]) for name in _OWN if row.get(name) is not None}
     found["geometry"] = None if shape is None else shapely.geometry.mapping(shape)
     found["properties"] = {name: _plain(value) for name, value in row.items() if name not in _OWN and value is not None}
-    if isinstance(assets, Mapping):  # one column for all: an item lacks those that are null
+    if isinstance(assets, Mapping):  # all items share the columns: null means that an item lacks the property
         found["assets"] = {name: _plain(asset) for name, asset in assets.items() if asset is not None}
     return found
 
 
 def _plain(value: object) -> object:
-    """As it stands in JSON: times as text, and no field that is null."""
+    """A value as in JSON: times as text, and without null fields."""
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Mapping):

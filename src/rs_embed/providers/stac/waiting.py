@@ -1,4 +1,4 @@
-"""Waiting for other threads, no longer than the job of this one lasts."""
+"""Wait for other threads, but no longer than the job of this thread lasts."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def awaited(future: "Future[T]", most_s: float = float("inf")) -> T:
-    """What a future brings.
+    """Wait for a future and return its result.
 
     Raises:
         Stopped: The job of this thread was stopped; the work is abandoned.
@@ -26,7 +26,7 @@ def awaited(future: "Future[T]", most_s: float = float("inf")) -> T:
         try:
             return future.result(max(0.0, min(POLL_S, left_s)))
         except TimeoutError:
-            if future.done():  # meanwhile, or the work itself ran out of time
+            if future.done():  # it finished meanwhile, or the work itself timed out
                 return future.result()
             if left_s <= 0:
                 raise
@@ -34,7 +34,7 @@ def awaited(future: "Future[T]", most_s: float = float("inf")) -> T:
 
 @contextmanager
 def taken(lock: threading.Lock) -> Iterator[None]:
-    """Hold a lock that another thread may hold while it waits for a server.
+    """Hold a lock that another thread may keep while it waits for a server.
 
     Raises:
         Stopped: The job of this thread was stopped before it had the lock.
