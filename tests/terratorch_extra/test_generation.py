@@ -266,7 +266,7 @@ def test_the_command_writes_a_geotiff_for_each_modality(tmp_path):
     for wrong in (["--only-bands", "B2"], ["--out", str(tmp_path / "file" / "maps")], ["--tokenizer", "LULC"]):
         assert CliRunner().invoke(app, [*command, *wrong]).exit_code == 2
     lost = CliRunner().invoke(app, [*command, "--tokenizer", "LULC=/no.pt"])
-    assert lost.exit_code == 1 and "no tokenizer of LULC at '/no.pt'" in lost.output
+    assert lost.exit_code == 1 and "a tokenizer of LULC at '/no.pt'" in lost.output
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_variables_are_knobs(ckpt, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"modality": "S2L2A", "tim_modalities": ["S2L2A"]}, SpecError, "got both: S2L2A"),
+        ({"modality": "S2L2A", "tim_modalities": ["S2L2A"]}, SpecError, "got both for S2L2A"),
         ({"bands": ["B2", "B3"], "tim_modalities": ["LULC"]}, BandMismatch, "requires all bands of S2L2A"),
         ({"model_id": "terramind_0_1_base", "tim_modalities": ["LULC"]}, SpecError, "Expected a model with a decoder"),
     ],
