@@ -181,7 +181,7 @@ def seams(model: str, debias: str, *knobs: str) -> Figures:
 
 def rows(folder: Path, quick: bool) -> list[Row]:
     table: list[Row] = []
-    sizes = (5, 10) if quick else (10, 20, 40)
+    sizes = (5, 10) if quick else (10, 20, 40, 60)
     found = {km: child(__file__, "region", 2, km) for km in sizes}
     for km, run in found.items():
         figure = (
@@ -191,13 +191,14 @@ def rows(folder: Path, quick: bool) -> list[Row]:
         table.append((f"{km} x {km} km, float32", figure, "a request a block"))
     peaks = [found[km]["peak_mb"] for km in sizes]
     table.append((f"peak memory of {sizes[-1]} km / of {sizes[-2]} km", f"{peaks[-1] / peaks[-2]:.2f}", "flat"))
+    killed_km = sizes[0] if quick else 40  # several blocks
     small = child(__file__, "region", 2, sizes[0], "int8")
     stored = found[sizes[0]]["stored_mb"] / small["stored_mb"]
     table.append((f"{sizes[0]} km as int8: times smaller", f"{stored:.1f}", ""))
-    run = child(__file__, "kills", 1, sizes[0], 2 if quick else 10)
+    run = child(__file__, "kills", 1, killed_km, 2 if quick else 5)
     table.append(
         (
-            f"{sizes[0]} km, killed {run['kills']:.0f} times at random and resumed",
+            f"{killed_km} km, killed {run['kills']:.0f} times at random and resumed",
             f"{run['requests'] - run['blocks']:.0f} blocks asked for again, of {run['blocks']:.0f}; "
             f"{'the same map' if run['same'] else 'ANOTHER MAP'}",
             "every block once in the map",

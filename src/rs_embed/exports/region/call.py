@@ -95,7 +95,7 @@ def embed_region(
 
     The region is cut into blocks on a lattice that is the same for every region. Each block is fetched with the
     imagery around it that its tokens need, so the map has no seams: it is what one call over everything with
-    `input_prep="tile"` would give. Memory does not depend on the size of the region.
+    `input_prep="tile"` would give. `RS_EMBED_MEMORY_GB` limits the imagery that is fetched ahead.
 
     Args:
         model: Id, alias or card of the model.
