@@ -68,8 +68,8 @@ def names_of(card: ModelCard) -> tuple[str, ...]:
 def register_model(card: ModelCard, *, replace: bool = False) -> None:
     """Add a model of your own to the catalog of this process.
 
-    Other processes, such as the workers of a cluster or a later `retry_export`, must register it too. An installed
-    package adds models by an entry point of the group `rs_embed.models` instead.
+    Workers of a cluster take it over. Other processes, such as a later `retry_export`, must register it too. An
+    installed package adds models by an entry point of the group `rs_embed.models` instead.
 
     Args:
         card: The model.
@@ -90,6 +90,12 @@ def register_model(card: ModelCard, *, replace: bool = False) -> None:
             fix="choose another id and other aliases" + (", or replace=True" if card.id in _REGISTERED else ""),
         )
     _REGISTERED[card.id] = card
+
+
+def registered_among(models: Iterable[str | ModelCard]) -> tuple[ModelCard, ...]:
+    """Return the cards of these models that were registered in this process."""
+    cards = {card.id: card for card in map(get_card, models)}
+    return tuple(card for card in cards.values() if _REGISTERED.get(card.id) is card)
 
 
 def _taken(card: ModelCard, others: Iterable[ModelCard]) -> str | None:
