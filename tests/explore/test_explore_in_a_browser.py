@@ -45,6 +45,11 @@ def choose(page, tool):
     page.locator(f"input[name=tool][value={tool}]").check(force=True)
 
 
+def drawn(page):
+    """Wait for the next frame. (What polls by `eval` is stopped by the page's policy.)"""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 def heat(page, layer=0) -> np.ndarray:
     values = page.evaluate(
         "n => Array.from(explorer.similarityIn(explorer.layers[n]).values, v => Number.isNaN(v) ? null : v)", layer
@@ -141,7 +146,7 @@ def test_the_list_has_the_most_similar_and_the_threshold_hides_the_rest(opened, 
     assert [float(text) for text in texts] == pytest.approx(best, abs=6e-4)
     assert page.locator("#best canvas").count() == len(texts) == 12
     page.locator("#share").fill("100")
-    page.wait_for_function("explorer.similarityIn(explorer.layers[0]).image.share === 0.1")  # drawn with the next frame
+    drawn(page)
     shown = page.evaluate(
         "(() => { const c = explorer.similarityIn(explorer.layers[0]).image.canvas;"
         " const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"

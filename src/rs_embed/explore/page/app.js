@@ -19,11 +19,12 @@ function fillSelect(select, options, value) {
 
 // --- what changes the state -------------------------------------------------------------------------------------------
 
-/** Add an example at some items. A click on an example takes it away. */
+/** Add an example: an item, or the mean of several. A click on an item that is one already takes it away. */
 function addExample(sign, items, x, y, ring = null) {
   const layer = layers[state.shown];
   if (!layer.mean(items)) return say("There is no value here.");
-  const same = state.examples.findIndex((one) => !ring && !one.ring && one.layer === state.shown && one.items[0] === items[0]);
+  const isItem = (one) => one.items.length === 1 && one.layer === state.shown && one.items[0] === items[0];
+  const same = items.length === 1 ? state.examples.findIndex(isItem) : -1;
   if (same >= 0 && state.examples[same].sign === sign) state.examples.splice(same, 1);
   else {
     if (same >= 0) state.examples.splice(same, 1);
@@ -178,7 +179,7 @@ function showFound() {
   get("save-similar").disabled = !similar || !isGrid;
   get("examples").replaceChildren(
     ...state.examples.map((one) => {
-      const what = one.ring ? `mean of ${one.items.length}` : layers[one.layer].textOf(one.items[0]);
+      const what = one.items.length > 1 ? `mean of ${one.items.length}` : layers[one.layer].textOf(one.items[0]);
       const button = element("button", { type: "button", textContent: `${one.sign > 0 ? "+" : "−"} ${what} ✕` });
       button.setAttribute("aria-label", `Remove the example: ${one.sign > 0 ? "like" : "unlike"} ${what}`);
       button.addEventListener("click", () => {

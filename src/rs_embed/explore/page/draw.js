@@ -171,7 +171,7 @@ function drawProjection(layer) {
   const xs = layer.projection.filter((_, k) => k % 2 === 0);
   const ys = layer.projection.filter((_, k) => k % 2 === 1);
   drawPoints(projection, layer, xs, ys);
-  state.examples.forEach((one) => one.items.forEach((i) => drawSign(projection, xs[i], ys[i], one.sign)));
+  for (const { items, sign } of state.examples) if (items.length === 1) drawSign(projection, xs[items[0]], ys[items[0]], sign);
   if (projection.lasso) drawRing(context, projection.lasso);
 }
 
@@ -198,7 +198,7 @@ function drawMarks(layer) {
   const { context } = view;
   for (const one of state.examples) {
     if (one.ring) drawRing(context, one.ring.map(([x, y]) => view.toScreen(x, y)), one.sign);
-    else drawSign(view, one.x, one.y, one.sign);
+    else if (one.items.length === 1) drawSign(view, one.x, one.y, one.sign);
   }
   for (const { x, y, number } of state.labels) {
     const [px, py] = view.toScreen(x, y);

@@ -1,6 +1,6 @@
 // The maths of the page: vectors of a layer, cosine similarity, nearest labels. Nothing here touches the document.
 
-/** Decode the base64 text of <script id="blob-N"> into a typed array. */
+/** Decode the base64 text of the element blob-N into a typed array. */
 function decodeBlob(blob) {
   const text = atob(document.getElementById(`blob-${blob.id}`).textContent);
   const bytes = new Uint8Array(text.length);

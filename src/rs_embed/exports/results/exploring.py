@@ -38,7 +38,7 @@ def explore_result(
     Raises:
         SpecError: An option does not belong to that kind of result.
     """
-    is_map = path.is_dir() and (path.name == MAP or any(path.glob(f"{depth}{MAP}") for depth in ("", "*/", "*/*/")))
+    is_map = path.name == MAP or any(found for depth in ("", "*/", "*/*/") for found in path.glob(f"{depth}{MAP}"))
     is_run = not is_map and (path / MANIFEST).is_file()
     given = {"beside": bool(beside), "bbox": bbox is not None, "level": level != 0, "model": model is not None}
     fitting = {"bbox", "level"} if is_map else {"model"} if is_run else {"beside"}
