@@ -35,6 +35,11 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
     "docs/models/clay_1_0_base.md": ("clay_1_0_base",),
     "docs/models/dofa_1_0_base.md": ("dofa_1_0_base", "dofa_1_0_large"),
     "docs/models/ssl4eo_s12.md": ("ssl4eo_s12_vits16_dino", "ssl4eo_s12_vits16_moco"),
+    "docs/models/olmoearth.md": (
+        *(f"olmoearth_1_0_{size}" for size in ("nano", "tiny", "base", "large")),
+        *(f"olmoearth_1_1_{size}" for size in ("nano", "tiny", "base")),
+        *(f"olmoearth_1_2_{size}" for size in ("nano", "tiny", "small", "base")),
+    ),
     "docs/models/presto.md": ("presto_1_0",),
     "docs/models/alphaearth_v1.md": ("alphaearth_v1",),
     "docs/models/mosaiks_rcf.md": ("mosaiks_rcf",),

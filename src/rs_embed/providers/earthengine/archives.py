@@ -104,6 +104,8 @@ _ALL = (
     replace(_OLCI, bands={band: band.replace("reflectance", "radiance") for band in _OLCI.bands}, radiance=True),
     _archive(COLLECTIONS["LANDSAT/LC08/C02/T1_L2"], "uint16"),
     _archive(COLLECTIONS["LANDSAT/LC09/C02/T1_L2"], "uint16"),
+    _archive(COLLECTIONS["LANDSAT/LC08/C02/T1"], "uint16"),
+    _archive(COLLECTIONS["LANDSAT/LC09/C02/T1"], "uint16"),
     _archive(COLLECTIONS["LANDSAT/LC08/C02/T1_TOA"]),
     _archive(COLLECTIONS["USDA/NAIP/DOQQ"], "uint16"),
     _archive(COLLECTIONS["ESA/WorldCover/v100"], "uint16"),
