@@ -23,7 +23,6 @@ from rs_embed.embedders.onthefly_olmoearth import make_module, with_nearest_band
 from rs_embed.errors import InputError, LicenceNotAccepted, SpecError, WeightsMismatch
 from rs_embed.testing import FieldProvider, hills
 
-pytest.importorskip("olmoearth_pretrain_minimal")
 pytestmark = pytest.mark.slow  # the package takes seconds to import
 
 PLACE = PointBuffer(lon=12.94, lat=47.77, buffer_m=160)

@@ -112,6 +112,7 @@ def _all(
     "rs-embed models",
     "rs-embed models galileo",
     "rs-embed models --sensor s2 --licence permissive --no-extra --max-size 100M",
+    "rs-embed models --for scene.tif --licence permissive",
     "rs-embed models --sort params --json",
 )
 def models(
@@ -128,6 +129,10 @@ def models(
     sort: Annotated[
         ModelOrder, typer.Option(metavar="ORDER", help="catalogue, id, params, dim, licence or size.")
     ] = "catalogue",
+    raster: Annotated[
+        str | None,
+        typer.Option("--for", metavar="RASTER", help="Which of them can run on this raster, or backend, and why not."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the models: id, sensors, number of parameters, length of a vector, download and licence."""
@@ -140,7 +145,10 @@ def models(
         max_mb=None if max_size is None else megabytes(max_size),
         sort=sort,
     )
-    if as_json:
+    if raster is not None:
+        found = rs_embed.recommend_model(backend=raster, models=ids)
+        typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
+    elif as_json:
         typer.echo(json.dumps([rs_embed.describe_model(model_id) for model_id in ids], indent=2))
     elif ids:
         OUT.print(models_table([get_card(model_id) for model_id in ids]))

@@ -134,6 +134,8 @@ class Modality:
     and the metadata records it; at least one modality must be present."""
     grid_px: int = 1
     """Pixels of this modality along the side of one pixel of the grid that all modalities share."""
+    token_sets: int = 1
+    """Number of sets of bands that have a token of their own in each patch, to estimate what a model costs."""
 
     def __post_init__(self) -> None:
         named = (*self.sensor.bands, *(band.name for band in self.derived))

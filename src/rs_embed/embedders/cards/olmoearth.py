@@ -6,7 +6,7 @@ TorchGeo 0.10, models/olmoearth.py. The weights were not available when these ca
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -109,6 +109,12 @@ BAND_SETS: Mapping[Version, Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "v1.2": _WHOLE,
 }
 """Bands that share a token, by version and input."""
+
+
+def _modalities(version: Version) -> tuple[Modality, ...]:
+    return tuple(replace(one, token_sets=len(BAND_SETS[version][FEEDS[one.name]])) for one in MODALITIES)
+
+
 WAVELENGTHS_NM: Mapping[str, tuple[Mapping[str, float], ...]] = {
     "sentinel2_l2a": (
         {
@@ -172,7 +178,7 @@ def _card(version: Version, size: str, parameters_m: float) -> ModelCard:
         dim=_SHAPES[size]["dim"],
         parameters_m=parameters_m,
         weights=Weights(f"allenai/{name}", "weights.pth", licence=_TERMS, revision=_COMMITS.get(name)),
-        modalities=MODALITIES,
+        modalities=_modalities(version),
         input_prep="tile",
         licence=_TERMS,
         citation=_CITATIONS[version],
