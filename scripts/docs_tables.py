@@ -16,6 +16,7 @@ from rs_embed.core.settings import Knobs, LibrarySettings, RaySettings, describe
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import get_card
 from rs_embed.embedders.describe import ModelDescription
+from rs_embed.embedders.licences import LICENCES
 from rs_embed.providers.earthengine.settings import EarthEngineSettings
 from rs_embed.providers.stac.settings import StacSettings
 
@@ -85,6 +86,7 @@ def pages() -> dict[str, Blocks]:
         "docs/providers/earthengine.md": {"gee": gee_table},
         "docs/providers/stac.md": {"stac": stac_table},
         "docs/scale.md": {"ray": ray_table},
+        "docs/licences.md": {"licences": licences_table},
     }
     for page, ids in MODEL_PAGES.items():
         cards = [describe_model(model_id) for model_id in ids]
@@ -254,6 +256,14 @@ def knobs_table(card: ModelDescription) -> str:
 def settings_table() -> str:
     """The variables that concern every model."""
     return _variables(LibrarySettings)
+
+
+def licences_table() -> str:
+    """One row per known licence."""
+    rows = [
+        [f"`{one.id}`", one.kind, "yes" if one.must_be_accepted else "no", one.forbids] for one in LICENCES.values()
+    ]
+    return _table(["Id", "Class", "Must be accepted", "What it forbids or requires"], rows)
 
 
 def gee_table() -> str:

@@ -11,7 +11,7 @@ import typer
 
 from rs_embed.cli.completion import complete_backend, complete_modality
 from rs_embed.cli.export import RunOptions, stoppable
-from rs_embed.cli.options import BACKEND_HELP, ERR, MANY, Json, Model, OptionSet, command, either, together
+from rs_embed.cli.options import ACCEPT_HELP, BACKEND_HELP, ERR, MANY, Json, Model, OptionSet, command, either, together
 from rs_embed.core.specs import BBox, Debias, Precision, TemporalSpec
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def region(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="bf16: faster, slightly less exact.")] = "fp32",
+    accept_licence: Annotated[str | None, typer.Option(metavar="ID[,ID...]", help=ACCEPT_HELP)] = None,
     knobs: Annotated[
         list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help="Set a knob of the model. Repeatable.")
     ] = None,
@@ -109,6 +110,7 @@ def region(
             modality=modality,
             device=device,
             precision=precision,
+            accept_licence=accept_licence,
             dry_run=dry_run,
             rate=None if rate is None else "measure" if rate == "measure" else float(rate),
             **of_map.keywords(),

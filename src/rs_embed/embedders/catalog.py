@@ -29,6 +29,7 @@ from rs_embed.embedders.cards import (
     terramind,
     thor,
 )
+from rs_embed.embedders.licences import require_known
 from rs_embed.embedders.pins import pinned
 from rs_embed.errors import PluginWarning, SpecError, UnknownModelError, warn
 
@@ -48,6 +49,7 @@ _WRITTEN: tuple[ModelCard, ...] = (
 )
 CARDS = pinned(_WRITTEN)
 """The cards of this package."""
+require_known(CARDS)
 _REGISTERED: dict[str, ModelCard] = {}
 """Id -> card registered in this process."""
 
