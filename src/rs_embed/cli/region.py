@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rs_embed.cli.completion import complete_backend, complete_modality
-from rs_embed.cli.export import RunOptions, stoppable
-from rs_embed.cli.options import BACKEND_HELP, ERR, MANY, Json, Model, OptionSet, command, either, together
+from rs_embed.cli.export import RunOptions, rate_of, stoppable
+from rs_embed.cli.options import BACKEND_HELP, ERR, MANY, Json, Model, OptionSet, command, either, knobs_of, together
 from rs_embed.core.specs import BBox, Debias, Precision, TemporalSpec
 
 if TYPE_CHECKING:
@@ -94,11 +94,8 @@ def region(
     window = TemporalSpec.year(year) if year is not None else TemporalSpec.range(*days) if days else None
     if monthly and window is None:
         raise typer.BadParameter("--monthly needs --year, or --start and --end")
-    pairs = [setting.partition("=") for setting in knobs or ()]
-    if not all(equals for _, equals, _ in pairs):
-        raise typer.BadParameter("--set takes KNOB=VALUE, for example --set patch_size=8")
     call: Callable[..., RegionReport] = embed_region  # knobs are text here, whatever they mean
-    make = partial(call, **{name: value for name, _, value in pairs})
+    make = partial(call, **knobs_of(knobs))
     with stoppable(paths[-1]):
         report = make(
             model,
@@ -110,7 +107,7 @@ def region(
             device=device,
             precision=precision,
             dry_run=dry_run,
-            rate=None if rate is None else "measure" if rate == "measure" else float(rate),
+            rate=rate_of(rate),
             **of_map.keywords(),
             **running.keywords(),
         )
