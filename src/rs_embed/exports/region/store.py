@@ -26,7 +26,9 @@ from rs_embed.formats.base import RunHeader
 from rs_embed.formats.zarr_store import describe_grid, gdal_crs
 
 if TYPE_CHECKING:
+    import zarr
     from zarr.abc.store import Store
+    from zarr.core.metadata import ArrayV3Metadata
 
 EMBEDDING, VALID, SCALE = "embedding", "valid", "scale"
 NO_VALUE = -128
@@ -76,7 +78,7 @@ class MapArray:
         """Its metadata."""
         self._create(store, self.path, self.shape)
 
-    def _create(self, store: "Store", path: str, shape: tuple[int, ...]):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def _create(self, store: "Store", path: str, shape: tuple[int, ...]) -> "zarr.Array[ArrayV3Metadata]":
         import zarr
         from zarr.codecs import BloscCodec
 
