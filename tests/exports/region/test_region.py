@@ -328,6 +328,37 @@ def test_a_block_that_is_gone_or_damaged_is_made_again(tmp_path):
     np.testing.assert_array_equal(tokens(tmp_path / "run"), whole)
 
 
+@pytest.mark.parametrize("damage", ["missing", "of another content"])
+def test_metadata_that_are_gone_or_damaged_at_any_level_are_found_and_written_again(tmp_path, damage):
+    run, region = tmp_path / "run", PointBuffer(12.94, 47.77, 700)
+    echo_map(run, region, block_cells=20)
+    store, whole = run / "echo/map.zarr", tokens(run)
+    names = ["1/valid/zarr.json", "1/x/c/0", "1/zarr.json", "embedding/zarr.json", "zarr.json"]
+    before = {name: (store / name).read_bytes() for name in names}
+    for name, content in before.items():
+        (store / name).unlink()
+        if damage != "missing":
+            (store / name).write_bytes(content[:5] + bytes([content[5] ^ 1]) + content[6:])
+    found = verify_run(run, progress=False).damaged
+    assert sorted((one.path, one.found) for one in found) == [(f"echo/map.zarr/{name}", damage) for name in names]
+    provider = Counting()
+    echo_map(run, region, backend=provider, block_cells=20, verify=True)
+    assert {name: (store / name).read_bytes() for name in names} == before
+    assert verify_run(run, progress=False).ok
+    assert not provider.asked
+    np.testing.assert_array_equal(tokens(run), whole)
+
+
+def test_a_damaged_record_of_the_metadata_is_found_and_written_again(tmp_path):
+    region = PointBuffer(12.94, 47.77, 700)
+    echo_map(tmp_path / "run", region)
+    path = tmp_path / "run/echo/records/map.json"
+    path.write_text(path.read_text().replace('"bytes"', '"byte"', 1))
+    assert [one.path for one in verify_run(tmp_path / "run", progress=False).damaged] == ["echo/records/map.json"]
+    echo_map(tmp_path / "run", region)
+    assert verify_run(tmp_path / "run", progress=False).ok
+
+
 @pytest.mark.slow
 def test_shards_fill_one_map_and_a_retry_needs_only_the_folder(tmp_path):
     echo_map(tmp_path / "whole", unit_blocks=2)
