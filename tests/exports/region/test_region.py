@@ -408,14 +408,18 @@ def test_position_is_taken_out_alike_in_every_block(tmp_path):
     )
 
 
-def test_a_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path):
+def test_a_dry_run_says_how_many_blocks_it_would_take_and_writes_nothing(tmp_path):
     provider = Counting()
-    report = embed_region(
-        ECHO, HERE, YEAR, tmp_path / "run", backend=provider, dry_run=True, rate=2.0, block_cells=10, **RAW
-    )
+    planned = echo_map(tmp_path / "run", backend=provider, dry_run=True, rate=2.0)
     assert not (tmp_path / "run").exists()
     assert not provider.asked
-    assert "blocks" in str(report) or "rows" in str(report)
+    made = str(echo_map(tmp_path / "run", backend=provider))
+    blocks, lines = len(provider.asked), str(planned).splitlines()
+    assert lines[0] == f"EPSG:32633: echo: {blocks} blocks in {-(-blocks // 8)} units of up to 8"
+    assert f"{blocks} chips via" in str(planned)
+    assert "one worker at 2 blocks/s (declared)" in lines[-1]
+    assert made.startswith(f"EPSG:32633: {blocks} blocks in {str(tmp_path / 'run')!r}, 0 failed")
+    assert "rows" not in str(planned) + made
 
 
 @pytest.mark.parametrize(
