@@ -63,6 +63,24 @@ def tokens(run: Path) -> np.ndarray:
     return opened(run).embedding.values
 
 
+def same_as_one_call(run: Path, card, backend, *, tolerance: float = 0, debias="none", **options):
+    """Compare a map of several blocks with one tiled call over all of its windows, and return that call's result.
+
+    Args:
+        tolerance: Largest difference, as a share of the largest number.
+    """
+    grid = grid_of(run)
+    assert grid.rows * grid.columns > 1
+    output = OutputSpec.grid(debias=debias)
+    whole = get_embedding(card, everything(grid), YEAR, output, backend, input_prep="tile", **options)
+    assert whole.geobox[: grid.height, : grid.width] == grid.geobox
+    found = tokens(run)[0]
+    inside = np.isfinite(found[0])
+    expected = whole.data[:, : grid.height, : grid.width][:, inside]
+    np.testing.assert_allclose(found[:, inside], expected, rtol=0, atol=tolerance * np.abs(expected).max())
+    return whole
+
+
 def echo_map(out: Path, region=HERE, temporal=YEAR, *, backend=None, **options):
     provider = FieldProvider(ramp) if backend is None else backend
     return embed_region(ECHO, region, temporal, out, backend=provider, **{**RAW, "block_cells": 10, **options})
@@ -107,20 +125,7 @@ def test_every_token_lies_where_its_pixels_lie(tmp_path, crs):
 
 def test_a_map_is_what_one_tiled_call_over_everything_gives(tmp_path):
     echo_map(tmp_path / "run")
-    grid = grid_of(tmp_path / "run")
-    assert (grid.rows, grid.columns) != (1, 1)
-    whole = get_embedding(
-        ECHO,
-        everything(grid),
-        YEAR,
-        OutputSpec.grid(),
-        FieldProvider(ramp),
-        input_prep="tile",
-    )
-    assert whole.geobox[: grid.height, : grid.width] == grid.geobox
-    found = tokens(tmp_path / "run")[0]
-    inside = np.isfinite(found[0])
-    np.testing.assert_array_equal(found[:, inside], whole.data[:, : grid.height, : grid.width][:, inside])
+    same_as_one_call(tmp_path / "run", ECHO, FieldProvider(ramp))
 
 
 MODELS = {
@@ -139,24 +144,7 @@ def test_no_seam_shows_between_blocks_of_any_family(tmp_path, model_id):
     options = MODELS[model_id]
     smallest = {"block_cells": _smallest(card, options)}
     embed_region(card, HERE, YEAR, tmp_path / "run", backend=FieldProvider(hills), **RAW, **smallest, **options)
-    grid = grid_of(tmp_path / "run")
-    assert grid.rows * grid.columns > 1
-    whole = get_embedding(
-        card,
-        everything(grid),
-        YEAR,
-        OutputSpec.grid(),
-        FieldProvider(hills),
-        input_prep="tile",
-        **options,
-    )
-    assert whole.geobox[: grid.height, : grid.width] == grid.geobox
-    found = tokens(tmp_path / "run")[0]
-    inside = np.isfinite(found[0])
-    size = np.abs(whole.data[:, : grid.height, : grid.width][:, inside]).max()
-    np.testing.assert_allclose(
-        found[:, inside], whole.data[:, : grid.height, : grid.width][:, inside], atol=2e-5 * size
-    )
+    same_as_one_call(tmp_path / "run", card, FieldProvider(hills), tolerance=2e-5, **options)
 
 
 def _smallest(card, options) -> int:
@@ -389,23 +377,8 @@ def test_position_is_taken_out_alike_in_every_block(tmp_path):
         card, PointBuffer(12.94, 47.77, 600), YEAR, tmp_path / "run", backend=FieldProvider(hills), progress=False,
         block_cells=_smallest(card, options), **options,
     )  # fmt: skip
-    grid = grid_of(tmp_path / "run")
-    assert grid.rows * grid.columns > 1
-    whole = get_embedding(
-        card,
-        everything(grid),
-        YEAR,
-        OutputSpec.grid(debias="position"),
-        FieldProvider(hills),
-        input_prep="tile",
-        **options,
-    )
-    found = tokens(tmp_path / "run")[0]
-    inside = np.isfinite(found[0])
+    whole = same_as_one_call(tmp_path / "run", card, FieldProvider(hills), tolerance=2e-5, debias="position", **options)
     assert whole.meta.debias.estimated_on == "sample scene"
-    np.testing.assert_allclose(
-        found[:, inside], whole.data[:, : grid.height, : grid.width][:, inside], atol=2e-5 * np.abs(whole.data).max()
-    )
 
 
 def test_a_dry_run_says_how_many_blocks_it_would_take_and_writes_nothing(tmp_path):
