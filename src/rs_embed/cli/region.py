@@ -145,7 +145,7 @@ def map(  # noqa: A001  (the name of the command)
     level: Annotated[int, typer.Option(min=0, help="Overview: 1 is half the resolution, 2 a quarter.")] = 0,
 ) -> None:
     """Describe the map of a region, or write rasters of it."""
-    from rs_embed.exports.results.embedding_map import open_region
+    from rs_embed.exports.results.open_region import open_region
 
     found = open_region(out)
     if pca is not None:
