@@ -34,7 +34,16 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
     ),
     "docs/models/clay_1_0_base.md": ("clay_1_0_base",),
     "docs/models/dofa_1_0_base.md": ("dofa_1_0_base", "dofa_1_0_large"),
-    "docs/models/ssl4eo_s12.md": ("ssl4eo_s12_vits16_dino", "ssl4eo_s12_vits16_moco"),
+    "docs/models/ssl4eo_s12.md": (
+        *("ssl4eo_s12_vits16_dino", "ssl4eo_s12_vits16_moco"),
+        *(
+            f"ssl4eo_s12_{size}_{method}{sensor}"
+            for method in ("mae", "fgmae")
+            for sensor in ("", "_s1")
+            for size in ("vits16", "vitb16", "vitl16", "vith14")
+        ),
+    ),
+    "docs/models/softcon.md": tuple(f"softcon_{size}14{sensor}" for sensor in ("", "_s1") for size in ("vits", "vitb")),
     "docs/models/olmoearth.md": (
         *(f"olmoearth_1_0_{size}" for size in ("nano", "tiny", "base", "large")),
         *(f"olmoearth_1_1_{size}" for size in ("nano", "tiny", "base")),
@@ -76,6 +85,8 @@ for the bank of MOSAIKS, which is in the package."""
 BLOCK = re.compile(r"(?P<begin><!-- begin (?P<name>[\w-]+) -->\n).*?(?P<end><!-- end (?P=name) -->)", re.DOTALL)
 LONGEST_LIST = 12
 """Bands named one by one; of more, the first and the last stand for all."""
+MOST_COLUMNS = 6
+"""Cards that stand side by side in a table of facts."""
 WITHOUT_DOWNLOAD = {"bundled": "in the package", "precomputed": "none: embeddings are fetched"}
 Blocks = Mapping[str, Callable[[], str]]
 
@@ -190,7 +201,7 @@ def _family(cards: Sequence[ModelDescription]) -> str:
 
 
 def facts_table(cards: Sequence[ModelDescription]) -> str:
-    """One column per card; all of them share the page."""
+    """One column per card, or one row if there are many; all of them share the page."""
     rows = {
         "Alias": [", ".join(f"`{alias}`" for alias in card["aliases"]) or "none" for card in cards],
         "Authors' name (`model_key`)": [f"`{card['model_key']}`" for card in cards],
@@ -206,7 +217,10 @@ def facts_table(cards: Sequence[ModelDescription]) -> str:
     }
     if any(card["extra"] for card in cards):
         rows["Extra"] = [f"`eo-rs-embed[{card['extra']}]`" if card["extra"] else "none" for card in cards]
-    return _table(["", *(f"`{card['id']}`" for card in cards)], [[name, *values] for name, values in rows.items()])
+    ids = [f"`{card['id']}`" for card in cards]
+    if len(cards) > MOST_COLUMNS:
+        return _table(["Id", *rows], [list(row) for row in zip(ids, *rows.values(), strict=True)])
+    return _table(["", *ids], [[name, *values] for name, values in rows.items()])
 
 
 def inputs_table(cards: Sequence[ModelDescription]) -> str:

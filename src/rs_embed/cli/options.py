@@ -189,11 +189,16 @@ class ModelOptions(OptionSet):
 
     def keywords(self) -> dict[str, object]:
         """Of `get_embedding`: all but the knobs by their own names, and the knobs."""
-        pairs = [setting.partition("=") for setting in self.knobs or ()]
-        if not all(equals for _, equals, _ in pairs):
-            raise typer.BadParameter("--set takes KNOB=VALUE, for example --set patch_size=8")
         named = {name: value for name, value in vars(self).items() if name not in _OF_OUTPUT}
-        return {**named, "output": self.output_spec(), **{name: value for name, _, value in pairs}}
+        return {**named, "output": self.output_spec(), **knobs_of(self.knobs)}
+
+
+def knobs_of(settings: list[str] | None) -> dict[str, str]:
+    """The knobs that `--set` gives, by name; their values are text."""
+    pairs = [setting.partition("=") for setting in settings or ()]
+    if not all(equals for _, equals, _ in pairs):
+        raise typer.BadParameter("--set takes KNOB=VALUE, for example --set patch_size=8")
+    return {name: value for name, _, value in pairs}
 
 
 def _is_set(annotation: object) -> TypeGuard[type[OptionSet]]:

@@ -57,7 +57,8 @@ class ExportReport:
     def __str__(self) -> str:
         if self.dry:
             return str(self.plan)
-        done = f"{self.ok:,} embeddings in {str(self.folder)!r}, {self.failed:,} failed, {self.seconds:.0f} s"
+        what = "embeddings" if self.plan.noun == "rows" else self.plan.noun
+        done = f"{self.ok:,} {what} in {str(self.folder)!r}, {self.failed:,} failed, {self.seconds:.0f} s"
         return f"{done}; run the same again to retry them" if self.failed else done
 
     def open(self) -> "Run":

@@ -99,5 +99,5 @@ class ExportSetup:
         )
         store = self.request.store(folder, job, stamp.fingerprint)
         if store.tiles is not None:
-            write_metadata(folder, store.tiles.grid, header)
+            write_metadata(folder, store.tiles.grid, header, verify=self.verify)
         return ModelExport(job, header, store, self.request.region)

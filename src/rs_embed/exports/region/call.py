@@ -58,7 +58,7 @@ class RegionReport:
         Raises:
             SpecError: There are several, one for each UTM zone.
         """
-        from rs_embed.exports.results.embedding_map import open_region
+        from rs_embed.exports.results.open_region import open_region
 
         return open_region(self.out)
 
