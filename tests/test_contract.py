@@ -29,6 +29,7 @@ from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import CARDS, get_card
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.encoders.anysat.encoder import AnySatEncoder
+from rs_embed.encoders.croma import CromaEncoder
 from rs_embed.encoders.galileo.encoder import GalileoEncoder
 from rs_embed.encoders.presto import PrestoEncoder
 from rs_embed.encoders.terramind.encoder import TerraMindEncoder
@@ -142,6 +143,7 @@ ENCODERS = {
     "anysat": lambda card: AnySatEncoder(**card.arch),
     "galileo": lambda card: GalileoEncoder(**card.arch),
     "presto": lambda card: PrestoEncoder(**card.arch),
+    "croma": lambda card: CromaEncoder(**card.arch),
     **dict.fromkeys(("ssl4eo", "softcon"), lambda card: ViTEncoder(**card.arch)),
 }
 
