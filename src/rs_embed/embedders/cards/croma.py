@@ -1,8 +1,8 @@
 """CROMA: two sizes of one release.
 
 Source of bands, scaling and sizes: antofuller/CROMA 59505a6 (README, use_croma.py); of the files: TorchGeo 0.8.1,
-models/croma.py, whose copies have a commit; of the fixed statistics: rslearn 0.1.19, models/croma.py. TorchGeo gives the
-licence of the weights as CC-BY-4.0; the authors' repository is MIT. Not settled by the sources: whether the optical
+models/croma.py, whose copies have a commit; of the fixed statistics: rslearn 0.1.19, models/croma.py. TorchGeo gives
+the licence of the weights as CC-BY-4.0; the authors' repository is MIT. Not settled by the sources: whether the optical
 images of the training were L1C or L2A, and whether its radar images were in dB.
 """
 
