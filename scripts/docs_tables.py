@@ -49,6 +49,7 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
         *(f"olmoearth_1_1_{size}" for size in ("nano", "tiny", "base")),
         *(f"olmoearth_1_2_{size}" for size in ("nano", "tiny", "small", "base")),
     ),
+    "docs/models/croma.md": ("croma_base", "croma_large"),
     "docs/models/presto.md": ("presto_1_0",),
     "docs/models/alphaearth_v1.md": ("alphaearth_v1",),
     "docs/models/mosaiks_rcf.md": ("mosaiks_rcf",),

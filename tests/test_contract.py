@@ -29,8 +29,10 @@ from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import CARDS, get_card
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.encoders.anysat.encoder import AnySatEncoder
+from rs_embed.encoders.croma import CromaEncoder
 from rs_embed.encoders.galileo.encoder import GalileoEncoder
 from rs_embed.encoders.presto import PrestoEncoder
+from rs_embed.encoders.prithvi import PrithviEncoder
 from rs_embed.encoders.terramind.encoder import TerraMindEncoder
 from rs_embed.encoders.thor.encoder import ThorEncoder
 from rs_embed.encoders.vit import ViTEncoder
@@ -149,6 +151,8 @@ ENCODERS = {
     "anysat": lambda card: AnySatEncoder(**card.arch),
     "galileo": lambda card: GalileoEncoder(**card.arch),
     "presto": lambda card: PrestoEncoder(**card.arch),
+    "prithvi": lambda card: PrithviEncoder(**card.arch),
+    "croma": lambda card: CromaEncoder(**card.arch),
     **dict.fromkeys(("ssl4eo", "softcon"), lambda card: ViTEncoder(**card.arch)),
 }
 
@@ -159,7 +163,7 @@ def manifest_of(card: ModelCard) -> dict[str, list[int]]:
     plain = re.fullmatch(r"(?:ssl4eo_s12|softcon)_(vit[^_]+).*", card.id)
     if plain:
         name = f"{plain[1]}_{card.arch['bands']}"
-    return json.loads(next(MANIFESTS.glob(f"{name}*.json")).read_text())["tensors"]
+    return json.loads(min(MANIFESTS.glob(f"{name}*.json")).read_text())["tensors"]
 
 
 @pytest.mark.parametrize("model_id", each([model_id for model_id in IDS if get_card(model_id).weights]))
