@@ -4,6 +4,7 @@
 """
 
 import copy
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -32,21 +33,43 @@ def import_time() -> Figures:
     return {"seconds": time.perf_counter() - start}
 
 
-def import_torch() -> Figures:
-    start = time.perf_counter()
+def cold(case: str, cache: str) -> Figures:
+    """First embedding of a process on the bundled scene, with weights from the hub's cache; CPU time of the import of
+    torch, and of the rest."""
+    begun_s, start = time.process_time(), time.perf_counter()
     import torch  # noqa: F401
 
-    return {"seconds": time.perf_counter() - start, "peak_mb": peak_mb()}
-
-
-def cold(case: str, checkpoint: str) -> Figures:
-    """First embedding of a process, from a local checkpoint, on the bundled scene."""
-    start = time.perf_counter()
+    torch_cpu_s, torch_s = time.process_time() - begun_s, time.perf_counter() - start
     from rs_embed import PointBuffer, get_embedding
+    from rs_embed.embedders.catalog import get_card
 
+    os.environ |= {"RS_EMBED_CACHE_DIR": cache, "RS_EMBED_OFFLINE": "1"}
     place = PointBuffer(lon=12.9394, lat=47.7682, buffer_m=CASES[case].buffer_m)
-    get_embedding(CASES[case].model, place, backend="sample", ckpt=checkpoint, input_prep="crop")
-    return {"seconds": time.perf_counter() - start, "peak_mb": peak_mb()}
+    card = get_card(CASES[case].model)
+    card = replace(card, weights=replace(card.weights, revision=None, sha256=None, size_bytes=None))
+    get_embedding(card, place, backend="sample", input_prep="crop", device="cpu")
+    return {
+        "torch_s": torch_s,
+        "seconds": time.perf_counter() - start - torch_s,
+        "torch_cpu_s": torch_cpu_s,
+        "cpu_s": time.process_time() - begun_s - torch_cpu_s,
+        "peak_mb": peak_mb(),
+    }
+
+
+def hub_cache(model: str, checkpoint: Path) -> Path:
+    """A cache of the hub's client that holds a checkpoint as the published weights of a model."""
+    from rs_embed.embedders.catalog import get_card
+
+    weights, folder, commit = get_card(model).weights, checkpoint.parent / "cache", "0" * 40
+    repository = folder / f"models--{weights.hub.replace('/', '--')}"
+    file = repository / "snapshots" / commit / weights.file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    (repository / "refs").mkdir(exist_ok=True)
+    (repository / "refs/main").write_text(commit)
+    file.unlink(missing_ok=True)
+    file.hardlink_to(checkpoint)
+    return folder
 
 
 def warm(case: str, checkpoint: str, turns: str) -> Figures:
@@ -78,31 +101,36 @@ def bf16(case: str, checkpoint: str, turns: str) -> Figures:
 
 
 def rows(folder: Path, quick: bool) -> list[Row]:
-    own, torch_ = _best("import_time", 1 if quick else 7), _best("import_torch", 1 if quick else 5)
-    table = [
-        ("`import rs_embed`", f"{own['seconds'] * 1000:.0f} ms", "under 200 ms"),
-        ("`import torch` alone", f"{torch_['seconds']:.2f} s", ""),
-    ]
+    own = _best("import_time", 1 if quick else 7)
+    table = [("`import rs_embed`", f"{own['seconds'] * 1000:.0f} ms", "under 200 ms")]
     for name in MODELS:
-        table += _rows(name, save_checkpoint(CASES[name].model, folder), torch_, quick=quick)
+        checkpoint = save_checkpoint(CASES[name].model, folder)
+        table += [*_cold_rows(name, checkpoint, quick=quick), *_rows(name, checkpoint, quick=quick)]
     return table
 
 
-def _rows(name: str, checkpoint: Path, torch_: Figures, *, quick: bool) -> list[Row]:
-    case = CASES[name]
-    turns = QUICK_TURNS if quick else case.turns
-    first = _best("cold", 1 if quick else 5, name, checkpoint)
-    above_s, above_mb = first["seconds"] - torch_["seconds"], first["peak_mb"] - torch_["peak_mb"]
-    table = [
+def _cold_rows(name: str, checkpoint: Path, *, quick: bool) -> list[Row]:
+    case, cache = CASES[name], hub_cache(CASES[name].model, checkpoint)
+    time.sleep(2.1)  # the hash of a file that has just changed is not kept
+    child(__file__, "cold", 2, name, cache)  # converts the weights
+    first = _best("cold", 1 if quick else 7, name, cache)
+    return [
         (
-            f"{case.model}: first embedding, local checkpoint ({checkpoint.stat().st_size / 1e6:.0f} MB), imports "
-            "included",
-            f"{first['seconds']:.2f} s = torch import + {above_s:.2f} s",
-            "torch import + 1.5 s",
+            f"{case.model}: first embedding of a process, weights of {checkpoint.stat().st_size / 1e6:.0f} MB in the "
+            "hub's cache",
+            f"torch's import + {first['seconds']:.2f} s ({first['torch_s']:.2f} s + {first['seconds']:.2f} s); "
+            f"CPU {first['torch_cpu_s']:.2f} s + {first['cpu_s']:.2f} s",
+            "torch's import + 0.7 s",
         ),
         ("total time of that process", f"{first['process_s']:.2f} s", "under 5 s"),
-        ("peak memory of that process", f"{first['peak_mb']:.0f} MB ({above_mb:.0f} MB above torch)", ""),
+        ("peak memory of that process", f"{first['peak_mb']:.0f} MB", ""),
     ]
+
+
+def _rows(name: str, checkpoint: Path, *, quick: bool) -> list[Row]:
+    case = CASES[name]
+    turns = QUICK_TURNS if quick else case.turns
+    table = []
     for threads in (1, 2):
         run = child(__file__, "warm", threads, name, checkpoint, turns)
         figure = f"{shown(run, 3)}; {run['over_s'] * 1000:.0f} ms against {run['under_s'] * 1000:.0f} ms"
@@ -124,5 +152,5 @@ if __name__ == "__main__":
         "Calls",
         "Each ratio compares measurements of the same run.",
         rows,
-        {"import_time": import_time, "import_torch": import_torch, "cold": cold, "warm": warm, "bf16": bf16},
+        {"import_time": import_time, "cold": cold, "warm": warm, "bf16": bf16},
     )
