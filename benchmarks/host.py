@@ -136,8 +136,9 @@ def draw(source: str) -> Figures:
 
     ours = os.environ.get("PYTHONPATH", "")
     best: dict[tuple[str, str, str], float] = {}
-    for _ in range(3):
-        for which, path in (("before", source), ("after", ours)):
+    sides = [("before", source), ("after", ours)]
+    for turn in range(6):
+        for which, path in sides[:: -1 if turn % 2 else 1]:
             os.environ["PYTHONPATH"] = path
             for model in MODELS:
                 found = child(__file__, "stages", 1, model, 20)
