@@ -27,6 +27,9 @@ from rs_embed.core.settings import SeriesKnobs, WeightsKnobs
 from rs_embed.embedders.catalog import CARDS, get_card
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.encoders.anysat.encoder import AnySatEncoder
+from rs_embed.encoders.clay import ClayEncoder
+from rs_embed.encoders.copernicusfm import CopernicusEncoder
+from rs_embed.encoders.dofa import DofaEncoder
 from rs_embed.encoders.galileo.encoder import GalileoEncoder
 from rs_embed.encoders.presto import PrestoEncoder
 from rs_embed.encoders.terramind.encoder import TerraMindEncoder
@@ -69,7 +72,15 @@ TURNED = {
     "mosaiks_rcf": {"patch_size": 4},
 }
 """A knob of each that changes its numbers."""
-PUBLISHED_PREFIX = {"thor_1_0_tiny": "encoder.", "terramind_1_0_tiny": "", "anysat_tiny": "", "galileo_1_0_nano": ""}
+PUBLISHED_PREFIX = {
+    "thor_1_0_tiny": "encoder.",
+    "terramind_1_0_tiny": "",
+    "anysat_tiny": "",
+    "galileo_1_0_nano": "",
+    "clay_1_5_large": "model.encoder.",
+    "dofa_1_0_base": "",
+    "copernicus_fm_base": "",
+}
 """What the authors' files put before the names of the encoder's tensors."""
 pytestmark = pytest.mark.filterwarnings("ignore::rs_embed.errors.ScaleWarning")
 
@@ -133,6 +144,9 @@ ENCODERS = {
     "anysat": lambda card: AnySatEncoder(**card.arch),
     "galileo": lambda card: GalileoEncoder(**card.arch),
     "presto": lambda card: PrestoEncoder(**card.arch),
+    "clay": lambda card: ClayEncoder(**card.arch),
+    "dofa": lambda card: DofaEncoder(**card.arch),
+    "copernicus": lambda card: CopernicusEncoder(**card.arch),
 }
 
 
@@ -142,10 +156,11 @@ def test_the_network_of_a_card_at_full_size_has_the_tensors_of_the_published_fil
     with torch.device("meta"):
         encoder = ENCODERS[model_id.split("_")[0]](card)
     shapes = {name: list(tensor.shape) for name, tensor in encoder.state_dict().items()}
-    # TerraMind's file holds modalities beside the card's, and that of version 0.1 is laid out as its successor's.
+    # TerraMind's file holds modalities beside the card's, and that of version 0.1 is laid out as its successor's;
+    # Copernicus-FM's holds a second patch embedding.
     published = json.loads(next(MANIFESTS.glob(f"{card.model_key.replace('v01', 'v1')}*.json")).read_text())["tensors"]
     assert shapes.items() <= published.items()
-    assert len(shapes) == len(published) or model_id.startswith("terramind")
+    assert len(shapes) == len(published) or model_id.startswith(("terramind", "copernicus"))
     told = sum(map(Tensor.numel, encoder.parameters())) / 1e6
     assert told == pytest.approx(card.parameters_m, rel=0.01)
 
