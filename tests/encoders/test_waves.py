@@ -141,9 +141,9 @@ def test_codes_of_numbers_are_computed_in_float64():
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        (lambda: small_encoder("dofa")(torch.zeros(1, 3, 32, 32), NAIP), InputError, "64 x 64 px, got 32 x 32"),
+        (lambda: small_encoder("dofa")(torch.zeros(1, 3, 32, 32), NAIP), InputError, "4 x 4 patches, got 2 x 2"),
         (lambda: small_encoder("dofa")(torch.zeros(1, 3, 64, 64), S2), BandMismatch, "of 3 bands, got 10"),
-        (lambda: small_encoder("copernicusfm")(torch.zeros(1, 5, 32, 48), WIDE), InputError, "got 32 x 48"),
+        (lambda: small_encoder("copernicusfm")(torch.zeros(1, 5, 32, 48), WIDE), InputError, "squares, got 32 x 48"),
         (lambda: spectrum_code([Wave(0.5)]), BandMismatch, "bandwidths of 0.001 um"),
         (lambda: spectrum_code([Wave(0.05, 0.01)]), BandMismatch, "0.1 um to 1 m"),
         (lambda: told(area_km2=torch.tensor([0.0001])), InputError, "0.001 to 5.1e"),

@@ -40,7 +40,6 @@ CHEAP = {
     "prithvi": TINY,
     "prithvi_14px": replace(get_card("prithvi_eo_2_0_600"), id="prithvi_of_14_px", **SMALL),
     "clay": get_card("clay_1_0_base"),
-    "ssl4eo": get_card("ssl4eo_s12_vits16_dino"),
 }
 """One of each family and patch, of a size that can be made here."""
 OF_TERRATORCH = [card for card in CARDS if isinstance(card, TerraTorchCard)]
@@ -56,7 +55,7 @@ def embed(card: TerraTorchCard, **options):
 
 def test_listing_and_describing_name_the_extra_and_need_nothing_of_it():
     assert {card.id for card in OF_TERRATORCH} < set(list_models())
-    assert len(OF_TERRATORCH) == 9
+    assert len(OF_TERRATORCH) == 7
     for card in OF_TERRATORCH:
         assert describe_model(card.id)["extra"] == "terratorch"
         assert card.weights is not None and card.weights.licence == card.licence
@@ -87,7 +86,6 @@ def authors_facts(card: TerraTorchCard) -> dict[str, object]:
     load_terratorch()
     from terratorch.models.backbones import prithvi_vit
     from terratorch.models.backbones.clay_v1.embedder import default_cfgs
-    from torchgeo.models import ViTSmall16_Weights
 
     family, key = card.id.partition("_")[0], card.model_key
     if family == "prithvi":
@@ -99,17 +97,8 @@ def authors_facts(card: TerraTorchCard) -> dict[str, object]:
             "patch": config["patch_size"][1],
             "told": set(config["coords_encoding"]),
         }
-    if family == "clay":
-        config = default_cfgs["clay_v1_base"].default
-        return {"file": (config.hf_hub_id, None, config.hf_hub_filename)}
-    weights = ViTSmall16_Weights["SENTINEL2_ALL_" + key.rpartition("_")[2].upper()]
-    owner, name, _, revision, file = weights.url.removeprefix("https://hf.co/").split("/")
-    assert weights.transforms[-1].std == [10_000]
-    return {
-        "file": (f"{owner}/{name}", revision, file),
-        "bands": [band.upper() for band in weights.meta["bands"]],
-        "stats": [(0, 10_000)] * 13,
-    }
+    clay = default_cfgs["clay_v1_base"].default
+    return {"file": (clay.hf_hub_id, None, clay.hf_hub_filename)}
 
 
 @with_terratorch
@@ -144,21 +133,17 @@ def published(card: TerraTorchCard, path: Path) -> tuple[Path, dict]:
     from rs_embed.embedders.runtime.terratorch import leaving_no_trace, load_terratorch
 
     torch.manual_seed(5)
-    family = card.id.partition("_")[0]
-    if family == "prithvi":
+    if card.id.startswith("prithvi"):
         with leaving_no_trace():
             mae = load_terratorch().full_models.build(f"{card.model_key}_mae", num_frames=4, **card.arch)
         torch.save(varied(mae.state_dict()), path)
         return path, {"pretrained": True, "ckpt_path": str(path)}
     state = varied(build(card).state_dict())
     bare = {name.removeprefix(card.backbone.prepend): tensor for name, tensor in state.items()}
-    if family == "clay":
-        others = {"model.decoder.mask": torch.zeros(3), "model.teacher.norm.weight": torch.ones(3)}
-        lightning = {f"model.encoder.{name}": tensor for name, tensor in bare.items()} | others
-        torch.save({"state_dict": lightning, "epoch": 1}, path)
-        return path, {"ckpt_path": str(path)}
-    torch.save(bare, path)
-    return path, {"pretrained": True, "ckpt_data": str(path)}
+    others = {"model.decoder.mask": torch.zeros(3), "model.teacher.norm.weight": torch.ones(3)}
+    lightning = {f"model.encoder.{name}": tensor for name, tensor in bare.items()} | others
+    torch.save({"state_dict": lightning, "epoch": 1}, path)
+    return path, {"ckpt_path": str(path)}
 
 
 def varied(state: dict) -> dict:
@@ -321,7 +306,6 @@ SECOND_BLOCK = {
     "prithvi": "blocks.1",
     "prithvi_14px": "blocks.1",
     "clay": "clay_encoder.transformer.layers.1.0",
-    "ssl4eo": "vit_model.blocks.1",
 }
 
 

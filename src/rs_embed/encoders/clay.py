@@ -16,7 +16,6 @@ from rs_embed.encoders.kernels.linear import Linear, prepared
 from rs_embed.encoders.layers import Encoder, add, counted_layers, run_blocks, side_by_side
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.encoders.waves import CODE_DIM, KernelRecipe, Wave, WavePatches
-from rs_embed.errors import InputError
 
 PATCH_PX = 8
 """Side of a patch, pixels."""
@@ -196,14 +195,9 @@ class ClayEncoder(Encoder):
             BandMismatch: The number of bands differs from that of the wavelengths.
             SpecError: A layer does not exist.
         """
-        height, width = image.shape[2:]
-        if height % PATCH_PX or width % PATCH_PX:
-            raise InputError(
-                f"Expected images in whole patches of {PATCH_PX} px, got {height} x {width} px.",
-                fix="crop, pad or resize them",
-            )
-        patches = self.patch_embedding(image, waves).flatten(2).mT.float()
-        rows, cols, dim = height // PATCH_PX, width // PATCH_PX, patches.shape[2]
+        embedded = self.patch_embedding(image, waves)
+        dim, rows, cols = embedded.shape[1:]
+        patches = embedded.flatten(2).mT.float()
         where = place_code(rows, cols, dim - TOLD, pixel_m).to(patches.device).expand(len(image), -1, -1)
         told = torch.cat([time, place], dim=1)[:, None].expand(-1, rows * cols, -1)
         x = torch.cat([self.cls_token.expand(len(image), -1, -1), patches + torch.cat([where, told], dim=2)], dim=1)

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rs_embed.encoders.dofa import PADDING_PX, PATCH_PX
-from rs_embed.encoders.kernels.linear import prepared
-from rs_embed.encoders.layers import Block, Encoder, counted_layers, run_blocks, side_by_side
-from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
+from rs_embed.encoders.tokens import TokenGrid, Tokens
+from rs_embed.encoders.vit import ViT
 from rs_embed.encoders.waves import CODE_DIM, KernelRecipe, Wave, WavePatches
 from rs_embed.errors import BandMismatch, InputError
 
@@ -74,12 +73,7 @@ COPERNICUS_RECIPE = KernelRecipe(
 )
 
 
-def norm(dim: int) -> nn.Module:
-    """Build the LayerNorm of a block, with torch's own epsilon."""
-    return nn.LayerNorm(dim)
-
-
-class CopernicusEncoder(Encoder):
+class CopernicusEncoder(ViT):
     """The encoder of Copernicus-FM, for square images and any bands.
 
     Args:
@@ -89,10 +83,8 @@ class CopernicusEncoder(Encoder):
     """
 
     def __init__(self, *, dim: int, depth: int, heads: int) -> None:
-        super().__init__()
+        super().__init__(dim=dim, depth=depth, heads=heads, side=TRAINED_SIDE, normed=False, eps=1e-5)
         self._dim = dim
-        self.cls_token: nn.Parameter = nn.Parameter(torch.zeros(1, 1, dim))
-        self.pos_embed: nn.Parameter = nn.Parameter(torch.zeros(1, TRAINED_SIDE**2 + 1, dim))
         self.coord_token: nn.Parameter = nn.Parameter(torch.zeros(1, 1, dim))
         self.scale_token: nn.Parameter = nn.Parameter(torch.zeros(1, 1, dim))
         self.time_token: nn.Parameter = nn.Parameter(torch.zeros(1, 1, dim))
@@ -100,7 +92,6 @@ class CopernicusEncoder(Encoder):
         self.scale_fc: nn.Linear = nn.Linear(dim, dim)
         self.time_fc: nn.Linear = nn.Linear(dim, dim)
         self.patch_embed_spectral: WavePatches = WavePatches(dim=dim, patch_px=PATCH_PX, recipe=COPERNICUS_RECIPE)
-        self.blocks: nn.ModuleList = nn.ModuleList(Block(dim=dim, heads=heads, norm=norm) for _ in range(depth))
 
     def forward(
         self,
@@ -136,28 +127,21 @@ class CopernicusEncoder(Encoder):
             SpecError: A layer does not exist.
         """
         height, width = image.shape[2:]
-        if height != width or height % PATCH_PX:
-            raise InputError(
-                f"Expected squares of whole patches of {PATCH_PX} px, got {height} x {width} px.",
-                fix="crop, pad or resize them",
-            )
+        if height != width:
+            raise InputError(f"Expected squares, got {height} x {width} px.", fix="crop, pad or resize them")
         _check_told(lon_lat, days, area_km2)
-        side = height // PATCH_PX
-        patches = self.patch_embed_spectral(image, waves).flatten(2).mT.float()
-        codes = self._positions(side) + self._told(lon_lat, days, area_km2)
-        x = torch.cat([self.cls_token.expand(len(image), -1, -1), patches], dim=1) + codes
-        wanted = counted_layers(layers, len(self.blocks))
-        with prepared(self.blocks[: max(wanted) + 1], device_type=x.device.type):
-            states = run_blocks(self.blocks, x, wanted)
-        return Tokens(side_by_side(states), TokenLayout((TokenGrid("patch", side, side),), prefix=1))
+        patches = self.patch_embed_spectral(image, waves)
+        rows, cols = patches.shape[2:]
+        codes = self.positions(rows, cols) + self._told(lon_lat, days, area_km2)
+        return self.mixed(patches.flatten(2).mT, codes, (TokenGrid("patch", rows, cols),), layers)
 
-    def _positions(self, side: int) -> Float[Tensor, "1 token dim"]:
+    def positions(self, rows: int, cols: int) -> Float[Tensor, "1 token dim"]:
         """Return the table of positions, resized to another number of patches."""
-        if side == TRAINED_SIDE:
+        if (rows, cols) == (TRAINED_SIDE, TRAINED_SIDE):
             return self.pos_embed
         first, table = self.pos_embed[:, :1], self.pos_embed[:, 1:]
         laid = table.mT.unflatten(2, (TRAINED_SIDE, TRAINED_SIDE))
-        resized = F.interpolate(laid, size=(side, side), mode="bicubic", antialias=True)
+        resized = F.interpolate(laid, size=(rows, cols), mode="bicubic", antialias=True)
         return torch.cat([first, resized.flatten(2).mT], dim=1)
 
     def _told(

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from rs_embed.encoders.kernels.linear import prepared
-from rs_embed.encoders.layers import Block, Encoder, counted_layers, run_blocks, side_by_side
-from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
+from rs_embed.encoders.tokens import TokenGrid, Tokens
+from rs_embed.encoders.vit import ViT
 from rs_embed.encoders.waves import CODE_DIM, KernelRecipe, Wave, WavePatches
-from rs_embed.errors import InputError
 
 PATCH_PX = 16
 """Side of a patch, pixels."""
@@ -43,7 +41,7 @@ DOFA_RECIPE = KernelRecipe(
 )
 
 
-class DofaEncoder(Encoder):
+class DofaEncoder(ViT):
     """The encoder of DOFA for images of one size and any bands.
 
     Args:
@@ -54,12 +52,8 @@ class DofaEncoder(Encoder):
     """
 
     def __init__(self, *, dim: int, depth: int, heads: int, image_px: int = 224) -> None:
-        super().__init__()
-        self._side = image_px // PATCH_PX
-        self.cls_token: nn.Parameter = nn.Parameter(torch.zeros(1, 1, dim))
-        self.pos_embed: nn.Parameter = nn.Parameter(torch.zeros(1, self._side**2 + 1, dim))
+        super().__init__(dim=dim, depth=depth, heads=heads, side=image_px // PATCH_PX, normed=False)
         self.patch_embed: WavePatches = WavePatches(dim=dim, patch_px=PATCH_PX, recipe=DOFA_RECIPE)
-        self.blocks: nn.ModuleList = nn.ModuleList(Block(dim=dim, heads=heads) for _ in range(depth))
 
     def forward(
         self,
@@ -71,7 +65,7 @@ class DofaEncoder(Encoder):
         """Encode images of any bands.
 
         Args:
-            image: Standardised pixels.
+            image: Standardised pixels, in whole patches.
             waves: The spectrum of each band; bandwidths are not used.
             layers: Blocks whose outputs are concatenated along the token width, counted from 0, or from -1 backwards;
                 default: the last. None has a final norm. Blocks after the deepest one are not run.
@@ -80,19 +74,11 @@ class DofaEncoder(Encoder):
             The class token, then the patches row by row.
 
         Raises:
-            InputError: The image has another size.
+            InputError: The image has another size, or is not made of whole patches.
             BandMismatch: The number of bands differs from that of the wavelengths.
             SpecError: A layer does not exist.
         """
-        side_px = self._side * PATCH_PX
-        if image.shape[2:] != (side_px, side_px):
-            raise InputError(
-                f"Expected images of {side_px} x {side_px} px, got {image.shape[2]} x {image.shape[3]}.",
-                fix="crop, pad or resize them",
-            )
-        patches = self.patch_embed(image, waves).flatten(2).mT.float()
-        x = torch.cat([self.cls_token.expand(len(image), -1, -1), patches], dim=1) + self.pos_embed
-        wanted = counted_layers(layers, len(self.blocks))
-        with prepared(self.blocks[: max(wanted) + 1], device_type=x.device.type):
-            states = run_blocks(self.blocks, x, wanted)
-        return Tokens(side_by_side(states), TokenLayout((TokenGrid("patch", self._side, self._side),), prefix=1))
+        patches = self.patch_embed(image, waves)
+        rows, cols = patches.shape[2:]
+        grid = TokenGrid("patch", rows, cols)
+        return self.mixed(patches.flatten(2).mT, self.positions(rows, cols), (grid,), layers)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rs_embed.encoders.layers import CachesFromWeights, LRUCache
-from rs_embed.errors import BandMismatch
+from rs_embed.errors import BandMismatch, InputError
 
 CODE_DIM = 128
 """Length of the code of a wavelength, and width of the generator."""
@@ -132,8 +132,15 @@ class WavePatches(CachesFromWeights):
             waves: The spectrum of each band.
 
         Raises:
+            InputError: The image is not made of whole patches.
             BandMismatch: The number of bands differs from that of the wavelengths.
         """
+        height, width = image.shape[2:]
+        if height % self._patch_px or width % self._patch_px:
+            raise InputError(
+                f"Expected images in whole patches of {self._patch_px} px, got {height} x {width} px.",
+                fix="crop, pad or resize them",
+            )
         if image.shape[1] != len(waves):
             raise BandMismatch(
                 f"Expected a wavelength for each of {image.shape[1]} bands, got {len(waves)}.",
