@@ -33,7 +33,9 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
         f"prithvi_eo_2_0_{size}" for size in ("tiny_tl", "100_tl", "300", "300_tl", "600", "600_tl")
     ),
     "docs/models/clay_1_0_base.md": ("clay_1_0_base",),
+    "docs/models/clay_1_5_large.md": ("clay_1_5_large",),
     "docs/models/dofa_1_0_base.md": ("dofa_1_0_base", "dofa_1_0_large"),
+    "docs/models/copernicus_fm_base.md": ("copernicus_fm_base",),
     "docs/models/ssl4eo_s12.md": (
         *("ssl4eo_s12_vits16_dino", "ssl4eo_s12_vits16_moco"),
         *(
@@ -66,7 +68,10 @@ SENSORS: Mapping[str, str] = {
     "COPERNICUS/DEM": "elevation",
     "USGS/SRTM": "elevation",
     "LANDSAT/": "Landsat",
+    "MODIS/": "MODIS",
+    "CNSA/GF2": "Gaofen-2",
     "IGN/": "aerial",
+    "LINZ/": "aerial",
     "USDA/NAIP": "NAIP",
     "AIRBUS/SPOT": "SPOT",
     "ECMWF/": "weather",

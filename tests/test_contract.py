@@ -29,7 +29,10 @@ from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import CARDS, get_card
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.encoders.anysat.encoder import AnySatEncoder
+from rs_embed.encoders.clay import ClayEncoder
+from rs_embed.encoders.copernicusfm import CopernicusEncoder
 from rs_embed.encoders.croma import CromaEncoder
+from rs_embed.encoders.dofa import DofaEncoder
 from rs_embed.encoders.galileo.encoder import GalileoEncoder
 from rs_embed.encoders.presto import PrestoEncoder
 from rs_embed.encoders.prithvi import PrithviEncoder
@@ -80,7 +83,15 @@ TURNED = {
     "mosaiks_rcf": {"patch_size": 4},
 }
 """A knob of each that changes its numbers."""
-PUBLISHED_PREFIX = {"thor_1_0_tiny": "encoder.", "terramind_1_0_tiny": "", "anysat_tiny": "", "galileo_1_0_nano": ""}
+PUBLISHED_PREFIX = {
+    "thor_1_0_tiny": "encoder.",
+    "terramind_1_0_tiny": "",
+    "anysat_tiny": "",
+    "galileo_1_0_nano": "",
+    "clay_1_5_large": "model.encoder.",
+    "dofa_1_0_base": "",
+    "copernicus_fm_base": "",
+}
 """What the authors' files put before the names of the encoder's tensors."""
 pytestmark = pytest.mark.filterwarnings("ignore::rs_embed.errors.ScaleWarning")
 
@@ -153,6 +164,9 @@ ENCODERS = {
     "presto": lambda card: PrestoEncoder(**card.arch),
     "prithvi": lambda card: PrithviEncoder(**card.arch),
     "croma": lambda card: CromaEncoder(**card.arch),
+    "clay": lambda card: ClayEncoder(**card.arch),
+    "dofa": lambda card: DofaEncoder(**card.arch),
+    "copernicus": lambda card: CopernicusEncoder(**card.arch),
     **dict.fromkeys(("ssl4eo", "softcon"), lambda card: ViTEncoder(**card.arch)),
 }
 
@@ -175,7 +189,8 @@ def test_the_network_of_a_card_at_full_size_has_the_tensors_of_the_published_fil
     published = manifest_of(card)
     assert shapes.items() <= published.items()
     left = {name for name in published if name not in shapes}
-    assert left == UNUSED.get(model_id, set()) or model_id.startswith("terramind")  # which holds more modalities
+    # TerraMind's file holds more modalities, and that of Copernicus-FM a second patch embedding.
+    assert left == UNUSED.get(model_id, set()) or model_id.startswith(("terramind", "copernicus"))
     told = sum(map(Tensor.numel, encoder.parameters())) / 1e6
     assert told == pytest.approx(card.parameters_m, rel=0.01)
 

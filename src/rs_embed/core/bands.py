@@ -180,6 +180,11 @@ _BUILT_IN = (
     Collection("IGN/BD_ORTHO", _photograph(R=0.2, G=0.2, B=0.2, N=0.2, ELEVATION=0.2)),
     Collection("AIRBUS/SPOT67", _photograph(R=1.5, G=1.5, B=1.5)),
     Collection("COPERNICUS/S3/OLCI", _sentinel_3(Unit.REFLECTANCE, **_OLCI)),
+    Collection("LINZ/AERIAL", _photograph(R=0.5, G=0.5, B=0.5)),
+    Collection("CNSA/GF2", _photograph(N=4, R=4, G=4, B=4)),
+    Collection(
+        "MODIS/061/MOD09A1", tuple(Band(f"sur_refl_b{i:02d}", Unit.REFLECTANCE, 500, 1e-4) for i in range(1, 8))
+    ),
     _landsat_l1("LANDSAT/LC08/C02/T1"),
     _landsat_l1("LANDSAT/LC09/C02/T1"),
     _landsat("LANDSAT/LC08/C02/T1_L2"),
@@ -199,6 +204,7 @@ _collections: dict[str, Collection] = {one.id: one for one in _BUILT_IN}
 COLLECTIONS: Mapping[str, Collection] = MappingProxyType(_collections)
 """All known collections by id. Earth Engine does not have `COPERNICUS/S3/SLSTR`, `COPERNICUS/S1_RTC`
 (terrain-corrected gamma0), `IGN/BD_ORTHO` (French aerial photographs; ELEVATION as FLAIR stores it), `AIRBUS/SPOT67`,
+`LINZ/AERIAL` (aerial photographs of New Zealand), `CNSA/GF2` (Gaofen-2 in 8 bits),
 `TERRAMESH/...` (land cover and NDVI as TerraMind takes and makes them), `ESA/WorldCereal/2021` (its five maps as bands
 of one collection) and `ORNL/LANDSCAN` (people per cell of 30 arc seconds); those ids are ours."""
 

@@ -24,6 +24,8 @@ SENSORS: Mapping[str, str] = {
     "MODIS/": "MODIS",
     "JAXA/ALOS": "ALOS",
     "IGN/": "aerial",
+    "LINZ/": "aerial",
+    "CNSA/GF2": "GF2",
     "AIRBUS/SPOT": "SPOT",
     "USDA/NAIP": "NAIP",
     "ECMWF/ERA5": "ERA5",
