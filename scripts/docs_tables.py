@@ -17,6 +17,7 @@ from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import get_card
 from rs_embed.embedders.describe import ModelDescription
 from rs_embed.providers.earthengine.settings import EarthEngineSettings
+from rs_embed.providers.published.settings import PublishedSettings
 from rs_embed.providers.stac.settings import StacSettings
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +37,7 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
     "docs/models/ssl4eo_s12.md": ("ssl4eo_s12_vits16_dino", "ssl4eo_s12_vits16_moco"),
     "docs/models/presto.md": ("presto_1_0",),
     "docs/models/alphaearth_v1.md": ("alphaearth_v1",),
+    "docs/models/tessera_v1_1.md": ("tessera_v1_1",),
     "docs/models/mosaiks_rcf.md": ("mosaiks_rcf",),
     "docs/models/geoclip_location.md": ("geoclip_location",),
     "docs/models/satclip.md": tuple(
@@ -60,6 +62,7 @@ SENSORS: Mapping[str, str] = {
     "ESA/WorldCereal": "land cover",
     "ORNL/LANDSCAN": "population",
     "GOOGLE/SATELLITE_EMBEDDING": "embeddings",
+    "TESSERA/": "embeddings",
 }
 """What a collection's name begins with -> the sensor or theme that the table of all models shows."""
 KINDS: Mapping[str, str] = {"foundation model": "encoder"}
@@ -84,6 +87,7 @@ def pages() -> dict[str, Blocks]:
         "docs/concepts.md": {"settings": settings_table},
         "docs/providers/earthengine.md": {"gee": gee_table},
         "docs/providers/stac.md": {"stac": stac_table},
+        "docs/providers/published.md": {"published": published_table},
         "docs/scale.md": {"ray": ray_table},
     }
     for page, ids in MODEL_PAGES.items():
@@ -264,6 +268,11 @@ def gee_table() -> str:
 def stac_table() -> str:
     """The variables of the STAC backend."""
     return _variables(StacSettings)
+
+
+def published_table() -> str:
+    """The variables of the backend for published embeddings."""
+    return _variables(PublishedSettings)
 
 
 def ray_table() -> str:

@@ -27,6 +27,7 @@ _SENSORS = {
     "USDA/NAIP": "NAIP",
     "ECMWF/ERA5": "ERA5",
     "GOOGLE/SATELLITE_EMBEDDING": "AlphaEarth",
+    "TESSERA/": "TESSERA",
 }
 """How the name of a collection starts -> what a list of models calls it."""
 _MOST_SENSORS = 3

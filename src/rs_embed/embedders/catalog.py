@@ -27,6 +27,7 @@ from rs_embed.embedders.cards import (
     prithvi,
     ssl4eo,
     terramind,
+    tessera,
     thor,
 )
 from rs_embed.embedders.pins import pinned
@@ -43,6 +44,7 @@ _WRITTEN: tuple[ModelCard, ...] = (
     *ssl4eo.CARDS,
     *presto.CARDS,
     *alphaearth.CARDS,
+    *tessera.CARDS,
     *mosaiks.CARDS,
     *locations.CARDS,
 )
