@@ -16,6 +16,7 @@ from rs_embed.core.settings import Knobs, LibrarySettings, RaySettings, describe
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import get_card
 from rs_embed.embedders.describe import ModelDescription
+from rs_embed.embedders.licences import LICENCES
 from rs_embed.providers.earthengine.settings import EarthEngineSettings
 from rs_embed.providers.published.settings import PublishedSettings
 from rs_embed.providers.stac.settings import StacSettings
@@ -34,7 +35,16 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
     ),
     "docs/models/clay_1_0_base.md": ("clay_1_0_base",),
     "docs/models/dofa_1_0_base.md": ("dofa_1_0_base", "dofa_1_0_large"),
-    "docs/models/ssl4eo_s12.md": ("ssl4eo_s12_vits16_dino", "ssl4eo_s12_vits16_moco"),
+    "docs/models/ssl4eo_s12.md": (
+        *("ssl4eo_s12_vits16_dino", "ssl4eo_s12_vits16_moco"),
+        *(
+            f"ssl4eo_s12_{size}_{method}{sensor}"
+            for method in ("mae", "fgmae")
+            for sensor in ("", "_s1")
+            for size in ("vits16", "vitb16", "vitl16", "vith14")
+        ),
+    ),
+    "docs/models/softcon.md": tuple(f"softcon_{size}14{sensor}" for sensor in ("", "_s1") for size in ("vits", "vitb")),
     "docs/models/presto.md": ("presto_1_0",),
     "docs/models/alphaearth_v1.md": ("alphaearth_v1",),
     "docs/models/tessera_v1_1.md": ("tessera_v1_1",),
@@ -73,6 +83,8 @@ for the bank of MOSAIKS, which is in the package."""
 BLOCK = re.compile(r"(?P<begin><!-- begin (?P<name>[\w-]+) -->\n).*?(?P<end><!-- end (?P=name) -->)", re.DOTALL)
 LONGEST_LIST = 12
 """Bands named one by one; of more, the first and the last stand for all."""
+MOST_COLUMNS = 6
+"""Cards that stand side by side in a table of facts."""
 WITHOUT_DOWNLOAD = {"bundled": "in the package", "precomputed": "none: embeddings are fetched"}
 Blocks = Mapping[str, Callable[[], str]]
 
@@ -89,6 +101,7 @@ def pages() -> dict[str, Blocks]:
         "docs/providers/stac.md": {"stac": stac_table},
         "docs/providers/published.md": {"published": published_table},
         "docs/scale.md": {"ray": ray_table},
+        "docs/licences.md": {"licences": licences_table},
     }
     for page, ids in MODEL_PAGES.items():
         cards = [describe_model(model_id) for model_id in ids]
@@ -187,7 +200,7 @@ def _family(cards: Sequence[ModelDescription]) -> str:
 
 
 def facts_table(cards: Sequence[ModelDescription]) -> str:
-    """One column per card; all of them share the page."""
+    """One column per card, or one row if there are many; all of them share the page."""
     rows = {
         "Alias": [", ".join(f"`{alias}`" for alias in card["aliases"]) or "none" for card in cards],
         "Authors' name (`model_key`)": [f"`{card['model_key']}`" for card in cards],
@@ -203,7 +216,10 @@ def facts_table(cards: Sequence[ModelDescription]) -> str:
     }
     if any(card["extra"] for card in cards):
         rows["Extra"] = [f"`eo-rs-embed[{card['extra']}]`" if card["extra"] else "none" for card in cards]
-    return _table(["", *(f"`{card['id']}`" for card in cards)], [[name, *values] for name, values in rows.items()])
+    ids = [f"`{card['id']}`" for card in cards]
+    if len(cards) > MOST_COLUMNS:
+        return _table(["Id", *rows], [list(row) for row in zip(ids, *rows.values(), strict=True)])
+    return _table(["", *ids], [[name, *values] for name, values in rows.items()])
 
 
 def inputs_table(cards: Sequence[ModelDescription]) -> str:
@@ -258,6 +274,14 @@ def knobs_table(card: ModelDescription) -> str:
 def settings_table() -> str:
     """The variables that concern every model."""
     return _variables(LibrarySettings)
+
+
+def licences_table() -> str:
+    """One row per known licence."""
+    rows = [
+        [f"`{one.id}`", one.kind, "yes" if one.must_be_accepted else "no", one.forbids] for one in LICENCES.values()
+    ]
+    return _table(["Id", "Class", "Must be accepted", "What it forbids or requires"], rows)
 
 
 def gee_table() -> str:

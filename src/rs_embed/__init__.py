@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from rs_embed.exports.region.call import embed_region as embed_region
     from rs_embed.exports.results.compact import compact_run as compact_run
     from rs_embed.exports.results.embedding_map import EmbeddingMap as EmbeddingMap
-    from rs_embed.exports.results.embedding_map import open_region as open_region
+    from rs_embed.exports.results.open_region import open_region as open_region
     from rs_embed.exports.results.run import download_run as download_run
     from rs_embed.exports.results.run import open_run as open_run
     from rs_embed.exports.results.verify import verify_run as verify_run
@@ -134,7 +134,7 @@ _HOME = {
     "retry_export": "exports.status",
     "run_status": "exports.status",
     "EmbeddingMap": "exports.results.embedding_map",
-    "open_region": "exports.results.embedding_map",
+    "open_region": "exports.results.open_region",
     "download_run": "exports.results.run",
     "open_run": "exports.results.run",
     "FileFormat": "formats.files",

@@ -16,7 +16,7 @@ from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import get_card, list_cards
 from rs_embed.embedders.describe import ModelDescription, describe
 from rs_embed.errors import BatchError, Failure, SpecError
-from rs_embed.pipeline.request import Backend, Bands, EmbeddingRequest, KnobValue, Modalities, Sensors
+from rs_embed.pipeline.request import AcceptLicence, Backend, Bands, EmbeddingRequest, KnobValue, Modalities, Sensors
 from rs_embed.plan import Dates, InputArrays, Plan, Units, arrays_of, backend_for, named, opened, resolved, run_plans
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def plan_embedding(
     input_prep: InputPrep = "auto",
     device: str = "auto",
     precision: Precision = "fp32",
+    accept_licence: AcceptLicence = None,
     **knobs: KnobValue,
 ) -> Plan:
     """Plan what `get_embedding` would do with the same arguments, without loading or fetching anything.
@@ -106,6 +107,7 @@ def plan_embedding(
         input_prep=input_prep,
         device=device,
         precision=precision,
+        accept_licence=accept_licence,
     )
     place, days = read_place(spatial, temporal, buffer_m)
     return Plan.laid(request, [place], [days], arrays_of(input_chw, backend, dates, unit))
@@ -141,6 +143,8 @@ def get_embedding(plan: Plan) -> "Embedding":
         device: "auto", "cpu", "cuda" or "cuda:0".
         precision: "fp32", "bf16" (faster, cosine to fp32 above 0.9995), or "auto": bf16 where the hardware supports
             it natively.
+        accept_licence: Ids of licences that you have read and accept, such as "olmoearth-artifact". Only models whose
+            licence is not permissive ask for it; `RS_EMBED_ACCEPT_LICENCE` accepts for all calls.
         **knobs: Keyword forms of the model's `RS_EMBED_*` variables (`describe_model(model_id)`).
 
     Returns:
@@ -171,6 +175,7 @@ def get_embeddings(
     input_prep: InputPrep = "auto",
     device: str = "auto",
     precision: Precision = "fp32",
+    accept_licence: AcceptLicence = None,
     progress: bool = True,
     **knobs: KnobValue,
 ) -> "Embeddings | dict[str, Embeddings]":
@@ -215,6 +220,7 @@ def get_embeddings(
         input_prep=input_prep,
         device=device,
         precision=precision,
+        accept_licence=accept_licence,
     )
     table = read_places(places, temporal=temporal, buffer_m=buffer_m)
     plans = [Plan.of(request.model_copy(update={"model_id": model}), table) for model in models]

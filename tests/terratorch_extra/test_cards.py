@@ -41,7 +41,6 @@ CHEAP = {
     "prithvi_14px": replace(get_card("prithvi_eo_2_0_600"), id="prithvi_of_14_px", **SMALL),
     "clay": get_card("clay_1_0_base"),
     "dofa": get_card("dofa_1_0_base"),
-    "ssl4eo": get_card("ssl4eo_s12_vits16_dino"),
 }
 """One of each family and patch, of a size that can be made here."""
 OF_TERRATORCH = [card for card in CARDS if isinstance(card, TerraTorchCard)]
@@ -57,7 +56,7 @@ def embed(card: TerraTorchCard, **options):
 
 def test_listing_and_describing_name_the_extra_and_need_nothing_of_it():
     assert {card.id for card in OF_TERRATORCH} < set(list_models())
-    assert len(OF_TERRATORCH) == 11
+    assert len(OF_TERRATORCH) == 9
     for card in OF_TERRATORCH:
         assert describe_model(card.id)["extra"] == "terratorch"
         assert card.weights is not None and card.weights.licence == card.licence
@@ -88,7 +87,7 @@ def authors_facts(card: TerraTorchCard) -> dict[str, object]:
     load_terratorch()
     from terratorch.models.backbones import prithvi_vit
     from terratorch.models.backbones.clay_v1.embedder import default_cfgs
-    from torchgeo.models import DOFABase16_Weights, DOFALarge16_Weights, ViTSmall16_Weights
+    from torchgeo.models import DOFABase16_Weights, DOFALarge16_Weights
 
     family, key = card.id.partition("_")[0], card.model_key
     if family == "prithvi":
@@ -103,16 +102,9 @@ def authors_facts(card: TerraTorchCard) -> dict[str, object]:
     if family == "clay":
         config = default_cfgs["clay_v1_base"].default
         return {"file": (config.hf_hub_id, None, config.hf_hub_filename)}
-    if family == "dofa":
-        weights = (DOFALarge16_Weights if "large" in key else DOFABase16_Weights).DOFA_MAE
-    else:
-        weights = ViTSmall16_Weights["SENTINEL2_ALL_" + key.rpartition("_")[2].upper()]
+    weights = (DOFALarge16_Weights if "large" in key else DOFABase16_Weights).DOFA_MAE
     owner, name, _, revision, file = weights.url.removeprefix("https://hf.co/").split("/")
-    facts: dict[str, object] = {"file": (f"{owner}/{name}", revision, file)}
-    if family == "ssl4eo":
-        facts |= {"bands": [band.upper() for band in weights.meta["bands"]], "stats": [(0, 10_000)] * 13}
-        assert weights.transforms[-1].std == [10_000]
-    return facts
+    return {"file": (f"{owner}/{name}", revision, file)}
 
 
 @with_terratorch
@@ -339,7 +331,6 @@ SECOND_BLOCK = {
     "prithvi_14px": "blocks.1",
     "clay": "clay_encoder.transformer.layers.1.0",
     "dofa": "dofa_model.blocks.1",
-    "ssl4eo": "vit_model.blocks.1",
 }
 
 

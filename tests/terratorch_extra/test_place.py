@@ -19,7 +19,6 @@ NETWORKS = {
     "prithvi_14px": ("prithvi_eo_2_0_600", SMALL),
     "clay": ("clay_1_0_base", {}),
     "dofa": ("dofa_1_0_base", {}),
-    "ssl4eo": ("ssl4eo_s12_vits16_dino", {}),
 }
 
 

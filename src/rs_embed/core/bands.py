@@ -252,6 +252,11 @@ def registered(collection: str) -> Collection | None:
     return None if found in _BUILT_IN else found
 
 
+def registered_collections() -> tuple[Collection, ...]:
+    """Return all collections that the user registered in this process."""
+    return tuple(one for one in _collections.values() if one not in _BUILT_IN)
+
+
 def cloud_masks_of(collection: str) -> tuple[str, ...]:
     """Return the values of `cloud_mask` that a collection supports."""
     return _collections[collection].cloud_masks

@@ -5,6 +5,7 @@ from typing import TypedDict
 from rs_embed.core.bands import bands_of
 from rs_embed.core.settings import describe_knobs
 from rs_embed.embedders.card import Modality, ModelCard
+from rs_embed.embedders.licences import strictest
 
 
 class ModalityDescription(TypedDict):
@@ -37,8 +38,9 @@ class ModelDescription(TypedDict):
 
     `type` is "on-the-fly" (a network runs on the imagery of the request) or "precomputed" (embeddings are fetched).
     `default_backend` is the card's own ("gee-or-published": Earth Engine if it is set up, else the public store), else
-    "auto" (Earth Engine if it is set up, else STAC), or "none" for a model that takes only a location.
-    `parameters_m` is in millions, `dim` is the length of a pooled vector.
+    "auto" (Earth Engine if it is set up, else STAC), or "none" for a model that takes only a location. `licence_class`
+    is "permissive", "conditions", "non-commercial", "gated" or "unknown"; the middle three must be accepted
+    (`accept_licence`). `parameters_m` is in millions, `dim` is the length of a pooled vector.
     """
 
     id: str
@@ -59,6 +61,7 @@ class ModelDescription(TypedDict):
     knobs: list[KnobDescription]
     weights: str
     licence: str
+    licence_class: str
     citation: str
     extra: str | None
 
@@ -88,6 +91,7 @@ def describe(card: ModelCard) -> ModelDescription:
         ],
         "weights": f"{weights.source} / {weights.file} ({weights.licence})" if weights else _without_weights(card),
         "licence": card.licence,
+        "licence_class": strictest(card).kind,
         "citation": card.citation,
         "extra": card.extra,
     }

@@ -62,7 +62,6 @@ def test_a_chip_has_the_nearest_pixels_in_place_and_decoded(provider, painted):
     assert (source.provider, source.collection, source.scene_ids) == ("published", COLLECTION, ("embeddings 2022",))
     assert any("resampled from the original UTM images" in note for note in source.notes)
     assert any("nearest" in note for note in source.notes)
-    assert any("CC-BY-4.0" in note and "Google and Google DeepMind" in note for note in source.notes)
 
 
 def test_the_stores_own_grid_has_every_stored_pixel_once(provider, painted):

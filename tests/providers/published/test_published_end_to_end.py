@@ -90,7 +90,7 @@ def test_alphaearth_needs_no_account_and_says_where_it_comes_from(stores, stored
     (given,) = grid.meta.inputs
     assert given.provider == "published"
     assert given.notes[0] == "backend='auto' took the public store: Earth Engine is not set up."
-    assert any("CC-BY-4.0" in note for note in given.notes)
+    assert grid.meta.licence.startswith("CC-BY-4.0: ") and "Google and Google DeepMind" in grid.meta.licence
     vector = get_embedding("gse", HERE, YEAR, backend="published").data
     mean = grid.data.reshape(64, -1).astype(float).mean(axis=1)
     np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=1e-6)
@@ -105,6 +105,7 @@ def test_tessera_works_at_once_and_names_its_variant(stores, stored):
     assert (grid.meta.model_key, grid.meta.weights) == (
         "tessera/v1.1-dclimate", "precomputed:TESSERA/V1_1_DCLIMATE/ANNUAL",
     )  # fmt: skip
+    assert grid.meta.licence.startswith("CC-BY-4.0: ") and "2506.20380" in grid.meta.licence
     vector = get_embedding("tessera", HERE, YEAR)
     np.testing.assert_allclose(vector.data, grid.data.reshape(128, -1).mean(axis=1), rtol=1e-5)
     assert vector.meta.pooling == "patch_mean"

@@ -52,9 +52,6 @@ class AlphaEarthMosaic:
     """Reads the mosaic. Safe to use from several threads."""
 
     collection = "GOOGLE/SATELLITE_EMBEDDING/V1/ANNUAL"
-    licence = (
-        "CC-BY-4.0: The AlphaEarth Foundations Satellite Embedding dataset is produced by Google and Google DeepMind."
-    )
 
     def __init__(self, store: Store) -> None:
         """Use a store; nothing is read yet."""

@@ -32,11 +32,6 @@ class Product(Protocol):
         ...
 
     @property
-    def licence(self) -> str:
-        """Licence and attribution, as its publishers ask for it."""
-        ...
-
-    @property
     def store(self) -> Store:
         """The store."""
         ...

@@ -166,7 +166,7 @@ class PublishedEmbeddings(Rebuilt):
         values = found.values if list(sensor.bands) == names else found.values[[names.index(b) for b in sensor.bands]]
         if not np.isfinite(values).any():
             raise only_nodata(sensor, geobox, None, _FIX)
-        source = Source(self.name, sensor.collection, found.ids, notes=(*found.notes, product.licence))
+        source = Source(self.name, sensor.collection, found.ids, notes=found.notes)
         first_day = datetime.combine(TemporalSpec.year(year).start, time(), UTC)
         return Chip(values[None], bands_of(sensor.collection, sensor.bands), geobox, (first_day,), source)
 

@@ -53,7 +53,6 @@ class TesseraStore:
     """Reads one variant of TESSERA. Safe to use from several threads."""
 
     collection = "TESSERA/V1_1_DCLIMATE/ANNUAL"
-    licence = "CC-BY-4.0: TESSERA embeddings v1.1 (v1.1-dclimate), University of Cambridge, arXiv:2506.20380."
 
     def __init__(self, store: Store) -> None:
         """Use a store; nothing is read yet."""
