@@ -52,6 +52,12 @@ from rs_embed.errors import (
 )
 from rs_embed.testing import FieldProvider, directions, hills, pixel_centres
 
+
+def features(lon, lat, band):
+    """Values of either sign, as those of TESSERA."""
+    return 3 * directions(lon, lat, f"A{int(band[1:]) % 64:02d}")
+
+
 PLACE = PointBuffer(lon=12.94, lat=47.77, buffer_m=1440)
 NEAR = PointBuffer(lon=12.94, lat=47.77, buffer_m=480)
 TINY = PointBuffer(lon=12.94, lat=47.77, buffer_m=60)
@@ -70,7 +76,7 @@ SMALL = ["thor_1_0_tiny", "terramind_1_0_tiny", "anysat_tiny", "galileo_1_0_nano
 what holds for it stands in test_alphaearth_adapter.py."""
 QUICK = {"thor_1_0_tiny", "mosaiks_rcf"}
 """What `make quick` asks; `make test` asks all of them."""
-FIELDS = {"alphaearth_v1": directions}
+FIELDS = {"alphaearth_v1": directions, "tessera_v1_1": features}
 """What the ground is where a model takes no reflectances."""
 LOCAL = {"anysat_tiny": OutputSpec.grid("dense")}
 """The grid whose tokens know their own ground even with random weights. AnySat's patches do not: its last block is

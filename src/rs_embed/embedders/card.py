@@ -208,7 +208,7 @@ class ModelCard:
     pooled_is_grid_mean: bool = False
     """Whether the pooled mean equals the mean of the grid."""
     backend: str | None = None
-    """The only backend with the model's imagery, which `backend="auto"` then selects; `None` for any backend."""
+    """The backend with the model's imagery, which `backend="auto"` then selects; `None` for any backend."""
     aliases: tuple[str, ...] = ()
     extra: str | None = None
     """Extra of this package that the model requires, if any."""

@@ -31,6 +31,7 @@ from rs_embed.embedders.cards import (
     prithvi,
     ssl4eo,
     terramind,
+    tessera,
     thor,
 )
 from rs_embed.embedders.licences import require_known
@@ -51,6 +52,7 @@ _WRITTEN: tuple[ModelCard, ...] = (
     *presto.CARDS,
     *olmoearth.CARDS,
     *alphaearth.CARDS,
+    *tessera.CARDS,
     *mosaiks.CARDS,
     *locations.CARDS,
 )

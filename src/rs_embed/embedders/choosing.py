@@ -30,6 +30,7 @@ SENSORS: Mapping[str, str] = {
     "USDA/NAIP": "NAIP",
     "ECMWF/ERA5": "ERA5",
     "GOOGLE/SATELLITE_EMBEDDING": "AlphaEarth",
+    "TESSERA/": "TESSERA",
 }
 """How the name of a collection starts -> what a list of models calls it."""
 OTHER, LOCATION = "more", "location"
