@@ -158,6 +158,7 @@ def test_the_command_makes_a_page_of_a_saved_grid(grid, tmp_path):
     path = grid.save(tmp_path / "grid.tif")
     said = invoke("explore", path, "--out", tmp_path / "page.html", "--beside", path)
     assert said.exit_code == 0 and "page.html" in said.stdout and "open it in a browser" in said.stdout
-    assert (tmp_path / "page.html").read_text("utf-8").count('"name":"mosaiks_rcf"') == 2
+    text = (tmp_path / "page.html").read_text("utf-8")
+    assert text.count('"name":"mosaiks_rcf"') == 2 and '["Licence of the weights","Apache-2.0' in text
     refused(invoke("explore", path, "--level", "1"), "SpecError", "options of a grid", "level")
     refused(invoke("explore", tmp_path / "none.tif"), "StorageError", "none.tif")

@@ -194,6 +194,12 @@ def test_labels_make_a_class_map_and_both_come_back_at_their_place(opened, tmp_p
         assert raster.crs == one.geobox.crs and raster.transform == one.geobox.affine and np.isnan(raster.nodata)
         np.testing.assert_allclose(raster.read(1), expected(one, one.data[:, 6, 5]), atol=2e-6)
 
+    choose(page, "label")
+    page.locator("input[name=brush]").last.check()  # rub out
+    click(page, 18, 18)
+    del marks[18, 18]
+    classes = page.evaluate("Array.from(explorer.classesIn(explorer.layers[0]))")
+    np.testing.assert_array_equal(np.reshape(classes, (SIDE, SIDE)), nearest_classes(one, marks, 3))
     page.locator("#clear-labels").click()
     assert page.locator("#save-classes").is_disabled()
 

@@ -25,11 +25,12 @@ def facts_of_meta(meta: Meta, licence: str) -> dict[str, str]:
         "Requested days": meta.temporal,
         "Days of the scenes": days_of(meta),
         "Valid pixels": percent(meta.valid_fraction),
-        "Input": f"{meta.input_px[0]} x {meta.input_px[1]} px, {meta.windows:,} windows, {meta.input_prep}",
+        "Input": f"{meta.input_px[0]} x {meta.input_px[1]} px, {_windows(meta.windows)}, {meta.input_prep}",
         "GSD": f"{meta.gsd_m:g} m per pixel, patches of {meta.patch_size} px",
     }
     for one in meta.inputs:
-        clouds = f"at most {one.cloudy_pct:g} % per scene, mask: {one.cloud_mask}"
+        is_radar = one.instrument_mode is not None
+        clouds = "" if is_radar else f"at most {one.cloudy_pct:g} % per scene, mask: {one.cloud_mask}"
         facts |= {
             f"Imagery, {one.modality}": f"{one.collection} via {one.provider}, {len(one.bands)} bands, {one.composite}",
             f"Scenes, {one.modality}": _listed(one.scene_ids),
@@ -81,6 +82,10 @@ def credit_of(collections: tuple[str, ...], days: str) -> str:
     if any(name.startswith(COPERNICUS) for name in collections):
         return f"Contains modified Copernicus Sentinel data {days[:4]}".rstrip()
     return f"Imagery: {', '.join(collections)}" if collections else ""
+
+
+def _windows(count: int) -> str:
+    return "1 window" if count == 1 else f"{count:,} windows"
 
 
 def _listed(names: tuple[str, ...]) -> str:

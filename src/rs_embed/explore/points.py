@@ -116,5 +116,7 @@ def _column(name: str, column: "pd.Series") -> JsonValue:
         finite = np.isfinite(numbers)
         values: list[JsonValue] = [float(one) if ok else None for one, ok in zip(numbers, finite, strict=True)]
         return {"name": str(name), "kind": "number", "values": values}
+    if column.dtype.kind == "M" and (column.dropna() == column.dropna().dt.normalize()).all():
+        column = column.dt.strftime("%Y-%m-%d")  # days without a time
     texts: list[JsonValue] = [None if gone else str(one) for one, gone in zip(column, missing, strict=True)]
     return {"name": str(name), "kind": "text", "values": texts}

@@ -41,9 +41,9 @@ function draw() {
     context.clearRect(split, 0, width - split, height);
     drawLayer(beside);
     context.restore();
+    if (state.overlay === "change") drawChange(layer, beside);
     drawSplit(split, layer, beside);
   }
-  if (state.overlay === "change") drawChange(layer, beside);
   drawMarks(layer);
   drawLasso(context);
   drawScale();
@@ -97,8 +97,8 @@ function drawSplit(split, layer, beside) {
   context.fillStyle = "#000000";
   context.fillRect(split - 0.5, 0, 1, height);
   context.font = "600 13px system-ui, sans-serif";
-  outlined(context, layer.title, split - 10 - context.measureText(layer.title).width, height - 40);
-  outlined(context, beside.title, split + 10, height - 40);
+  outlined(context, layer.title, split - 10 - context.measureText(layer.title).width, 64);
+  outlined(context, beside.title, split + 10, 64);
 }
 
 /** Text that stays readable on any ground. */

@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rs_embed.embedders.catalog import get_card
 from rs_embed.embedding.embedding import Embedding
-from rs_embed.errors import SpecError
+from rs_embed.embedding.show import days_of
+from rs_embed.errors import SpecError, UnknownModelError, WeightsError
 from rs_embed.explore.facts import credit_of, facts_of_header, space_of, warning_of
 from rs_embed.explore.grids import Sheet, explore_grids
 from rs_embed.explore.packing import packed_bytes
 from rs_embed.explore.points import Dots, explore_points
 from rs_embed.exports.journal import MANIFEST
-from rs_embed.exports.results.embedding_map import MAP, EmbeddingMap, open_region
+from rs_embed.exports.results.embedding_map import EmbeddingMap
+from rs_embed.exports.results.open_region import open_region
 from rs_embed.exports.results.run import Run, open_run
+from rs_embed.exports.unit import MAP
 from rs_embed.formats.base import RunHeader
 from rs_embed.places.kept import OURS
 
@@ -49,7 +53,19 @@ def explore_result(
         return open_region(path).explore(bbox, out, level=level, max_mb=max_mb)
     if is_run:
         return open_run(path).explore(out, model=model, max_mb=max_mb)
-    return Embedding.load(path).explore(out, beside=[Embedding.load(other) for other in beside], max_mb=max_mb)
+    grids = [Embedding.load(one) for one in (path, *beside)]
+    sheets = [Sheet.of(grid, licence=_licence(grid.meta.model_id)) for grid in grids]
+    meta = grids[0].meta
+    credit = credit_of(tuple(one.collection for one in meta.inputs), days_of(meta))
+    return explore_grids(sheets, out, credit=credit, max_mb=max_mb)
+
+
+def _licence(model_id: str) -> str:
+    """Return the licence on the card of a model; empty for one that is not in the catalogue any more."""
+    try:
+        return get_card(model_id).licence
+    except (UnknownModelError, WeightsError):
+        return ""
 
 
 def explore_map(
