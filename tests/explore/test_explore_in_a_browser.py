@@ -233,6 +233,14 @@ def test_two_years_have_a_slider_a_swipe_and_a_change_map(opened, tmp_path, pict
     assert page.evaluate("explorer.state.shown") == 1
 
 
+def test_two_years_in_reduced_form_share_their_axes(opened, tmp_path):
+    one, later = made(0), made(1)
+    page = opened(one.explore(tmp_path / "page.html", beside=later, stored="pca64"))
+    click(page, 6, 5)
+    np.testing.assert_allclose(heat(page, 1), expected(later, one.data[:, 6, 5]), atol=0.05)
+    assert np.nanstd(heat(page, 1)) > 0.1
+
+
 def test_two_models_answer_for_the_same_place_each_by_its_own_vectors(opened, tmp_path):
     one, other = made(0), made(1, dim=64, model_id="another", weights="bundled:other")
     page = opened(one.explore(tmp_path / "page.html", beside=[other], stored="float32"))

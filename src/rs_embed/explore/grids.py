@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from rs_embed.embedding.show import centre_of, days_of
 from rs_embed.errors import BandMismatch, NoValidPixels, SpecError
 from rs_embed.explore.facts import credit_of, facts_of_meta, space_of
 from rs_embed.explore.lonlat import lonlat_of
-from rs_embed.explore.packing import STORED, Blobs, bytes_of, chosen_form, components_of, have_values, pack
+from rs_embed.explore.packing import STORED, Blobs, Packed, bytes_of, chosen_form, components_of, have_values, pack
 from rs_embed.explore.page import Page, checked_path
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ def explore_grids(
     blobs, pictures = Blobs(), _Pictures()
     shapes = [(sheet.tokens[..., 0].size, sheet.tokens.shape[2]) for sheet in sheets]
     how = chosen_form(shapes, max_mb) if stored == "auto" else stored
-    layers = [_layer(sheet, how, blobs, pictures) for sheet in sheets]
+    forms = _forms(sheets, how)
+    layers = [_layer(sheet, form, blobs, pictures) for sheet, form in zip(sheets, forms, strict=True)]
     first = sheets[0]
     names = " and ".join(dict.fromkeys(sheet.name for sheet in sheets))
     title = names if first.geobox is None else f"{names}, {centre_of(first.geobox)}"
@@ -125,12 +126,13 @@ def explore_embeddings(
     *,
     imagery: "Chip | None" = None,
     credit: str = "",
-    licence: str = "",
+    licences: Mapping[str, str] | None = None,
     stored: str = "auto",
     max_mb: float = 25.0,
 ) -> Path:
-    """Write a page of embeddings; see `Embedding.explore`."""
-    sheets = [Sheet.of(grid, imagery, licence) for grid in grids]
+    """Write a page of embeddings; see `Embedding.explore`. `licences` are those of the weights, by model id."""
+    known = licences or {}
+    sheets = [Sheet.of(grid, imagery, known.get(grid.meta.model_id, "")) for grid in grids]
     meta = grids[0].meta
     credit = credit or credit_of(tuple(one.collection for one in meta.inputs), days_of(meta))
     return explore_grids(sheets, path, credit=credit, stored=stored, max_mb=max_mb)
@@ -180,17 +182,41 @@ def _crs(sheets: Sequence[Sheet]) -> JsonValue:
     }
 
 
-def _layer(sheet: Sheet, how: str, blobs: Blobs, pictures: "_Pictures") -> dict[str, JsonValue]:
+@dataclass(frozen=True, eq=False)
+class _Form:
+    """A sheet as a page holds it."""
+
+    packed: Packed
+    components: NDArray[np.uint8]
+    """`[N, K]`."""
+    shares: tuple[float, ...]
+
+
+def _forms(sheets: Sequence[Sheet], how: str) -> list[_Form]:
+    """Return the form of each sheet. Those of one model share axes and colours, so that they can be compared."""
+    forms: dict[int, _Form] = {}
+    for space in dict.fromkeys(sheet.space for sheet in sheets):
+        numbers = [number for number, sheet in enumerate(sheets) if sheet.space == space]
+        parts = [sheets[number].tokens.reshape(-1, sheets[number].tokens.shape[2]) for number in numbers]
+        together = np.concatenate(parts)
+        packed = pack(together, how)
+        components, shares = components_of(together)
+        ends = np.cumsum([len(part) for part in parts])[:-1]
+        stored, colours = np.split(packed.stored, ends), np.split(bytes_of(components), ends)
+        for number, mine, colour in zip(numbers, stored, colours, strict=True):
+            forms[number] = _Form(replace(packed, stored=mine), colour, shares)
+    return [forms[number] for number in range(len(sheets))]
+
+
+def _layer(sheet: Sheet, form: _Form, blobs: Blobs, pictures: "_Pictures") -> dict[str, JsonValue]:
     height, width, dim = sheet.tokens.shape
-    vectors = sheet.tokens.reshape(-1, dim)
     left, bottom, right, top = sheet.edges
     valid = sheet.valid
-    parts, shares = components_of(vectors)
     return {
         **said(sheet.name, sheet.when, sheet.space, sheet.facts, sheet.warning),
-        **packed_vectors(vectors, how, blobs),
-        "components": blobs.add(bytes_of(parts)),
-        "shares": list(shares),
+        **told_vectors(form.packed, ~have_values(sheet.tokens.reshape(-1, dim)), blobs),
+        "components": blobs.add(form.components),
+        "shares": list(form.shares),
         "shape": [height, width],
         "transform": [left, top, (right - left) / width, (top - bottom) / height],
         "valid": None if valid is None else blobs.add((255 * valid.ravel().clip(0, 1)).round().astype(np.uint8)),
@@ -204,10 +230,14 @@ def said(name: str, when: str, space: str, facts: Mapping[str, str], warning: st
     return {"name": name, "when": when, "space": space, "facts": pairs, "warning": warning}
 
 
-def packed_vectors(vectors: NDArray[np.float32], how: str, blobs: Blobs) -> dict[str, JsonValue]:
-    """Return the vectors `[N, D]` of a layer as a page holds them."""
-    packed = pack(vectors, how)
-    missing = ~have_values(vectors)
+def told_vectors(packed: Packed, missing: NDArray[np.bool_], blobs: Blobs) -> dict[str, JsonValue]:
+    """Return what a page says about the vectors of a layer.
+
+    Args:
+        packed: `[N, D]`.
+        missing: Those without a value, `[N]`.
+        blobs: Where the arrays go.
+    """
     return {
         "dim": packed.stored.shape[1],
         "tokens": blobs.add(packed.stored),

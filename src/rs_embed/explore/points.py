@@ -11,8 +11,8 @@ from pydantic import JsonValue
 
 from rs_embed.core.checks import require_choice
 from rs_embed.errors import NoValidPixels
-from rs_embed.explore.grids import about, packed_vectors, said
-from rs_embed.explore.packing import STORED, Blobs, bytes_of, chosen_form, components_of, have_values
+from rs_embed.explore.grids import about, said, told_vectors
+from rs_embed.explore.packing import STORED, Blobs, bytes_of, chosen_form, components_of, have_values, pack
 from rs_embed.explore.page import Page, checked_path
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def explore_points(dots: Dots, path: str | Path, *, credit: str, stored: str = "
     facts = {**dots.facts, "Places": f"{len(rows):,}", **({"Left out": missing} if missing else {})}
     layer: dict[str, JsonValue] = {
         **said(dots.name, dots.when, dots.space, facts, dots.warning),
-        **packed_vectors(vectors, how, blobs),
+        **told_vectors(pack(vectors, how), np.zeros(len(vectors), bool), blobs),
         "components": blobs.add(bytes_of(parts)),
         "shares": list(shares),
         "x": blobs.add(lon * narrow),

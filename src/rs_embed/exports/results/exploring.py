@@ -8,10 +8,9 @@ import numpy as np
 
 from rs_embed.embedders.catalog import get_card
 from rs_embed.embedding.embedding import Embedding
-from rs_embed.embedding.show import days_of
 from rs_embed.errors import SpecError, UnknownModelError, WeightsError
 from rs_embed.explore.facts import credit_of, facts_of_header, space_of, warning_of
-from rs_embed.explore.grids import Sheet, explore_grids
+from rs_embed.explore.grids import Sheet, explore_embeddings, explore_grids
 from rs_embed.explore.packing import packed_bytes
 from rs_embed.explore.points import Dots, explore_points
 from rs_embed.exports.journal import MANIFEST
@@ -54,10 +53,8 @@ def explore_result(
     if is_run:
         return open_run(path).explore(out, model=model, max_mb=max_mb)
     grids = [Embedding.load(one) for one in (path, *beside)]
-    sheets = [Sheet.of(grid, licence=_licence(grid.meta.model_id)) for grid in grids]
-    meta = grids[0].meta
-    credit = credit_of(tuple(one.collection for one in meta.inputs), days_of(meta))
-    return explore_grids(sheets, out, credit=credit, max_mb=max_mb)
+    licences = {grid.meta.model_id: _licence(grid.meta.model_id) for grid in grids}
+    return explore_embeddings(grids, out, licences=licences, max_mb=max_mb)
 
 
 def _licence(model_id: str) -> str:
