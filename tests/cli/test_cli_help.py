@@ -139,7 +139,7 @@ def offered(line: str) -> list[str]:
         ("rs-embed embed thor --set patch", ["patch_size="]),
         ("rs-embed embed thor --modality s2+s1_e", ["s2+s1_ew", "s2+s1_ew_60"]),
         ("rs-embed embed thor --backend s", ["sample", "stac"]),
-        ("rs-embed fit-mosaiks a b --collection LANDSAT/LC09", ["LANDSAT/LC09/C02/T1_L2"]),
+        ("rs-embed fit-mosaiks a b --collection LANDSAT/LC09/C02/T1_", ["LANDSAT/LC09/C02/T1_L2"]),
         ("rs-embed embed thor --backend gee --inp", ["--input-prep"]),
         ("rs-embed stat", ["status"]),
     ],
@@ -211,7 +211,7 @@ def nobody(monkeypatch, tmp_path):
 
 def doctor(**options) -> tuple[int, str]:
     console = Console(file=io.StringIO(), width=80, markup=False)
-    code = run_doctor(console, stac=None, earth_engine=EarthEngine, **options)
+    code = run_doctor(console, stac=None, published=None, earth_engine=EarthEngine, **options)
     return code, console.file.getvalue()
 
 

@@ -12,10 +12,7 @@ pytestmark = [
     pytest.mark.skipif(find_spec("terratorch") is None, reason="terratorch is not installed here: `make parity`"),
     pytest.mark.filterwarnings("ignore::rs_embed.errors.ScaleWarning"),
 ]
-SMALL = {"arch": {"embed_dim": 64, "depth": 2, "num_heads": 2}, "dim": 64}
 NETWORKS = {
-    "prithvi": ("prithvi_eo_2_0_tiny_tl", SMALL),
-    "prithvi_14px": ("prithvi_eo_2_0_600", SMALL),
     "clay": ("clay_1_0_base", {}),
 }
 

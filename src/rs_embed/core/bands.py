@@ -136,6 +136,7 @@ _S1 = {"VV": 10, "VH": 10, "HH": 10, "HV": 10}
 _LANDSAT_TOA = {f"B{i}": 30 for i in (1, 2, 3, 4, 5, 6, 7, 9)} | {"B8": 15}
 _OLCI = {f"Oa{i:02d}_reflectance": 300 for i in range(1, 22)}
 _ALPHAEARTH = {f"A{i:02d}": 10 for i in range(64)}
+_TESSERA = {f"T{i:03d}": 10 for i in range(128)}
 _SLSTR_OPTICAL = {f"S{i}_reflectance_an": 500 for i in range(1, 7)}
 _SLSTR_THERMAL = {f"S{i}_BT_in": 1000 for i in range(7, 10)}
 
@@ -195,6 +196,7 @@ _BUILT_IN = (
     Collection("TERRAMESH/LULC", _bands(Unit.CLASS, LULC=10)),
     Collection("TERRAMESH/NDVI", _bands(Unit.INDEX, NDVI=10)),
     Collection("GOOGLE/SATELLITE_EMBEDDING/V1/ANNUAL", _bands(Unit.COMPONENT, **_ALPHAEARTH)),
+    Collection("TESSERA/V1_1_DCLIMATE/ANNUAL", _bands(Unit.FEATURE, **_TESSERA)),
     Collection(
         "COPERNICUS/S3/SLSTR",
         _sentinel_3(Unit.REFLECTANCE, **_SLSTR_OPTICAL) + _sentinel_3(Unit.KELVIN, **_SLSTR_THERMAL),
@@ -204,9 +206,9 @@ _collections: dict[str, Collection] = {one.id: one for one in _BUILT_IN}
 COLLECTIONS: Mapping[str, Collection] = MappingProxyType(_collections)
 """All known collections by id. Earth Engine does not have `COPERNICUS/S3/SLSTR`, `COPERNICUS/S1_RTC`
 (terrain-corrected gamma0), `IGN/BD_ORTHO` (French aerial photographs; ELEVATION as FLAIR stores it), `AIRBUS/SPOT67`,
-`LINZ/AERIAL` (aerial photographs of New Zealand), `CNSA/GF2` (Gaofen-2 in 8 bits),
-`TERRAMESH/...` (land cover and NDVI as TerraMind takes and makes them), `ESA/WorldCereal/2021` (its five maps as bands
-of one collection) and `ORNL/LANDSCAN` (people per cell of 30 arc seconds); those ids are ours."""
+`LINZ/AERIAL` (aerial photographs of New Zealand), `CNSA/GF2` (Gaofen-2 in 8 bits), `TESSERA/...` (a variant of its
+embeddings), `TERRAMESH/...` (land cover and NDVI as TerraMind takes and makes them), `ESA/WorldCereal/2021` (its five
+maps as bands of one collection) and `ORNL/LANDSCAN` (people per cell of 30 arc seconds); those ids are ours."""
 
 _UNHARMONISED = {
     "COPERNICUS/S2_SR": "COPERNICUS/S2_SR_HARMONIZED",
