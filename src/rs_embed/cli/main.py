@@ -36,12 +36,11 @@ from rs_embed.cli.options import (
     app,
     command,
 )
-from rs_embed.cli.tables import finite, models_table, table
+from rs_embed.cli.tables import finite, table
 from rs_embed.core.display import parameters_text
 from rs_embed.core.progress import watched
 from rs_embed.core.signals import sigterm_as_interrupt
-from rs_embed.embedders.catalog import get_card
-from rs_embed.embedders.choosing import ModelOrder, megabytes
+from rs_embed.core.specs import ModelOrder
 from rs_embed.errors import RSEmbedWarning
 
 __all__ = ["app", "main"]
@@ -137,6 +136,10 @@ def models(
     as_json: Json = False,
 ) -> None:
     """List the models: id, sensors, number of parameters, length of a vector, download and licence."""
+    from rs_embed.cli.models_table import models_table
+    from rs_embed.embedders.catalog import get_card
+    from rs_embed.embedders.choosing import megabytes
+
     wildcard = any(character in pattern for character in "*?[")
     ids = rs_embed.list_models(
         pattern if wildcard else f"*{pattern}*",

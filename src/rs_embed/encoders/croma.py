@@ -22,7 +22,7 @@ SIZES_KEPT = 4
 """Number of image sizes whose distances are kept."""
 
 
-class SelfAttention(nn.Module):
+class DistanceAttention(nn.Module):
     """Attention with its own norm in front.
 
     Args:
@@ -45,7 +45,7 @@ class SelfAttention(nn.Module):
         return out
 
 
-class CrossAttention(nn.Module):
+class DistanceCrossAttention(nn.Module):
     """Attention to the tokens of another sensor on the same ground; one norm serves both.
 
     Args:
@@ -104,8 +104,8 @@ class Transformer(nn.Module):
         super().__init__()
 
         def block() -> nn.ModuleList:
-            cross = [CrossAttention(dim=dim, heads=heads)] if joins else []
-            return nn.ModuleList([SelfAttention(dim=dim, heads=heads), *cross, FeedForward(dim)])
+            cross = [DistanceCrossAttention(dim=dim, heads=heads)] if joins else []
+            return nn.ModuleList([DistanceAttention(dim=dim, heads=heads), *cross, FeedForward(dim)])
 
         self.layers: nn.ModuleList = nn.ModuleList(block() for _ in range(depth))
         self.norm_out: nn.LayerNorm = nn.LayerNorm(dim)
