@@ -1,6 +1,7 @@
 """The demo writes what it says, at the right place, and shows nothing that was not learned or made from imagery."""
 
 import io
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +76,18 @@ def test_with_weights_it_shows_the_trained_model_too(demo):
     for name in ("grid.tif", "pooled.npz"):
         meta = Embedding.load(demo.out / f"{TRAINED}_{name}").meta
         assert meta.weights.startswith("ckpt:encoder.pt#sha256:eab6acac") and meta.warning is None
+
+
+def test_as_json_it_prints_one_object_with_what_it_wrote_the_page_first(tmp_path):
+    console = Console(file=io.StringIO(), width=80, markup=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RS_EMBED_OFFLINE", "1")
+        patch.setenv("RS_EMBED_CACHE_DIR", str(tmp_path / "cache"))
+        assert run_demo(tmp_path / "demo", console, as_json=True) == 0
+    told = json.loads(console.file.getvalue())
+    assert told["files"][0] == str(tmp_path / "demo" / "explore.html")
+    assert {Path(file).name for file in told["files"]} == written((BASELINE,))
+    assert list(told["left_out"]) == [TRAINED] and len(told["embeddings"]) == 2
 
 
 @pytest.mark.parametrize(("model", "cell_m"), [(BASELINE, 80), (TRAINED, 40)])

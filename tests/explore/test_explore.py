@@ -13,9 +13,10 @@ from made_rows import embedding
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
-from rs_embed import export_embeddings, open_region, open_run
+from rs_embed import PointBuffer, export_embeddings, open_region, open_run
+from rs_embed.embedding.batch import Embeddings
 from rs_embed.embedding.components import Components
-from rs_embed.errors import BandMismatch, NoValidPixels, SpecError, StorageError
+from rs_embed.errors import BandMismatch, Failure, NoImagery, NoValidPixels, SpecError, StorageError
 from rs_embed.explore.lonlat import lonlat_of
 from rs_embed.explore.packing import bytes_of, chosen_form, components_of, pack
 
@@ -152,6 +153,22 @@ def test_a_run_is_shown_without_its_failed_rows(tmp_path):
     said = invoke("explore", tmp_path / "run", "--out", tmp_path / "cli.html")
     assert said.exit_code == 0, said.stderr
     assert "cli.html" in said.stdout
+
+
+def test_results_of_a_batch_are_shown_with_their_columns(tmp_path):
+    places = [PointBuffer(12.94 + step / 100, 47.77, 320) for step in range(3)]
+    done = [embedding(place, seed=seed) for seed, place in enumerate(places)]
+    lost = Failure(1, "fetch", NoImagery("none"))
+    many = Embeddings([done[0], lost, done[2]], ["a", "b", "c"])
+    text = many.explore(tmp_path / "page.html").read_text("utf-8")
+    assert '"ids":["a","c"]' in text and "1 of 3 places have no embedding" in text and '"valid_fraction"' in text
+    assert "Copernicus Sentinel data" in text and "S2A_0" not in text
+    with pytest.raises(SpecError, match="got grids"):
+        Embeddings([embedding(grid=True)], ["a"]).explore(tmp_path / "page.html")
+    with pytest.raises(SpecError, match="2 kinds"):
+        Embeddings([embedding(), embedding(dim=8)], ["a", "b"]).explore(tmp_path / "page.html")
+    with pytest.raises(NoValidPixels, match="1 failures"):
+        Embeddings([lost], ["b"]).explore(tmp_path / "page.html")
 
 
 def test_the_command_makes_a_page_of_a_saved_grid(grid, tmp_path):

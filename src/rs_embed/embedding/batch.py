@@ -13,7 +13,11 @@ from rs_embed.errors import Failure, InputError, SpecError
 from rs_embed.places.kept import KeptRow, frame_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
+
+    from rs_embed.explore.packing import Stored
 
 Result = Embedding | Failure
 
@@ -142,6 +146,26 @@ class Embeddings(Sequence[Result]):
             )
         hole = np.full(shapes.pop(), np.nan, np.float32)
         return np.stack([one.data if isinstance(one, Embedding) else hole for one in self])
+
+    def explore(
+        self, path: "str | Path" = "explore.html", *, stored: "Stored" = "auto", max_mb: float = 25.0
+    ) -> "Path":
+        """Write one HTML file: a map of the places, their principal components and their table, linked.
+
+        Args:
+            path: Ends in .html; an existing file is replaced.
+            stored: See `Embedding.explore`.
+            max_mb: Largest size of the file, MB.
+
+        Raises:
+            SpecError: These are grids or come from several models, or the page would be larger than `max_mb`.
+            NoValidPixels: Every item failed, or none has a place.
+            StorageError: The path does not end in .html, or cannot be written.
+        """
+        from rs_embed.explore.points import Dots, explore_points
+
+        dots, credit = Dots.of(self)
+        return explore_points(dots, path, credit=credit, stored=stored, max_mb=max_mb)
 
     def to_frame(self) -> "pd.DataFrame":
         """Return a table with one row per item, indexed by id.

@@ -3,21 +3,38 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from pydantic import JsonValue
 
 from rs_embed.core.checks import require_choice
-from rs_embed.errors import NoValidPixels
+from rs_embed.core.geo import project
+from rs_embed.embedding.batch import Embeddings
+from rs_embed.embedding.embedding import Embedding
+from rs_embed.embedding.show import days_of
+from rs_embed.errors import NoValidPixels, SpecError
+from rs_embed.explore.facts import credit_of, facts_of_meta, space_of
 from rs_embed.explore.grids import about, said, told_vectors
 from rs_embed.explore.packing import STORED, Blobs, bytes_of, chosen_form, components_of, have_values, pack
 from rs_embed.explore.page import Page, checked_path
+from rs_embed.places.kept import OURS
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_PER_PLACE = (
+    "Place",
+    "Fingerprint",
+    "Computed",
+    "Valid pixels",
+    "Days of the scenes",
+    "Scenes,",
+    "Remarks,",
+    "Absent,",
+)
 _MOST_COLUMNS = 24
 """Of a wide table, the first."""
 
@@ -39,6 +56,43 @@ class Dots:
     facts: Mapping[str, str]
     space: str
     warning: str | None = None
+
+    @classmethod
+    def of(cls, many: Embeddings) -> tuple[Self, str]:
+        """Make dots of the results of a batch, and the line that names their imagery.
+
+        Raises:
+            SpecError: They are grids, or come from several models.
+            NoValidPixels: Every item failed.
+        """
+        done = [(row, one) for row, one in enumerate(many) if isinstance(one, Embedding)]
+        if not done:
+            raise NoValidPixels(f"Expected embeddings, got {len(many)} failures.", fix="see .failures")
+        first = done[0][1]
+        spaces = {_space(one) for _, one in done}
+        if first.is_grid or len(spaces) > 1:
+            found = "grids" if first.is_grid else f"{len(spaces)} kinds, whose axes are unrelated"
+            raise SpecError(
+                f"Expected vectors of one model, got {found}.",
+                fix="explore one grid: embs[0].explore(), or the places of one model",
+            )
+        places = np.full((2, len(many)), np.nan)
+        vectors = np.full((len(many), first.data.size), np.nan, np.float32)
+        for row, one in done:
+            vectors[row] = one.data
+            if one.geobox is not None:
+                places[:, row] = _middle(one.geobox)
+        meta = first.meta
+        frame = many.to_frame()
+        columns = {str(name): frame[name] for name in frame.columns if name not in OURS or name == "valid_fraction"}
+        days = sorted({day for _, one in done if (day := days_of(one.meta))})
+        when = days[0] if len(days) == 1 else ""
+        dots = cls(
+            meta.model_id, when, many.ids, places[0], places[1], vectors, columns,
+            facts=_common(facts_of_meta(meta, "")), space=_space(first), warning=meta.warning,
+        )  # fmt: skip
+        collections = tuple(one.collection for one in meta.inputs)
+        return dots, credit_of(collections, when)
 
 
 def explore_points(dots: Dots, path: str | Path, *, credit: str, stored: str = "auto", max_mb: float = 25.0) -> Path:
@@ -87,6 +141,23 @@ def explore_points(dots: Dots, path: str | Path, *, credit: str, stored: str = "
         "layers": [layer],
     }
     return Page(title, told, blobs).write(target, max_mb)
+
+
+def _common(facts: Mapping[str, str]) -> dict[str, str]:
+    """Facts without those that differ from place to place: of the first place, they would mislead."""
+    return {name: text for name, text in facts.items() if not name.startswith(_PER_PLACE)}
+
+
+def _space(one: Embedding) -> str:
+    return space_of(one.meta.model_id, one.meta.card_revision, one.meta.weights, len(one.data))
+
+
+def _middle(geobox: GeoBox) -> tuple[float, float]:
+    """Longitude and latitude of the middle of a chip."""
+    box = geobox.boundingbox
+    x, y = np.array([(box.left + box.right) / 2]), np.array([(box.bottom + box.top) / 2])
+    lon, lat = project(x, y, str(geobox.crs), "EPSG:4326")
+    return float(lon[0]), float(lat[0])
 
 
 def _joined(lon: NDArray[np.float64]) -> NDArray[np.float64]:
