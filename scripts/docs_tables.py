@@ -44,6 +44,8 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
     ),
     "docs/models/softcon.md": tuple(f"softcon_{size}14{sensor}" for sensor in ("", "_s1") for size in ("vits", "vitb")),
     "docs/models/croma.md": ("croma_base", "croma_large"),
+    "docs/models/panopticon.md": ("panopticon",),
+    "docs/models/terrafm_base.md": ("terrafm_base",),
     "docs/models/presto.md": ("presto_1_0",),
     "docs/models/alphaearth_v1.md": ("alphaearth_v1",),
     "docs/models/mosaiks_rcf.md": ("mosaiks_rcf",),

@@ -80,6 +80,12 @@ class BandStats:
     """Unit of `mean` and `std`."""
     mean: float
     std: float
+    wavelength_um: float | None = None
+    """Central wavelength that the model is told, micrometres, for models that take any band by its wavelength."""
+    bandwidth_um: float | None = None
+    """Bandwidth that the model is told, micrometres."""
+    highest: float | None = None
+    """Value at which the training data were clipped, in `unit`, if they were."""
 
 
 Pixels = NDArray[np.float32]
