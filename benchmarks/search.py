@@ -213,7 +213,8 @@ def lancedb(base: Vectors, size: int, folder: Path, kind: str) -> Search:
 
 def index(base: Vectors, size: int, folder: Path, _: str) -> Search:
     """What `Run.build_index` and `Run.similar` use."""
-    from rs_embed.exports.results.index import VectorIndex, build, sample_for
+    from rs_embed.exports.results.index import VectorIndex
+    from rs_embed.exports.results.index_build import build, sample_for
 
     build(blocks(base, size), folder / "index", sample=block(base, 10**7, sample_for(size)), count=size)
     opened = VectorIndex(folder / "index")

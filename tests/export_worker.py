@@ -5,6 +5,7 @@ Not a test itself. `Exports` is what tests use; run as a script this is the serv
 
 import json
 import os
+import random
 import select
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -163,6 +165,32 @@ class Exports:
         assert told, f"no export has ended within {PATIENCE_S} s"
         code, said = json.loads(told)
         return code, said
+
+    def killed_at_random(
+        self,
+        chance: random.Random,
+        pause_s: tuple[float, float],
+        out: Path,
+        log: Path,
+        around: Callable[[], AbstractContextManager[None]] = nullcontext,
+        **options,
+    ) -> int:
+        """Start an export again and again, and kill each after a random pause, until one ends; how many were killed.
+
+        Args:
+            around: Entered for each of them.
+        """
+        for killed in range(60):
+            with around():
+                process = self.start(out, log, **options)
+                time.sleep(chance.uniform(*pause_s))
+                with suppress(ProcessLookupError):  # it had ended by itself
+                    os.kill(process, signal.SIGKILL)
+                code, said = self.wait()
+            if code == 0:
+                return killed
+            assert code == -signal.SIGKILL, said
+        raise AssertionError(f"no export to {out} has ended")
 
     def close(self) -> None:
         self._server.stdin.close()

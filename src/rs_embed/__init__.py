@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from rs_embed.exports.region.call import embed_region as embed_region
     from rs_embed.exports.results.compact import compact_run as compact_run
     from rs_embed.exports.results.embedding_map import EmbeddingMap as EmbeddingMap
-    from rs_embed.exports.results.embedding_map import open_region as open_region
+    from rs_embed.exports.results.open_region import open_region as open_region
     from rs_embed.exports.results.run import download_run as download_run
     from rs_embed.exports.results.run import open_run as open_run
     from rs_embed.exports.results.verify import verify_run as verify_run
@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from rs_embed.places import read_places as read_places
     from rs_embed.plan import Plan as Plan
     from rs_embed.providers.earthengine.provider import EarthEngine as EarthEngine
+    from rs_embed.providers.published.provider import PublishedEmbeddings as PublishedEmbeddings
     from rs_embed.providers.rasters.folder import RasterFolder as RasterFolder
     from rs_embed.providers.rasters.local import LocalRasters as LocalRasters
     from rs_embed.providers.rasters.local import Raster as Raster
@@ -101,6 +102,7 @@ if TYPE_CHECKING:
     from rs_embed.providers.stac.provider import Stac as Stac
     from rs_embed.providers.stac.provider import StacCatalog as StacCatalog
     from rs_embed.providers.stac.provider import StacCollection as StacCollection
+    from rs_embed.recommend import recommend_model as recommend_model
 
 __version__ = "0.2.0"
 
@@ -133,7 +135,7 @@ _HOME = {
     "retry_export": "exports.status",
     "run_status": "exports.status",
     "EmbeddingMap": "exports.results.embedding_map",
-    "open_region": "exports.results.embedding_map",
+    "open_region": "exports.results.open_region",
     "download_run": "exports.results.run",
     "open_run": "exports.results.run",
     "FileFormat": "formats.files",
@@ -150,7 +152,9 @@ _HOME = {
     "EmbeddingRequest": "pipeline.request",
     "Plan": "plan",
     "read_places": "places",
+    "recommend_model": "recommend",
     "EarthEngine": "providers.earthengine.provider",
+    "PublishedEmbeddings": "providers.published.provider",
     "RasterFolder": "providers.rasters.folder",
     "LocalRasters": "providers.rasters.local",
     "Raster": "providers.rasters.local",

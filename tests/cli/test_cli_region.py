@@ -40,5 +40,7 @@ def test_what_does_not_go_together_is_refused(tmp_path):
     out = str(tmp_path / "map")
     misused(invoke("region", "mosaiks", out), "REGION and OUT")
     misused(invoke("region", "mosaiks", *BOX, out, "--monthly"), "--monthly")
+    misused(invoke("region", "mosaiks", *BOX, out, "--dry-run", "--rate", "junk"), "--rate takes a number or measure")
+    misused(invoke("region", "mosaiks", *BOX, out, "--set", "img"), "--set takes KNOB=VALUE")
     refused(invoke("region", "mosaiks", *BOX, out, "--crs", "EPSG:4326"), "SpecError", "metres")
     refused(invoke("map", out), "StorageError")

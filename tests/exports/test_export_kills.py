@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -87,24 +87,20 @@ def test_a_run_killed_at_random_a_dozen_times_ends_as_if_nothing_had_happened(ex
     while kills < ROUNDS:
         folder += 1
         run, log = tmp_path / f"run{folder}", tmp_path / f"log{folder}"
-        killed_here = 0
-        for _ in range(60):
+
+        @contextmanager
+        def watched(run=run, log=log):
             before, asked_before = finished(run), len(asked(log))
-            process = exports.start(run, log, rows=ROWS, unit_rows=UNIT_ROWS, latency_s=0.01)
-            time.sleep(chance.uniform(0.05, 0.9))
-            with suppress(ProcessLookupError):  # it had ended by itself
-                os.kill(process, signal.SIGKILL)
-            code, said = exports.wait()
+            yield
             after = finished(run)
             assert before.items() <= after.items()
             done_now = (len(after) - len(before)) // 2
             assert len(asked(log)) - asked_before <= (done_now + 1) * UNIT_ROWS
-            if code == 0:
-                break
-            assert code == -signal.SIGKILL, said
-            killed_here += 1
+
+        killed_here = exports.killed_at_random(
+            chance, (0.05, 0.9), run, log, watched, rows=ROWS, unit_rows=UNIT_ROWS, latency_s=0.01
+        )
         kills += killed_here
-        assert code == 0
         same_as(whole, run)
         assert len(asked(log)) <= ROWS + killed_here * UNIT_ROWS
 

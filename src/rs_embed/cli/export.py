@@ -197,7 +197,7 @@ def export(
         modality=modality,
         dry_run=dry_run,
         plan_rows=plan_rows,
-        rate=_rate(rate),
+        rate=rate_of(rate),
         **files.keywords(),
         **running.keywords(),
         **options.keywords(),
@@ -242,7 +242,8 @@ def _number_or_name(text: str | None) -> float | str | None:
         return text
 
 
-def _rate(text: str | None) -> float | Literal["measure"] | None:
+def rate_of(text: str | None) -> float | Literal["measure"] | None:
+    """The speed of a worker that `--rate` gives."""
     try:
         return None if text is None else "measure" if text == "measure" else float(text)
     except ValueError:

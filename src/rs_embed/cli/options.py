@@ -59,7 +59,8 @@ Model = Annotated[
 ]
 _Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
-BACKEND_HELP = "Source of the imagery: sample, stac, gee, auto, or the path of a raster."
+BACKEND_HELP = "Source of the imagery: sample, stac, gee, published, auto, or the path of a raster."
+ACCEPT_HELP = "Accept the licence of a model that asks for it."
 OFFSET_HELP = "Add this to the DN: -1000 for Sentinel-2 scenes since 2022."
 
 
@@ -169,6 +170,7 @@ class ModelOptions(OptionSet):
     precision: Annotated[
         Precision, _running(help="bf16: faster, slightly less exact. auto: bf16 where the device is built for it.")
     ] = "fp32"
+    accept_licence: Annotated[str | None, _running(metavar="ID[,ID...]", help=ACCEPT_HELP)] = None
     knobs: Annotated[
         list[str] | None,
         _running(
@@ -187,11 +189,16 @@ class ModelOptions(OptionSet):
 
     def keywords(self) -> dict[str, object]:
         """Of `get_embedding`: all but the knobs by their own names, and the knobs."""
-        pairs = [setting.partition("=") for setting in self.knobs or ()]
-        if not all(equals for _, equals, _ in pairs):
-            raise typer.BadParameter("--set takes KNOB=VALUE, for example --set patch_size=8")
         named = {name: value for name, value in vars(self).items() if name not in _OF_OUTPUT}
-        return {**named, "output": self.output_spec(), **{name: value for name, _, value in pairs}}
+        return {**named, "output": self.output_spec(), **knobs_of(self.knobs)}
+
+
+def knobs_of(settings: list[str] | None) -> dict[str, str]:
+    """The knobs that `--set` gives, by name; their values are text."""
+    pairs = [setting.partition("=") for setting in settings or ()]
+    if not all(equals for _, equals, _ in pairs):
+        raise typer.BadParameter("--set takes KNOB=VALUE, for example --set patch_size=8")
+    return {name: value for name, _, value in pairs}
 
 
 def _is_set(annotation: object) -> TypeGuard[type[OptionSet]]:
@@ -204,6 +211,7 @@ _IN_SHELL = (
     (r"temporal=TemporalSpec\.year\((\d+)\)", r"--year \1"),
     (r'\b(backend|device|precision|format|dtype|engine|address|modality|buffer_m)="?([\w.:+*/-]+)"?', r"--\1 \2"),
     (r'\binput_prep="(\w+)"', r"--input-prep \1"),
+    (r'\baccept_licence="([\w.,-]+)"', r"--accept-licence \1"),
     (r"--buffer_m", "--buffer"),
 )
 """What a fix says for Python -> the same on the command line."""

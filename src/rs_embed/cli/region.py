@@ -10,8 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rs_embed.cli.completion import complete_backend, complete_modality
-from rs_embed.cli.export import RunOptions, stoppable
-from rs_embed.cli.options import BACKEND_HELP, ERR, MANY, Json, Model, OptionSet, command, either, together
+from rs_embed.cli.export import RunOptions, rate_of, stoppable
+from rs_embed.cli.options import (
+    ACCEPT_HELP,
+    BACKEND_HELP,
+    ERR,
+    MANY,
+    Json,
+    Model,
+    OptionSet,
+    command,
+    either,
+    knobs_of,
+    together,
+)
 from rs_embed.core.specs import BBox, Debias, Precision, TemporalSpec
 
 if TYPE_CHECKING:
@@ -72,6 +84,7 @@ def region(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="bf16: faster, slightly less exact.")] = "fp32",
+    accept_licence: Annotated[str | None, typer.Option(metavar="ID[,ID...]", help=ACCEPT_HELP)] = None,
     knobs: Annotated[
         list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help="Set a knob of the model. Repeatable.")
     ] = None,
@@ -94,11 +107,8 @@ def region(
     window = TemporalSpec.year(year) if year is not None else TemporalSpec.range(*days) if days else None
     if monthly and window is None:
         raise typer.BadParameter("--monthly needs --year, or --start and --end")
-    pairs = [setting.partition("=") for setting in knobs or ()]
-    if not all(equals for _, equals, _ in pairs):
-        raise typer.BadParameter("--set takes KNOB=VALUE, for example --set patch_size=8")
     call: Callable[..., RegionReport] = embed_region  # knobs are text here, whatever they mean
-    make = partial(call, **{name: value for name, _, value in pairs})
+    make = partial(call, **knobs_of(knobs))
     with stoppable(paths[-1]):
         report = make(
             model,
@@ -109,8 +119,9 @@ def region(
             modality=modality,
             device=device,
             precision=precision,
+            accept_licence=accept_licence,
             dry_run=dry_run,
-            rate=None if rate is None else "measure" if rate == "measure" else float(rate),
+            rate=rate_of(rate),
             **of_map.keywords(),
             **running.keywords(),
         )
@@ -148,7 +159,7 @@ def map(  # noqa: A001  (the name of the command)
     level: Annotated[int, typer.Option(min=0, help="Overview: 1 is half the resolution, 2 a quarter.")] = 0,
 ) -> None:
     """Describe the map of a region, or write rasters of it."""
-    from rs_embed.exports.results.embedding_map import open_region
+    from rs_embed.exports.results.open_region import open_region
 
     found = open_region(out)
     if pca is not None:

@@ -153,15 +153,19 @@ class GridBlock:
     def __post_init__(self) -> None:
         require_crs(self.crs)
         limit = 1e8  # metres: more than twice around the Earth
-        names = ("west", "south", "east", "north")
-        edges = {name: require_number(name, getattr(self, name), -limit, limit) for name in names}
+        given = {"west": self.west, "south": self.south, "east": self.east, "north": self.north}
+        edges = {name: require_number(name, edge, -limit, limit) for name, edge in given.items()}
         if not (edges["west"] < edges["east"] and edges["south"] < edges["north"]):
             raise SpecError(
                 f"Expected west below east and south below north, got {self!r}.",
                 fix="the order is west, south, east, north",
             )
-        margins = {name: require_number(name, getattr(self, name), 0, limit) for name in ("before_m", "after_m")}
-        _set(self, **edges, **margins)
+        _set(
+            self,
+            **edges,
+            before_m=require_number("before_m", self.before_m, 0, limit),
+            after_m=require_number("after_m", self.after_m, 0, limit),
+        )
 
 
 SpatialSpec = PointBuffer | BBox | Region | GridBlock

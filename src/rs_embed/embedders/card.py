@@ -140,6 +140,8 @@ class Modality:
     and the metadata records it; at least one modality must be present."""
     grid_px: int = 1
     """Pixels of this modality along the side of one pixel of the grid that all modalities share."""
+    token_sets: int = 1
+    """Number of sets of bands that have a token of their own in each patch, to estimate what a model costs."""
 
     def __post_init__(self) -> None:
         named = (*self.sensor.bands, *(band.name for band in self.derived))
@@ -206,7 +208,7 @@ class ModelCard:
     pooled_is_grid_mean: bool = False
     """Whether the pooled mean equals the mean of the grid."""
     backend: str | None = None
-    """The only backend with the model's imagery, which `backend="auto"` then selects; `None` for any backend."""
+    """The backend with the model's imagery, which `backend="auto"` then selects; `None` for any backend."""
     aliases: tuple[str, ...] = ()
     extra: str | None = None
     """Extra of this package that the model requires, if any."""

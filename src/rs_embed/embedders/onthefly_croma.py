@@ -96,7 +96,7 @@ class CromaEmbedder(Embedder):
         low, span = (torch.from_numpy(one).to(image)[:, None, None] for one in (mean - 2 * std, 4 * std))
         share = torch.where(span > 0, (image - low) / span, 0.5)
         if self._knobs.normalize == "card_stats":
-            share = limited(share, 0, 1, modality.name, own=True)  # by its own moments, every image is clipped a little
+            share = limited(share, 0, 1, modality.name)  # by its own moments, every image is clipped a little
         return (share * 255).clamp(0, 255).floor() / 255
 
     def encode(self, batch: ModelInput) -> Tokens:

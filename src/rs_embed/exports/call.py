@@ -32,7 +32,7 @@ from rs_embed.exports.sharding import ALL, Shard, SharedRun, is_finished
 from rs_embed.exports.unit import MAP, UNIT_ROWS, cut_units
 from rs_embed.exports.work import OnError, Task
 from rs_embed.formats.base import Dtype
-from rs_embed.pipeline.request import Backend, Bands, KnobValue, Modalities, Sensors
+from rs_embed.pipeline.request import AcceptLicence, Backend, Bands, KnobValue, Modalities, Sensors
 from rs_embed.places import Places, read_places
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class ExportReport:
     def __str__(self) -> str:
         if self.dry:
             return str(self.plan)
-        done = f"{self.ok:,} embeddings in {str(self.folder)!r}, {self.failed:,} failed, {self.seconds:.0f} s"
+        what = "embeddings" if self.plan.noun == "rows" else self.plan.noun
+        done = f"{self.ok:,} {what} in {str(self.folder)!r}, {self.failed:,} failed, {self.seconds:.0f} s"
         return f"{done}; run the same again to retry them" if self.failed else done
 
     def open(self) -> "Run":
@@ -90,6 +91,7 @@ def export_embeddings(
     input_prep: InputPrep = "auto",
     device: str = "auto",
     precision: Precision = "fp32",
+    accept_licence: AcceptLicence = None,
     save_inputs: bool = False,
     share_reads: bool = False,
     engine: EngineName = "local",
@@ -156,6 +158,7 @@ def export_embeddings(
         input_prep=input_prep,
         device=device,
         precision=precision,
+        accept_licence=accept_licence,
         save_inputs=save_inputs,
         share_reads=share_reads,
     )

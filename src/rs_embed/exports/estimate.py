@@ -63,10 +63,12 @@ class ExportPlan:
     """The rate of all models together; `None` if it was neither given nor measured."""
     part_of: int | None = None
     """Rows of the table, if it is only a part of the planned rows."""
+    noun: Literal["rows", "blocks"] = "rows"
+    """What a row is."""
 
     def __str__(self) -> str:
         lines = [
-            f"{', '.join(self.models)}: {self.rows:,} rows in {self.units:,} units of up to {self.unit_rows:,}",
+            f"{', '.join(self.models)}: {self.rows:,} {self.noun} in {self.units:,} units of up to {self.unit_rows:,}",
             f"  existing:  {self.begun:,} of {self.units * len(self.models):,} unit files",
             f"  fetches:   {self.fetches:,} chips via {self.provider}, about {_size(self.fetched_bytes)}"
             + (f", in about {self.requests:,} requests" if self.requests != self.fetches else ""),
@@ -75,7 +77,7 @@ class ExportPlan:
         if self.part_of is not None:
             lines.insert(1, f"  scaled:    from a sample of {self.part_of:,} rows, assumed to be as dense as the whole")
         if self.rate is not None:
-            hours, speed = self.rows / self.rate.rows_per_s / 3600, f"{self.rate.rows_per_s:,.3g} rows/s"
+            hours, speed = self.rows / self.rate.rows_per_s / 3600, f"{self.rate.rows_per_s:,.3g} {self.noun}/s"
             lines.append(
                 f"  encoding:  {hours:,.1f} hours with one worker at {speed} ({self.rate.how}), {hours / 8:,.1f} with 8"
             )
@@ -151,6 +153,7 @@ def estimate(
         provider=next(iter(jobs.values())).provider.name,
         rate=scale.rate,
         part_of=None if scale.rows is None else len(places),
+        noun="rows" if request.region is None else "blocks",
     )
 
 

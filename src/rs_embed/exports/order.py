@@ -71,6 +71,7 @@ class ExportSetup:
 
     def _model(self, folder: Path, job: "Job", stamp: RunStamp) -> ModelExport:
         card, network = job.request.card, job.embedder.network
+        accepted = ",".join(one.id for one in job.request.to_accept)
         header = RunHeader(
             model_id=card.id,
             card_revision=card.revision,
@@ -92,10 +93,11 @@ class ExportSetup:
                 "device": str(job.embedder.device),
                 "precision": job.request.precision,
                 "input_prep": job.prep,
+                **({"accepted_licence": accepted} if accepted else {}),
                 RUN: stamp.fingerprint,
             },
         )
         store = self.request.store(folder, job, stamp.fingerprint)
         if store.tiles is not None:
-            write_metadata(folder, store.tiles.grid, header)
+            write_metadata(folder, store.tiles.grid, header, verify=self.verify)
         return ModelExport(job, header, store, self.request.region)

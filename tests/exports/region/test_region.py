@@ -63,6 +63,24 @@ def tokens(run: Path) -> np.ndarray:
     return opened(run).embedding.values
 
 
+def same_as_one_call(run: Path, card, backend, *, tolerance: float = 0, debias="none", **options):
+    """Compare a map of several blocks with one tiled call over all of its windows, and return that call's result.
+
+    Args:
+        tolerance: Largest difference, as a share of the largest number.
+    """
+    grid = grid_of(run)
+    assert grid.rows * grid.columns > 1
+    output = OutputSpec.grid(debias=debias)
+    whole = get_embedding(card, everything(grid), YEAR, output, backend, input_prep="tile", **options)
+    assert whole.geobox[: grid.height, : grid.width] == grid.geobox
+    found = tokens(run)[0]
+    inside = np.isfinite(found[0])
+    expected = whole.data[:, : grid.height, : grid.width][:, inside]
+    np.testing.assert_allclose(found[:, inside], expected, rtol=0, atol=tolerance * np.abs(expected).max())
+    return whole
+
+
 def echo_map(out: Path, region=HERE, temporal=YEAR, *, backend=None, **options):
     provider = FieldProvider(ramp) if backend is None else backend
     return embed_region(ECHO, region, temporal, out, backend=provider, **{**RAW, "block_cells": 10, **options})
@@ -85,6 +103,7 @@ class Counting(FieldProvider):
 
 
 @pytest.mark.parametrize("crs", [CRS, "EPSG:3035"])
+@pytest.mark.slow
 def test_every_token_lies_where_its_pixels_lie(tmp_path, crs):
     echo_map(tmp_path / "run", crs=crs)
     grid, found = grid_of(tmp_path / "run"), opened(tmp_path / "run")
@@ -107,20 +126,7 @@ def test_every_token_lies_where_its_pixels_lie(tmp_path, crs):
 
 def test_a_map_is_what_one_tiled_call_over_everything_gives(tmp_path):
     echo_map(tmp_path / "run")
-    grid = grid_of(tmp_path / "run")
-    assert (grid.rows, grid.columns) != (1, 1)
-    whole = get_embedding(
-        ECHO,
-        everything(grid),
-        YEAR,
-        OutputSpec.grid(),
-        FieldProvider(ramp),
-        input_prep="tile",
-    )
-    assert whole.geobox[: grid.height, : grid.width] == grid.geobox
-    found = tokens(tmp_path / "run")[0]
-    inside = np.isfinite(found[0])
-    np.testing.assert_array_equal(found[:, inside], whole.data[:, : grid.height, : grid.width][:, inside])
+    same_as_one_call(tmp_path / "run", ECHO, FieldProvider(ramp))
 
 
 MODELS = {
@@ -139,24 +145,7 @@ def test_no_seam_shows_between_blocks_of_any_family(tmp_path, model_id):
     options = MODELS[model_id]
     smallest = {"block_cells": _smallest(card, options)}
     embed_region(card, HERE, YEAR, tmp_path / "run", backend=FieldProvider(hills), **RAW, **smallest, **options)
-    grid = grid_of(tmp_path / "run")
-    assert grid.rows * grid.columns > 1
-    whole = get_embedding(
-        card,
-        everything(grid),
-        YEAR,
-        OutputSpec.grid(),
-        FieldProvider(hills),
-        input_prep="tile",
-        **options,
-    )
-    assert whole.geobox[: grid.height, : grid.width] == grid.geobox
-    found = tokens(tmp_path / "run")[0]
-    inside = np.isfinite(found[0])
-    size = np.abs(whole.data[:, : grid.height, : grid.width][:, inside]).max()
-    np.testing.assert_allclose(
-        found[:, inside], whole.data[:, : grid.height, : grid.width][:, inside], atol=2e-5 * size
-    )
+    same_as_one_call(tmp_path / "run", card, FieldProvider(hills), tolerance=2e-5, **options)
 
 
 def _smallest(card, options) -> int:
@@ -168,6 +157,7 @@ def _smallest(card, options) -> int:
     raise AssertionError
 
 
+@pytest.mark.slow
 def test_regions_that_meet_have_the_same_tokens_where_they_meet(tmp_path):
     echo_map(tmp_path / "one", BBox(329_000, 5_292_000, 331_500, 5_294_000, CRS), crs=CRS)
     echo_map(tmp_path / "other", BBox(330_900, 5_292_500, 333_000, 5_295_000, CRS), crs=CRS)
@@ -178,6 +168,7 @@ def test_regions_that_meet_have_the_same_tokens_where_they_meet(tmp_path):
     np.testing.assert_array_equal(shared[0].values[:, both], shared[1].values[:, both])
 
 
+@pytest.mark.slow
 def test_only_what_the_region_touches_has_values_and_only_its_blocks_are_fetched(tmp_path):
     hole = [
         (330_800, 5_292_800),
@@ -231,6 +222,7 @@ def test_a_map_may_be_a_geotiff_for_each_block(tmp_path):
     assert (tmp_path / "cog/echo/collection.json").is_file()
 
 
+@pytest.mark.slow
 def test_several_windows_are_the_time_axis(tmp_path):
     months = TemporalSpec.range("2022-05-01", "2022-08-01").months()
     report = echo_map(tmp_path / "run", temporal=[months[1], months[0], months[2]])
@@ -328,6 +320,37 @@ def test_a_block_that_is_gone_or_damaged_is_made_again(tmp_path):
     np.testing.assert_array_equal(tokens(tmp_path / "run"), whole)
 
 
+@pytest.mark.parametrize("damage", ["missing", "of another content"])
+def test_metadata_that_are_gone_or_damaged_at_any_level_are_found_and_written_again(tmp_path, damage):
+    run, region = tmp_path / "run", PointBuffer(12.94, 47.77, 700)
+    echo_map(run, region, block_cells=20)
+    store, whole = run / "echo/map.zarr", tokens(run)
+    names = ["1/valid/zarr.json", "1/x/c/0", "1/zarr.json", "embedding/zarr.json", "zarr.json"]
+    before = {name: (store / name).read_bytes() for name in names}
+    for name, content in before.items():
+        (store / name).unlink()
+        if damage != "missing":
+            (store / name).write_bytes(content[:5] + bytes([content[5] ^ 1]) + content[6:])
+    found = verify_run(run, progress=False).damaged
+    assert sorted((one.path, one.found) for one in found) == [(f"echo/map.zarr/{name}", damage) for name in names]
+    provider = Counting()
+    echo_map(run, region, backend=provider, block_cells=20, verify=True)
+    assert {name: (store / name).read_bytes() for name in names} == before
+    assert verify_run(run, progress=False).ok
+    assert not provider.asked
+    np.testing.assert_array_equal(tokens(run), whole)
+
+
+def test_a_damaged_record_of_the_metadata_is_found_and_written_again(tmp_path):
+    region = PointBuffer(12.94, 47.77, 700)
+    echo_map(tmp_path / "run", region)
+    path = tmp_path / "run/echo/records/map.json"
+    path.write_text(path.read_text().replace('"bytes"', '"byte"', 1))
+    assert [one.path for one in verify_run(tmp_path / "run", progress=False).damaged] == ["echo/records/map.json"]
+    echo_map(tmp_path / "run", region)
+    assert verify_run(tmp_path / "run", progress=False).ok
+
+
 @pytest.mark.slow
 def test_shards_fill_one_map_and_a_retry_needs_only_the_folder(tmp_path):
     echo_map(tmp_path / "whole", unit_blocks=2)
@@ -358,33 +381,22 @@ def test_position_is_taken_out_alike_in_every_block(tmp_path):
         card, PointBuffer(12.94, 47.77, 600), YEAR, tmp_path / "run", backend=FieldProvider(hills), progress=False,
         block_cells=_smallest(card, options), **options,
     )  # fmt: skip
-    grid = grid_of(tmp_path / "run")
-    assert grid.rows * grid.columns > 1
-    whole = get_embedding(
-        card,
-        everything(grid),
-        YEAR,
-        OutputSpec.grid(debias="position"),
-        FieldProvider(hills),
-        input_prep="tile",
-        **options,
-    )
-    found = tokens(tmp_path / "run")[0]
-    inside = np.isfinite(found[0])
+    whole = same_as_one_call(tmp_path / "run", card, FieldProvider(hills), tolerance=2e-5, debias="position", **options)
     assert whole.meta.debias.estimated_on == "sample scene"
-    np.testing.assert_allclose(
-        found[:, inside], whole.data[:, : grid.height, : grid.width][:, inside], atol=2e-5 * np.abs(whole.data).max()
-    )
 
 
-def test_a_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path):
+def test_a_dry_run_says_how_many_blocks_it_would_take_and_writes_nothing(tmp_path):
     provider = Counting()
-    report = embed_region(
-        ECHO, HERE, YEAR, tmp_path / "run", backend=provider, dry_run=True, rate=2.0, block_cells=10, **RAW
-    )
+    planned = echo_map(tmp_path / "run", backend=provider, dry_run=True, rate=2.0)
     assert not (tmp_path / "run").exists()
     assert not provider.asked
-    assert "blocks" in str(report) or "rows" in str(report)
+    made = str(echo_map(tmp_path / "run", backend=provider))
+    blocks, lines = len(provider.asked), str(planned).splitlines()
+    assert lines[0] == f"EPSG:32633: echo: {blocks} blocks in {-(-blocks // 8)} units of up to 8"
+    assert f"{blocks} chips via" in str(planned)
+    assert "one worker at 2 blocks/s (declared)" in lines[-1]
+    assert made.startswith(f"EPSG:32633: {blocks} blocks in {str(tmp_path / 'run')!r}, 0 failed")
+    assert "rows" not in str(planned) + made
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,6 @@
 """Maps that are killed or made by several: every block once, and the same map in the end."""
 
-import os
 import random
-import signal
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -59,19 +55,8 @@ def test_a_map_killed_at_random_is_the_same_map_and_no_finished_unit_is_fetched_
     while kills < KILLS:
         folder += 1
         run, log = tmp_path / f"run{folder}", tmp_path / f"log{folder}"
-        killed_here, code = 0, -1
-        for _ in range(60):
-            process = exports.start(run, log, map_of_m=SIDE_M, latency_s=0.01)
-            time.sleep(chance.uniform(0.3, 2.0))
-            with suppress(ProcessLookupError):  # it had ended by itself
-                os.kill(process, signal.SIGKILL)
-            code, said = exports.wait()
-            if code == 0:
-                break
-            assert code == -signal.SIGKILL, said
-            killed_here += 1
+        killed_here = exports.killed_at_random(chance, (0.3, 2.0), run, log, map_of_m=SIDE_M, latency_s=0.01)
         kills += killed_here
-        assert code == 0
         same(run, whole)
         assert len(asked(log)) <= blocks + killed_here * UNIT_BLOCKS
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from rs_embed.errors import SpecError, StorageError
-from rs_embed.exports.results import index as index_module
-from rs_embed.exports.results.index import CENTRES, FACTS, LISTS, SIZES, IndexFacts, VectorIndex, build, sample_for
+from rs_embed.exports.results.index import CENTRES, FACTS, LISTS, SIZES, IndexFacts, VectorIndex
+from rs_embed.exports.results.index_build import build, lists_for, sample_for
 
 N, D = 20_000, 16
 
@@ -127,13 +127,14 @@ def test_ids_may_be_any_whole_numbers(tmp_path):
     assert index.facts.lists == index.facts.probes == 1, "few are all compared"
 
 
+@pytest.mark.slow
 def test_many_shards_give_one_index(tmp_path, folder):
     """In a process of its own, with little memory for the lists."""
     code = (
         "import sys; sys.path.insert(0, 'tests/exports/results')\n"
         "from pathlib import Path\n"
-        "from rs_embed.exports.results import index\n"
-        "index._SHARD_BYTES = 100_000\n"
+        "from rs_embed.exports.results import index_build\n"
+        "index_build._SHARD_BYTES = 100_000\n"
         "from test_index import built\n"
         f"built(Path({str(tmp_path / 'index')!r}), about={{'of': 'test'}})\n"
     )
@@ -214,7 +215,7 @@ def test_a_killed_build_leaves_nothing_that_could_be_taken_for_an_index(tmp_path
         "import time\n"
         "from pathlib import Path\n"
         "from test_index import blocks, made\n"
-        "from rs_embed.exports.results.index import build\n"
+        "from rs_embed.exports.results.index_build import build\n"
         "def slowly():\n"
         "    for block in blocks(made(9000), size=1000):\n"
         "        yield block\n"
@@ -237,6 +238,6 @@ def test_it_takes_a_sample_that_does_not_grow_with_the_vectors():
     assert sample_for(10**6) == 64 * 1024
     assert sample_for(10**8) == sample_for(10**9) == 64 * 4096
     assert sample_for(100) == 100
-    assert [index_module.lists_for(count) for count in (0, 1, 1999, 2000, 10**6, 10**7, 10**9)] == [
+    assert [lists_for(count) for count in (0, 1, 1999, 2000, 10**6, 10**7, 10**9)] == [
         1, 1, 1, 32, 1024, 4096, 4096
     ]  # fmt: skip

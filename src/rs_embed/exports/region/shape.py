@@ -9,17 +9,17 @@ import numpy as np
 from rs_embed.core.geo import geobox_for, outline, project, require_metres, utm_epsg
 from rs_embed.core.specs import PointBuffer, Region, SpatialSpec
 from rs_embed.errors import SpecError
-from rs_embed.exports.rasters import raster_places
 from rs_embed.places import Places, read_places
 from rs_embed.places.single import listed
 
 if TYPE_CHECKING:
-    from shapely import MultiPolygon, Polygon
+    from shapely import Geometry, MultiPolygon, Polygon
 
     from rs_embed.places import Given, Single
 
     RegionLike: TypeAlias = Single | Given
-    """A spec, a geometry (shapely or GeoJSON, degrees), a vector file, or rasters whose footprint is meant."""
+    """A spec, a geometry (shapely or GeoJSON, degrees), a vector file, or rasters whose footprint is meant: a file,
+    a folder or a pattern."""
 
 _RASTERS = {".tif", ".tiff", ".vrt", ".jp2", ".img", ".nc"}
 _STEP_DEG, _STEP_M = 0.02, 2_000.0
@@ -57,19 +57,45 @@ def _specs(region: "RegionLike") -> Iterator[SpatialSpec]:
     if isinstance(region, SpatialSpec):
         yield region
         return
-    if isinstance(region, str | Path) and _is_rasters(region):
-        path = Path(region)
-        places = raster_places(path / "**/*.tif" if path.is_dir() else path)
-    else:
-        if isinstance(region, Mapping) and region.get("type") == "FeatureCollection":
-            region = list(cast("Sequence[Mapping[str, object]]", region["features"]))
-        places = region if isinstance(region, Places) else read_places(listed(region))
+    if isinstance(region, str | Path) and (paths := _rasters(region)):
+        yield from _footprints(paths)
+        return
+    if isinstance(region, Mapping) and region.get("type") == "FeatureCollection":
+        region = list(cast("Sequence[Mapping[str, object]]", region["features"]))
+    places = region if isinstance(region, Places) else read_places(listed(region))
     yield from (place.spatial for place in places)
 
 
-def _is_rasters(region: str | Path) -> bool:
-    path = Path(region)
-    return path.is_dir() or path.suffix.lower() in _RASTERS
+def _rasters(region: str | Path) -> list[str]:
+    """The rasters that a path means: itself, those in a folder, or those that match a pattern. Empty: a vector file.
+
+    Raises:
+        SpecError: The folder has no rasters.
+        ReadError: Nothing matches the pattern.
+    """
+    from rs_embed.providers.rasters.folder import is_pattern, matching  # here, because rasterio is slow to import
+
+    path = Path(region).expanduser()
+    if is_pattern(path):
+        return matching(path)
+    if not path.is_dir():
+        return [str(path)] if path.suffix.lower() in _RASTERS else []
+    found = sorted(str(one) for one in path.rglob("*") if one.suffix.lower() in _RASTERS and one.is_file())
+    if not found:
+        raise SpecError(
+            f"Expected rasters in the folder {str(region)!r}, got none.",
+            suffixes=", ".join(sorted(_RASTERS)),
+            fix="give a folder with such files, a pattern such as 'tiles/*.tif', or a vector file",
+        )
+    return found
+
+
+def _footprints(paths: list[str]) -> Iterator[SpatialSpec]:
+    """The area of each raster; files that cover the same ground are one area."""
+    from rs_embed.providers.rasters.folder import grids_of
+
+    for grid in dict.fromkeys(grids_of(paths)):
+        yield Region(grid.extent.geom, str(grid.crs))
 
 
 def _projected(spec: SpatialSpec, crs: str) -> "list[Polygon]":
@@ -109,7 +135,7 @@ def _joined(parts: "list[Polygon]", crs: str) -> "MultiPolygon":
     return shapely.MultiPolygon(polygons)
 
 
-def _polygons(shape: "shapely.Geometry") -> "Iterator[Polygon]":  # type: ignore[name-defined]  # noqa: F821
+def _polygons(shape: "Geometry") -> "Iterator[Polygon]":
     import shapely
 
     for part in shapely.get_parts(shape):
@@ -119,7 +145,7 @@ def _polygons(shape: "shapely.Geometry") -> "Iterator[Polygon]":  # type: ignore
             yield from _polygons(part)
 
 
-def _zones(degrees: "shapely.Geometry") -> "Iterator[tuple[int, shapely.Geometry]]":  # type: ignore[name-defined]  # noqa: F821
+def _zones(degrees: "Geometry") -> "Iterator[tuple[int, Geometry]]":
     """Split a region by UTM zone: strips of 6 degrees, north and south of the equator, and the polar caps."""
     import shapely
 

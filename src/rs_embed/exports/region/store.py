@@ -10,25 +10,31 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pydantic import JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue
 
-from rs_embed.core.atomic import make_folder, replacing
+from rs_embed.core.atomic import make_folder, read_text, replacing, write_json
 from rs_embed.core.geo import with_coordinates
+from rs_embed.exports.journal import sealed, unsealed
+from rs_embed.exports.records import Stamp
 from rs_embed.exports.region.grid import MapGrid
-from rs_embed.exports.unit import MAP
+from rs_embed.exports.unit import MAP, RECORDS
 from rs_embed.formats.base import RunHeader
 from rs_embed.formats.zarr_store import describe_grid, gdal_crs
 
 if TYPE_CHECKING:
+    import zarr
     from zarr.abc.store import Store
+    from zarr.core.metadata import ArrayV3Metadata
 
 EMBEDDING, VALID, SCALE = "embedding", "valid", "scale"
+METADATA = f"{RECORDS}/map.json"
+"""Path of the record of the metadata, in the folder of the model."""
 NO_VALUE = -128
 """The number in int8 tokens without a value."""
 CHUNK_BYTES = 2**20
@@ -76,7 +82,7 @@ class MapArray:
         """Its metadata."""
         self._create(store, self.path, self.shape)
 
-    def _create(self, store: "Store", path: str, shape: tuple[int, ...]):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def _create(self, store: "Store", path: str, shape: tuple[int, ...]) -> "zarr.Array[ArrayV3Metadata]":
         import zarr
         from zarr.codecs import BloscCodec
 
@@ -119,26 +125,55 @@ def arrays_of(grid: MapGrid, dim: int, dtype: str) -> list[MapArray]:
     return found
 
 
-def write_metadata(folder: Path, grid: MapGrid, header: RunHeader) -> None:
-    """Write the metadata of the store, unless they exist; the root's come last.
+class MetadataRecord(BaseModel):
+    """The hashes of the files that describe a map: all but its blocks."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    files: dict[str, Stamp]
+    """Path in the model's folder -> stamp."""
+    digest: str = ""
+    """sha256 of the other field."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """Read the record of a model's map; `None` if there is none, or if it is damaged."""
+        try:
+            return cls.model_validate(unsealed(read_text(folder / METADATA)))
+        except (OSError, ValueError, RecursionError):
+            return None
+
+    def faults(self, folder: Path, *, whole: bool) -> dict[str, str]:
+        """Return what is wrong with files, by path; see `Stamp.fault`."""
+        found = {name: stamp.fault(folder / name, whole=whole) for name, stamp in self.files.items()}
+        return {name: fault for name, fault in found.items() if fault is not None}
+
+
+def write_metadata(folder: Path, grid: MapGrid, header: RunHeader, *, verify: bool = False) -> None:
+    """Write the metadata of the store at all levels, unless they exist as recorded; the root's come last.
 
     Args:
         folder: Folder of the model.
         grid: Grid of the map.
         header: Header of the run.
+        verify: Whether to compare every byte of existing metadata with their record, not only the sizes.
     """
-    root = folder / MAP
-    if (root / "zarr.json").is_file():
+    record = MetadataRecord.read(folder)
+    if record is not None and not record.faults(folder, whole=verify):
         return
+    stamps: dict[str, Stamp] = {}
     with TemporaryDirectory(prefix="rs-embed-") as text:
         made = Path(text) / MAP
         _write_groups(made, grid, header)
         files = sorted(path for path in made.rglob("*") if path.is_file())
         for path in sorted(files, key=lambda one: one == made / "zarr.json"):
-            target = root / path.relative_to(made)
-            make_folder(target.parent)
-            with replacing(target) as part:
+            name = path.relative_to(text).as_posix()
+            make_folder((folder / name).parent)
+            with replacing(folder / name) as part:
                 part.write_bytes(path.read_bytes())
+                stamps[name] = Stamp.of(part)
+    make_folder((folder / METADATA).parent)
+    write_json(folder / METADATA, sealed(MetadataRecord(files=stamps).model_dump(mode="json")))
 
 
 def _write_groups(path: Path, grid: MapGrid, header: RunHeader) -> None:

@@ -1,6 +1,5 @@
 """The map of a whole region, opened: parts are read when they are needed, and never all of it at once."""
 
-import html
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -10,12 +9,10 @@ from shapely.geometry.base import BaseGeometry
 
 from rs_embed.core.checks import require_whole
 from rs_embed.core.geo import pixel_size_m
-from rs_embed.core.optional import require
 from rs_embed.core.specs import BBox, Region, TemporalSpec
-from rs_embed.errors import SpecError, StorageError
-from rs_embed.exports.object_store import local_place
+from rs_embed.exports.results.map_card import map_html, map_text
 from rs_embed.exports.results.map_level import Level
-from rs_embed.exports.results.map_store import StoredMap, Time, crs_named
+from rs_embed.exports.results.map_store import StoredMap, Time
 from rs_embed.formats.base import RunHeader
 
 if TYPE_CHECKING:
@@ -27,48 +24,8 @@ if TYPE_CHECKING:
     from rs_embed.exports.results.map_vectors import Examples, MapVector
     from rs_embed.places import Given
 
-MAP = "map.zarr"
-"""Name of a map within the folder of its model."""
 Box: TypeAlias = BBox | Region | tuple[float, float, float, float] | None
 """West, south, east and north in degrees, or a box or polygon in its own CRS; `None` means the whole map."""
-
-
-def open_region(path: str | Path, *, crs: str | None = None) -> "EmbeddingMap":
-    """Open a map that `embed_region` made, finished or not. Reads only metadata.
-
-    Args:
-        path: The folder that was its `out`, the folder of a zone in it, or the `map.zarr` itself.
-        crs: Which map, if the region spans several zones; for example "EPSG:32632".
-
-    Raises:
-        StorageError: There is no map, or it is damaged.
-        SpecError: There are several maps, or none in that CRS; the message lists them. Or the folder is in an object
-            store.
-        MissingDependency: zarr is not installed.
-    """
-    require("zarr", "export")
-    folder = local_place(path)
-    found = [EmbeddingMap(one) for one in _maps_in(folder)]
-    if not found:
-        raise StorageError(
-            f"Expected a map of embed_region in {str(path)!r}, got none.", fix="give the folder that was its `out`"
-        )
-    wanted = None if crs is None else crs_named(crs)
-    chosen = [one for one in found if wanted is None or one.crs == wanted]
-    if len(chosen) == 1:
-        return chosen[0]
-    first = found[0]
-    raise SpecError(
-        f"Expected one map in {str(path)!r}{f' in {crs}' if crs else ''}, got {len(chosen)}.",
-        maps="; ".join(f"{one.geobox.crs} in {str(one.path.parent)!r}" for one in found),
-        fix=f'open_region({str(path)!r}, crs="{first.geobox.crs}") or open_region({str(first.path.parent)!r})',
-    )
-
-
-def _maps_in(folder: Path) -> list[Path]:
-    if folder.suffix == ".zarr" or (folder / "zarr.json").is_file():
-        return [folder] if folder.is_dir() else []
-    return sorted(one for depth in ("", "*/", "*/*/") for one in folder.glob(f"{depth}{MAP}"))
 
 
 class EmbeddingMap:
@@ -145,30 +102,16 @@ class EmbeddingMap:
         """Share of the region's blocks that exist, 0 to 1, over all times."""
         return self._stored.done
 
-    def _facts(self) -> dict[str, str]:
-        height, width = self.shape
-        days = [str(None) if one is None else f"{one.start} to {one.end}" for one in self.times]
-        more = f", and {len(days) - 3} more" if len(days) > 3 else ""
-        facts = {
-            "model": f"{self.header.model_id}, {self.dim} dimensions, {self.levels[0].dtype}",
-            "grid": f"{height} x {width} tokens of {self.cell_m:g} m, {self.geobox.crs}, "
-            f"{len(self.levels) - 1} overviews",
-            "times": "no days" if days == ["None"] else ", ".join(days[:3]) + more,
-            "done": f"{100 * self.done:.4g} % of {self._stored.blocks:,} blocks",
-            "weights": self.header.weights_note or self.header.weights or "not recorded",
-        }
-        return facts | ({"licence": self.header.licence} if self.header.licence else {})
+    @property
+    def blocks(self) -> int:
+        """Number of blocks that the region has, over all times."""
+        return self._stored.blocks
 
     def __repr__(self) -> str:
-        lines = [f"  {name + ':':<9}{text}" for name, text in self._facts().items()]
-        return "\n".join([f"EmbeddingMap({str(self.path)!r})", *lines])
+        return map_text(self)
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>{html.escape(text)}</td></tr>"
-            for name, text in self._facts().items()
-        )
-        return f"<b>EmbeddingMap</b> <code>{html.escape(str(self.path))}</code><table>{rows}</table>"
+        return map_html(self)
 
     def level(self, number: int) -> Level:
         """Return one of `levels`.

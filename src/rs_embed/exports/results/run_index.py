@@ -20,7 +20,8 @@ from rs_embed.core.optional import require
 from rs_embed.core.progress import Advance, progress_bar
 from rs_embed.embedding.similarity import ModelFacts
 from rs_embed.errors import MissingDependency, RSEmbedWarning, SpecError, StorageError
-from rs_embed.exports.results.index import FACTS, IndexFacts, VectorIndex, build, damaged, sample_for
+from rs_embed.exports.results.index import FACTS, IndexFacts, VectorIndex, damaged
+from rs_embed.exports.results.index_build import build, sample_for
 from rs_embed.exports.unit import RECORDS
 from rs_embed.formats.reading import TableFile
 from rs_embed.formats.stack import Stack

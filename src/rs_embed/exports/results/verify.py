@@ -13,11 +13,12 @@ from rs_embed.exports.fetching.inputs import FOLDER as INPUTS
 from rs_embed.exports.journal import MANIFEST, PLACES, Manifest
 from rs_embed.exports.object_store import local_place
 from rs_embed.exports.records import Record, Stamp, is_grid
+from rs_embed.exports.region.store import METADATA, MetadataRecord
 from rs_embed.exports.results.compact import FOLDER as COMPACT
 from rs_embed.exports.results.compact import PARTS, Partition
 from rs_embed.exports.results.index import FACTS, IndexFacts
 from rs_embed.exports.results.run_index import FOLDER as INDEX
-from rs_embed.exports.unit import RECORDS
+from rs_embed.exports.unit import MAP, RECORDS
 from rs_embed.places import Places
 
 EXPORT = "rs-embed retry RUN --verify, or the same call of export_embeddings with verify=True, makes it again"
@@ -80,9 +81,9 @@ def _lines(damaged: Sequence[Damage], fix: str) -> str:
 def verify_run(run: str | Path, *, progress: bool = True) -> VerifyReport:
     """Compare every file of a run, finished or not, with the sha256 that was written down for it. Changes nothing.
 
-    Tables, grids, records, the manifest, the table of places, the files of `compact_run` (in the run's folder) and
-    those of the index are compared; of kept chips the checksum that each has inside. STAC files say nothing that is not
-    in the tables, and are left out.
+    Tables, grids, maps and their metadata, records, the manifest, the table of places, the files of `compact_run` (in
+    the run's folder) and those of the index are compared; of kept chips the checksum that each has inside. STAC files
+    say nothing that is not in the tables, and are left out.
 
     Args:
         run: The folder that `export_embeddings` or `download_run` filled.
@@ -111,6 +112,7 @@ def verify_run(run: str | Path, *, progress: bool = True) -> VerifyReport:
         total = sum(len(_records(model)) for model in models)
         with progress_bar(total, shown=progress, label="verify", unit="units") as advance:
             for model in models:
+                look.map(model)
                 elsewhere = look.compacted(folder / COMPACT / model.name)
                 for path in _records(model):
                     look.unit(path, manifest.fingerprint, elsewhere)
@@ -158,6 +160,15 @@ class _Look:
             except StorageError:
                 fault = "unreadable"
         self._note(path, fault or None, _TABLE)
+
+    def map(self, model: Path) -> None:
+        """The metadata of a model's map, at all levels; its blocks are files of units."""
+        if not (model / MAP).is_dir():
+            return
+        record = MetadataRecord.read(model)
+        self._note(model / METADATA, "missing or damaged" if record is None else None, EXPORT)
+        for name, stamp in record.files.items() if record else ():
+            self._compare(model / name, stamp, EXPORT)
 
     def unit(self, path: Path, fingerprint: str, elsewhere: Mapping[str, Stamp]) -> None:
         """The files of a unit.
