@@ -23,7 +23,7 @@ Stem = Literal["s2_l2a", "s2_l1c", "s1"]
 """What a stem was trained for."""
 
 
-class Projection(nn.Module):
+class StemProjection(nn.Module):
     """Three linear maps with a norm behind the first, and no activation.
 
     Args:
@@ -60,7 +60,7 @@ class Stems(nn.Module):
         self.s2_l2a_embed: nn.Parameter = nn.Parameter(torch.zeros(1, wide))
         self.s2_l1c_embed: nn.Parameter = nn.Parameter(torch.zeros(1, wide))
         self.s1_embed: nn.Parameter = nn.Parameter(torch.zeros(1, wide))
-        self.projection: Projection = Projection(wide=wide, dim=dim)
+        self.projection: StemProjection = StemProjection(wide=wide, dim=dim)
 
     def part(self, stem: Stem) -> tuple[nn.Conv2d, Tensor]:
         """Return the convolution of a stem, and its code."""
