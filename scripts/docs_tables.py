@@ -53,6 +53,8 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
         *(f"olmoearth_1_2_{size}" for size in ("nano", "tiny", "small", "base")),
     ),
     "docs/models/croma.md": ("croma_base", "croma_large"),
+    "docs/models/panopticon.md": ("panopticon",),
+    "docs/models/terrafm_base.md": ("terrafm_base",),
     "docs/models/presto.md": ("presto_1_0",),
     "docs/models/alphaearth_v1.md": ("alphaearth_v1",),
     "docs/models/tessera_v1_1.md": ("tessera_v1_1",),

@@ -34,8 +34,10 @@ from rs_embed.encoders.copernicusfm import CopernicusEncoder
 from rs_embed.encoders.croma import CromaEncoder
 from rs_embed.encoders.dofa import DofaEncoder
 from rs_embed.encoders.galileo.encoder import GalileoEncoder
+from rs_embed.encoders.panopticon import PanopticonEncoder
 from rs_embed.encoders.presto import PrestoEncoder
 from rs_embed.encoders.prithvi import PrithviEncoder
+from rs_embed.encoders.terrafm import TerraFMEncoder
 from rs_embed.encoders.terramind.encoder import TerraMindEncoder
 from rs_embed.encoders.thor.encoder import ThorEncoder
 from rs_embed.encoders.vit import ViTEncoder
@@ -169,6 +171,8 @@ ENCODERS = {
     "galileo": lambda card: GalileoEncoder(**card.arch),
     "presto": lambda card: PrestoEncoder(**card.arch),
     "prithvi": lambda card: PrithviEncoder(**card.arch),
+    "panopticon": lambda card: PanopticonEncoder(**card.arch),
+    "terrafm": lambda card: TerraFMEncoder(**card.arch),
     "croma": lambda card: CromaEncoder(**card.arch),
     "clay": lambda card: ClayEncoder(**card.arch),
     "dofa": lambda card: DofaEncoder(**card.arch),
