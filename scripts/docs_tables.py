@@ -34,7 +34,9 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
         f"prithvi_eo_2_0_{size}" for size in ("tiny_tl", "100_tl", "300", "300_tl", "600", "600_tl")
     ),
     "docs/models/clay_1_0_base.md": ("clay_1_0_base",),
+    "docs/models/clay_1_5_large.md": ("clay_1_5_large",),
     "docs/models/dofa_1_0_base.md": ("dofa_1_0_base", "dofa_1_0_large"),
+    "docs/models/copernicus_fm_base.md": ("copernicus_fm_base",),
     "docs/models/ssl4eo_s12.md": (
         *("ssl4eo_s12_vits16_dino", "ssl4eo_s12_vits16_moco"),
         *(
@@ -45,6 +47,12 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
         ),
     ),
     "docs/models/softcon.md": tuple(f"softcon_{size}14{sensor}" for sensor in ("", "_s1") for size in ("vits", "vitb")),
+    "docs/models/olmoearth.md": (
+        *(f"olmoearth_1_0_{size}" for size in ("nano", "tiny", "base", "large")),
+        *(f"olmoearth_1_1_{size}" for size in ("nano", "tiny", "base")),
+        *(f"olmoearth_1_2_{size}" for size in ("nano", "tiny", "small", "base")),
+    ),
+    "docs/models/croma.md": ("croma_base", "croma_large"),
     "docs/models/presto.md": ("presto_1_0",),
     "docs/models/alphaearth_v1.md": ("alphaearth_v1",),
     "docs/models/tessera_v1_1.md": ("tessera_v1_1",),
@@ -62,7 +70,10 @@ SENSORS: Mapping[str, str] = {
     "COPERNICUS/DEM": "elevation",
     "USGS/SRTM": "elevation",
     "LANDSAT/": "Landsat",
+    "MODIS/": "MODIS",
+    "CNSA/GF2": "Gaofen-2",
     "IGN/": "aerial",
+    "LINZ/": "aerial",
     "USDA/NAIP": "NAIP",
     "AIRBUS/SPOT": "SPOT",
     "ECMWF/": "weather",

@@ -102,6 +102,7 @@ if TYPE_CHECKING:
     from rs_embed.providers.stac.provider import Stac as Stac
     from rs_embed.providers.stac.provider import StacCatalog as StacCatalog
     from rs_embed.providers.stac.provider import StacCollection as StacCollection
+    from rs_embed.recommend import recommend_model as recommend_model
 
 __version__ = "0.2.0"
 
@@ -151,6 +152,7 @@ _HOME = {
     "EmbeddingRequest": "pipeline.request",
     "Plan": "plan",
     "read_places": "places",
+    "recommend_model": "recommend",
     "EarthEngine": "providers.earthengine.provider",
     "PublishedEmbeddings": "providers.published.provider",
     "RasterFolder": "providers.rasters.folder",

@@ -14,6 +14,7 @@ from rs_embed.core.progress import progress_bar
 from rs_embed.core.specs import InputPrep, OutputSpec, Precision, TemporalSpec
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import get_card, list_cards
+from rs_embed.embedders.choosing import ModelOrder, selected
 from rs_embed.embedders.describe import ModelDescription, describe
 from rs_embed.errors import BatchError, Failure, SpecError
 from rs_embed.pipeline.request import AcceptLicence, Backend, Bands, EmbeddingRequest, KnobValue, Modalities, Sensors
@@ -244,9 +245,33 @@ def get_embeddings(
     return found if models is model_id else next(iter(found.values()))
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """List the models of the catalogue whose id or alias matches a shell-style pattern, e.g. "thor*"."""
-    return [card.id for card in list_cards(pattern)]
+def list_models(
+    pattern: str = "*",
+    *,
+    sensor: str | None = None,
+    licence: str | None = None,
+    no_extra: bool = False,
+    max_mb: float | None = None,
+    sort: ModelOrder = "catalogue",
+) -> list[str]:
+    """List the models of the catalogue that fit.
+
+    Args:
+        pattern: A shell-style pattern of ids and aliases, e.g. "thor*".
+        sensor: A sensor that the model can take: "s2", "s1", "landsat", "location", ...
+        licence: A class of licences ("permissive", "conditions", "non-commercial", "gated", "unknown") or an id.
+        no_extra: Leave out models that need an extra of this package.
+        max_mb: The largest download, MB. If the size of a file is not known, four bytes per parameter count.
+        sort: "catalogue", "id", "params", "dim", "licence" or "size" (of the download).
+
+    Returns:
+        Their ids.
+
+    Raises:
+        SpecError: A sensor, licence or order is unknown.
+    """
+    found = selected(list_cards(pattern), sensor=sensor, licence=licence, no_extra=no_extra, max_mb=max_mb, sort=sort)
+    return [card.id for card in found]
 
 
 def describe_model(model_id: str) -> ModelDescription:

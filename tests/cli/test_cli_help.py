@@ -140,7 +140,7 @@ def offered(line: str) -> list[str]:
         ("rs-embed embed thor --set patch", ["patch_size="]),
         ("rs-embed embed thor --modality s2+s1_e", ["s2+s1_ew", "s2+s1_ew_60"]),
         ("rs-embed embed thor --backend s", ["sample", "stac"]),
-        ("rs-embed fit-mosaiks a b --collection LANDSAT/LC09", ["LANDSAT/LC09/C02/T1_L2"]),
+        ("rs-embed fit-mosaiks a b --collection LANDSAT/LC09/C02/T1_", ["LANDSAT/LC09/C02/T1_L2"]),
         ("rs-embed embed thor --backend gee --inp", ["--input-prep"]),
         ("rs-embed stat", ["status"]),
     ],

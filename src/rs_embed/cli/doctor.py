@@ -42,6 +42,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "coords": ("tokenizers",),
     "stac": ("pystac_client",),
     "terratorch": ("terratorch",),
+    "olmoearth": ("olmoearth_pretrain_minimal",),
     "ray": ("ray",),
     "search": ("faiss",),
 }

@@ -113,6 +113,14 @@ def _sentinel_3(unit: Unit, **gsd_by_name: float) -> tuple[Band, ...]:
     return tuple(Band(name, unit, gsd_m, aliases=(name.split("_")[0],)) for name, gsd_m in gsd_by_name.items())
 
 
+def _landsat_l1(collection: str) -> Collection:
+    return Collection(
+        collection,
+        _bands(Unit.LANDSAT_L1_DN, **_LANDSAT_TOA, B10=100, B11=100),
+        cloud_property="CLOUD_COVER",
+    )
+
+
 def _landsat(collection: str) -> Collection:
     optical = tuple(Band(f"SR_B{i}", Unit.REFLECTANCE, 30, 2.75e-05, -0.2) for i in range(1, 8))
     return Collection(
@@ -173,6 +181,13 @@ _BUILT_IN = (
     Collection("IGN/BD_ORTHO", _photograph(R=0.2, G=0.2, B=0.2, N=0.2, ELEVATION=0.2)),
     Collection("AIRBUS/SPOT67", _photograph(R=1.5, G=1.5, B=1.5)),
     Collection("COPERNICUS/S3/OLCI", _sentinel_3(Unit.REFLECTANCE, **_OLCI)),
+    Collection("LINZ/AERIAL", _photograph(R=0.5, G=0.5, B=0.5)),
+    Collection("CNSA/GF2", _photograph(N=4, R=4, G=4, B=4)),
+    Collection(
+        "MODIS/061/MOD09A1", tuple(Band(f"sur_refl_b{i:02d}", Unit.REFLECTANCE, 500, 1e-4) for i in range(1, 8))
+    ),
+    _landsat_l1("LANDSAT/LC08/C02/T1"),
+    _landsat_l1("LANDSAT/LC09/C02/T1"),
     _landsat("LANDSAT/LC08/C02/T1_L2"),
     _landsat("LANDSAT/LC09/C02/T1_L2"),
     Collection("USDA/NAIP/DOQQ", _photograph(R=1, G=1, B=1, N=1)),
@@ -191,9 +206,10 @@ _collections: dict[str, Collection] = {one.id: one for one in _BUILT_IN}
 COLLECTIONS: Mapping[str, Collection] = MappingProxyType(_collections)
 """All known collections by id. Earth Engine does not have `COPERNICUS/S3/SLSTR`, `COPERNICUS/S1_RTC`
 (terrain-corrected gamma0), `IGN/BD_ORTHO` (French aerial photographs; ELEVATION as FLAIR stores it), `AIRBUS/SPOT67`,
+`LINZ/AERIAL` (aerial photographs of New Zealand), `CNSA/GF2` (Gaofen-2 in 8 bits),
 `TERRAMESH/...` (land cover and NDVI as TerraMind takes and makes them), `TESSERA/...` (a variant of its embeddings),
-`ESA/WorldCereal/2021` (its five maps as bands
-of one collection) and `ORNL/LANDSCAN` (people per cell of 30 arc seconds); those ids are ours."""
+`ESA/WorldCereal/2021` (its five maps as bands of one collection) and `ORNL/LANDSCAN` (people per cell of 30 arc
+seconds); those ids are ours."""
 
 _UNHARMONISED = {
     "COPERNICUS/S2_SR": "COPERNICUS/S2_SR_HARMONIZED",
