@@ -206,10 +206,9 @@ _collections: dict[str, Collection] = {one.id: one for one in _BUILT_IN}
 COLLECTIONS: Mapping[str, Collection] = MappingProxyType(_collections)
 """All known collections by id. Earth Engine does not have `COPERNICUS/S3/SLSTR`, `COPERNICUS/S1_RTC`
 (terrain-corrected gamma0), `IGN/BD_ORTHO` (French aerial photographs; ELEVATION as FLAIR stores it), `AIRBUS/SPOT67`,
-`LINZ/AERIAL` (aerial photographs of New Zealand), `CNSA/GF2` (Gaofen-2 in 8 bits),
-`TERRAMESH/...` (land cover and NDVI as TerraMind takes and makes them), `TESSERA/...` (a variant of its embeddings),
-`ESA/WorldCereal/2021` (its five maps as bands of one collection) and `ORNL/LANDSCAN` (people per cell of 30 arc
-seconds); those ids are ours."""
+`LINZ/AERIAL` (aerial photographs of New Zealand), `CNSA/GF2` (Gaofen-2 in 8 bits), `TESSERA/...` (a variant of its
+embeddings), `TERRAMESH/...` (land cover and NDVI as TerraMind takes and makes them), `ESA/WorldCereal/2021` (its five
+maps as bands of one collection) and `ORNL/LANDSCAN` (people per cell of 30 arc seconds); those ids are ours."""
 
 _UNHARMONISED = {
     "COPERNICUS/S2_SR": "COPERNICUS/S2_SR_HARMONIZED",
