@@ -65,8 +65,8 @@ NEAR = PointBuffer(lon=12.94, lat=47.77, buffer_m=480)
 TINY = PointBuffer(lon=12.94, lat=47.77, buffer_m=60)
 """For families whose work grows with the ground, by patches and by pixels; the others resize or pad it."""
 YEAR = TemporalSpec.year(2022)
-IDS = [card.id for card in CARDS if card.extra is None and card.modalities]
-"""What needs an extra is tested where that is installed, by a contract of its own; so is what sees no imagery
+IDS = [card.id for card in CARDS if card.extra in (None, "export") and card.modalities]
+"""What needs another extra is tested where that is installed, by a contract of its own; so is what sees no imagery
 (test_location_models.py). Networks are shrunken (`card_of`);
 that those of the cards are the published ones is a test of its own."""
 DISTINCT = [
