@@ -272,13 +272,13 @@ class EmbeddingMap:
             SpecError: An example is of another model or weights, or there is no such time or level.
             OutsideCoverage: An example, or all of `within`, lies outside of the map.
         """
-        from rs_embed.exports.results.map_search import Wanted, best_places
+        from rs_embed.exports.results.map_search import TokenSearch, best_places
         from rs_embed.exports.results.map_vectors import direction
 
         vector = direction(self, (lon, lat), like, unlike, time)
         place = None if lon is None or lat is None else (lon, lat)
-        wanted = Wanted.of(self, place, top, level=level, time=time, times=times, within=within)
-        return best_places(wanted, vector, None if exact or level else self._kept.current())
+        asked = TokenSearch.of(self, place, top, level=level, time=time, times=times, within=within)
+        return best_places(asked, vector, None if exact or level else self._kept.current())
 
     def build_index(self, *, progress: bool = True) -> "IndexReport":
         """Build an index of the tokens in the folder of the run, which makes `most_similar` fast on large maps.

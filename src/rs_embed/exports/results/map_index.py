@@ -18,7 +18,7 @@ from rs_embed.exports.results.index import IndexFacts, VectorIndex, damaged
 from rs_embed.exports.results.index_build import build, sample_for
 from rs_embed.exports.results.kept_index import DIGEST, FOLDER, IndexReport, records_digest
 from rs_embed.exports.results.map_level import Cells, Level, tokens_in
-from rs_embed.exports.results.map_search import Wanted, best_of
+from rs_embed.exports.results.map_search import TokenSearch, best_of
 from rs_embed.exports.unit import RECORDS
 
 if TYPE_CHECKING:
@@ -130,33 +130,33 @@ class MapIndex:
         self._blocks: NDArray[np.int64] = np.load(folder / BLOCKS)
         self.attrs = {"exact": False, "recall": facts.recall, "index": facts.library}
 
-    def search(self, wanted: Wanted, vector: NDArray[np.float32]) -> NDArray[np.float64]:
+    def search(self, asked: TokenSearch, vector: NDArray[np.float32]) -> NDArray[np.float64]:
         """Similarity, row, column and time of the best tokens, `[n, 4]`."""
-        top = min(wanted.top + 1, len(self._vectors))  # the place itself is left out
-        ids, cosines = self._vectors.search(vector[None], top, only=self._mask(wanted))
+        top = min(asked.top + 1, len(self._vectors))  # the place itself is left out
+        ids, cosines = self._vectors.search(vector[None], top, only=self._mask(asked))
         there, side = ids[0] >= 0, self._level.block
         blocks, cells = np.divmod(ids[0][there], side * side)
         times, rows, cols = self._blocks[blocks].T
         found = [cosines[0][there], rows * side + cells // side, cols * side + cells % side, times]
-        return best_of(np.stack(found, axis=1).astype(np.float64), wanted)
+        return best_of(np.stack(found, axis=1).astype(np.float64), asked)
 
-    def _mask(self, wanted: Wanted) -> NDArray[np.bool_] | None:
+    def _mask(self, asked: TokenSearch) -> NDArray[np.bool_] | None:
         """Which ids may be found; `None` means all."""
-        at_time = np.isin(self._blocks[:, 0], wanted.times)
-        if wanted.within is None and at_time.all():
+        at_time = np.isin(self._blocks[:, 0], asked.times)
+        if asked.within is None and at_time.all():
             return None
         side = self._level.block
         mask = np.zeros((len(self._blocks), side, side), np.bool_)
-        if wanted.within is None:
+        if asked.within is None:
             mask[at_time] = True
             return mask.ravel()
         grids = [self._grid(row, col) for _, row, col in self._blocks.tolist()]
         boxes = shapely.box(*np.array([grid.boundingbox.bbox for grid in grids]).reshape(-1, 4).T)
-        shapely.prepare(wanted.within)
-        mask[at_time & shapely.covers(wanted.within, boxes)] = True
-        partly = at_time & shapely.intersects(wanted.within, boxes) & ~shapely.covers(wanted.within, boxes)
+        shapely.prepare(asked.within)
+        mask[at_time & shapely.covers(asked.within, boxes)] = True
+        partly = at_time & shapely.intersects(asked.within, boxes) & ~shapely.covers(asked.within, boxes)
         for number in np.flatnonzero(partly).tolist():
-            mask[number] = tokens_in(wanted.within, grids[number])
+            mask[number] = tokens_in(asked.within, grids[number])
         return mask.ravel()
 
     def _grid(self, row: int, col: int) -> GeoBox:

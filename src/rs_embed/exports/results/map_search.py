@@ -32,8 +32,8 @@ EXACT_BYTES = 64_000_000
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which tokens may be found, and how many are to be returned."""
+class TokenSearch:
+    """Which tokens a search may find, and how many it returns."""
 
     top: int
     level: Level
@@ -56,8 +56,8 @@ class Wanted:
         time: "Time",
         times: "Sequence[Time] | None",
         within: "RegionLike | None",
-    ) -> "Wanted":
-        """Check what the user wants; see `EmbeddingMap.most_similar`.
+    ) -> "TokenSearch":
+        """Check the arguments of a search; see `EmbeddingMap.most_similar`.
 
         Raises:
             SpecError: There is no such level or time, or `within` is no place.
@@ -97,24 +97,24 @@ def _shape(within: "RegionLike | None", crs: str) -> shapely.MultiPolygon | None
 
 
 def best_places(
-    wanted: Wanted, vector: NDArray[np.float32], index: "MapIndex | None" = None
+    asked: TokenSearch, vector: NDArray[np.float32], index: "MapIndex | None" = None
 ) -> "geopandas.GeoDataFrame":
     """See `EmbeddingMap.most_similar`.
 
     Args:
-        wanted: What may be found.
+        asked: What may be found.
         vector: What it is compared with, `[D]`.
         index: The index to use, unless few tokens may be found.
     """
     require("geopandas", "export")
     import geopandas
 
-    level = wanted.level
-    if index is None or 4 * level.dim * wanted.tokens <= EXACT_BYTES:
-        best = _scanned(wanted, vector)
+    level = asked.level
+    if index is None or 4 * level.dim * asked.tokens <= EXACT_BYTES:
+        best = _scanned(asked, vector)
         attrs: Mapping[str, object] = {"exact": True}
     else:
-        best, attrs = index.search(wanted, vector), index.attrs
+        best, attrs = index.search(asked, vector), index.attrs
     rows, cols = best[:, 1].astype(int), best[:, 2].astype(int)
     xs, ys = ground(level.geobox, rows + 0.5, cols + 0.5)
     points = shapely.points(*project(xs, ys, str(level.geobox.crs), "EPSG:4326"))
@@ -124,19 +124,19 @@ def best_places(
     return found
 
 
-def _scanned(wanted: Wanted, vector: NDArray[np.float32]) -> NDArray[np.float64]:
+def _scanned(asked: TokenSearch, vector: NDArray[np.float32]) -> NDArray[np.float64]:
     """Compare all tokens, window by window: similarity, row, column and time of the best, `[n, 4]`."""
-    level, within = wanted.level, wanted.within
+    level, within = asked.level, asked.within
     best = np.empty((0, 4))
-    for time in wanted.times:
-        for window in level.windows(time, wanted.crop):
+    for time in asked.times:
+        for window in level.windows(time, asked.crop):
             likeness = cosine(level.tokens(time, window), vector).astype(np.float64)
             if within is not None:
                 likeness[~tokens_in(within, window.geobox(level.geobox))] = np.nan
-            rows, cols = np.nonzero(likeness >= (best[-1, 0] if len(best) == wanted.top else -np.inf))
+            rows, cols = np.nonzero(likeness >= (best[-1, 0] if len(best) == asked.top else -np.inf))
             moments = np.full(len(rows), time)
             found = np.stack([likeness[rows, cols], rows + window.row, cols + window.col, moments], axis=1)
-            best = best_of(np.concatenate([best, found]), wanted)
+            best = best_of(np.concatenate([best, found]), asked)
     return best
 
 
@@ -145,10 +145,10 @@ def _around(shape: shapely.MultiPolygon, crs: str) -> BBox:
     return BBox(west, south, east, north, crs)
 
 
-def best_of(found: NDArray[np.float64], wanted: Wanted) -> NDArray[np.float64]:
+def best_of(found: NDArray[np.float64], asked: TokenSearch) -> NDArray[np.float64]:
     """Sort tokens `[n, 4]`, best first; keep `top` of them, without the place itself."""
-    time, row, col = wanted.itself
+    time, row, col = asked.itself
     others = found[(found[:, 1] != row) | (found[:, 2] != col) | (found[:, 3] != time)]
     order = np.lexsort((others[:, 3], others[:, 2], others[:, 1], -others[:, 0]))
-    best: NDArray[np.float64] = others[order[: wanted.top]]
+    best: NDArray[np.float64] = others[order[: asked.top]]
     return best
