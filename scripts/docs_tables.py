@@ -16,7 +16,9 @@ from rs_embed.core.settings import Knobs, LibrarySettings, RaySettings, describe
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import get_card
 from rs_embed.embedders.describe import ModelDescription
+from rs_embed.embedders.licences import LICENCES
 from rs_embed.providers.earthengine.settings import EarthEngineSettings
+from rs_embed.providers.published.settings import PublishedSettings
 from rs_embed.providers.stac.settings import StacSettings
 
 ROOT = Path(__file__).parents[1]
@@ -32,10 +34,28 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
         f"prithvi_eo_2_0_{size}" for size in ("tiny_tl", "100_tl", "300", "300_tl", "600", "600_tl")
     ),
     "docs/models/clay_1_0_base.md": ("clay_1_0_base",),
+    "docs/models/clay_1_5_large.md": ("clay_1_5_large",),
     "docs/models/dofa_1_0_base.md": ("dofa_1_0_base", "dofa_1_0_large"),
-    "docs/models/ssl4eo_s12.md": ("ssl4eo_s12_vits16_dino", "ssl4eo_s12_vits16_moco"),
+    "docs/models/copernicus_fm_base.md": ("copernicus_fm_base",),
+    "docs/models/ssl4eo_s12.md": (
+        *("ssl4eo_s12_vits16_dino", "ssl4eo_s12_vits16_moco"),
+        *(
+            f"ssl4eo_s12_{size}_{method}{sensor}"
+            for method in ("mae", "fgmae")
+            for sensor in ("", "_s1")
+            for size in ("vits16", "vitb16", "vitl16", "vith14")
+        ),
+    ),
+    "docs/models/softcon.md": tuple(f"softcon_{size}14{sensor}" for sensor in ("", "_s1") for size in ("vits", "vitb")),
+    "docs/models/olmoearth.md": (
+        *(f"olmoearth_1_0_{size}" for size in ("nano", "tiny", "base", "large")),
+        *(f"olmoearth_1_1_{size}" for size in ("nano", "tiny", "base")),
+        *(f"olmoearth_1_2_{size}" for size in ("nano", "tiny", "small", "base")),
+    ),
+    "docs/models/croma.md": ("croma_base", "croma_large"),
     "docs/models/presto.md": ("presto_1_0",),
     "docs/models/alphaearth_v1.md": ("alphaearth_v1",),
+    "docs/models/tessera_v1_1.md": ("tessera_v1_1",),
     "docs/models/mosaiks_rcf.md": ("mosaiks_rcf",),
     "docs/models/geoclip_location.md": ("geoclip_location",),
     "docs/models/satclip.md": tuple(
@@ -50,7 +70,10 @@ SENSORS: Mapping[str, str] = {
     "COPERNICUS/DEM": "elevation",
     "USGS/SRTM": "elevation",
     "LANDSAT/": "Landsat",
+    "MODIS/": "MODIS",
+    "CNSA/GF2": "Gaofen-2",
     "IGN/": "aerial",
+    "LINZ/": "aerial",
     "USDA/NAIP": "NAIP",
     "AIRBUS/SPOT": "SPOT",
     "ECMWF/": "weather",
@@ -60,6 +83,7 @@ SENSORS: Mapping[str, str] = {
     "ESA/WorldCereal": "land cover",
     "ORNL/LANDSCAN": "population",
     "GOOGLE/SATELLITE_EMBEDDING": "embeddings",
+    "TESSERA/": "embeddings",
 }
 """What a collection's name begins with -> the sensor or theme that the table of all models shows."""
 KINDS: Mapping[str, str] = {"foundation model": "encoder"}
@@ -70,6 +94,8 @@ for the bank of MOSAIKS, which is in the package."""
 BLOCK = re.compile(r"(?P<begin><!-- begin (?P<name>[\w-]+) -->\n).*?(?P<end><!-- end (?P=name) -->)", re.DOTALL)
 LONGEST_LIST = 12
 """Bands named one by one; of more, the first and the last stand for all."""
+MOST_COLUMNS = 6
+"""Cards that stand side by side in a table of facts."""
 WITHOUT_DOWNLOAD = {"bundled": "in the package", "precomputed": "none: embeddings are fetched"}
 Blocks = Mapping[str, Callable[[], str]]
 
@@ -84,7 +110,9 @@ def pages() -> dict[str, Blocks]:
         "docs/concepts.md": {"settings": settings_table},
         "docs/providers/earthengine.md": {"gee": gee_table},
         "docs/providers/stac.md": {"stac": stac_table},
+        "docs/providers/published.md": {"published": published_table},
         "docs/scale.md": {"ray": ray_table},
+        "docs/licences.md": {"licences": licences_table},
     }
     for page, ids in MODEL_PAGES.items():
         cards = [describe_model(model_id) for model_id in ids]
@@ -183,7 +211,7 @@ def _family(cards: Sequence[ModelDescription]) -> str:
 
 
 def facts_table(cards: Sequence[ModelDescription]) -> str:
-    """One column per card; all of them share the page."""
+    """One column per card, or one row if there are many; all of them share the page."""
     rows = {
         "Alias": [", ".join(f"`{alias}`" for alias in card["aliases"]) or "none" for card in cards],
         "Authors' name (`model_key`)": [f"`{card['model_key']}`" for card in cards],
@@ -199,7 +227,10 @@ def facts_table(cards: Sequence[ModelDescription]) -> str:
     }
     if any(card["extra"] for card in cards):
         rows["Extra"] = [f"`eo-rs-embed[{card['extra']}]`" if card["extra"] else "none" for card in cards]
-    return _table(["", *(f"`{card['id']}`" for card in cards)], [[name, *values] for name, values in rows.items()])
+    ids = [f"`{card['id']}`" for card in cards]
+    if len(cards) > MOST_COLUMNS:
+        return _table(["Id", *rows], [list(row) for row in zip(ids, *rows.values(), strict=True)])
+    return _table(["", *ids], [[name, *values] for name, values in rows.items()])
 
 
 def inputs_table(cards: Sequence[ModelDescription]) -> str:
@@ -256,6 +287,14 @@ def settings_table() -> str:
     return _variables(LibrarySettings)
 
 
+def licences_table() -> str:
+    """One row per known licence."""
+    rows = [
+        [f"`{one.id}`", one.kind, "yes" if one.must_be_accepted else "no", one.forbids] for one in LICENCES.values()
+    ]
+    return _table(["Id", "Class", "Must be accepted", "What it forbids or requires"], rows)
+
+
 def gee_table() -> str:
     """The variables of the Earth Engine backend."""
     return _variables(EarthEngineSettings)
@@ -264,6 +303,11 @@ def gee_table() -> str:
 def stac_table() -> str:
     """The variables of the STAC backend."""
     return _variables(StacSettings)
+
+
+def published_table() -> str:
+    """The variables of the backend for published embeddings."""
+    return _variables(PublishedSettings)
 
 
 def ray_table() -> str:

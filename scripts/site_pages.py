@@ -47,11 +47,20 @@ REFERENCE = {
         *("PointBuffer", "BBox", "GridBlock", "Region", "TemporalSpec", "OutputSpec", "read_places", "geobox_for"),
     ),
     "Models": (
-        *("list_models", "describe_model", "ModelCard", "register_model", "release_models", "save_statistics"),
+        *(
+            "list_models",
+            "describe_model",
+            "recommend_model",
+            "ModelCard",
+            "register_model",
+            "release_models",
+            "save_statistics",
+        ),
         *("fit_mosaiks", "load_mosaiks"),
     ),
     "Imagery": (
-        *("SensorSpec", "EarthEngine", "Stac", "StacCatalog", "StacCollection", "Access", "OpenAccess", "S3Access"),
+        *("SensorSpec", "EarthEngine", "PublishedEmbeddings", "Stac", "StacCatalog", "StacCollection", "Access"),
+        *("OpenAccess", "S3Access"),
         *("Opened", "LocalRasters", "RasterFolder", "Raster", "Chip", "Collection", "Band", "Unit", "Limit"),
         *("register_collection", "register_unit"),
     ),
@@ -66,7 +75,7 @@ REFERENCE = {
 BESIDES = {
     "Embeddings": ("embedding.batch.Embeddings", "errors.Failure", "errors.BatchError"),
     "Places, times, outputs": ("places.columns.Places", "places.columns.Place"),
-    "Models": ("embedders.describe.ModelDescription",),
+    "Models": ("embedders.describe.ModelDescription", "recommend.Recommendations", "recommend.ModelAdvice"),
     "Imagery": ("providers.base.Provider", "providers.base.Query"),
     "Exports": (
         *("exports.call.ExportReport", "exports.results.run.Run", "exports.status.RunStatus"),

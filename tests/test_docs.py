@@ -130,6 +130,7 @@ def test_notebooks_are_kept_small_and_as_a_clean_kernel_left_them():
         assert not re.search(r"/(?:home|root|tmp|Users|site-packages)/", text), "a path of one machine"
 
 
+@pytest.mark.slow
 def test_the_generated_tables_are_current_and_torch_is_not_needed_for_them():
     code = (
         "import sys; sys.path.insert(0, 'scripts'); import docs_tables; "

@@ -14,9 +14,10 @@ from rs_embed.core.progress import progress_bar
 from rs_embed.core.specs import InputPrep, OutputSpec, Precision, TemporalSpec
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import get_card, list_cards
+from rs_embed.embedders.choosing import ModelOrder, selected
 from rs_embed.embedders.describe import ModelDescription, describe
 from rs_embed.errors import BatchError, Failure, SpecError
-from rs_embed.pipeline.request import Backend, Bands, EmbeddingRequest, KnobValue, Modalities, Sensors
+from rs_embed.pipeline.request import AcceptLicence, Backend, Bands, EmbeddingRequest, KnobValue, Modalities, Sensors
 from rs_embed.plan import Dates, InputArrays, Plan, Units, arrays_of, backend_for, named, opened, resolved, run_plans
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def plan_embedding(
     input_prep: InputPrep = "auto",
     device: str = "auto",
     precision: Precision = "fp32",
+    accept_licence: AcceptLicence = None,
     **knobs: KnobValue,
 ) -> Plan:
     """Plan what `get_embedding` would do with the same arguments, without loading or fetching anything.
@@ -106,6 +108,7 @@ def plan_embedding(
         input_prep=input_prep,
         device=device,
         precision=precision,
+        accept_licence=accept_licence,
     )
     place, days = read_place(spatial, temporal, buffer_m)
     return Plan.laid(request, [place], [days], arrays_of(input_chw, backend, dates, unit))
@@ -122,8 +125,9 @@ def get_embedding(plan: Plan) -> "Embedding":
             `input_chw`.
         temporal: The window of days, half-open. The sample scene and undated rasters ignore it.
         output: `OutputSpec.pooled()` for a vector `[D]`, `OutputSpec.grid()` for a token grid `[D,H,W]`.
-        backend: "sample", "gee", "stac", "auto" (Earth Engine where it is set up, else STAC), the path of a raster or
-            a pattern of paths, an `EarthEngine`, a `Stac`, a `LocalRasters`, or any `Provider`.
+        backend: "sample", "gee", "stac", "published" (published embeddings), "auto" (Earth Engine where it is set up,
+            else STAC, or for published embeddings their public store), the path of a raster or a pattern of paths, an
+            `EarthEngine`, a `Stac`, a `PublishedEmbeddings`, a `LocalRasters`, or any `Provider`.
         sensor: Imagery other than the card's default: bands, pixel size, cloud limit, composite.
         modality: One of the card's modalities, or several ("s2+s1").
         bands: A subset of a modality's bands, by the names of the collection ("B2") or of the model ("BLUE"), in
@@ -140,6 +144,8 @@ def get_embedding(plan: Plan) -> "Embedding":
         device: "auto", "cpu", "cuda" or "cuda:0".
         precision: "fp32", "bf16" (faster, cosine to fp32 above 0.9995), or "auto": bf16 where the hardware supports
             it natively.
+        accept_licence: Ids of licences that you have read and accept, such as "olmoearth-artifact". Only models whose
+            licence is not permissive ask for it; `RS_EMBED_ACCEPT_LICENCE` accepts for all calls.
         **knobs: Keyword forms of the model's `RS_EMBED_*` variables (`describe_model(model_id)`).
 
     Returns:
@@ -170,6 +176,7 @@ def get_embeddings(
     input_prep: InputPrep = "auto",
     device: str = "auto",
     precision: Precision = "fp32",
+    accept_licence: AcceptLicence = None,
     progress: bool = True,
     **knobs: KnobValue,
 ) -> "Embeddings | dict[str, Embeddings]":
@@ -214,6 +221,7 @@ def get_embeddings(
         input_prep=input_prep,
         device=device,
         precision=precision,
+        accept_licence=accept_licence,
     )
     table = read_places(places, temporal=temporal, buffer_m=buffer_m)
     plans = [Plan.of(request.model_copy(update={"model_id": model}), table) for model in models]
@@ -237,9 +245,33 @@ def get_embeddings(
     return found if models is model_id else next(iter(found.values()))
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """List the models of the catalogue whose id or alias matches a shell-style pattern, e.g. "thor*"."""
-    return [card.id for card in list_cards(pattern)]
+def list_models(
+    pattern: str = "*",
+    *,
+    sensor: str | None = None,
+    licence: str | None = None,
+    no_extra: bool = False,
+    max_mb: float | None = None,
+    sort: ModelOrder = "catalogue",
+) -> list[str]:
+    """List the models of the catalogue that fit.
+
+    Args:
+        pattern: A shell-style pattern of ids and aliases, e.g. "thor*".
+        sensor: A sensor that the model can take: "s2", "s1", "landsat", "location", ...
+        licence: A class of licences ("permissive", "conditions", "non-commercial", "gated", "unknown") or an id.
+        no_extra: Leave out models that need an extra of this package.
+        max_mb: The largest download, MB. If the size of a file is not known, four bytes per parameter count.
+        sort: "catalogue", "id", "params", "dim", "licence" or "size" (of the download).
+
+    Returns:
+        Their ids.
+
+    Raises:
+        SpecError: A sensor, licence or order is unknown.
+    """
+    found = selected(list_cards(pattern), sensor=sensor, licence=licence, no_extra=no_extra, max_mb=max_mb, sort=sort)
+    return [card.id for card in found]
 
 
 def describe_model(model_id: str) -> ModelDescription:

@@ -21,6 +21,7 @@ RSEmbedError
 │   ├── ServiceUnavailable   the service did not answer, or only with server errors, until the retries ran out
 │   └── ReadError            a file or an answer cannot be read
 ├── WeightsError         the weights could not be loaded
+│   ├── LicenceNotAccepted   their licence must be accepted first
 │   ├── WeightsNotFound      no such file or repository, here or on the hub
 │   ├── WeightsUnreachable   the hub did not answer, or offline mode forbids asking it
 │   ├── WeightsCorrupt       the file is empty, truncated, unsafe, not finite or has the wrong hash
@@ -188,6 +189,10 @@ class ReadError(ProviderError):
 
 class WeightsError(RSEmbedError):
     """Raised when weights could not be obtained or loaded."""
+
+
+class LicenceNotAccepted(WeightsError):
+    """Raised when the licence of a model must be accepted before its weights are loaded."""
 
 
 class WeightsNotFound(WeightsError):

@@ -20,6 +20,7 @@ from rs_embed.core.settings import LibrarySettings, ModelKnobs, WeightsKnobs
 from rs_embed.core.specs import SpatialSpec, TemporalSpec
 from rs_embed.embedders.card import ModelCard, auto_backend
 from rs_embed.embedders.catalog import get_card
+from rs_embed.embedders.licences import licence_ids, require_accepted
 from rs_embed.errors import ChoiceWarning, InputError, SensorNotOffered, SpecError, warn
 from rs_embed.pipeline.request import Backend, EmbeddingRequest, Modalities
 from rs_embed.places import read_places
@@ -109,6 +110,9 @@ class Plan:
         from rs_embed.pipeline.plan import items_of
 
         model = resolved(request)
+        if model.to_accept:
+            given = request.accept_licence, LibrarySettings.read().accept_licence
+            require_accepted(model.card, [name for one in given for name in licence_ids(one)])
         if arrays is not None:
             request = request.model_copy(update={"backend": arrays.provider(model)})
         require_backend(request.backend)

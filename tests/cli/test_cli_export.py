@@ -69,6 +69,7 @@ def test_the_command_fails_if_all_rows_did_but_keeps_why(plots):
     assert open_run(plots.parent / "run").to_frame()["stage"].tolist() == ["fetch", "fetch"]
 
 
+@pytest.mark.slow
 def test_export_status_retry_and_similar_work_on_one_folder(plots):
     run = plots.parent / "run"
     result = export(plots, "--year", "2017", "--unit-rows", "3")

@@ -117,6 +117,7 @@ def test_here_nothing_is_copied_on_the_way_in_or_out():
     assert to_host(tokens.bfloat16()).dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_inputs_that_were_made_in_other_places_come_together():
     with FakeTensorMode():
         there, here = (ModelInput({"image": torch.empty(2, 3, device=device)}) for device in (GPU, "cpu"))

@@ -195,6 +195,7 @@ def test_a_backend_that_cannot_be_made_names_its_package(monkeypatch, tmp_path, 
     assert "others_models 1.0" in caught.value.fix
 
 
+@pytest.mark.slow
 def test_a_backend_that_takes_the_name_of_another_is_refused_by_name(monkeypatch, tmp_path):
     installed(monkeypatch, tmp_path, "Mine = None", providers='sample = "others_models:Mine"')
     with pytest.warns(PluginWarning, match="others_models 1.0: the backend 'sample' is ignored"):

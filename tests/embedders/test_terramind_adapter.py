@@ -571,6 +571,7 @@ def test_a_modality_that_the_backend_lacks_is_refused_before_weights_are_loaded(
         get_embedding("terramind_1_0_tiny", place, backend="sample", modality="S2L2A+DEM", ckpt="/does/not/exist.pt")
 
 
+@pytest.mark.slow
 def test_metadata_hold_the_modality_in_force(monkeypatch):
     monkeypatch.setenv("RS_EMBED_TERRAMIND_MODALITY", "S1GRD")
     by_keyword = get_embedding("terramind_1_0_tiny", backend="sample", modality="S2L2A", pretrained=False)

@@ -211,6 +211,7 @@ def test_a_hub_that_hangs_once_is_asked_again(ask: Asking) -> None:
     assert ask(timeout_s=0.3).sha256 == SHA256
 
 
+@pytest.mark.slow
 def test_a_body_that_is_cut_is_continued(ask: Asking) -> None:
     ask.hub.faults.append(Fault("cut", times=1))
     assert ask().sha256 == SHA256

@@ -318,6 +318,7 @@ def test_training_mode_computes_the_same() -> None:
 
 
 @pytest.mark.parametrize("wants_grad", [False, True])
+@pytest.mark.slow
 def test_bfloat16_autocast_keeps_the_direction_of_every_token(wants_grad: bool) -> None:
     encoder, inputs = full_encoder().requires_grad_(wants_grad), everything()
     for output in ("all", "dense"):
@@ -363,6 +364,7 @@ def test_norms_of_vectors_and_series_equal_group_norm() -> None:
     assert_close(series(heads).transpose(1, 2).flatten(2), joint)
 
 
+@pytest.mark.slow
 def test_random_weights_depend_on_the_seed_alone() -> None:
     one, same = full_encoder(), full_encoder()
     assert all(torch.equal(value, same.state_dict()[key]) for key, value in one.state_dict().items())

@@ -100,6 +100,7 @@ def test_every_filter_of_the_bank_sums_to_zero(bank):
     assert (weight.sum(dim=(1, 2, 3)).abs() < 1e-3 * weight.abs().sum(dim=(1, 2, 3))).all()
 
 
+@pytest.mark.slow
 def test_places_alike_to_mosaiks_are_alike_to_radar(bank, mosaiks):
     # A target that no Sentinel-2 threshold made up: VH backscatter of the bundled scene, which the bank never
     # saw. A cell's five nearest neighbours in feature space, all at least 400 m away, predict it with

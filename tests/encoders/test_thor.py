@@ -175,6 +175,7 @@ def test_gradients_reach_the_weights_even_after_inference() -> None:
         assert "ind_patch_embed.patch_embed.S2:Blue.weight" in without
 
 
+@pytest.mark.slow
 def test_a_training_step_is_seen_by_the_next_inference() -> None:
     encoder = golden_encoder()
     with torch.no_grad():

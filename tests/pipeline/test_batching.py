@@ -85,6 +85,7 @@ def test_after_a_first_batch_as_many_go_together_as_memory_holds():
     assert not any(isinstance(one, Failure) for one in results)
 
 
+@pytest.mark.slow
 def test_what_every_batch_takes_anyway_counts_less_once_a_larger_batch_was_seen():
     _, embedder = results_of(Model(total=10_000, each=50, fixed=1600), 260)
     # A first batch of 8 looks like 250 bytes an input, one of 32 like 100, one of 64 like 75.
@@ -266,6 +267,7 @@ def test_cuda_tells_what_is_free_and_what_was_taken():
 
 
 @pytest.mark.parametrize("model_id", ["thor_1_0_tiny", "terramind_1_0_tiny", "anysat_tiny", "mosaiks_rcf"])
+@pytest.mark.slow
 def test_every_model_takes_several_chips_at_once_and_gives_each_what_it_gives_it_alone(model_id, monkeypatch):
     class Counting(Model):
         batches = 0

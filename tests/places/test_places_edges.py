@@ -337,6 +337,7 @@ def test_the_limit_of_the_csv_module_is_as_it_was_and_long_polygons_are_read(tmp
     assert csv.field_size_limit() == before
 
 
+@pytest.mark.slow
 def test_kept_columns_stand_in_the_files_of_an_export_with_their_types_and_after_a_retry(tmp_path):
     frame = pd.DataFrame({"plot_id": ["a", "b", "c"], "lon": [12.0, 12.3, 11.8], "lat": 47.0})
     frame = frame.assign(species=["Picea", None, "Fagus"], trees=[1, 2, 3], day=date(2022, 6, 1))

@@ -239,6 +239,7 @@ def test_a_single_day_is_answered_with_the_list_that_it_should_be(dn):
 
 
 @pytest.mark.parametrize("backend", ["array", "file"])
+@pytest.mark.slow
 def test_advice_fits_the_backend(dn, backend, make_raster):
     dn[:, :, :5] = 0
     given = {"input_chw": dn} if backend == "array" else {"backend": make_raster(dn, bands=RGB)}

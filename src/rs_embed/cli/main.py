@@ -35,10 +35,12 @@ from rs_embed.cli.options import (
     app,
     command,
 )
-from rs_embed.cli.tables import ModelOrder, finite, models_table, ordered, table
+from rs_embed.cli.tables import finite, models_table, table
 from rs_embed.core.display import parameters_text
 from rs_embed.core.progress import watched
 from rs_embed.core.signals import sigterm_as_interrupt
+from rs_embed.embedders.catalog import get_card
+from rs_embed.embedders.choosing import ModelOrder, megabytes
 from rs_embed.errors import RSEmbedWarning
 
 __all__ = ["app", "main"]
@@ -105,24 +107,54 @@ def _all(
     """Options of the program itself."""
 
 
-@command(START, "rs-embed models", "rs-embed models galileo", "rs-embed models --sort params --json")
+@command(
+    START,
+    "rs-embed models",
+    "rs-embed models galileo",
+    "rs-embed models --sensor s2 --licence permissive --no-extra --max-size 100M",
+    "rs-embed models --for scene.tif --licence permissive",
+    "rs-embed models --sort params --json",
+)
 def models(
     pattern: _Pattern = "*",
+    *,
+    sensor: Annotated[
+        str | None, typer.Option(help="Models that can take this sensor: s2, s1, landsat, location, ...")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="permissive, conditions, non-commercial, gated, unknown, or an id such as MIT.")
+    ] = None,
+    no_extra: Annotated[bool, typer.Option("--no-extra", help="Only models that need no extra.")] = False,
+    max_size: Annotated[str | None, typer.Option(metavar="SIZE", help="Largest download: 100M, 1.5G.")] = None,
     sort: Annotated[
-        ModelOrder, typer.Option(metavar="ORDER", help="catalogue, id, params, dim or licence.")
+        ModelOrder, typer.Option(metavar="ORDER", help="catalogue, id, params, dim, licence or size.")
     ] = "catalogue",
+    raster: Annotated[
+        str | None,
+        typer.Option("--for", metavar="RASTER", help="Which of them can run on this raster, or backend, and why not."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the models: id, sensors, number of parameters, length of a vector, weights and licence."""
+    """List the models: id, sensors, number of parameters, length of a vector, download and licence."""
     wildcard = any(character in pattern for character in "*?[")
-    ids = rs_embed.list_models(pattern if wildcard else f"*{pattern}*")
-    found = ordered([rs_embed.describe_model(model_id) for model_id in ids], sort)
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    elif found:
-        OUT.print(models_table(found))
+    ids = rs_embed.list_models(
+        pattern if wildcard else f"*{pattern}*",
+        sensor=sensor,
+        licence=licence,
+        no_extra=no_extra,
+        max_mb=None if max_size is None else megabytes(max_size),
+        sort=sort,
+    )
+    if raster is not None:
+        found = rs_embed.recommend_model(backend=raster, models=ids)
+        typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
+    elif as_json:
+        typer.echo(json.dumps([rs_embed.describe_model(model_id) for model_id in ids], indent=2))
+    elif ids:
+        OUT.print(models_table([get_card(model_id) for model_id in ids]))
     else:
-        ERR.print(f"No model matches {pattern!r}; `rs-embed models` lists all.")
+        what = f"No model matches {pattern!r}" if pattern != "*" else "No model fits"
+        ERR.print(f"{what}; `rs-embed models` lists all.")
 
 
 @command(START, "rs-embed describe galileo", "rs-embed describe mosaiks_rcf --json")

@@ -59,7 +59,8 @@ Model = Annotated[
 ]
 _Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
-BACKEND_HELP = "Source of the imagery: sample, stac, gee, auto, or the path of a raster."
+BACKEND_HELP = "Source of the imagery: sample, stac, gee, published, auto, or the path of a raster."
+ACCEPT_HELP = "Accept the licence of a model that asks for it."
 OFFSET_HELP = "Add this to the DN: -1000 for Sentinel-2 scenes since 2022."
 
 
@@ -169,6 +170,7 @@ class ModelOptions(OptionSet):
     precision: Annotated[
         Precision, _running(help="bf16: faster, slightly less exact. auto: bf16 where the device is built for it.")
     ] = "fp32"
+    accept_licence: Annotated[str | None, _running(metavar="ID[,ID...]", help=ACCEPT_HELP)] = None
     knobs: Annotated[
         list[str] | None,
         _running(
@@ -209,6 +211,7 @@ _IN_SHELL = (
     (r"temporal=TemporalSpec\.year\((\d+)\)", r"--year \1"),
     (r'\b(backend|device|precision|format|dtype|engine|address|modality|buffer_m)="?([\w.:+*/-]+)"?', r"--\1 \2"),
     (r'\binput_prep="(\w+)"', r"--input-prep \1"),
+    (r'\baccept_licence="([\w.,-]+)"', r"--accept-licence \1"),
     (r"--buffer_m", "--buffer"),
 )
 """What a fix says for Python -> the same on the command line."""

@@ -12,6 +12,7 @@ import typer
 from rs_embed.cli.completion import complete_backend, complete_modality
 from rs_embed.cli.export import RunOptions, box_or_file, rate_of, stoppable
 from rs_embed.cli.options import (
+    ACCEPT_HELP,
     BACKEND_HELP,
     ERR,
     MANY,
@@ -86,6 +87,7 @@ def region(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="bf16: faster, slightly less exact.")] = "fp32",
+    accept_licence: Annotated[str | None, typer.Option(metavar="ID[,ID...]", help=ACCEPT_HELP)] = None,
     knobs: Annotated[
         list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help="Set a knob of the model. Repeatable.")
     ] = None,
@@ -120,6 +122,7 @@ def region(
             modality=modality,
             device=device,
             precision=precision,
+            accept_licence=accept_licence,
             dry_run=dry_run,
             rate=rate_of(rate),
             **of_map.keywords(),

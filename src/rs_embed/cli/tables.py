@@ -2,33 +2,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 
 from rs_embed.core.display import parameters_text
+from rs_embed.embedders.choosing import OTHER, download_mb, download_text, sensors_of
+from rs_embed.embedders.licences import strictest, to_accept
 
 if TYPE_CHECKING:
-    from rs_embed.embedders.describe import ModelDescription
+    from rs_embed.embedders.card import ModelCard
     from rs_embed.embedding.embedding import Embedding
 
-ModelOrder = Literal["catalogue", "id", "params", "dim", "licence"]
-_SENSORS = {
-    "COPERNICUS/S2": "S2",
-    "COPERNICUS/S1": "S1",
-    "COPERNICUS/S3": "S3",
-    "COPERNICUS/DEM": "DEM",
-    "USGS/SRTM": "DEM",
-    "LANDSAT/LC08": "L8",
-    "LANDSAT/LC09": "L9",
-    "IGN/": "aerial",
-    "AIRBUS/SPOT": "SPOT",
-    "USDA/NAIP": "NAIP",
-    "ECMWF/ERA5": "ERA5",
-    "GOOGLE/SATELLITE_EMBEDDING": "AlphaEarth",
-}
-"""How the name of a collection starts -> what a list of models calls it."""
 _MOST_SENSORS = 3
 """Shown for each model; a sign says that there are more."""
 
@@ -72,51 +58,44 @@ def source_line(embedding: "Embedding") -> str:
     return f"{'; '.join(chips) or 'No imagery'}, as {embedding.meta.model_id} sees it:"
 
 
-def ordered(models: "Sequence[ModelDescription]", by: ModelOrder) -> "list[ModelDescription]":
-    """The models in that order; numbers ascend."""
-    keys = {"id": "id", "params": "parameters_m", "dim": "dim", "licence": "licence"}
-    return sorted(models, key=lambda one: cast("dict[str, str]", one)[keys[by]]) if by in keys else list(models)
-
-
-def models_table(models: "Sequence[ModelDescription]") -> Table:
-    """A line for each model, 80 columns wide at most; aliases stand below."""
-    drawn = table([_line(model) for model in models])
-    drawn.columns[2].justify = drawn.columns[3].justify = "right"
+def models_table(cards: "Sequence[ModelCard]") -> Table:
+    """A line for each model, 80 columns wide at most; notes stand below."""
+    drawn = table([_line(card) for card in cards])
+    for name in ("params", "dim", "download"):
+        next(column for column in drawn.columns if column.header == name).justify = "right"
     for column in drawn.columns:
         column.no_wrap = True
-    notes = [f"{alias} = {model['id']}" for model in models for alias in model["aliases"]]
+    notes = [f"{alias} = {card.id}" for card in cards for alias in card.aliases]
     notes = [f"Aliases: {', '.join(notes)}"] if notes else []
     for kind in ("baseline", "precomputed"):
-        ids = [model["id"] for model in models if model["kind"] == kind]
+        ids = [card.id for card in cards if card.kind == kind]
         notes += [f"{kind.capitalize()}: {', '.join(ids)}"] if ids else []
+    for extra in dict.fromkeys(card.extra for card in cards if card.extra):
+        notes.append(f"With the extra {extra}: {', '.join(card.id for card in cards if card.extra == extra)}")
+    for licence in {one.id: one for card in cards for one in to_accept(card)}.values():
+        notes.append(f"Accept with --accept-licence {licence.id} ({licence.kind}): {licence.forbids}")
+    if any(not download_mb(card)[1] for card in cards):
+        notes.append("~: estimated from the number of parameters")
     drawn.caption, drawn.caption_justify, drawn.caption_style = "\n".join(notes) or None, "left", ""
     return drawn
 
 
-def _line(model: "ModelDescription") -> dict[str, object]:
-    weights = "hub" if " / " in model["weights"] else model["weights"]
-    if model["weights"].startswith("package "):
-        weights = "package"
+def _line(card: "ModelCard") -> dict[str, object]:
+    licence = strictest(card)
     return {
-        "id": model["id"],
-        "sensors": _sensors(model),
-        "params": parameters_text(model["parameters_m"]),
-        "dim": model["dim"],
-        "weights": "none" if weights == "precomputed" else weights,
-        "licence": "see page" if model["licence"].startswith("see ") else model["licence"].split()[0].rstrip(":"),
+        "id": card.id,
+        "sensors": _sensors(card),
+        "params": parameters_text(card.parameters_m),
+        "dim": card.dim,
+        "download": download_text(card),
+        "licence": licence.kind if licence.must_be_accepted or licence.kind == "unknown" else licence.id,
     }
 
 
-def _sensors(model: "ModelDescription") -> str:
-    if not model["modalities"]:
-        return "(location)"
-    found: dict[str, None] = {}
-    for modality in model["modalities"]:
-        name = modality["collection"]
-        found[next((short for start, short in _SENSORS.items() if name.startswith(start)), "more")] = None
-    others = len(found) - _MOST_SENSORS + ("more" in found)
-    names = [name for name in found if name != "more"]
-    return ", ".join(names[:_MOST_SENSORS]) + (", ..." if others > 0 else "")
+def _sensors(card: "ModelCard") -> str:
+    found = sensors_of(card)
+    names = [name for name in found if name != OTHER]
+    return ", ".join(names[:_MOST_SENSORS]) + (", ..." if len(found) > len(names[:_MOST_SENSORS]) else "")
 
 
 def finite(value: object) -> object:

@@ -27,6 +27,7 @@ _KNOWN: set[str] = set()
 _HOMES = (
     "rs_embed.embedders.catalog",
     "rs_embed.providers.earthengine.settings",
+    "rs_embed.providers.published.settings",
     "rs_embed.providers.stac.settings",
 )
 """Modules that define further families: imported when a variable is not known yet."""
@@ -213,6 +214,9 @@ class LibrarySettings(Knobs):
         int | None, Field(ge=1, le=4096, description="network inputs encoded at once; unset: as many as memory allows")
     ] = None
     checkpoint_s: Annotated[float, Field(ge=0, description="seconds between checkpoints of an export")] = 60.0
+    accept_licence: Annotated[str | None, Field(description="licences that you accept, by id, separated by commas")] = (
+        None
+    )
     offline: Annotated[bool, Field(description="1: never contact the hub; use the cache or fail")] = False
 
 

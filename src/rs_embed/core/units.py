@@ -82,6 +82,8 @@ class Unit:
     """Sentinel-2 digital number: reflectance x 10,000, 0-based (the baseline-04.00 offset removed)."""
     REFLECTANCE: ClassVar["Unit"]
     """0 to about 1."""
+    LANDSAT_L1_DN: ClassVar["Unit"]
+    """Landsat level-1 digital number, as delivered: 1 to 65,535."""
     DB: ClassVar["Unit"]
     """Radar backscatter, 10 log10(power)."""
     POWER: ClassVar["Unit"]
@@ -235,6 +237,21 @@ Unit.REFLECTANCE = Unit(
     ),
     zero_is_nodata=True,
 )
+Unit.LANDSAT_L1_DN = Unit(
+    "landsat_l1_dn",
+    (
+        Limit(
+            low=0, outside="any", finding="negative values", fix="give the numbers as delivered, before any calibration"
+        ),
+        Limit(
+            low=HIGHEST_REFLECTANCE,
+            outside="all",
+            finding="no value above 2: it looks like reflectance",
+            fix="give the numbers as delivered, about 5,000 to 65,000",
+        ),
+    ),
+    zero_is_nodata=True,
+)
 Unit.DB = Unit(
     "db",
     (
@@ -341,7 +358,7 @@ _OURS = frozenset(
     for unit in (
         *(Unit.DN, Unit.REFLECTANCE, Unit.DB, Unit.POWER, Unit.KELVIN, Unit.METRE, Unit.BYTE, Unit.CLASS),
         *(Unit.INDEX, Unit.COMPONENT, Unit.FEATURE, Unit.DEGREE, Unit.WATER_METRE, Unit.WATER_TENTH_MM),
-        *(Unit.NW_CM2_SR, Unit.PROBABILITY, Unit.CONFIDENCE, Unit.PEOPLE),
+        *(Unit.NW_CM2_SR, Unit.PROBABILITY, Unit.CONFIDENCE, Unit.PEOPLE, Unit.LANDSAT_L1_DN),
     )
 )
 

@@ -20,6 +20,7 @@ from rs_embed.core.settings import LibrarySettings, ModelKnobs, PlaceKnobs, Weig
 from rs_embed.core.specs import OutputSpec, SensorSpec, WorkingPrecision
 from rs_embed.core.stopping import PerProcess
 from rs_embed.embedders.card import Modality, ModelCard
+from rs_embed.embedders.licences import Licence, to_accept
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry
 from rs_embed.embedders.runtime.device import to_host
 from rs_embed.embedders.runtime.kept import KeptNetworks
@@ -66,6 +67,12 @@ class ModelRequest:
     def may_lack(self, modality: Modality) -> bool:
         """Return whether the model runs without a modality that the backend does not offer."""
         return self.best_effort and modality.optional
+
+    @property
+    def to_accept(self) -> tuple[Licence, ...]:
+        """Licences that the user must accept; none for random weights."""
+        knobs = self.knobs
+        return () if isinstance(knobs, WeightsKnobs) and not knobs.pretrained else to_accept(self.card)
 
     @property
     def dense(self) -> bool:

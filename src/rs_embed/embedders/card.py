@@ -80,6 +80,12 @@ class BandStats:
     """Unit of `mean` and `std`."""
     mean: float
     std: float
+    wavelength_um: float | None = None
+    """Central wavelength that the model is told, micrometres, for models that take any band by its wavelength."""
+    bandwidth_um: float | None = None
+    """Bandwidth that the model is told, micrometres."""
+    highest: float | None = None
+    """Value at which the training data were clipped, in `unit`, if they were."""
 
 
 Pixels = NDArray[np.float32]
@@ -134,6 +140,8 @@ class Modality:
     and the metadata records it; at least one modality must be present."""
     grid_px: int = 1
     """Pixels of this modality along the side of one pixel of the grid that all modalities share."""
+    token_sets: int = 1
+    """Number of sets of bands that have a token of their own in each patch, to estimate what a model costs."""
 
     def __post_init__(self) -> None:
         named = (*self.sensor.bands, *(band.name for band in self.derived))
@@ -200,7 +208,7 @@ class ModelCard:
     pooled_is_grid_mean: bool = False
     """Whether the pooled mean equals the mean of the grid."""
     backend: str | None = None
-    """The only backend with the model's imagery, which `backend="auto"` then selects; `None` for any backend."""
+    """The backend with the model's imagery, which `backend="auto"` then selects; `None` for any backend."""
     aliases: tuple[str, ...] = ()
     extra: str | None = None
     """Extra of this package that the model requires, if any."""

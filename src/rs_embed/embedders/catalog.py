@@ -7,6 +7,7 @@ Cards come from three sources, in this order: this package, installed packages (
 import re
 import sys
 from collections.abc import Iterable
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
@@ -19,16 +20,21 @@ from rs_embed.embedders.cards import (
     alphaearth,
     anysat,
     clay,
+    copernicusfm,
+    croma,
     dofa,
     galileo,
     locations,
     mosaiks,
+    olmoearth,
     presto,
     prithvi,
     ssl4eo,
     terramind,
+    tessera,
     thor,
 )
+from rs_embed.embedders.licences import require_known
 from rs_embed.embedders.pins import pinned
 from rs_embed.errors import PluginWarning, SpecError, UnknownModelError, warn
 
@@ -40,17 +46,24 @@ _WRITTEN: tuple[ModelCard, ...] = (
     *prithvi.CARDS,
     *clay.CARDS,
     *dofa.CARDS,
+    *copernicusfm.CARDS,
     *ssl4eo.CARDS,
+    *croma.CARDS,
     *presto.CARDS,
+    *olmoearth.CARDS,
     *alphaearth.CARDS,
+    *tessera.CARDS,
     *mosaiks.CARDS,
     *locations.CARDS,
 )
 CARDS = pinned(_WRITTEN)
 """The cards of this package."""
+require_known(CARDS)
 _REGISTERED: dict[str, ModelCard] = {}
 """Id -> card registered in this process."""
 
+ALIKE = 6
+"""Names that an error shows of those that resemble an unknown one; the catalog is too long to be shown."""
 GENERATED = "call rs_embed.generate, which generates missing modalities with the tokenizers of the same release"
 VARIANTS = {
     r"(terramind_v(?:1|01)_[a-z]+)_tim": 'use {!r} with tim_modalities="LULC" to think in land cover',
@@ -68,8 +81,8 @@ def names_of(card: ModelCard) -> tuple[str, ...]:
 def register_model(card: ModelCard, *, replace: bool = False) -> None:
     """Add a model of your own to the catalog of this process.
 
-    Other processes, such as the workers of a cluster or a later `retry_export`, must register it too. An installed
-    package adds models by an entry point of the group `rs_embed.models` instead.
+    Workers of a cluster take it over. Other processes, such as a later `retry_export`, must register it too. An
+    installed package adds models by an entry point of the group `rs_embed.models` instead.
 
     Args:
         card: The model.
@@ -90,6 +103,12 @@ def register_model(card: ModelCard, *, replace: bool = False) -> None:
             fix="choose another id and other aliases" + (", or replace=True" if card.id in _REGISTERED else ""),
         )
     _REGISTERED[card.id] = card
+
+
+def registered_among(models: Iterable[str | ModelCard]) -> tuple[ModelCard, ...]:
+    """Return the cards of these models that were registered in this process."""
+    cards = {card.id: card for card in map(get_card, models)}
+    return tuple(card for card in cards.values() if _REGISTERED.get(card.id) is card)
 
 
 def _taken(card: ModelCard, others: Iterable[ModelCard]) -> str | None:
@@ -164,10 +183,11 @@ def get_card(model_id: str | ModelCard) -> ModelCard:
     if found is not None:
         return found
     shown = [name for card in _all_cards() for name in (card.id, *card.aliases)]
+    alike = get_close_matches(model_id, shown, n=ALIKE, cutoff=0.4)
     raise UnknownModelError(
         f"Expected a model of the catalog, got {model_id!r}.",
-        known=", ".join(shown),
-        fix=_variant(model_id) or did_you_mean(model_id, shown),
+        alike=", ".join(alike) or None,
+        fix=_variant(model_id) or (did_you_mean(model_id, alike) if alike else "choose one of list_models()"),
     )
 
 

@@ -5,6 +5,8 @@ from typing import TypedDict
 from rs_embed.core.bands import bands_of
 from rs_embed.core.settings import describe_knobs
 from rs_embed.embedders.card import Modality, ModelCard
+from rs_embed.embedders.choosing import download_mb
+from rs_embed.embedders.licences import strictest
 
 
 class ModalityDescription(TypedDict):
@@ -36,8 +38,11 @@ class ModelDescription(TypedDict):
     """The catalog's description of a model.
 
     `type` is "on-the-fly" (a network runs on the imagery of the request) or "precomputed" (embeddings are fetched).
-    `default_backend` is the card's own, else "auto" (Earth Engine if it is set up, else STAC), or "none" for a model
-    that takes only a location. `parameters_m` is in millions, `dim` is the length of a pooled vector.
+    `default_backend` is the card's own ("gee-or-published": Earth Engine if it is set up, else the public store), else
+    "auto" (Earth Engine if it is set up, else STAC), or "none" for a model that takes only a location. `licence_class`
+    is "permissive", "conditions", "non-commercial", "gated" or "unknown"; the middle three must be accepted
+    (`accept_licence`). `parameters_m` is in millions, `dim` is the length of a pooled vector. `download_mb` is the size
+    of the weights on the hub; unless `download_known`, it is estimated from the number of parameters.
     """
 
     id: str
@@ -57,14 +62,17 @@ class ModelDescription(TypedDict):
     place_modalities: list[str]
     knobs: list[KnobDescription]
     weights: str
+    download_mb: float
+    download_known: bool
     licence: str
+    licence_class: str
     citation: str
     extra: str | None
 
 
 def describe(card: ModelCard) -> ModelDescription:
     """Return the facts of a card as plain data."""
-    weights = card.weights
+    weights, (size_mb, size_known) = card.weights, download_mb(card)
     return {
         "id": card.id,
         "title": card.title,
@@ -86,7 +94,10 @@ def describe(card: ModelCard) -> ModelDescription:
             for variable, keyword, default, effect in describe_knobs(card.knobs)
         ],
         "weights": f"{weights.source} / {weights.file} ({weights.licence})" if weights else _without_weights(card),
+        "download_mb": size_mb,
+        "download_known": size_known,
         "licence": card.licence,
+        "licence_class": strictest(card).kind,
         "citation": card.citation,
         "extra": card.extra,
     }

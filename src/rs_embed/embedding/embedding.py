@@ -155,6 +155,10 @@ class Meta(BaseModel):
     """Identity of the weights: the hub or file with its sha256, `random:<seed>`, `bundled:...` or `precomputed:...`."""
     weights_note: str | None
     """A remark on the weights: that they are random, what else their file contains, or its precision."""
+    licence: str | None = None
+    """Licence of the model, as its card names it; `None` in older files."""
+    accepted_licence: str | None = None
+    """Ids of the licences that had to be accepted, and were; `None` if none had to be."""
     knobs: dict[str, JsonValue]
     """Every knob with its value in force."""
     model: dict[str, JsonValue]

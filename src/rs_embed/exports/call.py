@@ -33,7 +33,7 @@ from rs_embed.exports.sharding import ALL, Shard, SharedRun, is_finished
 from rs_embed.exports.unit import MAP, UNIT_ROWS, cut_units
 from rs_embed.exports.work import OnError, Task
 from rs_embed.formats.base import Dtype
-from rs_embed.pipeline.request import Backend, Bands, KnobValue, Modalities, Sensors
+from rs_embed.pipeline.request import AcceptLicence, Backend, Bands, KnobValue, Modalities, Sensors
 from rs_embed.places import Places, read_places
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def export_embeddings(
     input_prep: InputPrep = "auto",
     device: str = "auto",
     precision: Precision = "fp32",
+    accept_licence: AcceptLicence = None,
     save_inputs: bool = False,
     share_reads: bool = False,
     engine: EngineName = "local",
@@ -158,6 +159,7 @@ def export_embeddings(
         input_prep=input_prep,
         device=device,
         precision=precision,
+        accept_licence=accept_licence,
         save_inputs=save_inputs,
         share_reads=share_reads,
     )

@@ -74,6 +74,7 @@ class ExportSetup:
 
     def _model(self, folder: Path, job: "Job", stamp: RunStamp) -> ModelExport:
         card, network = job.request.card, job.embedder.network
+        accepted = ",".join(one.id for one in job.request.to_accept)
         header = RunHeader(
             model_id=card.id,
             card_revision=card.revision,
@@ -95,6 +96,7 @@ class ExportSetup:
                 "device": str(job.embedder.device),
                 "precision": job.request.precision,
                 "input_prep": job.prep,
+                **({"accepted_licence": accepted} if accepted else {}),
                 RUN: stamp.fingerprint,
             },
         )

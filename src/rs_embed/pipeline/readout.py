@@ -290,6 +290,8 @@ def _meta(one: Prepared, found: _Numbers, layout: TokenLayout, job: Job, debiase
         kernels=embedder.kernels,
         weights=embedder.network.weights_id,
         weights_note=embedder.network.note,
+        licence=request.card.licence,
+        accepted_licence=",".join(one.id for one in request.to_accept) or None,
         knobs=embedder.knobs_in_force(),
         model={
             **embedder.facts(),

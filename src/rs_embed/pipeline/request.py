@@ -20,6 +20,7 @@ from rs_embed.core.bands import did_you_mean
 from rs_embed.core.checks import require_choice, short
 from rs_embed.core.specs import InputPrep, OutputSpec, Precision, SensorSpec
 from rs_embed.embedders.card import ModelCard, lasting_id
+from rs_embed.embedders.licences import licence_ids
 from rs_embed.errors import RSEmbedError, SpecError
 from rs_embed.providers.base import Provider
 
@@ -27,6 +28,8 @@ Backend = str | Path | Provider
 """A backend's name, a path to rasters, or a provider object."""
 Sensors = SensorSpec | Mapping[str, SensorSpec] | None
 Modalities = str | Sequence[str] | None
+AcceptLicence = str | Sequence[str] | None
+"""Ids of licences, as a list or joined by commas."""
 Bands = Sequence[str] | Mapping[str, Sequence[str]] | None
 KnobValue = str | int | float | bool | Path | Sequence[int] | Sequence[str] | None
 
@@ -95,6 +98,12 @@ class RequestBase(BaseModel):
     input_prep: Annotated[InputPrep, one_of(InputPrep, "input_prep")] = "auto"
     device: Annotated[str, Unvalidated] = "auto"
     precision: Annotated[Precision, one_of(Precision, "precision")] = "fp32"
+    accept_licence: Annotated[
+        AcceptLicence,
+        AfterValidator(licence_ids),
+        Field(title="ids of licences", examples=['for example accept_licence="olmoearth-artifact"']),
+    ] = ()
+    """Ids of the licences that the user accepts, in addition to those of `RS_EMBED_ACCEPT_LICENCE`."""
 
     if not TYPE_CHECKING:  # type checkers use the signature that pydantic derives from the fields
 

@@ -1,13 +1,31 @@
-"""A model and a backend that a package brings run on a cluster: its processes find them by themselves."""
+"""A model, a backend and a collection of the user's run on a cluster, whether installed or registered."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from engines_help import Nodes
 from plugins import TINY_PATCHES, install
 
-from rs_embed import PointBuffer, TemporalSpec, export_embeddings, open_run
+from rs_embed import (
+    Band,
+    Collection,
+    PointBuffer,
+    SensorSpec,
+    TemporalSpec,
+    export_embeddings,
+    open_run,
+    register_collection,
+    register_model,
+)
+from rs_embed.core.bands import Unit
+from rs_embed.embedders import catalog
+from rs_embed.testing import FieldProvider, hills
 
 pytestmark = pytest.mark.slow
+
+
+PLACES = [PointBuffer(lon=7 + i / 50, lat=51, buffer_m=320) for i in range(4)]
 
 
 @pytest.fixture
@@ -19,10 +37,40 @@ def cluster_with_the_package(tmp_path, monkeypatch):
 
 
 def test_a_package_s_model_and_backend_run_on_a_cluster_by_name(cluster_with_the_package, tmp_path):
-    places = [PointBuffer(lon=7 + i / 50, lat=51, buffer_m=320) for i in range(4)]
-    call = {"temporal": TemporalSpec.year(2022), "backend": "stripes", "progress": False, "pretrained": False}
+    both_engines_agree("tiny", "stripes", tmp_path)
+
+
+@pytest.fixture
+def cluster():
+    nodes = Nodes()
+    yield nodes
+    nodes.close()
+
+
+@pytest.fixture
+def model_of_a_notebook(monkeypatch):
+    """The package's model, defined in `__main__` and registered, on a collection of the user's."""
+    monkeypatch.setattr(catalog, "_REGISTERED", {})
+    cells = {"__name__": "__main__"}
+    for name in ("__init__", "adapter"):
+        text = (TINY_PATCHES / "tiny_patches" / f"{name}.py").read_text("utf-8")
+        exec(text.replace("from tiny_patches import TinyKnobs", ""), cells)
+    bands = tuple(Band(name, unit=Unit.DN, gsd_m=10) for name in ("B4", "B3", "B2"))
+    register_collection(Collection("MINE/RGB", bands=bands))
+    card = cells["CARD"]
+    modality = replace(card.modalities[0], sensor=SensorSpec("MINE/RGB", ("B4", "B3", "B2")))
+    names = {"id": "mine", "aliases": (), "model_key": "mine"}
+    register_model(replace(card, **names, adapter=cells["TinyEmbedder"], modalities=(modality,)))
+
+
+def test_what_a_notebook_registered_runs_on_a_cluster_by_name(cluster, model_of_a_notebook, tmp_path):
+    both_engines_agree("mine", FieldProvider(hills), tmp_path)
+
+
+def both_engines_agree(model, backend, folder):
+    call = {"temporal": TemporalSpec.year(2022), "backend": backend, "progress": False, "pretrained": False}
     for engine in ("ray", "local"):
-        report = export_embeddings("tiny", places, tmp_path / engine, unit_rows=2, engine=engine, **call)
+        report = export_embeddings(model, PLACES, folder / engine, unit_rows=2, engine=engine, **call)
         assert (report.ok, report.failed) == (4, 0)
-    far, here = (open_run(tmp_path / engine).matrix() for engine in ("ray", "local"))
+    far, here = (open_run(folder / engine).matrix() for engine in ("ray", "local"))
     np.testing.assert_array_equal(far, here)

@@ -103,6 +103,7 @@ class Counting(FieldProvider):
 
 
 @pytest.mark.parametrize("crs", [CRS, "EPSG:3035"])
+@pytest.mark.slow
 def test_every_token_lies_where_its_pixels_lie(tmp_path, crs):
     echo_map(tmp_path / "run", crs=crs)
     grid, found = grid_of(tmp_path / "run"), opened(tmp_path / "run")
@@ -156,6 +157,7 @@ def _smallest(card, options) -> int:
     raise AssertionError
 
 
+@pytest.mark.slow
 def test_regions_that_meet_have_the_same_tokens_where_they_meet(tmp_path):
     echo_map(tmp_path / "one", BBox(329_000, 5_292_000, 331_500, 5_294_000, CRS), crs=CRS)
     echo_map(tmp_path / "other", BBox(330_900, 5_292_500, 333_000, 5_295_000, CRS), crs=CRS)
@@ -166,6 +168,7 @@ def test_regions_that_meet_have_the_same_tokens_where_they_meet(tmp_path):
     np.testing.assert_array_equal(shared[0].values[:, both], shared[1].values[:, both])
 
 
+@pytest.mark.slow
 def test_only_what_the_region_touches_has_values_and_only_its_blocks_are_fetched(tmp_path):
     hole = [
         (330_800, 5_292_800),
@@ -238,6 +241,7 @@ def test_the_geotiffs_of_blocks_are_one_raster_for_each_time_that_can_be_moved(t
             np.testing.assert_array_equal(file.read([1, 2]), whole[time])
 
 
+@pytest.mark.slow
 def test_several_windows_are_the_time_axis(tmp_path):
     months = TemporalSpec.range("2022-05-01", "2022-08-01").months()
     report = echo_map(tmp_path / "run", temporal=[months[1], months[0], months[2]])

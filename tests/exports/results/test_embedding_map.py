@@ -426,6 +426,7 @@ def test_principal_components_are_those_of_a_grid(tmp_path, dtype):
     assert sum(shares) == pytest.approx(1, abs=1e-3) and shares == sorted(shares, reverse=True)
 
 
+@pytest.mark.slow
 def test_the_sample_of_components_is_seeded_and_bounded(tmp_path):
     one, store = counted(MadeMap(rows=640, columns=640, block=128, chunk=32, days=(None,), overviews=0).write(tmp_path))
     first = one.pca(seed=1, level=0)
@@ -505,6 +506,7 @@ def test_a_picture_has_the_colours_of_an_overview(holed, tmp_path):
 
 
 @pytest.mark.parametrize(("block", "chunk", "dim"), [(256, 32, 4), (512, 64, 2048), (64, 64, 9)])
+@pytest.mark.slow
 def test_windows_are_small_whole_chunks_and_cover_every_token_once(tmp_path, block, chunk, dim):
     one = huge(tmp_path, block=block, chunk=chunk, dim=dim, side=block + 40, done=[(0, 0), (1, 0)])
     level = one.levels[0]
@@ -540,6 +542,7 @@ def huge(folder, *, block, chunk, dim, side, done):
     return EmbeddingMap(path)
 
 
+@pytest.mark.slow
 def test_memory_and_reads_are_those_of_the_blocks_that_are_there(tmp_path):
     """A map of 40 TB: whatever took all of it, or of a row of blocks, would show."""
     one = huge(tmp_path, block=128, chunk=32, dim=1024, side=100_000, done=[(0, 0), (300, 781)])

@@ -127,6 +127,7 @@ def test_ids_may_be_any_whole_numbers(tmp_path):
     assert index.facts.lists == index.facts.probes == 1, "few are all compared"
 
 
+@pytest.mark.slow
 def test_many_shards_give_one_index(tmp_path, folder):
     """In a process of its own, with little memory for the lists."""
     code = (

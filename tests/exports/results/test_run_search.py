@@ -335,6 +335,7 @@ def verify_run_of_index_only(run):
     return not verify_index(run)
 
 
+@pytest.mark.slow
 def test_an_index_of_several_lists_keeps_recall_under_filters(tmp_path):
     rng = np.random.default_rng(3)
     rows = [row(i % 50, f"p{i}") for i in range(2500)]

@@ -128,6 +128,7 @@ def test_a_call_without_verify_notices_what_is_gone_or_cut(copy, tmp_path):
     assert verify_run(run, progress=False).ok
 
 
+@pytest.mark.slow
 def test_a_retry_of_failed_rows_never_takes_over_a_damaged_table(copy, tmp_path, caplog):
     run, log = copy("vectors"), tmp_path / "log"
     before = {row: vector for row, vector in vectors(run).items() if vector}

@@ -41,6 +41,7 @@ def in_an_empty_home(code: str, home: Path, **variables: str) -> subprocess.Comp
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_without_credentials_the_first_error_says_soon_what_to_run(tmp_path):
     code = """
 import time
@@ -138,6 +139,7 @@ def test_credentials_may_be_given_and_name_the_project_unless_one_is_given():
     assert "RS_EMBED_GEE_PROJECT" in caught.value.fix
 
 
+@pytest.mark.slow
 def test_the_client_s_stored_token_is_found(tmp_path):
     folder = tmp_path / ".config" / "earthengine"
     folder.mkdir(parents=True)

@@ -154,6 +154,7 @@ def test_nobody_there_is_said_as_that():
         gone.fetch(QUERY)
 
 
+@pytest.mark.slow
 def test_retry_after_is_obeyed(server):
     server.faults.append(faults.quota(retry_after=1, times=1))
     earth_engine(server, provenance=False).fetch(QUERY)

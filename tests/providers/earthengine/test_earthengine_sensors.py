@@ -72,6 +72,7 @@ def test_linear_radar_stays_linear(server, provider):
         ({"instrument_mode": "EW"}, {"instrumentMode": "EW"}),
     ],
 )
+@pytest.mark.slow
 def test_radar_scenes_are_chosen_by_mode_polarisation_and_pass(server, provider, asked, wanted):
     query = ask(bands=("VV", "VH"), collection=S1, window=TemporalSpec.year(2022), **asked)
     chip = provider.fetch(query)

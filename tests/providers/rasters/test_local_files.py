@@ -504,6 +504,7 @@ def test_the_identity_follows_file_and_declarations(make_raster, dn):
     assert LocalRasters(path).identity() not in known
 
 
+@pytest.mark.slow
 def test_threads_get_their_own_pixels(make_raster, rng):
     values = rng.integers(200, 4000, (12, 64, 64)).astype(np.uint16)
     provider = LocalRasters(make_raster(values, bands=S2_BANDS))

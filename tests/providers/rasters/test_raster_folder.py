@@ -50,6 +50,7 @@ def test_each_vector_of_an_export_is_that_of_its_own_file(tiles, tmp_path):
     assert sorted(one.meta.inputs[0].scene_ids for one in run.embeddings()) == [(name,) for name in sorted(vectors)]
 
 
+@pytest.mark.slow
 def test_each_grid_of_an_export_lies_on_its_own_file(tiles, tmp_path):
     pattern = str(tiles / "*.tif")
     export_embeddings(MODEL, raster_places(pattern), tmp_path / "run", backend=pattern, output=OutputSpec.grid())

@@ -215,6 +215,7 @@ def test_a_file_that_is_no_catalogue_is_a_read_error(tmp_path, text):
 
 
 @pytest.mark.parametrize("where", ["api", "static/catalog.json", "items"])
+@pytest.mark.slow
 def test_a_misspelt_collection_is_answered_with_what_there_is(site, where):
     held = replace(EARTH_SEARCH.mapping[S2], id="sentinel-2-l2b")
     catalog = replace(EARTH_SEARCH, url=f"{site.url}/{where}", mapping=MappingProxyType({S2: held}), name="")
@@ -241,6 +242,7 @@ def test_a_catalogue_on_the_web_cannot_name_files_of_this_machine(site, tmp_path
             fetched(own(site), DAY, items=[item])
 
 
+@pytest.mark.slow
 def test_a_vrt_that_poses_as_a_geotiff_is_not_read(site, tmp_path):
     tif = tmp_path / "red.tif"
     tif.write_text(

@@ -86,6 +86,7 @@ def test_no_more_files_stay_open_than_agreed(stac_server):
     assert site.count("head") == len(BANDS)
 
 
+@pytest.mark.slow
 def test_frames_of_a_series_are_read_at_the_same_time_with_as_many_requests(stac_server):
     query = ask("toulouse", ("B4",), series=Series(3, "scenes"), cloudy_pct=80)
     site = stac_server.site("earth-search", applied=True, latency_s=0.2)

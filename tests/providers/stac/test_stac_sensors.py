@@ -79,6 +79,7 @@ def test_photographs_have_their_bands_in_one_file(stac_server):
     assert len({one["path"] for one in site.log if one["route"] == "range"}) == 1
 
 
+@pytest.mark.slow
 def test_a_band_that_a_file_lacks_is_named(stac_server):
     from dataclasses import replace
 

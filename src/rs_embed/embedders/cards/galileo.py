@@ -108,6 +108,7 @@ def _modality(
         keeps_empty=series,
         derived=derived,
         optional=optional,
+        token_sets=len(feeds),
     )
 
 

@@ -21,7 +21,7 @@ from rs_embed.exports.request import ExportRequest
 from rs_embed.exports.running import Running
 from rs_embed.exports.sharding import ALL, Shard
 from rs_embed.formats.base import Dtype
-from rs_embed.pipeline.request import Backend, Bands, KnobValue, Modalities, Sensors
+from rs_embed.pipeline.request import AcceptLicence, Backend, Bands, KnobValue, Modalities, Sensors
 from rs_embed.places import Places
 from rs_embed.places.columns import outline_text
 from rs_embed.places.strings import Strings
@@ -82,6 +82,7 @@ def embed_region(
     bands: Bands = None,
     device: str = "auto",
     precision: Precision = "fp32",
+    accept_licence: AcceptLicence = None,
     engine: EngineName = "local",
     address: str | None = None,
     progress: bool = True,
@@ -115,7 +116,7 @@ def embed_region(
         block_cells: Tokens along the side of a block; by default at most 2048 px and 64 MB.
         unit_blocks: Blocks that share a record.
         backend: Where imagery comes from; as in `get_embedding`, with `sensor`, `modality`, `bands`, `device`,
-            `precision` and the model's knobs.
+            `precision`, `accept_licence` and the model's knobs.
         engine: "local" or "ray"; with `address`, `progress`, `verify` and `shard` as in `export_embeddings`.
         dry_run: Only report blocks, requests, bytes and hours: `print` the result.
         rate: For a dry run: blocks that one worker encodes per second; "measure" runs the model for some seconds.
@@ -144,6 +145,7 @@ def embed_region(
         input_prep="tile",
         device=device,
         precision=precision,
+        accept_licence=accept_licence,
     )
     (job,) = request.jobs().values()
     _require_reference(job)

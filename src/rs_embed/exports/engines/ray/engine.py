@@ -18,6 +18,7 @@ from ray import cloudpickle
 from ray.actor import ActorHandle
 
 from rs_embed.core.settings import RaySettings
+from rs_embed.embedders.catalog import registered_among
 from rs_embed.errors import EngineError, SpecError
 from rs_embed.exports.engines.base import Order, RunStamp
 from rs_embed.exports.engines.ray.cluster import ClusterResources, connected
@@ -71,7 +72,7 @@ def ray_executor(address: str | None, order: Order) -> Iterator["RayExecutor"]:
         order: What to do.
 
     Raises:
-        SpecError: The order cannot be pickled.
+        SpecError: A backend or model given as an object cannot be pickled.
         EngineError: The cluster cannot be reached.
     """
     settings = RaySettings.read()
@@ -101,14 +102,22 @@ def share_out(settings: RaySettings, cpus: float, gpus: int) -> tuple[int, float
     return count, min(each, max(cpus / count - settings.fetch_cpus, 0.01))
 
 
-def _packed(order: Order) -> tuple[bytes, bytes]:
-    """Pickle the order and its backend.
+def _packed(order: Order) -> tuple[bytes, bytes, bytes]:
+    """Pickle the order, the models that it names and this process registered, and its backend.
 
     Raises:
-        SpecError: The backend is an object that cannot be pickled.
+        SpecError: The backend is an object that cannot be pickled, or such a model.
     """
+    cards = registered_among(request.model_id for request in order.request.requests())
     try:
-        return cloudpickle.dumps(order), cloudpickle.dumps(order.request.source)
+        packed_cards = cloudpickle.dumps(cards)
+    except (TypeError, ValueError, pickle.PicklingError, AttributeError) as error:
+        raise SpecError(
+            f"Expected models that can be sent to other machines, got {', '.join(card.id for card in cards)}: {error}.",
+            fix="define the model in a module that is installed on all nodes",
+        ) from error
+    try:
+        return cloudpickle.dumps(order), packed_cards, cloudpickle.dumps(order.request.source)
     except (TypeError, ValueError, pickle.PicklingError, AttributeError) as error:
         raise SpecError(
             f"Expected a backend that can be sent to other machines, got {order.request.backend!r}: {error}.",
@@ -120,7 +129,7 @@ class RayExecutor:
     """See `Executor`."""
 
     def __init__(
-        self, order: Order, packed: tuple[bytes, bytes], settings: RaySettings, room: ClusterResources
+        self, order: Order, packed: tuple[bytes, bytes, bytes], settings: RaySettings, room: ClusterResources
     ) -> None:
         self._settings = settings
         gpus = room.gpus if order.request.device.startswith(("cuda", "auto")) else 0
@@ -131,6 +140,7 @@ class RayExecutor:
         surroundings = Surroundings.here()
         self._terms = Terms(
             packed[0],
+            packed[1],
             "cuda" if self._gpus or order.request.device.startswith("cuda") else "cpu",
             surroundings,
             max(1, math.floor(cpus)),
@@ -139,7 +149,7 @@ class RayExecutor:
             settings.ahead,
         )
         self._cpus = cpus
-        origin = Origin(secrets.token_hex(8), packed[1], surroundings, order.fetch_workers)
+        origin = Origin(secrets.token_hex(8), packed[2], surroundings, order.fetch_workers)
         self._origin = [ray.put(origin)]
         self._gate = gate()  # a reference: the actor lives as long as the process that made it
         self._facts: dict[str, JsonValue] | None = None

@@ -8,7 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import ray
+from ray import cloudpickle
 
+from rs_embed.core.bands import register_collection, registered_collections
 from rs_embed.core.chip import Chip
 from rs_embed.core.settings import set_variables, take_over
 from rs_embed.core.stopping import Threads, outcome
@@ -31,15 +33,19 @@ class Surroundings:
     """`RS_EMBED_*`."""
     folder: str
     """The folder that paths are relative to."""
+    collections: bytes
+    """The collections that the user registered, pickled."""
 
     @classmethod
     def here(cls) -> "Surroundings":
         """Return the environment of this process."""
-        return cls(set_variables(), os.getcwd())
+        return cls(set_variables(), os.getcwd(), cloudpickle.dumps(registered_collections()))
 
     def enter(self) -> None:
         """Apply it to this process, and let the cluster's limiter grant its requests."""
         take_over(self.variables)
+        for collection in pickle.loads(self.collections):  # noqa: S301  (pickled by the export that sent it)
+            register_collection(collection, replace=True)
         with suppress(OSError):  # on a machine without that folder, only absolute paths work
             os.chdir(self.folder)
         limit_by_cluster()

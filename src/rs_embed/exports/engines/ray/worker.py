@@ -8,6 +8,7 @@ from pathlib import Path
 import ray
 from pydantic import JsonValue
 
+from rs_embed.embedders.catalog import register_model
 from rs_embed.errors import RSEmbedError
 from rs_embed.exports.engines.base import Order, RunStamp, Setup
 from rs_embed.exports.engines.ray.fetch import Origin, Surroundings, bring_by_tasks
@@ -23,6 +24,8 @@ class Terms:
 
     order: bytes
     """An `Order`, pickled: a process unpickles it after taking over the environment."""
+    cards: bytes
+    """Its models that were registered in the process that sent it, pickled."""
     device: str
     """"cpu" or "cuda"; a worker sees only its own GPU."""
     surroundings: Surroundings
@@ -57,6 +60,8 @@ class Worker:
         torch.set_num_threads(terms.threads)
         terms.surroundings.enter()
         self._terms, self._origin = terms, origin[0]
+        for card in pickle.loads(terms.cards):  # noqa: S301  (pickled by the export that sent it)
+            register_model(card, replace=True)
         self._order: Order = pickle.loads(terms.order)  # noqa: S301  (pickled by the export that sent it)
         self._setup: Setup | None = None
 
