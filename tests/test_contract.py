@@ -29,6 +29,7 @@ from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import CARDS, get_card
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.encoders.anysat.encoder import AnySatEncoder
+from rs_embed.encoders.dinov3 import DinoV3Encoder
 from rs_embed.encoders.galileo.encoder import GalileoEncoder
 from rs_embed.encoders.presto import PrestoEncoder
 from rs_embed.encoders.terramind.encoder import TerraMindEncoder
@@ -65,7 +66,7 @@ SMALL = ["thor_1_0_tiny", "terramind_1_0_tiny", "anysat_tiny", "galileo_1_0_nano
 what holds for it stands in test_alphaearth_adapter.py."""
 QUICK = {"thor_1_0_tiny", "mosaiks_rcf"}
 """What `make quick` asks; `make test` asks all of them."""
-FIELDS = {"alphaearth_v1": directions}
+FIELDS = {"alphaearth_v1": directions, "dinov3_sat493m_large": lambda *at: hills(*at) / 15}
 """What the ground is where a model takes no reflectances."""
 LOCAL = {"anysat_tiny": OutputSpec.grid("dense")}
 """The grid whose tokens know their own ground even with random weights. AnySat's patches do not: its last block is
@@ -107,7 +108,7 @@ def embed(model_id: str, **options) -> Embedding:
         NEAR
         if model_id.startswith(("anysat", "galileo", "mosaiks"))
         else TINY
-        if model_id.startswith("presto")
+        if model_id.startswith(("presto", "dinov3"))
         else PLACE
     )
     call = {"spatial": place, "temporal": YEAR, "backend": ground} | options
@@ -150,6 +151,7 @@ ENCODERS = {
     "galileo": lambda card: GalileoEncoder(**card.arch),
     "presto": lambda card: PrestoEncoder(**card.arch),
     **dict.fromkeys(("ssl4eo", "softcon"), lambda card: ViTEncoder(**card.arch)),
+    "dinov3": lambda card: DinoV3Encoder(**card.arch),
 }
 
 

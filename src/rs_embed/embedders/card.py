@@ -189,6 +189,8 @@ class ModelCard:
     input_prep: Literal["resize", "crop", "tile"]
     """The meaning of `input_prep="auto"` for this model."""
     licence: str
+    """The licence of the model: an id of `embedders/licences.py`, which further text may follow, or any text for a model
+    of your own. Licences with terms must be accepted before the model runs."""
     citation: str
     model_key: str
     """The authors' name of the variant."""
