@@ -18,6 +18,7 @@ from rs_embed.embedders.catalog import get_card
 from rs_embed.embedders.describe import ModelDescription
 from rs_embed.embedders.licences import LICENCES
 from rs_embed.providers.earthengine.settings import EarthEngineSettings
+from rs_embed.providers.published.settings import PublishedSettings
 from rs_embed.providers.stac.settings import StacSettings
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +34,9 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
         f"prithvi_eo_2_0_{size}" for size in ("tiny_tl", "100_tl", "300", "300_tl", "600", "600_tl")
     ),
     "docs/models/clay_1_0_base.md": ("clay_1_0_base",),
+    "docs/models/clay_1_5_large.md": ("clay_1_5_large",),
     "docs/models/dofa_1_0_base.md": ("dofa_1_0_base", "dofa_1_0_large"),
+    "docs/models/copernicus_fm_base.md": ("copernicus_fm_base",),
     "docs/models/ssl4eo_s12.md": (
         *("ssl4eo_s12_vits16_dino", "ssl4eo_s12_vits16_moco"),
         *(
@@ -50,8 +53,10 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
         *(f"olmoearth_1_1_{size}" for size in ("nano", "tiny", "base")),
         *(f"olmoearth_1_2_{size}" for size in ("nano", "tiny", "small", "base")),
     ),
+    "docs/models/croma.md": ("croma_base", "croma_large"),
     "docs/models/presto.md": ("presto_1_0",),
     "docs/models/alphaearth_v1.md": ("alphaearth_v1",),
+    "docs/models/tessera_v1_1.md": ("tessera_v1_1",),
     "docs/models/mosaiks_rcf.md": ("mosaiks_rcf",),
     "docs/models/geoclip_location.md": ("geoclip_location",),
     "docs/models/satclip.md": tuple(
@@ -66,7 +71,10 @@ SENSORS: Mapping[str, str] = {
     "COPERNICUS/DEM": "elevation",
     "USGS/SRTM": "elevation",
     "LANDSAT/": "Landsat",
+    "MODIS/": "MODIS",
+    "CNSA/GF2": "Gaofen-2",
     "IGN/": "aerial",
+    "LINZ/": "aerial",
     "USDA/NAIP": "NAIP",
     "AIRBUS/SPOT": "SPOT",
     "ECMWF/": "weather",
@@ -76,6 +84,7 @@ SENSORS: Mapping[str, str] = {
     "ESA/WorldCereal": "land cover",
     "ORNL/LANDSCAN": "population",
     "GOOGLE/SATELLITE_EMBEDDING": "embeddings",
+    "TESSERA/": "embeddings",
 }
 """What a collection's name begins with -> the sensor or theme that the table of all models shows."""
 KINDS: Mapping[str, str] = {"foundation model": "encoder"}
@@ -102,6 +111,7 @@ def pages() -> dict[str, Blocks]:
         "docs/concepts.md": {"settings": settings_table},
         "docs/providers/earthengine.md": {"gee": gee_table},
         "docs/providers/stac.md": {"stac": stac_table},
+        "docs/providers/published.md": {"published": published_table},
         "docs/scale.md": {"ray": ray_table},
         "docs/licences.md": {"licences": licences_table},
     }
@@ -294,6 +304,11 @@ def gee_table() -> str:
 def stac_table() -> str:
     """The variables of the STAC backend."""
     return _variables(StacSettings)
+
+
+def published_table() -> str:
+    """The variables of the backend for published embeddings."""
+    return _variables(PublishedSettings)
 
 
 def ray_table() -> str:

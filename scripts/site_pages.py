@@ -59,7 +59,8 @@ REFERENCE = {
         *("fit_mosaiks", "load_mosaiks"),
     ),
     "Imagery": (
-        *("SensorSpec", "EarthEngine", "Stac", "StacCatalog", "StacCollection", "Access", "OpenAccess", "S3Access"),
+        *("SensorSpec", "EarthEngine", "PublishedEmbeddings", "Stac", "StacCatalog", "StacCollection", "Access"),
+        *("OpenAccess", "S3Access"),
         *("Opened", "LocalRasters", "RasterFolder", "Raster", "Chip", "Collection", "Band", "Unit", "Limit"),
         *("register_collection", "register_unit"),
     ),

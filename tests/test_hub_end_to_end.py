@@ -14,10 +14,12 @@ pytestmark = pytest.mark.slow
 REPO, FILE = "FM4CS/THOR-1.0-tiny", "thor_v1_vit_tiny.pt"
 CODE = """
 import json
+import sys
 from rs_embed import get_embedding
 embedding = get_embedding("thor_1_0_tiny", backend="sample", input_prep="crop")
 print(json.dumps({"weights": embedding.meta.weights, "note": embedding.meta.weights_note,
                   "first": float(embedding.data[0]), "fingerprint": embedding.meta.fingerprint}))
+print("client" if "huggingface_hub.file_download" in sys.modules else "no client", file=sys.stderr)
 """
 
 
@@ -48,6 +50,7 @@ def test_the_first_call_downloads_once_and_the_second_asks_nobody(hub, tmp_path,
     second = call(hub, tmp_path, RS_EMBED_OFFLINE="1")
     assert json.loads(second.stdout) == answer, second.stderr
     assert len(hub.requests) == asked
+    assert second.stderr.splitlines()[-1] == "no client"  # its import takes as long as loading the weights
     by_file = call(hub, tmp_path, RS_EMBED_THOR_CKPT=str(thor_tiny_checkpoint))
     assert json.loads(by_file.stdout)["first"] == answer["first"]
 

@@ -13,8 +13,14 @@ import rs_embed
 HEAVY = ("torch", "ee", "rasterio", "xarray", "matplotlib", "huggingface_hub", "pydantic", "numpy")
 
 
-def loaded_after(code: str) -> set[str]:
-    report = f"{code}\nimport sys; print(*(name for name in {HEAVY!r} if name in sys.modules))"
+NOT_FOR_A_VECTOR = (
+    *("geopandas", "pyarrow", "pandas", "xarray", "scipy", "zarr", "matplotlib", "ee", "fsspec", "httpx", "requests"),
+    *("huggingface_hub", "sympy", "torch._dynamo", "torch._inductor", "terratorch", "pystac_client"),
+)
+
+
+def loaded_after(code: str, looked_for: tuple[str, ...] = HEAVY) -> set[str]:
+    report = f"{code}\nimport sys; print(*(name for name in {looked_for!r} if name in sys.modules))"
     result = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True)
     return set(result.stdout.split("\n")[-2].split())
 
@@ -33,6 +39,15 @@ def test_importing_rs_embed_loads_nothing_else():
 )
 def test_listing_describing_and_specifying_load_no_torch_and_no_imagery(code):
     assert not loaded_after(code) & {"torch", "ee", "rasterio", "xarray", "matplotlib", "huggingface_hub"}
+
+
+@pytest.mark.slow
+def test_the_first_vector_of_a_process_loads_only_what_it_needs(thor_tiny_checkpoint):
+    code = f"""
+import warnings; warnings.simplefilter("ignore")
+from rs_embed import get_embedding
+get_embedding("thor_1_0_tiny", backend="sample", ckpt={str(thor_tiny_checkpoint)!r}, device="cpu")"""
+    assert loaded_after(code, NOT_FOR_A_VECTOR) == set()
 
 
 def test_every_public_name_loads_and_unknown_ones_say_so():

@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from rs_embed.places import read_places as read_places
     from rs_embed.plan import Plan as Plan
     from rs_embed.providers.earthengine.provider import EarthEngine as EarthEngine
+    from rs_embed.providers.published.provider import PublishedEmbeddings as PublishedEmbeddings
     from rs_embed.providers.rasters.folder import RasterFolder as RasterFolder
     from rs_embed.providers.rasters.local import LocalRasters as LocalRasters
     from rs_embed.providers.rasters.local import Raster as Raster
@@ -153,6 +154,7 @@ _HOME = {
     "read_places": "places",
     "recommend_model": "recommend",
     "EarthEngine": "providers.earthengine.provider",
+    "PublishedEmbeddings": "providers.published.provider",
     "RasterFolder": "providers.rasters.folder",
     "LocalRasters": "providers.rasters.local",
     "Raster": "providers.rasters.local",

@@ -125,8 +125,9 @@ def get_embedding(plan: Plan) -> "Embedding":
             `input_chw`.
         temporal: The window of days, half-open. The sample scene and undated rasters ignore it.
         output: `OutputSpec.pooled()` for a vector `[D]`, `OutputSpec.grid()` for a token grid `[D,H,W]`.
-        backend: "sample", "gee", "stac", "auto" (Earth Engine where it is set up, else STAC), the path of a raster or
-            a pattern of paths, an `EarthEngine`, a `Stac`, a `LocalRasters`, or any `Provider`.
+        backend: "sample", "gee", "stac", "published" (published embeddings), "auto" (Earth Engine where it is set up,
+            else STAC, or for published embeddings their public store), the path of a raster or a pattern of paths, an
+            `EarthEngine`, a `Stac`, a `PublishedEmbeddings`, a `LocalRasters`, or any `Provider`.
         sensor: Imagery other than the card's default: bands, pixel size, cloud limit, composite.
         modality: One of the card's modalities, or several ("s2+s1").
         bands: A subset of a modality's bands, by the names of the collection ("B2") or of the model ("BLUE"), in

@@ -211,7 +211,7 @@ def nobody(monkeypatch, tmp_path):
 
 def doctor(**options) -> tuple[int, str]:
     console = Console(file=io.StringIO(), width=80, markup=False)
-    code = run_doctor(console, stac=None, earth_engine=EarthEngine, **options)
+    code = run_doctor(console, stac=None, published=None, earth_engine=EarthEngine, **options)
     return code, console.file.getvalue()
 
 

@@ -113,11 +113,11 @@ def test_settings_of_the_library_suggest_no_argument_of_a_call():
 
 def test_describing_names_the_type_and_the_default_backend():
     kinds = {model_id: describe_model(model_id)["type"] for model_id in list_models()}
-    assert [model_id for model_id, kind in kinds.items() if kind == "precomputed"] == ["alphaearth_v1"]
+    assert [model_id for model_id, kind in kinds.items() if kind == "precomputed"] == ["alphaearth_v1", "tessera_v1_1"]
     assert set(kinds.values()) == {"on-the-fly", "precomputed"}
     default = inspect.signature(rs_embed.get_embedding).parameters["backend"].default
     backends = {model_id: describe_model(model_id)["default_backend"] for model_id in list_models()}
-    assert backends.pop("alphaearth_v1") == "gee"
+    assert (backends.pop("alphaearth_v1"), backends.pop("tessera_v1_1")) == ("gee-or-published", "published")
     needless = {model_id for model_id in backends if describe_model(model_id)["kind"] == "location"}
     assert {backends.pop(model_id) for model_id in needless} == {"none"}
     assert set(backends.values()) == {default}

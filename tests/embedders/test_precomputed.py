@@ -12,7 +12,7 @@ from rs_embed.embedders.card import auto_backend
 from rs_embed.embedders.cards.alphaearth import COLLECTION
 from rs_embed.embedders.cards.precomputed import ADAPTER, PrecomputedKnobs, vectors
 from rs_embed.embedders.catalog import get_card
-from rs_embed.errors import NotConfigured, SpecError
+from rs_embed.errors import SpecError
 from rs_embed.testing import FieldProvider, pixel_centres
 
 PLACE, YEAR = PointBuffer(lon=12.94, lat=47.77, buffer_m=200), TemporalSpec.year(2022)
@@ -92,18 +92,9 @@ def test_auto_means_the_backend_that_the_card_names(tmp_path, monkeypatch):
     assert get_embedding(card, input_chw=chw).meta.inputs[0].provider == "array"
 
 
-def test_alphaearth_asks_earth_engine_and_says_so_where_that_is_not_set_up(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NO_GCE_CHECK", "true")
-    for name in ("GOOGLE_APPLICATION_CREDENTIALS", "CLOUDSDK_CONFIG"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(NotConfigured, match="Earth Engine"):
-        get_embedding("alphaearth_v1", PLACE, YEAR)
-
-
 def test_models_of_several_backends_do_not_share_one():
     assert auto_backend([get_card("thor"), get_card("mosaiks")]) == "auto"
-    assert auto_backend([get_card("gse")]) == "gee"
+    assert auto_backend([get_card("gse")]) == "gee-or-published"
     with pytest.raises(SpecError, match="models of one backend") as caught:
         auto_backend([get_card("gse"), get_card("thor_1_0_tiny")])
-    assert caught.value.facts == {"alphaearth_v1": "gee", "thor_1_0_tiny": "auto"}
+    assert caught.value.facts == {"alphaearth_v1": "gee-or-published", "thor_1_0_tiny": "auto"}

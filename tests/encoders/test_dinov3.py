@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from seeded import seeded_state
+from seeded import state_of
 from tiny import shrunken
 
 from rs_embed import OutputSpec, PointBuffer, TemporalSpec, get_embedding
@@ -21,7 +21,7 @@ CARD = shrunken("dinov3", dim=64, depth=2, heads=4)
 @pytest.fixture(scope="module")
 def encoder() -> DinoV3Encoder:
     module = DinoV3Encoder(dim=64, depth=3, heads=4, patch_px=16)
-    module.load_state_dict(seeded_state(module.state_dict()))
+    module.load_state_dict(state_of(module))
     return module.eval().requires_grad_(False)
 
 

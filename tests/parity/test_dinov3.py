@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from seeded import seeded_state
+from seeded import state_of
 
 from rs_embed.embedders.catalog import get_card
 from rs_embed.encoders.dinov3 import DinoV3Encoder
@@ -23,7 +23,7 @@ def pair(arch):
     theirs = eva.vit_large_patch16_dinov3(
         embed_dim=arch["dim"], depth=arch["depth"], num_heads=arch["heads"], num_classes=0
     )
-    state = seeded_state(theirs.state_dict())
+    state = state_of(theirs)
     theirs.load_state_dict(state)
     ours = DinoV3Encoder(**arch)
     ours.load_state_dict(state)

@@ -1,29 +1,24 @@
 """Plain vision transformers beside timm's and TorchGeo's: the same seeded weights and pixels, the same numbers.
 
-`make parity` runs this; elsewhere it is skipped. `python tests/parity/test_vit.py` writes what the ordinary tests
-compare with: outputs of small networks (`tests/data/vit`), and names and shapes of the published files' tensors.
+`make parity` runs this; elsewhere it is skipped. `PYTHONPATH=src:tests python tests/parity/test_vit.py` writes what the
+ordinary tests compare with: outputs of small networks (`tests/data/vit`), and names and shapes of the published files'
+tensors.
 """
 
-import json
 import re
-import sys
-import time
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from seeded import pixels, state_of
+from beside import DATA, assert_close, filled, report, write_manifest
+from seeded import pixels
 
 from rs_embed.embedders.cards import ssl4eo
 from rs_embed.embedders.catalog import get_card
 from rs_embed.encoders.vit import ViTEncoder
 
 pytestmark = pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed here: `make parity`")
-DATA = Path(__file__).parents[1] / "data"
 SMALL = {"bands": 3, "dim": 16, "depth": 3, "heads": 2, "patch_px": 4, "side": 3}
 """A network with all parts, whose numbers the ordinary tests hold."""
 PUBLISHED = {
@@ -48,17 +43,6 @@ def small(scaled: bool) -> torch.nn.Module:
         img_size=12, patch_size=4, in_chans=3, num_classes=0, embed_dim=16, depth=3, num_heads=2,
         init_values=1.0 if scaled else None,
     )  # fmt: skip
-
-
-def filled(module: torch.nn.Module, **options) -> torch.nn.Module:
-    module.load_state_dict(state_of(module, **options))
-    return module.eval().requires_grad_(False)
-
-
-def assert_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    tolerance = 2e-5 + 5e-6 * theirs.abs().max().item()
-    print(f"{(ours - theirs).abs().max().item() / tolerance:.3f} of the tolerance")  # shown by -rP
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("model_id", PUBLISHED)
@@ -102,17 +86,6 @@ def test_every_card_says_what_torchgeo_says(card):
     assert card.citation.removeprefix("arXiv:") in theirs.meta["publication"]
 
 
-def report(name: str, theirs, ours) -> None:
-    """Print how many times as fast ours is (shown by -rP)."""
-    spent = []
-    for call in (theirs, ours):
-        call()
-        begun = time.perf_counter()
-        call()
-        spent.append(time.perf_counter() - begun)
-    print(f"{name}: {spent[0]:.3f} s, here {spent[1]:.3f} s: {spent[0] / spent[1]:.2f} times as fast")
-
-
 def write_small() -> None:
     x = torch.from_numpy(pixels("small", 2, 3, 12, 12))
     found = {}
@@ -133,12 +106,6 @@ def write_manifests() -> None:
             with torch.device("meta"):
                 module = getattr(vit, name)(in_chans=bands, img_size=224, num_classes=0)
             write_manifest(f"{size}_{bands}", module.state_dict(), f"torchgeo.models.{name}, in_chans={bands}")
-
-
-def write_manifest(name: str, state: dict[str, torch.Tensor], source: str) -> None:
-    tensors = {name: list(tensor.shape) for name, tensor in state.items()}
-    path = DATA / f"golden/manifests/{name}.json"
-    path.write_text(json.dumps({"source": source, "tensors": tensors}, separators=(",", ":")) + "\n")
 
 
 if __name__ == "__main__":

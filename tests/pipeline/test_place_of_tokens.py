@@ -174,6 +174,40 @@ def test_a_bright_pixel_of_mosaiks_answers_most_in_its_cell():
     assert np.count_nonzero(change > change.max() * 1e-6) == 1  # the pixel and its neighbours lie within one cell
 
 
+SMALL_VIT = {"dim": 64, "arch": {"dim": 64, "depth": 1, "heads": 1}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model_id", "side_px"), [("dofa_1_0_base", 224), ("copernicus_fm_base", 96)])
+def test_a_bright_pixel_of_patches_that_pad_answers_in_its_cell(model_id, side_px):
+    """Pixel 14 lies in the first patch, pixel 15 in the second, and the last row and column in none."""
+    card = own(model_id, model_id, **SMALL_VIT)
+    unmix(card)
+    assert_that_the_cell_on_it_answers(card, side_px, on_the_diagonal(side_px))
+
+
+@pytest.mark.slow
+def test_a_bright_pixel_of_clay_answers_in_its_cell():
+    card = own("clay", "clay_1_5_large", **SMALL_VIT)
+    unmix(card)
+    assert_that_the_cell_on_it_answers(card, 64, on_the_diagonal(64))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prep", ["resize", "tile"])
+def test_dofa_s_grid_keeps_its_place_where_it_is_resized_or_cut_into_windows(prep):
+    """Windows of 224 px lie side by side; a resized input's pixel is larger, and so is the shift."""
+    card = own(f"dofa_{prep}", "dofa_1_0_base", **SMALL_VIT)
+    unmix(card)
+    dark, bright = (impulse(card, 448, pixel, 10_000, input_prep=prep) for pixel in (None, (40, 300)))
+    change = np.abs(bright.data - dark.data).max(axis=0)
+    row, col = np.unravel_index(change.argmax(), change.shape)
+    cell_px = {"resize": 32, "tile": 16}[prep]
+    shift_px = cell_px // 16
+    assert (row, col) == ((40 + shift_px) // cell_px, (300 + shift_px) // cell_px)
+    assert dark.geobox.resolution.x == 10 * cell_px
+
+
 # --- A patch convolution that pads ---------------------------------------------------------------------------
 
 

@@ -129,7 +129,7 @@ for ask in (
     lambda: generate("terramind_1_0_tiny", input_chw=x, output_modalities="LULC", ckpt=file),
     lambda: get_embedding("terramind_1_0_tiny", input_chw=x, tim_modalities="LULC", ckpt=file),
     lambda: tokenize("S2L2A", x, ckpt=file),
-    lambda: get_embedding("prithvi", input_chw=x[:6], ckpt=file),
+    lambda: get_embedding("clay", input_chw=x[:10], ckpt=file),
 ):
     try:
         ask()

@@ -19,6 +19,7 @@ BACKENDS = {
     "sample": "the scene that comes with the package",
     "stac": "an open STAC catalogue, without an account",
     "gee": "Google Earth Engine",
+    "published": "published embeddings: AlphaEarth, TESSERA; without an account",
     "auto": "Earth Engine where it is set up, else STAC",
 }
 

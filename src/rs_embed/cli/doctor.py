@@ -1,4 +1,4 @@
-"""What works on this machine and what does not, in words. Asks Earth Engine and the STAC catalogue one request each.
+"""What works on this machine and what does not, in words. Asks each service one thing.
 
 Says whether credentials are there, never what they are.
 """
@@ -9,7 +9,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +26,8 @@ from rs_embed.providers.auto import is_mentioned
 from rs_embed.providers.common.retry import Backoff, Waits
 from rs_embed.providers.earthengine.provider import EarthEngine
 from rs_embed.providers.earthengine.settings import EarthEngineSettings
+from rs_embed.providers.published.provider import PublishedEmbeddings
+from rs_embed.providers.published.settings import PublishedSettings
 from rs_embed.providers.stac.provider import Stac
 from rs_embed.providers.stac.settings import StacSettings, aws_keys, planetary_computer
 from rs_embed.redact import redacted
@@ -47,6 +49,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 """Extra -> the modules that it brings."""
 SMALLEST = "galileo_1_0_nano"
 BUNDLED = "mosaiks_rcf"
+STORES = "published embeddings"
 TRY = "rs-embed embed {} --backend sample --output grid --out grid.tif"
 
 
@@ -72,8 +75,17 @@ def _impatient() -> Stac:
     return Stac(timeout_s=PATIENCE_S / 2, total_s=PATIENCE_S, waits=waits)
 
 
-def examine(earth_engine: Callable[[], EarthEngine], stac: Callable[[], Stac] | None = _impatient) -> Iterator[Check]:
-    """One check after the other; those of Earth Engine end at the first that fails. `stac=None` leaves STAC out."""
+def _impatient_stores() -> PublishedEmbeddings:
+    waits = Waits(Backoff(first_s=0.5, tries=2))
+    return PublishedEmbeddings(timeout_s=PATIENCE_S / 2, total_s=PATIENCE_S, waits=waits)
+
+
+def examine(
+    earth_engine: Callable[[], EarthEngine],
+    stac: Callable[[], Stac] | None = _impatient,
+    published: Callable[[], PublishedEmbeddings] | None = _impatient_stores,
+) -> Iterator[Check]:
+    """One check after the other; those of Earth Engine end at the first that fails. `None` leaves a backend out."""
     yield Check("rs_embed", True, rs_embed.__version__)
     yield _python()
     yield _tried("torch", _torch)
@@ -85,6 +97,8 @@ def examine(earth_engine: Callable[[], EarthEngine], stac: Callable[[], Stac] | 
     yield _token()
     if stac is not None:
         yield from _stac(stac)
+    if published is not None:
+        yield _stores(published)
     settings, provider = _built(earth_engine)
     yield settings
     if provider is None:
@@ -109,6 +123,19 @@ def _stac(make: Callable[[], Stac]) -> Iterator[Check]:
     found = ", ".join(f"{name}: {'present' if key else 'none'}" for name, key in keys.items())
     yield Check("STAC credentials", True, f"{found} (only some catalogues need them)")
     yield _tried("STAC catalogue", provider.check)
+
+
+def _stores(make: Callable[[], PublishedEmbeddings]) -> Check:
+    """Whether the public stores answer. That they do not is a fault only if the user set an address or a limit."""
+    try:
+        provider = make()
+    except MissingDependency as error:
+        return Check(STORES, True, "not installed", error.fix, set_up=False)
+    except RSEmbedError as error:
+        return _failed(STORES, error)
+    found = _tried(STORES, provider.check)
+    begun = any(variable.startswith(PublishedSettings.prefix) for variable in set_variables())
+    return found if found.ok or begun else replace(found, ok=True, set_up=False)
 
 
 def _built(earth_engine: Callable[[], EarthEngine]) -> tuple[Check, EarthEngine | None]:
@@ -234,6 +261,8 @@ def _summary(checks: Sequence[Check]) -> tuple[list[str], str]:
         can.append("download the weights of other models when you first use them")
     if works.get("STAC catalogue"):
         can.append("embed any place on Earth from the STAC catalogue: --backend stac")
+    if works.get(STORES):
+        can.append("get published embeddings of any place: alphaearth_v1, tessera_v1_1")
     if works.get("Earth Engine request, one pixel"):
         can.append("embed any place on Earth from Earth Engine: --backend gee")
     can.append("embed your own rasters: --raster scene.tif")
@@ -248,15 +277,17 @@ def run_doctor(
     as_json: bool = False,
     earth_engine: Callable[[], EarthEngine] = lambda: EarthEngine(timeout_s=PATIENCE_S, total_s=PATIENCE_S),
     stac: Callable[[], Stac] | None = _impatient,
+    published: Callable[[], PublishedEmbeddings] | None = _impatient_stores,
 ) -> int:
     """Print what was found and what works; 1 if something that is set up does not work, else 0."""
-    checks = list(examine(earth_engine, stac))
+    checks = list(examine(earth_engine, stac, published))
     healthy = all(check.ok for check in checks)
     try:
         can, then = _summary(checks) if works_at_all(checks) else ([], "")
     except RSEmbedError:  # a setting is invalid, which a check says
         can, then = [], ""
-    knobs, values = [*describe_knobs(EarthEngineSettings), *describe_knobs(StacSettings)], set_variables()
+    families, values = (EarthEngineSettings, StacSettings, PublishedSettings), set_variables()
+    knobs = [knob for family in families for knob in describe_knobs(family)]
     if as_json:
         settings = [
             {"variable": variable, "default": default, "now": _hidden(variable, values), "meaning": text}

@@ -59,7 +59,7 @@ Model = Annotated[
 ]
 _Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
-BACKEND_HELP = "Source of the imagery: sample, stac, gee, auto, or the path of a raster."
+BACKEND_HELP = "Source of the imagery: sample, stac, gee, published, auto, or the path of a raster."
 ACCEPT_HELP = "Accept the licence of a model that asks for it."
 OFFSET_HELP = "Add this to the DN: -1000 for Sentinel-2 scenes since 2022."
 

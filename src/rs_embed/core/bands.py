@@ -136,6 +136,7 @@ _S1 = {"VV": 10, "VH": 10, "HH": 10, "HV": 10}
 _LANDSAT_TOA = {f"B{i}": 30 for i in (1, 2, 3, 4, 5, 6, 7, 9)} | {"B8": 15}
 _OLCI = {f"Oa{i:02d}_reflectance": 300 for i in range(1, 22)}
 _ALPHAEARTH = {f"A{i:02d}": 10 for i in range(64)}
+_TESSERA = {f"T{i:03d}": 10 for i in range(128)}
 _SLSTR_OPTICAL = {f"S{i}_reflectance_an": 500 for i in range(1, 7)}
 _SLSTR_THERMAL = {f"S{i}_BT_in": 1000 for i in range(7, 10)}
 
@@ -180,6 +181,11 @@ _BUILT_IN = (
     Collection("IGN/BD_ORTHO", _photograph(R=0.2, G=0.2, B=0.2, N=0.2, ELEVATION=0.2)),
     Collection("AIRBUS/SPOT67", _photograph(R=1.5, G=1.5, B=1.5)),
     Collection("COPERNICUS/S3/OLCI", _sentinel_3(Unit.REFLECTANCE, **_OLCI)),
+    Collection("LINZ/AERIAL", _photograph(R=0.5, G=0.5, B=0.5)),
+    Collection("CNSA/GF2", _photograph(N=4, R=4, G=4, B=4)),
+    Collection(
+        "MODIS/061/MOD09A1", tuple(Band(f"sur_refl_b{i:02d}", Unit.REFLECTANCE, 500, 1e-4) for i in range(1, 8))
+    ),
     _landsat_l1("LANDSAT/LC08/C02/T1"),
     _landsat_l1("LANDSAT/LC09/C02/T1"),
     _landsat("LANDSAT/LC08/C02/T1_L2"),
@@ -190,6 +196,7 @@ _BUILT_IN = (
     Collection("TERRAMESH/LULC", _bands(Unit.CLASS, LULC=10)),
     Collection("TERRAMESH/NDVI", _bands(Unit.INDEX, NDVI=10)),
     Collection("GOOGLE/SATELLITE_EMBEDDING/V1/ANNUAL", _bands(Unit.COMPONENT, **_ALPHAEARTH)),
+    Collection("TESSERA/V1_1_DCLIMATE/ANNUAL", _bands(Unit.FEATURE, **_TESSERA)),
     Collection(
         "COPERNICUS/S3/SLSTR",
         _sentinel_3(Unit.REFLECTANCE, **_SLSTR_OPTICAL) + _sentinel_3(Unit.KELVIN, **_SLSTR_THERMAL),
@@ -199,8 +206,9 @@ _collections: dict[str, Collection] = {one.id: one for one in _BUILT_IN}
 COLLECTIONS: Mapping[str, Collection] = MappingProxyType(_collections)
 """All known collections by id. Earth Engine does not have `COPERNICUS/S3/SLSTR`, `COPERNICUS/S1_RTC`
 (terrain-corrected gamma0), `IGN/BD_ORTHO` (French aerial photographs; ELEVATION as FLAIR stores it), `AIRBUS/SPOT67`,
-`TERRAMESH/...` (land cover and NDVI as TerraMind takes and makes them), `ESA/WorldCereal/2021` (its five maps as bands
-of one collection) and `ORNL/LANDSCAN` (people per cell of 30 arc seconds); those ids are ours."""
+`LINZ/AERIAL` (aerial photographs of New Zealand), `CNSA/GF2` (Gaofen-2 in 8 bits), `TESSERA/...` (a variant of its
+embeddings), `TERRAMESH/...` (land cover and NDVI as TerraMind takes and makes them), `ESA/WorldCereal/2021` (its five
+maps as bands of one collection) and `ORNL/LANDSCAN` (people per cell of 30 arc seconds); those ids are ours."""
 
 _UNHARMONISED = {
     "COPERNICUS/S2_SR": "COPERNICUS/S2_SR_HARMONIZED",

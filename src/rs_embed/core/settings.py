@@ -27,6 +27,7 @@ _KNOWN: set[str] = set()
 _HOMES = (
     "rs_embed.embedders.catalog",
     "rs_embed.providers.earthengine.settings",
+    "rs_embed.providers.published.settings",
     "rs_embed.providers.stac.settings",
 )
 """Modules that define further families: imported when a variable is not known yet."""

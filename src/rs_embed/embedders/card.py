@@ -80,6 +80,12 @@ class BandStats:
     """Unit of `mean` and `std`."""
     mean: float
     std: float
+    wavelength_um: float | None = None
+    """Central wavelength that the model is told, micrometres, for models that take any band by its wavelength."""
+    bandwidth_um: float | None = None
+    """Bandwidth that the model is told, micrometres."""
+    highest: float | None = None
+    """Value at which the training data were clipped, in `unit`, if they were."""
 
 
 Pixels = NDArray[np.float32]
@@ -189,8 +195,8 @@ class ModelCard:
     input_prep: Literal["resize", "crop", "tile"]
     """The meaning of `input_prep="auto"` for this model."""
     licence: str
-    """The licence of the model: an id of `embedders/licences.py`, which further text may follow, or any text for a model
-    of your own. Licences with terms must be accepted before the model runs."""
+    """The licence: an id of `embedders/licences.py`, with further text or without, or any text for your own model.
+    Licences with terms must be accepted before the model runs."""
     citation: str
     model_key: str
     """The authors' name of the variant."""
@@ -204,7 +210,7 @@ class ModelCard:
     pooled_is_grid_mean: bool = False
     """Whether the pooled mean equals the mean of the grid."""
     backend: str | None = None
-    """The only backend with the model's imagery, which `backend="auto"` then selects; `None` for any backend."""
+    """The backend with the model's imagery, which `backend="auto"` then selects; `None` for any backend."""
     aliases: tuple[str, ...] = ()
     extra: str | None = None
     """Extra of this package that the model requires, if any."""

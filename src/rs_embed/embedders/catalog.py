@@ -20,6 +20,8 @@ from rs_embed.embedders.cards import (
     alphaearth,
     anysat,
     clay,
+    copernicusfm,
+    croma,
     dinov3,
     dofa,
     galileo,
@@ -30,6 +32,7 @@ from rs_embed.embedders.cards import (
     prithvi,
     ssl4eo,
     terramind,
+    tessera,
     thor,
 )
 from rs_embed.embedders.licences import require_known
@@ -44,11 +47,14 @@ _WRITTEN: tuple[ModelCard, ...] = (
     *prithvi.CARDS,
     *clay.CARDS,
     *dofa.CARDS,
+    *copernicusfm.CARDS,
     *ssl4eo.CARDS,
+    *croma.CARDS,
     *presto.CARDS,
     *olmoearth.CARDS,
     *dinov3.CARDS,
     *alphaearth.CARDS,
+    *tessera.CARDS,
     *mosaiks.CARDS,
     *locations.CARDS,
 )

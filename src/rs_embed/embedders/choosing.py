@@ -24,10 +24,13 @@ SENSORS: Mapping[str, str] = {
     "MODIS/": "MODIS",
     "JAXA/ALOS": "ALOS",
     "IGN/": "aerial",
+    "LINZ/": "aerial",
+    "CNSA/GF2": "GF2",
     "AIRBUS/SPOT": "SPOT",
     "USDA/NAIP": "NAIP",
     "ECMWF/ERA5": "ERA5",
     "GOOGLE/SATELLITE_EMBEDDING": "AlphaEarth",
+    "TESSERA/": "TESSERA",
 }
 """How the name of a collection starts -> what a list of models calls it."""
 OTHER, LOCATION = "more", "location"

@@ -38,11 +38,11 @@ class ModelDescription(TypedDict):
     """The catalog's description of a model.
 
     `type` is "on-the-fly" (a network runs on the imagery of the request) or "precomputed" (embeddings are fetched).
-    `default_backend` is the card's own, else "auto" (Earth Engine if it is set up, else STAC), or "none" for a model
-    that takes only a location. `licence_class` is "permissive", "conditions", "non-commercial", "gated" or "unknown";
-    the middle three must be accepted (`accept_licence`). `parameters_m` is in millions, `dim` is the length of a pooled
-    vector. `download_mb` is the size of the weights on the hub; unless `download_known`, it is estimated from the
-    number of parameters.
+    `default_backend` is the card's own ("gee-or-published": Earth Engine if it is set up, else the public store), else
+    "auto" (Earth Engine if it is set up, else STAC), or "none" for a model that takes only a location. `licence_class`
+    is "permissive", "conditions", "non-commercial", "gated" or "unknown"; the middle three must be accepted
+    (`accept_licence`). `parameters_m` is in millions, `dim` is the length of a pooled vector. `download_mb` is the size
+    of the weights on the hub; unless `download_known`, it is estimated from the number of parameters.
     """
 
     id: str

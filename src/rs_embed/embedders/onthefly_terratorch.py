@@ -27,7 +27,7 @@ from rs_embed.embedders.cards.terratorch import (
     TimeCode,
 )
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry, centre_of, cut_windows
-from rs_embed.embedders.prepare.normalize import Scaling, limited, to_image, unscaled, z_score
+from rs_embed.embedders.prepare.normalize import Scaling, to_image, unscaled, z_score
 from rs_embed.embedders.runtime.random_numbers import own_random_numbers
 from rs_embed.embedders.runtime.terratorch import leaving_no_trace, load_terratorch
 from rs_embed.embedders.weights.layout import Layout
@@ -79,13 +79,7 @@ class TerraTorchEmbedder(Embedder):
         modality = self.request.inputs[0][0]
         lattice_px = modality.patch_px if self._backbone.any_size else modality.image_px
         square = not self._backbone.any_size
-        return InputGeometry(
-            modality.image_px,
-            lattice_px,
-            square=square,
-            patch_px=modality.patch_px,
-            token_shift_px=self._backbone.padding_px,
-        )
+        return InputGeometry(modality.image_px, lattice_px, square=square, patch_px=modality.patch_px)
 
     def check(self, output: OutputSpec) -> None:
         """Check modality, layers and the extra.
@@ -108,8 +102,6 @@ class TerraTorchEmbedder(Embedder):
         modality, sensor = self.request.inputs[0]
         chip = chips[modality.name]
         image = to_image(chip, modality, sensor, self._scaling(modality, sensor))
-        if self._knobs.normalize != "none":
-            image = limited(image, None, self._brightest(modality, sensor), modality.name)
         cuts = cut_windows(image, frame)
         metadata = self._metadata(chip, frame)
         cover_m = self.request.scale_m * frame.zoom * frame.input_px[1]
@@ -122,11 +114,6 @@ class TerraTorchEmbedder(Embedder):
         if self._knobs.normalize == "none":
             return unscaled(modality, sensor)
         return z_score(modality, sensor, clamp_sigma=None)
-
-    def _brightest(self, modality: Modality, sensor: SensorSpec) -> Tensor:
-        """Return the highest standardised value of each band in training, `[C, 1, 1]`."""
-        stats = [(modality.stats[band], self._backbone.saturation.get(band, math.inf)) for band in sensor.bands]
-        return torch.tensor([(limit - one.mean) / one.std for one, limit in stats])[:, None, None]
 
     def _metadata(self, chip: Chip, frame: Frame) -> dict[str, list[Tensor]]:
         """Return date and location of each window. Unknown ones are left out, as they sometimes were in training."""

@@ -50,12 +50,7 @@ class ViTEmbedder(Embedder):
         Raises:
             SpecError: Several modalities are requested, a layer does not exist, or a class token is to be pooled.
         """
-        names = self.request.modality_names
-        if len(names) > 1:
-            raise SpecError(
-                f"Expected one modality for {self.request.card.id}, got {' + '.join(names)}.",
-                fix=f"set modality={names[0]!r}",
-            )
+        check_one(self.request)
         check_pooling(self.readout, output)
 
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
@@ -86,6 +81,19 @@ class ViTEmbedder(Embedder):
     def facts(self) -> dict[str, JsonValue]:
         """Return the layers."""
         return {"layers": list(self._layers)}
+
+
+def check_one(request: ModelRequest) -> None:
+    """Refuse several modalities.
+
+    Raises:
+        SpecError: Several modalities are requested.
+    """
+    names = request.modality_names
+    if len(names) > 1:
+        raise SpecError(
+            f"Expected one modality for {request.card.id}, got {' + '.join(names)}.", fix=f"set modality={names[0]!r}"
+        )
 
 
 def check_pooling(readout: Readout, output: OutputSpec) -> None:

@@ -37,6 +37,18 @@ def _stac() -> Provider:
     return Stac()
 
 
+def _published() -> Provider:
+    from rs_embed.providers.published.provider import PublishedEmbeddings  # here, because it needs the extra `export`
+
+    return PublishedEmbeddings()
+
+
+def _gee_or_published() -> Provider:
+    from rs_embed.providers.auto import chosen_for_embeddings  # here, because it needs google-auth
+
+    return chosen_for_embeddings()
+
+
 def _auto() -> Provider:
     from rs_embed.providers.auto import chosen  # here, because it needs google-auth
 
@@ -47,6 +59,8 @@ _BACKENDS: Mapping[str, Callable[[], Provider]] = {
     "sample": _sample,
     "gee": _earth_engine,
     "stac": _stac,
+    "published": _published,
+    "gee-or-published": _gee_or_published,
     "auto": _auto,
 }
 """Name -> factory: a new backend is one line. Other packages add theirs by entry points of the group

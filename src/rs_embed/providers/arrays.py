@@ -124,7 +124,7 @@ class ArrayProvider:
         checked = [_checked(stored, units, declared, where) for stored in array.frames()]
         if units[0] is Unit.DN and _is_picture(declared, array.dtype):
             bands = tuple(replace(band, unit=Unit.BYTE) for band in bands)
-        seen = [i for i, (values, _) in enumerate(checked) if np.isfinite(values).any()]
+        seen = [i for i, (values, _) in enumerate(checked) if _has_pixels(values)]
         if not seen:
             raise NoValidPixels(
                 f"Expected at least one valid pixel, got only nodata in the {where}.",
@@ -283,13 +283,19 @@ def _checked(
     """Return one frame as float32 with NaN for nodata, and notes. Bands of one unit are checked together."""
     with np.errstate(over="ignore"):  # values too large for float32 become infinite, which is nodata
         values = stored.astype(np.float32)
+    if all(unit == units[0] for unit in units):
+        return _in_unit(values, units[0], declared, stored.dtype, where)
     notes: list[str] = []
     for unit in dict.fromkeys(units):
-        same = [other == unit for other in units]
-        index = slice(None) if all(same) else np.flatnonzero(same)  # a slice is not copied
+        index = np.flatnonzero([other == unit for other in units])
         values[index], found = _in_unit(values[index], unit, declared, stored.dtype, where)
         notes += found
     return values, notes
+
+
+def _has_pixels(values: Pixels) -> bool:
+    """Return whether any value is finite; the first row answers for most frames."""
+    return bool(np.isfinite(values[:, :1]).any() or np.isfinite(values).any())
 
 
 def _in_unit(

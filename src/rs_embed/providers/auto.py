@@ -1,4 +1,4 @@
-"""The default backend: Earth Engine where it is set up, else STAC where that is installed."""
+"""The default backend: Earth Engine where it is set up, else STAC or, for published embeddings, their public store."""
 
 from dataclasses import replace
 from importlib.util import find_spec
@@ -7,7 +7,7 @@ from pathlib import Path
 from google.auth._cloud_sdk import get_config_path
 
 from rs_embed.core.chip import Chip
-from rs_embed.errors import NotConfigured, ProviderError
+from rs_embed.errors import MissingDependency, NotConfigured, ProviderError
 from rs_embed.providers.base import Provider, Query, Wrapped
 from rs_embed.providers.earthengine.provider import EarthEngine
 from rs_embed.providers.earthengine.session import STORED_TOKEN, users_own
@@ -56,16 +56,49 @@ def chosen(choices: str) -> Provider:
         NotConfigured: Neither can be used.
         KnobError: One of their settings has an invalid value.
     """
+    found = _earth_engine()
+    return _without(found, choices) if isinstance(found, str) else found
+
+
+def chosen_for_embeddings() -> Provider:
+    """Return Earth Engine if there are credentials and a project, else the public stores; neither is contacted.
+
+    Raises:
+        NotConfigured: Neither can be used.
+        KnobError: One of their settings has an invalid value.
+    """
+    found = _earth_engine()
+    if not isinstance(found, str):
+        return found
+    from rs_embed.providers.published.provider import PublishedEmbeddings
+
+    try:
+        published = PublishedEmbeddings()
+    except MissingDependency as error:
+        raise NotConfigured(
+            "Expected a backend that has the embeddings, but none is set up.",
+            earth_engine=found,
+            public_store=f"the extra is not installed: {error.fix}",
+            fix=f"{error.fix}, or set up Earth Engine",
+        ) from error
+    return _logged(published, "backend='auto' took the public store: Earth Engine is not set up.")
+
+
+def _earth_engine() -> Chosen | str:
+    """Return Earth Engine, or the reason why it cannot be used."""
     earth_engine = EarthEngine()
     if not is_mentioned():
-        return _without("Expected credentials for Earth Engine, got none.", choices)
+        return "Expected credentials for Earth Engine, got none."
     try:
         account = earth_engine.account()
     except NotConfigured as error:
-        return _without(error.headline, choices)
-    why = f"backend='auto' took Earth Engine ({account})."
+        return error.headline
+    return _logged(earth_engine, f"backend='auto' took Earth Engine ({account}).")
+
+
+def _logged(provider: Provider, why: str) -> Chosen:
     LOG.info(why)
-    return Chosen(earth_engine, why)
+    return Chosen(provider, why)
 
 
 def _without(reason: str, choices: str) -> Provider:
@@ -80,6 +113,4 @@ def _without(reason: str, choices: str) -> Provider:
     from rs_embed.providers.stac.provider import Stac
 
     stac = Stac()
-    why = f"backend='auto' took STAC ({stac.described()}): Earth Engine is not set up."
-    LOG.info(why)
-    return Chosen(stac, why)
+    return _logged(stac, f"backend='auto' took STAC ({stac.described()}): Earth Engine is not set up.")

@@ -71,7 +71,7 @@ def test_the_identity_tells_what_decides_the_pixels_and_not_who_asks():
 def examined(make) -> tuple[int, dict]:
     console = Console(record=True, width=200)
     with console.capture() as captured:
-        code = run_doctor(console, as_json=True, earth_engine=make, stac=None)
+        code = run_doctor(console, as_json=True, earth_engine=make, stac=None, published=None)
     return code, json.loads(captured.get())
 
 

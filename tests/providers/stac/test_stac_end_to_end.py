@@ -113,7 +113,7 @@ def examined(make) -> tuple[int, list[dict]]:
 
     console = Console(record=True, width=200)
     with console.capture() as captured:
-        code = run_doctor(console, as_json=True, earth_engine=EarthEngine, stac=make)
+        code = run_doctor(console, as_json=True, earth_engine=EarthEngine, stac=make, published=None)
     return code, json.loads(captured.get())["checks"]
 
 

@@ -31,7 +31,7 @@ CARDS = (
         parameters_m=0,
         weights=None,
         modalities=(vectors(COLLECTION, BANDS, first_year=2017),),
-        backend="gee",
+        backend="gee-or-published",
         input_prep="tile",
         licence="CC-BY-4.0: The AlphaEarth Foundations Satellite Embedding dataset is produced by Google and Google "
         "DeepMind.",

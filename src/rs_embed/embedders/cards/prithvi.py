@@ -2,18 +2,20 @@
 
 Source of sizes, names, statistics and files: TerraTorch 1.2.11, models/backbones/prithvi_vit.py. Trained on
 Harmonized Landsat and Sentinel-2 at 30 m, DN of reflectance x 10,000 (arXiv:2412.02732). NASA-IMPACT's inference.py
-sets nodata to 0.0001 after standardising, which is nearly the mean. The card uses one frame, TerraTorch's default; the
-pre-training used four. The commits and hashes of the weights were not known when this card was written.
+sets nodata to 0.0001 after standardising, which is nearly the mean. The pre-training used four frames, except for the
+tiny model; TerraTorch's default is one. The commits and hashes of the weights were not known when this card was
+written.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from rs_embed.core.bands import Unit
+from rs_embed.core.settings import LayersKnobs, SeriesKnobs
 from rs_embed.core.specs import SensorSpec
-from rs_embed.embedders.card import BandStats, Modality, Weights
-from rs_embed.embedders.cards.terratorch import ADAPTER, EXTRA, Backbone, TerraTorchCard, TerraTorchKnobs
+from rs_embed.embedders.card import BandStats, Modality, ModelCard, Weights
 
 PrithviKey = Literal[
     "prithvi_eo_v2_tiny_tl",
@@ -25,12 +27,22 @@ PrithviKey = Literal[
 ]
 
 
-class PrithviKnobs(TerraTorchKnobs):
+class PrithviKnobs(SeriesKnobs, LayersKnobs):
     """Knobs of the Prithvi family."""
 
     prefix = "RS_EMBED_PRITHVI_"
+    HINTS: ClassVar[Mapping[str, str]] = {
+        **LayersKnobs.HINTS,
+        "num_frames": 'set modality="s2_series" and frames, the most dates to use from the days requested',
+    }
+    LATER: ClassVar[frozenset[str]] = LayersKnobs.LATER | {"frames", "temporal_sampling"}
 
     model_key: Annotated[PrithviKey | None, Field(description="backbone to run instead of the card's own")] = None
+    normalize: Annotated[
+        Literal["card_stats", "none"], Field(description="card_stats, or none if pixels are already standardised")
+    ] = "card_stats"
+    metadata: Annotated[bool, Field(description="0: withhold date and place from models that take them")] = True
+    frames: Annotated[int, Field(ge=1, le=12, description="most dates of a series; the training had 4")] = 4
 
 
 _STATS = {
@@ -48,8 +60,12 @@ _COLLECTIONS = {
 }
 
 
+SERIES = "_series"
+"""End of the names of modalities that are series of dated frames."""
+
+
 def _modality(name: str, patch_px: int) -> Modality:
-    collection, bands = _COLLECTIONS[name]
+    collection, bands = _COLLECTIONS[name.removesuffix(SERIES)]
     return Modality(
         name,
         SensorSpec(collection, bands, scale_m=30, fill_value="mean"),
@@ -60,49 +76,41 @@ def _modality(name: str, patch_px: int) -> Modality:
         image_px=224,
         patch_px=patch_px,
         fixed=True,
+        is_series=name.endswith(SERIES),
     )
 
 
-def _card(size: str, parameters_m: float, file: str, *, patch_px: int = 16, **arch: int) -> TerraTorchCard:
-    takes_metadata = size.endswith("_tl")
-    return TerraTorchCard(
+def _card(size: str, parameters_m: float, file: str, *, patch_px: int = 16, **arch: int) -> ModelCard:
+    series = [] if size == "tiny_tl" else [name + SERIES for name in _COLLECTIONS]
+    return ModelCard(
         id=f"prithvi_eo_2_0_{size}",
         revision=2,
         kind="foundation model",
         title=f"Prithvi-EO-2.0 {file.removeprefix('Prithvi-EO-2.0-')}",
-        adapter=ADAPTER,
+        adapter="rs_embed.embedders.onthefly_prithvi:PrithviEmbedder",
         knobs=PrithviKnobs,
-        arch=arch,
-        dim=arch["embed_dim"],
+        arch={**arch, "patch_px": patch_px, "told": int(size.endswith("_tl"))},
+        dim=arch["dim"],
         parameters_m=parameters_m,
         weights=Weights(
             f"ibm-nasa-geospatial/{file}",
             f"{file.replace('-', '_').replace('2.0', 'V2')}.pt",
             licence="Apache-2.0",
         ),
-        modalities=tuple(_modality(name, patch_px) for name in _COLLECTIONS),
+        modalities=tuple(_modality(name, patch_px) for name in (*_COLLECTIONS, *series)),
         input_prep="tile",
         licence="Apache-2.0",
         citation="arXiv:2412.02732",
         model_key=f"prithvi_eo_v2_{size}",
         aliases=("prithvi",) if size == "300_tl" else (),
-        extra=EXTRA,
-        backbone=Backbone(
-            builder=f"prithvi_eo_v2_{size}",
-            options={"bands": list(_STATS), "num_frames": 1},
-            any_size=True,
-            time=("temporal_coords", "year_day") if takes_metadata else None,
-            location=("location_coords", "lat_lon") if takes_metadata else None,
-            own=(r"pos_embed",),  # computed from the number of frames
-        ),
     )
 
 
 CARDS = (
-    _card("tiny_tl", 5.63, "Prithvi-EO-2.0-tiny-TL", embed_dim=192, depth=12, num_heads=3),
-    _card("100_tl", 86.2, "Prithvi-EO-2.0-100M-TL", embed_dim=768, depth=12, num_heads=12),
-    _card("300", 304, "Prithvi-EO-2.0-300M", embed_dim=1024, depth=24, num_heads=16),
-    _card("300_tl", 304, "Prithvi-EO-2.0-300M-TL", embed_dim=1024, depth=24, num_heads=16),
-    _card("600", 631, "Prithvi-EO-2.0-600M", patch_px=14, embed_dim=1280, depth=32, num_heads=16),
-    _card("600_tl", 631, "Prithvi-EO-2.0-600M-TL", patch_px=14, embed_dim=1280, depth=32, num_heads=16),
+    _card("tiny_tl", 5.63, "Prithvi-EO-2.0-tiny-TL", dim=192, depth=12, heads=3),
+    _card("100_tl", 86.2, "Prithvi-EO-2.0-100M-TL", dim=768, depth=12, heads=12),
+    _card("300", 304, "Prithvi-EO-2.0-300M", dim=1024, depth=24, heads=16),
+    _card("300_tl", 304, "Prithvi-EO-2.0-300M-TL", dim=1024, depth=24, heads=16),
+    _card("600", 631, "Prithvi-EO-2.0-600M", patch_px=14, dim=1280, depth=32, heads=16),
+    _card("600_tl", 631, "Prithvi-EO-2.0-600M-TL", patch_px=14, dim=1280, depth=32, heads=16),
 )

@@ -41,16 +41,12 @@ class Backbone:
     """Number of tokens before the patch tokens; 0 if the output is a map."""
     any_size: bool = False
     """Whether the network takes inputs of any number of patches; otherwise their side is `image_px`."""
-    padding_px: int = 0
-    """Padding of the patch convolution, pixels: the patch of token k begins this far before pixel k x patch."""
     time: tuple[str, TimeCode] | None = None
     """Keyword for the date, and its encoding."""
     location: tuple[str, LocationCode] | None = None
     """Keyword for the location, and its encoding."""
     gsd: str | None = None
     """Keyword for the pixel size in metres."""
-    saturation: Mapping[str, float] = field(default_factory=dict)
-    """Band -> value at which the training data were clipped, in the unit of its statistics."""
     prepend: str = ""
     """Prefix of the encoder's tensors in TerraTorch's module, which the published file does not have."""
     own: tuple[str, ...] = ()

