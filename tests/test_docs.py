@@ -116,7 +116,6 @@ def headings_of(page: Path) -> set[str]:
 def test_every_variable_that_a_page_names_exists(name):
     known = {knob["variable"] for model_id in list_models() for knob in describe_model(model_id)["knobs"]}
     families = (LibrarySettings, EarthEngineSettings, StacSettings, RaySettings, PublishedSettings)
-    families = (LibrarySettings, EarthEngineSettings, PublishedSettings, StacSettings, RaySettings)
     known |= {META_TAG, VALID_TAG, CHECKSUM_TAG, HEADER_TAG}
     known |= {*(variable for family in families for variable in family.variables())}
     named = set(re.findall(r"RS_EMBED_\w*[A-Z0-9]\b", (ROOT / name).read_text(encoding="utf-8")))
