@@ -16,11 +16,12 @@ from typing import Annotated, NoReturn, TypeVar
 import typer
 
 import rs_embed
+import rs_embed.cli.explore
 import rs_embed.cli.export
 import rs_embed.cli.fit
 import rs_embed.cli.generate
 import rs_embed.cli.region
-import rs_embed.cli.runs  # the five add their commands to `app`
+import rs_embed.cli.runs  # the six add their commands to `app`
 from rs_embed.cli.completion import complete_model
 from rs_embed.cli.options import (
     ERR,
@@ -257,11 +258,13 @@ def inspect(
 
 
 @command(START, "rs-embed demo", "rs-embed demo --out /tmp/demo")
-def demo(out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("demo")) -> None:
-    """Embed the bundled sample scene with a baseline and a trained model, and save pictures and files."""
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("demo"), as_json: Json = False
+) -> None:
+    """Embed the bundled sample scene with a baseline and a trained model, and save a page, pictures and files."""
     from rs_embed.cli.demo import run_demo
 
-    raise typer.Exit(run_demo(out, OUT))
+    raise typer.Exit(run_demo(out, OUT, as_json=as_json))
 
 
 @command(START, "rs-embed doctor", "rs-embed doctor --json")
