@@ -14,7 +14,7 @@ from rs_embed.encoders.kernels.attention import attend
 from rs_embed.encoders.kernels.linear import Linear, prepared
 from rs_embed.encoders.layers import Encoder, Mlp, add, counted_layers, run_blocks, side_by_side
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
-from rs_embed.encoders.vit import PatchEmbed
+from rs_embed.encoders.vit import ImagePatches
 
 REGISTERS, PREFIX = 4, 5
 """Register tokens; with the class token before them."""
@@ -114,7 +114,7 @@ class DinoV3Encoder(Encoder):
         super().__init__()
         self.cls_token: nn.Parameter = nn.Parameter(torch.zeros(1, 1, dim))
         self.reg_token: nn.Parameter = nn.Parameter(torch.zeros(1, REGISTERS, dim))
-        self.patch_embed: PatchEmbed = PatchEmbed(bands=3, dim=dim, patch_px=patch_px)
+        self.patch_embed: ImagePatches = ImagePatches(bands=3, dim=dim, patch_px=patch_px)
         self.blocks: nn.ModuleList = nn.ModuleList(RotaryBlock(dim=dim, heads=heads) for _ in range(depth))
         self.norm: nn.Module = nn.LayerNorm(dim, eps=EPS)
         self._head_dim = dim // heads
