@@ -22,8 +22,8 @@ from rs_embed.exports.journal import MANIFEST
 from rs_embed.exports.object_store import Remote, local_place, place_of
 from rs_embed.exports.records import Record, Stamp, fault_in
 from rs_embed.exports.results.filters import Filter, Where
-from rs_embed.exports.results.run_index import FOLDER as INDEX
-from rs_embed.exports.results.run_index import IndexReport, KeptIndex, build_index
+from rs_embed.exports.results.kept_index import IndexReport, KeptIndex
+from rs_embed.exports.results.run_index import RunIndex, build_index
 from rs_embed.exports.results.searching import IndexedRows, ScannedRows, Searched, search
 from rs_embed.exports.unit import RECORDS, TABLES
 from rs_embed.formats.base import RunHeader
@@ -111,7 +111,7 @@ class Run:
         self.path = path
         self.manifest: Mapping[str, JsonValue] = _json(path / MANIFEST)
         """What was asked for, as the export wrote it."""
-        self._indices: dict[str, KeptIndex] = {}
+        self._indices: dict[str, KeptIndex[RunIndex]] = {}
 
     def __repr__(self) -> str:
         rows = self._rows()
@@ -296,8 +296,8 @@ class Run:
 
         return explore_run(self, path, model=model, stored=stored, max_mb=max_mb)
 
-    def _index(self, name: str) -> KeptIndex:
-        return self._indices.setdefault(name, KeptIndex(self.path / name, self.path / INDEX / name))
+    def _index(self, name: str) -> KeptIndex[RunIndex]:
+        return self._indices.setdefault(name, KeptIndex(self.path / name, RunIndex))
 
     def _stack(self, model: str | None) -> Stack:
         return Stack(self.tables(model))
