@@ -1,4 +1,4 @@
-"""CROMA: numbers of TorchGeo's own network (tests/parity/test_croma.py writes them), and bad input."""
+"""CROMA: numbers of TorchGeo's own network (tests/parity/test_croma_parity.py), and bad input."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Panopticon: numbers of TorchGeo's own network (tests/parity/test_panopticon.py writes them), and bad input."""
+"""Panopticon: numbers of TorchGeo's own network (tests/parity/test_panopticon_parity.py), and bad input."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Prithvi-EO-2.0: numbers of TerraTorch's own network (tests/parity/test_prithvi.py writes them), and bad input."""
+"""Prithvi-EO-2.0: numbers of TerraTorch's own network (tests/parity/test_prithvi_parity.py), and bad input."""
 
 from pathlib import Path
 

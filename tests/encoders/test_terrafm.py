@@ -1,4 +1,4 @@
-"""TerraFM: numbers of timm's network behind each stem (tests/parity/test_terrafm.py writes them), and bad input."""
+"""TerraFM: numbers of timm's network behind each stem (tests/parity/test_terrafm_parity.py), and bad input."""
 
 from pathlib import Path
 

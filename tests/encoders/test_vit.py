@@ -1,4 +1,4 @@
-"""Plain vision transformers: numbers of timm's own network (tests/parity/test_vit.py writes them), and bad input."""
+"""Plain vision transformers: numbers of timm's own network (tests/parity/test_vit_parity.py), and bad input."""
 
 from pathlib import Path
 

@@ -83,7 +83,7 @@ def scenes(quirks: Quirks, collection: str) -> list[Scene]:
 
 
 def _listed(scene: Scene) -> bool:
-    return not scene.collection.endswith("T1_TOA")
+    return not scene.collection.endswith(("/T1", "/T1_TOA"))
 
 
 def stored_offset(quirks: Quirks, collection: str, baseline: str) -> int:

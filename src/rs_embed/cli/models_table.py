@@ -10,8 +10,8 @@ from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.choosing import OTHER, download_mb, download_text, sensors_of
 from rs_embed.embedders.licences import strictest, to_accept
 
-_MOST_SENSORS = 2
-"""Shown for each model, and how many more there are."""
+_SENSORS_WIDTH = 10
+"""Characters for the sensors of a model; then follows how many more there are."""
 
 
 def models_table(cards: Sequence[ModelCard]) -> Table:
@@ -57,5 +57,5 @@ def _line(card: ModelCard) -> dict[str, object]:
 def _sensors(card: ModelCard) -> str:
     found = sensors_of(card)
     names = [name for name in found if name != OTHER]
-    shown = names[:_MOST_SENSORS]
+    shown = [name for i, name in enumerate(names) if i == 0 or len(", ".join(names[: i + 1])) <= _SENSORS_WIDTH]
     return ", ".join(shown + [f"+{len(found) - len(shown)}"] * (len(found) > len(shown)))

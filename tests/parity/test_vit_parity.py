@@ -1,6 +1,7 @@
 """Plain vision transformers beside timm's and TorchGeo's: the same seeded weights and pixels, the same numbers.
 
-`make parity` runs this; elsewhere it is skipped. `PYTHONPATH=src:tests python tests/parity/test_vit.py` writes what the
+`make parity` runs this.
+`PYTHONPATH=src:tests python tests/parity/test_vit_parity.py` writes what the
 ordinary tests compare with: outputs of small networks (`tests/data/vit`), and names and shapes of the published files'
 tensors.
 """
