@@ -181,22 +181,12 @@ def _layout(backbone: Backbone, module: nn.Module) -> Layout:
     return Layout(within=backbone.prepend, complete=lambda tensors: tensors | own)
 
 
-def _year_day(when: datetime) -> Tensor:
-    """Return year and day of the year, `[1, 2]`. Source: Prithvi-EO-2.0, inference.py (`tm_yday`)."""
-    return torch.tensor([[when.year, when.timetuple().tm_yday]], dtype=torch.float32)
-
-
 def _week_hour(when: datetime) -> Tensor:
     """Return angles of week and hour, `[4]`.
 
     Source: Clay-foundation/model, docs/tutorials/clay-v1-wall-to-wall.ipynb (`normalize_timestamp`).
     """
     return _angles(when.isocalendar().week * 2 * math.pi / 52, when.hour * 2 * math.pi / 24)
-
-
-def _lat_lon(lon: float, lat: float) -> Tensor:
-    """Return latitude and longitude, `[2]`. Source: TerraTorch 1.2.11, prithvi_mae.py, LocationEncoder."""
-    return torch.tensor([lat, lon])
 
 
 def _lat_lon_angles(lon: float, lat: float) -> Tensor:
@@ -208,8 +198,5 @@ def _angles(first: float, second: float) -> Tensor:
     return torch.tensor([math.sin(first), math.cos(first), math.sin(second), math.cos(second)])
 
 
-TIME_CODES: Mapping[TimeCode, Callable[[datetime], Tensor]] = {"year_day": _year_day, "week_hour": _week_hour}
-LOCATION_CODES: Mapping[LocationCode, Callable[[float, float], Tensor]] = {
-    "lat_lon": _lat_lon,
-    "angles": _lat_lon_angles,
-}
+TIME_CODES: Mapping[TimeCode, Callable[[datetime], Tensor]] = {"week_hour": _week_hour}
+LOCATION_CODES: Mapping[LocationCode, Callable[[float, float], Tensor]] = {"angles": _lat_lon_angles}

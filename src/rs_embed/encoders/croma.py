@@ -22,7 +22,7 @@ SIZES_KEPT = 4
 """Number of image sizes whose distances are kept."""
 
 
-class SelfAttention(nn.Module):
+class DistanceAttention(nn.Module):
     """Attention with its own norm in front.
 
     Args:
@@ -45,7 +45,7 @@ class SelfAttention(nn.Module):
         return out
 
 
-class CrossAttention(nn.Module):
+class SensorCrossAttention(nn.Module):
     """Attention to the tokens of another sensor on the same ground; one norm serves both.
 
     Args:
@@ -72,7 +72,7 @@ class CrossAttention(nn.Module):
         return out
 
 
-class FeedForward(nn.Module):
+class CromaFeedForward(nn.Module):
     """Norm, and two linear layers with a GELU between them. Names are positions in the authors' sequence.
 
     Args:
@@ -90,7 +90,7 @@ class FeedForward(nn.Module):
         return out
 
 
-class Transformer(nn.Module):
+class CromaBlocks(nn.Module):
     """Blocks, and a norm behind the last one.
 
     Args:
@@ -104,8 +104,8 @@ class Transformer(nn.Module):
         super().__init__()
 
         def block() -> nn.ModuleList:
-            cross = [CrossAttention(dim=dim, heads=heads)] if joins else []
-            return nn.ModuleList([SelfAttention(dim=dim, heads=heads), *cross, FeedForward(dim)])
+            cross = [SensorCrossAttention(dim=dim, heads=heads)] if joins else []
+            return nn.ModuleList([DistanceAttention(dim=dim, heads=heads), *cross, CromaFeedForward(dim)])
 
         self.layers: nn.ModuleList = nn.ModuleList(block() for _ in range(depth))
         self.norm_out: nn.LayerNorm = nn.LayerNorm(dim)
@@ -140,7 +140,7 @@ class SensorEncoder(nn.Module):
     def __init__(self, *, bands: int, dim: int, depth: int, heads: int) -> None:
         super().__init__()
         self.linear_input: nn.Linear = Linear(bands * PATCH_PX**2, dim)
-        self.transformer: Transformer = Transformer(dim=dim, depth=depth, heads=heads)
+        self.transformer: CromaBlocks = CromaBlocks(dim=dim, depth=depth, heads=heads)
 
     def forward(
         self, image: Float[Tensor, "batch band height width"], distances: Distances
@@ -187,7 +187,7 @@ class CromaEncoder(Encoder):
         self.s1_GAP_FFN: GapHead = GapHead(dim)
         self.s2_encoder: SensorEncoder = SensorEncoder(bands=OPTICAL_BANDS, dim=dim, depth=depth, heads=heads)
         self.s2_GAP_FFN: GapHead = GapHead(dim)
-        self.joint_encoder: Transformer = Transformer(dim=dim, depth=half, heads=heads, joins=True)
+        self.joint_encoder: CromaBlocks = CromaBlocks(dim=dim, depth=half, heads=heads, joins=True)
         self._heads = heads
         self._distances: LRUCache[Distances] = LRUCache(SIZES_KEPT)
 

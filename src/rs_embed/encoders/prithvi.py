@@ -47,7 +47,7 @@ class FramePatches(nn.Module):
         return by_frame
 
 
-class Scale(nn.Module):
+class ScaledCode(nn.Module):
     """The learned factor of a code."""
 
     def __init__(self) -> None:
@@ -75,8 +75,8 @@ class PrithviEncoder(ViT):
         super().__init__(dim=dim, depth=depth, heads=heads, side=0, eps=EPS)
         self.patch_embed: FramePatches = FramePatches(dim=dim, patch_px=patch_px)
         if told:
-            self.temporal_embed_enc: Scale = Scale()
-            self.location_embed_enc: Scale = Scale()
+            self.temporal_embed_enc: ScaledCode = ScaledCode()
+            self.location_embed_enc: ScaledCode = ScaledCode()
         self._told = bool(told)
         self._patch_px = patch_px
         self._codes: LRUCache[Tensor] = LRUCache(SIZES_KEPT)

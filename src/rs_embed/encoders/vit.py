@@ -136,7 +136,7 @@ class ViT(Encoder):
         return Tokens(side_by_side(outputs), TokenLayout(grids, prefix=1))
 
 
-class PatchEmbed(nn.Module):
+class ImagePatches(nn.Module):
     """One linear map of all pixels of a patch.
 
     Args:
@@ -204,7 +204,7 @@ class ViTEncoder(ViT):
         normed: int = 1,
     ) -> None:
         super().__init__(dim=dim, depth=depth, heads=heads, side=side, scaled=bool(scaled), normed=bool(normed))
-        self.patch_embed: PatchEmbed = PatchEmbed(bands=bands, dim=dim, patch_px=patch_px)
+        self.patch_embed: ImagePatches = ImagePatches(bands=bands, dim=dim, patch_px=patch_px)
 
     def forward(self, image: Float[Tensor, "batch band height width"], layers: Sequence[int] | None = None) -> Tokens:
         """Encode images: a class token, then patches row by row.

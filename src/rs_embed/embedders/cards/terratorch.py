@@ -12,10 +12,10 @@ from rs_embed.embedders.card import ModelCard
 ADAPTER = "rs_embed.embedders.onthefly_terratorch:TerraTorchEmbedder"
 EXTRA = "terratorch"
 
-TimeCode = Literal["year_day", "week_hour"]
-"""Encoding of the date: year and day of the year (1 January = 1), or sine and cosine of the week and of the hour."""
-LocationCode = Literal["lat_lon", "angles"]
-"""Encoding of the location: latitude and longitude in degrees, or sine and cosine of each."""
+TimeCode = Literal["week_hour"]
+"""Encoding of the date: sine and cosine of the week and of the hour."""
+LocationCode = Literal["angles"]
+"""Encoding of the location: sine and cosine of latitude and of longitude."""
 
 
 class TerraTorchKnobs(LayersKnobs):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from zarr.abc.store import Store
 
+    from rs_embed.explore.packing import Stored
     from rs_embed.exports.region.shape import RegionLike
     from rs_embed.exports.results.map_index import MapIndex
     from rs_embed.exports.results.map_vectors import Examples, MapVector
@@ -382,3 +383,33 @@ class EmbeddingMap:
         from rs_embed.exports.results.map_rasters import plot_map
 
         return plot_map(self, time, None if path is None else Path(path))
+
+    def explore(
+        self,
+        bbox: Box = None,
+        path: str | Path = "explore.html",
+        *,
+        time: Time = None,
+        level: int = 0,
+        stored: "Stored" = "auto",
+        max_mb: float = 25.0,
+    ) -> Path:
+        """Write a part of the map as one HTML file in which you click a place to see what is like it.
+
+        Args:
+            bbox: Only the tokens that this touches.
+            path: Ends in .html; an existing file is replaced.
+            time: By default, all times, with a slider.
+            level: 0 is the map, 1 and more are overviews.
+            stored: See `Embedding.explore`.
+            max_mb: Largest size of the file, MB.
+
+        Raises:
+            SpecError: The part is too large for a page; the message says by how much.
+            OutsideCoverage: The box is outside of the map.
+            NoValidPixels: There is no token with a value.
+            StorageError: The path does not end in .html, or cannot be written.
+        """
+        from rs_embed.exports.results.exploring import explore_map
+
+        return explore_map(self, bbox, path, time=time, level=level, stored=stored, max_mb=max_mb)
