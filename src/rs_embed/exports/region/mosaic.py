@@ -91,12 +91,7 @@ def _add_source(band: ElementTree.Element, tile: _Tile, number: int, grid: MapGr
     size = {"RasterXSize": str(tile.width), "RasterYSize": str(tile.height), "DataType": "Float32"}
     block = {"BlockXSize": str(COG_BLOCK_PX), "BlockYSize": str(COG_BLOCK_PX)}
     ElementTree.SubElement(source, "SourceProperties", {**size, **block})  # so that no file is opened before it is read
-    height, width = (min(side, rest) for side, rest in _rest(tile, grid))
-    part = {"xSize": str(width), "ySize": str(height)}
+    width, height = min(tile.width, grid.width - tile.column), min(tile.height, grid.height - tile.row)
+    part = {"xSize": str(width), "ySize": str(height)}  # blocks may extend further than the map
     ElementTree.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0", **part})
     ElementTree.SubElement(source, "DstRect", {"xOff": str(tile.column), "yOff": str(tile.row), **part})
-
-
-def _rest(tile: _Tile, grid: MapGrid) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Sides of a tile, and what is left of the map from its corner on: blocks may extend further than the map."""
-    return (tile.height, grid.height - tile.row), (tile.width, grid.width - tile.column)
