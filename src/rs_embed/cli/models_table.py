@@ -10,6 +10,7 @@ from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.choosing import OTHER, download_mb, download_text, sensors_of
 from rs_embed.embedders.licences import strictest, to_accept
 
+_SENSORS_CHARS = 10
 _MOST_SENSORS = 2
 """Shown for each model, and how many more there are."""
 
@@ -57,5 +58,6 @@ def _line(card: ModelCard) -> dict[str, object]:
 def _sensors(card: ModelCard) -> str:
     found = sensors_of(card)
     names = [name for name in found if name != OTHER]
-    shown = names[:_MOST_SENSORS]
+    fits = len(", ".join(names[:_MOST_SENSORS])) <= _SENSORS_CHARS
+    shown = names[: _MOST_SENSORS if fits else 1]
     return ", ".join(shown + [f"+{len(found) - len(shown)}"] * (len(found) > len(shown)))
