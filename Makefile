@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/python scripts/site_pages.py
 
-.PHONY: setup demo test quick check docs parity bench constraints clean
+.PHONY: setup browser demo test quick check docs parity bench constraints clean
 
 setup: $(STAMP)
 
@@ -22,6 +22,10 @@ $(STAMP): pyproject.toml constraints.txt constraints-data.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r constraints-data.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $(STAMP)
+
+# A browser, in which tests open the pages of `explore`. Without one they are skipped; CI makes that a failure.
+browser:
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 
 demo: setup
 	$(BIN)/rs-embed demo --out demo

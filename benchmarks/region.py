@@ -181,7 +181,7 @@ def seams(model: str, debias: str, *knobs: str) -> Figures:
 
 def rows(folder: Path, quick: bool) -> list[Row]:
     table: list[Row] = []
-    sizes = (5, 10) if quick else (10, 20, 40, 60)
+    sizes = (5, 10) if quick else (10, 20, 40, 60, 80)
     found = {km: child(__file__, "region", 2, km) for km in sizes}
     for km, run in found.items():
         figure = (

@@ -1,10 +1,10 @@
-"""Every benchmark, one after another: `make bench`, half an hour. Each replaces its section of `RESULTS.md`."""
+"""Every benchmark, one after another: `make bench`, forty minutes. Each replaces its section of `RESULTS.md`."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("calls", "walk", "host", "kernels", "cost", "many", "bench_anysat", "presto")
+SCRIPTS = ("calls", "walk", "host", "cores", "kernels", "cost", "many", "bench_anysat", "presto")
 
 if __name__ == "__main__":
     for script in SCRIPTS:

@@ -314,25 +314,73 @@ def whole_run(model: str, size: int, cache: Path) -> str:
     return "; ".join(told)
 
 
-def main() -> None:
-    """Print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000_000])
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=["nano"])
-    parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=["exact", "index"])
-    parser.add_argument("--kinds", nargs="+", help="of the library; several of its own if left out")
-    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "rs_embed_search")
-    parser.add_argument("--run", type=int, help="search a run of so many rows instead")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    given.cache.mkdir(exist_ok=True)
-    if given.run:
-        print(whole_run(given.models[0], given.run, given.cache))
-        return
-    if given.one:
-        library, kind, model, size = json.loads(given.one)
-        print(json.dumps(measure(library, kind, model, size, given.cache)))
-        return
+MAP_BLOCK = 256
+"""Side of a block of the map that is searched, tokens."""
+
+
+def write_map(model: str, size: int, cache: Path) -> Path:
+    """A map of about so many tokens, float16, in square blocks; the tokens lie in no order."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from made_region import grid_of, write
+
+    base, out = tokens(model, cache), cache / f"map-{model}-{size}"
+    dim, side = base.shape[-1], round((size / MAP_BLOCK**2) ** 0.5)
+
+    def made(_: int, row: int, column: int) -> Vectors:
+        values = block(base, 3 * 10**7 + row * side + column, MAP_BLOCK**2)
+        return np.ascontiguousarray(values.T).reshape(dim, MAP_BLOCK, MAP_BLOCK)
+
+    if not (out / "done").exists():
+        write(out, grid_of(side, side, MAP_BLOCK), dim, made, "float16")
+        (out / "done").touch()
+    return out
+
+
+def whole_map(model: str, size: int, cache: Path) -> str:
+    """Recall and seconds of searches of a map: with its index, with filters, and without."""
+    from rs_embed import BBox, Region, open_region
+
+    one, base = open_region(write_map(model, size, cache)), tokens(model, cache)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start, busy = time.perf_counter(), time.process_time()
+    print(one.build_index(progress=False))
+    told = [
+        f"built in {time.perf_counter() - start:.0f} s, {time.process_time() - busy:.0f} s of CPU, peak memory "
+        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB (before: {before / 1e3:.0f} MB)"
+    ]
+    asked, level = unit(queries(base)[:100]), one.levels[0]
+    scores, keys = np.full((len(asked), TOP), -np.inf), np.zeros((len(asked), TOP), np.int64)
+    for window in level.windows(0):
+        values = unit(level.tokens(0, window).reshape(-1, one.dim))
+        rows, cols = np.divmod(np.arange(len(values)), window.width)
+        mine = (rows + window.row) * level.whole.width + cols + window.col
+        both = np.hstack([scores, asked @ values.T])
+        best = np.argpartition(-both, TOP - 1, axis=1)[:, :TOP]
+        scores = np.take_along_axis(both, best, 1)
+        keys = np.take_along_axis(np.hstack([keys, np.broadcast_to(mine, (len(asked), len(mine)))]), best, 1)
+    left, bottom, right, top = one.bounds
+    wide, high = right - left, top - bottom
+    triangle = [(left, bottom), (left, top), (left + wide / 2, bottom), (left, bottom)]
+    box = BBox(left, bottom, left + wide / 10, bottom + high / 5, "EPSG:32633")
+    places = {
+        "index": None, "index, a polygon of a quarter": Region([triangle], "EPSG:32633"),
+        "index, a box of a fiftieth": box, "all tokens": None,
+    }  # fmt: skip
+    for name, place in places.items():
+        seconds, right_ones, exact = [], [], name == "all tokens"
+        for number, vector in enumerate(asked[: 2 if exact else len(asked)]):
+            start = time.perf_counter()
+            found = one.most_similar(like=vector, top=TOP, within=place, exact=exact)
+            seconds.append(time.perf_counter() - start)
+            got = found["row"].to_numpy() * level.whole.width + found["column"].to_numpy()
+            right_ones.append(np.isin(keys[number], got).mean())
+        recall = f", recall {np.mean(right_ones):.3f}" if place is None else ""
+        told.append(f"{name}: median {np.median(seconds):.3f} s, slowest {max(seconds):.3f} s{recall}")
+    return "\n".join(told)
+
+
+def compare(given: argparse.Namespace) -> None:
+    """Print a line for each library, kind and size."""
     print("| vectors | library | recall@10 | build | index | peak memory | a query, median | slowest |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for model in given.models:
@@ -364,6 +412,32 @@ def main() -> None:
                         f"| {one['ms']:.1f} ms | {one['worst_ms']:.1f} ms |",
                         flush=True,
                     )
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000_000])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["nano"])
+    parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=["exact", "index"])
+    parser.add_argument("--kinds", nargs="+", help="of the library; several of its own if left out")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "rs_embed_search")
+    parser.add_argument("--run", type=int, help="search a run of so many rows instead")
+    parser.add_argument("--map", type=int, help="search a map of about so many tokens instead")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    given.cache.mkdir(exist_ok=True)
+    if given.run:
+        print(whole_run(given.models[0], given.run, given.cache))
+        return
+    if given.map:
+        print(whole_map(given.models[0], given.map, given.cache))
+        return
+    if given.one:
+        library, kind, model, size = json.loads(given.one)
+        print(json.dumps(measure(library, kind, model, size, given.cache)))
+        return
+    compare(given)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ MODEL_PAGES: Mapping[str, tuple[str, ...]] = {
         ),
     ),
     "docs/models/softcon.md": tuple(f"softcon_{size}14{sensor}" for sensor in ("", "_s1") for size in ("vits", "vitb")),
+    "docs/models/dinov3.md": ("dinov3_sat493m_large",),
     "docs/models/olmoearth.md": (
         *(f"olmoearth_1_0_{size}" for size in ("nano", "tiny", "base", "large")),
         *(f"olmoearth_1_1_{size}" for size in ("nano", "tiny", "base")),

@@ -32,6 +32,7 @@ from rs_embed.encoders.anysat.encoder import AnySatEncoder
 from rs_embed.encoders.clay import ClayEncoder
 from rs_embed.encoders.copernicusfm import CopernicusEncoder
 from rs_embed.encoders.croma import CromaEncoder
+from rs_embed.encoders.dinov3 import DinoV3Encoder
 from rs_embed.encoders.dofa import DofaEncoder
 from rs_embed.encoders.galileo.encoder import GalileoEncoder
 from rs_embed.encoders.panopticon import PanopticonEncoder
@@ -65,8 +66,8 @@ NEAR = PointBuffer(lon=12.94, lat=47.77, buffer_m=480)
 TINY = PointBuffer(lon=12.94, lat=47.77, buffer_m=60)
 """For families whose work grows with the ground, by patches and by pixels; the others resize or pad it."""
 YEAR = TemporalSpec.year(2022)
-IDS = [card.id for card in CARDS if card.extra is None and card.modalities]
-"""What needs an extra is tested where that is installed, by a contract of its own; so is what sees no imagery
+IDS = [card.id for card in CARDS if card.extra in (None, "export") and card.modalities]
+"""What needs another extra is tested where that is installed, by a contract of its own; so is what sees no imagery
 (test_location_models.py). Networks are shrunken (`card_of`);
 that those of the cards are the published ones is a test of its own."""
 DISTINCT = [
@@ -78,7 +79,7 @@ SMALL = ["thor_1_0_tiny", "terramind_1_0_tiny", "anysat_tiny", "galileo_1_0_nano
 what holds for it stands in test_alphaearth_adapter.py."""
 QUICK = {"thor_1_0_tiny", "mosaiks_rcf"}
 """What `make quick` asks; `make test` asks all of them."""
-FIELDS = {"alphaearth_v1": directions, "tessera_v1_1": features}
+FIELDS = {"alphaearth_v1": directions, "tessera_v1_1": features, "dinov3_sat493m_large": lambda *at: hills(*at) / 15}
 """What the ground is where a model takes no reflectances."""
 LOCAL = {"anysat_tiny": OutputSpec.grid("dense")}
 """The grid whose tokens know their own ground even with random weights. AnySat's patches do not: its last block is
@@ -128,7 +129,7 @@ def embed(model_id: str, **options) -> Embedding:
         NEAR
         if model_id.startswith(("anysat", "galileo", "mosaiks"))
         else TINY
-        if model_id.startswith("presto")
+        if model_id.startswith(("presto", "dinov3"))
         else PLACE
     )
     call = {"spatial": place, "temporal": YEAR, "backend": ground} | options
@@ -178,6 +179,7 @@ ENCODERS = {
     "dofa": lambda card: DofaEncoder(**card.arch),
     "copernicus": lambda card: CopernicusEncoder(**card.arch),
     **dict.fromkeys(("ssl4eo", "softcon"), lambda card: ViTEncoder(**card.arch)),
+    "dinov3": lambda card: DinoV3Encoder(**card.arch),
 }
 
 

@@ -26,6 +26,7 @@ from rs_embed.exports.results.map_cog import HEADER_TAG
 from rs_embed.formats.geotiff import VALID_TAG
 from rs_embed.formats.parts import CHECKSUM_TAG, META_TAG
 from rs_embed.providers.earthengine.settings import EarthEngineSettings
+from rs_embed.providers.published.settings import PublishedSettings
 from rs_embed.providers.stac.settings import StacSettings
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/**/*.md")])
@@ -114,7 +115,7 @@ def headings_of(page: Path) -> set[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_variable_that_a_page_names_exists(name):
     known = {knob["variable"] for model_id in list_models() for knob in describe_model(model_id)["knobs"]}
-    families = (LibrarySettings, EarthEngineSettings, StacSettings, RaySettings)
+    families = (LibrarySettings, EarthEngineSettings, StacSettings, RaySettings, PublishedSettings)
     known |= {META_TAG, VALID_TAG, CHECKSUM_TAG, HEADER_TAG}
     known |= {*(variable for family in families for variable in family.variables())}
     named = set(re.findall(r"RS_EMBED_\w*[A-Z0-9]\b", (ROOT / name).read_text(encoding="utf-8")))

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Concatenate, Literal, ParamSpec, Protocol, Typ
 
 from rs_embed.core.checks import require_choice
 from rs_embed.core.progress import progress_bar
-from rs_embed.core.specs import InputPrep, OutputSpec, Precision, TemporalSpec
+from rs_embed.core.specs import InputPrep, ModelOrder, OutputSpec, Precision, TemporalSpec
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.catalog import get_card, list_cards
-from rs_embed.embedders.choosing import ModelOrder, selected
+from rs_embed.embedders.choosing import selected
 from rs_embed.embedders.describe import ModelDescription, describe
 from rs_embed.errors import BatchError, Failure, SpecError
 from rs_embed.pipeline.request import AcceptLicence, Backend, Bands, EmbeddingRequest, KnobValue, Modalities, Sensors

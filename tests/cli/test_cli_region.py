@@ -31,6 +31,13 @@ def test_a_region_becomes_a_map_that_is_drawn_and_continued(tmp_path):
             assert dataset.crs.to_epsg() == 32633
             counts.append(dataset.count)
     assert counts == [4, 1, 1024]
+    listed = invoke("map", out, "--index", "--most-similar", "12.94", "47.768", "--top", "3")
+    assert listed.exit_code == 0, listed.output
+    best = open_region(out).most_similar(12.94, 47.768, top=3)
+    assert "vectors" in listed.stdout and "ten nearest" in listed.stdout
+    assert [f"{one:.4f}" in listed.stdout for one in best["similarity"]] == [True] * 3
+    nowhere = invoke("map", out, "--most-similar", "12.94", "47.768", "--within", "1,1,2,2")
+    refused(nowhere, "OutsideCoverage", "overlaps the map")
     before = open_region(out).at(12.94, 47.768).data
     assert invoke("region", "mosaiks", *BOX, out, *OPTIONS).exit_code == 0
     assert (open_region(out).at(12.94, 47.768).data == before).all()

@@ -53,7 +53,12 @@ def demo(tmp_path_factory):
 
 def written(models: tuple[str, ...]) -> set[str]:
     kinds = ("pca.png", "grid.tif", "pooled.npz")
-    return {"overview.png", "sample_rgb.png", *(f"{model}_{kind}" for model in models for kind in kinds)}
+    return {
+        "explore.html",
+        "overview.png",
+        "sample_rgb.png",
+        *(f"{model}_{kind}" for model in models for kind in kinds),
+    }
 
 
 def test_without_weights_it_shows_the_baseline_alone_and_says_what_is_missing_and_how_to_get_it(without):

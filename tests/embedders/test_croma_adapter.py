@@ -100,7 +100,7 @@ def test_the_vector_of_one_sensor_is_its_gap_vector_and_of_both_the_mean_of_patc
     patch, gap = (embed(modality="s2", pooled=name) for name in ("patch", "gap"))
     np.testing.assert_allclose(patch.data, optical.data.mean(axis=(1, 2)), atol=1e-5)
     assert np.abs(gap.data - patch.data).max() > 1e-3
-    with pytest.raises(SpecError, match="the vector is the GAP vector"):
+    with pytest.raises(SpecError, match="the vector is the gap_vector"):
         embed(modality="s2", output=OutputSpec.pooled("max"))
 
 

@@ -35,7 +35,7 @@ from rs_embed.testing import FieldProvider
 PLACE = PointBuffer(lon=12.94, lat=47.77, buffer_m=160)
 YEAR = TemporalSpec.year(2022)
 ID = "olmoearth-artifact"
-ASKING = {card.id for card in CARDS if card.id.startswith("olmoearth")}
+ASKING = {card.id for card in CARDS if card.id.startswith(("olmoearth", "dinov3"))}
 """The models of the catalog whose licence must be accepted."""
 
 

@@ -61,7 +61,7 @@ def test_the_vector_is_the_class_token_or_the_mean_of_patches():
     grid, own, mean = embed(output=OutputSpec.grid()), embed(), embed(pooled="patch")
     np.testing.assert_allclose(mean.data, grid.data.mean(axis=(1, 2)), atol=1e-5)
     assert grid.data.shape == (48, 6, 6) and np.abs(own.data - mean.data).max() > 1e-3
-    with pytest.raises(SpecError, match="the vector is the class token"):
+    with pytest.raises(SpecError, match="the vector is the class_token"):
         embed(output=OutputSpec.pooled("max"))
 
 

@@ -65,7 +65,7 @@ def test_the_vector_is_the_mean_of_the_patches_or_the_class_token():
     mean, own = embed("softcon_vits14"), embed("softcon_vits14", pooled="class")
     np.testing.assert_allclose(mean.data, grid.data.mean(axis=(1, 2)), atol=1e-5)
     assert np.abs(own.data - mean.data).max() > 1e-3
-    with pytest.raises(SpecError, match="Expected mean pooling, got 'max': the vector is the class token"):
+    with pytest.raises(SpecError, match="Expected mean pooling, got 'max': the vector is the class_token"):
         embed("softcon_vits14", pooled="class", output=OutputSpec.pooled("max"))
 
 

@@ -77,6 +77,11 @@ def _landsat() -> CollectionSpec:
     return CollectionSpec("LANDSAT", (*optical, thermal, BandSpec("QA_PIXEL", 30, UINT16, kind="qa")))
 
 
+def _landsat_l1() -> CollectionSpec:
+    bands = [BandSpec(f"B{i}", 15 if i == 8 else 30, UINT16, 6000, 30000, cloud=20000) for i in range(1, 12)]
+    return CollectionSpec("LANDSAT", (*bands, BandSpec("QA_PIXEL", 30, UINT16, kind="qa")))
+
+
 DYNAMIC_WORLD = (
     "water", "trees", "grass", "flooded_vegetation", "crops", "shrub_and_scrub", "built", "bare", "snow_and_ice",
 )  # fmt: skip
@@ -124,6 +129,8 @@ CATALOGUE = {
     "COPERNICUS/S3/OLCI": CollectionSpec("OLCI", (*_OLCI, BandSpec("quality_flags", _OLCI_STEP, UINT32, kind="class"))),
     "LANDSAT/LC08/C02/T1_L2": _landsat(),
     "LANDSAT/LC09/C02/T1_L2": _landsat(),
+    "LANDSAT/LC08/C02/T1": _landsat_l1(),
+    "LANDSAT/LC09/C02/T1": _landsat_l1(),
     "LANDSAT/LC08/C02/T1_TOA": CollectionSpec(
         "LANDSAT",
         (

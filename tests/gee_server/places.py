@@ -122,7 +122,7 @@ def landsat_scenes(lon: float, lat: float, dates: Sequence[datetime]) -> list[Sc
         taken, cloud = when.replace(hour=10, minute=12), round(100 * chance("landsat", lon, when) ** 2, 2)
         index = f"{name}_{int(lon) + 180:03d}{int(lat) + 90:03d}_{taken:%Y%m%d}"
         properties = {"CLOUD_COVER": cloud, "SPACECRAFT_ID": f"LANDSAT_{craft}", "WRS_PATH": 198, "WRS_ROW": 30}
-        for level in ("T1_L2", "T1_TOA")[: 1 if craft == 9 else 2]:
+        for level in ("T1_L2", "T1", "T1_TOA")[: 2 if craft == 9 else 3]:
             collection = f"LANDSAT/{name}/C02/{level}"
             found.append(Scene(collection, index, taken, crs, left, top, 184980, 184980, properties, cloud))
     return found

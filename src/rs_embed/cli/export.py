@@ -250,6 +250,14 @@ def rate_of(text: str | None) -> float | Literal["measure"] | None:
         raise typer.BadParameter(f"--rate takes a number or measure, got {text!r}") from None
 
 
+def box_or_file(text: str) -> str | tuple[float, ...]:
+    """The place that `--within` gives: four numbers, or the name of a file."""
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError:
+        return text
+
+
 def _tell(report: "ExportReport", *, as_json: bool) -> None:
     if as_json:
         facts = {"folder": str(report.folder), "ok": report.ok, "failed": report.failed, "dry_run": report.dry}

@@ -16,11 +16,12 @@ from typing import Annotated, NoReturn, TypeVar
 import typer
 
 import rs_embed
+import rs_embed.cli.explore
 import rs_embed.cli.export
 import rs_embed.cli.fit
 import rs_embed.cli.generate
 import rs_embed.cli.region
-import rs_embed.cli.runs  # the five add their commands to `app`
+import rs_embed.cli.runs  # the six add their commands to `app`
 from rs_embed.cli.completion import complete_model
 from rs_embed.cli.options import (
     ERR,
@@ -35,12 +36,11 @@ from rs_embed.cli.options import (
     app,
     command,
 )
-from rs_embed.cli.tables import finite, models_table, table
+from rs_embed.cli.tables import finite, table
 from rs_embed.core.display import parameters_text
 from rs_embed.core.progress import watched
 from rs_embed.core.signals import sigterm_as_interrupt
-from rs_embed.embedders.catalog import get_card
-from rs_embed.embedders.choosing import ModelOrder, megabytes
+from rs_embed.core.specs import ModelOrder
 from rs_embed.errors import RSEmbedWarning
 
 __all__ = ["app", "main"]
@@ -136,6 +136,10 @@ def models(
     as_json: Json = False,
 ) -> None:
     """List the models: id, sensors, number of parameters, length of a vector, download and licence."""
+    from rs_embed.cli.models_table import models_table
+    from rs_embed.embedders.catalog import get_card
+    from rs_embed.embedders.choosing import megabytes
+
     wildcard = any(character in pattern for character in "*?[")
     ids = rs_embed.list_models(
         pattern if wildcard else f"*{pattern}*",
@@ -254,11 +258,13 @@ def inspect(
 
 
 @command(START, "rs-embed demo", "rs-embed demo --out /tmp/demo")
-def demo(out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("demo")) -> None:
-    """Embed the bundled sample scene with a baseline and a trained model, and save pictures and files."""
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("demo"), as_json: Json = False
+) -> None:
+    """Embed the bundled sample scene with a baseline and a trained model, and save a page, pictures and files."""
     from rs_embed.cli.demo import run_demo
 
-    raise typer.Exit(run_demo(out, OUT))
+    raise typer.Exit(run_demo(out, OUT, as_json=as_json))
 
 
 @command(START, "rs-embed doctor", "rs-embed doctor --json")

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rs_embed.cli.completion import complete_backend, complete_modality
-from rs_embed.cli.export import RunOptions, rate_of, stoppable
+from rs_embed.cli.export import RunOptions, box_or_file, rate_of, stoppable
 from rs_embed.cli.options import (
     ACCEPT_HELP,
     BACKEND_HELP,
     ERR,
     MANY,
+    OUT,
     Json,
     Model,
     OptionSet,
@@ -24,6 +25,7 @@ from rs_embed.cli.options import (
     knobs_of,
     together,
 )
+from rs_embed.cli.tables import table
 from rs_embed.core.specs import BBox, Debias, Precision, TemporalSpec
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 _when = partial(typer.Option, rich_help_panel="Time")
 _imagery = partial(typer.Option, rich_help_panel="Imagery")
 _map = partial(typer.Option, rich_help_panel="Map")
+_search = partial(typer.Option, rich_help_panel="Search")
 _Map = Annotated[str, typer.Argument(metavar="OUT", help="Folder that `region` filled, or the map.zarr in it.")]
 
 
@@ -143,6 +146,8 @@ def region(
     "rs-embed map map",
     "rs-embed map map --pca pca.tif",
     "rs-embed map map --similar 12.94 47.77 similar.tif",
+    "rs-embed map map --index",
+    "rs-embed map map --most-similar 12.94 47.77 --top 5 --within 12.9,47.7,13,47.8",
 )
 def map(  # noqa: A001  (the name of the command)
     out: _Map,
@@ -157,8 +162,20 @@ def map(  # noqa: A001  (the name of the command)
     geotiff: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the tokens as a GeoTIFF.")] = None,
     time: Annotated[str | None, typer.Option(help="Time of the map, such as 2022-06. Default: the only one.")] = None,
     level: Annotated[int, typer.Option(min=0, help="Overview: 1 is half the resolution, 2 a quarter.")] = 0,
+    index: Annotated[
+        bool, _search("--index", help="Build a search index of the tokens. Needs the extra `search`.")
+    ] = False,
+    most_similar: Annotated[
+        tuple[float, float] | None, _search(metavar="LON LAT", help="List the tokens most similar to a place.")
+    ] = None,
+    top: Annotated[int, _search(min=1, help="Number of tokens to list.")] = 10,
+    within: Annotated[
+        str | None,
+        _search(metavar="PLACE", help="Only tokens in this place: W,S,E,N in degrees, or a file of polygons."),
+    ] = None,
+    exact: Annotated[bool, _search("--exact", help="Compare all tokens even if there is an index.")] = False,
 ) -> None:
-    """Describe the map of a region, or write rasters of it."""
+    """Describe the map of a region, write rasters of it, or search it."""
     from rs_embed.exports.results.open_region import open_region
 
     found = open_region(out)
@@ -169,4 +186,21 @@ def map(  # noqa: A001  (the name of the command)
         found.similar(lon, lat, out=path, time=time, level=level)
     if geotiff is not None:
         found.to_geotiff(geotiff, time=time, level=level)
-    typer.echo(repr(found))
+    if index:
+        typer.echo(str(found.build_index()))
+    if most_similar is None:
+        typer.echo(repr(found))
+        return
+    lon, lat = most_similar
+    place = None if within is None else box_or_file(within)
+    best = found.most_similar(lon, lat, top=top, within=place, time=time, level=level, exact=exact)
+    where = best.geometry.get_coordinates()
+    rows = zip(best["similarity"], where["x"], where["y"], best["row"], best["column"], strict=True)
+    OUT.print(
+        table(
+            [
+                {"similarity": f"{one:.4f}", "lon": f"{x:.6f}", "lat": f"{y:.6f}", "row": row, "column": column}
+                for one, x, y, row, column in rows
+            ]
+        )
+    )

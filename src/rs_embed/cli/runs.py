@@ -9,7 +9,7 @@ import typer
 
 import rs_embed
 from rs_embed.cli.completion import complete_model
-from rs_embed.cli.export import RunFolder, Verify
+from rs_embed.cli.export import RunFolder, Verify, box_or_file
 from rs_embed.cli.options import ERR, MANY, OUT, Json, command
 from rs_embed.cli.tables import table
 
@@ -121,7 +121,7 @@ def similar(
 ) -> None:
     """List the rows most similar to one row (cosine similarity)."""
     wanted = dict(_condition(text) for text in where or ())
-    place = None if within is None else _box(within)
+    place = None if within is None else box_or_file(within)
     found = rs_embed.open_run(run).similar(row_id, top, model, within=place, where=wanted, exact=exact)
     if as_json:
         typer.echo(found.to_json(orient="records", date_format="iso", indent=2))
@@ -143,11 +143,3 @@ def _condition(text: str) -> tuple[str, object]:
     if dots:
         return name, (low or None, high or None)
     return name, value.split(",") if "," in value else value
-
-
-def _box(text: str) -> str | tuple[float, ...]:
-    """Four numbers, or the name of a file."""
-    try:
-        return tuple(map(float, text.split(",")))
-    except ValueError:
-        return text

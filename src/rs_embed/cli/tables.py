@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from rs_embed.core.display import parameters_text
-from rs_embed.embedders.choosing import OTHER, download_mb, download_text, sensors_of
-from rs_embed.embedders.licences import strictest, to_accept
-
 if TYPE_CHECKING:
-    from rs_embed.embedders.card import ModelCard
     from rs_embed.embedding.embedding import Embedding
-
-_MOST_SENSORS = 3
-"""Shown for each model; a sign says that there are more."""
 
 
 def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> Table:
@@ -56,46 +48,6 @@ def source_line(embedding: "Embedding") -> str:
         for one in embedding.meta.inputs
     ]
     return f"{'; '.join(chips) or 'No imagery'}, as {embedding.meta.model_id} sees it:"
-
-
-def models_table(cards: "Sequence[ModelCard]") -> Table:
-    """A line for each model, 80 columns wide at most; notes stand below."""
-    drawn = table([_line(card) for card in cards])
-    for name in ("params", "dim", "download"):
-        next(column for column in drawn.columns if column.header == name).justify = "right"
-    for column in drawn.columns:
-        column.no_wrap = True
-    notes = [f"{alias} = {card.id}" for card in cards for alias in card.aliases]
-    notes = [f"Aliases: {', '.join(notes)}"] if notes else []
-    for kind in ("baseline", "precomputed"):
-        ids = [card.id for card in cards if card.kind == kind]
-        notes += [f"{kind.capitalize()}: {', '.join(ids)}"] if ids else []
-    for extra in dict.fromkeys(card.extra for card in cards if card.extra):
-        notes.append(f"With the extra {extra}: {', '.join(card.id for card in cards if card.extra == extra)}")
-    for licence in {one.id: one for card in cards for one in to_accept(card)}.values():
-        notes.append(f"Accept with --accept-licence {licence.id} ({licence.kind}): {licence.forbids}")
-    if any(not download_mb(card)[1] for card in cards):
-        notes.append("~: estimated from the number of parameters")
-    drawn.caption, drawn.caption_justify, drawn.caption_style = "\n".join(notes) or None, "left", ""
-    return drawn
-
-
-def _line(card: "ModelCard") -> dict[str, object]:
-    licence = strictest(card)
-    return {
-        "id": card.id,
-        "sensors": _sensors(card),
-        "params": parameters_text(card.parameters_m),
-        "dim": card.dim,
-        "download": download_text(card),
-        "licence": licence.kind if licence.must_be_accepted or licence.kind == "unknown" else licence.id,
-    }
-
-
-def _sensors(card: "ModelCard") -> str:
-    found = sensors_of(card)
-    names = [name for name in found if name != OTHER]
-    return ", ".join(names[:_MOST_SENSORS]) + (", ..." if len(found) > len(names[:_MOST_SENSORS]) else "")
 
 
 def finite(value: object) -> object:

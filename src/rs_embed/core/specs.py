@@ -21,6 +21,8 @@ OrbitPass = Literal["ASCENDING", "DESCENDING"]
 Sampling = Literal["composite", "scenes", "month"]
 GridDetail = Literal["patch", "dense"]
 Debias = Literal["none", "position"]
+ModelOrder = Literal["catalogue", "id", "params", "dim", "licence", "size"]
+"""Orders of a list of models."""
 CloudMask = Literal["none", "scl", "cs+"]
 
 MAX_BUFFER_M = 500_000.0

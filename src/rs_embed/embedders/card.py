@@ -195,6 +195,8 @@ class ModelCard:
     input_prep: Literal["resize", "crop", "tile"]
     """The meaning of `input_prep="auto"` for this model."""
     licence: str
+    """The licence: an id of `embedders/licences.py`, with further text or without, or any text for your own model.
+    Licences with terms must be accepted before the model runs."""
     citation: str
     model_key: str
     """The authors' name of the variant."""

@@ -2,15 +2,15 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 from rs_embed.core.bands import did_you_mean
 from rs_embed.core.checks import require_choice, require_number
+from rs_embed.core.specs import ModelOrder
 from rs_embed.embedders.card import LocalWeights, ModelCard, PackagedWeights, Weights
 from rs_embed.embedders.licences import LICENCES, LicenceClass, strictest
 from rs_embed.errors import SpecError
 
-ModelOrder = Literal["catalogue", "id", "params", "dim", "licence", "size"]
 SENSORS: Mapping[str, str] = {
     "COPERNICUS/S2": "S2",
     "COPERNICUS/S1": "S1",

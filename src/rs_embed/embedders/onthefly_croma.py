@@ -109,7 +109,7 @@ class CromaEmbedder(Embedder):
         """The vector of one sensor is the authors' GAP vector, unless patches are chosen; of both, the mean anyway."""
         alone = len(self.request.inputs) == 1
         return Readout(
-            self.request.card.dim, own_vector="GAP vector" if alone and self._knobs.pooled == "gap" else None
+            self.request.card.dim, own_vector="gap_vector" if alone and self._knobs.pooled == "gap" else None
         )
 
     @property

@@ -125,7 +125,7 @@ class OlmoEarthEmbedder(Embedder):
     def _channels(self, modality: Modality, sensor: SensorSpec, chip: Chip) -> tuple[Tensor, Tensor]:
         """Return all channels of an input, scaled, and which band sets have data.
 
-        A missing value is 0 after scaling; in version 1.0, the nearest band at that pixel stands in for it, if any.
+        A missing value is 0 after scaling; in version 1.0, it is that of the nearest band at the same pixel, if any.
 
         Returns:
             `[T, C, H, W]` in the order of the network, and `[T, S, H, W]` of 0 and 1.

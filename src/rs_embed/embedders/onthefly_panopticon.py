@@ -103,7 +103,7 @@ class PanopticonEmbedder(Embedder):
     def readout(self) -> Readout:
         """One grid of patch tokens, with several layers concatenated; the vector is the class token or their mean."""
         parts = len(self._layers)
-        own = "class token" if self._knobs.pooled == "class" else None
+        own = "class_token" if self._knobs.pooled == "class" else None
         return Readout(self.request.card.dim * parts, parts=parts, own_vector=own)
 
     @property

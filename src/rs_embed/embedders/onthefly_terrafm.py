@@ -32,5 +32,5 @@ class TerraFMEmbedder(ViTEmbedder):
     def readout(self) -> Readout:
         """One grid of patch tokens; the vector is the class token, unless patches are chosen."""
         parts = len(self._layers)
-        own = None if self._knobs.pooled == "patch" else "class token"
+        own = None if self._knobs.pooled == "patch" else "class_token"
         return Readout(self.request.card.dim * parts, parts=parts, own_vector=own)

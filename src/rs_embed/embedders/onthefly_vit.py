@@ -70,7 +70,7 @@ class ViTEmbedder(Embedder):
     def readout(self) -> Readout:
         """One grid of patch tokens, with several layers concatenated; the vector is their mean or the class token."""
         parts = len(self._layers)
-        own = "class token" if self._knobs.pooled == "class" else None
+        own = "class_token" if self._knobs.pooled == "class" else None
         return Readout(self.request.card.dim * parts, parts=parts, own_vector=own)
 
     @property

@@ -19,6 +19,7 @@ from rs_embed.embedders.card import Modality
 from rs_embed.embedders.cards.clay import Clay15Knobs
 from rs_embed.embedders.cards.waves import WaveKnobs
 from rs_embed.embedders.onthefly_terratorch import LOCATION_CODES, TIME_CODES
+from rs_embed.embedders.onthefly_vit import check_one, check_pooling
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry, centre_of, cut_windows
 from rs_embed.embedders.prepare.normalize import Scaling, limited, to_image, unscaled, z_score
 from rs_embed.embedders.weights.layout import Layout
@@ -29,7 +30,7 @@ from rs_embed.encoders.dofa import PADDING_PX, DofaEncoder
 from rs_embed.encoders.layers import counted_layers
 from rs_embed.encoders.tokens import Tokens
 from rs_embed.encoders.waves import Wave
-from rs_embed.errors import BandMismatch, SpecError
+from rs_embed.errors import BandMismatch
 
 IMAGE, DATE, PLACE = "image", "date", "place"
 EPOCH = date(1970, 1, 1)
@@ -89,19 +90,9 @@ class WaveEmbedder(Embedder):
                 pooled otherwise.
             BandMismatch: The card has no wavelength for a band.
         """
-        names = self.request.modality_names
-        if len(names) > 1:
-            raise SpecError(
-                f"Expected one modality for {self.request.card.id}, got {' + '.join(names)}.",
-                fix=f"set modality={names[0]!r}",
-            )
+        check_one(self.request)
         self.waves  # noqa: B018
-        own_vector = self.readout.own_vector  # reading it also checks the layers
-        if output.pooling != "mean" and own_vector is not None:
-            raise SpecError(
-                f"Expected mean pooling, got {output.pooling!r}: the vector is the {own_vector}.",
-                fix='set pooled="patch" to pool patches',
-            )
+        check_pooling(self.readout, output)
 
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
         """Standardise and cut the image; add what the network is told of date and place."""

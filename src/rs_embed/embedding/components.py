@@ -77,6 +77,24 @@ def stretched(
     return within
 
 
+def stretched_colours(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Stretch each of three channels from its 2nd to 98th percentile to 0..1.
+
+    Args:
+        values: `[H, W, 3]`.
+
+    Returns:
+        `[H, W, 4]`: red, green, blue and opacity; NaN becomes transparent.
+    """
+    valid = np.isfinite(values).all(axis=-1)
+    colours = np.ones((*valid.shape, 4), np.float32)
+    colours[~valid, 3] = 0
+    if valid.any():
+        low, high = np.percentile(values[valid], STRETCH_PERCENT, axis=0)
+        colours[valid, :3] = stretched(values[valid], low, high)
+    return colours
+
+
 def _projected(centred: NDArray[np.float64], axes: NDArray[np.float64]) -> NDArray[np.float32]:
     """Component values `[N, 3]`; 0 for missing components."""
     parts = np.zeros((len(centred), 3), np.float32)

@@ -1,6 +1,6 @@
 """An embedding: its values, their place on the ground, and everything needed to compute them again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
+    from rs_embed.core.chip import Chip
     from rs_embed.embedding.points import Outside, Points
+    from rs_embed.explore.packing import Stored
 
 
 class InputMeta(BaseModel):
@@ -413,3 +415,39 @@ class Embedding:
         from rs_embed.embedding.plot import plot_embedding
 
         return plot_embedding(self, None if path is None else Path(path), raw=raw)
+
+    def explore(
+        self,
+        path: str | Path = "explore.html",
+        *,
+        beside: "Embedding | Sequence[Embedding]" = (),
+        imagery: "Chip | None" = None,
+        credit: str = "",
+        stored: "Stored" = "auto",
+        max_mb: float = 25.0,
+    ) -> Path:
+        """Write a grid as one HTML file in which you click a place to see what is like it. It needs no network.
+
+        Args:
+            path: Ends in .html; an existing file is replaced.
+            beside: Other grids in the same CRS to compare with: of other models, or of other times.
+            imagery: A Sentinel-2 chip to show in true colour: `inspect_chip(...).chips[...]`.
+            credit: The line under the map that names the source of the imagery. Default: from the metadata.
+            stored: How the page holds the tokens: "float32" as they are, "int8" with a factor for each dimension, or
+                "pca64", int8 of 64 principal components. "auto": the most exact of these with which the page stays
+                small. The page says which, and for "pca64" the share of the variance.
+            max_mb: Largest size of the file, MB.
+
+        Returns:
+            The path written.
+
+        Raises:
+            SpecError: This is a vector, the grids differ in CRS, or the page would be larger than `max_mb`.
+            NoValidPixels: A grid has no value.
+            BandMismatch: The imagery lacks B4, B3 or B2.
+            StorageError: The path does not end in .html, or cannot be written.
+        """
+        from rs_embed.explore.grids import explore_embeddings
+
+        others = [beside] if isinstance(beside, Embedding) else beside
+        return explore_embeddings([self, *others], path, imagery=imagery, credit=credit, stored=stored, max_mb=max_mb)

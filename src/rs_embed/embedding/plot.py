@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from rs_embed.core.optional import require
-from rs_embed.embedding.components import STRETCH_PERCENT, pca_rgb, stretched
+from rs_embed.embedding.components import pca_rgb, stretched_colours
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.embedding.similarity import cosine, token_state
 from rs_embed.errors import BandMismatch, StorageError
@@ -63,7 +63,7 @@ def true_colour(chip: "Chip") -> Panel:
         )
     values = chip.select(("B4", "B3", "B2")).values[0]
     days = ", ".join(f"{time:%d %B %Y}" for time in chip.times if time is not None)
-    return Panel(f"Sentinel-2, true colour\n{days}", _colours(np.moveaxis(values, 0, -1)), chip.geobox)
+    return Panel(f"Sentinel-2, true colour\n{days}", stretched_colours(np.moveaxis(values, 0, -1)), chip.geobox)
 
 
 def principal_components(grid: Embedding, *, raw: bool = False) -> Panel:
@@ -88,17 +88,6 @@ def alike(grid: Embedding, lon: float, lat: float, name: str) -> Panel:
     colours = colormaps["magma"](np.clip(values, 0, 1)).astype(np.float32)
     colours[np.isnan(values), 3] = 0
     return Panel(f"{grid.meta.model_id}\nhow much like {name}: dark to light", colours, grid.geobox)
-
-
-def _colours(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Stretch each channel from its 2nd to 98th percentile to 0..1; returns `[H, W, 4]` with NaN transparent."""
-    valid = np.isfinite(values).all(axis=-1)
-    colours = np.ones((*valid.shape, 4), np.float32)
-    colours[~valid, 3] = 0
-    if valid.any():
-        low, high = np.percentile(values[valid], STRETCH_PERCENT, axis=0)
-        colours[valid, :3] = stretched(values[valid], low, high)
-    return colours
 
 
 def plot_embedding(embedding: Embedding, path: Path | None = None, *, raw: bool = False) -> Figure:

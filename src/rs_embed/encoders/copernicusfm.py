@@ -158,8 +158,9 @@ class CopernicusEncoder(ViT):
             area = fourier(area_km2, AREA_KM2, self._dim)[:, None]
         if days is not None:
             date = fourier(days, DAYS, self._dim)[:, None]
-        told: Tensor = self.coord_fc(place) + self.scale_fc(area) + self.time_fc(date)
-        return told.float()
+        with torch.autocast(place.device.type, enabled=False):  # half precision would round the codes
+            told: Tensor = self.coord_fc(place) + self.scale_fc(area) + self.time_fc(date)
+        return told
 
 
 def _check_told(lon_lat: Tensor | None, days: Tensor | None, area_km2: Tensor | None) -> None:

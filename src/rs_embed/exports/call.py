@@ -25,6 +25,7 @@ from rs_embed.exports.journal import PLACES, Manifest, digest_of
 from rs_embed.exports.location import Tally, begun, keep_manifest, refuse_foreign, run_folder, swept
 from rs_embed.exports.object_store import Remote, place_of
 from rs_embed.exports.order import ExportOrder
+from rs_embed.exports.region.mosaic import write_mosaics
 from rs_embed.exports.request import ExportRequest, Models, versions
 from rs_embed.exports.results.catalog import write_catalogs
 from rs_embed.exports.running import Running
@@ -229,6 +230,9 @@ def run_export(request: ExportRequest, places: Places, where: Path | Remote, run
             all_done = shard == ALL or (is_last and is_finished(stores, units, remote))
             if all_done and request.grid_format != MAP:  # a map says all of itself
                 write_catalogs(stores, units, grids=request.grid_format is not None, remote=remote)
+            if all_done and request.region is not None and request.grid_format == "cog":
+                with storing(folder):
+                    write_mosaics(stores[0], units, request.region)
     return ExportReport(where, plan, tally.rows - tally.failed, tally.failed, time.perf_counter() - started)
 
 

@@ -66,8 +66,11 @@ class ExportSetup:
         readers: list[Callable[[Provider], PlannedProvider]] = [SharedReads] if self.request.share_reads else []
         readers += [partial(InputKeeper, folder=folder / INPUTS)] if self.request.save_inputs else []
         checkpoint_s = LibrarySettings.read().checkpoint_s
-        given = self.request.grid_format, self.request.on_error, tuple(readers)
-        return Work(folder, models, *given, verify=self.verify, checkpoint_s=checkpoint_s)
+        given, is_map = (
+            (self.request.grid_format, self.request.on_error, tuple(readers)),
+            self.request.region is not None,
+        )
+        return Work(folder, models, *given, verify=self.verify, checkpoint_s=checkpoint_s, sparing=is_map)
 
     def _model(self, folder: Path, job: "Job", stamp: RunStamp) -> ModelExport:
         card, network = job.request.card, job.embedder.network

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 SECONDS = 5.0
 """Approximate duration of the measurement, after a first batch that does not count."""
 _CHIPS = 64
-"""Number of chips per round."""
+"""Largest number of chips per round."""
+_CHIP_BYTES = 2e8
+"""Size of the chips of a round, about; the blocks of a map are large."""
 
 
 class _MadeUp(Wrapped):
@@ -49,8 +51,13 @@ def measure_rate(jobs: "Mapping[str, Job]", places: Places) -> Rate:
     """
     from rs_embed.pipeline.run import run_together  # loads torch
 
-    first = [places[index] for index in range(min(_CHIPS, len(places)))]
-    good = [place for place in first if all(_laid(job, [place]) is not None for job in jobs.values())]
+    good: list[Place] = []
+    size = 0
+    for place in (places[index] for index in range(min(_CHIPS, len(places)))):
+        laid = [_laid(job, [place]) for job in jobs.values()]
+        if None not in laid and size <= _CHIP_BYTES:
+            good.append(place)
+            size += sum(query.nbytes for work in laid if work for query in work.items[0].queries)
     works = [work for job in jobs.values() if (work := _laid(job, good)) is not None]
     if not good:
         raise SpecError("Expected a valid place to measure the rate with, got none.", fix="check the table")

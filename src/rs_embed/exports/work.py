@@ -50,6 +50,8 @@ class Work:
     """Seconds between checkpoints."""
     stored: Callable[[], None] = _nothing
     """Called when files of the unit have changed, except while an error is being raised."""
+    sparing: bool = False
+    """Whether only as many rows are fetched ahead as the models need: the large blocks of a map."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +76,10 @@ def run_unit(work: Work, task: Task, advance: Advance) -> None:
         places = _rows_of(task, rows)
         jobs, keep = _with_readers(work, task.unit, [sink.model.job for sink in sinks])
         # `outcomes` is closed first: an error at one row ends the fetches of the others.
-        with _stored(work, sinks) as settle, closing(_outcomes(jobs, places, keep, settle)) as outcomes:
+        with (
+            _stored(work, sinks) as settle,
+            closing(_outcomes(jobs, places, keep, settle, sparing=work.sparing)) as outcomes,
+        ):
             for which, position, outcome in outcomes:
                 if not isinstance(outcome, Embedding):
                     _stop_at(outcome.error, work)
@@ -176,7 +181,7 @@ def _with_readers(work: Work, unit: WorkUnit, jobs: Sequence[Job]) -> tuple[list
 
 
 def _outcomes(
-    jobs: Sequence[Job], places: Places, keep: Keep | None, settle: Callable[[], None]
+    jobs: Sequence[Job], places: Places, keep: Keep | None, settle: Callable[[], None], *, sparing: bool
 ) -> Generator[tuple[int, int, Result]]:
     """Yield (model, place, result) of every place for every model; invalid rows fail at "plan"."""
     asked = list(places)
@@ -184,7 +189,7 @@ def _outcomes(
     for which, failures in enumerate(bad):
         yield from ((which, position, failure) for position, failure in failures.items())
     shared = [position for position in range(len(asked)) if not any(position in failures for failures in bad)]
-    run = partial(_run, asked=asked, keep=keep, settle=settle)
+    run = partial(_run, asked=asked, keep=keep, settle=settle, sparing=sparing)
     yield from run(range(len(jobs)), jobs, shared)
     for which, job in enumerate(jobs):
         alone = [at for at in range(len(asked)) if at not in bad[which] and any(at in failures for failures in bad)]
@@ -199,6 +204,7 @@ def _run(
     asked: Sequence[Place],
     keep: Keep | None,
     settle: Callable[[], None],
+    sparing: bool,
 ) -> Generator[tuple[int, int, Result]]:
     if not positions:
         return
@@ -207,7 +213,7 @@ def _run(
     works = [_laid(job, [asked[at] for at in positions]) for job in jobs]
     if keep is not None:
         keep([stem_of(asked[at]) for at in positions], works)
-    with closing(run_together(works, between=settle)) as done:
+    with closing(run_together(works, between=settle, sparing=sparing)) as done:
         for index, results in done:
             for which, result in zip(names, results, strict=True):
                 yield which, positions[index], result

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from typing import cast
 
@@ -19,6 +20,7 @@ from rs_embed.encoders.tokens import TokenLayout, Tokens
 from rs_embed.errors import Failure, OutOfMemory, RSEmbedError
 from rs_embed.pipeline.batching import BatchSizes, MemoryOf, memory_of, out_of_memory
 from rs_embed.pipeline.fetching import chip_threads
+from rs_embed.pipeline.pace import Pace
 from rs_embed.pipeline.plan import Item, Job, Workload
 from rs_embed.pipeline.prepare import COPIES, prepare_together
 from rs_embed.pipeline.readout import Prepared, read_out
@@ -59,6 +61,8 @@ def run_together(
     memory: MemoryOf = memory_of,
     between: Callable[[], None] = lambda: None,
     settings: LibrarySettings | None = None,
+    *,
+    sparing: bool = False,
 ) -> Generator[tuple[int, tuple[Result, ...]]]:
     """Yield the results of each place in order, one per workload. Imagery that several workloads need is fetched once.
 
@@ -72,6 +76,8 @@ def run_together(
         between: Called after each batch, once all of its results are consumed. A run that starts at that item forms
             the same batches.
         settings: The settings of the call; `None` reads them from the environment.
+        sparing: Fetch only as many places ahead as the encoder needs, however many fit, and encode them one by one: for
+            large places.
     """
     for work in works:
         _ENCODED.add(work.job.embedder.device.type)
@@ -82,12 +88,15 @@ def run_together(
     sizes = [BatchSizes(memory(work.job.embedder.device), settings.batch) for work in works]
     waiting: list[Outcome] = []
     windows = 0
-    coming = _prepared(places, [work.job for work in works], lambda: max(size.goal for size in sizes), room)
+    coming = _prepared(
+        places, [work.job for work in works], lambda: max(size.goal for size in sizes), room, sparing=sparing
+    )
     with closing(coming):  # close it at once: the traceback of an error would keep it alive, and fetching
         for outcome in coming:
             waiting.append(outcome)
             windows += max(0 if isinstance(one, Failure) else len(one.inputs) for one in outcome)
-            if max(windows, len(waiting)) >= min(room, *(size.goal for size in sizes)):
+            del outcome  # it may be large, and the next one is awaited
+            if sparing or max(windows, len(waiting)) >= min(room, *(size.goal for size in sizes)):
                 yield from _encode_all(waiting, works, sizes)
                 waiting, windows = [], 0
                 between()
@@ -96,7 +105,7 @@ def run_together(
 
 
 def _prepared(
-    places: Sequence[Place], jobs: Sequence[Job], batch_size: Callable[[], int], room: int
+    places: Sequence[Place], jobs: Sequence[Job], batch_size: Callable[[], int], room: int, *, sparing: bool
 ) -> Generator[Outcome]:
     """Fetch and prepare ahead of the encoder, in order, at most `room` places, and `fetch_workers` chips, at once."""
     most = max(job.request.knobs.fetch_workers for job in jobs)
@@ -107,7 +116,7 @@ def _prepared(
                 prepared = _prepared_alone(items, jobs, min(most, queries))
             yield prepared
         return
-    workers = min(room, len(places), most)
+    workers, pace = min(room, len(places), most), Pace(min(room, most))
     stop = Stop(current())
     threads = Threads(workers, "rs-embed-fetch", stop)
     chips = Threads(most, "rs-embed-chip", stop) if queries > 1 else None
@@ -116,12 +125,15 @@ def _prepared(
         pending: deque[Future[Outcome]] = deque()
         while True:
             # Twice the workers: while the next item in order is awaited, the other workers need work.
-            ahead = min(room, 2 * workers + batch_size())
+            ahead = pace.ahead if sparing else min(room, 2 * workers + batch_size())
             more = islice(upcoming, max(0, ahead - len(pending)))
-            pending.extend(threads.submit(prepare_together, items, jobs, chips) for items in more)
+            pending.extend(
+                threads.submit(pace.prepare, partial(prepare_together, items, jobs, chips)) for items in more
+            )
             if not pending:
                 return
-            yield outcome(pending.popleft())
+            yield pace.begin(outcome(pending.popleft()))
+            pace.end()
     finally:
         stop.set()
         threads.close()

@@ -222,6 +222,25 @@ def test_a_map_may_be_a_geotiff_for_each_block(tmp_path):
     assert (tmp_path / "cog/echo/collection.json").is_file()
 
 
+def test_the_geotiffs_of_blocks_are_one_raster_for_each_time_that_can_be_moved(tmp_path):
+    corners = [(343_210, 5_291_630), (345_950, 5_291_630), (343_210, 5_293_970)]
+    triangle = Region([[*corners, corners[0]]], CRS)
+    months = TemporalSpec.range("2022-05-01", "2022-07-01").months()
+    echo_map(tmp_path / "zarr", triangle, months)
+    echo_map(tmp_path / "cog", triangle, months, format="cog")
+    (tmp_path / "cog").rename(tmp_path / "moved")
+    whole, grid = tokens(tmp_path / "zarr"), grid_of(tmp_path / "zarr")
+    assert grid.columns > 1 < grid.rows
+    for time, month in enumerate(months):
+        with rasterio.open(tmp_path / f"moved/echo/mosaic-{month.start}.vrt") as file:
+            assert (file.crs.to_epsg(), file.shape, file.transform) == (32633, grid.shape, grid.geobox.affine)
+            assert np.isnan(file.nodata)
+            across = rasterio.windows.Window(7, 6, 9, 8)  # a block has 10 tokens
+            np.testing.assert_array_equal(file.read([1, 2], window=across), whole[time, :, 6:14, 7:16])
+            assert np.isfinite(whole[time, 0, 6:14, 7:16]).any()
+            np.testing.assert_array_equal(file.read([1, 2]), whole[time])
+
+
 @pytest.mark.slow
 def test_several_windows_are_the_time_axis(tmp_path):
     months = TemporalSpec.range("2022-05-01", "2022-08-01").months()

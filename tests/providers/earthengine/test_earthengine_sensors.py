@@ -172,6 +172,14 @@ def test_landsat_is_reflectance_and_kelvin(server, provider, collection):
     assert [band.unit for band in chip.bands] == [Unit.REFLECTANCE, Unit.KELVIN]
 
 
+@pytest.mark.parametrize("collection", ["LANDSAT/LC08/C02/T1", "LANDSAT/LC09/C02/T1"])
+def test_landsat_of_level_1_is_as_delivered(server, provider, collection):
+    query = ask(bands=("B4", "B10"), collection=collection, scale_m=20, window=TemporalSpec.year(2022))
+    chip = provider.fetch(query)
+    np.testing.assert_allclose(chip.values[0], expected(server.world, query), atol=0.5)
+    assert {band.unit for band in chip.bands} == {Unit.LANDSAT_L1_DN}
+
+
 def test_naip_is_bytes(server, provider):
     query = ask("iowa", bands=("R", "G", "B", "N"), collection="USDA/NAIP/DOQQ", scale_m=1, side_m=64,
                 window=TemporalSpec.year(2021))  # fmt: skip

@@ -4,6 +4,8 @@ import io
 import json
 import subprocess
 import sys
+import warnings
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -128,6 +130,32 @@ def test_many_places_are_as_one(stores):
     assert {model: one[0].data.shape for model, one in both.items()} == {"alphaearth_v1": (64,), "tessera_v1_1": (128,)}
 
 
+@pytest.mark.alone
+def test_a_forked_worker_reads_with_connections_and_memory_of_its_own(stores, stored):
+    backend = PublishedEmbeddings()
+    here = get_embedding("tessera_v1_1", HERE, YEAR, backend=backend).data
+    before = len(stores.asked)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)  # that is what is tried
+        with get_context("fork").Pool(1) as pool:
+            there = pool.apply_async(_vector, (backend,)).get(60)
+    np.testing.assert_allclose(there, here, rtol=1e-6)
+    assert len(stores.asked) == 2 * before  # the server is a thread of this process
+
+
+def _vector(backend: PublishedEmbeddings) -> np.ndarray:
+    return get_embedding("tessera_v1_1", HERE, YEAR, backend=backend).data
+
+
+def test_neighbouring_places_can_share_reads(stores, tmp_path):
+    places = [(HERE.lon + 0.001 * i, HERE.lat) for i in range(3)]
+    options = {"buffer_m": 60, "temporal": YEAR, "progress": False, "dtype": "float32"}
+    report = export_embeddings("tessera_v1_1", places, tmp_path / "run", share_reads=True, **options)
+    assert (report.ok, report.failed) == (3, 0)
+    alone = [get_embedding("tessera_v1_1", place, YEAR, buffer_m=60).data for place in places]
+    np.testing.assert_allclose(report.open().matrix(), alone, rtol=1e-6)
+
+
 def test_an_export_and_its_dry_run(stores, tmp_path):
     options = {"buffer_m": 100, "temporal": YEAR, "backend": "published", "progress": False}
     call = (["alphaearth_v1", "tessera_v1_1"], [(HERE.lon, HERE.lat), (THERE.lon, THERE.lat)], tmp_path / "run")
@@ -147,12 +175,12 @@ def test_a_region_is_one_map_of_the_same_pixels(stores, tmp_path, model):
     region = BBox(west, south, east, north, crs="EPSG:32633")
     report = embed_region(model, region, YEAR, tmp_path / "map", block_cells=16, progress=False)
     assert report.failed == 0
+    asked = [(one.path, one.span) for one in stores.asked]
+    assert len(asked) == len(set(asked))  # blocks share what was read
     (path,) = (tmp_path / "map").glob("*/map.zarr")
     found = xr.open_zarr(path, consolidated=False, chunks=None)
     inside = found.embedding.sel(x=slice(west, east), y=slice(north, south)).values
     np.testing.assert_array_equal(inside.squeeze(), get_embedding(model, HERE, YEAR, GRID).data)
-    asked = [(one.path, one.span) for one in stores.asked[: len(stores.asked)]]
-    assert len(asked) < 4 * len(set(asked))  # blocks share what was read
 
 
 def test_the_command_line_and_what_it_lists(stores, tmp_path):

@@ -37,5 +37,6 @@ CARDS = (
         citation="arXiv:2506.20380",
         model_key="tessera/v1.1-dclimate",
         aliases=("tessera",),
+        extra="export",
     ),
 )

@@ -160,8 +160,10 @@ def cut_windows(image: Tensor, frame: Frame, grid_px: int = 1) -> list[Tensor]:
     right = max(0, grid_px * max(w.col + w.width for w in frame.windows) - width)
     if bottom or right:
         mean = image.mean(dim=(-2, -1), keepdim=True)
-        padded = mean.expand(*image.shape[:-2], height + bottom, width + right).clone()
+        padded = image.new_empty(*image.shape[:-2], height + bottom, width + right)
         padded[..., :height, :width] = image
+        padded[..., height:, :] = mean
+        padded[..., :height, width:] = mean
         image = padded
     rows = [slice(grid_px * w.row, grid_px * (w.row + w.height)) for w in frame.windows]
     cols = [slice(grid_px * w.col, grid_px * (w.col + w.width)) for w in frame.windows]

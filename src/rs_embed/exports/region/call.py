@@ -111,7 +111,7 @@ def embed_region(
         debias: "position" removes what tokens carry of their position in the network's window, estimated on the
             sample scene; "none" keeps it.
         format: "zarr" for one sharded Zarr v3 store with overviews; "cog" for a GeoTIFF per block with a STAC
-            collection.
+            collection and a VRT.
         dtype: "float32", "float16", or "int8" with a factor per band and block.
         block_cells: Tokens along the side of a block; by default at most 2048 px and 64 MB.
         unit_blocks: Blocks that share a record.

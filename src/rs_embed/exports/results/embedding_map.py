@@ -1,5 +1,6 @@
 """The map of a whole region, opened: parts are read when they are needed, and never all of it at once."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -10,6 +11,8 @@ from shapely.geometry.base import BaseGeometry
 from rs_embed.core.checks import require_whole
 from rs_embed.core.geo import pixel_size_m
 from rs_embed.core.specs import BBox, Region, TemporalSpec
+from rs_embed.exports.results.index import IndexFacts
+from rs_embed.exports.results.kept_index import IndexReport, KeptIndex
 from rs_embed.exports.results.map_card import map_html, map_text
 from rs_embed.exports.results.map_level import Level
 from rs_embed.exports.results.map_store import StoredMap, Time
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from zarr.abc.store import Store
 
+    from rs_embed.explore.packing import Stored
+    from rs_embed.exports.region.shape import RegionLike
+    from rs_embed.exports.results.map_index import MapIndex
     from rs_embed.exports.results.map_vectors import Examples, MapVector
     from rs_embed.places import Given
 
@@ -45,6 +51,12 @@ class EmbeddingMap:
     def __init__(self, path: Path, store: "Store | None" = None) -> None:
         self.path = path
         self._stored = StoredMap.read(path, store)
+        self._kept = KeptIndex(path.parent, self._opened_index)
+
+    def _opened_index(self, folder: Path, facts: IndexFacts) -> "MapIndex":
+        from rs_embed.exports.results.map_index import MapIndex
+
+        return MapIndex(self.levels[0], folder, facts)
 
     @property
     def header(self) -> RunHeader:
@@ -228,9 +240,17 @@ class EmbeddingMap:
         unlike: "Examples" = (),
         top: int = 10,
         time: Time = None,
+        times: Sequence[Time] | None = None,
+        within: "RegionLike | None" = None,
         level: int = 0,
+        exact: bool = False,
     ) -> "geopandas.GeoDataFrame":
-        """Find the tokens most similar to a place or examples, best first: exact, and without the place itself.
+        """Find the tokens most similar to a place or examples, best first, and without the place itself.
+
+        If there is an index (`build_index`) and the map has not changed since, the search uses it. It is fast, but may
+        miss a few of the nearest tokens, and similarities are rounded to about 0.001. Without an index, at coarser
+        levels, and where `within` leaves few tokens, all of them are compared. The result's `attrs` say which: `exact`,
+        and for an index its `recall` (the share of the ten nearest that it finds).
 
         Args:
             lon: Of the place, degrees.
@@ -238,21 +258,46 @@ class EmbeddingMap:
             like: Examples, as for `similar`.
             unlike: Examples of what you do not look for.
             top: Number of tokens.
-            time: May be left out where the map has only one.
+            time: Of the place and examples; may be left out where the map has only one.
+            times: The times to search: a list, such as `region.times` for all. Default: `time`.
+            within: Only tokens whose middle lies there: a box (west, south, east, north), or any form of a region that
+                `embed_region` takes.
             level: 0 is the map; a coarser level is faster and gives places that are further apart.
+            exact: Compare all tokens even if there is an index.
 
         Returns:
-            Columns `similarity`, `row`, `column` (of the level) and `geometry`, the middle of the token.
+            Columns `similarity`, `row`, `column` (of the level), `time` (its number in `times`) and `geometry`, the
+            middle of the token.
 
         Raises:
-            SpecError: An example is of another model or weights.
-            OutsideCoverage: An example lies outside of the region.
+            SpecError: An example is of another model or weights, or there is no such time or level.
+            OutsideCoverage: An example, or all of `within`, lies outside of the map.
         """
-        from rs_embed.exports.results.map_vectors import best_places, direction
+        from rs_embed.exports.results.map_search import TokenSearch, best_places
+        from rs_embed.exports.results.map_vectors import direction
 
         vector = direction(self, (lon, lat), like, unlike, time)
         place = None if lon is None or lat is None else (lon, lat)
-        return best_places(self, vector, place, top, time=time, level=level)
+        asked = TokenSearch.of(self, place, top, level=level, time=time, times=times, within=within)
+        return best_places(asked, vector, None if exact or level else self._kept.current())
+
+    def build_index(self, *, progress: bool = True) -> "IndexReport":
+        """Build an index of the tokens in the folder of the run, which makes `most_similar` fast on large maps.
+
+        An index covers the blocks that were there when it was built: after more blocks are made, build it again. An
+        existing index is replaced once the new one is complete. Memory does not depend on the size of the map.
+
+        Args:
+            progress: Show a bar on a terminal.
+
+        Raises:
+            SpecError: The map has no token, or does not lie in the folder of its run.
+            StorageError: A block is damaged, the run is in use, or the disk refuses.
+            MissingDependency: The extra `search` is not installed.
+        """
+        from rs_embed.exports.results.map_index import build_map_index
+
+        return build_map_index(self, progress=progress)
 
     def pca(
         self, out: str | Path | None = None, *, time: Time = None, level: int | None = None, seed: int = 0
@@ -338,3 +383,33 @@ class EmbeddingMap:
         from rs_embed.exports.results.map_rasters import plot_map
 
         return plot_map(self, time, None if path is None else Path(path))
+
+    def explore(
+        self,
+        bbox: Box = None,
+        path: str | Path = "explore.html",
+        *,
+        time: Time = None,
+        level: int = 0,
+        stored: "Stored" = "auto",
+        max_mb: float = 25.0,
+    ) -> Path:
+        """Write a part of the map as one HTML file in which you click a place to see what is like it.
+
+        Args:
+            bbox: Only the tokens that this touches.
+            path: Ends in .html; an existing file is replaced.
+            time: By default, all times, with a slider.
+            level: 0 is the map, 1 and more are overviews.
+            stored: See `Embedding.explore`.
+            max_mb: Largest size of the file, MB.
+
+        Raises:
+            SpecError: The part is too large for a page; the message says by how much.
+            OutsideCoverage: The box is outside of the map.
+            NoValidPixels: There is no token with a value.
+            StorageError: The path does not end in .html, or cannot be written.
+        """
+        from rs_embed.exports.results.exploring import explore_map
+
+        return explore_map(self, bbox, path, time=time, level=level, stored=stored, max_mb=max_mb)

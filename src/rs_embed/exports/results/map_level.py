@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
 
 from rs_embed.core.geo import outline, project, subgrid
 from rs_embed.core.specs import BBox, Region
@@ -232,6 +234,22 @@ def ground(
     """Return x and y of places on a grid, in its CRS; integers are corners of cells."""
     a, b, c, d, e, f = tuple(geobox.affine)[:6]
     return a * cols + b * rows + c, d * cols + e * rows + f
+
+
+def tokens_in(shape: BaseGeometry, geobox: GeoBox) -> NDArray[np.bool_]:
+    """Return the tokens of a grid whose middle lies in a polygon, `[H, W]`.
+
+    Args:
+        shape: The polygon, in the CRS of the grid.
+        geobox: The grid.
+    """
+    from rasterio.features import geometry_mask
+
+    part = shapely.clip_by_rect(shape, *geobox.boundingbox.bbox)
+    if part.area == 0:
+        return np.zeros(tuple(geobox.shape), np.bool_)
+    mask: NDArray[np.bool_] = geometry_mask([part], geobox.shape, geobox.affine, invert=True)
+    return mask
 
 
 def _array(group: "zarr.Group", name: str) -> "Values":

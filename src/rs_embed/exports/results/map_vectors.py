@@ -1,6 +1,5 @@
 """Read vectors of a map: at points, of examples, and the most similar ones."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -10,15 +9,14 @@ import shapely
 from numpy.typing import DTypeLike, NDArray
 from odc.geo.geobox import GeoBox
 
-from rs_embed.core.checks import require_lon_lat, require_whole, short
-from rs_embed.core.geo import project
+from rs_embed.core.checks import require_lon_lat, short
 from rs_embed.core.optional import require
 from rs_embed.core.specs import BBox, PointBuffer, Region, TemporalSpec
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.embedding.points import cells_of
-from rs_embed.embedding.similarity import ModelFacts, cosine, require_same_model
+from rs_embed.embedding.similarity import ModelFacts, require_same_model
 from rs_embed.errors import NoValidPixels, OutsideCoverage, RSEmbedError, SpecError, StorageError
-from rs_embed.exports.results.map_level import Cells, Level, ground
+from rs_embed.exports.results.map_level import Cells, Level
 from rs_embed.formats.base import RunHeader
 from rs_embed.places import Given, Places, read_places
 from rs_embed.places.kept import frame_of
@@ -264,37 +262,3 @@ def facts_of(header: RunHeader, dim: int, weights: str | None = None) -> ModelFa
         weights: Assumed if the header does not state the weights.
     """
     return ModelFacts(header.model_id, header.card_revision, header.weights or weights or "", dim)
-
-
-def best_places(
-    whole: "EmbeddingMap",
-    vector: NDArray[np.float32],
-    place: tuple[float, float] | None,
-    top: int,
-    *,
-    time: "Time",
-    level: int,
-) -> "geopandas.GeoDataFrame":
-    """See `EmbeddingMap.most_similar`."""
-    require("geopandas", "export")
-    import geopandas
-
-    require_whole("top", top, 1, sys.maxsize)
-    one, moment = whole.level(level), whole.time_number(time)
-    itself = (-1, -1)
-    if place is not None:
-        (row,), (col,) = cells_of(one.geobox, np.array([place[0]]), np.array([place[1]]))
-        itself = (int(row), int(col))
-    best = np.empty((0, 3))  # similarity, row, column
-    for window in one.windows(moment):
-        likeness = cosine(one.tokens(moment, window), vector).astype(np.float64)
-        rows, cols = np.nonzero(likeness >= (best[-1, 0] if len(best) == top else -np.inf))
-        found = np.stack([likeness[rows, cols], rows + window.row, cols + window.col], axis=1)
-        found = found[(found[:, 1] != itself[0]) | (found[:, 2] != itself[1])]
-        best = np.concatenate([best, found])
-        best = best[np.lexsort((best[:, 2], best[:, 1], -best[:, 0]))[:top]]
-    rows, cols = best[:, 1].astype(int), best[:, 2].astype(int)
-    xs, ys = ground(one.geobox, rows + 0.5, cols + 0.5)
-    points = shapely.points(*project(xs, ys, str(one.geobox.crs), "EPSG:4326"))
-    found_at = {"similarity": best[:, 0].astype(np.float32), "row": rows, "column": cols}
-    return geopandas.GeoDataFrame(found_at, geometry=points, crs="EPSG:4326")

@@ -22,8 +22,8 @@ from rs_embed.exports.journal import MANIFEST
 from rs_embed.exports.object_store import Remote, local_place, place_of
 from rs_embed.exports.records import Record, Stamp, fault_in
 from rs_embed.exports.results.filters import Filter, Where
-from rs_embed.exports.results.run_index import FOLDER as INDEX
-from rs_embed.exports.results.run_index import IndexReport, KeptIndex, build_index
+from rs_embed.exports.results.kept_index import IndexReport, KeptIndex
+from rs_embed.exports.results.run_index import RunIndex, build_index
 from rs_embed.exports.results.searching import IndexedRows, ScannedRows, Searched, search
 from rs_embed.exports.unit import RECORDS, TABLES
 from rs_embed.formats.base import RunHeader
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from rs_embed.explore.packing import Stored
     from rs_embed.places.single import Single
 
 _PLACE = ("id", "row", "center_lon", "center_lat", "start_datetime", "end_datetime")
@@ -110,7 +111,7 @@ class Run:
         self.path = path
         self.manifest: Mapping[str, JsonValue] = _json(path / MANIFEST)
         """What was asked for, as the export wrote it."""
-        self._indices: dict[str, KeptIndex] = {}
+        self._indices: dict[str, KeptIndex[RunIndex]] = {}
 
     def __repr__(self) -> str:
         rows = self._rows()
@@ -267,8 +268,36 @@ class Run:
         rows: Searched = ScannedRows(self._stack(name)) if index is None else IndexedRows(index, self.path / name)
         return search(rows, id, top, wanted)
 
-    def _index(self, name: str) -> KeptIndex:
-        return self._indices.setdefault(name, KeptIndex(self.path / name, self.path / INDEX / name))
+    def explore(
+        self,
+        path: str | Path = "explore.html",
+        model: str | None = None,
+        *,
+        stored: "Stored" = "auto",
+        max_mb: float = 25.0,
+    ) -> Path:
+        """Write one HTML file: a map of the places, their principal components and their table, linked.
+
+        A click on a place shows what is like it. You colour by a column, select with a lasso, search by id and label.
+        Places that failed are left out; the page says how many. It needs no network.
+
+        Args:
+            path: Ends in .html; an existing file is replaced.
+            model: May be left out if the run has only one.
+            stored: See `Embedding.explore`.
+            max_mb: Largest size of the file, MB.
+
+        Raises:
+            SpecError: The run holds grids, or the page would be larger than `max_mb`.
+            NoValidPixels: No place has an embedding.
+            StorageError: The path does not end in .html, or cannot be written.
+        """
+        from rs_embed.exports.results.exploring import explore_run
+
+        return explore_run(self, path, model=model, stored=stored, max_mb=max_mb)
+
+    def _index(self, name: str) -> KeptIndex[RunIndex]:
+        return self._indices.setdefault(name, KeptIndex(self.path / name, RunIndex))
 
     def _stack(self, model: str | None) -> Stack:
         return Stack(self.tables(model))

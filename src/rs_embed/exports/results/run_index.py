@@ -1,10 +1,7 @@
 """The index of a run's vectors, kept in its folder: built from the unit files, and used while they do not change."""
 
-import hashlib
-import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -19,17 +16,16 @@ from rs_embed.core.atomic import locked, make_folder, part_of, remove, remove_pa
 from rs_embed.core.optional import require
 from rs_embed.core.progress import Advance, progress_bar
 from rs_embed.embedding.similarity import ModelFacts
-from rs_embed.errors import MissingDependency, RSEmbedWarning, SpecError, StorageError
-from rs_embed.exports.results.index import FACTS, IndexFacts, VectorIndex, damaged
+from rs_embed.errors import SpecError
+from rs_embed.exports.results.index import IndexFacts, VectorIndex, damaged
 from rs_embed.exports.results.index_build import build, sample_for
-from rs_embed.exports.unit import RECORDS
+from rs_embed.exports.results.kept_index import DIGEST, IndexReport, records_digest
 from rs_embed.formats.reading import TableFile
 from rs_embed.formats.stack import Stack
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FOLDER = "index"
 ROWS = "rows.arrow"
 """Table of the rows in the order of the units, with the columns that a search returns or filters by."""
 _NOT_KEPT = {
@@ -38,40 +34,12 @@ _NOT_KEPT = {
 }  # fmt: skip
 _BATCH = 250_000
 _CHUNK = 2**24
-_DIGEST, _MODEL, _UNITS, _CHECK = "records", "model", "units", "rows_xxh3"
-
-
-@dataclass(frozen=True)
-class IndexReport:
-    """What `Run.build_index` built. Printing it gives the summary."""
-
-    folder: Path
-    rows: int
-    """Number of vectors in the index; failed rows have none."""
-    bytes: int
-    recall: float
-    """Share of the ten nearest rows that a search finds, measured on rows of the run."""
-    library: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.rows:,} vectors ({self.bytes / 1e6:,.1f} MB) in {str(self.folder)!r}, "
-            f"{self.recall:.1%} of the ten nearest are found ({self.library})"
-        )
+_MODEL, _UNITS, _CHECK = "model", "units", "rows_xxh3"
 
 
 def columns_of(table: TableFile) -> list[str]:
     """The columns that a search returns or can filter by."""
     return [name for name in table.columns if name not in _NOT_KEPT]
-
-
-def records_digest(model: Path) -> str:
-    """sha256 of the records of all units of a model: it changes if a row is added, retried or remade."""
-    total = hashlib.sha256()
-    for path in sorted((model / RECORDS).glob("u*.json")):
-        total.update(f"{path.name} ".encode())
-        total.update(path.read_bytes())
-    return total.hexdigest()
 
 
 def build_index(model: Path, tables: Callable[[], Stack], folder: Path, *, progress: bool = True) -> IndexReport:
@@ -97,7 +65,7 @@ def build_index(model: Path, tables: Callable[[], Stack], folder: Path, *, progr
         header, counts = stack.header, [len(table) for table in stack.tables]
         facts = ModelFacts(header.model_id, header.card_revision, header.weights or "", header.dim)
         about: dict[str, JsonValue] = {
-            _DIGEST: digest,
+            DIGEST: digest,
             _MODEL: asdict(facts),
             _UNITS: {table.path.stem: count for table, count in zip(stack.tables, counts, strict=True)},
         }
@@ -115,9 +83,7 @@ def build_index(model: Path, tables: Callable[[], Stack], folder: Path, *, progr
                 )
         finally:
             remove(rows)
-    return IndexReport(
-        folder, found.count, sum(stamp.bytes for stamp in found.files.values()), found.recall, found.library
-    )
+    return IndexReport.of(folder, found)
 
 
 def _blocks(
@@ -206,56 +172,3 @@ class RunIndex:
         names, starts = self._units
         number = int(np.searchsorted(starts, place, side="right")) - 1
         return names[number], place - starts[number]
-
-
-class KeptIndex:
-    """The index of a model: opened when first needed, and again after it or the run has changed."""
-
-    def __init__(self, model: Path, folder: Path) -> None:
-        self.folder = folder
-        self._model = model
-        self._seen: object = None
-        self._found: RunIndex | None = None
-        self._warned = False
-
-    def current(self) -> RunIndex | None:
-        """Return the index if it is intact and matches the run; otherwise warn once."""
-        seen = self._look()
-        if seen != self._seen:
-            self._found, self._seen = self._open(), seen
-        return self._found
-
-    def _look(self) -> object:
-        """A key that changes with the index or a record, without reading them."""
-        paths = [self.folder / FACTS, *sorted((self._model / RECORDS).glob("u*.json"))]
-        return [
-            (path.name, known.st_ino, known.st_mtime_ns, known.st_size)
-            for path in paths
-            if (known := _stat(path)) is not None
-        ]
-
-    def _open(self) -> RunIndex | None:
-        try:
-            facts = IndexFacts.read(self.folder)
-            if facts is None:
-                return None
-            if facts.about.get(_DIGEST) == records_digest(self._model):
-                return RunIndex(self.folder, facts)
-            reason, fix = "the run has changed since it was built", f"rs-embed index {self._model.parent}"
-        except (StorageError, MissingDependency) as error:
-            reason, fix = error.headline, error.fix or ""
-        if not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"All vectors are compared, as the index in {str(self.folder)!r} is not used: {reason}\n  fix: {fix}",
-                RSEmbedWarning,
-                stacklevel=4,
-            )
-        return None
-
-
-def _stat(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except FileNotFoundError:
-        return None

@@ -17,7 +17,7 @@ from rs_embed.exports.region.store import METADATA, MetadataRecord
 from rs_embed.exports.results.compact import FOLDER as COMPACT
 from rs_embed.exports.results.compact import PARTS, Partition
 from rs_embed.exports.results.index import FACTS, IndexFacts
-from rs_embed.exports.results.run_index import FOLDER as INDEX
+from rs_embed.exports.results.kept_index import FOLDER as INDEX
 from rs_embed.exports.unit import MAP, RECORDS
 from rs_embed.places import Places
 

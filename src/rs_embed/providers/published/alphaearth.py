@@ -26,7 +26,7 @@ from rs_embed.providers.published.store import Store
 
 CRS = "EPSG:4326"
 ARRAY, BANDS, FIRST_YEAR = "embeddings", 64, 2017
-"""The years are not known to be stated: the first position is 2017 [aef-download]."""
+"""The first year is that of the first position, should the store not state its years [aef-download]."""
 MASKED = -128
 RESAMPLED = (
     "The public mosaic (EPSG:4326) was resampled from the original UTM images, by a method that is not documented."

@@ -38,9 +38,8 @@ def grid_of(attributes: Json, array: ArrayLayout, crs: str, where: str) -> GeoBo
     Raises:
         ReadError: The transform is missing, or the store states another CRS.
     """
-    stated = next(
-        (attributes[name] for name in ("proj:code", "proj:wkt2", "proj:projjson") if attributes.get(name)), crs
-    )
+    names = ("proj:code", "proj:wkt2", "proj:projjson")
+    stated = next((attributes[name] for name in names if attributes.get(name)), crs)
     if not _same_crs(stated, crs):
         raise changed(where, crs, stated)
     numbers = attributes.get("spatial:transform", array.attributes.get("spatial:transform"))
@@ -146,14 +145,14 @@ def nearest(grid: GeoBox, rows: Floats, cols: Floats, bands: int, read: Read) ->
 
     Args:
         grid: The grid of the store.
-        rows: Rows of the points, `[H, W]`, as `pixels_at` returns them.
+        rows: Rows of the points, of any shape, as `pixels_at` returns them.
         cols: Their columns.
         bands: Number of bands that `read` returns.
         read: Reads from the store. It is asked for the smallest window, or for two if the points lie on both sides of
             the antimeridian, at opposite ends of the grid.
 
     Returns:
-        Which points are inside, `[H, W]`, and the pixels of those, `[C, N]`.
+        Which points are inside, in the shape of `rows`, and the pixels of those, `[C, N]`.
     """
     height, width = grid.shape
     inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)  # False for NaN and infinity

@@ -85,13 +85,8 @@ class PublishedEmbeddings(Rebuilt):
 
     def identity(self) -> str:
         """Return what determines the pixels besides the query: a copy at another address may hold others."""
-        fields = PublishedSettings.model_fields
-        own = [
-            f"{name}={vars(self._settings)[name]}"
-            for name in ("alphaearth", "tessera")
-            if vars(self._settings)[name] != fields[name].default
-        ]
-        return " ".join(["published:1", *own])
+        own = self._settings.model_dump(include={"alphaearth", "tessera"}, exclude_defaults=True)
+        return " ".join(["published:1", *(f"{name}={url}" for name, url in own.items())])
 
     def require(self, modality: str, sensor: SensorSpec) -> None:
         """See `Provider`; sends no request.
@@ -108,10 +103,6 @@ class PublishedEmbeddings(Rebuilt):
             SpecError: Always.
         """
         raise no_place(_WHO)
-
-    def described(self) -> str:
-        """Describe the stores, without sending a request."""
-        return ", ".join(f"{product.collection} at {product.store.url}" for product in self._products.values())
 
     def check(self) -> str:
         """Read the metadata of the stores, and say what they hold.

@@ -23,4 +23,4 @@ class PublishedSettings(Knobs):
     concurrency: Annotated[int, Field(ge=1, le=256, description="most requests at the same time")] = 16
     timeout_s: Annotated[float, Field(gt=0, le=3600, description="time limit of one request, seconds")] = 60.0
     total_s: Annotated[float, Field(gt=0, description="time after which a request is not tried again, seconds")] = 300.0
-    cache_mb: Annotated[int, Field(ge=16, description="memory for chunks read last, MB per process")] = 512
+    cache_mb: Annotated[int, Field(ge=16, description="memory for chunks read last, MB per product")] = 512

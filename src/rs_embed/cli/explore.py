@@ -1,0 +1,53 @@
+"""The command that makes a page of a result."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rs_embed.cli.options import ERR, ONE, OUT, Json, command
+
+_Result = Annotated[
+    Path, typer.Argument(metavar="RESULT", help="A grid that was saved, the folder of an export, or of a region.")
+]
+
+
+@command(
+    ONE,
+    "rs-embed explore grid.tif",
+    "rs-embed explore grid.tif --beside other.tif --open",
+    "rs-embed explore run --out plots.html",
+    "rs-embed explore map --bbox 12.92 47.76 12.95 47.78",
+)
+def explore(
+    result: _Result,
+    *,
+    out: Annotated[Path, typer.Option(help="The page to write, .html.")] = Path("explore.html"),
+    beside: Annotated[
+        list[Path] | None, typer.Option(help="Another grid in the same CRS to compare with. Repeatable.")
+    ] = None,
+    bbox: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(metavar="W S E N", help="Only this part of a region: MINLON MINLAT MAXLON MAXLAT."),
+    ] = None,
+    level: Annotated[int, typer.Option(min=0, help="Overview of a region: 1 is half the resolution.")] = 0,
+    model: Annotated[str | None, typer.Option(help="Of an export with several models.")] = None,
+    max_mb: Annotated[float, typer.Option(help="Largest size of the page, MB.")] = 25.0,
+    open_it: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a page on which a click shows what is like a place. It is one file and needs no network."""
+    from rs_embed.exports.results.exploring import explore_result
+
+    page = explore_result(result, out, beside=beside or (), bbox=bbox, level=level, model=model, max_mb=max_mb)
+    size_mb = page.stat().st_size / 1e6
+    if as_json:
+        typer.echo(json.dumps({"page": str(page), "megabytes": round(size_mb, 3)}))
+    else:
+        OUT.print(f"{page}, {size_mb:.1f} MB: open it in a browser and click a place", soft_wrap=True)
+    if open_it:
+        import webbrowser
+
+        if not webbrowser.open(page.resolve().as_uri()):
+            ERR.print("no browser was found; open the file yourself")

@@ -1,0 +1,294 @@
+"""Grids of tokens as a page: one result, several side by side, or a time axis."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pydantic import JsonValue
+
+from rs_embed.core.checks import require_choice
+from rs_embed.core.display import png
+from rs_embed.embedding.components import stretched_colours
+from rs_embed.embedding.embedding import Embedding
+from rs_embed.embedding.show import centre_of, days_of
+from rs_embed.errors import BandMismatch, NoValidPixels, SpecError
+from rs_embed.explore.facts import credit_of, facts_of_meta, space_of
+from rs_embed.explore.lonlat import lonlat_of
+from rs_embed.explore.packing import STORED, Blobs, Packed, bytes_of, chosen_form, components_of, have_values, pack
+from rs_embed.explore.page import Page, checked_path
+
+if TYPE_CHECKING:
+    from rs_embed.core.chip import Chip
+
+_PICTURE_PX = 1200
+"""Longest side of a true-colour picture; larger ones are thinned out."""
+_RGB = ("B4", "B3", "B2")
+ABOUT = (
+    "Made by rs_embed {version}. The page is one file and asks no network: nothing that you click or label leaves it. "
+    "The similarity is the cosine between vectors. Several examples become one direction: the mean of the examples to "
+    "find, each of length 1, less the mean of the examples to avoid. Classes are those of the majority of the nearest "
+    "labels by cosine."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """A grid that a page shows."""
+
+    name: str
+    when: str
+    """Its days; empty if unknown."""
+    tokens: NDArray[np.float32]
+    """`[H, W, D]`; NaN without a value."""
+    geobox: GeoBox | None
+    space: str
+    """Equal for grids whose vectors can be compared."""
+    facts: Mapping[str, str]
+    valid: NDArray[np.float32] | None = None
+    """`[H, W]`, 0 to 1."""
+    warning: str | None = None
+    picture: "Chip | None" = None
+    """The imagery, for a base in true colour."""
+
+    @classmethod
+    def of(cls, grid: Embedding, picture: "Chip | None" = None, licence: str = "") -> "Sheet":
+        """Make a sheet of an embedding, less its position offsets if it knows them.
+
+        Raises:
+            SpecError: It is a vector.
+        """
+        if not grid.is_grid:
+            raise SpecError(
+                f"Expected a grid to explore, got one vector of {grid.data.size:,} dimensions ({grid.meta.model_id}).",
+                fix="compute it with output=OutputSpec.grid(), or explore many vectors: open_run(folder).explore()",
+            )
+        shown = grid.debiased()
+        meta = shown.meta
+        dim = len(shown.data)
+        return cls(
+            name=meta.model_id,
+            when=days_of(meta),
+            tokens=np.ascontiguousarray(np.moveaxis(shown.data, 0, -1)),
+            geobox=shown.geobox,
+            space=space_of(meta.model_id, meta.card_revision, meta.weights, dim),
+            facts=facts_of_meta(meta, licence),
+            valid=shown.valid,
+            warning=meta.warning,
+            picture=picture,
+        )
+
+    @property
+    def edges(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right and top in the CRS; in cells without a place.
+
+        Raises:
+            SpecError: The grid is turned or mirrored.
+        """
+        height, width, _ = self.tokens.shape
+        return (0.0, 0.0, float(width), float(height)) if self.geobox is None else _edges(self.geobox)
+
+
+def explore_grids(
+    sheets: Sequence[Sheet], path: str | Path, *, credit: str, stored: str = "auto", max_mb: float = 25.0
+) -> Path:
+    """Write a page of grids; see `Embedding.explore`."""
+    require_choice("stored", stored, STORED)
+    target = checked_path(path)
+    _check(sheets)
+    blobs, pictures = Blobs(), _Pictures()
+    shapes = [(sheet.tokens[..., 0].size, sheet.tokens.shape[2]) for sheet in sheets]
+    how = chosen_form(shapes, max_mb) if stored == "auto" else stored
+    forms = _forms(sheets, how)
+    layers = [_layer(sheet, form, blobs, pictures) for sheet, form in zip(sheets, forms, strict=True)]
+    first = sheets[0]
+    names = " and ".join(dict.fromkeys(sheet.name for sheet in sheets))
+    title = names if first.geobox is None else f"{names}, {centre_of(first.geobox)}"
+    told: dict[str, JsonValue] = {
+        "kind": "grid",
+        "title": title,
+        "credit": credit,
+        "about": about(),
+        "crs": _crs(sheets),
+        "pictures": list(pictures.told),
+        "layers": list(layers),
+    }
+    return Page(title, told, blobs).write(target, max_mb)
+
+
+def explore_embeddings(
+    grids: Sequence[Embedding],
+    path: str | Path,
+    *,
+    imagery: "Chip | None" = None,
+    credit: str = "",
+    licences: Mapping[str, str] | None = None,
+    stored: str = "auto",
+    max_mb: float = 25.0,
+) -> Path:
+    """Write a page of embeddings; see `Embedding.explore`. `licences` are those of the weights, by model id."""
+    known = licences or {}
+    sheets = [Sheet.of(grid, imagery, known.get(grid.meta.model_id, "")) for grid in grids]
+    meta = grids[0].meta
+    credit = credit or credit_of(tuple(one.collection for one in meta.inputs), days_of(meta))
+    return explore_grids(sheets, path, credit=credit, stored=stored, max_mb=max_mb)
+
+
+def about() -> str:
+    """Return what a page says about itself."""
+    import rs_embed
+
+    return ABOUT.format(version=rs_embed.__version__)
+
+
+def _check(sheets: Sequence[Sheet]) -> None:
+    systems = {None if sheet.geobox is None else str(sheet.geobox.crs) for sheet in sheets}
+    if len(systems) > 1:
+        raise SpecError(
+            f"Expected grids in one CRS, got {', '.join(sorted(map(str, systems)))}.",
+            fix="compute them for the same place, or reproject one: emb.to_xarray().odc.reproject(...)",
+        )
+    for sheet in sheets:
+        if not np.isfinite(sheet.tokens).all(axis=-1).any():
+            raise NoValidPixels(
+                f"Expected a grid with values, got only nodata ({sheet.name}).", fix="choose another place or time"
+            )
+
+
+def _edges(geobox: GeoBox) -> tuple[float, float, float, float]:
+    affine = geobox.affine
+    if affine.b or affine.d or affine.a <= 0 or affine.e >= 0:
+        raise SpecError(
+            f"Expected a grid with north up, got the transform {tuple(affine)[:6]}.", fix="warp it to a grid that is"
+        )
+    height, width = geobox.shape
+    return affine.c, affine.f + height * affine.e, affine.c + width * affine.a, affine.f
+
+
+def _crs(sheets: Sequence[Sheet]) -> JsonValue:
+    geobox = sheets[0].geobox
+    if geobox is None or geobox.crs is None:
+        return None
+    lefts, bottoms, rights, tops = zip(*(sheet.edges for sheet in sheets), strict=True)
+    return {
+        "name": str(geobox.crs),
+        "epsg": geobox.crs.to_epsg(),
+        "geographic": bool(geobox.crs.geographic),
+        "lonlat": lonlat_of(str(geobox.crs), (min(lefts), min(bottoms), max(rights), max(tops))),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class _Form:
+    """A sheet as a page holds it."""
+
+    packed: Packed
+    components: NDArray[np.uint8]
+    """`[N, K]`."""
+    shares: tuple[float, ...]
+
+
+def _forms(sheets: Sequence[Sheet], how: str) -> list[_Form]:
+    """Return the form of each sheet. Those of one model share axes and colours, so that they can be compared."""
+    forms: dict[int, _Form] = {}
+    for space in dict.fromkeys(sheet.space for sheet in sheets):
+        numbers = [number for number, sheet in enumerate(sheets) if sheet.space == space]
+        parts = [sheets[number].tokens.reshape(-1, sheets[number].tokens.shape[2]) for number in numbers]
+        together = np.concatenate(parts)
+        packed = pack(together, how)
+        components, shares = components_of(together)
+        ends = np.cumsum([len(part) for part in parts])[:-1]
+        stored, colours = np.split(packed.stored, ends), np.split(bytes_of(components), ends)
+        for number, mine, colour in zip(numbers, stored, colours, strict=True):
+            forms[number] = _Form(replace(packed, stored=mine), colour, shares)
+    return [forms[number] for number in range(len(sheets))]
+
+
+def _layer(sheet: Sheet, form: _Form, blobs: Blobs, pictures: "_Pictures") -> dict[str, JsonValue]:
+    height, width, dim = sheet.tokens.shape
+    left, bottom, right, top = sheet.edges
+    valid = sheet.valid
+    return {
+        **said(sheet.name, sheet.when, sheet.space, sheet.facts, sheet.warning),
+        **told_vectors(form.packed, ~have_values(sheet.tokens.reshape(-1, dim)), blobs),
+        "components": blobs.add(form.components),
+        "shares": list(form.shares),
+        "shape": [height, width],
+        "transform": [left, top, (right - left) / width, (top - bottom) / height],
+        "valid": None if valid is None else blobs.add((255 * valid.ravel().clip(0, 1)).round().astype(np.uint8)),
+        "picture": pictures.number(sheet),
+    }
+
+
+def said(name: str, when: str, space: str, facts: Mapping[str, str], warning: str | None) -> dict[str, JsonValue]:
+    """Return what a page says about a layer."""
+    pairs: list[JsonValue] = [[label, text] for label, text in facts.items()]
+    return {"name": name, "when": when, "space": space, "facts": pairs, "warning": warning}
+
+
+def told_vectors(packed: Packed, missing: NDArray[np.bool_], blobs: Blobs) -> dict[str, JsonValue]:
+    """Return what a page says about the vectors of a layer.
+
+    Args:
+        packed: `[N, D]`.
+        missing: Those without a value, `[N]`.
+        blobs: Where the arrays go.
+    """
+    return {
+        "dim": packed.stored.shape[1],
+        "tokens": blobs.add(packed.stored),
+        "scale": None if packed.scale is None else packed.scale.astype(float).tolist(),
+        "offset": None if packed.offset is None else packed.offset.astype(float).tolist(),
+        "nodata": blobs.add(missing.astype(np.uint8)) if missing.any() else None,
+        "stored": packed.text,
+    }
+
+
+class _Pictures:
+    """The true-colour pictures of a page; a chip that several layers share stands there once."""
+
+    def __init__(self) -> None:
+        self.told: list[JsonValue] = []
+        self._numbers: dict[int, int] = {}
+
+    def number(self, sheet: Sheet) -> int | None:
+        """Return the number of a sheet's picture, which is made if it is new.
+
+        Raises:
+            SpecError: The imagery is in another CRS than the grid, or has no place although the grid has one.
+            BandMismatch: It lacks red, green or blue.
+        """
+        chip = sheet.picture
+        if chip is None:
+            return None
+        if id(chip) not in self._numbers:
+            self._numbers[id(chip)] = len(self.told)
+            self.told.append(_picture(chip, sheet))
+        return self._numbers[id(chip)]
+
+
+def _picture(chip: "Chip", sheet: Sheet) -> JsonValue:
+    if not set(_RGB) <= set(chip.band_names):
+        raise BandMismatch(
+            f"Expected imagery with {', '.join(_RGB)}, got {', '.join(chip.band_names)}.",
+            fix="pass another chip, or leave `imagery` out",
+        )
+    crs, other = (None if one is None else str(one.crs) for one in (sheet.geobox, chip.geobox))
+    if crs != other:
+        raise SpecError(
+            f"Expected imagery in the CRS of the grid, {crs}, got {other}.",
+            fix="pass the chip of the same place: inspect_chip(model, place, days, backend).chips",
+        )
+    step = -(-max(chip.values.shape[2:]) // _PICTURE_PX)
+    colours = stretched_colours(np.moveaxis(chip.select(_RGB).values[0], 0, -1)[::step, ::step])
+    height, width = chip.values.shape[2:]
+    left, bottom, right, top = sheet.edges if chip.geobox is None else _edges(chip.geobox)
+    # A thinned picture may reach a little further than the chip: its last pixels stand for a whole step.
+    right = left + (right - left) * colours.shape[1] * step / width
+    bottom = top - (top - bottom) * colours.shape[0] * step / height
+    source = "data:image/png;base64," + base64.b64encode(png(colours)).decode("ascii")
+    return {"name": "True colour", "source": source, "edges": [left, bottom, right, top]}

@@ -1,0 +1,139 @@
+"""Pages of what was stored: of a run, of the map of a region, of a grid that was saved."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rs_embed.embedders.catalog import get_card
+from rs_embed.embedding.embedding import Embedding
+from rs_embed.errors import SpecError, UnknownModelError, WeightsError
+from rs_embed.explore.facts import credit_of, facts_of_header, space_of, warning_of
+from rs_embed.explore.grids import Sheet, explore_embeddings, explore_grids
+from rs_embed.explore.packing import packed_bytes
+from rs_embed.explore.points import Dots, explore_points
+from rs_embed.exports.journal import MANIFEST
+from rs_embed.exports.results.embedding_map import EmbeddingMap
+from rs_embed.exports.results.open_region import open_region
+from rs_embed.exports.results.run import Run, open_run
+from rs_embed.exports.unit import MAP
+from rs_embed.formats.base import RunHeader
+from rs_embed.places.kept import OURS
+
+if TYPE_CHECKING:
+    from rs_embed.exports.results.embedding_map import Box
+    from rs_embed.exports.results.map_store import Time
+
+
+def explore_result(
+    path: Path,
+    out: Path,
+    *,
+    beside: Sequence[Path] = (),
+    bbox: "Box" = None,
+    level: int = 0,
+    model: str | None = None,
+    max_mb: float = 25.0,
+) -> Path:
+    """Write a page of whatever lies at a path: a grid that was saved, a run, or the map of a region.
+
+    Raises:
+        SpecError: An option does not belong to that kind of result.
+    """
+    is_map = path.name == MAP or any(found for depth in ("", "*/", "*/*/") for found in path.glob(f"{depth}{MAP}"))
+    is_run = not is_map and (path / MANIFEST).is_file()
+    given = {"beside": bool(beside), "bbox": bbox is not None, "level": level != 0, "model": model is not None}
+    fitting = {"bbox", "level"} if is_map else {"model"} if is_run else {"beside"}
+    if wrong := [name for name, there in given.items() if there and name not in fitting]:
+        kind = "the map of a region" if is_map else "an export" if is_run else "a grid"
+        raise SpecError(f"Expected options of {kind}, got {', '.join(wrong)}.", fix="leave them out")
+    if is_map:
+        return open_region(path).explore(bbox, out, level=level, max_mb=max_mb)
+    if is_run:
+        return open_run(path).explore(out, model=model, max_mb=max_mb)
+    grids = [Embedding.load(one) for one in (path, *beside)]
+    licences = {grid.meta.model_id: _licence(grid.meta.model_id) for grid in grids}
+    return explore_embeddings(grids, out, licences=licences, max_mb=max_mb)
+
+
+def _licence(model_id: str) -> str:
+    """Return the licence on the card of a model; empty for one that is not in the catalogue any more."""
+    try:
+        return get_card(model_id).licence
+    except (UnknownModelError, WeightsError):
+        return ""
+
+
+def explore_map(
+    whole: EmbeddingMap,
+    bbox: "Box",
+    path: str | Path,
+    *,
+    time: "Time" = None,
+    level: int = 0,
+    stored: str = "auto",
+    max_mb: float = 25.0,
+) -> Path:
+    """See `EmbeddingMap.explore`."""
+    one = whole.level(level)
+    crop = one.crop(bbox)
+    numbers = range(one.times) if time is None else [whole.time_number(time)]
+    least = len(numbers) * packed_bytes(crop.height * crop.width, one.dim, "pca64" if stored == "auto" else stored)
+    if least > max_mb * 1e6:
+        raise SpecError(
+            f"Expected a part of the map that fits into a page of {max_mb:g} MB, got {crop.height} x {crop.width} "
+            f"tokens at {len(numbers)} times: {least / 1e6:,.0f} MB.",
+            fix=f"choose a smaller bbox, one time, an overview (level={level + 1}), or a larger max_mb",
+        )
+    header = whole.header
+    sheets = []
+    for number in numbers:
+        window = whole.times[number]
+        when = "" if window is None else f"{window.start} to {window.end}"
+        sheets.append(
+            Sheet(
+                name=header.model_id,
+                when=when,
+                tokens=np.ascontiguousarray(one.tokens(number, crop)),
+                geobox=crop.geobox(one.geobox),
+                space=space_of(header.model_id, header.card_revision, header.weights, one.dim),
+                facts=facts_of_header(header, {"Map": str(whole.path), "Requested days": when}),
+                valid=one.valid(number, crop.rows, crop.cols),
+                warning=warning_of(header),
+            )
+        )
+    return explore_grids(sheets, path, credit=_credit(header, sheets[0].when), stored=stored, max_mb=max_mb)
+
+
+def explore_run(run: Run, path: str | Path, *, model: str | None, stored: str, max_mb: float) -> Path:
+    """See `Run.explore`."""
+    header = run.header(model)
+    if header is None:
+        raise SpecError("Expected a run with rows, got one without.", fix="run the export first")
+    if header.output == "grid":
+        raise SpecError(
+            f"Expected a run of vectors, got one of grids ({header.model_id}).",
+            fix='explore one grid: open_run(folder).grids().embedding("id").explore()',
+        )
+    frame = run.to_frame(model)
+    columns = {str(name): frame[name] for name in frame.columns if name not in OURS or name == "valid_fraction"}
+    days = frame["start_datetime"].fillna(frame["datetime"]).dropna().dt.strftime("%Y-%m-%d")
+    when = "" if days.empty else f"{days.min()}" if days.min() == days.max() else f"{days.min()} to {days.max()}"
+    dots = Dots(
+        name=header.model_id,
+        when=when,
+        ids=[str(one) for one in frame["id"]],
+        lon=frame["center_lon"].to_numpy(np.float64),
+        lat=frame["center_lat"].to_numpy(np.float64),
+        vectors=run.matrix(model),
+        columns=columns,
+        facts=facts_of_header(header, {"Run": str(run.path)}),
+        space=space_of(header.model_id, header.card_revision, header.weights, header.dim),
+        warning=warning_of(header),
+    )
+    return explore_points(dots, path, credit=_credit(header, when), stored=stored, max_mb=max_mb)
+
+
+def _credit(header: RunHeader, when: str) -> str:
+    return credit_of(header.source_data, when)

@@ -1,0 +1,164 @@
+"""Pages as files: what goes in, what is refused, and that nothing in them comes from elsewhere."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from affine import Affine
+from command_line import invoke, refused
+from made_map import MadeMap
+from made_rows import embedding
+from odc.geo.geobox import GeoBox
+from pyproj import Transformer
+
+from rs_embed import export_embeddings, open_region, open_run
+from rs_embed.embedding.components import Components
+from rs_embed.errors import BandMismatch, NoValidPixels, SpecError, StorageError
+from rs_embed.explore.lonlat import lonlat_of
+from rs_embed.explore.packing import bytes_of, chosen_form, components_of, pack
+
+
+@pytest.fixture
+def grid():
+    return embedding(grid=True)
+
+
+def test_a_page_is_one_file_that_names_nothing_elsewhere(grid, tmp_path):
+    text = grid.explore(tmp_path / "page.html").read_text("utf-8")
+    assert not re.search(r"https?://|//cdn|@import|url\(|<link (?!rel=\"icon\" href=\"data:)", text)
+    assert "default-src 'none'" in text and "unsafe" not in text
+    assert text.count("<script") == text.count("</script>") == 2 + text.count('id="blob-')
+
+
+def test_what_cannot_be_shown_is_refused_before_anything_is_written(grid, tmp_path):
+    page = tmp_path / "page.html"
+    with pytest.raises(SpecError, match=r"got one vector of 64 dimensions.*\n.*fix: +compute it with output=OutputSp"):
+        embedding().explore(page)
+    with pytest.raises(NoValidPixels, match="only nodata"):
+        replace(grid, data=np.full_like(grid.data, np.nan)).explore(page)
+    other = replace(grid, geobox=GeoBox(grid.geobox.shape, grid.geobox.affine, "EPSG:32632"))
+    with pytest.raises(SpecError, match="in one CRS, got EPSG:32632, EPSG:32633"):
+        grid.explore(page, beside=other)
+    turned = replace(grid, geobox=GeoBox(grid.geobox.shape, grid.geobox.affine @ Affine.rotation(10), "EPSG:32633"))
+    with pytest.raises(SpecError, match="north up"):
+        turned.explore(page)
+    with pytest.raises(SpecError, match=r"at most 0\.01 MB.*\n.*max_mb=1"):
+        grid.explore(page, max_mb=0.01)
+    with pytest.raises(SpecError, match="stored"):
+        grid.explore(page, stored="int4")
+    assert not page.exists()
+    with pytest.raises(StorageError, match=r"explore\.html"):
+        grid.explore(tmp_path / "page.png")
+    with pytest.raises(StorageError, match="existing folder"):
+        grid.explore(tmp_path / "none" / "page.html")
+
+
+@pytest.mark.slow
+def test_imagery_must_have_the_colours_and_the_crs_of_the_grid(grid, tmp_path):
+    from rs_embed import inspect_chip
+
+    chip = inspect_chip("mosaiks_rcf", backend="sample").chips["s2_12"]
+    assert "data:image/png;base64," in grid.explore(tmp_path / "page.html", imagery=chip).read_text("utf-8")
+    with pytest.raises(BandMismatch, match="B4, B3, B2"):
+        grid.explore(tmp_path / "page.html", imagery=chip.select(("B4", "B3")))
+    elsewhere = replace(chip, geobox=GeoBox(chip.geobox.shape, chip.geobox.affine, "EPSG:32632"))
+    with pytest.raises(SpecError, match="CRS of the grid"):
+        grid.explore(tmp_path / "page.html", imagery=elsewhere)
+
+
+def test_a_grid_of_an_array_without_a_place_is_shown_by_row_and_column(grid, tmp_path):
+    text = replace(grid, geobox=None).explore(tmp_path / "page.html").read_text("utf-8")
+    assert '"crs":null' in text
+
+
+@pytest.mark.parametrize(
+    ("crs", "edges", "within_m"),
+    [
+        ("EPSG:32633", (300000, 5200000, 400000, 5300000), 0.001),
+        ("EPSG:3035", (4000000, 2500000, 4100000, 2600000), 0.001),
+        ("EPSG:4326", (12.0, 47.0, 13.0, 48.0), 0.001),
+        ("EPSG:32601", (200000, -20000, 320000, 90000), 0.001),  # across the antimeridian
+        ("EPSG:32733", (166000, 8000000, 834000, 9000000), 1.0),
+    ],
+)
+def test_degrees_of_the_page_are_those_of_the_crs(crs, edges, within_m):
+    told = lonlat_of(crs, edges)
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(edges[0], edges[2], 500), rng.uniform(edges[1], edges[3], 500)
+    u, v = ((axis - told["middle"][k]) / told["half"][k] for k, axis in enumerate((x, y)))
+    n = told["degree"]
+    terms = [u**i * v**j for i in range(n + 1) for j in range(n + 1 - i)]
+    lon, lat = (sum(c * term for c, term in zip(told[name], terms, strict=True)) for name in ("lon", "lat"))
+    true_lon, true_lat = Transformer.from_crs(crs, 4326, always_xy=True).transform(x, y)
+    off = ((lon - true_lon + 180) % 360 - 180) * np.cos(np.radians(true_lat)), lat - true_lat
+    assert np.hypot(*off).max() * 111_320 < within_m
+
+
+def test_over_a_pole_there_are_no_degrees_rather_than_wrong_ones():
+    assert lonlat_of("EPSG:3413", (-500000, -500000, 500000, 500000)) is None
+
+
+@pytest.mark.parametrize(("how", "within"), [("float32", 0), ("int8", 0.02), ("pca64", 0.6)])
+def test_packed_vectors_come_back(how, within):
+    vectors = np.random.default_rng(0).standard_normal((300, 96)).astype(np.float32)
+    vectors[5, 7] = np.nan
+    back = pack(vectors, how).restored()
+    if how == "pca64":
+        assert back.shape == (300, 64) and "% of the variance" in pack(vectors, how).text
+        kept = np.delete(back, 5, axis=0) @ np.delete(back, 5, axis=0).T
+        true = np.delete(vectors, 5, axis=0) @ np.delete(vectors, 5, axis=0).T
+        assert np.abs(kept - true).mean() < within * np.abs(true).mean()
+    else:
+        np.testing.assert_allclose(np.delete(back, 5, axis=0), np.delete(vectors, 5, axis=0), atol=within)
+
+
+def test_the_form_follows_the_size():
+    assert chosen_form([(400, 128)], 25) == "float32"
+    assert chosen_form([(40_000, 128)], 25) == "int8"
+    assert chosen_form([(40_000, 1024)], 25) == "pca64"
+    assert chosen_form([(40_000, 64)] * 4, 25) == "int8"
+
+
+def test_components_are_those_of_pictures():
+    tokens = np.random.default_rng(3).standard_normal((500, 20)).astype(np.float32) * np.arange(1, 21, dtype=np.float32)
+    parts, shares = components_of(tokens)
+    truth = Components.fit(tokens)
+    np.testing.assert_allclose(shares[:3], truth.shares, rtol=1e-4)
+    np.testing.assert_allclose(bytes_of(parts)[:, :3] / 255, truth.colours(tokens)[:, :3], atol=0.005)
+
+
+def test_a_region_is_shown_in_parts_at_all_times_and_says_when_it_is_too_large(tmp_path):
+    whole = open_region(MadeMap().write(tmp_path))
+    text = whole.explore(None, tmp_path / "page.html").read_text("utf-8")
+    assert text.count('"name":"made_up"') == 2 and "random weights, seed 7" in text and "CC-BY-4.0: made up" in text
+    text = whole.explore(None, tmp_path / "page.html", time="2022", level=1).read_text("utf-8")
+    assert '"shape":[11,15]' in text
+    with pytest.raises(SpecError, match=r"22 x 29 tokens at 2 times.*\n.*level=1"):
+        whole.explore(None, tmp_path / "page.html", max_mb=0.001)
+    said = invoke("explore", tmp_path / "made_up", "--out", tmp_path / "cli.html", "--json")
+    assert said.exit_code == 0 and '"page"' in said.stdout
+    refused(invoke("explore", tmp_path / "made_up", "--model", "x"), "SpecError", "options of the map of a region")
+
+
+@pytest.mark.slow
+def test_a_run_is_shown_without_its_failed_rows(tmp_path):
+    places = pd.DataFrame({"id": ["a", "far", "b"], "lon": [12.94, 20.0, 12.945], "lat": [47.775, 50.0, 47.77]})
+    export_embeddings("mosaiks_rcf", places, tmp_path / "run", buffer_m=320, backend="sample", progress=False)
+    page = open_run(tmp_path / "run").explore(tmp_path / "page.html")
+    text = page.read_text("utf-8")
+    assert '"ids":["a","b"]' in text and "1 of 3 places have no embedding" in text and "Apache-2.0" in text
+    said = invoke("explore", tmp_path / "run", "--out", tmp_path / "cli.html")
+    assert said.exit_code == 0, said.stderr
+    assert "cli.html" in said.stdout
+
+
+def test_the_command_makes_a_page_of_a_saved_grid(grid, tmp_path):
+    path = grid.save(tmp_path / "grid.tif")
+    said = invoke("explore", path, "--out", tmp_path / "page.html", "--beside", path)
+    assert said.exit_code == 0 and "page.html" in said.stdout and "open it in a browser" in said.stdout
+    text = (tmp_path / "page.html").read_text("utf-8")
+    assert text.count('"name":"mosaiks_rcf"') == 2 and '["Licence of the weights","Apache-2.0' in text
+    refused(invoke("explore", path, "--level", "1"), "SpecError", "options of a grid", "level")
+    refused(invoke("explore", tmp_path / "none.tif"), "StorageError", "none.tif")

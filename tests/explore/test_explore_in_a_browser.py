@@ -1,0 +1,349 @@
+"""What the page shows and saves equals what Python computes, in a real browser, without a request."""
+
+import json
+from dataclasses import replace
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+from made_rows import embedding
+from pyproj import Transformer
+
+from rs_embed import PointBuffer
+from rs_embed.embedding.embedding import Embedding
+from rs_embed.embedding.similarity import cosine
+from rs_embed.explore.packing import pack
+
+pytestmark = pytest.mark.slow
+
+PLACE = PointBuffer(12.94, 47.77, 800)
+SIDE = 20
+
+
+def made(seed=0, dim=128, **meta) -> Embedding:
+    """20 x 20 tokens of 80 m: three kinds of ground, with noise; one token is nodata."""
+    one = embedding(PLACE, seed=seed, dim=dim, grid=True)
+    rows, cols = np.mgrid[:SIDE, :SIDE]
+    kinds = np.random.default_rng(7).standard_normal((3, dim)) + 1
+    kind = (rows > 9).astype(int) + (cols > 12)
+    data = (np.moveaxis(kinds[kind], -1, 0) + 0.3 * one.data).astype(np.float32)
+    data[:, 3, 4] = np.nan
+    assert data.shape == (dim, SIDE, SIDE)
+    valid = np.linspace(0, 1, SIDE * SIDE, dtype=np.float32).reshape(SIDE, SIDE)
+    return replace(one, data=data, valid=valid, meta=one.meta.model_copy(update=meta))
+
+
+def click(page, row, col, layer=0, **options):
+    x, y = page.evaluate(
+        "([i, layer]) => explorer.view.toScreen(...explorer.layers[layer].centre(i))", [row * SIDE + col, layer]
+    )
+    page.locator("#map").click(position={"x": x, "y": y}, **options)
+
+
+def choose(page, tool):
+    page.locator(f"input[name=tool][value={tool}]").check(force=True)
+
+
+def drawn(page):
+    """Wait for the next frame. (What polls by `eval` is stopped by the page's policy.)"""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def heat(page, layer=0) -> np.ndarray:
+    values = page.evaluate(
+        "n => Array.from(explorer.similarityIn(explorer.layers[n]).values, v => Number.isNaN(v) ? null : v)", layer
+    )
+    return np.array(values, np.float64).reshape(SIDE, SIDE)
+
+
+def tokens(one: Embedding) -> np.ndarray:
+    return np.moveaxis(one.data, 0, -1).astype(np.float64)
+
+
+def unit(vector) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+def expected(one: Embedding, direction) -> np.ndarray:
+    return cosine(tokens(one), np.asarray(direction))
+
+
+def test_a_click_shows_the_cosine_that_python_computes(opened, tmp_path, pictures):
+    one = made()
+    page = opened(one.explore(tmp_path / "page.html", stored="float32"))
+    page.screenshot(path=pictures / "explore_opened.png")
+    click(page, 6, 5)
+    found = heat(page)
+    np.testing.assert_allclose(found, expected(one, one.data[:, 6, 5]), atol=2e-6)
+    assert np.isnan(found[3, 4]) and found[6, 5] == pytest.approx(1)
+    page.screenshot(path=pictures / "explore_clicked.png")
+
+
+@pytest.mark.parametrize(("stored", "within"), [("int8", 5e-3), ("pca64", 0.02)])
+def test_quantised_values_are_near_and_equal_python_on_the_same_numbers(opened, tmp_path, stored, within):
+    one = made()
+    page = opened(one.explore(tmp_path / "page.html", stored=stored))
+    click(page, 15, 15)
+    restored = pack(tokens(one).reshape(SIDE * SIDE, -1).astype(np.float32), stored).restored()
+    same = cosine(restored, restored[15 * SIDE + 15]).reshape(SIDE, SIDE)
+    same[3, 4] = np.nan
+    np.testing.assert_allclose(heat(page), same, atol=2e-6)
+    np.testing.assert_allclose(heat(page), expected(one, one.data[:, 15, 15]), atol=within)
+    page.locator("#about-open").click()
+    assert ("% of the variance" in page.locator("#about-body").inner_text()) == (stored == "pca64")
+
+
+def test_several_examples_and_counterexamples_make_one_direction(opened, tmp_path):
+    one = made()
+    page = opened(one.explore(tmp_path / "page.html", stored="float32"))
+    click(page, 2, 2)
+    click(page, 12, 2)
+    choose(page, "unlike")
+    click(page, 15, 18)
+    like = [unit(one.data[:, 2, 2]), unit(one.data[:, 12, 2])]
+    direction = np.mean(like, axis=0) - unit(one.data[:, 15, 18])
+    np.testing.assert_allclose(heat(page), expected(one, direction), atol=2e-6)
+    assert page.locator("#examples li").count() == 3
+    page.locator("#centred").check()
+    mean = np.nanmean(one.data, axis=(1, 2))
+    like = [unit(one.data[:, 2, 2] - mean), unit(one.data[:, 12, 2] - mean)]
+    direction = np.mean(like, axis=0) - unit(one.data[:, 15, 18] - mean)
+    np.testing.assert_allclose(heat(page), cosine(tokens(one) - mean, direction), atol=2e-6)
+    for _ in range(3):
+        page.locator("#examples button").first.click()
+    assert page.evaluate("explorer.similarityIn(explorer.layers[0])") is None
+
+
+def test_an_area_is_the_mean_of_its_tokens(opened, tmp_path):
+    one = made()
+    page = opened(one.explore(tmp_path / "page.html", stored="float32"))
+    choose(page, "lasso")
+    layer = "explorer.layers[0]"
+    corners = page.evaluate(
+        f"[[1,1],[1,4],[4,4],[4,1]].map(([r,c]) => explorer.view.toScreen({layer}.left + c * {layer}.cell[0], "
+        f"{layer}.top - r * {layer}.cell[1]))"
+    )
+    box = page.locator("#map").bounding_box()
+    for number, (x, y) in enumerate([*corners, corners[0]]):
+        page.mouse.move(box["x"] + x, box["y"] + y, steps=3)
+        if number == 0:
+            page.mouse.down()
+    page.mouse.up()
+    np.testing.assert_allclose(heat(page), expected(one, one.data[:, 1:4, 1:4].mean(axis=(1, 2))), atol=2e-6)
+
+
+def test_the_list_has_the_most_similar_and_the_threshold_hides_the_rest(opened, tmp_path):
+    one = made()
+    page = opened(one.explore(tmp_path / "page.html", stored="float32"))
+    page.locator("#apart").uncheck()
+    click(page, 6, 5)
+    values = expected(one, one.data[:, 6, 5]).ravel()
+    values[6 * SIDE + 5] = -2  # the example itself is left out
+    page.locator("#best button").nth(11).wait_for()  # the list follows with the next frame
+    texts = page.locator("#best button").all_inner_texts()
+    best = np.sort(values[np.isfinite(values)])[::-1][: len(texts)]
+    assert [float(text) for text in texts] == pytest.approx(best, abs=6e-4)
+    assert page.locator("#best canvas").count() == len(texts) == 12
+    page.locator("#share").fill("100")
+    drawn(page)
+    shown = page.evaluate(
+        "(() => { const c = explorer.similarityIn(explorer.layers[0]).image.canvas;"
+        " const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+        " let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n; })()"
+    )
+    assert shown == 40
+    assert "10 %" in page.locator("#share-text").inner_text()
+
+
+def test_labels_make_a_class_map_and_both_come_back_at_their_place(opened, tmp_path, pictures):
+    one = made()
+    page = opened(one.explore(tmp_path / "page.html", stored="float32"))
+    page.locator("#class-name").fill("<b>river</b>")
+    page.locator("#class-add").click()
+    marks = {(2, 2): 0, (5, 7): 0, (15, 3): 1, (12, 8): 1, (15, 16): 2, (18, 18): 2}
+    for (row, col), number in marks.items():
+        page.locator("input[name=brush]").nth(number).check()
+        click(page, row, col)
+    page.locator("#nearest").fill("3")
+    page.screenshot(path=pictures / "explore_labelled.png")
+
+    with page.expect_download() as told:
+        page.locator("#save-labels").click()
+    labels = geopandas.read_file(told.value.path())
+    assert list(labels["label"]) == ["A", "A", "B", "B", "<b>river</b>", "<b>river</b>"]
+    to_degrees = Transformer.from_crs(one.geobox.crs, 4326, always_xy=True)
+    for (row, col), point in zip(marks, labels.geometry, strict=True):
+        lon, lat = to_degrees.transform(*(one.geobox.affine @ (col + 0.5, row + 0.5)))
+        assert (point.x, point.y) == pytest.approx((lon, lat), abs=2e-8)
+    assert np.isfinite(one.sample(labels)).all()  # and Python takes them as they are
+
+    with page.expect_download() as told:
+        page.locator("#save-classes").click()
+    with rasterio.open(told.value.path()) as raster:
+        assert raster.crs == one.geobox.crs and raster.transform == one.geobox.affine
+        assert raster.nodata == 0 and raster.colormap(1)[1][:3] == (0xE6, 0x9F, 0x00)
+        assert "3 <b>river</b>" in raster.tags()["TIFFTAG_IMAGEDESCRIPTION"]
+        np.testing.assert_array_equal(raster.read(1), nearest_classes(one, marks, 3))
+
+    choose(page, "like")
+    click(page, 6, 5)
+    with page.expect_download() as told:
+        page.locator("#save-similar").click()
+    with rasterio.open(told.value.path()) as raster:
+        assert raster.crs == one.geobox.crs and raster.transform == one.geobox.affine and np.isnan(raster.nodata)
+        np.testing.assert_allclose(raster.read(1), expected(one, one.data[:, 6, 5]), atol=2e-6)
+
+    choose(page, "label")
+    page.locator("input[name=brush]").last.check()  # rub out
+    click(page, 18, 18)
+    del marks[18, 18]
+    classes = page.evaluate("Array.from(explorer.classesIn(explorer.layers[0]))")
+    np.testing.assert_array_equal(np.reshape(classes, (SIDE, SIDE)), nearest_classes(one, marks, 3))
+    page.locator("#clear-labels").click()
+    assert page.locator("#save-classes").is_disabled()
+
+
+def nearest_classes(one: Embedding, marks, k) -> np.ndarray:
+    flat = tokens(one).reshape(-1, one.data.shape[0])
+    likeness = np.stack([cosine(flat, one.data[:, row, col]) for row, col in marks], axis=1)
+    numbers = np.array(list(marks.values())) + 1
+    out = np.zeros(len(flat), np.uint8)
+    for i in np.flatnonzero(np.isfinite(flat).all(axis=1)):
+        near = numbers[np.argsort(-likeness[i], kind="stable")[:k]]
+        votes = np.bincount(near)
+        out[i] = next(number for number in near if votes[number] == votes.max())
+    return out.reshape(SIDE, SIDE)
+
+
+def test_two_years_have_a_slider_a_swipe_and_a_change_map(opened, tmp_path, pictures):
+    one, later = made(0), made(1)
+    page = opened(one.explore(tmp_path / "page.html", beside=later, stored="float32"))
+    assert page.locator("#time").is_visible()
+    page.locator("#beside").select_option("1")
+    page.locator("#overlay").select_option("change")
+    page.screenshot(path=pictures / "explore_change.png")
+    found = page.evaluate(
+        "Array.from(explorer.changeBetween(explorer.layers[0], explorer.layers[1]).values,"
+        " v => Number.isNaN(v) ? null : v)"
+    )
+    truth = one.change(later).to_numpy()
+    np.testing.assert_allclose(np.array(found, float).reshape(SIDE, SIDE), truth, atol=2e-6)
+    page.locator("#time").fill("1")
+    assert page.evaluate("explorer.state.shown") == 1
+
+
+def test_two_years_in_reduced_form_share_their_axes(opened, tmp_path):
+    one, later = made(0), made(1)
+    page = opened(one.explore(tmp_path / "page.html", beside=later, stored="pca64"))
+    click(page, 6, 5)
+    np.testing.assert_allclose(heat(page, 1), expected(later, one.data[:, 6, 5]), atol=0.05)
+    assert np.nanstd(heat(page, 1)) > 0.1
+
+
+def test_two_models_answer_for_the_same_place_each_by_its_own_vectors(opened, tmp_path):
+    one, other = made(0), made(1, dim=64, model_id="another", weights="bundled:other")
+    page = opened(one.explore(tmp_path / "page.html", beside=[other], stored="float32"))
+    click(page, 6, 5)
+    np.testing.assert_allclose(heat(page, 1), expected(other, other.data[:, 6, 5]), atol=2e-6)
+    page.locator("#beside").select_option("1")
+    options = page.locator("#overlay option").all_inner_texts()
+    assert not [text for text in options if "Change" in text]  # their axes are unrelated
+
+
+def test_the_keyboard_does_what_the_mouse_does(opened, tmp_path):
+    one = made()
+    page = opened(one.explore(tmp_path / "page.html", stored="float32"))
+    page.locator("#map").focus()
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowLeft")
+    assert "row 9, column 9" in page.locator("#where").inner_text()
+    page.keyboard.press("Enter")
+    np.testing.assert_allclose(heat(page), expected(one, one.data[:, 9, 9]), atol=2e-6)
+    before = page.evaluate("explorer.view.scale")
+    page.keyboard.press("+")
+    assert page.evaluate("explorer.view.scale") > before
+    page.keyboard.press("0")
+    assert page.evaluate("explorer.view.scale") == pytest.approx(before)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_and_text_stands_out_in_both_themes(opened, tmp_path, pictures, scheme):
+    page = opened(made().explore(tmp_path / "page.html"), width=375, height=740, color_scheme=scheme)
+    assert page.evaluate("document.documentElement.dataset.theme") == scheme
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    assert page.locator("#map").bounding_box()["height"] > 250
+    page.screenshot(path=pictures / f"explore_phone_{scheme}.png", full_page=True)
+    for ink, ground in [("ink", "panel"), ("quiet", "panel"), ("ink", "ground"), ("on-accent", "accent")]:
+        assert contrast(page, ink, ground) >= 4.5, (ink, ground)
+    page.locator("#theme").click()
+    assert page.evaluate("document.documentElement.dataset.theme") != scheme
+
+
+def contrast(page, ink, ground) -> float:
+    """Of two colours of the style, as WCAG counts it."""
+
+    def luminance(name):
+        text = page.evaluate("n => getComputedStyle(document.documentElement).getPropertyValue('--' + n)", name)
+        parts = np.array([int(text.strip()[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        linear = np.where(parts <= 0.03928, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ (0.2126, 0.7152, 0.0722))
+
+    high, low = sorted((luminance(ink), luminance(ground)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_what_metadata_say_is_text_and_random_weights_cannot_be_overlooked(opened, tmp_path):
+    evil = "<script>document.title='owned'</script><img src=x onerror=alert(1)>"
+    one = made(model_id=evil, weights="random:7", weights_note="random weights, seed 7")
+    page = opened(one.explore(tmp_path / "page.html", credit=evil))
+    assert evil in page.title() and evil in page.locator("#title").inner_text()
+    assert page.locator("#credit").inner_text() == evil
+    banner = page.locator("#random")
+    assert "RANDOM WEIGHTS" in banner.inner_text()
+    assert float(banner.evaluate("e => parseFloat(getComputedStyle(e).fontSize)")) >= 20
+    page.locator("#about-open").click()
+    assert "random:7" in page.locator("#about-body").inner_text()
+    assert page.locator("img").count() == 0
+
+
+def test_the_policy_stops_whatever_is_not_ours(opened, tmp_path, browser):
+    path = made().explore(tmp_path / "page.html")
+    context = browser.new_context()
+    page = context.new_page()  # not by `opened`: what is refused is an error on the console
+    page.goto(path.resolve().as_uri())
+    refused = page.evaluate(
+        """async () => {
+          const script = document.createElement("script");
+          script.textContent = "window.owned = true";
+          document.body.append(script);
+          const image = new Image();
+          image.src = "http://127.0.0.1:9/x.png";
+          const loaded = await new Promise((done) => {
+            image.onload = () => done(true);
+            image.onerror = () => done(false);
+          });
+          const fetched = await fetch("http://127.0.0.1:9/").then(() => true, () => false);
+          let evaluated = true;
+          try { new Function("return 1")(); } catch { evaluated = false; }
+          return [window.owned === undefined, loaded, fetched, evaluated];
+        }"""
+    )
+    context.close()
+    assert refused == [True, False, False, False]
+
+
+def test_a_click_on_a_large_grid_answers_at_once(opened, tmp_path):
+    rng = np.random.default_rng(0)
+    one = embedding(PointBuffer(12.94, 47.77, 8000), dim=128, grid=True)
+    assert one.data.shape == (128, 200, 200)
+    one = replace(one, data=rng.standard_normal((128, 200, 200), dtype=np.float32))
+    path = one.explore(tmp_path / "page.html")
+    assert path.stat().st_size < 25e6
+    page = opened(path)
+    times = []
+    for step in range(6):
+        page.locator("#map").click(position={"x": 200 + 40 * step, "y": 200})
+        times.append(page.evaluate("explorer.clickMs"))
+    print(f"clicks: {json.dumps(times)} ms, {path.stat().st_size / 1e3:.0f} kB")
+    assert min(times) < 50
