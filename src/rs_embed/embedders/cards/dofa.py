@@ -61,8 +61,8 @@ _GAOFEN: dict[str, Row] = {
     "G": ("GREEN", 97.28130189, 60.5856767, 0.555),
     "B": ("BLUE", 90.31526596, 60.3946299, 0.485),
 }
-"""In bytes. The authors publish the numbers without the order of the bands, which is taken from the 8-bit images of
-their data set (Five-Billion-Pixels: near infrared first). The wavelengths are the centres of the sensor's bands."""
+"""In bytes. The authors publish the numbers without the order of the bands. Near infrared first is an assumption: the
+first band has the highest mean. The wavelengths are the centres of the sensor's bands."""
 
 
 def _photographs(name: str, collection: str, rows: Mapping[str, Row], scale_m: float) -> Modality:
@@ -90,7 +90,7 @@ def _card(size: Literal["base", "large"], parameters_m: float, arch: Mapping[str
     name = f"dofa_{size}_patch16_224"
     return ModelCard(
         id=f"dofa_1_0_{size}",
-        revision=3,
+        revision=4,
         kind="foundation model",
         title=f"DOFA v1 {size.capitalize()}",
         adapter="rs_embed.embedders.onthefly_waves:DofaEmbedder",

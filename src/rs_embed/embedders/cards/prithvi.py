@@ -84,7 +84,7 @@ def _card(size: str, parameters_m: float, file: str, *, patch_px: int = 16, **ar
     series = [] if size == "tiny_tl" else [name + SERIES for name in _COLLECTIONS]
     return ModelCard(
         id=f"prithvi_eo_2_0_{size}",
-        revision=2,
+        revision=3,
         kind="foundation model",
         title=f"Prithvi-EO-2.0 {file.removeprefix('Prithvi-EO-2.0-')}",
         adapter="rs_embed.embedders.onthefly_prithvi:PrithviEmbedder",

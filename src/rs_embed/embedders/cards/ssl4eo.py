@@ -106,7 +106,7 @@ def _card(
     bands, side = len(modality.sensor.bands), IMAGE_PX // numbers["patch_px"]
     return ModelCard(
         id=model_id,
-        revision=2 if older else 1,
+        revision=3 if older else 1,
         kind="foundation model",
         title=title,
         adapter="rs_embed.embedders.onthefly_vit:ViTEmbedder",
