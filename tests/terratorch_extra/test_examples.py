@@ -1,4 +1,4 @@
-"""The configs of examples/terratorch train and test, on made squares laid out as Sen1Floods11 is."""
+"""The configs of examples/terratorch train and test, on made squares laid out as the two data sets are."""
 
 import json
 import os
@@ -27,29 +27,42 @@ ASKS_WHEN = ("attention_heads.Q", "attention_heads.fc1_k.weight")
 """Of AnySat, over frames: with one frame there is nothing to choose."""
 
 
-def made_squares(root: Path) -> None:
-    """Water that is dark in both sensors, so that there is something to learn."""
+def write_squares(root: Path, member: str, layers: dict[str, np.ndarray]) -> None:
+    """Write each layer to its place under the root, where `*` stands for the member."""
     import rasterio
 
+    for place, values in layers.items():
+        path = root / place.replace("*", member)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shape = {"count": len(values), "height": SQUARE_PX, "width": SQUARE_PX}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            with rasterio.open(path, "w", "GTiff", dtype=str(values.dtype), **shape) as file:
+                file.write(values)
+
+
+def made_squares(root: Path) -> None:
+    """Water that is dark in both sensors, and scars that are dark in reflectance: something to learn."""
     generator = np.random.default_rng(0)
-    (root / "splits").mkdir(parents=True)
-    names = {part: [f"{part}_{i}" for i in range(count)] for part, count in {"train": 4, "valid": 2, "test": 2}.items()}
-    for part, members in names.items():
-        (root / "splits" / f"flood_{part}_data.txt").write_text("\n".join(members) + "\n")
+    floods, scars = root / "sen1floods11_v1.1", root / "hls_burn_scars"
+    for folder in (floods, scars):
+        (folder / "splits").mkdir(parents=True)
+    for part, count in {"train": 4, "valid": 2, "test": 2}.items():
+        members = [f"{part}_{i}" for i in range(count)]
+        (floods / "splits" / f"flood_{part}_data.txt").write_text("\n".join(members) + "\n")
+        (scars / "splits" / f"{part.replace('valid', 'val')}.txt").write_text("\n".join(members) + "\n")
         for name in members:
-            water = (np.add.outer(np.arange(SQUARE_PX), generator.normal(size=SQUARE_PX)) > SQUARE_PX / 2).astype(int)
-            s2 = 2000 - 1200 * water + generator.normal(0, 200, (13, SQUARE_PX, SQUARE_PX))
-            s1 = -10 - 8 * water + generator.normal(0, 1, (2, SQUARE_PX, SQUARE_PX))
-            label = np.where(generator.random((1, SQUARE_PX, SQUARE_PX)) < 0.02, -1, water)
-            layers = {"S2L1CHand/*_S2Hand": s2.astype("int16"), "S1GRDHand/*_S1Hand": s1.astype("float32")}
-            for place, values in {**layers, "LabelHand/*_LabelHand": label.astype("int16")}.items():
-                path = root / "data" / f"{place.replace('*', name)}.tif"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                shape = {"count": len(values), "height": SQUARE_PX, "width": SQUARE_PX}
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-                    with rasterio.open(path, "w", "GTiff", dtype=str(values.dtype), **shape) as file:
-                        file.write(values)
+            dark = (np.add.outer(np.arange(SQUARE_PX), generator.normal(size=SQUARE_PX)) > SQUARE_PX / 2).astype(int)
+            s2 = 2000 - 1200 * dark + generator.normal(0, 200, (13, SQUARE_PX, SQUARE_PX))
+            s1 = -10 - 8 * dark + generator.normal(0, 1, (2, SQUARE_PX, SQUARE_PX))
+            label = np.where(generator.random((1, SQUARE_PX, SQUARE_PX)) < 0.02, -1, dark).astype("int16")
+            layers = {
+                "data/S2L1CHand/*_S2Hand.tif": s2.astype("int16"),
+                "data/S1GRDHand/*_S1Hand.tif": s1.astype("float32"),
+                "data/LabelHand/*_LabelHand.tif": label,
+            }
+            write_squares(floods, name, layers)
+            write_squares(scars, name, {"data/*_merged.tif": s2[:6].astype("float32") / 1e4, "data/*.mask.tif": label})
 
 
 def shrunk(path: Path) -> dict:
@@ -78,7 +91,7 @@ def place(tmp_path_factory) -> Path:
 
     root = tmp_path_factory.mktemp("examples")
     shutil.copytree(EXAMPLES, root, dirs_exist_ok=True)
-    made_squares(root / "sen1floods11_v1.1")
+    made_squares(root)
     for path in root.glob("*.yaml"):
         path.write_text(yaml.safe_dump(shrunk(path)))
     with (root / "rs_embed_backbones" / "__init__.py").open("a") as file:
@@ -103,7 +116,7 @@ def run(place: Path, *command: str) -> str:
 
 def test_every_config_trains_a_few_steps_and_tests_what_it_saved(place):
     configs = sorted(path.name for path in place.glob("*.yaml"))
-    assert len(configs) == 6
+    assert len(configs) == 7
     lines = run(place, str(Path(__file__).with_name("run_examples.py")), *configs).splitlines()
     facts = {}
     for line in lines:
