@@ -269,6 +269,15 @@ def test_pixels_of_30_m_are_patches_of_their_own(name: str) -> None:
     assert caught.value.fix == f"run {name} separately"
 
 
+def test_alos_pixels_are_placed_like_sentinel_1_pixels_of_10_m_as_the_released_code_places_them() -> None:
+    encoder = full_encoder()
+    encoder.projector_alos.load_state_dict(encoder.projector_s1.state_dict())
+    pixels, dates = torch.randn(1, 2, 3, 4, 4, generator=torch.Generator().manual_seed(7)), torch.tensor([[10, 200]])
+    alos, s1 = (Inputs({name: pixels}, {name: dates}, {}) for name in ("alos", "s1"))
+    for output in ("all", "dense"):
+        assert torch.equal(compute(encoder, alos, 10, output, None), compute(encoder, s1, 10, output, None))
+
+
 def test_masked_values_have_no_effect_even_if_they_are_not_numbers(encoder: AnySatEncoder) -> None:
     inputs = read_inputs("anysat_s2_mask", 20)
     broken = inputs.values["s2"].masked_fill(inputs.masks["s2"] == 0, torch.nan)
