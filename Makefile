@@ -69,7 +69,7 @@ bench: setup
 # Names, versions, markers and hashes only: no index, no host.
 constraints: setup
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
-		--extra plot --extra export --extra coords --extra stac --extra olmoearth --extra ray --extra search --group dev pyproject.toml --output-file constraints.txt
+		--extra plot --extra export --extra coords --extra stac --extra olmoearth --extra ray --extra search --extra ml --extra notebook --group dev pyproject.toml --output-file constraints.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
 		--extra plot --extra export --extra coords --extra terratorch --group parity --constraints constraints.txt pyproject.toml --output-file constraints-parity.txt
 

@@ -17,6 +17,8 @@ from rs_embed.pipeline.plan import Job, Workload, plan_items
 from rs_embed.pipeline.run import run_together
 from rs_embed.testing import FieldProvider
 
+pytestmark = pytest.mark.slow
+
 YEAR = TemporalSpec.year(2022)
 PLACES = [PointBuffer(12.0 + i / 100, 47.0, 480) for i in range(6)]
 

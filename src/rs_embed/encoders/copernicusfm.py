@@ -6,16 +6,17 @@ described by a text, is left out.
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rs_embed.encoders.dofa import PADDING_PX, PATCH_PX
+from rs_embed.encoders.dofa import DOFA_RECIPE, PATCH_PX
 from rs_embed.encoders.tokens import TokenGrid, Tokens
 from rs_embed.encoders.vit import ViT
-from rs_embed.encoders.waves import CODE_DIM, KernelRecipe, Wave, WavePatches
+from rs_embed.encoders.waves import CODE_DIM, Wave, WavePatches
 from rs_embed.errors import BandMismatch, InputError
 
 TRAINED_SIDE = 14
@@ -61,16 +62,8 @@ def spectrum_code(waves: Sequence[Wave]) -> Float[Tensor, "band code"]:
     return fourier(centres, CENTRE_NM, CODE_DIM) + fourier(widths, WIDTH_NM, CODE_DIM)
 
 
-COPERNICUS_RECIPE = KernelRecipe(
-    code=spectrum_code,
-    transformer="transformer_encoder",
-    linears=("w1", "w2"),
-    activation=F.relu,
-    scale=0.01,
-    scaled_bias=True,
-    padding_px=PADDING_PX,
-    channels_first=False,
-)
+COPERNICUS_RECIPE = replace(DOFA_RECIPE, code=spectrum_code)
+"""The generator is that of DOFA, with another code of the bands."""
 
 
 class CopernicusEncoder(ViT):

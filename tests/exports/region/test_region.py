@@ -31,6 +31,8 @@ from rs_embed.exports.region.grid import MapGrid
 from rs_embed.formats.base import RunHeader
 from rs_embed.testing import FieldProvider, hills
 
+pytestmark = pytest.mark.slow
+
 HERE = PointBuffer(12.94, 47.77, 1500)
 CRS = "EPSG:32633"
 YEAR = TemporalSpec.year(2022)

@@ -20,6 +20,8 @@ def test_a_lease_that_nobody_renews_runs_out_and_one_that_is_renewed_does_not():
     assert policy.take("fourth", 18.0, 10.0) is None
     policy.give_back(Slot(alive), 18.0)
     assert policy.take("fourth", 18.0, 10.0) is not None
+    assert policy.in_flight(18.0) == 2
+    assert policy.in_flight(28.5) == 0
 
 
 def test_a_limiter_that_started_anew_learns_of_requests_under_way():
@@ -46,7 +48,7 @@ def test_whatever_happens_no_more_than_the_ceiling_are_under_way_and_starts_are_
             policy.give_back(slot, now)
         starts.append(now + leave.wait_s)
         heapq.heappush(under_way, (starts[-1] + chance.uniform(0.01, 1), number, Slot(leave)))
-        assert len(under_way) == policy.in_flight <= policy.most_in_flight <= ceiling
+        assert len(under_way) == policy.in_flight(now) <= policy.most_in_flight <= ceiling
         assert 1 <= policy.limit <= ceiling
     if qps is not None:
         gaps = [after - before for before, after in zip(sorted(starts), sorted(starts)[1:], strict=False)]

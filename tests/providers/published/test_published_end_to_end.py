@@ -47,6 +47,8 @@ from rs_embed.providers import open_provider
 from rs_embed.providers.earthengine.provider import EarthEngine
 from rs_embed.providers.published.provider import PublishedEmbeddings
 
+pytestmark = pytest.mark.slow
+
 HERE = PointBuffer(lon=12.94, lat=47.77, buffer_m=150)
 THERE = PointBuffer(lon=12.945, lat=47.772, buffer_m=150)
 YEAR, GRID = TemporalSpec.year(2022), OutputSpec.grid()

@@ -80,13 +80,13 @@ def test_a_stop_ends_the_waits_of_a_server_that_is_too_busy(stac_server):
     site.fail(status=503)
     stop = Stop()
     waits = Waits(Backoff(first_s=600, longest_s=600), jitter=lambda: 1.0)
-    thread, ended = fetching(stac(site, waits=waits, total_s=6000), MONTH, stop)
+    thread, ended = fetching(stac(site, waits=waits, total_s=6000, concurrency=4), MONTH, stop)
     until(lambda: site.count("head") >= 3)
     stop.set()
     thread.join(LONG_S)
     assert isinstance(ended[0], Stopped)
     begun = site.count()
-    assert quiet(site) == begun
+    assert quiet(site) <= begun + 4  # each thread of the reader ends the call that it is in
 
 
 def test_a_fetch_that_fails_takes_its_other_requests_along(stac_server):

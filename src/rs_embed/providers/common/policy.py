@@ -63,9 +63,9 @@ class Policy:
         """Number of requests currently allowed at the same time."""
         return max(1, int(self._limit))
 
-    @property
-    def in_flight(self) -> int:
-        """Number of requests under way."""
+    def in_flight(self, now: float) -> int:
+        """Number of requests under way: permits that are neither returned nor expired."""
+        self._until = {name: until for name, until in self._until.items() if until > now}
         return len(self._until)
 
     def configure(self, ceiling: int, qps: float | None) -> None:
@@ -81,8 +81,7 @@ class Policy:
             now: The time.
             lease_s: Seconds until the permit expires unless its holder renews it.
         """
-        self._until = {name: until for name, until in self._until.items() if until > now}
-        if len(self._until) >= self.limit:
+        if self.in_flight(now) >= self.limit:
             return None
         start = max(now, self._next_start)
         self._next_start = start + (1 / self._qps if self._qps else 0.0)

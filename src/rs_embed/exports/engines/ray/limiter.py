@@ -90,7 +90,7 @@ class LimiterActor:
     async def state(self, account: str) -> tuple[int, int, int]:
         """Return the limit, the requests under way, and the most that were ever under way."""
         policy = self._accounts[account].policy
-        return policy.limit, policy.in_flight, policy.most_in_flight
+        return policy.limit, policy.in_flight(time.monotonic()), policy.most_in_flight
 
 
 def gate() -> ActorHandle[LimiterActor]:
