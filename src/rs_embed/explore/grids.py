@@ -32,7 +32,7 @@ ABOUT = (
     "Made by rs_embed {version}. The page is one file and asks no network: nothing that you click or label leaves it. "
     "The similarity is the cosine between vectors. Several examples become one direction: the mean of the examples to "
     "find, each of length 1, less the mean of the examples to avoid. Classes are those of the majority of the nearest "
-    "labels by cosine."
+    "labels by cosine, or of a multinomial logistic regression (penalty |W|^2 / 2) on standardised vectors."
 )
 
 

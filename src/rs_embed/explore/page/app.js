@@ -36,19 +36,42 @@ function setOverlay(name) {
 }
 
 function addLabels(items) {
+  for (const item of items) putLabel(item, state.brush);
+  labelsChanged();
+}
+
+/** Give an item a class; a negative number takes its label away. */
+function putLabel(item, number) {
   const layer = layers[state.shown];
-  for (const item of items) {
-    if (!layer.vectors.has(item)) continue;
-    const same = state.labels.findIndex((one) => one.layer === state.shown && one.item === item);
-    if (same >= 0 && state.labels[same].number === state.brush) continue;
-    if (same >= 0) {
-      state.labels.splice(same, 1);
-      labelsVersion += 1;
-    }
-    const [x, y] = layer.centre(item);
-    if (state.brush >= 0) state.labels.push({ layer: state.shown, item, items: [item], x, y, number: state.brush });
+  if (!layer.vectors.has(item)) return;
+  const same = state.labels.findIndex((one) => one.layer === state.shown && one.item === item);
+  if (same >= 0 && state.labels[same].number === number) return;
+  if (same >= 0) {
+    state.labels.splice(same, 1);
+    labelsVersion += 1;
+  }
+  const [x, y] = layer.centre(item);
+  if (number >= 0) state.labels.push({ layer: state.shown, item, items: [item], x, y, number });
+}
+
+async function loadLabels(file) {
+  const layer = layers[state.shown];
+  const { labels, others, wrong } = readLabels(await file.text());
+  if (wrong) return say(wrong);
+  const middle = [(layer.edges[0] + layer.edges[2]) / 2, (layer.edges[1] + layer.edges[3]) / 2];
+  let outside = 0;
+  for (const { lon, lat, id, name, number } of labels) {
+    const at = places.xy(lon, lat, middle);
+    const item = at ? layer.itemOf(...at, id) : -1;
+    const chosen = layer.vectors.has(item) ? classNumber(name, number) : -1;
+    if (chosen >= 0) putLabel(item, chosen);
+    else outside += 1;
   }
   labelsChanged();
+  const parts = [`${labels.length - outside} labels loaded`];
+  if (outside) parts.push(`${outside} lie where this result has no value${state.classes.length >= MOST_CLASSES ? `, or are of more than ${MOST_CLASSES} classes` : ""}`);
+  if (others) parts.push(`${others} are not points with a column label or class`);
+  say(`${parts.join("; ")}.`);
 }
 
 function labelsChanged() {
@@ -167,7 +190,7 @@ function saveClasses() {
   const layer = layers[state.shown];
   const names = state.classes.map(({ name }, number) => `${number + 1} ${name}`).join(", ");
   const palette = [[0, 0, 0], ...state.classes.map(({ colour }) => rgbOf(colour))];
-  const about = `${names}; ${state.nearest} nearest labels, ${layer.title}${layer.warning ? `, ${layer.warning}` : ""}`;
+  const about = `${names}; ${state.method === "logistic" ? "logistic regression" : `${state.nearest} nearest labels`}, ${layer.title}${layer.warning ? `, ${layer.warning}` : ""}`;
   download("classes.tif", [geoTiff(classesIn(layer), layer, told.crs, { nodata: "0", description: about, palette })], "image/tiff");
 }
 
@@ -300,15 +323,20 @@ function start() {
     labelsVersion += 1;
     labelsChanged();
   });
+  changed("method", "change", (one) => {
+    state.method = one.value;
+    get("nearest-row").hidden = state.method !== "nearest";
+    requestDraw();
+  });
   changed("nearest", "input", (one) => {
     state.nearest = Math.max(1, Math.min(NearestLabels.KEPT, Number(one.value) || 1));
     requestDraw();
   });
   changed("class-add", "click", () => {
     const name = get("class-name").value.trim();
-    if (!name || state.classes.length >= 250) return;
+    if (!name || state.classes.length >= MOST_CLASSES) return;
     state.brush = state.classes.length;
-    state.classes.push({ name, colour: CLASS_COLOURS[state.classes.length % CLASS_COLOURS.length] });
+    state.classes.push(newClass(name));
     get("class-name").value = "";
     document.querySelector("input[name=tool][value=label]").checked = true;
     showClasses();
@@ -316,6 +344,11 @@ function start() {
   get("class-name").addEventListener("keydown", (event) => event.key === "Enter" && get("class-add").click());
   changed("save-similar", "click", saveSimilar);
   changed("save-labels", "click", saveLabels);
+  changed("load-labels", "click", () => get("labels-file").click());
+  changed("labels-file", "change", (one) => {
+    if (one.files.length) loadLabels(one.files[0]);
+    one.value = ""; // so that the same file can be loaded again
+  });
   changed("save-classes", "click", saveClasses);
   changed("about-open", "click", about);
   changed("theme", "click", () => {
@@ -328,6 +361,6 @@ function start() {
 }
 
 /** For the console, and for tests. */
-const explorer = { state, layers, places, view, similarityIn, classesIn, changeBetween, clickMs: null };
+const explorer = { state, layers, places, view, similarityIn, classesIn, logisticIn, changeBetween, clickMs: null };
 window.explorer = explorer;
 start();

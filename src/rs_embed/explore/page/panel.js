@@ -127,6 +127,7 @@ function showClasses() {
   const entries = state.classes.map(({ name, colour }, number) => entry(number, name, colour, counts[number]));
   get("classes").replaceChildren(...entries, entry(-1, "Rub out", "transparent", ""));
   get("save-labels").disabled = !state.labels.length || !places.known;
+  get("load-labels").disabled = !places.known;
   get("save-classes").disabled = !state.labels.length || !isGrid;
   get("clear-labels").disabled = !state.labels.length;
 }
