@@ -308,7 +308,7 @@ def test_the_logistic_map_is_the_regression_that_numpy_solves(opened, tmp_path, 
 
 
 def logistic(vectors, items, numbers):
-    """Newton's method with the whole matrix of second derivatives: weights `[K, D + 1]`, and class + 1 of each vector."""
+    """Newton's method with all second derivatives: weights `[K, D + 1]`, and class + 1 of each vector."""
     scaled = (vectors - np.nanmean(vectors, axis=0)) / np.nanstd(vectors, axis=0)
     rows = np.column_stack([scaled, np.ones(len(scaled))])
     x, y = rows[items], np.eye(max(numbers) + 1)[numbers]

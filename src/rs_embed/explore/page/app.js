@@ -23,6 +23,7 @@ function examplesChanged() {
   if (found || state.overlay === "similar") setOverlay(found ? "similar" : state.labels.length ? "classes" : "none");
   if (found && !state.examples.some((one) => one.sign > 0)) say("Add a place that you look for: + Like.");
   draw();
+  tellNotebook();
   requestAnimationFrame(showFound);
 }
 
@@ -80,6 +81,7 @@ function labelsChanged() {
   showClasses();
   showFound();
   requestDraw();
+  tellNotebook();
 }
 
 // --- the map ----------------------------------------------------------------------------------------------------------
@@ -195,13 +197,7 @@ function saveClasses() {
 }
 
 function saveLabels() {
-  const features = state.labels.map(({ layer, item, x, y, number }) => {
-    const from = layers[layer];
-    const where = isGrid ? { row: Math.floor(item / from.width), column: item % from.width } : { id: from.ids[item] };
-    const properties = { label: state.classes[number].name, class: number + 1, result: from.title, ...where };
-    return { lonLat: places.lonLat(x, y), properties };
-  });
-  download("labels.geojson", [geoJson(features)], "application/geo+json");
+  download("labels.geojson", [JSON.stringify(labelsAsGeoJson(), null, 1)], "application/geo+json");
 }
 
 // --- the controls of layers -------------------------------------------------------------------------------------------

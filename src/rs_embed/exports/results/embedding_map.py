@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store
 
     from rs_embed.explore.packing import Stored
+    from rs_embed.explore.widget import PageWidget
     from rs_embed.exports.region.shape import RegionLike
     from rs_embed.exports.results.map_index import MapIndex
     from rs_embed.exports.results.map_vectors import Examples, MapVector
@@ -413,3 +414,21 @@ class EmbeddingMap:
         from rs_embed.exports.results.exploring import explore_map
 
         return explore_map(self, bbox, path, time=time, level=level, stored=stored, max_mb=max_mb)
+
+    def widget(
+        self, bbox: Box = None, *, time: Time = None, level: int = 0, stored: "Stored" = "auto", height_px: int = 680
+    ) -> "PageWidget":
+        """Show the page of `explore` in a notebook; needs the extra `notebook`.
+
+        Args:
+            height_px: Height of the view.
+
+        The other arguments and errors are those of `explore`. `selected` and `labels` of the result are what you have
+        clicked and labelled, as GeoDataFrames.
+
+        Raises:
+            MissingDependency: anywidget is not installed.
+        """
+        from rs_embed.explore.notebook import widget_of
+
+        return widget_of(lambda page: self.explore(bbox, page, time=time, level=level, stored=stored), height_px)
