@@ -8,7 +8,9 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from made_rows import embedding
+from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from shapely.geometry import Point
 
@@ -346,12 +348,12 @@ def test_two_years_have_a_slider_a_swipe_and_a_change_map(opened, tmp_path, pict
     page.locator("#beside").select_option("1")
     page.locator("#overlay").select_option("change")
     page.screenshot(path=pictures / "explore_change.png")
-    found = page.evaluate(
-        "Array.from(explorer.changeBetween(explorer.layers[0], explorer.layers[1]).values,"
-        " v => Number.isNaN(v) ? null : v)"
-    )
+    assert "1 − cosine between the vectors" in page.locator("#overlay-text").inner_text()
     truth = one.change(later).to_numpy()
-    np.testing.assert_allclose(np.array(found, float).reshape(SIDE, SIDE), truth, atol=2e-6)
+    np.testing.assert_allclose(difference(page), truth, atol=2e-6)
+    with rasterio.open(saved(page, "#save-difference", tmp_path / "change.tif")) as raster:
+        assert raster.crs == one.geobox.crs and raster.transform == one.geobox.affine
+        np.testing.assert_allclose(raster.read(1), truth, atol=2e-6)
     page.locator("#time").fill("1")
     assert page.evaluate("explorer.state.shown") == 1
 
@@ -375,6 +377,43 @@ def test_two_models_answer_for_the_same_place_each_by_its_own_vectors(opened, tm
     page.locator("#beside").select_option("1")
     options = page.locator("#overlay option").all_inner_texts()
     assert not [text for text in options if "Change" in text]  # their axes are unrelated
+
+
+def difference(page) -> np.ndarray:
+    values = page.evaluate(
+        "Array.from(explorer.differenceIn(explorer.layers[0]).values, v => Number.isNaN(v) ? null : v)"
+    )
+    return np.array(values, float).reshape(SIDE, SIDE)
+
+
+def test_two_models_differ_by_the_rank_of_each_place(opened, tmp_path, pictures):
+    one, fine = made(0), made(1, dim=64, model_id="another", weights="random:7", weights_note="random weights, seed 7")
+    coarse = GeoBox((SIDE // 2, SIDE // 2), fine.geobox.affine @ Affine.scale(2), fine.geobox.crs)
+    other = replace(fine, data=fine.data[:, ::2, ::2], valid=fine.valid[::2, ::2], geobox=coarse)
+    page = opened(one.explore(tmp_path / "page.html", beside=other, stored="float32"))
+    page.locator("#beside").select_option("1")
+    page.locator("#overlay").select_option("ranks")
+    assert "Click a place" in page.locator("#overlay-text").inner_text()
+    click(page, 6, 5)
+    drawn(page)
+    mine = expected(one, one.data[:, 6, 5])
+    theirs = expected(other, other.data[:, 3, 2]).repeat(2, axis=0).repeat(2, axis=1)
+    both = np.isfinite(mine) & np.isfinite(theirs)
+    truth = np.full((SIDE, SIDE), np.nan)
+    truth[both] = shares(mine[both]) - shares(theirs[both])
+    found = difference(page)
+    np.testing.assert_array_equal(np.isfinite(found), both)
+    assert np.nanmax(np.abs(found - truth)) <= 4.1 / both.sum()  # values that are equal but for rounding may swap
+    assert page.locator("#overlay").input_value() == "ranks"  # a click leaves it
+    assert "mosaiks_rcf finds the place more like" in page.locator("#overlay-text").inner_text()
+    assert page.locator("#swipe").is_hidden()
+    assert page.locator("#random").inner_text().startswith("another: RANDOM WEIGHTS")
+    page.screenshot(path=pictures / "explore_ranks.png")
+
+
+def shares(values) -> np.ndarray:
+    """For each value, the share of all that are at most as large."""
+    return np.searchsorted(np.sort(values), values, side="right") / len(values)
 
 
 def test_the_keyboard_does_what_the_mouse_does(opened, tmp_path):

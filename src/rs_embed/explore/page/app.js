@@ -20,7 +20,8 @@ function addExample(sign, items, x, y, ring = null) {
 
 function examplesChanged() {
   const found = state.examples.length > 0;
-  if (found || state.overlay === "similar") setOverlay(found ? "similar" : state.labels.length ? "classes" : "none");
+  const follows = state.overlay === "ranks" && layers[state.beside]; // a difference of similarity changes by itself
+  if (!follows && (found || state.overlay === "similar")) setOverlay(found ? "similar" : state.labels.length ? "classes" : "none");
   if (found && !state.examples.some((one) => one.sign > 0)) say("Add a place that you look for: + Like.");
   draw();
   tellNotebook();
@@ -138,6 +139,8 @@ function whereText(x, y, item) {
     else if (layer.valid) parts.push(`${Math.round((100 * layer.valid[item]) / 255)} % valid`);
     const similar = similarityIn(layer);
     if (similar && layer.vectors.has(item)) parts.push(`similarity ${similar.values[item].toFixed(3)}`);
+    const difference = differenceIn(layer);
+    if (difference && !Number.isNaN(difference.values[item])) parts.push(`difference ${difference.values[item].toFixed(3)}`);
   }
   return parts.join(" · ");
 }
@@ -208,8 +211,7 @@ function showLayer() {
   get("shown").value = state.shown;
   get("time").value = state.shown;
   get("time-text").textContent = layer.when;
-  get("random").hidden = !layer.warning;
-  get("random").textContent = layer.warning ? `${layer.warning.toUpperCase()}: THESE PATTERNS MEAN NOTHING` : "";
+  showWarning(layer, layers[state.beside]);
   const bases = [["picture", "True colour", layer.picture !== null], ["pca", "Components", true], ["valid", "Valid share", Boolean(layer.valid)], ["none", "None", true]];
   const offered = bases.filter(([, , there]) => there);
   if (!offered.some(([name]) => name === state.base)) state.base = "pca";
@@ -231,13 +233,19 @@ function showLayer() {
   const others = layers.map((one, n) => [n, one.title]).filter(([n]) => n !== state.shown);
   if (state.beside === state.shown) state.beside = -1;
   fillSelect(get("beside"), [[-1, "nothing"], ...others], state.beside);
-  get("swipe").hidden = state.beside < 0;
-  const comparable = changeBetween(layer, layers[state.beside]) !== null;
-  if (!comparable && state.overlay === "change") state.overlay = "none";
-  const overlays = [["none", "None"], ["similar", "Similarity"], ["classes", "Class map"], ["change", "Change: 1 − cosine"]];
-  fillSelect(get("overlay"), overlays.filter(([name]) => name !== "change" || comparable), state.overlay);
+  const differences = Object.entries(differenceNames).filter(([kind]) => canDiffer(kind, layer, layers[state.beside]));
+  if (state.overlay in differenceNames && !differences.some(([kind]) => kind === state.overlay)) state.overlay = "none";
+  fillSelect(get("overlay"), [["none", "None"], ["similar", "Similarity"], ["classes", "Class map"], ...differences], state.overlay);
   showFound();
   requestDraw();
+}
+
+/** Random weights of what is on the map, in large letters. */
+function showWarning(...shown) {
+  const random = shown.filter((layer) => layer?.warning);
+  const who = random.length < shown.filter(Boolean).length ? `${random[0]?.name}: ` : "";
+  get("random").hidden = !random.length;
+  get("random").textContent = random.length ? `${who}${random[0].warning.toUpperCase()}: THESE PATTERNS MEAN NOTHING` : "";
 }
 
 function show(number) {
@@ -339,6 +347,7 @@ function start() {
   });
   get("class-name").addEventListener("keydown", (event) => event.key === "Enter" && get("class-add").click());
   changed("save-similar", "click", saveSimilar);
+  changed("save-difference", "click", saveDifference);
   changed("save-labels", "click", saveLabels);
   changed("load-labels", "click", () => get("labels-file").click());
   changed("labels-file", "change", (one) => {
@@ -357,6 +366,6 @@ function start() {
 }
 
 /** For the console, and for tests. */
-const explorer = { state, layers, places, view, similarityIn, classesIn, logisticIn, changeBetween, clickMs: null };
+const explorer = { state, layers, places, view, similarityIn, classesIn, logisticIn, differenceIn, clickMs: null };
 window.explorer = explorer;
 start();

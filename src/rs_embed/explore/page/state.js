@@ -123,21 +123,3 @@ function nearestIn(layer) {
   }
   return nearest.classes;
 }
-
-/** 1 - cosine of every cell of two layers on one grid, of one model; null where they cannot be compared. */
-function changeBetween(one, other) {
-  if (!other || one === other || one.space !== other.space || !one.isOnGridOf(other)) return null;
-  one.changes ??= new Map();
-  if (!one.changes.has(other)) {
-    const values = new Float32Array(one.vectors.count).fill(NaN);
-    const a = new Float64Array(one.dim);
-    const b = new Float64Array(one.dim);
-    for (let i = 0; i < values.length; i++) {
-      if (!one.vectors.has(i) || !other.vectors.has(i)) continue;
-      const product = dot(one.vectors.read(i, a), other.vectors.read(i, b));
-      values[i] = 1 - product / Math.sqrt(one.vectors.squares[i] * other.vectors.squares[i]);
-    }
-    one.changes.set(other, { values, high: quantile(sortedFinite(values), 0.99) });
-  }
-  return one.changes.get(other);
-}
