@@ -22,7 +22,7 @@ from rs_embed.embedding.batch import Embeddings
 from rs_embed.embedding.components import Components
 from rs_embed.errors import BandMismatch, Failure, NoImagery, NoValidPixels, SpecError, StorageError
 from rs_embed.explore.lonlat import lonlat_of
-from rs_embed.explore.packing import bytes_of, chosen_form, components_of, pack
+from rs_embed.explore.packing import PageComponents, chosen_form, pack
 from rs_embed.exports.results.true_colour import true_colour
 
 
@@ -129,10 +129,9 @@ def test_the_form_follows_the_size():
 
 def test_components_are_those_of_pictures():
     tokens = np.random.default_rng(3).standard_normal((500, 20)).astype(np.float32) * np.arange(1, 21, dtype=np.float32)
-    parts, shares = components_of(tokens)
-    truth = Components.fit(tokens)
-    np.testing.assert_allclose(shares[:3], truth.shares, rtol=1e-4)
-    np.testing.assert_allclose(bytes_of(parts)[:, :3] / 255, truth.colours(tokens)[:, :3], atol=0.005)
+    found, truth = PageComponents.fit(tokens), Components.fit(tokens)
+    np.testing.assert_allclose(found.shares[:3], truth.shares, rtol=1e-4)
+    np.testing.assert_allclose(found.bytes(tokens)[:, :3] / 255, truth.colours(tokens)[:, :3], atol=0.005)
 
 
 def test_a_region_is_shown_in_parts_at_all_times_and_says_when_it_is_too_large(tmp_path):

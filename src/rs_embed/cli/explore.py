@@ -1,6 +1,7 @@
 """The command that makes a page of a result."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 
 from rs_embed.cli.completion import complete_backend
 from rs_embed.cli.options import ERR, ONE, OUT, Json, command
+from rs_embed.errors import SpecError
 
 _Result = Annotated[
     Path, typer.Argument(metavar="RESULT", help="A grid that was saved, the folder of an export, or of a region.")
@@ -21,6 +23,7 @@ _Result = Annotated[
     "rs-embed explore grid.tif --imagery stac",
     "rs-embed explore run --out plots.html",
     "rs-embed explore map --bbox 12.92 47.76 12.95 47.78",
+    "rs-embed explore map --serve --open",
 )
 def explore(
     result: _Result,
@@ -43,12 +46,23 @@ def explore(
         ),
     ] = None,
     max_mb: Annotated[float, typer.Option(help="Largest size of the page, MB.")] = 25.0,
+    serve: Annotated[
+        bool,
+        typer.Option("--serve", help="A region of any size: serve its page on this machine, until you press Ctrl-C."),
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of --serve; 0 takes a free one.")] = 0,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make a page on which a click shows what is like a place. It is one file and needs no network."""
     from rs_embed.exports.results.exploring import explore_result
 
+    if serve:
+        given = {"--beside": beside, "--level": level, "--model": model}
+        if wrong := [name for name, value in given.items() if value]:
+            raise typer.BadParameter(f"--serve goes without {', '.join(wrong)}")
+        _serve(result, bbox, imagery, port, open_it=open_it, as_json=as_json)
+        return
     page = explore_result(
         result, out, beside=beside or (), bbox=bbox, level=level, model=model, imagery=imagery, max_mb=max_mb
     )
@@ -58,7 +72,39 @@ def explore(
     else:
         OUT.print(f"{page}, {size_mb:.1f} MB: open it in a browser and click a place", soft_wrap=True)
     if open_it:
-        import webbrowser
+        _open(page.resolve().as_uri())
 
-        if not webbrowser.open(page.resolve().as_uri()):
-            ERR.print("no browser was found; open the file yourself")
+
+def _serve(
+    path: Path,
+    bbox: tuple[float, float, float, float] | None,
+    imagery: str | None,
+    port: int,
+    *,
+    open_it: bool,
+    as_json: bool,
+) -> None:
+    from rs_embed.exports.results.exploring import is_region
+    from rs_embed.exports.results.open_region import open_region
+    from rs_embed.exports.results.serving import serve_map
+
+    if not is_region(path):
+        raise SpecError(
+            f"Expected the map of a region to serve, got {str(path)!r}.", fix="leave --serve out: the page is one file"
+        )
+    with serve_map(open_region(path), bbox, imagery=imagery, port=port) as server:
+        if as_json:
+            typer.echo(json.dumps({"url": server.url}))
+        else:
+            OUT.print(f"{server.url}\nserves {path} to this machine until you press Ctrl-C", soft_wrap=True)
+        if open_it:
+            _open(server.url)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+
+def _open(url: str) -> None:
+    import webbrowser
+
+    if not webbrowser.open(url):
+        ERR.print("no browser was found; open the page yourself")

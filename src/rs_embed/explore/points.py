@@ -18,7 +18,7 @@ from rs_embed.embedding.show import days_of
 from rs_embed.errors import NoValidPixels, SpecError
 from rs_embed.explore.facts import credit_of, facts_of_meta, space_of
 from rs_embed.explore.grids import about, said, told_vectors
-from rs_embed.explore.packing import STORED, Blobs, bytes_of, chosen_form, components_of, have_values, pack
+from rs_embed.explore.packing import STORED, Blobs, PageComponents, chosen_form, have_values, pack
 from rs_embed.explore.page import Page, checked_path
 from rs_embed.places.kept import OURS
 
@@ -115,15 +115,16 @@ def explore_points(dots: Dots, path: str | Path, *, credit: str, stored: str = "
     blobs = Blobs()
     lon, lat = _joined(dots.lon[there]), dots.lat[there]
     narrow = float(np.cos(np.radians((lat.min() + lat.max()) / 2)))
-    parts, shares = components_of(vectors)
+    components = PageComponents.fit(vectors)
+    parts = components.of(vectors)
     flat = parts[:, :2] / max(float(np.abs(parts[:, :2]).max()), 1e-12)
     missing = f"{len(there) - len(rows):,} of {len(there):,} places have no embedding" if len(rows) < len(there) else ""
     facts = {**dots.facts, "Places": f"{len(rows):,}", **({"Left out": missing} if missing else {})}
     layer: dict[str, JsonValue] = {
         **said(dots.name, dots.when, dots.space, facts, dots.warning),
         **told_vectors(pack(vectors, how), np.zeros(len(vectors), bool), blobs),
-        "components": blobs.add(bytes_of(parts)),
-        "shares": list(shares),
+        "components": blobs.add(components.bytes(vectors)),
+        "shares": list(components.shares),
         "x": blobs.add(lon * narrow),
         "y": blobs.add(lat),
         "projection": blobs.add(np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))),

@@ -6,14 +6,14 @@ let made = 0; // examples so far: each gets a number
 
 /** Add an example: an item, or the mean of several. A click on an item that is one already takes it away. */
 function addExample(sign, items, x, y, ring = null) {
-  const layer = layers[state.shown];
+  const layer = shownLayer();
   if (!layer.mean(items)) return say("There is no value here.");
-  const isItem = (one) => one.items.length === 1 && one.layer === state.shown && one.items[0] === items[0];
+  const isItem = (one) => one.items.length === 1 && one.layer === layer && one.items[0] === items[0];
   const same = items.length === 1 ? state.examples.findIndex(isItem) : -1;
   if (same >= 0 && state.examples[same].sign === sign) state.examples.splice(same, 1);
   else {
     if (same >= 0) state.examples.splice(same, 1);
-    state.examples.push({ id: ++made, sign, layer: state.shown, items, x, y, ring });
+    state.examples.push({ id: ++made, sign, layer, items, x, y, ring });
   }
   examplesChanged();
 }
@@ -44,20 +44,20 @@ function addLabels(items) {
 
 /** Give an item a class; a negative number takes its label away. */
 function putLabel(item, number) {
-  const layer = layers[state.shown];
+  const layer = shownLayer();
   if (!layer.vectors.has(item)) return;
-  const same = state.labels.findIndex((one) => one.layer === state.shown && one.item === item);
+  const same = state.labels.findIndex((one) => one.layer === layer && one.item === item);
   if (same >= 0 && state.labels[same].number === number) return;
   if (same >= 0) {
     state.labels.splice(same, 1);
     labelsVersion += 1;
   }
   const [x, y] = layer.centre(item);
-  if (number >= 0) state.labels.push({ layer: state.shown, item, items: [item], x, y, number });
+  if (number >= 0) state.labels.push({ layer, item, items: [item], x, y, number });
 }
 
 async function loadLabels(file) {
-  const layer = layers[state.shown];
+  const layer = shownLayer();
   const { labels, others, wrong } = readLabels(await file.text());
   if (wrong) return say(wrong);
   const middle = [(layer.edges[0] + layer.edges[2]) / 2, (layer.edges[1] + layer.edges[3]) / 2];
@@ -89,11 +89,14 @@ function labelsChanged() {
 
 function itemUnder(px, py) {
   const [x, y] = view.toWorld(px, py);
-  return layers[state.shown].itemAt(x, y, 14 / view.scale);
+  const item = shownLayer().itemAt(x, y, 14 / view.scale);
+  if (item >= 0 || !state.detail) return item;
+  setDetail(null); // outside of the part that is here in detail
+  return itemUnder(px, py);
 }
 
 function use(item, sign) {
-  const layer = layers[state.shown];
+  const layer = shownLayer();
   if (item < 0) return;
   if (tool() === "label") return addLabels([item]);
   addExample(sign, [item], ...layer.centre(item));
@@ -112,25 +115,26 @@ listen(view, {
     if (finished) useLasso(points.map(([px, py]) => view.toWorld(px, py)), event.shiftKey ? -1 : 1);
   },
   hover(px, py) {
-    get("where").textContent = px === null ? "" : whereText(...view.toWorld(px, py), itemUnder(px, py));
+    const under = () => shownLayer().itemAt(...view.toWorld(px, py), 14 / view.scale);
+    get("where").textContent = px === null ? "" : whereText(...view.toWorld(px, py), under());
   },
   change: requestDraw,
 });
 
 function useLasso(ring, sign) {
-  const layer = layers[state.shown];
+  const layer = shownLayer();
   selectItems(layer.itemsIn(ring), sign, ring);
 }
 
 function selectItems(items, sign, ring) {
   if (!items.length) return say(isGrid ? "The area holds no middle of a cell: draw it larger." : "No point lies inside.");
   if (!isGrid) state.selection = new Set(items);
-  const [x, y] = layers[state.shown].centre(items[0]);
+  const [x, y] = shownLayer().centre(items[0]);
   addExample(sign, items, x, y, ring);
 }
 
 function whereText(x, y, item) {
-  const layer = layers[state.shown];
+  const layer = shownLayer();
   const parts = [places.text(x, y)];
   if (isGrid && told.crs) parts.push(`${x.toFixed(1)}, ${y.toFixed(1)} in ${told.crs.name}`);
   if (item >= 0) {
@@ -146,7 +150,7 @@ function whereText(x, y, item) {
 }
 
 mapCanvas.addEventListener("keydown", (event) => {
-  const layer = layers[state.shown];
+  const layer = shownLayer();
   const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
   const step = steps[event.key];
   if (step && isGrid) {
@@ -185,14 +189,14 @@ function say(text) {
 // --- files ------------------------------------------------------------------------------------------------------------
 
 function saveSimilar() {
-  const layer = layers[state.shown];
+  const layer = shownLayer();
   const about = `cosine similarity to ${state.examples.length} examples, ${layer.title}${layer.warning ? `, ${layer.warning}` : ""}`;
   const values = similarityIn(layer).values;
   download("similarity.tif", [geoTiff(values, layer, told.crs, { nodata: "nan", description: about })], "image/tiff");
 }
 
 function saveClasses() {
-  const layer = layers[state.shown];
+  const layer = shownLayer();
   const names = state.classes.map(({ name }, number) => `${number + 1} ${name}`).join(", ");
   const palette = [[0, 0, 0], ...state.classes.map(({ colour }) => rgbOf(colour))];
   const about = `${names}; ${state.method === "logistic" ? "logistic regression" : `${state.nearest} nearest labels`}, ${layer.title}${layer.warning ? `, ${layer.warning}` : ""}`;
@@ -206,8 +210,8 @@ function saveLabels() {
 // --- the controls of layers -------------------------------------------------------------------------------------------
 
 function showLayer() {
-  const layer = layers[state.shown];
-  get("subtitle").textContent = layer.when;
+  const layer = shownLayer();
+  get("subtitle").textContent = [layer.when, resolutionText(layer)].filter(Boolean).join(" · ");
   get("shown").value = state.shown;
   get("time").value = state.shown;
   get("time-text").textContent = layer.when;
@@ -249,8 +253,7 @@ function showWarning(...shown) {
 }
 
 function show(number) {
-  state.shown = Number(number);
-  state.cross = null;
+  Object.assign(state, { shown: Number(number), detail: null, cross: null });
   showLayer();
 }
 
@@ -280,7 +283,7 @@ function start() {
   changed("shown", "change", (one) => show(one.value));
   changed("time", "input", (one) => show(one.value));
   changed("beside", "change", (one) => {
-    state.beside = Number(one.value);
+    Object.assign(state, { beside: Number(one.value), detail: null });
     showLayer();
   });
   changed("swipe", "input", (one) => {
@@ -298,8 +301,8 @@ function start() {
   });
   changed("share", "input", (one) => {
     state.share = one.value / 1000;
-    showShare(layers[state.shown], similarityIn(layers[state.shown]));
-    showLegend(layers[state.shown], similarityIn(layers[state.shown]));
+    showShare(shownLayer(), similarityIn(shownLayer()));
+    showLegend(shownLayer(), similarityIn(shownLayer()));
     requestDraw();
   });
   changed("centred", "change", (one) => {
@@ -366,6 +369,6 @@ function start() {
 }
 
 /** For the console, and for tests. */
-const explorer = { state, layers, places, view, similarityIn, classesIn, logisticIn, differenceIn, clickMs: null };
+const explorer = { state, layers, shownLayer, places, view, similarityIn, classesIn, logisticIn, differenceIn, clickMs: null };
 window.explorer = explorer;
 start();

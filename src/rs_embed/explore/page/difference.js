@@ -81,7 +81,7 @@ function shareBelow(values) {
 }
 
 function saveDifference() {
-  const layer = layers[state.shown];
+  const layer = shownLayer();
   const { values, text } = differenceIn(layer);
   const warnings = [layer, layers[state.beside]].map(({ warning }) => warning).filter(Boolean);
   const description = [text, ...new Set(warnings)].join(" ");

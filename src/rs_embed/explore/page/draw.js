@@ -27,9 +27,10 @@ function requestDraw() {
 }
 
 function draw() {
+  considerDetail();
   const { context, width, height } = view;
   context.clearRect(0, 0, width, height);
-  const layer = layers[state.shown];
+  const layer = shownLayer();
   const beside = layers[state.beside];
   drawLayer(layer);
   const difference = differenceIn(layer);
@@ -56,6 +57,21 @@ function draw() {
 
 function drawLayer(layer) {
   if (!isGrid) return drawPoints(view, layer, layer.xs, layer.ys);
+  if (!layer.of) return drawGrid(layer);
+  const [[left, top], [right, bottom]] = [view.toScreen(layer.edges[0], layer.edges[3]), view.toScreen(layer.edges[2], layer.edges[1])];
+  for (const one of [layer.of, layer]) { // the whole around the part, then the part
+    const { context, width, height } = view;
+    context.save();
+    context.beginPath();
+    if (one === layer.of) context.rect(0, 0, width, height);
+    context.rect(left, top, right - left, bottom - top);
+    context.clip("evenodd");
+    drawGrid(one);
+    context.restore();
+  }
+}
+
+function drawGrid(layer) {
   if (state.base === "picture" && layer.picture !== null) {
     const { image, edges } = pictures[layer.picture];
     if (image.complete) view.drawImage(image, edges);

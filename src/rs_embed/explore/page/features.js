@@ -11,7 +11,7 @@ function itemProperties(layer, item) {
 function labelsAsGeoJson() {
   return geoJson(
     state.labels.map(({ layer, item, x, y, number }) => {
-      const properties = { label: state.classes[number].name, class: number + 1, ...itemProperties(layers[layer], item) };
+      const properties = { label: state.classes[number].name, class: number + 1, ...itemProperties(layer, item) };
       return { lonLat: lonLatOf(x, y), properties };
     }),
   );
@@ -20,11 +20,10 @@ function labelsAsGeoJson() {
 /** A point for each item; for an area of a grid, its ring. */
 function examplesAsGeoJson() {
   const found = state.examples.flatMap(({ sign, layer, items, ring }) => {
-    const from = layers[layer];
     const example = sign > 0 ? "like" : "unlike";
     const isArea = isGrid && ring;
-    if (isArea) return [{ lonLat: places.known ? ring.map((at) => lonLatOf(...at)) : null, properties: { example, result: from.title } }];
-    return items.map((item) => ({ lonLat: lonLatOf(...from.centre(item)), properties: { example, ...itemProperties(from, item) } }));
+    if (isArea) return [{ lonLat: places.known ? ring.map((at) => lonLatOf(...at)) : null, properties: { example, result: layer.title } }];
+    return items.map((item) => ({ lonLat: lonLatOf(...layer.centre(item)), properties: { example, ...itemProperties(layer, item) } }));
   });
   return geoJson(found);
 }

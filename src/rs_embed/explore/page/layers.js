@@ -93,6 +93,15 @@ class GridLayer extends Layer {
   }
 }
 
+/** A part of a layer with smaller cells. What is counted over all vectors is that of the whole. */
+class DetailLayer extends GridLayer {
+  constructor(told, whole, level, box) {
+    super(told);
+    Object.assign(this, { of: whole, level, box, picture: whole.picture });
+    this.vectors.takeStatistics(whole.vectors);
+  }
+}
+
 class PointsLayer extends Layer {
   static REACH = 1e-5; // degrees
 

@@ -1,8 +1,8 @@
 // The maths of the page: vectors of a layer, cosine similarity, nearest labels. Nothing here touches the document.
 
-/** Decode the base64 text of the element blob-N into a typed array. */
+/** Decode base64 text, its own or that of the element blob-N, into a typed array. */
 function decodeBlob(blob) {
-  const text = atob(document.getElementById(`blob-${blob.id}`).textContent);
+  const text = atob(blob.text ?? document.getElementById(`blob-${blob.id}`).textContent);
   const bytes = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
   const kinds = { int8: Int8Array, uint8: Uint8Array, float32: Float32Array, float64: Float64Array };
@@ -59,6 +59,11 @@ class Vectors {
 
   vector(i) {
     return this.read(i, new Float64Array(this.dim));
+  }
+
+  /** Use the mean and the deviation of others: these vectors are a part of them. */
+  takeStatistics({ mean, deviation }) {
+    Object.assign(this, { _mean: mean, _deviation: deviation });
   }
 
   /** The mean of all vectors that have a value. */

@@ -17,14 +17,14 @@ function fillSelect(select, options, value) {
 }
 
 function showFound() {
-  const layer = layers[state.shown];
+  const layer = shownLayer();
   const similar = similarityIn(layer);
   if (state.examples.length || state.labels.length) get("hint").hidden = true;
   get("clear-examples").disabled = !state.examples.length;
   get("save-similar").disabled = !similar || !isGrid;
   get("examples").replaceChildren(
     ...state.examples.map((one) => {
-      const what = one.items.length > 1 ? `mean of ${one.items.length}` : layers[one.layer].textOf(one.items[0]);
+      const what = one.items.length > 1 ? `mean of ${one.items.length}` : one.layer.textOf(one.items[0]);
       const button = element("button", { type: "button", textContent: `${one.sign > 0 ? "+" : "−"} ${what} ✕` });
       button.setAttribute("aria-label", `Remove the example: ${one.sign > 0 ? "like" : "unlike"} ${what}`);
       button.addEventListener("click", () => {
@@ -44,9 +44,10 @@ function showShare(layer, similar) {
   if (!similar) return void (get("share-text").textContent = "");
   const parts = [`${(100 * state.share).toFixed(state.share < 0.1 ? 1 : 0)} %`];
   if (state.share < 1) parts.push(`similarity ≥ ${floorOf(similar).toFixed(3)}`);
-  const here = isGrid && places.at(...layer.centre(Math.floor(layer.vectors.count / 2)));
+  const whole = layer.of ?? layer;
+  const here = isGrid && places.at(...whole.centre(Math.floor(whole.vectors.count / 2)));
   if (here) {
-    const cell = layer.cell[0] * layer.cell[1] * here.metresPerUnit ** 2;
+    const cell = whole.cell[0] * whole.cell[1] * here.metresPerUnit ** 2;
     if (!told.crs.geographic) parts.push(areaText(state.share * similar.sorted.length * cell));
   }
   get("share-text").textContent = parts.join(" · ");

@@ -3,7 +3,7 @@
 const ROWS = 200;
 
 function showTable() {
-  const layer = layers[state.shown];
+  const layer = shownLayer();
   const similar = similarityIn(layer);
   const wanted = get("search").value.trim().toLowerCase();
   let rows = [...layer.ids.keys()].filter((i) => !state.selection || state.selection.has(i));
@@ -33,7 +33,7 @@ function tableRow(layer, similar, i) {
 }
 
 function startPoints() {
-  const layer = layers[state.shown];
+  const layer = shownLayer();
   get("projection-box").hidden = get("table-panel").hidden = get("colour-row").hidden = false;
   get("base-row").hidden = get("save-classes").hidden = get("save-similar").hidden = true;
   get("overlay").parentElement.hidden = get("opacity").parentElement.hidden = get("apart").parentElement.hidden = true;

@@ -11,6 +11,7 @@ const newClass = (name, free = false, at = state.classes.length) => ({ name, fre
 
 const state = {
   shown: 0, // number of the layer
+  detail: null, // a finer layer of a part of it, from a server
   beside: -1, // the layer right of the swipe, or -1
   swipe: 0.5,
   base: told.pictures.length ? "picture" : "pca",
@@ -21,7 +22,7 @@ const state = {
   share: 1, // of the items, the most similar
   centred: false,
   apart: true,
-  examples: [], // {sign, layer, items, ring, x, y}
+  examples: [], // {sign, layer, items, ring, x, y}; a layer, not its number: details come and go
   classes: ["A", "B"].map((name, at) => newClass(name, true, at)),
   brush: 0, // class that the label tool paints; -1 rubs out
   labels: [], // {layer, item, x, y, number}
@@ -30,11 +31,12 @@ const state = {
   cross: null, // the item under the keyboard's cross
   selection: null, // points inside the last lasso
 };
+const shownLayer = () => state.detail ?? layers[state.shown];
 let labelsVersion = 0; // changes when a label is taken away, so that nearest labels are found from the start
 
 /** What the same place is in a layer: in one of the same model its vector, in another the vector of that place there. */
 function vectorFor(layer, mark) {
-  if (layers[mark.layer].space === layer.space) return layers[mark.layer].mean(mark.items);
+  if (mark.layer.space === layer.space) return mark.layer.mean(mark.items);
   return layer.mean(mark.ring ? layer.itemsIn(mark.ring) : [layer.itemAt(mark.x, mark.y, Infinity)]);
 }
 
@@ -48,7 +50,9 @@ function similarityIn(layer) {
     if (direction) {
       const values = layer.vectors.cosines(direction, state.centred);
       const sorted = sortedFinite(values);
-      layer.similar.found = { values, sorted, low: quantile(sorted, 0.02), high: sorted[sorted.length - 1] };
+      const found = { values, sorted, low: quantile(sorted, 0.02), high: sorted[sorted.length - 1] };
+      // A part of a larger layer has the colours and the threshold of the whole.
+      layer.similar.found = layer.of ? { ...similarityIn(layer.of), values, image: null } : found;
     }
   }
   return layer.similar.found;
@@ -69,7 +73,8 @@ function bestItems(layer, top) {
   const similar = similarityIn(layer);
   if (!similar) return [];
   const { values } = similar;
-  const taken = new Set(state.examples.filter((one) => layers[one.layer] === layer).flatMap((one) => one.items));
+  const here = (one) => (isGrid && one.layer !== layer && one.items.length === 1 ? [layer.itemAt(one.x, one.y)] : []);
+  const taken = new Set(state.examples.flatMap((one) => (one.layer === layer ? one.items : here(one))));
   const order = [...values.keys()].filter((i) => !Number.isNaN(values[i]) && !taken.has(i));
   order.sort((a, b) => values[b] - values[a] || a - b);
   if (!isGrid || !state.apart) return order.slice(0, top);

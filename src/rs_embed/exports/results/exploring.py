@@ -1,6 +1,7 @@
 """Pages of what was stored: of a run, of the map of a region, of a grid that was saved."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from rs_embed.explore.packing import packed_bytes
 from rs_embed.explore.points import Dots, explore_points
 from rs_embed.exports.journal import MANIFEST
 from rs_embed.exports.results.embedding_map import EmbeddingMap
+from rs_embed.exports.results.map_level import Cells, Level
 from rs_embed.exports.results.open_region import open_region
 from rs_embed.exports.results.run import Run, open_run
 from rs_embed.exports.results.true_colour import days_of_request, true_colour, with_imagery
@@ -45,7 +47,7 @@ def explore_result(
     Raises:
         SpecError: An option does not belong to that kind of result.
     """
-    is_map = path.name == MAP or any(found for depth in ("", "*/", "*/*/") for found in path.glob(f"{depth}{MAP}"))
+    is_map = is_region(path)
     is_run = not is_map and (path / MANIFEST).is_file()
     given = {"beside": beside, "bbox": bbox, "level": level, "model": model, "imagery": imagery}
     fitting = {"bbox", "level", "imagery"} if is_map else {"model"} if is_run else {"beside", "imagery"}
@@ -63,6 +65,11 @@ def explore_result(
         chip = true_colour(imagery, grids[0].geobox, days_of_request(grids[0].meta))
         credit = with_imagery(credit, imagery, chip)
     return explore_embeddings(grids, out, imagery=chip, credit=credit, licences=licences, max_mb=max_mb)
+
+
+def is_region(path: Path) -> bool:
+    """Whether the map of a region lies at a path."""
+    return path.name == MAP or any(found for depth in ("", "*/", "*/*/") for found in path.glob(f"{depth}{MAP}"))
 
 
 def _licence(model_id: str) -> str:
@@ -95,29 +102,40 @@ def explore_map(
             f"tokens at {len(numbers)} times: {least / 1e6:,.0f} MB.",
             fix=f"choose a smaller bbox, one time, an overview (level={level + 1}), or a larger max_mb",
         )
-    header = whole.header
-    credit, grid = _credit(header, _days(whole.times[numbers[0]])), crop.geobox(one.geobox)
-    sheets = []
-    for number in numbers:
-        window = whole.times[number]
-        chip = None if imagery is None else true_colour(imagery, grid, window)
-        if imagery is not None and chip is not None:
-            credit = with_imagery(credit, imagery, chip)
-        when = _days(window)
-        sheets.append(
-            Sheet(
-                name=header.model_id,
-                when=when,
-                tokens=np.ascontiguousarray(one.tokens(number, crop)),
-                geobox=grid,
-                space=space_of(header.model_id, header.card_revision, header.weights, one.dim),
-                facts=facts_of_header(header, {"Map": str(whole.path), "Requested days": when}),
-                valid=one.valid(number, crop.rows, crop.cols),
-                warning=warning_of(header),
-                picture=chip,
-            )
-        )
+    sheets, credit = map_sheets(whole, bbox, numbers, level, imagery)
     return explore_grids(sheets, path, credit=credit, stored=stored, max_mb=max_mb)
+
+
+def map_sheets(
+    whole: EmbeddingMap, bbox: "Box", times: Sequence[int], level: int, imagery: "Backend | None"
+) -> tuple[list[Sheet], str]:
+    """Read a part of a map at some times, and return it with the line that names the imagery."""
+    one = whole.level(level)
+    crop = one.crop(bbox)
+    credit = _credit(whole.header, _days(whole.times[times[0]]))
+    sheets = []
+    for number in times:
+        sheet = map_sheet(whole, number, one, crop)
+        if imagery is not None:
+            chip = true_colour(imagery, sheet.geobox, whole.times[number])
+            sheet, credit = replace(sheet, picture=chip), with_imagery(credit, imagery, chip)
+        sheets.append(sheet)
+    return sheets, credit
+
+
+def map_sheet(whole: EmbeddingMap, time: int, one: Level, cells: Cells) -> Sheet:
+    """Read some cells of a level at one time."""
+    header, when = whole.header, _days(whole.times[time])
+    return Sheet(
+        name=header.model_id,
+        when=when,
+        tokens=np.ascontiguousarray(one.tokens(time, cells)),
+        geobox=cells.geobox(one.geobox),
+        space=space_of(header.model_id, header.card_revision, header.weights, one.dim),
+        facts=facts_of_header(header, {"Map": str(whole.path), "Requested days": when}),
+        valid=one.valid(time, cells.rows, cells.cols),
+        warning=warning_of(header),
+    )
 
 
 def explore_run(run: Run, path: str | Path, *, model: str | None, stored: str, max_mb: float) -> Path:

@@ -11,7 +11,7 @@ from rs_embed.core.specs import SensorSpec, TemporalSpec
 from rs_embed.embedding.embedding import Meta
 from rs_embed.errors import SpecError
 from rs_embed.explore.facts import credit_of
-from rs_embed.explore.grids import PICTURE_PX, RGB
+from rs_embed.explore.pictures import PICTURE_PX, RGB
 from rs_embed.pipeline.request import Backend
 from rs_embed.plan import opened
 from rs_embed.providers.base import Query
@@ -57,7 +57,7 @@ def with_imagery(credit: str, imagery: Backend, chip: Chip) -> str:
     """Add the source of the imagery to the line that names sources."""
     year = "" if chip.times[0] is None else f"{chip.times[0].year}"
     own = f"Imagery: {Path(str(imagery)).name}" if _is_file(imagery) else credit_of((chip.source.collection,), year)
-    return "; ".join(dict.fromkeys(text for text in (credit, own) if text))
+    return own if own.startswith(credit) else f"{credit}; {own}"
 
 
 def _is_file(imagery: Backend) -> bool:
