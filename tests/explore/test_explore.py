@@ -1,11 +1,14 @@
 """Pages as files: what goes in, what is refused, and that nothing in them comes from elsewhere."""
 
+import base64
+import json
 import re
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 from affine import Affine
 from command_line import invoke, refused
 from made_map import MadeMap
@@ -14,11 +17,13 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from rs_embed import PointBuffer, export_embeddings, open_region, open_run
+from rs_embed.core.geo import pixel_centres
 from rs_embed.embedding.batch import Embeddings
 from rs_embed.embedding.components import Components
 from rs_embed.errors import BandMismatch, Failure, NoImagery, NoValidPixels, SpecError, StorageError
 from rs_embed.explore.lonlat import lonlat_of
 from rs_embed.explore.packing import bytes_of, chosen_form, components_of, pack
+from rs_embed.exports.results.true_colour import true_colour
 
 
 @pytest.fixture
@@ -179,3 +184,52 @@ def test_the_command_makes_a_page_of_a_saved_grid(grid, tmp_path):
     assert text.count('"name":"mosaiks_rcf"') == 2 and '["Licence of the weights","Apache-2.0' in text
     refused(invoke("explore", path, "--level", "1"), "SpecError", "options of a grid", "level")
     refused(invoke("explore", tmp_path / "none.tif"), "StorageError", "none.tif")
+
+
+def told_of(page) -> dict:
+    """What a page holds, but for its arrays."""
+    return json.loads(re.search(r'id="told">(.*?)</script>', page.read_text("utf-8"), re.S)[1])
+
+
+def pixels_of(picture) -> np.ndarray:
+    with rasterio.MemoryFile(base64.b64decode(picture["source"].split(",")[1])) as file, file.open() as raster:
+        return raster.read()
+
+
+def photograph(path, geobox):
+    """An 8-bit picture in degrees around a grid: red grows to the east, green to the north."""
+    lons, lats = pixel_centres(geobox)
+    west, south, east, north = lons.min() - 0.01, lats.min() - 0.01, lons.max() + 0.01, lats.max() + 0.01
+    ramp = np.linspace(10, 250, 200).astype(np.uint8)
+    red, green = np.meshgrid(ramp, ramp[::-1])
+    place = rasterio.transform.from_bounds(west, south, east, north, 200, 200)
+    kind = {"driver": "GTiff", "width": 200, "height": 200, "count": 3, "dtype": "uint8", "photometric": "RGB"}
+    with rasterio.open(path, "w", crs="EPSG:4326", transform=place, **kind) as raster:
+        raster.write(np.stack([red, green, np.full_like(red, 90)]))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # a PNG
+def test_true_colour_comes_from_a_raster_if_the_result_holds_none(grid, tmp_path):
+    path, photo = grid.save(tmp_path / "grid.tif"), photograph(tmp_path / "photo.tif", grid.geobox)
+    said = invoke("explore", path, "--imagery", photo, "--out", tmp_path / "page.html")
+    assert said.exit_code == 0, said.stderr
+    told = told_of(tmp_path / "page.html")
+    (picture,) = told["pictures"]
+    box = grid.geobox.boundingbox
+    assert picture["edges"] == pytest.approx([box.left, box.bottom, box.right, box.top])
+    red, green, _, opacity = pixels_of(picture).astype(int)
+    assert red.shape == tuple(side * (1200 // max(grid.geobox.shape)) for side in grid.geobox.shape)
+    assert red[:, -1].min() > red[:, 0].max() and green[0].min() > green[-1].max() and opacity.min() == 255
+    assert "Copernicus" in told["credit"] and told["credit"].endswith("Imagery: photo.tif")
+    refused(invoke("explore", path, "--imagery", "stca"), "SpecError", "did you mean 'stac'")
+    with pytest.raises(SpecError, match="with a place"):
+        true_colour("sample", None, None)
+
+
+@pytest.mark.slow
+def test_true_colour_of_a_region_comes_from_a_backend_for_each_time(tmp_path):
+    whole = open_region(MadeMap().write(tmp_path))
+    told = told_of(whole.explore(None, tmp_path / "page.html", imagery="sample", level=1))
+    assert len(told["pictures"]) == 2 and told["credit"].startswith("Contains modified Copernicus Sentinel data 2017")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from rs_embed.cli.completion import complete_backend
 from rs_embed.cli.options import ERR, ONE, OUT, Json, command
 
 _Result = Annotated[
@@ -17,6 +18,7 @@ _Result = Annotated[
     ONE,
     "rs-embed explore grid.tif",
     "rs-embed explore grid.tif --beside other.tif --open",
+    "rs-embed explore grid.tif --imagery stac",
     "rs-embed explore run --out plots.html",
     "rs-embed explore map --bbox 12.92 47.76 12.95 47.78",
 )
@@ -33,6 +35,13 @@ def explore(
     ] = None,
     level: Annotated[int, typer.Option(min=0, help="Overview of a region: 1 is half the resolution.")] = 0,
     model: Annotated[str | None, typer.Option(help="Of an export with several models.")] = None,
+    imagery: Annotated[
+        str | None,
+        typer.Option(
+            help="True colour as the base: a backend such as stac or gee, or a raster with red, green and blue.",
+            autocompletion=complete_backend,
+        ),
+    ] = None,
     max_mb: Annotated[float, typer.Option(help="Largest size of the page, MB.")] = 25.0,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     as_json: Json = False,
@@ -40,7 +49,9 @@ def explore(
     """Make a page on which a click shows what is like a place. It is one file and needs no network."""
     from rs_embed.exports.results.exploring import explore_result
 
-    page = explore_result(result, out, beside=beside or (), bbox=bbox, level=level, model=model, max_mb=max_mb)
+    page = explore_result(
+        result, out, beside=beside or (), bbox=bbox, level=level, model=model, imagery=imagery, max_mb=max_mb
+    )
     size_mb = page.stat().st_size / 1e6
     if as_json:
         typer.echo(json.dumps({"page": str(page), "megabytes": round(size_mb, 3)}))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from rs_embed.explore.packing import Stored
+    from rs_embed.explore.widget import PageWidget
 
 Result = Embedding | Failure
 
@@ -166,6 +167,22 @@ class Embeddings(Sequence[Result]):
 
         dots, credit = Dots.of(self)
         return explore_points(dots, path, credit=credit, stored=stored, max_mb=max_mb)
+
+    def widget(self, *, stored: "Stored" = "auto", height_px: int = 680) -> "PageWidget":
+        """Show the page of `explore` in a notebook; needs the extra `notebook`.
+
+        Args:
+            height_px: Height of the view.
+
+        The other arguments and errors are those of `explore`. `selected` and `labels` of the result are what you have
+        clicked and labelled, as GeoDataFrames.
+
+        Raises:
+            MissingDependency: anywidget is not installed.
+        """
+        from rs_embed.explore.notebook import widget_of
+
+        return widget_of(lambda page: self.explore(page, stored=stored), height_px)
 
     def to_frame(self) -> "pd.DataFrame":
         """Return a table with one row per item, indexed by id.

@@ -17,7 +17,7 @@ from rs_embed.embedding.components import stretched_colours
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.embedding.show import centre_of, days_of
 from rs_embed.errors import BandMismatch, NoValidPixels, SpecError
-from rs_embed.explore.facts import credit_of, facts_of_meta, space_of
+from rs_embed.explore.facts import credit_of_meta, facts_of_meta, space_of
 from rs_embed.explore.lonlat import lonlat_of
 from rs_embed.explore.packing import STORED, Blobs, Packed, bytes_of, chosen_form, components_of, have_values, pack
 from rs_embed.explore.page import Page, checked_path
@@ -25,14 +25,14 @@ from rs_embed.explore.page import Page, checked_path
 if TYPE_CHECKING:
     from rs_embed.core.chip import Chip
 
-_PICTURE_PX = 1200
+PICTURE_PX = 1200
 """Longest side of a true-colour picture; larger ones are thinned out."""
-_RGB = ("B4", "B3", "B2")
+RGB = ("B4", "B3", "B2")
 ABOUT = (
     "Made by rs_embed {version}. The page is one file and asks no network: nothing that you click or label leaves it. "
     "The similarity is the cosine between vectors. Several examples become one direction: the mean of the examples to "
     "find, each of length 1, less the mean of the examples to avoid. Classes are those of the majority of the nearest "
-    "labels by cosine."
+    "labels by cosine, or of a multinomial logistic regression (penalty |W|^2 / 2) on standardised vectors."
 )
 
 
@@ -133,8 +133,7 @@ def explore_embeddings(
     """Write a page of embeddings; see `Embedding.explore`. `licences` are those of the weights, by model id."""
     known = licences or {}
     sheets = [Sheet.of(grid, imagery, known.get(grid.meta.model_id, "")) for grid in grids]
-    meta = grids[0].meta
-    credit = credit or credit_of(tuple(one.collection for one in meta.inputs), days_of(meta))
+    credit = credit or credit_of_meta(grids[0].meta)
     return explore_grids(sheets, path, credit=credit, stored=stored, max_mb=max_mb)
 
 
@@ -212,8 +211,9 @@ def _layer(sheet: Sheet, form: _Form, blobs: Blobs, pictures: "_Pictures") -> di
     height, width, dim = sheet.tokens.shape
     left, bottom, right, top = sheet.edges
     valid = sheet.valid
+    picture = {} if sheet.picture is None else {"True colour": sheet.picture.describe()}
     return {
-        **said(sheet.name, sheet.when, sheet.space, sheet.facts, sheet.warning),
+        **said(sheet.name, sheet.when, sheet.space, {**sheet.facts, **picture}, sheet.warning),
         **told_vectors(form.packed, ~have_values(sheet.tokens.reshape(-1, dim)), blobs),
         "components": blobs.add(form.components),
         "shares": list(form.shares),
@@ -272,9 +272,9 @@ class _Pictures:
 
 
 def _picture(chip: "Chip", sheet: Sheet) -> JsonValue:
-    if not set(_RGB) <= set(chip.band_names):
+    if not set(RGB) <= set(chip.band_names):
         raise BandMismatch(
-            f"Expected imagery with {', '.join(_RGB)}, got {', '.join(chip.band_names)}.",
+            f"Expected imagery with {', '.join(RGB)}, got {', '.join(chip.band_names)}.",
             fix="pass another chip, or leave `imagery` out",
         )
     crs, other = (None if one is None else str(one.crs) for one in (sheet.geobox, chip.geobox))
@@ -283,8 +283,8 @@ def _picture(chip: "Chip", sheet: Sheet) -> JsonValue:
             f"Expected imagery in the CRS of the grid, {crs}, got {other}.",
             fix="pass the chip of the same place: inspect_chip(model, place, days, backend).chips",
         )
-    step = -(-max(chip.values.shape[2:]) // _PICTURE_PX)
-    colours = stretched_colours(np.moveaxis(chip.select(_RGB).values[0], 0, -1)[::step, ::step])
+    step = -(-max(chip.values.shape[2:]) // PICTURE_PX)
+    colours = stretched_colours(np.moveaxis(chip.select(RGB).values[0], 0, -1)[::step, ::step])
     height, width = chip.values.shape[2:]
     left, bottom, right, top = sheet.edges if chip.geobox is None else _edges(chip.geobox)
     # A thinned picture may reach a little further than the chip: its last pixels stand for a whole step.

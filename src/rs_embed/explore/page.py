@@ -16,8 +16,18 @@ from rs_embed.errors import SpecError, StorageError
 from rs_embed.explore.packing import Blobs
 
 SCRIPTS = (
-    *("numbers.js", "colours.js", "view.js", "places.js", "files.js"),  # each stands alone
-    *("layers.js", "state.js", "draw.js", "panel.js", "points.js", "app.js"),
+    *("numbers.js", "logistic.js", "colours.js", "view.js", "places.js", "files.js"),  # each stands alone
+    *(
+        "layers.js",
+        "state.js",
+        "difference.js",
+        "loading.js",
+        "features.js",
+        "draw.js",
+        "panel.js",
+        "points.js",
+        "app.js",
+    ),
 )
 """In this order they become one script: what stands later uses what stands earlier."""
 MAX_MB = 25.0

@@ -20,9 +20,11 @@ function addExample(sign, items, x, y, ring = null) {
 
 function examplesChanged() {
   const found = state.examples.length > 0;
-  if (found || state.overlay === "similar") setOverlay(found ? "similar" : state.labels.length ? "classes" : "none");
+  const follows = state.overlay === "ranks" && layers[state.beside]; // a difference of similarity changes by itself
+  if (!follows && (found || state.overlay === "similar")) setOverlay(found ? "similar" : state.labels.length ? "classes" : "none");
   if (found && !state.examples.some((one) => one.sign > 0)) say("Add a place that you look for: + Like.");
   draw();
+  tellNotebook();
   requestAnimationFrame(showFound);
 }
 
@@ -36,19 +38,42 @@ function setOverlay(name) {
 }
 
 function addLabels(items) {
+  for (const item of items) putLabel(item, state.brush);
+  labelsChanged();
+}
+
+/** Give an item a class; a negative number takes its label away. */
+function putLabel(item, number) {
   const layer = layers[state.shown];
-  for (const item of items) {
-    if (!layer.vectors.has(item)) continue;
-    const same = state.labels.findIndex((one) => one.layer === state.shown && one.item === item);
-    if (same >= 0 && state.labels[same].number === state.brush) continue;
-    if (same >= 0) {
-      state.labels.splice(same, 1);
-      labelsVersion += 1;
-    }
-    const [x, y] = layer.centre(item);
-    if (state.brush >= 0) state.labels.push({ layer: state.shown, item, items: [item], x, y, number: state.brush });
+  if (!layer.vectors.has(item)) return;
+  const same = state.labels.findIndex((one) => one.layer === state.shown && one.item === item);
+  if (same >= 0 && state.labels[same].number === number) return;
+  if (same >= 0) {
+    state.labels.splice(same, 1);
+    labelsVersion += 1;
+  }
+  const [x, y] = layer.centre(item);
+  if (number >= 0) state.labels.push({ layer: state.shown, item, items: [item], x, y, number });
+}
+
+async function loadLabels(file) {
+  const layer = layers[state.shown];
+  const { labels, others, wrong } = readLabels(await file.text());
+  if (wrong) return say(wrong);
+  const middle = [(layer.edges[0] + layer.edges[2]) / 2, (layer.edges[1] + layer.edges[3]) / 2];
+  let outside = 0;
+  for (const { lon, lat, id, name, number } of labels) {
+    const at = places.xy(lon, lat, middle);
+    const item = at ? layer.itemOf(...at, id) : -1;
+    const chosen = layer.vectors.has(item) ? classNumber(name, number) : -1;
+    if (chosen >= 0) putLabel(item, chosen);
+    else outside += 1;
   }
   labelsChanged();
+  const parts = [`${labels.length - outside} labels loaded`];
+  if (outside) parts.push(`${outside} lie where this result has no value${state.classes.length >= MOST_CLASSES ? `, or are of more than ${MOST_CLASSES} classes` : ""}`);
+  if (others) parts.push(`${others} are not points with a column label or class`);
+  say(`${parts.join("; ")}.`);
 }
 
 function labelsChanged() {
@@ -57,6 +82,7 @@ function labelsChanged() {
   showClasses();
   showFound();
   requestDraw();
+  tellNotebook();
 }
 
 // --- the map ----------------------------------------------------------------------------------------------------------
@@ -113,6 +139,8 @@ function whereText(x, y, item) {
     else if (layer.valid) parts.push(`${Math.round((100 * layer.valid[item]) / 255)} % valid`);
     const similar = similarityIn(layer);
     if (similar && layer.vectors.has(item)) parts.push(`similarity ${similar.values[item].toFixed(3)}`);
+    const difference = differenceIn(layer);
+    if (difference && !Number.isNaN(difference.values[item])) parts.push(`difference ${difference.values[item].toFixed(3)}`);
   }
   return parts.join(" · ");
 }
@@ -167,18 +195,12 @@ function saveClasses() {
   const layer = layers[state.shown];
   const names = state.classes.map(({ name }, number) => `${number + 1} ${name}`).join(", ");
   const palette = [[0, 0, 0], ...state.classes.map(({ colour }) => rgbOf(colour))];
-  const about = `${names}; ${state.nearest} nearest labels, ${layer.title}${layer.warning ? `, ${layer.warning}` : ""}`;
+  const about = `${names}; ${state.method === "logistic" ? "logistic regression" : `${state.nearest} nearest labels`}, ${layer.title}${layer.warning ? `, ${layer.warning}` : ""}`;
   download("classes.tif", [geoTiff(classesIn(layer), layer, told.crs, { nodata: "0", description: about, palette })], "image/tiff");
 }
 
 function saveLabels() {
-  const features = state.labels.map(({ layer, item, x, y, number }) => {
-    const from = layers[layer];
-    const where = isGrid ? { row: Math.floor(item / from.width), column: item % from.width } : { id: from.ids[item] };
-    const properties = { label: state.classes[number].name, class: number + 1, result: from.title, ...where };
-    return { lonLat: places.lonLat(x, y), properties };
-  });
-  download("labels.geojson", [geoJson(features)], "application/geo+json");
+  download("labels.geojson", [JSON.stringify(labelsAsGeoJson(), null, 1)], "application/geo+json");
 }
 
 // --- the controls of layers -------------------------------------------------------------------------------------------
@@ -189,8 +211,7 @@ function showLayer() {
   get("shown").value = state.shown;
   get("time").value = state.shown;
   get("time-text").textContent = layer.when;
-  get("random").hidden = !layer.warning;
-  get("random").textContent = layer.warning ? `${layer.warning.toUpperCase()}: THESE PATTERNS MEAN NOTHING` : "";
+  showWarning(layer, layers[state.beside]);
   const bases = [["picture", "True colour", layer.picture !== null], ["pca", "Components", true], ["valid", "Valid share", Boolean(layer.valid)], ["none", "None", true]];
   const offered = bases.filter(([, , there]) => there);
   if (!offered.some(([name]) => name === state.base)) state.base = "pca";
@@ -212,13 +233,19 @@ function showLayer() {
   const others = layers.map((one, n) => [n, one.title]).filter(([n]) => n !== state.shown);
   if (state.beside === state.shown) state.beside = -1;
   fillSelect(get("beside"), [[-1, "nothing"], ...others], state.beside);
-  get("swipe").hidden = state.beside < 0;
-  const comparable = changeBetween(layer, layers[state.beside]) !== null;
-  if (!comparable && state.overlay === "change") state.overlay = "none";
-  const overlays = [["none", "None"], ["similar", "Similarity"], ["classes", "Class map"], ["change", "Change: 1 − cosine"]];
-  fillSelect(get("overlay"), overlays.filter(([name]) => name !== "change" || comparable), state.overlay);
+  const differences = Object.entries(differenceNames).filter(([kind]) => canDiffer(kind, layer, layers[state.beside]));
+  if (state.overlay in differenceNames && !differences.some(([kind]) => kind === state.overlay)) state.overlay = "none";
+  fillSelect(get("overlay"), [["none", "None"], ["similar", "Similarity"], ["classes", "Class map"], ...differences], state.overlay);
   showFound();
   requestDraw();
+}
+
+/** Random weights of what is on the map, in large letters. */
+function showWarning(...shown) {
+  const random = shown.filter((layer) => layer?.warning);
+  const who = random.length < shown.filter(Boolean).length ? `${random[0]?.name}: ` : "";
+  get("random").hidden = !random.length;
+  get("random").textContent = random.length ? `${who}${random[0].warning.toUpperCase()}: THESE PATTERNS MEAN NOTHING` : "";
 }
 
 function show(number) {
@@ -300,22 +327,33 @@ function start() {
     labelsVersion += 1;
     labelsChanged();
   });
+  changed("method", "change", (one) => {
+    state.method = one.value;
+    get("nearest-row").hidden = state.method !== "nearest";
+    requestDraw();
+  });
   changed("nearest", "input", (one) => {
     state.nearest = Math.max(1, Math.min(NearestLabels.KEPT, Number(one.value) || 1));
     requestDraw();
   });
   changed("class-add", "click", () => {
     const name = get("class-name").value.trim();
-    if (!name || state.classes.length >= 250) return;
+    if (!name || state.classes.length >= MOST_CLASSES) return;
     state.brush = state.classes.length;
-    state.classes.push({ name, colour: CLASS_COLOURS[state.classes.length % CLASS_COLOURS.length] });
+    state.classes.push(newClass(name));
     get("class-name").value = "";
     document.querySelector("input[name=tool][value=label]").checked = true;
     showClasses();
   });
   get("class-name").addEventListener("keydown", (event) => event.key === "Enter" && get("class-add").click());
   changed("save-similar", "click", saveSimilar);
+  changed("save-difference", "click", saveDifference);
   changed("save-labels", "click", saveLabels);
+  changed("load-labels", "click", () => get("labels-file").click());
+  changed("labels-file", "change", (one) => {
+    if (one.files.length) loadLabels(one.files[0]);
+    one.value = ""; // so that the same file can be loaded again
+  });
   changed("save-classes", "click", saveClasses);
   changed("about-open", "click", about);
   changed("theme", "click", () => {
@@ -328,6 +366,6 @@ function start() {
 }
 
 /** For the console, and for tests. */
-const explorer = { state, layers, places, view, similarityIn, classesIn, changeBetween, clickMs: null };
+const explorer = { state, layers, places, view, similarityIn, classesIn, logisticIn, differenceIn, clickMs: null };
 window.explorer = explorer;
 start();

@@ -78,6 +78,24 @@ class Vectors {
     return this._mean;
   }
 
+  /** The standard deviation of each dimension; 1 where it does not vary. */
+  get deviation() {
+    if (!this._deviation) {
+      const { mean } = this;
+      const squares = new Float64Array(this.dim);
+      const vector = new Float64Array(this.dim);
+      let n = 0;
+      for (let i = 0; i < this.count; i++) {
+        if (!this.has(i)) continue;
+        this.read(i, vector);
+        n += 1;
+        for (let d = 0; d < this.dim; d++) squares[d] += (vector[d] - mean[d]) ** 2;
+      }
+      this._deviation = squares.map((sum) => Math.sqrt(sum / Math.max(n, 1)) || 1);
+    }
+    return this._deviation;
+  }
+
   /** The product of every vector with one. */
   dots(one) {
     const { stored, dim, count } = this;

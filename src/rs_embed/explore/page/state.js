@@ -5,6 +5,10 @@ const places = new Places(told.crs);
 const layers = told.layers.map((one) => (told.kind === "grid" ? new GridLayer(one) : new PointsLayer(one)));
 const isGrid = told.kind === "grid";
 
+const MOST_CLASSES = 250;
+/** A class with the next colour; a free one has a name that nobody chose. */
+const newClass = (name, free = false, at = state.classes.length) => ({ name, free, colour: CLASS_COLOURS[at % CLASS_COLOURS.length] });
+
 const state = {
   shown: 0, // number of the layer
   beside: -1, // the layer right of the swipe, or -1
@@ -18,12 +22,10 @@ const state = {
   centred: false,
   apart: true,
   examples: [], // {sign, layer, items, ring, x, y}
-  classes: [
-    { name: "A", colour: CLASS_COLOURS[0] },
-    { name: "B", colour: CLASS_COLOURS[1] },
-  ],
+  classes: ["A", "B"].map((name, at) => newClass(name, true, at)),
   brush: 0, // class that the label tool paints; -1 rubs out
   labels: [], // {layer, item, x, y, number}
+  method: "nearest", // how labels make classes; or "logistic"
   nearest: 5,
   cross: null, // the item under the keyboard's cross
   selection: null, // points inside the last lasso
@@ -85,9 +87,25 @@ function bestItems(layer, top) {
   return found;
 }
 
-/** Class + 1 of every item by its nearest labels; null without labels. */
+/** Class + 1 of every item by the chosen method; null without labels. */
 function classesIn(layer) {
   if (!state.labels.length) return null;
+  return state.method === "logistic" ? logisticIn(layer).classes : nearestIn(layer);
+}
+
+/** See `logisticClasses`. */
+function logisticIn(layer) {
+  const version = `${labelsVersion} ${state.labels.length}`;
+  if (layer.logistic?.version !== version) {
+    const marks = state.labels.map((label) => ({ vector: vectorFor(layer, label), number: label.number }));
+    const found = marks.filter(({ vector }) => vector);
+    const nothing = { classes: new Uint8Array(layer.vectors.count) };
+    layer.logistic = { version, ...(found.length ? logisticClasses(layer.vectors, found) : nothing) };
+  }
+  return layer.logistic;
+}
+
+function nearestIn(layer) {
   layer.nearest ??= { finder: new NearestLabels(layer.vectors), version: -1, done: 0 };
   const { nearest } = layer;
   if (nearest.version !== labelsVersion) {
@@ -104,22 +122,4 @@ function classesIn(layer) {
     Object.assign(nearest, { classes: nearest.finder.classify(state.nearest), k: state.nearest });
   }
   return nearest.classes;
-}
-
-/** 1 - cosine of every cell of two layers on one grid, of one model; null where they cannot be compared. */
-function changeBetween(one, other) {
-  if (!other || one === other || one.space !== other.space || !one.isOnGridOf(other)) return null;
-  one.changes ??= new Map();
-  if (!one.changes.has(other)) {
-    const values = new Float32Array(one.vectors.count).fill(NaN);
-    const a = new Float64Array(one.dim);
-    const b = new Float64Array(one.dim);
-    for (let i = 0; i < values.length; i++) {
-      if (!one.vectors.has(i) || !other.vectors.has(i)) continue;
-      const product = dot(one.vectors.read(i, a), other.vectors.read(i, b));
-      values[i] = 1 - product / Math.sqrt(one.vectors.squares[i] * other.vectors.squares[i]);
-    }
-    one.changes.set(other, { values, high: quantile(sortedFinite(values), 0.99) });
-  }
-  return one.changes.get(other);
 }

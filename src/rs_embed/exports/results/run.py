@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from rs_embed.explore.packing import Stored
+    from rs_embed.explore.widget import PageWidget
     from rs_embed.places.single import Single
 
 _PLACE = ("id", "row", "center_lon", "center_lat", "start_datetime", "end_datetime")
@@ -295,6 +296,22 @@ class Run:
         from rs_embed.exports.results.exploring import explore_run
 
         return explore_run(self, path, model=model, stored=stored, max_mb=max_mb)
+
+    def widget(self, model: str | None = None, *, stored: "Stored" = "auto", height_px: int = 680) -> "PageWidget":
+        """Show the page of `explore` in a notebook; needs the extra `notebook`.
+
+        Args:
+            height_px: Height of the view.
+
+        The other arguments and errors are those of `explore`. `selected` and `labels` of the result are what you have
+        clicked and labelled, as GeoDataFrames.
+
+        Raises:
+            MissingDependency: anywidget is not installed.
+        """
+        from rs_embed.explore.notebook import widget_of
+
+        return widget_of(lambda page: self.explore(page, model, stored=stored), height_px)
 
     def _index(self, name: str) -> KeptIndex[RunIndex]:
         return self._indices.setdefault(name, KeptIndex(self.path / name, RunIndex))
