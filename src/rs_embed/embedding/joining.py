@@ -34,4 +34,5 @@ def joined(table: "Table", results: "pd.DataFrame") -> "Table":
         raise SpecError(
             f"Expected a table without columns of the results, got {', '.join(taken)}.", fix="rename or drop them"
         )
-    return table.assign(**{name: results[name].to_numpy() for name in COLUMNS})
+    added: Table = table.assign(**{name: results[name].to_numpy() for name in COLUMNS})
+    return added
