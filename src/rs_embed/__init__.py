@@ -86,6 +86,11 @@ if TYPE_CHECKING:
     from rs_embed.generation import detokenize as detokenize
     from rs_embed.generation import generate as generate
     from rs_embed.generation import tokenize as tokenize
+    from rs_embed.learning.bridges.sklearn import Embedder as Embedder
+    from rs_embed.learning.bridges.torch_dataset import RegionDataset as RegionDataset
+    from rs_embed.learning.bridges.torch_dataset import RunDataset as RunDataset
+    from rs_embed.learning.change import Change as Change
+    from rs_embed.learning.change import detect_change as detect_change
     from rs_embed.pipeline.inspect import ChipReport as ChipReport
     from rs_embed.pipeline.request import EmbeddingRequest as EmbeddingRequest
     from rs_embed.places import read_places as read_places
@@ -148,6 +153,11 @@ _HOME = {
     "detokenize": "generation",
     "generate": "generation",
     "tokenize": "generation",
+    "Change": "learning.change",
+    "detect_change": "learning.change",
+    "Embedder": "learning.bridges.sklearn",
+    "RegionDataset": "learning.bridges.torch_dataset",
+    "RunDataset": "learning.bridges.torch_dataset",
     "geobox_for": "core.geo",
     "EmbeddingRequest": "pipeline.request",
     "Plan": "plan",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from rs_embed.embedding.joining import Table
     from rs_embed.explore.packing import Stored
     from rs_embed.explore.widget import PageWidget
 
@@ -194,6 +195,25 @@ class Embeddings(Sequence[Result]):
 
         frame = pd.concat([frame_of(self._kept), pd.DataFrame([_row(one) for one in self])], axis=1)
         return frame.set_index(pd.Index(self.ids, name="id"))
+
+    def join(self, table: "Table") -> "Table":
+        """Return your table with the columns `embedding`, `valid_fraction`, `status` and `error` added.
+
+        Unlike `to_frame`, this keeps everything: the index, the geometry with its CRS, lists, and types of columns.
+
+        Args:
+            table: The DataFrame or GeoDataFrame from which the places were read, in the same order.
+
+        Raises:
+            InputError: It has another number of rows.
+            SpecError: It has one of these columns already.
+        """
+        import pandas as pd
+
+        from rs_embed.embedding.joining import COLUMNS, joined
+
+        rows = [_row(one) for one in self]
+        return joined(table, pd.DataFrame({name: [row.get(name) for row in rows] for name in COLUMNS}))
 
 
 def _row(one: Result) -> dict[str, object]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from rs_embed.embedding.joining import Table
     from rs_embed.explore.packing import Stored
     from rs_embed.explore.widget import PageWidget
     from rs_embed.places.single import Single
@@ -166,6 +167,27 @@ class Run:
             columns: Only these; leaving out `embedding` and `meta` saves most of the memory.
         """
         return frame_of(self._stack(model).joined(columns))
+
+    def join(self, table: "Table", model: str | None = None) -> "Table":
+        """Your table with the columns `embedding`, `valid_fraction`, `status` and `error` added, for a run of vectors.
+
+        Unlike `to_frame`, this keeps everything: the index, the geometry with its CRS, lists, and types of columns.
+
+        Args:
+            table: The DataFrame or GeoDataFrame that was exported, in the same order. Rows that the run has not tried
+                yet have no status.
+            model: May be left out if the run has only one.
+
+        Raises:
+            InputError: It has fewer rows than the run.
+            SpecError: It has one of these columns already.
+            StorageError: The run holds grids.
+        """
+        from rs_embed.embedding.joining import COLUMNS, joined
+
+        frame = self.to_frame(model, ["row", *COLUMNS]).set_index("row")
+        rows = max(len(table), 1 + int(frame.index.max())) if len(frame) else len(table)
+        return joined(table, frame.reindex(range(rows)))
 
     def failures(self, model: str | None = None) -> "geopandas.GeoDataFrame":
         """The rows that failed: where, at which stage, and why."""
