@@ -18,6 +18,7 @@ from rs_embed import PointBuffer
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.embedding.similarity import cosine
 from rs_embed.explore.packing import pack
+from rs_embed.learning.labels import read_labels
 
 pytestmark = pytest.mark.slow
 
@@ -261,6 +262,19 @@ def test_labels_that_the_page_saved_come_back_with_their_classes_and_numbers(ope
     fresh = opened(path)
     load(fresh, tmp_path / "third.geojson")
     assert fresh.evaluate("explorer.state.labels.map(one => one.number)") == [2, 2]  # the number stays
+
+
+def test_labels_of_the_page_are_labels_of_the_library(opened, tmp_path):
+    one = made()
+    page = opened(one.explore(tmp_path / "page.html"))
+    label(page, MARKS, ["<b>river</b>"])
+    path = saved(page, "#save-labels", tmp_path / "labels.geojson")
+    labels = read_labels(path, "label", buffer_m=40)
+    assert labels.kind == "classes" and labels.support() == {"<b>river</b>": 2, "A": 2, "B": 2}
+    codes = read_labels(path, "class", kind="classes", buffer_m=40)
+    assert [codes.classes[target] for target in codes.targets] == [str(number + 1) for number in MARKS.values()]
+    vectors = one.sample(geopandas.read_file(path))
+    np.testing.assert_array_equal(vectors, [one.data[:, row, col] for row, col in MARKS])
 
 
 def test_labels_of_a_gis_go_to_their_cells_and_what_does_not_fit_is_told(opened, tmp_path):

@@ -83,7 +83,7 @@ def test_clicks_and_labels_of_a_grid_come_back(shown, pictures):
     frame.locator("#map").click(position={"x": 280, "y": 300})
     update(page, widget, 3)
     assert list(widget.labels["label"]) == ["A"] and len(changes) == 1
-    row, column = widget.labels["row"][0], widget.labels["column"][0]
+    row, column = widget.labels["grid_row"][0], widget.labels["grid_column"][0]
     np.testing.assert_array_equal(grid.sample(widget.labels)[0], grid.data[:, row, column])
     page.screenshot(path=pictures / "explore_widget.png")
     frame.locator("#about-open").click()

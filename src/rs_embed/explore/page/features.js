@@ -4,7 +4,7 @@ const lonLatOf = (x, y) => (places.known ? places.lonLat(x, y) : null);
 
 /** Which result an item is of, and which one it is there. */
 function itemProperties(layer, item) {
-  const where = isGrid ? { row: Math.floor(item / layer.width), column: item % layer.width } : { id: layer.ids[item] };
+  const where = isGrid ? { grid_row: Math.floor(item / layer.width), grid_column: item % layer.width } : { id: layer.ids[item] };
   return { result: layer.title, ...where };
 }
 
