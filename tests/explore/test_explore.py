@@ -2,7 +2,10 @@
 
 import base64
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -157,6 +160,43 @@ def test_a_run_is_shown_without_its_failed_rows(tmp_path):
     said = invoke("explore", tmp_path / "run", "--out", tmp_path / "cli.html")
     assert said.exit_code == 0, said.stderr
     assert "cli.html" in said.stdout
+
+
+UMAP = """
+import sys
+import numpy as np
+from rs_embed.explore.points import Dots, explore_points
+groups = np.eye(8, dtype=np.float32)[[0, 3]].repeat(12, 0)
+vectors = groups + np.random.default_rng(0).standard_normal((24, 8)).astype(np.float32) / 10
+lon, lat = np.linspace(12, 13, 24), np.full(24, 47.0)
+dots = Dots("made up", "", [str(n) for n in range(24)], lon, lat, vectors, {}, {}, "space")
+explore_points(dots, sys.argv[1], credit="", projection="umap")
+"""
+
+
+@pytest.mark.slow
+def test_umap_puts_places_that_are_alike_together(tmp_path):
+    page = tmp_path / "page.html"
+    # Without its compiler: it takes 20 seconds to start, whatever the number of places.
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", UMAP, page], check=True, env={**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    )
+    (layer,) = told_of(page)["layers"]
+    assert layer["projected"].startswith("UMAP, cosine, 15 neighbours")
+    text = re.search(rf'id="blob-{layer["projection"]["id"]}">(.*?)<', page.read_text("utf-8"))[1]
+    at = np.frombuffer(base64.b64decode(text), "<f4").reshape(24, 2)
+    far = np.linalg.norm(at[:, None] - at, axis=-1)
+    assert np.abs(at).max() == 1 and far[:12, 12:].min() > max(far[:12, :12].max(), far[12:, 12:].max())
+
+
+def test_umap_needs_places_and_is_an_option_of_exports(grid, tmp_path):
+    few = Embeddings([embedding(seed=seed) for seed in range(3)], list("abc"))
+    with pytest.raises(SpecError, match=r"at least 10 places for UMAP, got 3"):
+        few.explore(tmp_path / "page.html", projection="umap")
+    with pytest.raises(SpecError, match="projection to be one of pca, umap"):
+        few.explore(tmp_path / "page.html", projection="tsne")
+    path = grid.save(tmp_path / "grid.tif")
+    refused(invoke("explore", path, "--projection", "umap"), "SpecError", "options of a grid", "projection")
 
 
 def test_results_of_a_batch_are_shown_with_their_columns(tmp_path):

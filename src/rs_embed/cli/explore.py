@@ -10,6 +10,7 @@ import typer
 from rs_embed.cli.completion import complete_backend
 from rs_embed.cli.options import ERR, ONE, OUT, Json, command
 from rs_embed.errors import SpecError
+from rs_embed.explore.plane import Projection
 
 _Result = Annotated[
     Path, typer.Argument(metavar="RESULT", help="A grid that was saved, the folder of an export, or of a region.")
@@ -38,6 +39,9 @@ def explore(
     ] = None,
     level: Annotated[int, typer.Option(min=0, help="Overview of a region: 1 is half the resolution.")] = 0,
     model: Annotated[str | None, typer.Option(help="Of an export with several models.")] = None,
+    projection: Annotated[
+        Projection | None, typer.Option(help="Of an export: how vectors come on a plane. umap needs umap-learn.")
+    ] = None,
     imagery: Annotated[
         str | None,
         typer.Option(
@@ -58,13 +62,21 @@ def explore(
     from rs_embed.exports.results.exploring import explore_result
 
     if serve:
-        given = {"--beside": beside, "--level": level, "--model": model}
+        given = {"--beside": beside, "--level": level, "--model": model, "--projection": projection}
         if wrong := [name for name, value in given.items() if value]:
             raise typer.BadParameter(f"--serve goes without {', '.join(wrong)}")
         _serve(result, bbox, imagery, port, open_it=open_it, as_json=as_json)
         return
     page = explore_result(
-        result, out, beside=beside or (), bbox=bbox, level=level, model=model, imagery=imagery, max_mb=max_mb
+        result,
+        out,
+        beside=beside or (),
+        bbox=bbox,
+        level=level,
+        model=model,
+        imagery=imagery,
+        projection=projection,
+        max_mb=max_mb,
     )
     size_mb = page.stat().st_size / 1e6
     if as_json:

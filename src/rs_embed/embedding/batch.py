@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from rs_embed.embedding.joining import Table
     from rs_embed.explore.packing import Stored
+    from rs_embed.explore.plane import Projection
     from rs_embed.explore.widget import PageWidget
 
 Result = Embedding | Failure
@@ -150,12 +151,18 @@ class Embeddings(Sequence[Result]):
         return np.stack([one.data if isinstance(one, Embedding) else hole for one in self])
 
     def explore(
-        self, path: "str | Path" = "explore.html", *, stored: "Stored" = "auto", max_mb: float = 25.0
+        self,
+        path: "str | Path" = "explore.html",
+        *,
+        projection: "Projection" = "pca",
+        stored: "Stored" = "auto",
+        max_mb: float = 25.0,
     ) -> "Path":
         """Write one HTML file: a map of the places, their principal components and their table, linked.
 
         Args:
             path: Ends in .html; an existing file is replaced.
+            projection: How the vectors come on a plane: by "pca", or by "umap" where umap-learn is installed.
             stored: See `Embedding.explore`.
             max_mb: Largest size of the file, MB.
 
@@ -167,9 +174,11 @@ class Embeddings(Sequence[Result]):
         from rs_embed.explore.points import Dots, explore_points
 
         dots, credit = Dots.of(self)
-        return explore_points(dots, path, credit=credit, stored=stored, max_mb=max_mb)
+        return explore_points(dots, path, credit=credit, projection=projection, stored=stored, max_mb=max_mb)
 
-    def widget(self, *, stored: "Stored" = "auto", height_px: int = 680) -> "PageWidget":
+    def widget(
+        self, *, projection: "Projection" = "pca", stored: "Stored" = "auto", height_px: int = 680
+    ) -> "PageWidget":
         """Show the page of `explore` in a notebook; needs the extra `notebook`.
 
         Args:
@@ -183,7 +192,7 @@ class Embeddings(Sequence[Result]):
         """
         from rs_embed.explore.notebook import widget_of
 
-        return widget_of(lambda page: self.explore(page, stored=stored), height_px)
+        return widget_of(lambda page: self.explore(page, projection=projection, stored=stored), height_px)
 
     def to_frame(self) -> "pd.DataFrame":
         """Return a table with one row per item, indexed by id.

@@ -109,7 +109,8 @@ class PointsLayer extends Layer {
     super(told);
     this.xs = decodeBlob(told.x);
     this.ys = decodeBlob(told.y);
-    this.projection = decodeBlob(told.projection); // count x 2: the first two principal components
+    this.projection = decodeBlob(told.projection); // count x 2, -1 to 1
+    this.projected = told.projected; // how they came there
     this.ids = told.ids;
     this.columns = told.columns; // {name, kind: "number" | "text", values}
     this.valid = null;

@@ -44,7 +44,8 @@ function startPoints() {
   const ys = layer.projection.filter((_, k) => k % 2 === 1);
   const room = 0.05;
   projection = new View(get("projection"), [-1 - room, -1 - room, 1 + room, 1 + room]);
-  get("projection-text").textContent = `Components 1 and 2: ${layer.shares.slice(0, 2).map((share) => `${Math.round(100 * share)} %`).join(" and ")} of the variance`;
+  get("projection-text").textContent = layer.projected;
+  get("projection").setAttribute("aria-label", `The places by their vectors. ${layer.projected}`);
   const under = (px, py) => nearestOf(xs, ys, ...projection.toWorld(px, py), 14 / projection.scale);
   listen(projection, {
     tap: (px, py, event) => use(under(px, py), tool() === "unlike" || event.shiftKey ? -1 : 1),

@@ -26,6 +26,7 @@ from rs_embed.formats.base import RunHeader
 from rs_embed.places.kept import OURS
 
 if TYPE_CHECKING:
+    from rs_embed.explore.plane import Projection
     from rs_embed.exports.results.embedding_map import Box
     from rs_embed.exports.results.map_store import Time
     from rs_embed.pipeline.request import Backend
@@ -40,6 +41,7 @@ def explore_result(
     level: int = 0,
     model: str | None = None,
     imagery: str | None = None,
+    projection: "Projection | None" = None,
     max_mb: float = 25.0,
 ) -> Path:
     """Write a page of whatever lies at a path: a grid that was saved, a run, or the map of a region.
@@ -50,14 +52,16 @@ def explore_result(
     is_map = is_region(path)
     is_run = not is_map and (path / MANIFEST).is_file()
     given = {"beside": beside, "bbox": bbox, "level": level, "model": model, "imagery": imagery}
-    fitting = {"bbox", "level", "imagery"} if is_map else {"model"} if is_run else {"beside", "imagery"}
+    given["projection"] = projection
+    of_run = {"model", "projection"}
+    fitting = {"bbox", "level", "imagery"} if is_map else of_run if is_run else {"beside", "imagery"}
     if wrong := [name for name, there in given.items() if there and name not in fitting]:
         kind = "the map of a region" if is_map else "an export" if is_run else "a grid"
         raise SpecError(f"Expected options of {kind}, got {', '.join(wrong)}.", fix="leave them out")
     if is_map:
         return open_region(path).explore(bbox, out, level=level, imagery=imagery, max_mb=max_mb)
     if is_run:
-        return open_run(path).explore(out, model=model, max_mb=max_mb)
+        return open_run(path).explore(out, model=model, projection=projection or "pca", max_mb=max_mb)
     grids = [Embedding.load(one) for one in (path, *beside)]
     licences = {grid.meta.model_id: _licence(grid.meta.model_id) for grid in grids}
     chip, credit = None, credit_of_meta(grids[0].meta)
@@ -138,7 +142,7 @@ def map_sheet(whole: EmbeddingMap, time: int, one: Level, cells: Cells) -> Sheet
     )
 
 
-def explore_run(run: Run, path: str | Path, *, model: str | None, stored: str, max_mb: float) -> Path:
+def explore_run(run: Run, path: str | Path, *, model: str | None, projection: str, stored: str, max_mb: float) -> Path:
     """See `Run.explore`."""
     header = run.header(model)
     if header is None:
@@ -164,7 +168,7 @@ def explore_run(run: Run, path: str | Path, *, model: str | None, stored: str, m
         space=space_of(header.model_id, header.card_revision, header.weights, header.dim),
         warning=warning_of(header),
     )
-    return explore_points(dots, path, credit=_credit(header, when), stored=stored, max_mb=max_mb)
+    return explore_points(dots, path, credit=_credit(header, when), projection=projection, stored=stored, max_mb=max_mb)
 
 
 def _days(window: TemporalSpec | None) -> str:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from rs_embed.embedding.joining import Table
     from rs_embed.explore.packing import Stored
+    from rs_embed.explore.plane import Projection
     from rs_embed.explore.widget import PageWidget
     from rs_embed.places.single import Single
 
@@ -296,6 +297,7 @@ class Run:
         path: str | Path = "explore.html",
         model: str | None = None,
         *,
+        projection: "Projection" = "pca",
         stored: "Stored" = "auto",
         max_mb: float = 25.0,
     ) -> Path:
@@ -307,6 +309,7 @@ class Run:
         Args:
             path: Ends in .html; an existing file is replaced.
             model: May be left out if the run has only one.
+            projection: How the vectors come on a plane: by "pca", or by "umap" where umap-learn is installed.
             stored: See `Embedding.explore`.
             max_mb: Largest size of the file, MB.
 
@@ -317,9 +320,16 @@ class Run:
         """
         from rs_embed.exports.results.exploring import explore_run
 
-        return explore_run(self, path, model=model, stored=stored, max_mb=max_mb)
+        return explore_run(self, path, model=model, projection=projection, stored=stored, max_mb=max_mb)
 
-    def widget(self, model: str | None = None, *, stored: "Stored" = "auto", height_px: int = 680) -> "PageWidget":
+    def widget(
+        self,
+        model: str | None = None,
+        *,
+        projection: "Projection" = "pca",
+        stored: "Stored" = "auto",
+        height_px: int = 680,
+    ) -> "PageWidget":
         """Show the page of `explore` in a notebook; needs the extra `notebook`.
 
         Args:
@@ -333,7 +343,7 @@ class Run:
         """
         from rs_embed.explore.notebook import widget_of
 
-        return widget_of(lambda page: self.explore(page, model, stored=stored), height_px)
+        return widget_of(lambda page: self.explore(page, model, projection=projection, stored=stored), height_px)
 
     def _index(self, name: str) -> KeptIndex[RunIndex]:
         return self._indices.setdefault(name, KeptIndex(self.path / name, RunIndex))
