@@ -59,7 +59,7 @@ class Threshold:
     @property
     def basis(self) -> str:
         """What the share of false alarms rests on, as a sentence."""
-        share = f"At most {self.false_alarms:.3g} of the unchanged tokens are expected above the threshold"
+        share = f"At most {100 * self.false_alarms:.3g} % of unchanged tokens are expected above the threshold"
         if self.stable_tokens is None:
             return (
                 f"{share}, assuming that most tokens are unchanged and that the logarithm of their distances is "
@@ -96,7 +96,7 @@ class Change:
     def __str__(self) -> str:
         return (
             f"{len(self.polygons):,} polygons of change from {self.before or 'unknown days'} to "
-            f"{self.after or 'unknown days'}, {self.model}\n"
+            f"{self.after or 'unknown days'}, {self.model.partition('#')[0]}\n"
             f"{self.changed_tokens:,} of {self.compared_tokens:,} tokens lie above {self.threshold.value:.4g}; without "
             f"any change, about {self.expected_false:,.0f} would\n{self.threshold.basis}"
         )
