@@ -86,6 +86,11 @@ if TYPE_CHECKING:
     from rs_embed.generation import detokenize as detokenize
     from rs_embed.generation import generate as generate
     from rs_embed.generation import tokenize as tokenize
+    from rs_embed.learning.class_map import ClassMap as ClassMap
+    from rs_embed.learning.fit import fit as fit
+    from rs_embed.learning.head import Head as Head
+    from rs_embed.learning.head import load_head as load_head
+    from rs_embed.learning.suggest import suggest_labels as suggest_labels
     from rs_embed.pipeline.inspect import ChipReport as ChipReport
     from rs_embed.pipeline.request import EmbeddingRequest as EmbeddingRequest
     from rs_embed.places import read_places as read_places
@@ -149,6 +154,11 @@ _HOME = {
     "generate": "generation",
     "tokenize": "generation",
     "geobox_for": "core.geo",
+    "ClassMap": "learning.class_map",
+    "fit": "learning.fit",
+    "Head": "learning.head",
+    "load_head": "learning.head",
+    "suggest_labels": "learning.suggest",
     "EmbeddingRequest": "pipeline.request",
     "Plan": "plan",
     "read_places": "places",
