@@ -25,6 +25,7 @@ from rs_embed.exports.results.embedding_map import EmbeddingMap
 from rs_embed.exports.results.map_cog import RasterLayout, labelled, write_cog
 from rs_embed.exports.results.map_level import Cells, tokens_in
 from rs_embed.exports.results.map_rasters import RETURNED_BYTES, change_raster
+from rs_embed.learning.areas import cell_areas
 from rs_embed.places import Places, read_places
 from rs_embed.places.single import listed
 
@@ -360,7 +361,7 @@ def _polygons(
             "distance_mean": mean,
             "distance_max": largest,
             "tokens": tokens,
-            "area_m2": [outline.area for outline in outlines],
+            "area_m2": np.bincount(place, cell_areas(pair.geobox)[np.nonzero(changed)[0]], len(outlines)),
         },
         geometry=geopandas.GeoSeries(outlines, crs=str(pair.geobox.crs)),
     )
