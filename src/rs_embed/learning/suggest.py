@@ -84,6 +84,7 @@ def suggest_labels(
 
     require_whole("count", count, 1, 10_000)
     require_number("apart_m", apart_m, 0, 1e7)
+    path = None if out is None else _new(out)
     tokens = tokens_of(what, time, 0)
     if head is not None:
         head.origin.require(tokens.origin)
@@ -103,8 +104,8 @@ def suggest_labels(
     points = geopandas.points_from_xy(found.lon[chosen], found.lat[chosen], crs="EPSG:4326")
     frame = geopandas.GeoDataFrame(columns, geometry=points)
     frame[field] = frame[field].astype(object)
-    if out is not None:
-        _write(frame, Path(out), field, names)
+    if path is not None:
+        _write(frame, path, field, names)
     return frame
 
 
@@ -188,17 +189,18 @@ def _spread(
     return pool[chosen]
 
 
-def _write(frame: "geopandas.GeoDataFrame", path: Path, field: str, classes: tuple[str, ...]) -> None:
-    path = path.expanduser()
+def _new(out: str | Path) -> Path:
+    path = Path(out).expanduser()
     if path.suffix.lower() != ".gpkg" or not path.parent.is_dir():
-        raise StorageError(
-            f"Expected a .gpkg in a folder that exists, got {str(path)!r}.",
-            fix="choose such a name, or make the folder",
-        )
+        raise StorageError(f"Expected a .gpkg in a folder that exists, got {str(path)!r}.", fix="choose such a name")
     if path.exists():
         raise StorageError(
             f"Expected a new file, got {str(path)!r}, which may hold labels.", fix="choose another name, or remove it"
         )
+    return path
+
+
+def _write(frame: "geopandas.GeoDataFrame", path: Path, field: str, classes: tuple[str, ...]) -> None:
     part = part_of(path)
     try:
         frame.astype({field: "string"}).to_file(part, driver="GPKG", layer=path.stem)
