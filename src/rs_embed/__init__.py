@@ -91,6 +91,11 @@ if TYPE_CHECKING:
     from rs_embed.learning.bridges.torch_dataset import RunDataset as RunDataset
     from rs_embed.learning.change import Change as Change
     from rs_embed.learning.change import detect_change as detect_change
+    from rs_embed.learning.class_map import ClassMap as ClassMap
+    from rs_embed.learning.fit import fit as fit
+    from rs_embed.learning.head import Head as Head
+    from rs_embed.learning.head import load_head as load_head
+    from rs_embed.learning.suggest import suggest_labels as suggest_labels
     from rs_embed.pipeline.inspect import ChipReport as ChipReport
     from rs_embed.pipeline.request import EmbeddingRequest as EmbeddingRequest
     from rs_embed.places import read_places as read_places
@@ -159,6 +164,11 @@ _HOME = {
     "RegionDataset": "learning.bridges.torch_dataset",
     "RunDataset": "learning.bridges.torch_dataset",
     "geobox_for": "core.geo",
+    "ClassMap": "learning.class_map",
+    "fit": "learning.fit",
+    "Head": "learning.head",
+    "load_head": "learning.head",
+    "suggest_labels": "learning.suggest",
     "EmbeddingRequest": "pipeline.request",
     "Plan": "plan",
     "read_places": "places",

@@ -46,7 +46,10 @@ def stable_box(rows, cols):
 def test_what_changed_is_one_polygon_with_its_days_score_and_area():
     found = detect_change(GRID, later(1), false_alarms=0.001, min_tokens=2)
     (polygon,) = found.polygons.to_dict("records")
-    assert (polygon["tokens"], polygon["area_m2"]) == (24, 24 * 80**2)
+    assert polygon["tokens"] == 24
+    assert (
+        polygon["area_m2"] == pytest.approx(24 * 80**2, rel=1e-3) and polygon["area_m2"] != 24 * 80**2
+    )  # on the ground
     np.testing.assert_array_equal(inside(found.polygons)[BLOB], True)
     assert inside(found.polygons).sum() == 24
     values = found.distance.to_numpy()[BLOB]
@@ -128,7 +131,7 @@ def test_two_times_of_a_map_and_two_maps_are_compared_with_or_without_a_file(tmp
     assert written.polygons.equals(found.polygons) and len(found.polygons)
     assert written.polygons.total_bounds[3] <= TOP and written.polygons.total_bounds[0] >= LEFT
     both = detect_change(region, region, times=(0, 1), level=1, false_alarms=0.05)
-    assert both.distance.shape == (11, 15) and both.polygons["area_m2"].min() >= (2 * CELL_M) ** 2
+    assert both.distance.shape == (11, 15) and both.polygons["area_m2"].min() >= 0.99 * (2 * CELL_M) ** 2
     assert "random weights, seed 7" in str(both)
     with pytest.raises(SpecError, match="two times"):
         detect_change(region)

@@ -25,6 +25,7 @@ from rs_embed.exports.results.embedding_map import EmbeddingMap
 from rs_embed.exports.results.map_cog import RasterLayout, labelled, write_cog
 from rs_embed.exports.results.map_level import Cells, tokens_in
 from rs_embed.exports.results.map_rasters import RETURNED_BYTES, change_raster
+from rs_embed.learning.areas import cell_areas
 from rs_embed.places import Places, read_places
 from rs_embed.places.single import listed
 
@@ -59,7 +60,7 @@ class Threshold:
     @property
     def basis(self) -> str:
         """What the share of false alarms rests on, as a sentence."""
-        share = f"At most {self.false_alarms:.3g} of the unchanged tokens are expected above the threshold"
+        share = f"At most {100 * self.false_alarms:.3g} % of unchanged tokens are expected above the threshold"
         if self.stable_tokens is None:
             return (
                 f"{share}, assuming that most tokens are unchanged and that the logarithm of their distances is "
@@ -96,7 +97,7 @@ class Change:
     def __str__(self) -> str:
         return (
             f"{len(self.polygons):,} polygons of change from {self.before or 'unknown days'} to "
-            f"{self.after or 'unknown days'}, {self.model}\n"
+            f"{self.after or 'unknown days'}, {self.model.partition('#')[0]}\n"
             f"{self.changed_tokens:,} of {self.compared_tokens:,} tokens lie above {self.threshold.value:.4g}; without "
             f"any change, about {self.expected_false:,.0f} would\n{self.threshold.basis}"
         )
@@ -360,7 +361,7 @@ def _polygons(
             "distance_mean": mean,
             "distance_max": largest,
             "tokens": tokens,
-            "area_m2": [outline.area for outline in outlines],
+            "area_m2": np.bincount(place, cell_areas(pair.geobox)[np.nonzero(changed)[0]], len(outlines)),
         },
         geometry=geopandas.GeoSeries(outlines, crs=str(pair.geobox.crs)),
     )

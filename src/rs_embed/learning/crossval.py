@@ -92,7 +92,7 @@ def majority(labels: Labels, folds: Folds) -> Validated:
 
 
 def coordinates(labels: Labels, footprint_m: float) -> NDArray[np.float64]:
-    """Encode where places lie, `[N, 48]`: sines and cosines, from twice the extent down to two footprints.
+    """Encode where places lie, `[N, 51]`: coordinates, and sines and cosines from twice the extent to two footprints.
 
     The encoding of two places is the more similar, the nearer they are; so every head can use it.
     """
@@ -101,7 +101,8 @@ def coordinates(labels: Labels, footprint_m: float) -> NDArray[np.float64]:
     widest = 4 * max(1.0, float(np.abs(where).max()))
     waves = np.geomspace(widest, min(widest, max(1.0, 2 * footprint_m)), _WAVES)
     angles = 2 * np.pi * where[:, :, None] / waves
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=2).reshape(len(where), -1)
+    straight = (where * 4 / widest)[:, :, None]  # -1 to 1
+    return np.concatenate([straight, np.sin(angles), np.cos(angles)], axis=2).reshape(len(where), -1)
 
 
 def _few_threads(values: int) -> AbstractContextManager[object]:
