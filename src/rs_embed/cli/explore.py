@@ -52,7 +52,8 @@ def explore(
     base_map: Annotated[
         tuple[str, str] | None,
         typer.Option(
-            metavar="URL CREDIT", help="Tiles to show from the network, if chosen: https://.../{z}/{x}/{y}.png and ©."
+            metavar="URL CREDIT",
+            help="Tiles from the network, shown if chosen, and their owner: https://.../{z}/{x}/{y}.png '© Owner'.",
         ),
     ] = None,
     max_mb: Annotated[float, typer.Option(help="Largest size of the page, MB.")] = 25.0,

@@ -56,7 +56,7 @@ function draw() {
 }
 
 function drawLayer(layer) {
-  if (state.base === "tiles" && layer === shownLayer()) drawTiles();
+  if (state.base === "tiles") drawTiles();
   if (!isGrid) return drawPoints(view, layer, layer.xs, layer.ys);
   if (!layer.of) return drawGrid(layer);
   const [[left, top], [right, bottom]] = [view.toScreen(layer.edges[0], layer.edges[3]), view.toScreen(layer.edges[2], layer.edges[1])];
