@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rs_embed.exports.results.map_store import Time
     from rs_embed.learning.areas import Areas, Sample
     from rs_embed.learning.labels import Labels
+    from rs_embed.places import Given
 
 Mappable: TypeAlias = Embedding | EmbeddingMap | str | Path
 """A grid or the map of a region, or its file or folder."""
@@ -153,7 +154,7 @@ class ClassMap:
 
     def areas(
         self,
-        reference: "Labels | None" = None,
+        reference: "Given | Labels | None" = None,
         *,
         sample: "Sample | None" = None,
     ) -> "Areas":
@@ -163,8 +164,8 @@ class ClassMap:
         matrix corrects it and gives a confidence interval (Olofsson et al. 2014).
 
         Args:
-            reference: Labels of points in the map that the head was not trained on. By default, the labels of the
-                head, as they were predicted in the folds in which they were not trained on.
+            reference: Labels of points in the map that the head was not trained on: a table with the head's column, or
+                labels. By default, the head's own labels, as they were predicted in the folds.
             sample: How the labels were placed in the area of this map: "random" (also on a regular grid), or
                 "stratified" (at random within each class of the map). Labels that were placed otherwise, such as
                 along roads or where the class is clear, allow no estimate; leave it out, and the table shows the

@@ -20,9 +20,9 @@ from rs_embed.formats.base import Row
 from rs_embed.formats.footprint import Footprint, footprint, footprint_of
 from rs_embed.learning.labels import Kind
 from rs_embed.learning.origin import Origin
-from rs_embed.learning.sampling import Vectors, computed, context_m, in_region, of_run, with_size
+from rs_embed.learning.sampling import Vectors, computed, context_m, in_region, of_run, places_of
 from rs_embed.pipeline.request import AcceptLicence, Backend, EmbeddingRequest
-from rs_embed.places import Given, Places, Temporal, read_places
+from rs_embed.places import Given, Temporal
 from rs_embed.places.kept import OURS, frame_of
 
 if TYPE_CHECKING:
@@ -157,12 +157,12 @@ def _of_places(
     if source.region is not None:
         region = source.region if isinstance(source.region, EmbeddingMap) else open_region(source.region)
         head.origin.require(Origin.of_map(region))
-        places = _read(what, source.temporal, region.cell_m / 2)
+        places = places_of(what, source.temporal, region.cell_m / 2)
         vectors = in_region(places, region, source.time)
     else:
         request = _request(head, source)
         tokens = request.output.kind == "grid"
-        places = _read(what, source.temporal, source.buffer_m or (context_m(request) if tokens else None))
+        places = places_of(what, source.temporal, source.buffer_m or (context_m(request) if tokens else None))
         vectors = computed(places, request, progress=source.progress)
     ids = pd.Series([place.id for place in places], name="id", dtype=object)
     shapes = [
@@ -172,13 +172,6 @@ def _of_places(
         for place, lon, lat in zip(places, places.lon, places.lat, strict=True)
     ]
     return pd.concat([ids, frame_of([place.kept for place in places])], axis=1), shapes, vectors
-
-
-def _read(what: Given, temporal: Temporal, half_m: float | None) -> Places:
-    if isinstance(what, Places):
-        return what
-    table, half_m = with_size(what, half_m)
-    return read_places(table, temporal=temporal, buffer_m=half_m)
 
 
 def _request(head: "Head", source: Source) -> EmbeddingRequest:

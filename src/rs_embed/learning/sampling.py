@@ -22,7 +22,7 @@ from rs_embed.exports.region.shape import shapes_of
 from rs_embed.exports.results.map_level import tokens_in
 from rs_embed.learning.origin import Origin
 from rs_embed.pipeline.request import EmbeddingRequest
-from rs_embed.places import Given, Places
+from rs_embed.places import Given, Places, Temporal, read_places
 from rs_embed.places.naming import Columns
 from rs_embed.places.reading import is_frame, opened_table
 from rs_embed.plan import Plan, resolved
@@ -111,6 +111,14 @@ def with_size(given: Given, half_m: float | None) -> tuple[Given, float | None]:
     else:
         own = isinstance(table, list | tuple) and len(table) > 0 and isinstance(table[0], SpatialSpec)
     return cast("Given", table), None if own else half_m
+
+
+def places_of(given: Given, temporal: Temporal = None, half_m: float | None = None) -> Places:
+    """Read places; points without a buffer get one of `half_m`, metres."""
+    if isinstance(given, Places):
+        return given
+    table, half_m = with_size(given, half_m)
+    return read_places(table, temporal=temporal, buffer_m=half_m)
 
 
 def computed(places: Places, request: EmbeddingRequest, *, progress: bool = True) -> Vectors:
