@@ -86,6 +86,11 @@ if TYPE_CHECKING:
     from rs_embed.generation import detokenize as detokenize
     from rs_embed.generation import generate as generate
     from rs_embed.generation import tokenize as tokenize
+    from rs_embed.learning.bridges.sklearn import Embedder as Embedder
+    from rs_embed.learning.bridges.torch_dataset import RegionDataset as RegionDataset
+    from rs_embed.learning.bridges.torch_dataset import RunDataset as RunDataset
+    from rs_embed.learning.change import Change as Change
+    from rs_embed.learning.change import detect_change as detect_change
     from rs_embed.learning.class_map import ClassMap as ClassMap
     from rs_embed.learning.fit import fit as fit
     from rs_embed.learning.head import Head as Head
@@ -153,6 +158,11 @@ _HOME = {
     "detokenize": "generation",
     "generate": "generation",
     "tokenize": "generation",
+    "Change": "learning.change",
+    "detect_change": "learning.change",
+    "Embedder": "learning.bridges.sklearn",
+    "RegionDataset": "learning.bridges.torch_dataset",
+    "RunDataset": "learning.bridges.torch_dataset",
     "geobox_for": "core.geo",
     "ClassMap": "learning.class_map",
     "fit": "learning.fit",

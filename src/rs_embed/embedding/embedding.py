@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rs_embed.core.chip import Chip
     from rs_embed.embedding.points import Outside, Points
     from rs_embed.explore.packing import Stored
+    from rs_embed.explore.widget import PageWidget
 
 
 class InputMeta(BaseModel):
@@ -451,3 +452,29 @@ class Embedding:
 
         others = [beside] if isinstance(beside, Embedding) else beside
         return explore_embeddings([self, *others], path, imagery=imagery, credit=credit, stored=stored, max_mb=max_mb)
+
+    def widget(
+        self,
+        *,
+        beside: "Embedding | Sequence[Embedding]" = (),
+        imagery: "Chip | None" = None,
+        credit: str = "",
+        stored: "Stored" = "auto",
+        height_px: int = 680,
+    ) -> "PageWidget":
+        """Show the page of `explore` in a notebook; needs the extra `notebook`.
+
+        Args:
+            height_px: Height of the view.
+
+        The other arguments and errors are those of `explore`. `selected` and `labels` of the result are what you have
+        clicked and labelled, as GeoDataFrames.
+
+        Raises:
+            MissingDependency: anywidget is not installed.
+        """
+        from rs_embed.explore.notebook import widget_of
+
+        return widget_of(
+            lambda page: self.explore(page, beside=beside, imagery=imagery, credit=credit, stored=stored), height_px
+        )

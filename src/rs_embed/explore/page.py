@@ -16,8 +16,9 @@ from rs_embed.errors import SpecError, StorageError
 from rs_embed.explore.packing import Blobs
 
 SCRIPTS = (
-    *("numbers.js", "colours.js", "view.js", "places.js", "files.js"),  # each stands alone
-    *("layers.js", "state.js", "draw.js", "panel.js", "points.js", "app.js"),
+    *("numbers.js", "logistic.js", "colours.js", "view.js", "places.js", "files.js"),  # each stands alone
+    *("layers.js", "state.js", "difference.js", "loading.js", "features.js"),
+    *("draw.js", "serving.js", "panel.js", "points.js", "app.js"),
 )
 """In this order they become one script: what stands later uses what stands earlier."""
 MAX_MB = 25.0
@@ -33,18 +34,22 @@ class Page:
     told: Mapping[str, JsonValue]
     """The data, for the script."""
     blobs: Blobs
+    asks: bool = False
+    """Whether it may ask the server that it comes from."""
 
     def html(self) -> str:
         """Return the file as text.
 
         Nothing of the data is ever part of the markup: texts are JSON without "<", arrays are base64, and the script
-        sets all of it as text. The policy lets only this very script and style run, and forbids any request.
+        sets all of it as text. The policy lets only this very script and style run, and forbids any request, but those
+        of a page that `asks`.
         """
         script = "(() => {\n'use strict';\n" + "\n".join(_part(name) for name in SCRIPTS) + "})();\n"
         style = _part("page.css")
+        asks = "'self'" if self.asks else "'none'"
         policy = (
             f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data: blob:; "
-            "base-uri 'none'; form-action 'none'"
+            f"connect-src {asks}; base-uri 'none'; form-action 'none'"
         )
         blobs = "\n".join(
             f'<script type="text/plain" id="blob-{number}">{text}</script>'

@@ -18,8 +18,9 @@ from rs_embed.embedding.show import days_of
 from rs_embed.errors import NoValidPixels, SpecError
 from rs_embed.explore.facts import credit_of, facts_of_meta, space_of
 from rs_embed.explore.grids import about, said, told_vectors
-from rs_embed.explore.packing import STORED, Blobs, bytes_of, chosen_form, components_of, have_values, pack
+from rs_embed.explore.packing import STORED, Blobs, PageComponents, chosen_form, have_values, pack
 from rs_embed.explore.page import Page, checked_path
+from rs_embed.explore.plane import plane_of, require_projection
 from rs_embed.places.kept import OURS
 
 if TYPE_CHECKING:
@@ -95,15 +96,25 @@ class Dots:
         return dots, credit_of(collections, when)
 
 
-def explore_points(dots: Dots, path: str | Path, *, credit: str, stored: str = "auto", max_mb: float = 25.0) -> Path:
+def explore_points(
+    dots: Dots,
+    path: str | Path,
+    *,
+    credit: str,
+    projection: str = "pca",
+    stored: str = "auto",
+    max_mb: float = 25.0,
+) -> Path:
     """Write a page of points; see `Run.explore`.
 
     Raises:
         NoValidPixels: No place has a vector and a location.
-        SpecError: The page would be larger than `max_mb`.
+        SpecError: The page would be larger than `max_mb`, or there are too few places for UMAP.
         StorageError: The path does not end in .html, or cannot be written.
+        MissingDependency: umap-learn is not installed.
     """
     require_choice("stored", stored, STORED)
+    require_projection(projection)
     target = checked_path(path)
     there = have_values(dots.vectors) & np.isfinite(dots.lon) & np.isfinite(dots.lat)
     if not there.any():
@@ -115,18 +126,19 @@ def explore_points(dots: Dots, path: str | Path, *, credit: str, stored: str = "
     blobs = Blobs()
     lon, lat = _joined(dots.lon[there]), dots.lat[there]
     narrow = float(np.cos(np.radians((lat.min() + lat.max()) / 2)))
-    parts, shares = components_of(vectors)
-    flat = parts[:, :2] / max(float(np.abs(parts[:, :2]).max()), 1e-12)
+    components = PageComponents.fit(vectors)
+    plane = plane_of(vectors, components, projection)
     missing = f"{len(there) - len(rows):,} of {len(there):,} places have no embedding" if len(rows) < len(there) else ""
     facts = {**dots.facts, "Places": f"{len(rows):,}", **({"Left out": missing} if missing else {})}
     layer: dict[str, JsonValue] = {
         **said(dots.name, dots.when, dots.space, facts, dots.warning),
         **told_vectors(pack(vectors, how), np.zeros(len(vectors), bool), blobs),
-        "components": blobs.add(bytes_of(parts)),
-        "shares": list(shares),
+        "components": blobs.add(components.bytes(vectors)),
+        "shares": list(components.shares),
         "x": blobs.add(lon * narrow),
         "y": blobs.add(lat),
-        "projection": blobs.add(np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))),
+        "projection": blobs.add(plane.at),
+        "projected": plane.text,
         "ids": [str(dots.ids[row]) for row in rows],
         "columns": [_column(name, column.iloc[rows]) for name, column in list(dots.columns.items())[:_MOST_COLUMNS]],
     }
