@@ -16,7 +16,7 @@ from rs_embed.core.optional import require
 from rs_embed.embedding.points import cells_of
 from rs_embed.errors import NoValidPixels, StorageError
 from rs_embed.exports.results.map_level import Cells, ground
-from rs_embed.learning.class_map import Mappable, Tokens, tokens_of
+from rs_embed.learning.class_map import Mappable, MapTokens, tokens_of
 from rs_embed.learning.footprints import on_sphere
 from rs_embed.learning.heads import unit
 from rs_embed.learning.labels import Labels
@@ -122,7 +122,7 @@ class _Candidates:
     lat: NDArray[np.float64]
 
 
-def _candidates(tokens: Tokens, seed: int) -> _Candidates:
+def _candidates(tokens: MapTokens, seed: int) -> _Candidates:
     draw = np.random.default_rng(seed)
     windows = list(tokens.windows())
     each = -(-_CANDIDATES // max(1, min(len(windows), _WINDOWS)))
@@ -154,7 +154,7 @@ def _uncertainty(head: "Head", answers: NDArray[np.float64]) -> NDArray[np.float
     return np.asarray(1 - (two[:, 1] - two[:, 0]))
 
 
-def _under(tokens: Tokens, known: "Given | Labels") -> NDArray[np.float32]:
+def _under(tokens: MapTokens, known: "Given | Labels") -> NDArray[np.float32]:
     """Return the tokens under the places that lie on the map, `[n, D]`."""
     places = known.places if isinstance(known, Labels) else places_of(known, half_m=1.0)
     rows, cols = cells_of(tokens.geobox, *places.centres())
