@@ -13,7 +13,7 @@ from made_heads import region as made_region
 from odc.geo.geobox import GeoBox
 
 from rs_embed.errors import NoValidPixels, SpecError, StorageError
-from rs_embed.learning.class_map import ClassMap, Tokens, map_classes
+from rs_embed.learning.class_map import ClassMap, MapTokens, map_classes
 from rs_embed.learning.fit import fit
 
 
@@ -146,7 +146,7 @@ def test_several_labels_become_a_band_of_probabilities_each(tmp_path):
 
 def test_a_map_too_large_for_memory_needs_a_file(head):
     box = GeoBox((20_000, 20_000), Affine(10, 0, 0, 0, -10, 0), "EPSG:32633")
-    tokens = Tokens(box, head.origin, None, lambda: iter(()), lambda cells: np.zeros((0, 0, 4), np.float32))
+    tokens = MapTokens(box, head.origin, None, lambda: iter(()), lambda cells: np.zeros((0, 0, 4), np.float32))
     with pytest.raises(SpecError, match="at most 64 MB in memory, got 400 MB"):
         map_classes(head, tokens, None, None)
 

@@ -12,7 +12,9 @@ from rs_embed.core.geo import project
 from rs_embed.embedding.points import cells_of
 from rs_embed.errors import SpecError
 from rs_embed.exports.results.map_level import Cells, ground
-from rs_embed.learning.labels import Labels
+from rs_embed.learning.labels import Labels, read_labels
+from rs_embed.learning.sampling import with_size
+from rs_embed.places import Given
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +64,7 @@ class Areas:
     __repr__ = __str__
 
 
-def areas_of(whole: "ClassMap", reference: Labels | None, sample: Sample | None) -> Areas:
+def areas_of(whole: "ClassMap", reference: "Given | Labels | None", sample: Sample | None) -> Areas:
     """See `ClassMap.areas`."""
     import pandas as pd
 
@@ -166,7 +168,7 @@ def codes_at(whole: "ClassMap", lon: NDArray[np.float64], lat: NDArray[np.float6
     )
 
 
-def _matrix(whole: "ClassMap", reference: Labels | None) -> tuple[NDArray[np.int64] | None, list[str]]:
+def _matrix(whole: "ClassMap", reference: "Given | Labels | None") -> tuple[NDArray[np.int64] | None, list[str]]:
     """Return the error matrix, map classes in rows and true classes in columns, and what it is made of."""
     if reference is None:
         validation = whole.facts.validation
@@ -176,6 +178,9 @@ def _matrix(whole: "ClassMap", reference: Labels | None) -> tuple[NDArray[np.int
             "The error matrix is that of the head's own labels, each predicted by a head that was not trained near it. "
             "The map is made by a head trained on all of them, which is likely a little better."
         ]
+    if not isinstance(reference, Labels):
+        table, half_m = with_size(reference, 1.0)
+        reference = read_labels(table, whole.facts.column, kind="classes", buffer_m=half_m)
     wrong = set(reference.classes) - set(whole.classes)
     if reference.kind != "classes" or wrong:
         got = ", ".join(sorted(wrong)) or reference.kind

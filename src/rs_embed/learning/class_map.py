@@ -17,7 +17,7 @@ from rs_embed.exports.results.map_level import WINDOW_BYTES, Cells
 from rs_embed.exports.results.map_rasters import RETURNED_BYTES
 from rs_embed.exports.results.open_region import open_region
 from rs_embed.learning.head import Head, HeadFacts, facts_of, text_of
-from rs_embed.learning.origin import Origin
+from rs_embed.learning.origin import VectorOrigin
 from rs_embed.learning.palette import rgb
 from rs_embed.learning.predict import decided
 from rs_embed.learning.qgis import raster_names, raster_style
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rs_embed.exports.results.map_store import Time
     from rs_embed.learning.areas import Areas, Sample
     from rs_embed.learning.labels import Labels
+    from rs_embed.places import Given
 
 Mappable: TypeAlias = Embedding | EmbeddingMap | str | Path
 """A grid or the map of a region, or its file or folder."""
@@ -153,7 +154,7 @@ class ClassMap:
 
     def areas(
         self,
-        reference: "Labels | None" = None,
+        reference: "Given | Labels | None" = None,
         *,
         sample: "Sample | None" = None,
     ) -> "Areas":
@@ -163,8 +164,8 @@ class ClassMap:
         matrix corrects it and gives a confidence interval (Olofsson et al. 2014).
 
         Args:
-            reference: Labels of points in the map that the head was not trained on. By default, the labels of the
-                head, as they were predicted in the folds in which they were not trained on.
+            reference: Labels of points in the map that the head was not trained on: a table with the head's column, or
+                labels. By default, the head's own labels, as they were predicted in the folds.
             sample: How the labels were placed in the area of this map: "random" (also on a regular grid), or
                 "stratified" (at random within each class of the map). Labels that were placed otherwise, such as
                 along roads or where the class is clear, allow no estimate; leave it out, and the table shows the
@@ -188,7 +189,7 @@ class ClassMap:
         return draw(self, None if path is None else Path(path))
 
 
-def map_classes(head: Head, tokens: "Tokens", out: str | Path | None, probabilities: str | Path | None) -> ClassMap:
+def map_classes(head: Head, tokens: "MapTokens", out: str | Path | None, probabilities: str | Path | None) -> ClassMap:
     """See `Head.map`."""
     if head.kind == "classes" and len(head.classes) > MOST_CLASSES:
         raise SpecError(f"Expected at most {MOST_CLASSES} classes, got {len(head.classes)}.", fix="merge some")
@@ -227,11 +228,11 @@ Answers: TypeAlias = Callable[[Cells], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, eq=False)
-class Tokens:
-    """Tokens of a grid or of a region, read in windows."""
+class MapTokens:
+    """The tokens of a grid or of a region, read in windows."""
 
     geobox: GeoBox
-    origin: Origin
+    origin: VectorOrigin
     days: str | None
     windows: Callable[[], Iterator[Cells]]
     read: Callable[[Cells], NDArray[np.float32]]
@@ -251,7 +252,7 @@ class Tokens:
         return predicted
 
 
-def tokens_of(what: Mappable, time: "Time", number: int) -> Tokens:
+def tokens_of(what: Mappable, time: "Time", number: int) -> MapTokens:
     """Open a grid or the map of a region to read its tokens."""
     if isinstance(what, str | Path):
         what = open_region(what) if Path(what).expanduser().is_dir() else Embedding.load(what)
@@ -259,9 +260,9 @@ def tokens_of(what: Mappable, time: "Time", number: int) -> Tokens:
         moment, level = what.time_number(time), what.level(number)
         days = what.times[moment]
         told = None if days is None else f"{days.start} to {days.end}"
-        return Tokens(
+        return MapTokens(
             level.geobox,
-            Origin.of_map(what),
+            VectorOrigin.of_map(what),
             told,
             lambda: level.windows(moment),
             lambda cells: level.tokens(moment, cells),
@@ -273,9 +274,9 @@ def tokens_of(what: Mappable, time: "Time", number: int) -> Tokens:
         )
     grid, geobox = what.debiased(), what.geobox
     data = np.moveaxis(grid.data, 0, -1)
-    return Tokens(
+    return MapTokens(
         geobox,
-        Origin.of(grid),
+        VectorOrigin.of(grid),
         grid.meta.temporal,
         lambda: _strips(geobox, 4 * data.shape[-1]),
         lambda cells: data[cells.rows, cells.cols],

@@ -23,7 +23,7 @@ from rs_embed.learning.folds import FOLDS, Blocks, Fold, Folds, make_folds
 from rs_embed.learning.head import Head, HeadFacts, Validation
 from rs_embed.learning.heads import Targets, search
 from rs_embed.learning.labels import Kind, Labels, read_labels
-from rs_embed.learning.origin import Origin
+from rs_embed.learning.origin import VectorOrigin
 from rs_embed.learning.palette import colours_of
 from rs_embed.learning.predict import means
 from rs_embed.learning.sampling import Vectors, computed, context_m, in_region, of_run, with_size
@@ -177,7 +177,7 @@ class _Training:
     """`[M, D]`."""
     place: NDArray[np.intp]
     """`[M]`: which of the labelled places it is of."""
-    origin: Origin
+    origin: VectorOrigin
 
     @classmethod
     def of(cls, labels: Labels, vectors: Vectors) -> "_Training":

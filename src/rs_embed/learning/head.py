@@ -15,7 +15,7 @@ from rs_embed.core.atomic import replacing
 from rs_embed.errors import StorageError
 from rs_embed.learning.heads import Fitted, HeadName
 from rs_embed.learning.labels import Kind
-from rs_embed.learning.origin import Origin
+from rs_embed.learning.origin import VectorOrigin
 
 if TYPE_CHECKING:
     import geopandas
@@ -65,7 +65,7 @@ class HeadFacts:
     """Names of the classes or labels; empty for numbers."""
     colours: tuple[str, ...]
     """`#rrggbb` of each class."""
-    origin: Origin
+    origin: VectorOrigin
     """What made the vectors."""
     places: int
     """Number of labelled places."""
@@ -109,7 +109,7 @@ class Head:
         return self.facts.kind
 
     @property
-    def origin(self) -> Origin:
+    def origin(self) -> VectorOrigin:
         """What made the vectors that it understands."""
         return self.facts.origin
 
@@ -151,9 +151,9 @@ class Head:
             SpecError: The vectors have another origin, or they are a grid: that is for `map`.
             RSEmbedError: Vectors could not be computed.
         """
-        from rs_embed.learning.predict import Source, predict_table
+        from rs_embed.learning.predict import VectorSource, predict_table
 
-        source = Source(region, time, model, temporal, backend, buffer_m, device, accept_licence, progress)
+        source = VectorSource(region, time, model, temporal, backend, buffer_m, device, accept_licence, progress)
         return predict_table(self, what, source)
 
     def map(

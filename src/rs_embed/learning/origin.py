@@ -37,7 +37,7 @@ _FIXES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Origin:
+class VectorOrigin:
     """What made some vectors. `None` means that it is not recorded; it then agrees with anything."""
 
     model_id: str
@@ -114,7 +114,7 @@ class Origin:
             licence=header.licence,
         )
 
-    def joined(self, other: "Origin") -> "Origin":
+    def joined(self, other: "VectorOrigin") -> "VectorOrigin":
         """Return the origin of vectors of one call together with another's: pooled vectors may differ in pixel size.
 
         Raises:
@@ -131,7 +131,7 @@ class Origin:
         random = (self.weights or "").startswith("random:")
         return (self.weights_note or "random weights") if random else None
 
-    def require(self, other: "Origin", name: str = "vectors") -> None:
+    def require(self, other: "VectorOrigin", name: str = "vectors") -> None:
         """Check that other vectors have the same origin.
 
         Raises:
@@ -149,7 +149,7 @@ class Origin:
             fix=_FIXES.get(first, "compute them as those that the head was trained on, or fit another head"),
         )
 
-    def differences(self, other: "Origin") -> list[tuple[str, object, object]]:
+    def differences(self, other: "VectorOrigin") -> list[tuple[str, object, object]]:
         """Return the facts that differ: name, this value, the other value."""
         names = [one.name for one in fields(self) if one.name not in ("knobs", "weights_note", "licence")]
         facts = [(name, vars(self)[name], vars(other)[name]) for name in names]

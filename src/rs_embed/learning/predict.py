@@ -19,10 +19,10 @@ from rs_embed.exports.results.run import Run, open_run
 from rs_embed.formats.base import Row
 from rs_embed.formats.footprint import Footprint, footprint, footprint_of
 from rs_embed.learning.labels import Kind
-from rs_embed.learning.origin import Origin
-from rs_embed.learning.sampling import Vectors, computed, context_m, in_region, of_run, with_size
+from rs_embed.learning.origin import VectorOrigin
+from rs_embed.learning.sampling import Vectors, computed, context_m, in_region, of_run, places_of
 from rs_embed.pipeline.request import AcceptLicence, Backend, EmbeddingRequest
-from rs_embed.places import Given, Places, Temporal, read_places
+from rs_embed.places import Given, Temporal
 from rs_embed.places.kept import OURS, frame_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ Predictable: TypeAlias = "Embedding | Embeddings | Run | Given"
 
 
 @dataclass(frozen=True)
-class Source:
+class VectorSource:
     """Where the vectors of places come from; see `Head.predict`."""
 
     region: EmbeddingMap | str | Path | None = None
@@ -52,7 +52,7 @@ class Source:
     progress: bool = True
 
 
-def predict_table(head: "Head", what: Predictable, source: Source) -> "geopandas.GeoDataFrame":
+def predict_table(head: "Head", what: Predictable, source: VectorSource) -> "geopandas.GeoDataFrame":
     """See `Head.predict`."""
     require("geopandas", "export")
     import geopandas
@@ -140,7 +140,7 @@ def _of_embeddings(many: Embeddings) -> "tuple[pd.DataFrame, list[Footprint | No
             continue
         if one.is_grid:
             raise SpecError("Expected vectors, got grids.", fix="head.map(grid) predicts the tokens of one grid")
-        vectors.add_origin(Origin.of(one))
+        vectors.add_origin(VectorOrigin.of(one))
         vectors.add(one.data[None])
         shapes.append(None if one.geobox is None else footprint_of(one.geobox))
     frame = many.to_frame()
@@ -149,20 +149,20 @@ def _of_embeddings(many: Embeddings) -> "tuple[pd.DataFrame, list[Footprint | No
 
 
 def _of_places(
-    head: "Head", what: Given, source: Source
+    head: "Head", what: Given, source: VectorSource
 ) -> "tuple[pd.DataFrame, list[shapely.Geometry | None], Vectors]":
     import pandas as pd
     import shapely
 
     if source.region is not None:
         region = source.region if isinstance(source.region, EmbeddingMap) else open_region(source.region)
-        head.origin.require(Origin.of_map(region))
-        places = _read(what, source.temporal, region.cell_m / 2)
+        head.origin.require(VectorOrigin.of_map(region))
+        places = places_of(what, source.temporal, region.cell_m / 2)
         vectors = in_region(places, region, source.time)
     else:
         request = _request(head, source)
         tokens = request.output.kind == "grid"
-        places = _read(what, source.temporal, source.buffer_m or (context_m(request) if tokens else None))
+        places = places_of(what, source.temporal, source.buffer_m or (context_m(request) if tokens else None))
         vectors = computed(places, request, progress=source.progress)
     ids = pd.Series([place.id for place in places], name="id", dtype=object)
     shapes = [
@@ -174,14 +174,7 @@ def _of_places(
     return pd.concat([ids, frame_of([place.kept for place in places])], axis=1), shapes, vectors
 
 
-def _read(what: Given, temporal: Temporal, half_m: float | None) -> Places:
-    if isinstance(what, Places):
-        return what
-    table, half_m = with_size(what, half_m)
-    return read_places(table, temporal=temporal, buffer_m=half_m)
-
-
-def _request(head: "Head", source: Source) -> EmbeddingRequest:
+def _request(head: "Head", source: VectorSource) -> EmbeddingRequest:
     """Return the request for vectors like those of the head: its own, or one with the same model and knobs."""
     origin = head.origin
     if head.facts.request is not None:

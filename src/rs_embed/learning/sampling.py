@@ -20,9 +20,9 @@ from rs_embed.embedding.points import cells_of
 from rs_embed.errors import Failure, NoValidPixels, OutsideCoverage, RSEmbedError, SpecError
 from rs_embed.exports.region.shape import shapes_of
 from rs_embed.exports.results.map_level import tokens_in
-from rs_embed.learning.origin import Origin
+from rs_embed.learning.origin import VectorOrigin
 from rs_embed.pipeline.request import EmbeddingRequest
-from rs_embed.places import Given, Places
+from rs_embed.places import Given, Places, Temporal, read_places
 from rs_embed.places.naming import Columns
 from rs_embed.places.reading import is_frame, opened_table
 from rs_embed.plan import Plan, resolved
@@ -46,7 +46,7 @@ class Vectors:
     """`[n, D]` for each place; n is 0 if it failed."""
     errors: dict[int, str] = field(default_factory=dict)
     """Position of a place -> why it has no vector."""
-    origin: Origin | None = None
+    origin: VectorOrigin | None = None
 
     def add(self, found: NDArray[np.float32] | Exception | str) -> None:
         """Add the next place: its vectors, or why it has none."""
@@ -55,7 +55,7 @@ class Vectors:
             found = np.empty((0, 0), np.float32)
         self.values.append(found)
 
-    def add_origin(self, origin: Origin) -> None:
+    def add_origin(self, origin: VectorOrigin) -> None:
         """Check that vectors come from the same model and settings as those before.
 
         Raises:
@@ -64,7 +64,7 @@ class Vectors:
         self.origin = origin if self.origin is None else self.origin.joined(origin)
 
     @property
-    def known_origin(self) -> Origin:
+    def known_origin(self) -> VectorOrigin:
         """The origin.
 
         Raises:
@@ -113,6 +113,14 @@ def with_size(given: Given, half_m: float | None) -> tuple[Given, float | None]:
     return cast("Given", table), None if own else half_m
 
 
+def places_of(given: Given, temporal: Temporal = None, half_m: float | None = None) -> Places:
+    """Read places; points without a buffer get one of `half_m`, metres."""
+    if isinstance(given, Places):
+        return given
+    table, half_m = with_size(given, half_m)
+    return read_places(table, temporal=temporal, buffer_m=half_m)
+
+
 def computed(places: Places, request: EmbeddingRequest, *, progress: bool = True) -> Vectors:
     """Compute the vectors of places, fetching ahead; memory holds a grid only until its tokens are taken."""
     grids = request.output.kind == "grid"
@@ -128,7 +136,7 @@ def computed(places: Places, request: EmbeddingRequest, *, progress: bool = True
             if isinstance(result, Failure):
                 found.add(result.error)
             else:
-                found.add_origin(Origin.of(result))
+                found.add_origin(VectorOrigin.of(result))
                 found.add(of_grid(result, place.spatial) if grids else result.data[None])
             advance(1, isinstance(result, Failure))
     return found
@@ -145,7 +153,7 @@ def context_m(request: EmbeddingRequest) -> float:
 
 def in_region(places: Places, region: "EmbeddingMap", time: "Time") -> Vectors:
     """Read the tokens of places from the map of a region; each chunk of points is read once."""
-    number, level, found = region.time_number(time), region.levels[0], Vectors(origin=Origin.of_map(region))
+    number, level, found = region.time_number(time), region.levels[0], Vectors(origin=VectorOrigin.of_map(region))
     is_point = np.isfinite(places.lon)
     rows = region.sample(places.take(np.flatnonzero(is_point)), time) if is_point.any() else None
     points = iter(()) if rows is None else zip(rows["embedding"], rows["error"], strict=True)
@@ -180,7 +188,7 @@ def of_run(run: "Run", model: str | None) -> tuple["geopandas.GeoDataFrame", Vec
         frame["embedding"], frame["status"], frame["error"], frame["meta"], strict=True
     ):
         if status == "ok":
-            found.add_origin(Origin.of_meta(Meta.model_validate_json(meta), len(vector)))
+            found.add_origin(VectorOrigin.of_meta(Meta.model_validate_json(meta), len(vector)))
         found.add(vector[None] if status == "ok" else str(error))
     return frame, found
 

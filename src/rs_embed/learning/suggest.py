@@ -16,13 +16,15 @@ from rs_embed.core.optional import require
 from rs_embed.embedding.points import cells_of
 from rs_embed.errors import NoValidPixels, StorageError
 from rs_embed.exports.results.map_level import Cells, ground
-from rs_embed.learning.class_map import Mappable, Tokens, tokens_of
+from rs_embed.learning.class_map import Mappable, MapTokens, tokens_of
 from rs_embed.learning.footprints import on_sphere
 from rs_embed.learning.heads import unit
 from rs_embed.learning.labels import Labels
 from rs_embed.learning.palette import colours_of
 from rs_embed.learning.predict import names_of
 from rs_embed.learning.qgis import label_form
+from rs_embed.learning.sampling import places_of
+from rs_embed.places import Given
 
 if TYPE_CHECKING:
     import geopandas
@@ -43,7 +45,7 @@ def suggest_labels(
     head: "Head | None" = None,
     *,
     count: int = 20,
-    known: Labels | None = None,
+    known: "Given | Labels | None" = None,
     apart_m: float = 0.0,
     time: "Time" = None,
     seed: int = 0,
@@ -61,7 +63,7 @@ def suggest_labels(
         what: A grid, or the map of a region, or its file or folder.
         head: The head to improve; it must have been trained on such tokens.
         count: Number of suggestions.
-        known: The labels that you have: places unlike them come first.
+        known: The places that have labels already, as a table or as labels: places unlike them come first.
         apart_m: Least distance between two suggestions, metres.
         time: Of a region: may be left out where the map has only one.
         seed: Of the random sample of tokens.
@@ -120,7 +122,7 @@ class _Candidates:
     lat: NDArray[np.float64]
 
 
-def _candidates(tokens: Tokens, seed: int) -> _Candidates:
+def _candidates(tokens: MapTokens, seed: int) -> _Candidates:
     draw = np.random.default_rng(seed)
     windows = list(tokens.windows())
     each = -(-_CANDIDATES // max(1, min(len(windows), _WINDOWS)))
@@ -152,9 +154,10 @@ def _uncertainty(head: "Head", answers: NDArray[np.float64]) -> NDArray[np.float
     return np.asarray(1 - (two[:, 1] - two[:, 0]))
 
 
-def _under(tokens: Tokens, known: Labels) -> NDArray[np.float32]:
-    """Return the tokens under the labels that lie on the map, `[n, D]`."""
-    rows, cols = cells_of(tokens.geobox, *known.places.centres())
+def _under(tokens: MapTokens, known: "Given | Labels") -> NDArray[np.float32]:
+    """Return the tokens under the places that lie on the map, `[n, D]`."""
+    places = known.places if isinstance(known, Labels) else places_of(known, half_m=1.0)
+    rows, cols = cells_of(tokens.geobox, *places.centres())
     found = [
         tokens.read(Cells(row, col, 1, 1))[0] for row, col in zip(rows.tolist(), cols.tolist(), strict=True) if row >= 0
     ]
