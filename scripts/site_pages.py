@@ -69,7 +69,10 @@ REFERENCE = {
         *("raster_places", "FileFormat", "register_format"),
     ),
     "Regions": ("embed_region", "open_region", "EmbeddingMap"),
-    "Learning": ("detect_change", "Change", "Embedder", "RunDataset", "RegionDataset"),
+    "Learning": (
+        *("fit", "Head", "load_head", "ClassMap", "suggest_labels"),
+        *("detect_change", "Change", "Embedder", "RunDataset", "RegionDataset"),
+    ),
     "Generation": ("generate", "Generated", "GeneratedRaster", "tokenize", "detokenize", "Tokenized"),
 }
 """Page -> the public names on it. `references` checks that each is on one."""
