@@ -69,6 +69,7 @@ REFERENCE = {
         *("raster_places", "FileFormat", "register_format"),
     ),
     "Regions": ("embed_region", "open_region", "EmbeddingMap"),
+    "Learning": ("evaluate", "Evaluation", "read_labels", "Labels"),
     "Generation": ("generate", "Generated", "GeneratedRaster", "tokenize", "detokenize", "Tokenized"),
 }
 """Page -> the public names on it. `references` checks that each is on one."""
@@ -81,6 +82,7 @@ BESIDES = {
         *("exports.call.ExportReport", "exports.results.run.Run", "exports.status.RunStatus"),
         *("exports.results.verify.VerifyReport", "exports.results.compact.CompactReport"),
     ),
+    "Learning": ("learning.evaluation.Scored", "learning.scores.Interval", "learning.folds.Folds"),
     "Types of arguments": (
         *("places.single.Single", "places.reading.Given", "embedding.points.Points", "pipeline.request.Backend"),
         *("pipeline.request.Sensors", "pipeline.request.Modalities", "pipeline.request.Bands", "plan.InputArrays"),

@@ -86,6 +86,10 @@ if TYPE_CHECKING:
     from rs_embed.generation import detokenize as detokenize
     from rs_embed.generation import generate as generate
     from rs_embed.generation import tokenize as tokenize
+    from rs_embed.learning.evaluate import evaluate as evaluate
+    from rs_embed.learning.evaluation import Evaluation as Evaluation
+    from rs_embed.learning.labels import Labels as Labels
+    from rs_embed.learning.labels import read_labels as read_labels
     from rs_embed.pipeline.inspect import ChipReport as ChipReport
     from rs_embed.pipeline.request import EmbeddingRequest as EmbeddingRequest
     from rs_embed.places import read_places as read_places
@@ -148,6 +152,10 @@ _HOME = {
     "detokenize": "generation",
     "generate": "generation",
     "tokenize": "generation",
+    "Evaluation": "learning.evaluation",
+    "Labels": "learning.labels",
+    "evaluate": "learning.evaluate",
+    "read_labels": "learning.labels",
     "geobox_for": "core.geo",
     "EmbeddingRequest": "pipeline.request",
     "Plan": "plan",
