@@ -20,7 +20,7 @@ from rs_embed.learning.folds import FOLDS, Blocks, Folds, make_folds, support_by
 from rs_embed.learning.labels import Kind, Labels, read_labels
 from rs_embed.learning.scores import Draws, scores_of
 from rs_embed.learning.variants import Models, Part, Variant, variants_of
-from rs_embed.learning.vectors import Computed, Planned, ImagerySource, compute, has_random_weights, planned
+from rs_embed.learning.vectors import Computed, ImagerySource, Planned, compute, has_random_weights, planned
 from rs_embed.pipeline.request import AcceptLicence, Backend
 from rs_embed.places import Given, Temporal
 
