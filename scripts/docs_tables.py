@@ -87,6 +87,8 @@ SENSORS: Mapping[str, str] = {
     "ORNL/LANDSCAN": "population",
     "GOOGLE/SATELLITE_EMBEDDING": "embeddings",
     "TESSERA/": "embeddings",
+    "TERRAMESH/LULC": "land cover",
+    "TERRAMESH/NDVI": "NDVI",
 }
 """What a collection's name begins with -> the sensor or theme that the table of all models shows."""
 KINDS: Mapping[str, str] = {"foundation model": "encoder"}

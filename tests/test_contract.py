@@ -26,6 +26,7 @@ from rs_embed import (
 )
 from rs_embed.core.settings import SeriesKnobs, WeightsKnobs
 from rs_embed.embedders.card import ModelCard
+from rs_embed.embedders.cards.terramind import MAP_NAMES
 from rs_embed.embedders.catalog import CARDS, get_card
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.encoders.anysat.encoder import AnySatEncoder
@@ -166,7 +167,7 @@ ENCODERS = {
     "terramind": lambda card: TerraMindEncoder(
         **{name: size for name, size in card.arch.items() if name != "gated"},
         family="A" if card.arch["gated"] else "B",
-        modalities=card.modality_names,
+        modalities=[name for name in card.modality_names if name not in MAP_NAMES],
     ),
     "anysat": lambda card: AnySatEncoder(**card.arch),
     "galileo": lambda card: GalileoEncoder(**card.arch),

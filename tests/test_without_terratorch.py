@@ -24,6 +24,7 @@ FIELD = FieldProvider()
         lambda: generate("terramind", PLACE, output_modalities="LULC", backend=FIELD),
         lambda: generate("terramind_1_0_tiny", PLACE, backend=FIELD, pretrained=False),
         lambda: get_embedding("terramind", PLACE, backend=FIELD, tim_modalities=["LULC"]),
+        lambda: get_embedding("terramind", PLACE, backend=FIELD, modality="S2L2A+LULC"),
         lambda: tokenize("LULC", np.zeros((1, 32, 32))),
         lambda: tokenize("NDVI", np.zeros((1, 32, 32)), pretrained=False),
         lambda: detokenize(TOKENS),

@@ -488,7 +488,7 @@ def test_variables_are_knobs_and_keywords_win(checkpoint, monkeypatch):
         ({"normalize": "zscore"}, KnobError, "'terramind_stats' or 'none', got 'zscore'"),
         ({"model_key": "terramind_v2"}, KnobError, "model_key"),
         ({"modality": "s2l2a"}, SpecError, "did you mean 'S2L2A'"),
-        ({"modality": "LULC"}, SpecError, "no modality 'LULC'"),
+        ({"modality": "S2L2A+caption"}, SpecError, "no modality 'caption'"),
         ({"modality": "S2L2A+S2L2A"}, SpecError, "each modality once"),
         ({"modality": "RGB", "sensor": SensorSpec(S2, ("B8",))}, BandMismatch, "does not know B8"),
         ({"sensor": {"S1GRD": SensorSpec("COPERNICUS/S1_GRD", ("HH",))}}, BandMismatch, "does not know HH"),

@@ -57,8 +57,9 @@ def load_as_the_authors_do(model: nn.Module, path: Path) -> nn.Module:
     from terratorch.models.backbones.terramind.model import terramind_register as register
 
     state = torch.load(path, weights_only=True)
-    tim = hasattr(model, "tim_modalities")
-    keys = register.checkpoint_filter_fn_tim if tim else register.checkpoint_filter_fn_generate
+    keys = register.checkpoint_filter_fn_generate if hasattr(model, "sampler") else register.checkpoint_filter_fn
+    if hasattr(model, "tim_modalities"):
+        keys = register.checkpoint_filter_fn_tim
     model.load_state_dict(keys(state, model))
     return model
 

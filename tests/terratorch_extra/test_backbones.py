@@ -10,7 +10,7 @@ from numpy.random import default_rng
 from rs_embed import OutputSpec, get_embedding
 from rs_embed.encoders.thor.bands import resolve_bands
 from rs_embed.encoders.thor.patchify import plan_geometry
-from rs_embed.errors import BandMismatch, InputError, SpecError, WeightsNotFound
+from rs_embed.errors import BandMismatch, ChoiceWarning, InputError, SpecError, WeightsNotFound
 
 pytestmark = pytest.mark.skipif(
     find_spec("terratorch") is None, reason="terratorch is not installed here: `make parity` runs this with it"
@@ -142,6 +142,9 @@ def test_options_are_taken_by_the_names_that_the_authors_have_used_since(build):
     ("options", "error", "match"),
     [
         ({"model_bands": ["BLUE", "CIRRUS"]}, BandMismatch, "CIRRUS"),
+        ({"model_bands": ["BLUE"], "new_bands": {"YELLOW": "GREEN"}}, BandMismatch, "YELLOW, which model_bands lacks"),
+        ({"model_bands": ["RED", "BLUE"], "new_bands": {"RED": "BLUE"}}, BandMismatch, "THOR does not know.*got 'RED'"),
+        ({"model_bands": ["YELLOW"], "new_bands": {"YELLOW": "GREN"}}, BandMismatch, "GREN"),
         ({"merge_method": "median"}, SpecError, "merge_method"),
         ({"out_indices": [12]}, SpecError, "out_indices between -12 and 11"),
         ({"input_params": {"ground_covers": [2880, 1440]}}, SpecError, "one ground cover"),
@@ -170,6 +173,60 @@ def test_weights_of_a_fine_tuned_backbone_serve_the_library_as_a_checkpoint(regi
         (expected,) = trained(x)
         assert torch.equal(again(x)[0], expected)
     assert np.array_equal(grid.data, expected[0].numpy())
+
+
+def test_new_bands_join_a_group_with_new_kernels_and_all_else_is_that_of_the_checkpoint(registry, build, tmp_path):
+    """Ten bands of Sentinel-2 and one that THOR does not know."""
+    known = [*BANDS[:4], "NIR_BROAD", "NIR_NARROW", "RED_EDGE_2", "RED_EDGE_3", "SWIR_1", "SWIR_2"]
+    small = {"input_params": {"ground_covers": [320], "flexivit_patch_size_seqs": [8]}, "merge_method": "mean"}
+    trained, file = build(model_bands=known, **small), tmp_path / "trained.pt"
+    torch.save(trained.encoder.state_dict(), file)
+    call = {"ckpt": str(file), "model_bands": [*known, "YELLOW"], "new_bands": {"YELLOW": "GREEN"}, **small}
+    with pytest.warns(ChoiceWarning, match="not trained with YELLOW: these patch kernels start from random numbers"):
+        wider = registry.build("thor_v1_tiny", **call)
+    held, found = trained.encoder.state_dict(), wider.encoder.state_dict()
+    new = {"ind_patch_embed.patch_embed.YELLOW.weight", "ind_patch_embed.patch_embed.YELLOW.bias"}
+    assert set(found) - set(held) == new
+    assert all(torch.equal(found[name], values) for name, values in held.items())
+    assert found["ind_patch_embed.patch_embed.YELLOW.weight"].std() > 0.01
+    x = images(11, 32)
+    x[:, 10] = 0  # a kernel without pixels adds its bias, which is taken out here
+    with torch.no_grad():
+        wider.encoder.get_parameter("ind_patch_embed.patch_embed.YELLOW.bias").zero_()
+        for name in ("Red", "Green", "Blue", "NIR"):  # a token is the mean of its bands: five here, four there
+            for kind in ("weight", "bias"):
+                wider.encoder.get_parameter(f"ind_patch_embed.patch_embed.S2:{name}.{kind}").mul_(5 / 4)
+        torch.testing.assert_close(wider(x)[-1], trained(x[:, :10])[-1], rtol=0, atol=2e-5)
+        before = wider(x)[-1]
+        x[:, 10] = 1
+        assert (wider(x)[-1] - before).abs().max() > 1e-3
+    sum(one.square().sum() for one in wider(x)).backward()
+    assert_trained(wider)
+    torch.save(wider.encoder.state_dict(), file)  # a file of these bands gives back their kernels, without a warning
+    assert torch.equal(registry.build("thor_v1_tiny", **call)(x)[-1], wider(x)[-1])
+
+
+def test_terratorchs_own_terramind_takes_known_bands_from_the_checkpoint_and_invents_the_rest(registry):
+    """What the page says of `bands`, a modality of one's own and `in_chans`."""
+
+    def build(**options):
+        return registry.build("terratorch_terramind_v1_tiny", pretrained=False, **options).state_dict()
+
+    def kernels(state, bands):
+        (weight,) = (values for name, values in state.items() if name.endswith("proj.weight") and "embeddings" in name)
+        return weight.view(192, 256, bands)
+
+    torch.manual_seed(2)
+    whole = kernels(build(modalities=["S2L2A"]), 12)
+    torch.manual_seed(2)
+    planet = build(modalities=["S2L2A"], bands={"S2L2A": ["BLUE", "GREEN", "RED", "NIR_BROAD", "YELLOW"]})
+    assert torch.equal(kernels(planet, 5)[..., :4], whole[..., [1, 2, 3, 7]])
+    assert not any(torch.equal(kernels(planet, 5)[..., 4], one) for one in whole.unbind(dim=2))
+    own = build(modalities=[{"PLANET": 4}])
+    assert {name for name in own if "embeddings" in name} == {
+        f"encoder_embeddings.PLANET.{part}" for part in ("mod_emb", "pos_emb", "proj.weight")
+    }
+    assert kernels(build(modalities=["S2L2A"], in_chans=4), 12).shape == whole.shape  # in_chans has no effect here
 
 
 ANYSAT = {"modalities": ["s2", "s1-asc"], "patch_size_m": 40, "days": [10, 200]}

@@ -30,7 +30,6 @@ from rs_embed import BBox, LocalRasters, PointBuffer, Region, generate, tokenize
 from rs_embed.cli.main import app
 from rs_embed.core.bands import Unit
 from rs_embed.core.specs import SensorSpec
-from rs_embed.embedders.cards import terramind_tokens as tokens
 from rs_embed.embedders.cards.terramind_tokens import TOKENS
 from rs_embed.embedders.catalog import get_card
 from rs_embed.embedders.imagining.sampler import Imagination, Sampling
@@ -104,7 +103,6 @@ def of_the_authors(ckpt, held, outputs, seed):
 def of_ours(ckpt, held, outputs, seed):
     """The same of one window, without decoding it."""
     card = get_card(TINY)
-    card = replace(card, modalities=(*card.modalities, *tokens.MAPS))
     request = resolve_request(
         card, card.knobs.read({"ckpt": ckpt}), EmbeddingRequest(model_id=card, modality=tuple(held)), "fp32"
     )

@@ -1,4 +1,4 @@
-"""The page on generation says what is true where TerraTorch is installed."""
+"""The pages on generation and on TerraMind say what is true where TerraTorch is installed."""
 
 from importlib.util import find_spec
 
@@ -23,3 +23,11 @@ def test_every_block_that_needs_terratorch_runs(tmp_path, monkeypatch):
     assert ran.count("terratorch") >= 3
     assert {path.name for path in (tmp_path / "maps").iterdir()} == {"LULC.tif", "DEM.tif", "S1GRD.tif"}
     assert (tmp_path / "maps.png").exists() and (tmp_path / "radar_again.tif").exists()
+
+
+def test_a_map_is_an_input_as_the_page_of_the_model_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = "docs/models/terramind_1_0_base.md"
+    (block,) = (one for one in blocks_of(ROOT / page) if (one.language, one.how) == ("python", "terratorch"))
+    run_python(block, page, {})
+    assert (tmp_path / "LULC.tif").exists()

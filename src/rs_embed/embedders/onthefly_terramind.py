@@ -6,7 +6,9 @@ from functools import cached_property, partial
 from itertools import product
 from typing import cast, final
 
+import torch
 from pydantic import JsonValue
+from torch import Tensor
 
 from rs_embed.core.chip import Chip
 from rs_embed.core.settings import LibrarySettings
@@ -14,15 +16,19 @@ from rs_embed.core.specs import OutputSpec, SensorSpec
 from rs_embed.embedders._coordinates import Coordinates, check_tokenizer, load_coordinates
 from rs_embed.embedders.base import Embedder, Merge, ModelInput, ModelRequest, Network, Readout
 from rs_embed.embedders.card import Modality
-from rs_embed.embedders.cards.terramind import COORDS_TOKENIZER, TerraMindKnobs
+from rs_embed.embedders.cards.terramind import COORDS_TOKENIZER, MAP_NAMES, TerraMindKnobs
+from rs_embed.embedders.cards.terramind_tokens import require_classes
+from rs_embed.embedders.imagining.maps import check_maps, load_map_tokenizers, map_names
 from rs_embed.embedders.imagining.thinking import (
     Thinking,
     build_thinking,
     check_thinking,
+    encoder_names,
     imagined_names,
     sampling_of,
     thinking_facts,
 )
+from rs_embed.embedders.imagining.tokenizers import Tokenizer
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry, cut_windows
 from rs_embed.embedders.prepare.normalize import Scaling, to_image, unscaled, z_score
 from rs_embed.embedders.weights.layout import Layout
@@ -42,8 +48,8 @@ class TerraMindEmbedder(Embedder):
 
     @staticmethod
     def build(request: ModelRequest, settings: LibrarySettings) -> Network:
-        """Load the encoder for all imagery of the card and the requested location inputs."""
-        names = (*request.card.modality_names, *request.places)
+        """Load the encoder for all imagery of the card, and the requested locations and maps."""
+        names = encoder_names(request)
         arch, imagined = request.card.arch, imagined_names(request)
         make = partial(
             TerraMindEncoder,
@@ -60,8 +66,8 @@ class TerraMindEmbedder(Embedder):
 
     @cached_property
     def network(self) -> Network:
-        """The encoder; for thinking in modalities, with the embeddings of the generated modalities."""
-        places = (*self.request.places, *imagined_names(self.request))
+        """The encoder, with embeddings of the ids of maps; for thinking in modalities, also of the generated ones."""
+        places = (*self.request.places, *map_names(self.request), *imagined_names(self.request))
         return self._cache.get(type(self), replace(self.request, places=places), self.device)
 
     @property
@@ -78,7 +84,7 @@ class TerraMindEmbedder(Embedder):
         return counted_layers(self._knobs.layers, self.request.card.arch["depth"])
 
     def geometry(self) -> InputGeometry:
-        """Accept windows of whole patches, in any shape, or square for thinking in modalities.
+        """Accept windows of whole patches, in any shape; square with token ids, as the authors' code accepts no other.
 
         Raises:
             SpecError: The image size is not a multiple of the patch, or a layer does not exist.
@@ -90,11 +96,11 @@ class TerraMindEmbedder(Embedder):
                 fix=f"set img={max(1, round(image_px / patch_px)) * patch_px}",
             )
         self._layers  # noqa: B018
-        square = self._knobs.tim_modalities is not None
+        square = bool(self._knobs.tim_modalities or map_names(self.request))
         return InputGeometry(image_px, lattice_px=patch_px, square=square, patch_px=patch_px)
 
     def check(self, output: OutputSpec) -> None:
-        """Check merging, generated modalities and the tokenizer of coordinates.
+        """Check merging, generated modalities and the tokenizers of coordinates and maps.
 
         Raises:
             SpecError: A grid of unmerged modalities is requested, or modalities cannot be generated.
@@ -102,6 +108,7 @@ class TerraMindEmbedder(Embedder):
             WeightsNotFound: The given tokenizer file does not exist.
         """
         check_thinking(self.request)
+        check_maps(self.request)
         if self.request.places:
             check_tokenizer(self._knobs.coords_tokenizer)
         names = self._maps
@@ -112,21 +119,24 @@ class TerraMindEmbedder(Embedder):
             )
 
     def load(self) -> None:
-        """Load the encoder, and the tokenizer of coordinates if it is needed."""
+        """Load the encoder, and the tokenizers of coordinates and maps if they are needed."""
         if self.request.places:
             self._coordinates  # noqa: B018
+        self._tokenizers  # noqa: B018
         super().load()
 
     @cached_property
     def _coordinates(self) -> Coordinates:
         return load_coordinates(self._knobs.coords_tokenizer, self._knobs.ckpt, COORDS_TOKENIZER)
 
+    @cached_property
+    def _tokenizers(self) -> dict[str, Tokenizer]:
+        return load_map_tokenizers(self.request, self.device)
+
     def prepare(self, chips: Mapping[str, Chip], frame: Frame) -> list[ModelInput]:
         """Standardise each modality with its own statistics; no clipping, as in pre-training."""
         cuts = {
-            modality.name: cut_windows(
-                to_image(chips[modality.name], modality, sensor, self._scaling(modality, sensor)), frame
-            )
+            modality.name: self._cut(chips[modality.name], modality, sensor, frame)
             for modality, sensor in self.request.inputs
         }
         geobox = next(iter(chips.values())).geobox
@@ -137,6 +147,12 @@ class TerraMindEmbedder(Embedder):
             for number in range(len(frame.windows))
         ]
 
+    def _cut(self, chip: Chip, modality: Modality, sensor: SensorSpec, frame: Frame) -> list[Tensor]:
+        codes = modality.name == "LULC"
+        if codes:
+            require_classes(chip.values)
+        return cut_windows(to_image(chip, modality, sensor, self._scaling(modality, sensor)), frame, codes=codes)
+
     def _scaling(self, modality: Modality, sensor: SensorSpec) -> Scaling:
         if self._knobs.normalize == "none":
             return unscaled(modality, sensor)
@@ -145,15 +161,25 @@ class TerraMindEmbedder(Embedder):
     def encode(self, batch: ModelInput) -> Tokens:
         """Return tokens with the requested layers concatenated; only the last block has the final norm."""
         module = self.network.module
-        tensors = batch.tensors
+        tensors = {name: self._ids(name, values) for name, values in batch.tensors.items()}
         if isinstance(module, Thinking):
             tensors, module = module.think(tensors, sampling_of(self._knobs)), module.encoder
         encoder = cast("TerraMindEncoder", module)
         bands = {
             modality.name: tuple(modality.stats[band].model_name for band in sensor.bands)
             for modality, sensor in self.request.inputs
+            if modality.name not in self._tokenizers
         }
         return encoder.forward(tensors, layers=self._layers, bands=bands)
+
+    def _ids(self, name: str, values: Tensor) -> Tensor:
+        """Return the token ids `[batch, row, col]` of a map, other inputs as they are.
+
+        Maps are read one by one, so the rest of the batch has no influence on the ids.
+        """
+        if name not in self._tokenizers:
+            return values
+        return torch.stack([self._tokenizers[name].encode(one) for one in values]).to(values.device)
 
     @property
     def normalization(self) -> str:
@@ -190,9 +216,13 @@ class TerraMindEmbedder(Embedder):
                 return merge
 
     def knobs_in_force(self) -> dict[str, JsonValue]:
-        """Return the knobs, with a tokenizer identified by content, and `tim_*` only if modalities are generated."""
-        tokenizer = self._coordinates.id if self.request.places else None
-        knobs = {**super().knobs_in_force(), "coords_tokenizer": tokenizer}
+        """Return the knobs, with tokenizers identified by content, and `tim_*` only if modalities are generated."""
+        knobs = {
+            **super().knobs_in_force(),
+            "coords_tokenizer": self._coordinates.id if self.request.places else None,
+            **{f"{name.lower()}_tokenizer": None for name in MAP_NAMES},
+            **{f"{name.lower()}_tokenizer": one.network.weights_id for name, one in self._tokenizers.items()},
+        }
         thinks = self._knobs.tim_modalities is not None
         return {name: value for name, value in knobs.items() if thinks or not name.startswith("tim_")}
 

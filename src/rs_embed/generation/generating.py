@@ -1,15 +1,13 @@
 """`generate`: generate modalities of a place from others of the same place."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 from rs_embed.core.bands import did_you_mean
 from rs_embed.core.checks import require_choice, require_number, require_whole
 from rs_embed.core.specs import SpatialSpec, TemporalSpec
-from rs_embed.embedders.cards.terramind import TokenModality
-from rs_embed.embedders.cards.terramind_tokens import DECODER_DEPTHS, MAP_NAMES, MAPS
+from rs_embed.embedders.cards.terramind import MAP_NAMES, TokenModality
 from rs_embed.embedders.catalog import get_card
 from rs_embed.errors import KnobError, SpecError, WeightsNotFound
 from rs_embed.generation.result import Generated
@@ -86,11 +84,11 @@ def generate(
     from rs_embed.pipeline.plan import on_grids
 
     outputs = _outputs(output_modalities)
-    card = _with_maps(get_card(model_id))
+    card = get_card(model_id)
     require_generative(card, "generation")
     request = EmbeddingRequest(
         model_id=card,
-        knobs={**_knobs_of_generation(knobs), "normalize": "terramind_stats"},
+        knobs={**_knobs_of_generation(knobs), **_files_of_maps(tokenizer_ckpts), "normalize": "terramind_stats"},
         backend=backend,
         sensor=sensor,
         modality=named(modality, input_chw),
@@ -163,5 +161,7 @@ def _knobs_of_generation(knobs: Mapping[str, KnobValue]) -> Mapping[str, KnobVal
     return knobs
 
 
-def _with_maps(card: "ModelCard") -> "ModelCard":
-    return replace(card, modalities=(*card.modalities, *MAPS)) if card.model_key in DECODER_DEPTHS else card
+def _files_of_maps(ckpts: Mapping[str, str | Path] | None) -> dict[str, str]:
+    """Return the knobs of tokenizers that read inputs; `_tokenizer_files` checks the files."""
+    known = ckpts if isinstance(ckpts, Mapping) else {}
+    return {f"{name.lower()}_tokenizer": str(known[name]) for name in MAP_NAMES if name in known}

@@ -10,18 +10,16 @@ from torch import Tensor
 
 from rs_embed.core.settings import LibrarySettings
 from rs_embed.embedders.base import ModelRequest, Network
-from rs_embed.embedders.cards.terramind import TerraMindKnobs, TokenModality
-from rs_embed.embedders.cards.terramind_tokens import MAP_NAMES, TOKENS
+from rs_embed.embedders.cards.terramind import MAP_NAMES, TerraMindKnobs, TokenModality
+from rs_embed.embedders.imagining.maps import load_map_tokenizers
 from rs_embed.embedders.imagining.sampler import Imagination, Sampling, pick_state, random_values
-from rs_embed.embedders.imagining.tokenizers import Tokenizer, load_tokenizer
+from rs_embed.embedders.imagining.tokenizers import Tokenizer, stamp, tokenizer_for
 from rs_embed.embedders.runtime.kept import KeptNetworks
 from rs_embed.embedders.runtime.random_numbers import own_random_numbers
 from rs_embed.embedders.weights.load import load_strict
 from rs_embed.embedders.weights.networks import RANDOM_NOTE, RANDOM_SEED, published_state
 
 _SAMPLERS: KeptNetworks[Network] = KeptNetworks(1)
-_TOKENIZERS: KeptNetworks[Tokenizer] = KeptNetworks(6)
-"""Up to one per modality; each takes 0.7 to 1.2 GB of memory."""
 
 
 @dataclass(frozen=True)
@@ -72,30 +70,11 @@ def networks_for(
     knobs = cast("TerraMindKnobs", request.knobs)
     key = (request.card.id, request.modality_names, tuple(outputs), knobs.pretrained, stamp(knobs.ckpt), device)
     sampler = _SAMPLERS.get(key, lambda: load_sampler(request, outputs, device))
-    read = [name for name in MAP_NAMES if name in request.modality_names]
     tokenizers: dict[str, Tokenizer] = {
         name: tokenizer_for(name, tokenizer_ckpts.get(name), pretrained=knobs.pretrained, device=device)
-        for name in (*outputs, *read)
+        for name in outputs
     }
-    return Networks(sampler, tokenizers)
-
-
-def tokenizer_for(name: TokenModality, ckpt: Path | None, *, pretrained: bool, device: torch.device) -> Tokenizer:
-    """Return the tokenizer of a modality, from the cache if possible; see `load_tokenizer`."""
-    return _TOKENIZERS.get(
-        (name, stamp(ckpt), pretrained, device),
-        lambda: load_tokenizer(TOKENS[name], ckpt=ckpt, pretrained=pretrained, device=device),
-    )
-
-
-def stamp(ckpt: Path | None) -> tuple[str, int, int] | None:
-    """Return path, size and modification time of a file, so that a replaced file is read again."""
-    if ckpt is None:
-        return None
-    if not ckpt.is_file():
-        return str(ckpt), 0, 0
-    status = ckpt.stat()
-    return str(ckpt), status.st_size, status.st_mtime_ns
+    return Networks(sampler, tokenizers | load_map_tokenizers(request, device))
 
 
 def load_sampler(request: ModelRequest, outputs: Sequence[TokenModality], device: torch.device) -> Network:

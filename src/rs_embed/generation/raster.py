@@ -15,7 +15,7 @@ from rs_embed.core.bands import Band, Unit
 from rs_embed.core.geo import with_coordinates
 from rs_embed.core.resources import require_room
 from rs_embed.embedders.cards.terramind_tokens import LULC_CLASSES
-from rs_embed.errors import InputError, StorageError
+from rs_embed.errors import StorageError
 from rs_embed.formats.geotiff import COG_BLOCK_PX
 from rs_embed.formats.parts import META_TAG
 
@@ -145,21 +145,6 @@ class GeneratedRaster:
             file.descriptions = [band.name for band in self.bands]
             file.units = [str(band.unit) for band in self.bands]
             file.update_tags(**{META_TAG: self.meta_json}, **_tags(self))
-
-
-def require_classes(values: NDArray[np.float32]) -> None:
-    """Require codes of land cover classes, or NaN for nodata.
-
-    Raises:
-        InputError: Other values are present.
-    """
-    valid = values[np.isfinite(values)]
-    if ((valid != np.rint(valid)) | (valid < 0) | (valid >= len(LULC_CLASSES))).any():
-        raise InputError(
-            f"Expected class codes 0 to {len(LULC_CLASSES) - 1} for LULC, got {valid.min():g} to {valid.max():g}.",
-            codes=", ".join(f"{code} {name}" for code, name in enumerate(LULC_CLASSES)),
-            fix="convert your classes to these codes",
-        )
 
 
 def _words(classes: Mapping[int, str]) -> list[str]:

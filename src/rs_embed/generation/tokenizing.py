@@ -13,9 +13,9 @@ from rs_embed.core.checks import require_choice, require_whole
 from rs_embed.core.chip import Chip
 from rs_embed.core.optional import require
 from rs_embed.embedders.cards.terramind import TokenModality
-from rs_embed.embedders.cards.terramind_tokens import PATCH_PX, TOKENS, TokenFacts
+from rs_embed.embedders.cards.terramind_tokens import PATCH_PX, TOKENS, TokenFacts, require_classes
 from rs_embed.errors import BandMismatch, InputError, UnitMismatch
-from rs_embed.generation.raster import GeneratedRaster, RoundTripError, require_classes
+from rs_embed.generation.raster import GeneratedRaster, RoundTripError
 from rs_embed.providers.arrays import SupportsArray
 from rs_embed.providers.common.plausible import refuse_implausible
 
@@ -159,8 +159,8 @@ def round_trip_error(
 
 
 def _tokenizer(modality: TokenModality, ckpt: str | Path | None, *, pretrained: bool, device: str) -> "Tokenizer":
+    from rs_embed.embedders.imagining.tokenizers import tokenizer_for
     from rs_embed.embedders.runtime.device import pick_device
-    from rs_embed.generation.networks import tokenizer_for
 
     path = None if ckpt is None else Path(ckpt).expanduser()
     return tokenizer_for(modality, path, pretrained=pretrained, device=pick_device(device))

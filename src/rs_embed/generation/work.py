@@ -11,7 +11,6 @@ from platform import python_version
 from typing import cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from torch import Tensor
@@ -26,7 +25,7 @@ from rs_embed.embedders.imagining.sampler import Sampling
 from rs_embed.embedders.prepare.framing import Frame, InputGeometry, frame_chip
 from rs_embed.errors import SpecError
 from rs_embed.generation.networks import Networks, networks_for
-from rs_embed.generation.raster import GeneratedRaster, require_classes
+from rs_embed.generation.raster import GeneratedRaster
 from rs_embed.generation.result import Generated, GenerationMeta, fingerprint_of
 from rs_embed.generation.tiles import Diffusion, at_limit, decode_tiles, stitch_ids, tile_seed, to_pixels
 from rs_embed.pipeline.plan import Workload
@@ -127,23 +126,7 @@ def _fetch(plan: Workload, geometry: InputGeometry) -> Ground:
     chips, shape_px, geobox = fetch_checked(plan.items[0], plan.job)
     frame = frame_chip(shape_px, "tile", geometry)
     windows = plan.job.embedder.prepare(chips, frame)
-    if "LULC" in chips:  # class codes cannot be padded with a mean
-        cut = _cut_classes(chips["LULC"], frame)
-        windows = [ModelInput({**one.tensors, "LULC": codes}) for one, codes in zip(windows, cut, strict=True)]
     return Ground(chips, shape_px, geobox, frame, windows)
-
-
-def _cut_classes(chip: Chip, frame: Frame) -> list[Tensor]:
-    """Cut the windows `[1, height, width]` of a map of classes, with 0 for nodata and padding.
-
-    Raises:
-        InputError: The map has codes that are not in the training.
-    """
-    codes = np.nan_to_num(chip.values[0], nan=0.0)
-    require_classes(codes)
-    bottom, right = (extent - side for extent, side in zip(frame.extent_px, chip.shape_px, strict=True))
-    whole = torch.from_numpy(np.pad(codes, ((0, 0), (0, bottom), (0, right))))
-    return [whole[:, w.row : w.row + w.height, w.col : w.col + w.width] for w in frame.windows]
 
 
 def _imagine(

@@ -30,7 +30,7 @@ HEADS: Mapping[Kind, tuple[HeadName, ...]] = {
 """Kind of labels -> the heads that suit it."""
 SEARCHED: Mapping[HeadName, tuple[str, tuple[float, ...]]] = {
     "knn": ("k", (20, 10, 5, 3, 1)),
-    "logistic": ("C", (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)),
+    "logistic": ("C", (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)),
     "ridge": ("alpha", (1e5, 1e4, 1e3, 1e2, 10.0, 1.0, 0.1)),
 }
 """Head -> its setting and the values tried, those with the smoothest predictions first.
@@ -124,6 +124,10 @@ class Fitted:
             return self._raw(vectors)[:, 0]
         return decided(self.proba(vectors), self.kind)
 
+    def answers(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return what `proba` gives, or numbers as `[N, 1]`."""
+        return self._raw(vectors) if self.kind == "number" else self.proba(vectors)
+
     def _raw(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
         x = np.asarray(vectors, np.float64)
         if x.ndim != 2 or x.shape[1] != self.dim:
@@ -132,7 +136,7 @@ class Fitted:
             raise SpecError("Expected vectors without NaN, got some.", fix="leave out the places without a vector")
         if self.head == "knn":
             targets = Targets(self.kind, self.arrays["targets"], self.outputs)
-            return _shares(targets, _nearest(self._floats("vectors"), _unit(x), int(self.setting["k"])))
+            return _shares(targets, _nearest(self._floats("vectors"), unit(x), int(self.setting["k"])))
         mean, scale, weights, bias = (self._floats(name) for name in ("mean", "scale", "weights", "bias"))
         return (x - mean) / scale @ weights.T + bias
 
@@ -162,7 +166,7 @@ def fit_head(head: HeadName, x: NDArray[np.floating], targets: Targets, value: f
     name = SEARCHED[head][0]
     if head == "knn":
         value = min(int(value), len(x))
-        arrays = {"vectors": _unit(x).astype(np.float32), "targets": targets.values}
+        arrays = {"vectors": unit(x).astype(np.float32), "targets": targets.values}
         return Fitted(head, targets.kind, targets.outputs, {name: value}, arrays)
     standard, mean, scale = _standardised(x)
     if head == "ridge":
@@ -222,7 +226,7 @@ def _path(
     """Yield the predictions `[M, K]` of one fold for each value of the setting."""
     values = SEARCHED[head][1]
     if head == "knn":
-        near = _nearest(_unit(x), _unit(tested), min(int(max(values)), len(x)))
+        near = _nearest(unit(x), unit(tested), min(int(max(values)), len(x)))
         for value in values:
             yield _shares(targets, near[:, : int(value)])
         return
@@ -298,12 +302,12 @@ def _logistic_path(
         yield weights, bias
 
 
-def _unit(x: NDArray[np.floating]) -> NDArray[np.float64]:
+def unit(x: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return vectors of length 1; zeros stay zeros."""
     values = np.asarray(x, np.float64)
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    unit: NDArray[np.float64] = values / np.where(lengths == 0, 1, lengths)
-    return unit
+    turned: NDArray[np.float64] = values / np.where(lengths == 0, 1, lengths)
+    return turned
 
 
 def _nearest(known: NDArray[np.float64], x: NDArray[np.float64], k: int) -> NDArray[np.intp]:

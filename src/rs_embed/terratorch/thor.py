@@ -3,6 +3,7 @@
 Source of names and meanings: FM4CS/thor_terratorch_ext, README.md and models/backbones/thor_vit.py.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 from rs_embed.embedders._vit_mae_utils import to_grid
 from rs_embed.embedders.card import ModelCard
 from rs_embed.embedders.onthefly_thor import LAYOUT
-from rs_embed.encoders.thor.bands import kernel_name, resolve_bands
+from rs_embed.embedders.weights.reading import read_state_dict
+from rs_embed.encoders.thor.bands import GROUP_OF_BAND, PUBLIC_NAMES, kernel_name, resolve_bands
 from rs_embed.encoders.thor.encoder import ThorEncoder
 from rs_embed.encoders.thor.patchify import Strategy, ThorGeometry, plan_geometry
-from rs_embed.errors import BandMismatch, SpecError
+from rs_embed.errors import BandMismatch, ChoiceWarning, SpecError, warn
 from rs_embed.terratorch.encoders import one_of, trainable
 
 Merge = Literal["mean", "sum", "max", "concat"]
@@ -103,6 +105,7 @@ def build_thor(
     pretrained: bool = True,
     ckpt: str | Path | None = None,
     model_bands: Bands = DEFAULT_BANDS,
+    new_bands: Mapping[str, str] | None = None,
     input_params: Mapping[str, object] | None = None,
     ground_cover: int | Sequence[int] | None = None,
     patch_sizes: int | Sequence[int] | None = None,
@@ -119,6 +122,9 @@ def build_thor(
         model_bands: Channels in order, such as "BLUE", "NIR_BROAD", "VV", "EW_HH", "VV_60", "OA01_REFLECTANCE"; a
             mapping by modality if the data module returns several tensors. Default: all bands of Sentinel-2, and VV and
             VH.
+        new_bands: Band of `model_bands` that THOR does not know -> the known band whose group it joins, such as
+            {"YELLOW": "GREEN"}. A token of a group is the mean of its bands, so the new band must have the pixel size
+            of that group. Its patch kernel starts from random numbers, unless `ckpt` has it; a warning says so.
         input_params: `ground_covers` (one value: side of the image in metres, default 2880), `flexivit_patch_size_seqs`
             (pixels of a band, default 8) and `select_patch_strategy`.
         ground_cover: The authors' newer name of `ground_covers`; takes precedence over `input_params`.
@@ -136,15 +142,63 @@ def build_thor(
     by_modality = model_bands if isinstance(model_bands, Mapping) else {"": model_bands}
     newer = dict(zip(INPUT_PARAMS, (ground_cover, patch_sizes, select_patch_strategy), strict=True))
     params = {**(input_params or {}), **{name: value for name, value in newer.items() if value is not None}}
-    geometry = _geometry([band for bands in by_modality.values() for band in bands], params)
+    groups = _groups_of_new(new_bands or {})
+    geometry = _geometry([band for bands in by_modality.values() for band in bands], params, groups)
     layers = _layers(card.arch["depth"], out_indices)
-    encoder = trainable(lambda: ThorEncoder(**card.arch), card, LAYOUT, pretrained=pretrained, ckpt=ckpt)
+    trained = _trained(groups, ckpt) if pretrained else tuple(groups)
+
+    def make() -> ThorEncoder:
+        return _with_kernels(ThorEncoder(**card.arch), trained)
+
+    encoder = trainable(make, card, LAYOUT, pretrained=pretrained, ckpt=ckpt)
+    untrained = [band for band in groups if band not in trained]
+    if untrained:
+        warn(
+            f"THOR was not trained with {', '.join(untrained)}: these patch kernels start from random numbers. All "
+            "other weights are those of the checkpoint.",
+            ChoiceWarning,
+        )
+    _with_kernels(encoder, untrained)
     modalities = tuple(by_modality) if isinstance(model_bands, Mapping) else ()
     return ThorBackbone(encoder, geometry=geometry, modalities=modalities, layers=layers, merge=merge)
 
 
-def _geometry(names: Sequence[str], params: Mapping[str, object]) -> ThorGeometry:
-    bands, sizes = resolve_bands(names)
+def _groups_of_new(bands: Mapping[str, str]) -> dict[str, str]:
+    """Return the group that each new band joins."""
+    groups = {}
+    for name, like in bands.items():
+        if name in PUBLIC_NAMES or not re.fullmatch(r"\w+", name):
+            raise BandMismatch(
+                f"Expected a name that THOR does not know, of letters, digits and _, got {name!r}.",
+                fix="leave it out of new_bands, or rename it",
+            )
+        groups[name] = GROUP_OF_BAND[resolve_bands([like])[0][0]]
+    return groups
+
+
+def _trained(bands: Mapping[str, str], ckpt: str | Path | None) -> tuple[str, ...]:
+    """Return the new bands whose kernels the file has: it was then saved from a backbone with these bands."""
+    if not bands or ckpt is None or not Path(ckpt).expanduser().is_file():
+        return ()
+    names = read_state_dict(Path(ckpt).expanduser())
+    return tuple(band for band in bands if any(name.endswith(f"patch_embed.{band}.weight") for name in names))
+
+
+def _with_kernels(encoder: ThorEncoder, bands: Sequence[str]) -> ThorEncoder:
+    encoder.ind_patch_embed.add_bands(bands, encoder.norm.normalized_shape[0])
+    return encoder
+
+
+def _geometry(names: Sequence[str], params: Mapping[str, object], new: Mapping[str, str]) -> ThorGeometry:
+    unused = [name for name in new if name not in names]
+    if unused:
+        raise BandMismatch(
+            f"Expected new_bands among model_bands, got {', '.join(unused)}, which model_bands lacks.",
+            fix="add them to model_bands, in the order of the channels",
+        )
+    known = [name for name in names if name not in new]
+    resolved, sizes = resolve_bands(known)
+    bands = {**dict(zip(known, resolved, strict=True)), **{name: name for name in new}}
     unknown = [name for name in params if name not in INPUT_PARAMS]
     if unknown:
         raise SpecError(
@@ -155,7 +209,7 @@ def _geometry(names: Sequence[str], params: Mapping[str, object]) -> ThorGeometr
         raise SpecError(f"Expected one ground cover, got {covers}.", fix=f"set ground_covers=[{GROUND_COVER_M}]")
     patches_px = _whole_numbers("flexivit_patch_size_seqs", params.get("flexivit_patch_size_seqs", [PATCH_PX]))
     strategy = one_of("select_patch_strategy", params.get("select_patch_strategy", "min"), STRATEGIES)
-    return plan_geometry(bands, covers[0], patches_px, strategy, sizes)
+    return plan_geometry([bands[name] for name in names], covers[0], patches_px, strategy, sizes, new_bands=new)
 
 
 def _whole_numbers(name: str, value: object) -> list[int]:

@@ -7,7 +7,7 @@ statistics). The commits and hashes of the published weights were not known when
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -23,6 +23,9 @@ Normalize = Literal["terramind_stats", "none"]
 MergeMethod = Literal["mean", "max", "concat", "dict", "none"]
 TokenModality = Literal["S2L2A", "S1GRD", "S1RTC", "DEM", "LULC", "NDVI"]
 """The modalities that TerraMind 1.0 can generate."""
+MapName = Literal["LULC", "NDVI"]
+MAP_NAMES: tuple[MapName, ...] = get_args(MapName)
+"""Modalities that the network takes only as token ids: their maps are read by a tokenizer."""
 
 
 def _names(value: object) -> object:
@@ -43,7 +46,7 @@ class TerraMindKnobs(LayersKnobs):
     """Knobs of the TerraMind family."""
 
     prefix = "RS_EMBED_TERRAMIND_"
-    LATER: ClassVar[frozenset[str]] = frozenset()
+    LATER: ClassVar[frozenset[str]] = frozenset({"lulc_tokenizer", "ndvi_tokenizer"})
     NONE_IS: ClassVar[Mapping[str, str]] = {"merge_method": "none"}
     HINTS: ClassVar[Mapping[str, str]] = {
         **LayersKnobs.HINTS,
@@ -60,6 +63,12 @@ class TerraMindKnobs(LayersKnobs):
     ] = "mean"
     coords_tokenizer: Annotated[
         Path | None, Field(description="tokenizer file for Coordinates; unset: next to the checkpoint, else the hub's")
+    ] = None
+    lulc_tokenizer: Annotated[
+        Path | None, Field(description="tokenizer file of the modality LULC; unset: the hub's")
+    ] = None
+    ndvi_tokenizer: Annotated[
+        Path | None, Field(description="tokenizer file of the modality NDVI; unset: the hub's")
     ] = None
     tim_modalities: Annotated[
         Imagined,
@@ -136,6 +145,13 @@ def _rgb() -> Modality:
     return Modality("RGB", sensor, stats, image_px=224, patch_px=16, clip=RGB_DN, byte_range=RGB_DN)
 
 
+def _map(name: MapName, unit: Unit, mean: float, std: float) -> Modality:
+    """Return a modality that the encoder takes as token ids: the statistics are those of its tokenizer's input."""
+    sensor = SensorSpec(f"TERRAMESH/{name}", (name,), composite="mosaic", fill_value="mean")
+    stats: dict[str, BandStats] = {name: BandStats(name, unit, mean, std)}
+    return Modality(name, sensor, stats, image_px=224, patch_px=16)
+
+
 _S2 = "COPERNICUS/S2_SR_HARMONIZED"
 V1 = (
     _modality("S2L2A", _S2, Unit.DN, L2A, _L2A_V1),
@@ -144,7 +160,10 @@ V1 = (
     _modality("S1GRD", "COPERNICUS/S1_GRD", Unit.DB, ("VV", "VH"), ((-12.599, 5.195), (-20.293, 5.890))),
     _modality("S1RTC", "COPERNICUS/S1_RTC", Unit.DB, ("VV", "VH"), ((-10.93, 4.391), (-17.329, 4.459))),
     _modality("DEM", "COPERNICUS/DEM/GLO30", Unit.METRE, ("DEM",), ((670.665, 951.272),)),
+    _map("LULC", Unit.CLASS, 0, 1),
+    _map("NDVI", Unit.INDEX, 0.327, 0.322),
 )
+"""For land cover, the "mean" that replaces nodata is 0, the code of no data."""
 V01 = (_modality("S2L2A", _S2, Unit.DN, L2A, _L2A_V01),)
 COORDS_TOKENIZER = Weights("ibm-esa-geospatial/TerraMind-1.0-Tokenizer-Coords", "config.json", licence="Apache-2.0")
 """Source: terratorch 1.2.11, tokenizer_register.py. The file was not available when this card was written."""

@@ -7,19 +7,18 @@ of the published files could not be looked up when this was written, so `Weights
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rs_embed.core.bands import Band, Unit, bands_of
-from rs_embed.core.specs import SensorSpec
-from rs_embed.embedders.card import BandStats, Modality, Weights
-from rs_embed.embedders.cards.terramind import L2A, V1, TokenModality
+from rs_embed.embedders.card import Weights
+from rs_embed.embedders.cards.terramind import MAP_NAMES, V1, TokenModality
+from rs_embed.errors import InputError
 
 PATCH_PX = 16
 """Side of the square under one token, pixels."""
-
-MapName = Literal["LULC", "NDVI"]
-MAP_NAMES: tuple[MapName, ...] = get_args(MapName)
-"""Modalities that the model takes only as tokens, not as pixels."""
 
 LULC_CLASSES = (
     *("no data", "water", "trees", "flooded vegetation", "crops", "built area"),
@@ -69,9 +68,11 @@ class TokenFacts:
         return self.name if self.name in MAP_NAMES else f"tok_{self.name}"
 
 
-def _facts(
-    name: TokenModality, bands: tuple[Band, ...], stats: tuple[tuple[float, float], ...], **sizes: int
-) -> TokenFacts:
+def _facts(name: TokenModality) -> TokenFacts:
+    """Return the facts of a modality of the card, whose pixels and tokens share statistics."""
+    modality = next(modality for modality in V1 if modality.name == name)
+    bands = bands_of(modality.sensor.collection, modality.sensor.bands)
+    sizes = {"vocabulary": 4375, "lattice_px": PATCH_PX} if name == "LULC" else {}
     return TokenFacts(
         name,
         key=f"tok_{name.lower().replace('s2', 'sen2').replace('s1', 'sen1')}@224",
@@ -80,40 +81,26 @@ def _facts(
             f"ibm-esa-geospatial/TerraMind-1.0-Tokenizer-{name}", f"TerraMind_Tokenizer_{name}.pt", licence="Apache-2.0"
         ),
         bands=bands,
-        mean=tuple(mean for mean, _ in stats),
-        std=tuple(std for _, std in stats),
+        mean=tuple(modality.stats[band.name].mean for band in bands),
+        std=tuple(modality.stats[band.name].std for band in bands),
         **sizes,
     )
 
 
-def _of_card(name: Literal["S2L2A", "S1GRD", "S1RTC", "DEM"], collection: str, bands: tuple[str, ...]) -> TokenFacts:
-    """Return the facts of a modality of the card, whose pixels and tokens share statistics."""
-    modality = next(modality for modality in V1 if modality.name == name)
-    stats = tuple((modality.stats[band].mean, modality.stats[band].std) for band in bands)
-    return _facts(name, bands_of(collection, bands), stats)
-
-
-TOKENS: Mapping[str, TokenFacts] = {
-    facts.name: facts
-    for facts in (
-        _of_card("S2L2A", "COPERNICUS/S2_SR_HARMONIZED", L2A),
-        _of_card("S1GRD", "COPERNICUS/S1_GRD", ("VV", "VH")),
-        _of_card("S1RTC", "COPERNICUS/S1_RTC", ("VV", "VH")),
-        _of_card("DEM", "COPERNICUS/DEM/GLO30", ("DEM",)),
-        _facts("LULC", bands_of("TERRAMESH/LULC", ["LULC"]), ((0, 1),), vocabulary=4375, lattice_px=PATCH_PX),
-        _facts("NDVI", bands_of("TERRAMESH/NDVI", ["NDVI"]), ((0.327, 0.322),)),
-    )
-}
+TOKENS: Mapping[str, TokenFacts] = {name: _facts(name) for name in get_args(TokenModality)}
 """Facts by the public name of the modality."""
 
 
-def _map(name: MapName) -> Modality:
-    facts = TOKENS[name]
-    sensor = SensorSpec(f"TERRAMESH/{name}", (name,), composite="mosaic", fill_value="mean")
-    stats: dict[str, BandStats] = {name: BandStats(name, facts.bands[0].unit, facts.mean[0], facts.std[0])}
-    return Modality(name, sensor, stats, image_px=224, patch_px=PATCH_PX)
+def require_classes(values: NDArray[np.float32]) -> None:
+    """Require codes of land cover classes, or NaN for nodata.
 
-
-MAPS = tuple(_map(name) for name in MAP_NAMES)
-"""Inputs of generation in addition to the card's modalities, read by their tokenizers. For land cover, the "mean" that
-replaces nodata is 0, the code of no data."""
+    Raises:
+        InputError: Other values are present.
+    """
+    valid = values[np.isfinite(values)]
+    if ((valid != np.rint(valid)) | (valid < 0) | (valid >= len(LULC_CLASSES))).any():
+        raise InputError(
+            f"Expected class codes 0 to {len(LULC_CLASSES) - 1} for LULC, got {valid.min():g} to {valid.max():g}.",
+            codes=", ".join(f"{code} {name}" for code, name in enumerate(LULC_CLASSES)),
+            fix="convert your classes to these codes",
+        )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rs_embed.core.settings import LibrarySettings
 from rs_embed.embedders.base import ModelRequest, Network
-from rs_embed.embedders.cards.terramind import TerraMindKnobs
+from rs_embed.embedders.cards.terramind import MAP_NAMES, TerraMindKnobs
 from rs_embed.embedders.cards.terramind_tokens import TOKENS
 from rs_embed.embedders.imagining.sampler import (
     Imagination,
@@ -62,6 +62,11 @@ def imagined_names(request: ModelRequest) -> tuple[str, ...]:
     return tuple(TOKENS[name].encoder_name for name in knobs.tim_modalities or ())
 
 
+def encoder_names(request: ModelRequest) -> tuple[str, ...]:
+    """Return the modalities of the encoder to build: all imagery of the card, and what `request.places` adds to it."""
+    return (*(name for name in request.card.modality_names if name not in MAP_NAMES), *request.places)
+
+
 def sampling_of(knobs: TerraMindKnobs) -> Sampling:
     """Return the sampling settings of the knobs."""
     return Sampling(knobs.tim_seed, knobs.tim_decoding_steps, knobs.tim_temperature, knobs.tim_top_p, knobs.tim_top_k)
@@ -107,7 +112,7 @@ def build_thinking(
     with torch.device("meta"):
         encoder = make()
     imagined = imagined_names(request)
-    given = [name for name in (*card.modality_names, *request.places) if name not in imagined]
+    given = [name for name in encoder_names(request) if name not in imagined]
     with own_random_numbers(RANDOM_SEED):
         imagination = Imagination(card, given, knobs.tim_modalities or ())
     module = Thinking(encoder, imagination)

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from rs_embed.core.settings import LibrarySettings
 from rs_embed.embedders.base import Network
-from rs_embed.embedders.cards.terramind_tokens import TokenFacts
+from rs_embed.embedders.cards.terramind import TokenModality
+from rs_embed.embedders.cards.terramind_tokens import TOKENS, TokenFacts
 from rs_embed.embedders.imagining.sampler import random_values
+from rs_embed.embedders.runtime.kept import KeptNetworks
 from rs_embed.embedders.runtime.random_numbers import own_random_numbers
 from rs_embed.embedders.runtime.terratorch import leaving_no_trace, load_terratorch
 from rs_embed.embedders.weights.layout import Layout
@@ -61,7 +63,7 @@ class Tokenizer:
         """Return the ids `[row, col]` of an image `[band, height, width]` of standardised values or class codes."""
         module = self.network.module
         batch = pixels.to(next(module.parameters()).device)[None]
-        with self.network.lock.here, torch.inference_mode():
+        with self.network.lock.here, torch.inference_mode(), torch.autocast(batch.device.type, enabled=False):
             _, _, ids = cast("_Vq", module).encode(batch)
         return ids[0].long().cpu()
 
@@ -90,6 +92,28 @@ def _denoise(module: _Diffusion, codes: Tensor, image: Tensor, steps: int) -> Te
         found = module.decoder(image, time, codes)
         image = scheduler.step(found.float(), time, image).prev_sample
     return image
+
+
+_TOKENIZERS: KeptNetworks[Tokenizer] = KeptNetworks(6)
+"""Up to one per modality; each takes 0.7 to 1.2 GB of memory."""
+
+
+def tokenizer_for(name: TokenModality, ckpt: Path | None, *, pretrained: bool, device: torch.device) -> Tokenizer:
+    """Return the tokenizer of a modality, from the cache if possible; see `load_tokenizer`."""
+    return _TOKENIZERS.get(
+        (name, stamp(ckpt), pretrained, device),
+        lambda: load_tokenizer(TOKENS[name], ckpt=ckpt, pretrained=pretrained, device=device),
+    )
+
+
+def stamp(ckpt: Path | None) -> tuple[str, int, int] | None:
+    """Return path, size and modification time of a file, so that a replaced file is read again."""
+    if ckpt is None:
+        return None
+    if not ckpt.is_file():
+        return str(ckpt), 0, 0
+    status = ckpt.stat()
+    return str(ckpt), status.st_size, status.st_mtime_ns
 
 
 def load_tokenizer(facts: TokenFacts, *, ckpt: Path | None, pretrained: bool, device: torch.device) -> Tokenizer:

@@ -142,7 +142,7 @@ def stride_of(size: int, step: int) -> int:
     return max(size - _round_up(math.ceil(size * TILE_OVERLAP), step), step)
 
 
-def cut_windows(image: Tensor, frame: Frame, grid_px: int = 1) -> list[Tensor]:
+def cut_windows(image: Tensor, frame: Frame, grid_px: int = 1, *, codes: bool = False) -> list[Tensor]:
     """Cut the network inputs of a frame from an image.
 
     Args:
@@ -150,6 +150,7 @@ def cut_windows(image: Tensor, frame: Frame, grid_px: int = 1) -> list[Tensor]:
             of THOR fill missing pixels (FM4CS/THOR, thor_dataset_base.py).
         frame: The windows to cut.
         grid_px: Image pixels along the side of one frame pixel.
+        codes: Whether pixels are codes of classes, which are never mixed: padding is 0, and resizing takes the nearest.
 
     Returns:
         One `[..., h, w]` per window. If the frame resizes, windows are interpolated bilinearly (half-pixel centres,
@@ -159,7 +160,7 @@ def cut_windows(image: Tensor, frame: Frame, grid_px: int = 1) -> list[Tensor]:
     bottom = max(0, grid_px * max(w.row + w.height for w in frame.windows) - height)
     right = max(0, grid_px * max(w.col + w.width for w in frame.windows) - width)
     if bottom or right:
-        mean = image.mean(dim=(-2, -1), keepdim=True)
+        mean = image.new_zeros(()) if codes else image.mean(dim=(-2, -1), keepdim=True)
         padded = image.new_empty(*image.shape[:-2], height + bottom, width + right)
         padded[..., :height, :width] = image
         padded[..., height:, :] = mean
@@ -170,6 +171,8 @@ def cut_windows(image: Tensor, frame: Frame, grid_px: int = 1) -> list[Tensor]:
     cuts = [image[..., there, across] for there, across in zip(rows, cols, strict=True)]
     if frame.zoom == 1:
         return cuts
+    if codes:
+        return [interpolate(cut[None], frame.input_px, mode="nearest-exact")[0] for cut in cuts]
     return [interpolate(cut[None], frame.input_px, mode="bilinear", align_corners=False)[0] for cut in cuts]
 
 

@@ -75,6 +75,8 @@ def plan_geometry(
     patch_sizes_px: Sequence[int],
     strategy: Strategy = "min",
     gsd_m: Mapping[str, int] | None = None,
+    *,
+    new_bands: Mapping[str, str] | None = None,
 ) -> ThorGeometry:
     """Choose a patch size for each band group.
 
@@ -84,13 +86,16 @@ def plan_geometry(
         patch_sizes_px: Sizes to choose from, in pixels of the group's own pixel size.
         strategy: How to choose among the sizes that divide the ground cover.
         gsd_m: Group -> pixel size in metres, if it is not the group's own.
+        new_bands: Band that THOR does not know -> group that it joins.
 
     Raises:
         BandMismatch: There are no bands, or one is unknown or given twice.
         SpecError: A length is not positive, or no patch size divides the ground cover.
     """
-    _check_bands(bands)
-    members = {group: tuple(band for band in group.bands if band in bands) for group in GROUPS}
+    new = new_bands or {}
+    _check_bands(bands, new)
+    joined = {group: [*group.bands, *(band for band, name in new.items() if name == group.name)] for group in GROUPS}
+    members = {group: tuple(band for band in joined[group] if band in bands) for group in GROUPS}
     present = [group for group in GROUPS if members[group]]
     gsds = {group.name: (gsd_m or {}).get(group.name, group.gsd_m) for group in present}
     _check_lengths(ground_cover_m, patch_sizes_px, gsds)
@@ -121,9 +126,9 @@ def _choose_patches_px(
     return {name: pick(fitting_m[name]) // gsd for name, gsd in gsds.items()}
 
 
-def _check_bands(bands: Sequence[str]) -> None:
+def _check_bands(bands: Sequence[str], new: Mapping[str, str]) -> None:
     for band in bands:
-        if band not in GROUP_OF_BAND:
+        if band not in GROUP_OF_BAND and band not in new:
             raise unknown_band(band, tuple(GROUP_OF_BAND))
     if not bands or len(set(bands)) < len(bands):
         raise BandMismatch(
@@ -219,7 +224,12 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, *, dim: int) -> None:
         super().__init__()
-        self.patch_embed: nn.ModuleDict = nn.ModuleDict({name: nn.Conv2d(1, dim, KERNEL_PX) for name in KERNELS})
+        self.patch_embed: nn.ModuleDict = nn.ModuleDict()
+        self.add_bands(KERNELS, dim)
+
+    def add_bands(self, names: Sequence[str], dim: int) -> None:
+        """Add kernels, with PyTorch's initial values for a convolution."""
+        self.patch_embed.update({name: nn.Conv2d(1, dim, KERNEL_PX) for name in names})
 
     def merge(self, group: GroupGeometry) -> PatchKernel:
         """Build the kernel that computes the mean of the embeddings of the group's bands in one convolution."""
