@@ -116,17 +116,17 @@ def plots(count=12):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:There are only:rs_embed.errors.ChoiceWarning")
 def test_a_head_from_a_model_fits_grids_and_predicts_points_of_the_same_model(tmp_path):
-    frame = plots()
-    head = fit(frame, "side", model="mosaiks_rcf", backend="sample", buffer_m=200, head="logistic")
-    place = PointBuffer(12.937, 47.768, 400)
+    frame = plots(6)
+    head = fit(frame, "side", model="mosaiks_rcf", backend="sample", buffer_m=100, head="logistic")
+    place = PointBuffer(12.937, 47.768, 200)
     grid = get_embedding("mosaiks_rcf", place, output=OutputSpec.grid(), backend="sample")
     found = head.map(grid, tmp_path / "sides.tif")
     assert found.geobox == grid.geobox and set(np.unique(found.read())) <= {1, 2}
     grid.save(tmp_path / "grid.tif")
     np.testing.assert_array_equal(head.map(tmp_path / "grid.tif").read(), found.read())
     again = load_head(head.save(tmp_path / "head.safetensors"))
-    table = again.predict(frame.head(4), backend="sample", buffer_m=200)
-    spot = PointBuffer(frame.lon[0], frame.lat[0], 200)
+    table = again.predict(frame.head(2), backend="sample", buffer_m=100)
+    spot = PointBuffer(frame.lon[0], frame.lat[0], 100)
     token = get_embedding("mosaiks_rcf", spot, output=OutputSpec.grid(), backend="sample").at(spot.lon, spot.lat)
     np.testing.assert_allclose(table.p_east[0], head.fitted.proba(token[None])[0, 0], atol=1e-6)
     vector = get_embedding("mosaiks_rcf", place, backend="sample")
