@@ -78,7 +78,9 @@ REFERENCE = {
 }
 """Page -> the public names on it. `references` checks that each is on one."""
 BESIDES = {
-    "Embeddings": ("embedding.batch.Embeddings", "errors.Failure", "errors.BatchError"),
+    "Embeddings": (
+        *("embedding.batch.Embeddings", "errors.Failure", "errors.BatchError", "explore.widget.PageWidget"),
+    ),
     "Places, times, outputs": ("places.columns.Places", "places.columns.Place"),
     "Models": ("embedders.describe.ModelDescription", "recommend.Recommendations", "recommend.ModelAdvice"),
     "Imagery": ("providers.base.Provider", "providers.base.Query"),

@@ -170,7 +170,7 @@ groups = np.eye(8, dtype=np.float32)[[0, 3]].repeat(12, 0)
 vectors = groups + np.random.default_rng(0).standard_normal((24, 8)).astype(np.float32) / 10
 lon, lat = np.linspace(12, 13, 24), np.full(24, 47.0)
 dots = Dots("made up", "", [str(n) for n in range(24)], lon, lat, vectors, {}, {}, "space")
-explore_points(dots, sys.argv[1], credit="", projection="umap")
+explore_points(dots, sys.argv[1], "", "umap")
 """
 
 

@@ -49,6 +49,13 @@ def explore(
             autocompletion=complete_backend,
         ),
     ] = None,
+    base_map: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="URL CREDIT",
+            help="Tiles from the network, shown if chosen, and their owner: https://.../{z}/{x}/{y}.png '© Owner'.",
+        ),
+    ] = None,
     max_mb: Annotated[float, typer.Option(help="Largest size of the page, MB.")] = 25.0,
     serve: Annotated[
         bool,
@@ -59,13 +66,14 @@ def explore(
     as_json: Json = False,
 ) -> None:
     """Make a page on which a click shows what is like a place. It is one file and needs no network."""
+    from rs_embed.explore.page import PageOptions
     from rs_embed.exports.results.exploring import explore_result
 
     if serve:
         given = {"--beside": beside, "--level": level, "--model": model, "--projection": projection}
         if wrong := [name for name, value in given.items() if value]:
             raise typer.BadParameter(f"--serve goes without {', '.join(wrong)}")
-        _serve(result, bbox, imagery, port, open_it=open_it, as_json=as_json)
+        _serve(result, bbox, imagery, base_map, port, open_it=open_it, as_json=as_json)
         return
     page = explore_result(
         result,
@@ -76,7 +84,7 @@ def explore(
         model=model,
         imagery=imagery,
         projection=projection,
-        max_mb=max_mb,
+        options=PageOptions(base_map, max_mb=max_mb),
     )
     size_mb = page.stat().st_size / 1e6
     if as_json:
@@ -91,6 +99,7 @@ def _serve(
     path: Path,
     bbox: tuple[float, float, float, float] | None,
     imagery: str | None,
+    base_map: tuple[str, str] | None,
     port: int,
     *,
     open_it: bool,
@@ -104,7 +113,7 @@ def _serve(
         raise SpecError(
             f"Expected the map of a region to serve, got {str(path)!r}.", fix="leave --serve out: the page is one file"
         )
-    with serve_map(open_region(path), bbox, imagery=imagery, port=port) as server:
+    with serve_map(open_region(path), bbox, imagery=imagery, base_map=base_map, port=port) as server:
         if as_json:
             typer.echo(json.dumps({"url": server.url}))
         else:

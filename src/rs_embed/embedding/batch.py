@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rs_embed.embedding.joining import Table
     from rs_embed.explore.packing import Stored
     from rs_embed.explore.plane import Projection
+    from rs_embed.explore.tiles import BaseMap
     from rs_embed.explore.widget import PageWidget
 
 Result = Embedding | Failure
@@ -155,6 +156,7 @@ class Embeddings(Sequence[Result]):
         path: "str | Path" = "explore.html",
         *,
         projection: "Projection" = "pca",
+        base_map: "BaseMap | None" = None,
         stored: "Stored" = "auto",
         max_mb: float = 25.0,
     ) -> "Path":
@@ -163,6 +165,7 @@ class Embeddings(Sequence[Result]):
         Args:
             path: Ends in .html; an existing file is replaced.
             projection: How the vectors come on a plane: by "pca", or by "umap" where umap-learn is installed.
+            base_map: See `Embedding.explore`.
             stored: See `Embedding.explore`.
             max_mb: Largest size of the file, MB.
 
@@ -171,13 +174,19 @@ class Embeddings(Sequence[Result]):
             NoValidPixels: Every item failed, or none has a place.
             StorageError: The path does not end in .html, or cannot be written.
         """
+        from rs_embed.explore.page import PageOptions
         from rs_embed.explore.points import Dots, explore_points
 
         dots, credit = Dots.of(self)
-        return explore_points(dots, path, credit=credit, projection=projection, stored=stored, max_mb=max_mb)
+        return explore_points(dots, path, credit, projection, PageOptions(base_map, stored, max_mb))
 
     def widget(
-        self, *, projection: "Projection" = "pca", stored: "Stored" = "auto", height_px: int = 680
+        self,
+        *,
+        projection: "Projection" = "pca",
+        base_map: "BaseMap | None" = None,
+        stored: "Stored" = "auto",
+        height_px: int = 680,
     ) -> "PageWidget":
         """Show the page of `explore` in a notebook; needs the extra `notebook`.
 
@@ -192,7 +201,9 @@ class Embeddings(Sequence[Result]):
         """
         from rs_embed.explore.notebook import widget_of
 
-        return widget_of(lambda page: self.explore(page, projection=projection, stored=stored), height_px)
+        return widget_of(
+            lambda page: self.explore(page, projection=projection, base_map=base_map, stored=stored), height_px
+        )
 
     def to_frame(self) -> "pd.DataFrame":
         """Return a table with one row per item, indexed by id.

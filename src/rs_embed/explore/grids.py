@@ -10,21 +10,21 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pydantic import JsonValue
 
-from rs_embed.core.checks import require_choice
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.embedding.show import centre_of, days_of
 from rs_embed.errors import NoValidPixels, SpecError
 from rs_embed.explore.facts import credit_of_meta, facts_of_meta, space_of
 from rs_embed.explore.lonlat import lonlat_of
-from rs_embed.explore.packing import STORED, Blobs, InlineBlobs, Packed, PageComponents, chosen_form, have_values, pack
-from rs_embed.explore.page import Page, checked_path
+from rs_embed.explore.packing import Blobs, InlineBlobs, Packed, PageComponents, have_values, pack
+from rs_embed.explore.page import PLAIN, Page, PageOptions, checked_path
 from rs_embed.explore.pictures import Pictures, edges_of
+from rs_embed.explore.tiles import Tiles
 
 if TYPE_CHECKING:
     from rs_embed.core.chip import Chip
 
 ABOUT = (
-    "Made by rs_embed {version}. {reach} Nothing that you click or label leaves it, but to the notebook that shows it. "
+    "Made by rs_embed {version}. {reach} What you click or label stays in it, or in the notebook that shows it. "
     "The similarity is the cosine between vectors. Several examples become one direction: the mean of the examples to "
     "find, each of length 1, less the mean of the examples to avoid. Classes are those of the majority of the nearest "
     "labels by cosine, or of a multinomial logistic regression (penalty |W|^2 / 2) on standardised vectors."
@@ -88,27 +88,23 @@ class Sheet:
         return (0.0, 0.0, float(width), float(height)) if self.geobox is None else edges_of(self.geobox)
 
 
-def explore_grids(
-    sheets: Sequence[Sheet], path: str | Path, *, credit: str, stored: str = "auto", max_mb: float = 25.0
-) -> Path:
+def explore_grids(sheets: Sequence[Sheet], path: str | Path, credit: str, options: PageOptions = PLAIN) -> Path:
     """Write a page of grids; see `Embedding.explore`."""
     target = checked_path(path)
-    return grids_page(sheets, credit=credit, stored=stored, max_mb=max_mb).write(target, max_mb)
+    return grids_page(sheets, credit, options).write(target, options.max_mb)
 
 
-def grids_page(sheets: Sequence[Sheet], *, credit: str, stored: str = "auto", max_mb: float = 25.0) -> Page:
+def grids_page(sheets: Sequence[Sheet], credit: str, options: PageOptions = PLAIN) -> Page:
     """Make a page of grids.
 
     Raises:
         SpecError: The grids differ in CRS, or one is turned.
         NoValidPixels: A grid has no value.
     """
-    require_choice("stored", stored, STORED)
     _check(sheets)
     blobs, pictures = Blobs(), Pictures()
     shapes = [(sheet.tokens[..., 0].size, sheet.tokens.shape[2]) for sheet in sheets]
-    how = chosen_form(shapes, max_mb) if stored == "auto" else stored
-    forms = _forms(sheets, how)
+    forms = _forms(sheets, options.form(shapes))
     layers = [_layer(sheet, form, blobs, pictures) for sheet, form in zip(sheets, forms, strict=True)]
     first = sheets[0]
     names = " and ".join(dict.fromkeys(sheet.name for sheet in sheets))
@@ -117,12 +113,12 @@ def grids_page(sheets: Sequence[Sheet], *, credit: str, stored: str = "auto", ma
         "kind": "grid",
         "title": title,
         "credit": credit,
-        "about": about(),
+        "about": about(options.tiles),
         "crs": _crs(sheets),
         "pictures": list(pictures.told),
         "layers": list(layers),
     }
-    return Page(title, told, blobs)
+    return Page(title, told, blobs, tiles=options.tiles)
 
 
 def explore_embeddings(
@@ -132,20 +128,24 @@ def explore_embeddings(
     imagery: "Chip | None" = None,
     credit: str = "",
     licences: Mapping[str, str] | None = None,
-    stored: str = "auto",
-    max_mb: float = 25.0,
+    options: PageOptions = PLAIN,
 ) -> Path:
     """Write a page of embeddings; see `Embedding.explore`. `licences` are those of the weights, by model id."""
     known = licences or {}
     sheets = [Sheet.of(grid, imagery, known.get(grid.meta.model_id, "")) for grid in grids]
     credit = credit or credit_of_meta(grids[0].meta)
-    return explore_grids(sheets, path, credit=credit, stored=stored, max_mb=max_mb)
+    return explore_grids(sheets, path, credit, options)
 
 
-def about(reach: str = "The page is one file and asks no network.") -> str:
-    """Return what a page says about itself."""
+def about(tiles: Tiles | None = None, *, is_served: bool = False) -> str:
+    """Return what a page says about itself, and whom it asks."""
     import rs_embed
 
+    reach = "The page is one file and asks no network."
+    if is_served:
+        reach = "The page asks only the server on this machine that it comes from."
+    if tiles is not None:
+        reach += f" Only the base map, if you choose it, comes from {tiles.origin}, which learns what part you look at."
     return ABOUT.format(version=rs_embed.__version__, reach=reach)
 
 

@@ -26,7 +26,9 @@ class Plane:
     at: NDArray[np.float32]
     """`[N, 2]`, -1 to 1."""
     text: str
-    """How they came there, for the reader of the page."""
+    """How they came there, in a few words."""
+    note: str = ""
+    """What the reader of the page must know."""
 
 
 def require_projection(how: str) -> None:
@@ -49,8 +51,8 @@ def plane_of(vectors: NDArray[np.float32], components: PageComponents, how: str)
     """
     if how == "umap":
         neighbours = min(_NEIGHBOURS, len(vectors) - 1)
-        text = f"UMAP, cosine, {neighbours} neighbours: near places are alike, long distances say little"
-        return Plane(_scaled(_umap(vectors, neighbours)), text)
+        note = "Places that lie near each other are alike. Long distances and the sizes of groups say little."
+        return Plane(_scaled(_umap(vectors, neighbours)), f"UMAP, cosine, {neighbours} neighbours", note)
     parts = components.of(vectors)[:, :2]
     two = np.pad(parts, ((0, 0), (0, 2 - parts.shape[1])))
     shares = " and ".join(percent(share) for share in components.shares[:2])

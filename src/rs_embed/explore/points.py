@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pydantic import JsonValue
 
-from rs_embed.core.checks import require_choice
 from rs_embed.core.geo import project
 from rs_embed.embedding.batch import Embeddings
 from rs_embed.embedding.embedding import Embedding
@@ -18,8 +17,8 @@ from rs_embed.embedding.show import days_of
 from rs_embed.errors import NoValidPixels, SpecError
 from rs_embed.explore.facts import credit_of, facts_of_meta, space_of
 from rs_embed.explore.grids import about, said, told_vectors
-from rs_embed.explore.packing import STORED, Blobs, PageComponents, chosen_form, have_values, pack
-from rs_embed.explore.page import Page, checked_path
+from rs_embed.explore.packing import Blobs, PageComponents, have_values, pack
+from rs_embed.explore.page import PLAIN, Page, PageOptions, checked_path
 from rs_embed.explore.plane import plane_of, require_projection
 from rs_embed.places.kept import OURS
 
@@ -97,13 +96,7 @@ class Dots:
 
 
 def explore_points(
-    dots: Dots,
-    path: str | Path,
-    *,
-    credit: str,
-    projection: str = "pca",
-    stored: str = "auto",
-    max_mb: float = 25.0,
+    dots: Dots, path: str | Path, credit: str, projection: str = "pca", options: PageOptions = PLAIN
 ) -> Path:
     """Write a page of points; see `Run.explore`.
 
@@ -113,7 +106,6 @@ def explore_points(
         StorageError: The path does not end in .html, or cannot be written.
         MissingDependency: umap-learn is not installed.
     """
-    require_choice("stored", stored, STORED)
     require_projection(projection)
     target = checked_path(path)
     there = have_values(dots.vectors) & np.isfinite(dots.lon) & np.isfinite(dots.lat)
@@ -122,14 +114,15 @@ def explore_points(
             f"Expected places with an embedding, got none among {len(there):,}.", fix="see Run.failures()"
         )
     vectors, rows = dots.vectors[there], np.flatnonzero(there).tolist()
-    how = chosen_form([(len(vectors), vectors.shape[1])], max_mb) if stored == "auto" else stored
+    how = options.form([(len(vectors), vectors.shape[1])])
     blobs = Blobs()
     lon, lat = _joined(dots.lon[there]), dots.lat[there]
     narrow = float(np.cos(np.radians((lat.min() + lat.max()) / 2)))
     components = PageComponents.fit(vectors)
     plane = plane_of(vectors, components, projection)
     missing = f"{len(there) - len(rows):,} of {len(there):,} places have no embedding" if len(rows) < len(there) else ""
-    facts = {**dots.facts, "Places": f"{len(rows):,}", **({"Left out": missing} if missing else {})}
+    told_facts = {"Places": f"{len(rows):,}", "Left out": missing, "Plane": f"{plane.text}. {plane.note}".strip()}
+    facts = {**dots.facts, **{label: text for label, text in told_facts.items() if text}}
     layer: dict[str, JsonValue] = {
         **said(dots.name, dots.when, dots.space, facts, dots.warning),
         **told_vectors(pack(vectors, how), np.zeros(len(vectors), bool), blobs),
@@ -147,12 +140,12 @@ def explore_points(
         "kind": "points",
         "title": title,
         "credit": credit,
-        "about": about(),
+        "about": about(options.tiles),
         "crs": _degrees(narrow),
         "pictures": [],
         "layers": [layer],
     }
-    return Page(title, told, blobs).write(target, max_mb)
+    return Page(title, told, blobs, tiles=options.tiles).write(target, options.max_mb)
 
 
 def _common(facts: Mapping[str, str]) -> dict[str, str]:

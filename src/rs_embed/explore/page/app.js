@@ -216,14 +216,16 @@ function showLayer() {
   get("time").value = state.shown;
   get("time-text").textContent = layer.when;
   showWarning(layer, layers[state.beside]);
-  const bases = [["picture", "True colour", layer.picture !== null], ["pca", "Components", true], ["valid", "Valid share", Boolean(layer.valid)], ["none", "None", true]];
+  const ofGrid = [["picture", "True colour", layer.picture !== null], ["pca", "Components", true], ["valid", "Valid share", Boolean(layer.valid)]];
+  const bases = [...(isGrid ? ofGrid : []), ["tiles", "Base map", told.tiles && places.known], ["none", "None", true]];
   const offered = bases.filter(([, , there]) => there);
-  if (!offered.some(([name]) => name === state.base)) state.base = "pca";
+  if (!offered.some(([name]) => name === state.base)) state.base = isGrid ? "pca" : "none";
   get("base-row").replaceChildren(
     ...offered.map(([name, text]) => {
       const radio = element("input", { type: "radio", name: "base", value: name, checked: state.base === name });
       radio.addEventListener("change", () => {
         state.base = name;
+        showCredit();
         get("components-row").hidden = name !== "pca" && isGrid;
         showFound();
         requestDraw();
@@ -257,6 +259,12 @@ function show(number) {
   showLayer();
 }
 
+/** The sources of what is on the map. */
+function showCredit() {
+  const tiles = state.base === "tiles" && `Base map: ${told.tiles.credit}`;
+  get("credit").textContent = [told.credit, tiles].filter(Boolean).join("; ");
+}
+
 function about() {
   const sections = layers.flatMap((layer) => [
     element("h3", { textContent: layer.title }),
@@ -269,7 +277,7 @@ function about() {
 function start() {
   get("title").textContent = told.title;
   document.documentElement.dataset.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-  get("credit").textContent = told.credit;
+  showCredit();
   mapCanvas.setAttribute("aria-label", `Map of ${told.title}`);
   const isSeries = layers.length > 1 && new Set(layers.map(({ space }) => space)).size === 1 && layers.every(({ when }) => when);
   get("shown-row").hidden = layers.length < 2 || isSeries;
@@ -369,6 +377,6 @@ function start() {
 }
 
 /** For the console, and for tests. */
-const explorer = { state, layers, shownLayer, places, view, similarityIn, classesIn, logisticIn, differenceIn, clickMs: null };
+const explorer = { state, layers, shownLayer, places, view, similarityIn, classesIn, logisticIn, differenceIn, tileImages, clickMs: null };
 window.explorer = explorer;
 start();

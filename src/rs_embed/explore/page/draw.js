@@ -56,6 +56,7 @@ function draw() {
 }
 
 function drawLayer(layer) {
+  if (state.base === "tiles") drawTiles();
   if (!isGrid) return drawPoints(view, layer, layer.xs, layer.ys);
   if (!layer.of) return drawGrid(layer);
   const [[left, top], [right, bottom]] = [view.toScreen(layer.edges[0], layer.edges[3]), view.toScreen(layer.edges[2], layer.edges[1])];
@@ -77,7 +78,7 @@ function drawGrid(layer) {
     if (image.complete) view.drawImage(image, edges);
   } else if (state.base === "valid" && layer.valid) {
     view.drawImage(layer.validImage(), layer.edges);
-  } else if (state.base !== "none") {
+  } else if (state.base === "pca") {
     view.drawImage(layer.componentsImage(state.components), layer.edges);
   }
   const image = overlayImage(layer);

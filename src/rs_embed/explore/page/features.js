@@ -2,8 +2,9 @@
 
 const lonLatOf = (x, y) => (places.known ? places.lonLat(x, y) : null);
 
-/** Which result an item is of, and which one it is there. */
+/** Which result an item is of, and which one it is there; in a part of a larger grid, rows would mislead. */
 function itemProperties(layer, item) {
+  if (layer.of) return { result: layer.title };
   const where = isGrid ? { grid_row: Math.floor(item / layer.width), grid_column: item % layer.width } : { id: layer.ids[item] };
   return { result: layer.title, ...where };
 }

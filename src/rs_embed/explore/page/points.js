@@ -35,7 +35,8 @@ function tableRow(layer, similar, i) {
 function startPoints() {
   const layer = shownLayer();
   get("projection-box").hidden = get("table-panel").hidden = get("colour-row").hidden = false;
-  get("base-row").hidden = get("save-classes").hidden = get("save-similar").hidden = true;
+  get("base-row").hidden = !told.tiles;
+  get("save-classes").hidden = get("save-similar").hidden = true;
   get("overlay").parentElement.hidden = get("opacity").parentElement.hidden = get("apart").parentElement.hidden = true;
   get("keys").textContent = "Arrow keys move the map, + and − zoom, 0 shows all. The ids in the table are buttons.";
   view.resize();
@@ -43,7 +44,7 @@ function startPoints() {
   const xs = layer.projection.filter((_, k) => k % 2 === 0);
   const ys = layer.projection.filter((_, k) => k % 2 === 1);
   const room = 0.05;
-  projection = new View(get("projection"), [-1 - room, -1 - room, 1 + room, 1 + room]);
+  projection = new View(get("projection"), [-1 - room, -1 - room, 1 + room, 1 + 5 * room]); // its text is at the top
   get("projection-text").textContent = layer.projected;
   get("projection").setAttribute("aria-label", `The places by their vectors. ${layer.projected}`);
   const under = (px, py) => nearestOf(xs, ys, ...projection.toWorld(px, py), 14 / projection.scale);

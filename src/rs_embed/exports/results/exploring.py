@@ -14,6 +14,7 @@ from rs_embed.errors import SpecError, UnknownModelError, WeightsError
 from rs_embed.explore.facts import credit_of, credit_of_meta, facts_of_header, space_of, warning_of
 from rs_embed.explore.grids import Sheet, explore_embeddings, explore_grids
 from rs_embed.explore.packing import packed_bytes
+from rs_embed.explore.page import PLAIN, PageOptions
 from rs_embed.explore.points import Dots, explore_points
 from rs_embed.exports.journal import MANIFEST
 from rs_embed.exports.results.embedding_map import EmbeddingMap
@@ -42,7 +43,7 @@ def explore_result(
     model: str | None = None,
     imagery: str | None = None,
     projection: "Projection | None" = None,
-    max_mb: float = 25.0,
+    options: PageOptions = PLAIN,
 ) -> Path:
     """Write a page of whatever lies at a path: a grid that was saved, a run, or the map of a region.
 
@@ -59,16 +60,16 @@ def explore_result(
         kind = "the map of a region" if is_map else "an export" if is_run else "a grid"
         raise SpecError(f"Expected options of {kind}, got {', '.join(wrong)}.", fix="leave them out")
     if is_map:
-        return open_region(path).explore(bbox, out, level=level, imagery=imagery, max_mb=max_mb)
+        return explore_map(open_region(path), bbox, out, level=level, imagery=imagery, options=options)
     if is_run:
-        return open_run(path).explore(out, model=model, projection=projection or "pca", max_mb=max_mb)
+        return explore_run(open_run(path), out, model, projection or "pca", options)
     grids = [Embedding.load(one) for one in (path, *beside)]
     licences = {grid.meta.model_id: _licence(grid.meta.model_id) for grid in grids}
     chip, credit = None, credit_of_meta(grids[0].meta)
     if imagery is not None:
         chip = true_colour(imagery, grids[0].geobox, days_of_request(grids[0].meta))
         credit = with_imagery(credit, imagery, chip)
-    return explore_embeddings(grids, out, imagery=chip, credit=credit, licences=licences, max_mb=max_mb)
+    return explore_embeddings(grids, out, imagery=chip, credit=credit, licences=licences, options=options)
 
 
 def is_region(path: Path) -> bool:
@@ -92,22 +93,22 @@ def explore_map(
     time: "Time" = None,
     level: int = 0,
     imagery: "Backend | None" = None,
-    stored: str = "auto",
-    max_mb: float = 25.0,
+    options: PageOptions = PLAIN,
 ) -> Path:
     """See `EmbeddingMap.explore`."""
     one = whole.level(level)
     crop = one.crop(bbox)
     numbers = range(one.times) if time is None else [whole.time_number(time)]
-    least = len(numbers) * packed_bytes(crop.height * crop.width, one.dim, "pca64" if stored == "auto" else stored)
-    if least > max_mb * 1e6:
+    smallest = "pca64" if options.stored == "auto" else options.stored
+    least = len(numbers) * packed_bytes(crop.height * crop.width, one.dim, smallest)
+    if least > options.max_mb * 1e6:
         raise SpecError(
-            f"Expected a part of the map that fits into a page of {max_mb:g} MB, got {crop.height} x {crop.width} "
-            f"tokens at {len(numbers)} times: {least / 1e6:,.0f} MB.",
+            f"Expected a part of the map that fits into a page of {options.max_mb:g} MB, got "
+            f"{crop.height} x {crop.width} tokens at {len(numbers)} times: {least / 1e6:,.0f} MB.",
             fix=f"choose a smaller bbox, one time, an overview (level={level + 1}), or a larger max_mb",
         )
     sheets, credit = map_sheets(whole, bbox, numbers, level, imagery)
-    return explore_grids(sheets, path, credit=credit, stored=stored, max_mb=max_mb)
+    return explore_grids(sheets, path, credit, options)
 
 
 def map_sheets(
@@ -142,7 +143,7 @@ def map_sheet(whole: EmbeddingMap, time: int, one: Level, cells: Cells) -> Sheet
     )
 
 
-def explore_run(run: Run, path: str | Path, *, model: str | None, projection: str, stored: str, max_mb: float) -> Path:
+def explore_run(run: Run, path: str | Path, model: str | None, projection: str, options: PageOptions) -> Path:
     """See `Run.explore`."""
     header = run.header(model)
     if header is None:
@@ -168,7 +169,7 @@ def explore_run(run: Run, path: str | Path, *, model: str | None, projection: st
         space=space_of(header.model_id, header.card_revision, header.weights, header.dim),
         warning=warning_of(header),
     )
-    return explore_points(dots, path, credit=_credit(header, when), projection=projection, stored=stored, max_mb=max_mb)
+    return explore_points(dots, path, _credit(header, when), projection, options)
 
 
 def _days(window: TemporalSpec | None) -> str:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from rs_embed.embedding.joining import Table
     from rs_embed.explore.packing import Stored
     from rs_embed.explore.plane import Projection
+    from rs_embed.explore.tiles import BaseMap
     from rs_embed.explore.widget import PageWidget
     from rs_embed.places.single import Single
 
@@ -298,6 +299,7 @@ class Run:
         model: str | None = None,
         *,
         projection: "Projection" = "pca",
+        base_map: "BaseMap | None" = None,
         stored: "Stored" = "auto",
         max_mb: float = 25.0,
     ) -> Path:
@@ -310,6 +312,7 @@ class Run:
             path: Ends in .html; an existing file is replaced.
             model: May be left out if the run has only one.
             projection: How the vectors come on a plane: by "pca", or by "umap" where umap-learn is installed.
+            base_map: See `Embedding.explore`.
             stored: See `Embedding.explore`.
             max_mb: Largest size of the file, MB.
 
@@ -318,15 +321,17 @@ class Run:
             NoValidPixels: No place has an embedding.
             StorageError: The path does not end in .html, or cannot be written.
         """
+        from rs_embed.explore.page import PageOptions
         from rs_embed.exports.results.exploring import explore_run
 
-        return explore_run(self, path, model=model, projection=projection, stored=stored, max_mb=max_mb)
+        return explore_run(self, path, model, projection, PageOptions(base_map, stored, max_mb))
 
     def widget(
         self,
         model: str | None = None,
         *,
         projection: "Projection" = "pca",
+        base_map: "BaseMap | None" = None,
         stored: "Stored" = "auto",
         height_px: int = 680,
     ) -> "PageWidget":
@@ -343,7 +348,9 @@ class Run:
         """
         from rs_embed.explore.notebook import widget_of
 
-        return widget_of(lambda page: self.explore(page, model, projection=projection, stored=stored), height_px)
+        return widget_of(
+            lambda page: self.explore(page, model, projection=projection, base_map=base_map, stored=stored), height_px
+        )
 
     def _index(self, name: str) -> KeptIndex[RunIndex]:
         return self._indices.setdefault(name, KeptIndex(self.path / name, RunIndex))

@@ -13,18 +13,19 @@ from rs_embed.core.specs import BBox
 from rs_embed.errors import OutsideCoverage, SpecError
 from rs_embed.explore.grids import Sheet, about, detail_of, grids_page
 from rs_embed.explore.packing import PageComponents
+from rs_embed.explore.page import PageOptions
 from rs_embed.explore.server import PageServer
 from rs_embed.exports.results.embedding_map import EmbeddingMap
 from rs_embed.exports.results.exploring import map_sheet, map_sheets
 from rs_embed.exports.results.map_level import Cells
 
 if TYPE_CHECKING:
+    from rs_embed.explore.tiles import BaseMap
     from rs_embed.exports.results.embedding_map import Box
     from rs_embed.pipeline.request import Backend
 
 PART_BYTES = 12_000_000
 """Values of a part at most: half a second on this machine, and 30 ms for a click."""
-_REACH = "The page asks only the server on this machine that it comes from."
 OVERVIEW_BYTES = 18_000_000
 """Values of the overview at most, for all times together."""
 
@@ -34,6 +35,7 @@ def serve_map(
     bbox: "Box" = None,
     *,
     imagery: "Backend | None" = None,
+    base_map: "BaseMap | None" = None,
     port: int = 0,
     part_bytes: int = PART_BYTES,
     overview_bytes: int = OVERVIEW_BYTES,
@@ -44,6 +46,7 @@ def serve_map(
         whole: The region.
         bbox: Only this part of it.
         imagery: See `EmbeddingMap.explore`.
+        base_map: See `EmbeddingMap.explore`.
         port: 0 takes a free one.
         part_bytes: Largest size of the values in one answer, as int8.
         overview_bytes: Largest size of the values in the page, as int8.
@@ -55,11 +58,11 @@ def serve_map(
     """
     level = _overview(whole, bbox, overview_bytes)
     sheets, credit = map_sheets(whole, bbox, range(len(whole.times)), level, imagery)
-    page = grids_page(sheets, credit=credit, stored="int8")
+    page = grids_page(sheets, credit, PageOptions(base_map, "int8"))
     cells: list[JsonValue] = [[one.geobox.affine.a, -one.geobox.affine.e] for one in whole.levels[: level + 1]]
     most = max(1, part_bytes // whole.dim)
     server: JsonValue = {"cells": list(cells), "most": most, "overview": level}
-    page = replace(page, told={**page.told, "server": server, "about": about(_REACH)}, asks=True)
+    page = replace(page, told={**page.told, "server": server, "about": about(page.tiles, is_served=True)}, asks=True)
     return PageServer(page.html(), _Parts(whole, bbox, level, most, sheets).answer, port)
 
 
