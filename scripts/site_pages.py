@@ -70,6 +70,7 @@ REFERENCE = {
     ),
     "Regions": ("embed_region", "open_region", "EmbeddingMap"),
     "Learning": (
+        *("evaluate", "Evaluation", "read_labels", "Labels"),
         *("fit", "Head", "load_head", "ClassMap", "suggest_labels"),
         *("detect_change", "Change", "Embedder", "RunDataset", "RegionDataset"),
     ),
@@ -87,6 +88,7 @@ BESIDES = {
         *("exports.call.ExportReport", "exports.results.run.Run", "exports.status.RunStatus"),
         *("exports.results.verify.VerifyReport", "exports.results.compact.CompactReport"),
     ),
+    "Learning": ("learning.evaluation.Scored", "learning.scores.Interval", "learning.folds.Folds"),
     "Types of arguments": (
         *("places.single.Single", "places.reading.Given", "embedding.points.Points", "pipeline.request.Backend"),
         *("pipeline.request.Sensors", "pipeline.request.Modalities", "pipeline.request.Bands", "plan.InputArrays"),

@@ -44,7 +44,7 @@ START, ONE, MANY, LABELS, OWN = "Start here", "One place", "Many places", "Your 
 ORDER = (
     *("demo", "models", "describe", "doctor", "embed", "inspect", "explore", "generate"),
     *("export", "region", "map", "change", "status", "retry", "verify", "compact", "index", "similar"),
-    *("fit", "predict", "suggest", "fit-mosaiks"),
+    *("evaluate", "fit", "predict", "suggest", "fit-mosaiks"),
 )
 """Commands, in the order of the help."""
 EXAMPLES: dict[str, tuple[str, ...]] = {}

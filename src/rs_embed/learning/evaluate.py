@@ -15,12 +15,12 @@ from rs_embed.core.specs import Precision
 from rs_embed.errors import ChoiceWarning, InputError, SensorNotOffered, SpecError, warn
 from rs_embed.learning.baselines import MOSAIKS, channels_of, merged_inputs, statistics
 from rs_embed.learning.crossval import HeadChoice, Validated, coordinates, cross_validate, majority
-from rs_embed.learning.evaluation import BANDS, FEW, PLACE, USUAL, Evaluation, Role, Scored
+from rs_embed.learning.evaluation import BANDS, FEW, MEAN, PLACE, USUAL, Evaluation, Role, Scored
 from rs_embed.learning.folds import FOLDS, Blocks, Folds, make_folds, support_by_block
 from rs_embed.learning.labels import Kind, Labels, read_labels
 from rs_embed.learning.scores import Draws, scores_of
 from rs_embed.learning.variants import Models, Part, Variant, variants_of
-from rs_embed.learning.vectors import Computed, Planned, Source, compute, has_random_weights, planned
+from rs_embed.learning.vectors import Computed, ImagerySource, Planned, compute, has_random_weights, planned
 from rs_embed.pipeline.request import AcceptLicence, Backend
 from rs_embed.places import Given, Temporal
 
@@ -105,7 +105,7 @@ def evaluate(
     elif (label, kind, temporal, buffer_m) != (None, None, None, None):
         raise SpecError("Expected labels alone, got options for reading them.", fix="pass them to read_labels")
     variants = variants_of(models)
-    source = Source(backend or "auto", device, precision, accept_licence)
+    source = ImagerySource(backend or "auto", device, precision, accept_licence)
     job = _Job(labels, source, random_controls)
     wanted = job.rows(variants, imagery=backend is not None)
     with TemporaryDirectory() if out is None else nullcontext(Path(out).expanduser() / "vectors") as runs:
@@ -154,7 +154,7 @@ class _Found:
 class _Job:
     """The part of an evaluation that computes vectors."""
 
-    def __init__(self, labels: Labels, source: Source, random_controls: bool) -> None:
+    def __init__(self, labels: Labels, source: ImagerySource, random_controls: bool) -> None:
         self.labels, self.source, self._controls = labels, source, random_controls
         self.notes: list[str] = []
         self._planned: dict[str, Planned] = {}
@@ -321,7 +321,7 @@ def _scored(
         )
 
     place = _Found(PLACE, "baseline", coordinates(labels, float(np.median(folds.footprints.side_m))))
-    usual = _Found("mean" if labels.kind == "number" else USUAL, "baseline", np.empty((len(labels), 0)))
+    usual = _Found(MEAN if labels.kind == "number" else USUAL, "baseline", np.empty((len(labels), 0)))
     rows = [scored(usual, majority(labels, folds))]
     total = (len(found) + 1) * len(heads) * folds.count
     with progress_bar(total, shown=progress, label="cross-validation", unit="folds") as advance:

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from rs_embed.core import display
 from rs_embed.core.atomic import replacing, storing
+from rs_embed.learning.baselines import MOSAIKS
 from rs_embed.learning.crossval import Validated
 from rs_embed.learning.folds import Folds
 from rs_embed.learning.labels import Labels
@@ -19,8 +20,8 @@ from rs_embed.learning.vectors import Cost
 
 Role = Literal["model", "baseline", "control"]
 """A control has random weights."""
-BANDS, PLACE, USUAL = "band statistics", "coordinates alone", "majority"
-"""Names of baselines; the last is "mean" for numbers."""
+BANDS, PLACE, USUAL, MEAN = "band statistics", "coordinates alone", "majority", "mean"
+"""Names of baselines; the mean is the one of numbers."""
 FEW = 30
 """Labels below which a score says little."""
 _HEADS = {"knn": "kNN"}
@@ -121,6 +122,11 @@ class Evaluation:
         """The model with the highest score; of baselines only, the best of them."""
         return next((one for one in self.rows if one.role == "model"), self.rows[0])
 
+    @property
+    def usual(self) -> Scored:
+        """The baseline that looks at nothing: the majority, or the mean."""
+        return next(one for one in self.rows if one.name in (USUAL, MEAN))
+
     def __getitem__(self, name: str) -> Scored:
         found = next((one for one in self.rows if name in (one.name, one.title)), None)
         if found is None:
@@ -209,17 +215,22 @@ def _table(evaluation: Evaluation) -> list[str]:
 def _sentences(evaluation: Evaluation) -> list[str]:
     """Say what can be told apart, and what it costs."""
     best, metric = evaluation.best, evaluation.metric
-    said = [f"{best.title} has the highest {metric} of the models, {best.main}."]
-    if best.role == "baseline":
-        said = [f"Of the baselines, {best.title} has the highest {metric}, {best.main}."]
-    for name in (BANDS, "mosaiks_rcf", PLACE):
-        other = next((one for one in evaluation.rows if one.name == name and one is not best), None)
-        if other is not None and (name != "mosaiks_rcf" or other.main.value >= best.main.value):
-            said.append(f"It is {_compared(best, other)}{_why_place(best, other)}.")
-    for other in evaluation.rows:
-        if other is not best and other.role != "baseline":
-            said.append(f"{other.title} is {_compared(other, best, 'it')}{_dearer(other, best)}.")
-    return said
+    who = "Of the baselines, " if best.role == "baseline" else ""
+    of = "" if who else " of the models"
+    said = [f"{who}{best.title} has the highest {metric}{of}, {best.main}."]
+    usual = evaluation.usual
+    learnt = best.above(usual).low > 0
+    if not learnt:
+        said.append(f"It is not better than the {usual.name}: nothing can be said of these labels.")
+    for name in (BANDS, MOSAIKS, PLACE):
+        other = next((one for one in evaluation.rows if one.name == name and one.role == "baseline"), None)
+        if other is None or other is best or (name == MOSAIKS and other.main.value < best.main.value):
+            continue
+        place = name == PLACE and learnt and best.above(other).low <= 0
+        why = ": where a place lies explains these labels as well as its imagery does" if place else ""
+        said.append(f"It is {_compared(best, other)}{why}.")
+    others = [one for one in evaluation.rows if one is not best and one.role != "baseline"]
+    return said + [f"{one.title} is {_compared(one, best, 'it')}{_dearer(one, best)}." for one in others]
 
 
 def _compared(one: Scored, other: Scored, name: str | None = None) -> str:
@@ -229,12 +240,6 @@ def _compared(one: Scored, other: Scored, name: str | None = None) -> str:
     if gap.high < 0:
         return f"worse than {name} by {-gap.value:.2f} ± {gap.half:.2f}"
     return f"not distinguishable from {name} ({gap.value:+.2f} ± {gap.half:.2f})"
-
-
-def _why_place(best: Scored, other: Scored) -> str:
-    if other.name != PLACE or best.above(other).low > 0:
-        return ""
-    return ": where a place lies explains these labels as well as its imagery does"
 
 
 def _dearer(one: Scored, other: Scored) -> str:

@@ -48,21 +48,22 @@ def report_html(evaluation: Evaluation) -> str:
     """Return the report as text. The policy lets only its own style sheet in."""
     style = (files("rs_embed.learning") / "page" / "report.css").read_text("utf-8")
     title = f"Which model for {evaluation.labels.column}?"
-    body = "\n".join(
-        [
-            _header(evaluation, title),
-            _said(evaluation),
-            _bars(evaluation),
-            _scores(evaluation),
-            _curves(evaluation),
-            *(_classes(evaluation) if evaluation.labels.classes else [_numbers(evaluation)]),
-            _variogram(evaluation),
-            _map(evaluation),
-            _list("Notes", evaluation.notes),
-            _list("What a score does not mean", _LIMITS, "wide"),
-            _footer(evaluation),
-        ]
-    )
+    pairs = [
+        _curves(evaluation),
+        *(_classes(evaluation) if evaluation.labels.classes else [_numbers(evaluation)]),
+        _variogram(evaluation),
+        _map(evaluation),
+    ]
+    body = [
+        _header(evaluation, title),
+        _said(evaluation),
+        _bars(evaluation),
+        _scores(evaluation),
+        *pairs,
+        _list("Notes", evaluation.notes, "wide" if len(pairs) % 2 == 0 else ""),
+        _list("What a score does not mean", _LIMITS, "wide"),
+        _footer(evaluation),
+    ]
     head = [
         '<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{style_policy(style)}">',
@@ -119,7 +120,7 @@ def _bars(evaluation: Evaluation) -> str:
         "Bars hold 95 % of the bootstrap draws over blocks. Two bars may overlap although the models differ: the "
         f'sentences and the column "above bands" compare them over the same draws.{line}'
     )
-    return _section(_upper(evaluation.metric), text, "".join(drawn), "wide")
+    return _section(_title(evaluation.metric), text, "".join(drawn), "wide")
 
 
 def _scores(evaluation: Evaluation) -> str:
@@ -178,12 +179,11 @@ def _classes(evaluation: Evaluation) -> list[str]:
     )
     head = ["", "places", "blocks", *(one.name for one in (best, *others))]
     table = _section("Classes", text, _table(head, rows, "heat"))
-    return [table, _confusion(best, labels.classes)] if labels.kind == "classes" else [table]
+    has_confusion = labels.kind == "classes" and len(labels.classes) <= _MOST_CLASSES
+    return [table, _confusion(best, labels.classes)] if has_confusion else [table]
 
 
 def _confusion(best: Scored, classes: Sequence[str]) -> str:
-    if len(classes) > _MOST_CLASSES:
-        return ""
     counts = best.validated.found.confusion()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     rows = [
@@ -262,5 +262,5 @@ def _heat(share: float, text: str | None = None) -> str:
     )
 
 
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _title(text: str) -> str:
+    return text if text != text.lower() else text.capitalize()

@@ -17,7 +17,7 @@ MAIN: Mapping[Kind, str] = {"classes": "balanced accuracy", "number": "R2", "mul
 DRAWS = 1000
 """Bootstrap draws: enough for two digits of an interval."""
 _DRAWS_OF_RANKS = 200
-"""The same for mAP, which has to be computed anew for each draw."""
+"""The same for mAP, which has to be computed for each draw."""
 _LOW, _HIGH = 0.025, 0.975
 
 

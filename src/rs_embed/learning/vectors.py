@@ -85,7 +85,7 @@ class Computed:
 
 
 @dataclass(frozen=True)
-class Source:
+class ImagerySource:
     """Where imagery comes from, and how models run."""
 
     backend: Backend = "auto"
@@ -105,7 +105,7 @@ class Planned:
     backend: Backend
 
 
-def planned(part: Part, places: Places, source: Source) -> Planned:
+def planned(part: Part, places: Places, source: ImagerySource) -> Planned:
     """Check whether a part can run, before anything is loaded or fetched.
 
     Raises:
@@ -143,7 +143,7 @@ def has_random_weights(plan: Plan) -> bool:
 
 
 def compute(
-    wanted: Sequence[Planned], places: Places, folder: Path, source: Source, *, progress: bool = True
+    wanted: Sequence[Planned], places: Places, folder: Path, source: ImagerySource, *, progress: bool = True
 ) -> list[Computed]:
     """Return the vectors of all parts, from the runs in a folder or computed now.
 
@@ -238,7 +238,7 @@ def _by_run(again: Sequence[Planned], held: Mapping[str, _Held]) -> list[list[Pl
 
 
 def _run(
-    group: Sequence[Planned], places: Places, folder: Path, source: Source, provider: Provider, *, progress: bool
+    group: Sequence[Planned], places: Places, folder: Path, source: ImagerySource, provider: Provider, *, progress: bool
 ) -> None:
     """Export a group into its run, time its models, and note both."""
     path = folder / json_digest(sorted(one.key for one in group))[:16]
