@@ -150,15 +150,17 @@ def test_vectors_of_your_own_need_no_imagery_and_few_labels_warn(tmp_path):
     frame = plain(26, side_km=20)
     labels = labelled(frame, patches(frame, 5, classes=2))
     own = np.eye(2)[labels.targets] + np.random.default_rng(0).normal(size=(26, 2)) * 0.1
+    options = {"backend": None, "head": ("knn", "logistic"), "progress": False}
     with pytest.warns(ChoiceWarning, match="Fewer than 30 labels"):
-        found = evaluate({"mine": own}, labels, out=None, backend=None, head=("knn", "logistic"), progress=False)
+        found = evaluate({"mine": own}, labels, out=tmp_path / "a" / "b", **options)
 
     assert [one.title for one in found.rows if one.role == "model"] in (
         ["mine + kNN", "mine + logistic"],
         ["mine + logistic", "mine + kNN"],
     )
     assert found.best.main.value > 0.9 and found[PLACE].role == "baseline"
-    assert any("No imagery is fetched" in note for note in found.notes) and found.folder is None
+    assert any("No imagery is fetched" in note for note in found.notes)
+    assert (found.folder / "report.html").is_file() and "Fewer than 30" in (found.folder / "report.html").read_text()
 
 
 def test_the_sentences_say_what_can_be_told_apart():

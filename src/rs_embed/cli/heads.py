@@ -47,8 +47,8 @@ _Time = Annotated[str | None, typer.Option(help="Which time of a region, where i
 
 @command(
     LABELS,
-    "rs-embed fit labels.gpkg --label cover --region map",
-    "rs-embed fit labels.csv --label cover --model mosaiks --backend sample \\\n  --out cover.safetensors",
+    "rs-embed fit labels.csv --label cover --region map",
+    "rs-embed fit labels.gpkg --label cover --model mosaiks --backend sample \\\n  --out cover.safetensors",
     "rs-embed fit fields.gpkg --label crop --model thor --year 2022 --output pooled",
     "rs-embed fit run --label crop",
 )

@@ -22,8 +22,6 @@ _FEWEST = 5
 """Fewest places to train on for a point of the curve."""
 _WAVES = 8
 """Wavelengths of the encoding of coordinates."""
-_SMALL = 1_000_000
-"""Numbers in the vectors of a problem that one thread solves fastest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,14 +60,12 @@ def cross_validate(
         seed: Of the choice of blocks for the learning curve.
         advance: Called after each fold.
     """
-    targets = Targets.of(labels)
-    splits = folds.splits()
+    targets, splits = Targets.of(labels), folds.splits()
     fitted = []
-    with _few_threads(x.size):
-        for train, _ in splits:
-            fitted.append(search(head, x[train], targets.rows(train), folds.inner(train)))
-            advance()
-    whole = _answers(x, targets, splits, fitted)
+    for train, _ in splits:
+        fitted.append(search(head, x[train], targets.rows(train), folds.inner(train)))
+        advance()
+    whole = _predicted(labels, _answers(x, targets, splits, fitted))
     curve: dict[int, Predicted] = {}
     for share in SHARES:
         parts = [_part(train, folds.block, share, seed) for train, _ in splits]
@@ -77,8 +73,8 @@ def cross_validate(
             smaller = [_again(one, x[part], targets.rows(part)) for one, part in zip(fitted, parts, strict=True)]
             count = round(float(np.mean([len(part) for part in parts])))
             curve[count] = _predicted(labels, _answers(x, targets, splits, smaller))
-    curve[round(float(np.mean([len(train) for train, _ in splits])))] = _predicted(labels, whole)
-    return Validated(_predicted(labels, whole), tuple(map(_told, fitted)), curve)
+    curve[round(float(np.mean([len(train) for train, _ in splits])))] = whole
+    return Validated(whole, tuple(map(_told, fitted)), curve)
 
 
 def majority(labels: Labels, folds: Folds) -> Validated:
@@ -105,12 +101,12 @@ def coordinates(labels: Labels, footprint_m: float) -> NDArray[np.float64]:
     return np.concatenate([straight, np.sin(angles), np.cos(angles)], axis=2).reshape(len(where), -1)
 
 
-def _few_threads(values: int) -> AbstractContextManager[object]:
-    """Keep small products on one thread: with more, they wait for each other."""
+def one_thread() -> AbstractContextManager[object]:
+    """Keep the products of heads on one thread: they are small, and more threads wait for each other."""
     require("threadpoolctl", "ml")
     from threadpoolctl import threadpool_limits
 
-    limits: AbstractContextManager[object] = threadpool_limits(limits=1 if values < _SMALL else None)
+    limits: AbstractContextManager[object] = threadpool_limits(limits=1)
     return limits
 
 

@@ -9,12 +9,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
+from rs_embed.core.atomic import storing
 from rs_embed.core.optional import require
 from rs_embed.core.progress import progress_bar
 from rs_embed.core.specs import Precision
 from rs_embed.errors import ChoiceWarning, InputError, SensorNotOffered, SpecError, warn
 from rs_embed.learning.baselines import MOSAIKS, channels_of, merged_inputs, statistics
-from rs_embed.learning.crossval import HeadChoice, Validated, coordinates, cross_validate, majority
+from rs_embed.learning.crossval import HeadChoice, Validated, coordinates, cross_validate, majority, one_thread
 from rs_embed.learning.evaluation import BANDS, FEW, MEAN, PLACE, USUAL, Evaluation, Role, Scored
 from rs_embed.learning.folds import FOLDS, Blocks, Folds, make_folds, support_by_block
 from rs_embed.learning.labels import Kind, Labels, read_labels
@@ -108,19 +109,26 @@ def evaluate(
     source = ImagerySource(backend or "auto", device, precision, accept_licence)
     job = _Job(labels, source, random_controls)
     wanted = job.rows(variants, imagery=backend is not None)
-    with TemporaryDirectory() if out is None else nullcontext(Path(out).expanduser() / "vectors") as runs:
+    folder = None if out is None else _made(Path(out).expanduser())
+    with TemporaryDirectory() if folder is None else nullcontext(folder / "vectors") as runs:
         found = job.vectors(wanted, Path(runs), progress=progress)
     notes: list[str] = job.notes
     compared, labels = _comparable(found, labels, notes)
     cut = make_folds(labels, blocks=blocks, groups=groups, folds=folds, seed=seed)
     heads = (head,) if isinstance(head, str) else tuple(head)
     rows = _scored(compared, labels, cut, heads, seed, progress=progress)
-    folder = None if out is None else Path(out).expanduser()
     made = Evaluation(tuple(rows), labels, cut, (*cut.notes, *_of_labels(labels, cut), *notes), folder)
     if folder is not None:
         made.save(folder / "evaluation.json")
         made.report(folder / "report.html")
     return made
+
+
+def _made(folder: Path) -> Path:
+    """Make the folder of the report before anything is computed."""
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,7 +332,7 @@ def _scored(
     usual = _Found(MEAN if labels.kind == "number" else USUAL, "baseline", np.empty((len(labels), 0)))
     rows = [scored(usual, majority(labels, folds))]
     total = (len(found) + 1) * len(heads) * folds.count
-    with progress_bar(total, shown=progress, label="cross-validation", unit="folds") as advance:
+    with one_thread(), progress_bar(total, shown=progress, label="cross-validation", unit="folds") as advance:
         for one in (*found, place):
             for head in heads:
                 validated = cross_validate(one.x, labels, folds, head, seed=seed, advance=lambda: advance(1, 0))

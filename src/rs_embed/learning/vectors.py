@@ -150,15 +150,13 @@ def compute(
     Args:
         wanted: The parts.
         places: The places.
-        folder: Holds the runs; made if it does not exist.
+        folder: Holds the runs.
         source: Where imagery comes from.
         progress: Show a bar on a terminal.
 
     Raises:
         RSEmbedError: See `export_embeddings`.
     """
-    with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     held = _held(folder, len(places))
     retried = [one for one in held.values() if one.failed and one.keys <= {each.key for each in wanted}]
     again = {key for one in retried for key in one.keys}
