@@ -22,7 +22,6 @@ from rs_embed.cli.options import (
     together,
 )
 from rs_embed.cli.tables import table
-from rs_embed.core.atomic import replacing, storing
 from rs_embed.core.specs import OutputSpec, TemporalSpec
 from rs_embed.errors import StorageError
 
@@ -279,6 +278,8 @@ def _write(frame: "geopandas.GeoDataFrame", out: Path) -> None:
             f"Expected a .csv, .gpkg, .geojson or .parquet in a folder that exists, got {str(out)!r}.",
             fix="choose such a name",
         )
+    from rs_embed.core.atomic import replacing, storing
+
     with storing(out.parent), replacing(out, durable=False) as part:
         if suffix == ".csv":
             frame.to_wkt().to_csv(part, index=False)
