@@ -131,7 +131,7 @@ class VectorOrigin:
         random = (self.weights or "").startswith("random:")
         return (self.weights_note or "random weights") if random else None
 
-    def require(self, other: "VectorOrigin", name: str = "vectors") -> None:
+    def require(self, other: "VectorOrigin") -> None:
         """Check that other vectors have the same origin.
 
         Raises:
@@ -144,7 +144,7 @@ class VectorOrigin:
         facts = {name: f"{theirs}, not {mine}" for name, mine, theirs in wrong[1:]}
         said = _SAID.get(first, first)
         raise SpecError(
-            f"Expected {name} of the same origin as the head's, got another {said}: {theirs}, not {mine}.",
+            f"Expected vectors of the same origin as the head's, got another {said}: {theirs}, not {mine}.",
             **{_SAID.get(name, name): text for name, text in facts.items()},
             fix=_FIXES.get(first, "compute them as those that the head was trained on, or fit another head"),
         )
