@@ -8,11 +8,21 @@ import shapely
 from made_heads import CELL_M, LEFT, MADE, TOP, labels, points, truth
 from made_heads import region as made_region
 
-from rs_embed import OutputSpec, PointBuffer, export_embeddings, get_embedding, get_embeddings, open_run
+from rs_embed import (
+    BBox,
+    OutputSpec,
+    PointBuffer,
+    embed_region,
+    export_embeddings,
+    get_embedding,
+    get_embeddings,
+    open_run,
+)
 from rs_embed.errors import ChoiceWarning, SpecError
 from rs_embed.learning.fit import fit
 from rs_embed.learning.head import load_head
 from rs_embed.learning.labels import read_labels
+from rs_embed.learning.origin import VectorOrigin
 from rs_embed.learning.sampling import TOKENS_PER_PLACE, in_region
 
 pytestmark = pytest.mark.filterwarnings("ignore:Fewer than half:rs_embed.errors.PixelWarning")
@@ -134,6 +144,11 @@ def test_a_head_from_a_model_fits_grids_and_predicts_points_of_the_same_model(tm
         head.predict(vector)
     with pytest.raises(SpecError, match=r"head.map\(grid"):
         head.predict(grid)
+    box = BBox(344_640, 5_292_240, 345_600, 5_293_200, crs="EPSG:32633")
+    region = embed_region("mosaiks_rcf", box, None, tmp_path / "map", backend="sample", progress=False).open()
+    assert head.origin.differences(VectorOrigin.of_map(region)) == []
+    assert region.header.extra["bands"] == list(head.origin.bands)
+    assert (head.map(region).read() > 0).sum() >= 144  # and tokens that touch the edge
     other = get_embedding("mosaiks_rcf", place, output=OutputSpec.grid(), backend="sample", patch_size=16)
     with pytest.raises(SpecError, match="side of a token, metres: 160.0, not 80.0"):
         head.map(other)
