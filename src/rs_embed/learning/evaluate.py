@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rs_embed.core.atomic import storing
+from rs_embed.core.checks import require_choice
 from rs_embed.core.optional import require
 from rs_embed.core.progress import progress_bar
 from rs_embed.core.specs import Precision
@@ -18,6 +19,7 @@ from rs_embed.learning.baselines import MOSAIKS, channels_of, merged_inputs, sta
 from rs_embed.learning.crossval import HeadChoice, Validated, coordinates, cross_validate, majority, one_thread
 from rs_embed.learning.evaluation import BANDS, FEW, MEAN, PLACE, USUAL, Evaluation, Role, Scored
 from rs_embed.learning.folds import FOLDS, Blocks, Folds, make_folds, support_by_block
+from rs_embed.learning.heads import HEADS
 from rs_embed.learning.labels import Kind, Labels, read_labels
 from rs_embed.learning.scores import Draws, scores_of
 from rs_embed.learning.variants import Models, Part, Variant, variants_of
@@ -105,6 +107,10 @@ def evaluate(
         labels = read_labels(labels, label, kind=kind, temporal=temporal, buffer_m=buffer_m)
     elif (label, kind, temporal, buffer_m) != (None, None, None, None):
         raise SpecError("Expected labels alone, got options for reading them.", fix="pass them to read_labels")
+    heads = (head,) if isinstance(head, str) else tuple(head)
+    for one in heads:
+        require_choice("head", one, ("auto", *HEADS[labels.kind]))
+    make_folds(labels, blocks=blocks, groups=groups, folds=folds, seed=seed)  # what is wrong is said at once
     variants = variants_of(models)
     source = ImagerySource(backend or "auto", device, precision, accept_licence)
     job = _Job(labels, source, random_controls)
@@ -115,7 +121,6 @@ def evaluate(
     notes: list[str] = job.notes
     compared, labels = _comparable(found, labels, notes)
     cut = make_folds(labels, blocks=blocks, groups=groups, folds=folds, seed=seed)
-    heads = (head,) if isinstance(head, str) else tuple(head)
     rows = _scored(compared, labels, cut, heads, seed, progress=progress)
     made = Evaluation(tuple(rows), labels, cut, (*cut.notes, *_of_labels(labels, cut), *notes), folder)
     if folder is not None:
@@ -328,15 +333,17 @@ def _scored(
             one.failures,
         )
 
-    place = _Found(PLACE, "baseline", coordinates(labels, float(np.median(folds.footprints.side_m))))
     usual = _Found(MEAN if labels.kind == "number" else USUAL, "baseline", np.empty((len(labels), 0)))
     rows = [scored(usual, majority(labels, folds))]
-    total = (len(found) + 1) * len(heads) * folds.count
+    runs = [(one, head) for one in found for head in heads]
+    runs += [(_Found(PLACE, "baseline", x), head) for head, x in coordinates(labels).items()]
+    total = len(runs) * folds.count
     with one_thread(), progress_bar(total, shown=progress, label="cross-validation", unit="folds") as advance:
-        for one in (*found, place):
-            for head in heads:
-                validated = cross_validate(one.x, labels, folds, head, seed=seed, advance=lambda: advance(1, 0))
-                rows.append(scored(one, validated))
+        for one, head in runs:
+            validated = cross_validate(one.x, labels, folds, head, seed=seed, advance=lambda: advance(1, 0))
+            rows.append(scored(one, validated))
+    worse = min((row for row in rows if row.name == PLACE), key=lambda row: row.main.value)
+    rows.remove(worse)  # the baseline is the better of the two ways
     return sorted(rows, key=lambda row: (_ORDER[row.role], -row.main.value))
 
 
