@@ -22,6 +22,7 @@ def vectors_of(labels, signal, seed=0, dim=16):
     return signal * directions[labels.targets] + rng.normal(size=(len(labels), dim))
 
 
+@pytest.mark.slow
 def test_vectors_that_hold_the_class_score_high_and_noise_like_chance():
     frame = plain(300)
     labels = labelled(frame, patches(frame, 8))
@@ -32,6 +33,7 @@ def test_vectors_that_hold_the_class_score_high_and_noise_like_chance():
     assert noise.low < 1 / 3 < noise.high
 
 
+@pytest.mark.slow
 def test_labels_shuffled_between_blocks_score_like_chance_although_vectors_know_the_block():
     """The vectors know the place, and so the label of its neighbours. In blocks this is worth nothing."""
     frame = plain(500)
