@@ -88,7 +88,10 @@ BESIDES = {
         *("exports.call.ExportReport", "exports.results.run.Run", "exports.status.RunStatus"),
         *("exports.results.verify.VerifyReport", "exports.results.compact.CompactReport"),
     ),
-    "Learning": ("learning.evaluation.Scored", "learning.scores.Interval", "learning.folds.Folds"),
+    "Learning": (
+        *("learning.evaluation.Scored", "learning.scores.Interval", "learning.folds.Folds"),
+        *("learning.change.Threshold", "xarray.EmbeddingArray"),
+    ),
     "Types of arguments": (
         *("places.single.Single", "places.reading.Given", "embedding.points.Points", "pipeline.request.Backend"),
         *("pipeline.request.Sensors", "pipeline.request.Modalities", "pipeline.request.Bands", "plan.InputArrays"),

@@ -24,6 +24,7 @@ from rs_embed import (
 )
 from rs_embed.embedders.catalog import get_card
 from rs_embed.errors import BandMismatch, BatchError, NoValidPixels, PixelWarning, SpecError, UnitMismatch
+from rs_embed.providers.published.alphaearth import decoding_table
 from rs_embed.testing import FieldProvider, directions, pixel_centres
 
 CARD = get_card("gse")
@@ -238,6 +239,15 @@ def test_8_bit_copies_are_de_quantised(tmp_path, upside_down):
     np.testing.assert_allclose(np.delete(grid.data.reshape(64, -1), 4 * 40 + 7, 1),
                                np.delete(vectors().reshape(64, -1), 4 * 40 + 7, 1), atol=0.005)  # fmt: skip
     assert any("de-quantised" in note for note in grid.meta.inputs[0].notes)
+
+
+def test_bytes_of_a_south_up_file_are_decoded_as_those_of_the_public_store_row_by_row(tmp_path):
+    """A ramp from the north-west: every byte occurs, and a flip would show."""
+    bands, rows, cols = np.indices((64, 40, 40))
+    ramp = ((40 * rows + cols + bands) % 255 - 127).astype(np.int8)
+    path = write(tmp_path / "ramp.tif", ramp, nodata=-128, upside_down=True)
+    grid = inspect_chip("gse", PLACE, YEAR, backend=path).chips["embedding"]
+    np.testing.assert_array_equal(grid.values[0], decoding_table()[ramp.view(np.uint8)])
 
 
 def test_a_file_on_another_grid_gives_its_nearest_vectors_never_a_blend(tmp_path):

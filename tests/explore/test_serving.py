@@ -106,6 +106,16 @@ def test_wrong_parts_are_refused(server, query, said):
     assert status == 400 and said in body.decode()
 
 
+def test_a_browser_that_does_not_wait_is_no_error(server, capsys):
+    for error in (BrokenPipeError(), ConnectionResetError(), ValueError("told")):
+        try:
+            raise error
+        except (OSError, ValueError):
+            server.handle_error(None, ("127.0.0.1", 1))
+    said = capsys.readouterr().err
+    assert said.count("Traceback") == 1 and "ValueError: told" in said
+
+
 def test_what_cannot_be_served_is_refused(store, tmp_path):
     with pytest.raises(SpecError, match=r"coarsest level.*\n.*--bbox"):
         serve_map(open_region(store), overview_bytes=100)

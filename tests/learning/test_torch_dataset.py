@@ -115,10 +115,11 @@ def test_windows_overlap_if_asked_and_those_outside_of_the_region_are_left_out(t
 
 def test_targets_are_cut_with_the_tokens(tmp_path):
     region = region_of(tmp_path)
-    classes = np.arange(22 * 29).reshape(22, 29)
+    classes = (np.arange(22 * 29) % 251).astype(np.uint8).reshape(22, 29)  # as rasterio draws them
     item = RegionDataset(region, target=classes)[-1 + 12]
     row, col = item["row"], item["col"]
     assert (row, col) == (16, 24)
+    assert item["target"].dtype == torch.int64
     np.testing.assert_array_equal(item["target"][:6, :5], classes[16:, 24:])
     assert (item["target"][6:] == -100).all() and (item["target"][:, 5:] == -100).all()
     assert torch.isnan(RegionDataset(region, target=classes / 2)[11]["target"][6:]).all()

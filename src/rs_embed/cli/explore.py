@@ -3,14 +3,13 @@
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from rs_embed.cli.completion import complete_backend
 from rs_embed.cli.options import ERR, ONE, OUT, Json, command
 from rs_embed.errors import SpecError
-from rs_embed.explore.plane import Projection
 
 _Result = Annotated[
     Path, typer.Argument(metavar="RESULT", help="A grid that was saved, the folder of an export, or of a region.")
@@ -40,7 +39,8 @@ def explore(
     level: Annotated[int, typer.Option(min=0, help="Overview of a region: 1 is half the resolution.")] = 0,
     model: Annotated[str | None, typer.Option(help="Of an export with several models.")] = None,
     projection: Annotated[
-        Projection | None, typer.Option(help="Of an export: how vectors come on a plane. umap needs umap-learn.")
+        Literal["pca", "umap"] | None,
+        typer.Option(help="Of an export: how vectors come on a plane; umap: pip install umap-learn."),
     ] = None,
     imagery: Annotated[
         str | None,

@@ -22,7 +22,6 @@ from rs_embed.cli.options import (
     together,
 )
 from rs_embed.cli.tables import table
-from rs_embed.core.atomic import replacing, storing
 from rs_embed.core.specs import OutputSpec, TemporalSpec
 from rs_embed.errors import StorageError
 
@@ -47,8 +46,8 @@ _Time = Annotated[str | None, typer.Option(help="Which time of a region, where i
 
 @command(
     LABELS,
-    "rs-embed fit labels.gpkg --label cover --region map",
-    "rs-embed fit labels.csv --label cover --model mosaiks --backend sample \\\n  --out cover.safetensors",
+    "rs-embed fit labels.csv --label cover --region map",
+    "rs-embed fit labels.gpkg --label cover --model mosaiks --backend sample \\\n  --out cover.safetensors",
     "rs-embed fit fields.gpkg --label crop --model thor --year 2022 --output pooled",
     "rs-embed fit run --label crop",
 )
@@ -279,6 +278,8 @@ def _write(frame: "geopandas.GeoDataFrame", out: Path) -> None:
             f"Expected a .csv, .gpkg, .geojson or .parquet in a folder that exists, got {str(out)!r}.",
             fix="choose such a name",
         )
+    from rs_embed.core.atomic import replacing, storing
+
     with storing(out.parent), replacing(out, durable=False) as part:
         if suffix == ".csv":
             frame.to_wkt().to_csv(part, index=False)

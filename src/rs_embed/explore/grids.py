@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rs_embed.core.chip import Chip
 
 ABOUT = (
-    "Made by rs_embed {version}. {reach} What you click or label stays in it, or in the notebook that shows it. "
+    "Made by rs_embed {version}. {reach} What you click or label stays in the page, or in the notebook that shows it. "
     "The similarity is the cosine between vectors. Several examples become one direction: the mean of the examples to "
     "find, each of length 1, less the mean of the examples to avoid. Classes are those of the majority of the nearest "
     "labels by cosine, or of a multinomial logistic regression (penalty |W|^2 / 2) on standardised vectors."

@@ -291,7 +291,7 @@ def _from_stable(distances: NDArray[np.float32], false_alarms: float) -> Thresho
     Source: split conformal prediction, Vovk et al. 2005, the quantile ceil((n + 1) (1 - alpha)) / n.
     """
     count = len(distances)
-    rank = math.ceil((count + 1) * (1 - false_alarms))
+    rank = math.ceil((count + 1) * (1 - false_alarms) - 1e-9)  # rounding must not ask for one more
     if rank > count:
         raise SpecError(
             f"Expected at least {math.ceil(1 / false_alarms) - 1:,} tokens in stable places for a share of "

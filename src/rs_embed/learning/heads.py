@@ -30,7 +30,7 @@ HEADS: Mapping[Kind, tuple[HeadName, ...]] = {
 """Kind of labels -> the heads that suit it."""
 SEARCHED: Mapping[HeadName, tuple[str, tuple[float, ...]]] = {
     "knn": ("k", (20, 10, 5, 3, 1)),
-    "logistic": ("C", (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)),
+    "logistic": ("C", (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)),
     "ridge": ("alpha", (1e5, 1e4, 1e3, 1e2, 10.0, 1.0, 0.1)),
 }
 """Head -> its setting and the values tried, those with the smoothest predictions first.

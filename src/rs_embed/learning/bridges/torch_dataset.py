@@ -118,7 +118,8 @@ class RegionDataset(Dataset[dict[str, Tensor | int]]):
         time: One of the times; by default, all.
         level: 0 is the map, 1 and more are overviews.
         target: `[H, W]` of numbers on the grid of the map, such as classes drawn with `rasterio.features.rasterize`.
-            Beyond the edge of the map, floats are NaN, and whole numbers -100, which losses of torch ignore.
+            Whole numbers become int64, others float32. Beyond the edge of the map they are -100, which `cross_entropy`
+            ignores, and NaN.
 
     Raises:
         SpecError: There is no such time or level, the target is not on the grid, or no window has a token.
@@ -146,7 +147,7 @@ class RegionDataset(Dataset[dict[str, Tensor | int]]):
                 f"Expected a target on the grid of the map, {tuple(one.geobox.shape)}, got {np.shape(target)}.",
                 fix="rasterize it with out_shape=region.geobox.shape and transform=region.geobox.affine",
             )
-        self._target = None if target is None else np.asarray(target)
+        self._target = None if target is None else _as_torch_takes(np.asarray(target))
         times = range(one.times) if time is None else (opened.time_number(time),)
         self.windows: tuple[tuple[int, int, int], ...] = tuple(
             (moment, row, col) for moment in times for row, col in _corners(opened, one, moment, self.size, step)
@@ -190,6 +191,11 @@ class RegionDataset(Dataset[dict[str, Tensor | int]]):
         height, width = values.shape[-2:]
         around = [(0, 0)] * (values.ndim - 2) + [(0, self.size - height), (0, self.size - width)]
         return torch.from_numpy(np.pad(values, around, constant_values=fill))
+
+
+def _as_torch_takes(target: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Convert whole numbers to int64, which has room for -100, and others to float32, as tokens are."""
+    return target.astype(np.int64 if target.dtype.kind in "biu" else np.float32)
 
 
 def _corners(opened: EmbeddingMap, level: Level, time: int, size: int, step: int) -> Iterator[tuple[int, int]]:

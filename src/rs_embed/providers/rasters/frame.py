@@ -177,5 +177,6 @@ def _from_8_bits(stored: Pixels) -> Pixels:
     Source of -128 and 8 bits: Google (developers.google.com/earth-engine/guides/aef_on_gcs_readme). The mapping was not
     checked against a pair of files; lengths near 1 confirm it chip by chip.
     """
-    values = np.sign(stored) * np.square(stored / np.float32(127.5))
+    q = stored.astype(np.float64)  # in float32, most values would differ from those of the public store by rounding
+    values = (np.sign(q) * np.square(q / 127.5)).astype(np.float32)
     return np.where(stored == -128, np.float32(np.nan), values)
