@@ -33,10 +33,13 @@ def test_models_are_compared_on_the_labels_of_a_table(plots, tmp_path):
     assert told["folds"]["how"] == "groups" and told["folds"]["blocks"] <= 8 and len(told["rows"]) == 5
 
 
-def test_what_is_wrong_is_said_before_anything_is_computed(plots):
-    words = ("evaluate", plots, "--buffer", "60", "--backend", "sample", "--models")
+def test_what_is_wrong_is_said_before_anything_is_computed(plots, tmp_path):
+    out = tmp_path / "out"
+    words = ("evaluate", plots, "--buffer", "60", "--backend", "sample", "--out", out, "--models")
     refused(invoke(*words, "mosaiks_rcf", "--label", "crop"), "SpecError", "a column 'crop' of labels")
     refused(invoke(*words, "mosaik_rfc", "--label", "cover"), "UnknownModelError", "mosaiks_rcf")
     refused(invoke(*words, "mosaiks_rcf", "--label", "farm"), "SpecError", "whole numbers", "kind=")
     refused(invoke(*words, "mosaiks_rcf", "--label", "cover", "--head", "forest"), "SpecError", "logistic")
+    refused(invoke(*words, "mosaiks_rcf", "--label", "cover", "--groups", "field"), "SpecError", "'field' of groups")
     misused(invoke(*words, "mosaiks_rcf", "--label", "cover", "--blocks", "wide"), "--blocks takes metres, auto or")
+    assert not out.exists() or not list(out.rglob("*.parquet"))

@@ -6,6 +6,7 @@ from made_labels import labelled, patches, plain
 
 from rs_embed.learning.crossval import coordinates, cross_validate, majority
 from rs_embed.learning.folds import make_folds
+from rs_embed.learning.footprints import on_sphere
 from rs_embed.learning.scores import MAIN, Draws, intervals, scores_of
 
 
@@ -21,6 +22,7 @@ def vectors_of(labels, signal, seed=0, dim=16):
     return signal * directions[labels.targets] + rng.normal(size=(len(labels), dim))
 
 
+@pytest.mark.slow
 def test_vectors_that_hold_the_class_score_high_and_noise_like_chance():
     frame = plain(300)
     labels = labelled(frame, patches(frame, 8))
@@ -31,6 +33,7 @@ def test_vectors_that_hold_the_class_score_high_and_noise_like_chance():
     assert noise.low < 1 / 3 < noise.high
 
 
+@pytest.mark.slow
 def test_labels_shuffled_between_blocks_score_like_chance_although_vectors_know_the_block():
     """The vectors know the place, and so the label of its neighbours. In blocks this is worth nothing."""
     frame = plain(500)
@@ -70,20 +73,22 @@ def test_coordinates_alone_explain_labels_that_cluster_more_widely_than_the_bloc
     frame = plain(400)
     clustered = labelled(frame, np.where(frame.lon > frame.lon.median(), "east", "west"))
     folds = make_folds(clustered, blocks=10_000)
-    assert main_score(cross_validate(coordinates(clustered, 200), clustered, folds), folds).low > 0.85
+    for head, encoded in coordinates(clustered).items():
+        assert main_score(cross_validate(encoded, clustered, folds, head), folds).low > 0.85
 
     scattered = labelled(frame, np.random.default_rng(3).choice(["a", "b"], 400))
     folds = make_folds(scattered, blocks=10_000)
-    alone = main_score(cross_validate(coordinates(scattered, 200), scattered, folds), folds)
-    assert alone.low < 0.55
+    for head, encoded in coordinates(scattered).items():
+        assert main_score(cross_validate(encoded, scattered, folds, head), folds).low < 0.55
 
 
-def test_near_places_have_similar_coordinates_at_every_scale():
-    frame = plain(3, side_km=0)
-    frame["lon"] += [0, 0.0002, 0.02]  # 14 m and 1.4 km
-    encoded = coordinates(labelled(frame, list("aab")), 100)
+def test_the_nearest_places_have_the_most_similar_coordinates():
+    labels = labelled(plain(60), list("ab") * 30)
+    encoded, where = coordinates(labels)["knn"].astype(np.float32), on_sphere(*labels.places.centres())
     unit = encoded / np.linalg.norm(encoded, axis=1, keepdims=True)
-    assert 1 > unit[0] @ unit[1] > unit[0] @ unit[2]
+    likeness, distance = unit @ unit.T, np.linalg.norm(where[:, None] - where, axis=2)
+    nearest, most_alike = (np.argsort(one, axis=1)[:, 1] for one in (distance, -likeness))
+    assert (nearest == most_alike).mean() > 0.9
 
 
 def test_the_majority_has_the_score_of_chance():

@@ -182,7 +182,7 @@ def test_a_score_that_place_explains_is_said():
     """The vectors are the coordinates with some noise, and nothing else."""
     frame = plain(200)
     labels = labelled(frame, np.where(frame.lon > frame.lon.median(), "east", "west"))
-    own = {"imagery?": frame[["lon", "lat"]].to_numpy() + np.random.default_rng(0).normal(size=(200, 2)) * 0.03}
+    own = {"imagery?": frame[["lon", "lat"]].to_numpy() + np.random.default_rng(0).normal(size=(200, 2)) * 0.05}
     found = evaluate(own, labels, out=None, backend=None, blocks=10_000, progress=False)
 
     assert "not distinguishable from coordinates alone" in found.conclusion
