@@ -124,7 +124,7 @@ def build_thor(
             VH.
         new_bands: Band of `model_bands` that THOR does not know -> the known band whose group it joins, such as
             {"YELLOW": "GREEN"}. A token of a group is the mean of its bands, so the new band must have the pixel size
-            of that group. Its patch kernel starts from random numbers, unless `ckpt` has it; a warning names such bands.
+            of that group. Its patch kernel starts from random numbers, unless `ckpt` has it; a warning says so.
         input_params: `ground_covers` (one value: side of the image in metres, default 2880), `flexivit_patch_size_seqs`
             (pixels of a band, default 8) and `select_patch_strategy`.
         ground_cover: The authors' newer name of `ground_covers`; takes precedence over `input_params`.
@@ -154,8 +154,8 @@ def build_thor(
     untrained = [band for band in groups if band not in trained]
     if untrained:
         warn(
-            f"THOR was not trained with {', '.join(untrained)}: these patch kernels start from random numbers. All other "
-            "weights are those of the checkpoint.",
+            f"THOR was not trained with {', '.join(untrained)}: these patch kernels start from random numbers. All "
+            "other weights are those of the checkpoint.",
             ChoiceWarning,
         )
     _with_kernels(encoder, untrained)
