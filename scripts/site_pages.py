@@ -69,17 +69,28 @@ REFERENCE = {
         *("raster_places", "FileFormat", "register_format"),
     ),
     "Regions": ("embed_region", "open_region", "EmbeddingMap"),
+    "Learning": (
+        *("evaluate", "Evaluation", "read_labels", "Labels"),
+        *("fit", "Head", "load_head", "ClassMap", "suggest_labels"),
+        *("detect_change", "Change", "Embedder", "RunDataset", "RegionDataset"),
+    ),
     "Generation": ("generate", "Generated", "GeneratedRaster", "tokenize", "detokenize", "Tokenized"),
 }
 """Page -> the public names on it. `references` checks that each is on one."""
 BESIDES = {
-    "Embeddings": ("embedding.batch.Embeddings", "errors.Failure", "errors.BatchError"),
+    "Embeddings": (
+        *("embedding.batch.Embeddings", "errors.Failure", "errors.BatchError", "explore.widget.PageWidget"),
+    ),
     "Places, times, outputs": ("places.columns.Places", "places.columns.Place"),
     "Models": ("embedders.describe.ModelDescription", "recommend.Recommendations", "recommend.ModelAdvice"),
     "Imagery": ("providers.base.Provider", "providers.base.Query"),
     "Exports": (
         *("exports.call.ExportReport", "exports.results.run.Run", "exports.status.RunStatus"),
         *("exports.results.verify.VerifyReport", "exports.results.compact.CompactReport"),
+    ),
+    "Learning": (
+        *("learning.evaluation.Scored", "learning.scores.Interval", "learning.folds.Folds"),
+        *("learning.change.Threshold", "xarray.EmbeddingArray"),
     ),
     "Types of arguments": (
         *("places.single.Single", "places.reading.Given", "embedding.points.Points", "pipeline.request.Backend"),

@@ -177,13 +177,15 @@ class Exports:
     ) -> int:
         """Start an export again and again, and kill each after a random pause, until one ends; how many were killed.
 
+        The pauses grow, so that one ends on a busy machine, too.
+
         Args:
             around: Entered for each of them.
         """
         for killed in range(60):
             with around():
                 process = self.start(out, log, **options)
-                time.sleep(chance.uniform(*pause_s))
+                time.sleep(chance.uniform(*pause_s) * (1 + killed / 10))
                 with suppress(ProcessLookupError):  # it had ended by itself
                     os.kill(process, signal.SIGKILL)
                 code, said = self.wait()

@@ -23,6 +23,10 @@ GUIDES = [
     *ROOT.glob("docs/**/*.md"),
 ]
 
+SAME_NAME = "Embedder"
+"""The transformer of scikit-learn has the name that its users look for at the root of the package; the base class of
+adapters is imported from its module, by those who write one."""
+
 
 def test_no_two_public_classes_have_the_same_name():
     root = Path(rs_embed.__file__).parent
@@ -31,7 +35,7 @@ def test_no_two_public_classes_have_the_same_name():
         for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes[node.name].append(str(path.relative_to(root)))
-    shared = {name: where for name, where in homes.items() if len(where) > 1}
+    shared = {name: where for name, where in homes.items() if len(where) > 1 and name != SAME_NAME}
     assert not shared
 
 

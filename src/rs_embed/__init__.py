@@ -86,6 +86,20 @@ if TYPE_CHECKING:
     from rs_embed.generation import detokenize as detokenize
     from rs_embed.generation import generate as generate
     from rs_embed.generation import tokenize as tokenize
+    from rs_embed.learning.bridges.sklearn import Embedder as Embedder
+    from rs_embed.learning.bridges.torch_dataset import RegionDataset as RegionDataset
+    from rs_embed.learning.bridges.torch_dataset import RunDataset as RunDataset
+    from rs_embed.learning.change import Change as Change
+    from rs_embed.learning.change import detect_change as detect_change
+    from rs_embed.learning.class_map import ClassMap as ClassMap
+    from rs_embed.learning.evaluate import evaluate as evaluate
+    from rs_embed.learning.evaluation import Evaluation as Evaluation
+    from rs_embed.learning.fit import fit as fit
+    from rs_embed.learning.head import Head as Head
+    from rs_embed.learning.head import load_head as load_head
+    from rs_embed.learning.labels import Labels as Labels
+    from rs_embed.learning.labels import read_labels as read_labels
+    from rs_embed.learning.suggest import suggest_labels as suggest_labels
     from rs_embed.pipeline.inspect import ChipReport as ChipReport
     from rs_embed.pipeline.request import EmbeddingRequest as EmbeddingRequest
     from rs_embed.places import read_places as read_places
@@ -148,7 +162,21 @@ _HOME = {
     "detokenize": "generation",
     "generate": "generation",
     "tokenize": "generation",
+    "Change": "learning.change",
+    "detect_change": "learning.change",
+    "Embedder": "learning.bridges.sklearn",
+    "RegionDataset": "learning.bridges.torch_dataset",
+    "RunDataset": "learning.bridges.torch_dataset",
+    "Evaluation": "learning.evaluation",
+    "Labels": "learning.labels",
+    "evaluate": "learning.evaluate",
+    "read_labels": "learning.labels",
     "geobox_for": "core.geo",
+    "ClassMap": "learning.class_map",
+    "fit": "learning.fit",
+    "Head": "learning.head",
+    "load_head": "learning.head",
+    "suggest_labels": "learning.suggest",
     "EmbeddingRequest": "pipeline.request",
     "Plan": "plan",
     "read_places": "places",

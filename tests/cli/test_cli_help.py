@@ -62,9 +62,12 @@ def test_the_first_example_of_every_help_runs(tmp_path):
     shutil.copy(SCENE, tmp_path / "scene.tif")
     table = pd.DataFrame({"id": ["north", "south"], "lon": [12.94, 12.945], "lat": [47.775, 47.77]})
     table.to_csv(tmp_path / "plots.csv", index=False)
+    corners = [(12.93 + 0.004 * col, 47.76 + 0.004 * row) for row in range(5) for col in range(4)]
+    labels = pd.DataFrame(corners, columns=["lon", "lat"]).assign(cover=["meadow", "forest"] * 10)
+    labels.to_csv(tmp_path / "labels.csv", index=False)
     untrained = {"RS_EMBED_THOR_PRETRAINED": "0", "RS_EMBED_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     for command in ORDER:
-        if command in ("doctor", "generate"):  # ask a network, need an extra
+        if command in ("doctor", "generate", "change"):  # ask a network, need an extra, need two times
             continue
         done = subprocess.run(
             EXAMPLES[command][0], shell=True, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,

@@ -1,11 +1,17 @@
 """Pages as files: what goes in, what is refused, and that nothing in them comes from elsewhere."""
 
+import base64
+import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 from affine import Affine
 from command_line import invoke, refused
 from made_map import MadeMap
@@ -14,11 +20,13 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from rs_embed import PointBuffer, export_embeddings, open_region, open_run
+from rs_embed.core.geo import pixel_centres
 from rs_embed.embedding.batch import Embeddings
 from rs_embed.embedding.components import Components
 from rs_embed.errors import BandMismatch, Failure, NoImagery, NoValidPixels, SpecError, StorageError
 from rs_embed.explore.lonlat import lonlat_of
-from rs_embed.explore.packing import bytes_of, chosen_form, components_of, pack
+from rs_embed.explore.packing import PageComponents, chosen_form, pack
+from rs_embed.exports.results.true_colour import true_colour
 
 
 @pytest.fixture
@@ -124,10 +132,9 @@ def test_the_form_follows_the_size():
 
 def test_components_are_those_of_pictures():
     tokens = np.random.default_rng(3).standard_normal((500, 20)).astype(np.float32) * np.arange(1, 21, dtype=np.float32)
-    parts, shares = components_of(tokens)
-    truth = Components.fit(tokens)
-    np.testing.assert_allclose(shares[:3], truth.shares, rtol=1e-4)
-    np.testing.assert_allclose(bytes_of(parts)[:, :3] / 255, truth.colours(tokens)[:, :3], atol=0.005)
+    found, truth = PageComponents.fit(tokens), Components.fit(tokens)
+    np.testing.assert_allclose(found.shares[:3], truth.shares, rtol=1e-4)
+    np.testing.assert_allclose(found.bytes(tokens)[:, :3] / 255, truth.colours(tokens)[:, :3], atol=0.005)
 
 
 def test_a_region_is_shown_in_parts_at_all_times_and_says_when_it_is_too_large(tmp_path):
@@ -155,6 +162,43 @@ def test_a_run_is_shown_without_its_failed_rows(tmp_path):
     assert "cli.html" in said.stdout
 
 
+UMAP = """
+import sys
+import numpy as np
+from rs_embed.explore.points import Dots, explore_points
+groups = np.eye(8, dtype=np.float32)[[0, 3]].repeat(12, 0)
+vectors = groups + np.random.default_rng(0).standard_normal((24, 8)).astype(np.float32) / 10
+lon, lat = np.linspace(12, 13, 24), np.full(24, 47.0)
+dots = Dots("made up", "", [str(n) for n in range(24)], lon, lat, vectors, {}, {}, "space")
+explore_points(dots, sys.argv[1], "", "umap")
+"""
+
+
+@pytest.mark.slow
+def test_umap_puts_places_that_are_alike_together(tmp_path):
+    page = tmp_path / "page.html"
+    # Without its compiler: it takes 20 seconds to start, whatever the number of places.
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", UMAP, page], check=True, env={**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    )
+    (layer,) = told_of(page)["layers"]
+    assert layer["projected"].startswith("UMAP, cosine, 15 neighbours")
+    text = re.search(rf'id="blob-{layer["projection"]["id"]}">(.*?)<', page.read_text("utf-8"))[1]
+    at = np.frombuffer(base64.b64decode(text), "<f4").reshape(24, 2)
+    far = np.linalg.norm(at[:, None] - at, axis=-1)
+    assert np.abs(at).max() == 1 and far[:12, 12:].min() > max(far[:12, :12].max(), far[12:, 12:].max())
+
+
+def test_umap_needs_places_and_is_an_option_of_exports(grid, tmp_path):
+    few = Embeddings([embedding(seed=seed) for seed in range(3)], list("abc"))
+    with pytest.raises(SpecError, match=r"at least 10 places for UMAP, got 3"):
+        few.explore(tmp_path / "page.html", projection="umap")
+    with pytest.raises(SpecError, match="projection to be one of pca, umap"):
+        few.explore(tmp_path / "page.html", projection="tsne")
+    path = grid.save(tmp_path / "grid.tif")
+    refused(invoke("explore", path, "--projection", "umap"), "SpecError", "options of a grid", "projection")
+
+
 def test_results_of_a_batch_are_shown_with_their_columns(tmp_path):
     places = [PointBuffer(12.94 + step / 100, 47.77, 320) for step in range(3)]
     done = [embedding(place, seed=seed) for seed, place in enumerate(places)]
@@ -179,3 +223,52 @@ def test_the_command_makes_a_page_of_a_saved_grid(grid, tmp_path):
     assert text.count('"name":"mosaiks_rcf"') == 2 and '["Licence of the weights","Apache-2.0' in text
     refused(invoke("explore", path, "--level", "1"), "SpecError", "options of a grid", "level")
     refused(invoke("explore", tmp_path / "none.tif"), "StorageError", "none.tif")
+
+
+def told_of(page) -> dict:
+    """What a page holds, but for its arrays."""
+    return json.loads(re.search(r'id="told">(.*?)</script>', page.read_text("utf-8"), re.S)[1])
+
+
+def pixels_of(picture) -> np.ndarray:
+    with rasterio.MemoryFile(base64.b64decode(picture["source"].split(",")[1])) as file, file.open() as raster:
+        return raster.read()
+
+
+def photograph(path, geobox):
+    """An 8-bit picture in degrees around a grid: red grows to the east, green to the north."""
+    lons, lats = pixel_centres(geobox)
+    west, south, east, north = lons.min() - 0.01, lats.min() - 0.01, lons.max() + 0.01, lats.max() + 0.01
+    ramp = np.linspace(10, 250, 200).astype(np.uint8)
+    red, green = np.meshgrid(ramp, ramp[::-1])
+    place = rasterio.transform.from_bounds(west, south, east, north, 200, 200)
+    kind = {"driver": "GTiff", "width": 200, "height": 200, "count": 3, "dtype": "uint8", "photometric": "RGB"}
+    with rasterio.open(path, "w", crs="EPSG:4326", transform=place, **kind) as raster:
+        raster.write(np.stack([red, green, np.full_like(red, 90)]))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # a PNG
+def test_true_colour_comes_from_a_raster_if_the_result_holds_none(grid, tmp_path):
+    path, photo = grid.save(tmp_path / "grid.tif"), photograph(tmp_path / "photo.tif", grid.geobox)
+    said = invoke("explore", path, "--imagery", photo, "--out", tmp_path / "page.html")
+    assert said.exit_code == 0, said.stderr
+    told = told_of(tmp_path / "page.html")
+    (picture,) = told["pictures"]
+    box = grid.geobox.boundingbox
+    assert picture["edges"] == pytest.approx([box.left, box.bottom, box.right, box.top])
+    red, green, _, opacity = pixels_of(picture).astype(int)
+    assert red.shape == tuple(side * (1200 // max(grid.geobox.shape)) for side in grid.geobox.shape)
+    assert red[:, -1].min() > red[:, 0].max() and green[0].min() > green[-1].max() and opacity.min() == 255
+    assert "Copernicus" in told["credit"] and told["credit"].endswith("Imagery: photo.tif")
+    refused(invoke("explore", path, "--imagery", "stca"), "SpecError", "did you mean 'stac'")
+    with pytest.raises(SpecError, match="with a place"):
+        true_colour("sample", None, None)
+
+
+@pytest.mark.slow
+def test_true_colour_of_a_region_comes_from_a_backend_for_each_time(tmp_path):
+    whole = open_region(MadeMap().write(tmp_path))
+    told = told_of(whole.explore(None, tmp_path / "page.html", imagery="sample", level=1))
+    assert len(told["pictures"]) == 2 and told["credit"].startswith("Contains modified Copernicus Sentinel data 2017")

@@ -1,24 +1,31 @@
 """What the page shows and saves equals what Python computes, in a real browser, without a request."""
 
 import json
+import re
 from dataclasses import replace
 
 import geopandas
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from made_rows import embedding
+from odc.geo.geobox import GeoBox
 from pyproj import Transformer
+from shapely.geometry import Point
 
 from rs_embed import PointBuffer
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.embedding.similarity import cosine
 from rs_embed.explore.packing import pack
+from rs_embed.learning.labels import read_labels
 
 pytestmark = pytest.mark.slow
 
 PLACE = PointBuffer(12.94, 47.77, 800)
 SIDE = 20
+MARKS = {(2, 2): 0, (5, 7): 0, (15, 3): 1, (12, 8): 1, (15, 16): 2, (18, 18): 2}
+"""Row and column -> class."""
 
 
 def made(seed=0, dim=128, **meta) -> Embedding:
@@ -204,6 +211,138 @@ def test_labels_make_a_class_map_and_both_come_back_at_their_place(opened, tmp_p
     assert page.locator("#save-classes").is_disabled()
 
 
+def label(page, marks, classes=()):
+    for name in classes:
+        page.locator("#class-name").fill(name)
+        page.locator("#class-add").click()
+    choose(page, "label")
+    for (row, col), number in marks.items():
+        page.locator("input[name=brush]").nth(number).check()
+        click(page, row, col)
+
+
+def saved(page, button, path):
+    with page.expect_download() as told:
+        page.locator(button).click()
+    told.value.save_as(path)
+    return path
+
+
+def load(page, path):
+    """Load labels as a user does; return what the page says."""
+    page.locator("#hint").evaluate("hint => { hint.textContent = ''; hint.hidden = true; }")
+    with page.expect_file_chooser() as told:
+        page.locator("#load-labels").click()
+    told.value.set_files(path)
+    page.locator("#hint", has_text=re.compile("[.]$")).wait_for()
+    return page.locator("#hint").inner_text()
+
+
+def marks_of(page):
+    return page.evaluate("explorer.state.labels.map(one => [one.item, explorer.state.classes[one.number].name])")
+
+
+def test_labels_that_the_page_saved_come_back_with_their_classes_and_numbers(opened, tmp_path):
+    path = made().explore(tmp_path / "page.html", stored="float32")
+    page = opened(path)
+    label(page, MARKS, ["<b>river</b>", "<i>field</i>"])
+    before = marks_of(page)
+    labels = saved(page, "#save-labels", tmp_path / "labels.geojson")
+
+    again = opened(path)
+    assert load(again, labels) == "6 labels loaded."
+    assert marks_of(again) == before
+    assert again.evaluate("explorer.state.classes.map(one => one.name)") == ["A", "B", "<b>river</b>"]
+    back = json.loads(saved(again, "#save-labels", tmp_path / "again.geojson").read_text("utf-8"))
+    assert back == json.loads(labels.read_text("utf-8"))
+    assert again.locator("#classes b").count() == 0
+
+    numbers = geopandas.read_file(labels).query("`class` == 3")
+    numbers.to_file(tmp_path / "third.geojson", driver="GeoJSON")
+    fresh = opened(path)
+    load(fresh, tmp_path / "third.geojson")
+    assert fresh.evaluate("explorer.state.labels.map(one => one.number)") == [2, 2]  # the number stays
+
+
+def test_labels_of_the_page_are_labels_of_the_library(opened, tmp_path):
+    one = made()
+    page = opened(one.explore(tmp_path / "page.html"))
+    label(page, MARKS, ["<b>river</b>"])
+    path = saved(page, "#save-labels", tmp_path / "labels.geojson")
+    labels = read_labels(path, "label", buffer_m=40)
+    assert labels.kind == "classes" and labels.support() == {"<b>river</b>": 2, "A": 2, "B": 2}
+    codes = read_labels(path, "class", kind="classes", buffer_m=40)
+    assert [codes.classes[target] for target in codes.targets] == [str(number + 1) for number in MARKS.values()]
+    vectors = one.sample(geopandas.read_file(path))
+    np.testing.assert_array_equal(vectors, [one.data[:, row, col] for row, col in MARKS])
+
+
+def test_labels_of_a_gis_go_to_their_cells_and_what_does_not_fit_is_told(opened, tmp_path):
+    one = made()
+    page = opened(one.explore(tmp_path / "page.html", stored="float32"))
+    to_degrees = Transformer.from_crs(one.geobox.crs, 4326, always_xy=True)
+    cells = {(0, 0): "water", (19, 19): "water", (7, 12): "wood", (3, 4): "nodata here"}
+    points = [Point(*to_degrees.transform(*(one.geobox.affine @ (col + 0.1, row + 0.9)))) for row, col in cells]
+    kinds = [*cells.values(), "far", None, "area"]
+    shapes = [*points, Point(-60, -3), points[0], points[0].buffer(0.001)]
+    table = geopandas.GeoDataFrame({"class": kinds}, geometry=shapes, crs=4326)
+    table.to_file(tmp_path / "gis.geojson", driver="GeoJSON")
+    said = load(page, tmp_path / "gis.geojson")
+    assert said.startswith("3 labels loaded; 2 lie where this result has no value; 2 are not points")
+    assert marks_of(page) == [[0, "water"], [399, "water"], [7 * SIDE + 12, "wood"]]
+
+    table.iloc[:3].to_crs(one.geobox.crs).to_file(tmp_path / "utm.geojson", driver="GeoJSON")
+    assert "Expected labels in EPSG:4326, got" in load(page, tmp_path / "utm.geojson")
+    (tmp_path / "not.geojson").write_text("class,lon,lat")
+    assert "Expected a GeoJSON file" in load(page, tmp_path / "not.geojson")
+    assert len(marks_of(page)) == 3
+
+
+@pytest.mark.parametrize("stored", ["float32", "int8"])
+def test_the_logistic_map_is_the_regression_that_numpy_solves(opened, tmp_path, pictures, stored):
+    one = made(dim=24)
+    page = opened(one.explore(tmp_path / "page.html", stored=stored))
+    label(page, MARKS, ["river"])
+    page.locator("#method").select_option("logistic")
+    assert page.locator("#nearest").is_hidden()
+    drawn(page)
+    page.screenshot(path=pictures / "explore_logistic.png")
+    vectors = pack(tokens(one).reshape(SIDE * SIDE, -1).astype(np.float32), stored).restored().astype(np.float64)
+    vectors[3 * SIDE + 4] = np.nan
+    weights, classes = logistic(vectors, [row * SIDE + col for row, col in MARKS], list(MARKS.values()))
+    found = page.evaluate("Array.from(explorer.logisticIn(explorer.layers[0]).weights)")
+    np.testing.assert_allclose(np.reshape(found, weights.shape), weights, atol=1e-5)
+    with rasterio.open(saved(page, "#save-classes", tmp_path / "classes.tif")) as raster:
+        assert "logistic regression" in raster.tags()["TIFFTAG_IMAGEDESCRIPTION"]
+        np.testing.assert_array_equal(raster.read(1).ravel(), classes)
+    assert classes[3 * SIDE + 4] == 0 and set(classes) == {0, 1, 2, 3}
+
+    label(page, {(1, 1): -1})  # rub out a place without a label: nothing changes
+    page.locator("#method").select_option("nearest")
+    nearest = page.evaluate("Array.from(explorer.classesIn(explorer.layers[0]))")
+    assert set(nearest) == {0, 1, 2, 3} and page.locator("#nearest").is_visible()
+
+
+def logistic(vectors, items, numbers):
+    """Newton's method with all second derivatives: weights `[K, D + 1]`, and class + 1 of each vector."""
+    scaled = (vectors - np.nanmean(vectors, axis=0)) / np.nanstd(vectors, axis=0)
+    rows = np.column_stack([scaled, np.ones(len(scaled))])
+    x, y = rows[items], np.eye(max(numbers) + 1)[numbers]
+    count, wide = y.shape[1], x.shape[1]
+    penalty = np.tile(np.append(np.ones(wide - 1), 0), count)
+    weights = np.zeros((count, wide))
+    for _ in range(30):
+        shares = np.exp(x @ weights.T)
+        shares /= shares.sum(axis=1, keepdims=True)
+        gradient = ((shares - y).T @ x).ravel() + penalty * weights.ravel()
+        blocks = shares[:, :, None] * (np.eye(count) - shares[:, None, :])
+        second = np.einsum("nkl,ni,nj->kilj", blocks, x, x).reshape(count * wide, -1) + np.diag(penalty)
+        weights -= (np.linalg.pinv(second, rcond=1e-12) @ gradient).reshape(count, wide)
+    assert np.abs(gradient).max() < 1e-9
+    known = np.isfinite(rows).all(axis=1)
+    return weights, np.where(known, 1 + np.nan_to_num(rows @ weights.T).argmax(axis=1), 0)
+
+
 def nearest_classes(one: Embedding, marks, k) -> np.ndarray:
     flat = tokens(one).reshape(-1, one.data.shape[0])
     likeness = np.stack([cosine(flat, one.data[:, row, col]) for row, col in marks], axis=1)
@@ -223,12 +362,12 @@ def test_two_years_have_a_slider_a_swipe_and_a_change_map(opened, tmp_path, pict
     page.locator("#beside").select_option("1")
     page.locator("#overlay").select_option("change")
     page.screenshot(path=pictures / "explore_change.png")
-    found = page.evaluate(
-        "Array.from(explorer.changeBetween(explorer.layers[0], explorer.layers[1]).values,"
-        " v => Number.isNaN(v) ? null : v)"
-    )
+    assert "1 − cosine between the vectors" in page.locator("#overlay-text").inner_text()
     truth = one.change(later).to_numpy()
-    np.testing.assert_allclose(np.array(found, float).reshape(SIDE, SIDE), truth, atol=2e-6)
+    np.testing.assert_allclose(difference(page), truth, atol=2e-6)
+    with rasterio.open(saved(page, "#save-difference", tmp_path / "change.tif")) as raster:
+        assert raster.crs == one.geobox.crs and raster.transform == one.geobox.affine
+        np.testing.assert_allclose(raster.read(1), truth, atol=2e-6)
     page.locator("#time").fill("1")
     assert page.evaluate("explorer.state.shown") == 1
 
@@ -252,6 +391,43 @@ def test_two_models_answer_for_the_same_place_each_by_its_own_vectors(opened, tm
     page.locator("#beside").select_option("1")
     options = page.locator("#overlay option").all_inner_texts()
     assert not [text for text in options if "Change" in text]  # their axes are unrelated
+
+
+def difference(page) -> np.ndarray:
+    values = page.evaluate(
+        "Array.from(explorer.differenceIn(explorer.layers[0]).values, v => Number.isNaN(v) ? null : v)"
+    )
+    return np.array(values, float).reshape(SIDE, SIDE)
+
+
+def test_two_models_differ_by_the_rank_of_each_place(opened, tmp_path, pictures):
+    one, fine = made(0), made(1, dim=64, model_id="another", weights="random:7", weights_note="random weights, seed 7")
+    coarse = GeoBox((SIDE // 2, SIDE // 2), fine.geobox.affine @ Affine.scale(2), fine.geobox.crs)
+    other = replace(fine, data=fine.data[:, ::2, ::2], valid=fine.valid[::2, ::2], geobox=coarse)
+    page = opened(one.explore(tmp_path / "page.html", beside=other, stored="float32"))
+    page.locator("#beside").select_option("1")
+    page.locator("#overlay").select_option("ranks")
+    assert "Click a place" in page.locator("#overlay-text").inner_text()
+    click(page, 6, 5)
+    drawn(page)
+    mine = expected(one, one.data[:, 6, 5])
+    theirs = expected(other, other.data[:, 3, 2]).repeat(2, axis=0).repeat(2, axis=1)
+    both = np.isfinite(mine) & np.isfinite(theirs)
+    truth = np.full((SIDE, SIDE), np.nan)
+    truth[both] = shares(mine[both]) - shares(theirs[both])
+    found = difference(page)
+    np.testing.assert_array_equal(np.isfinite(found), both)
+    assert np.nanmax(np.abs(found - truth)) <= 4.1 / both.sum()  # values that are equal but for rounding may swap
+    assert page.locator("#overlay").input_value() == "ranks"  # a click leaves it
+    assert "mosaiks_rcf finds the place more like" in page.locator("#overlay-text").inner_text()
+    assert page.locator("#swipe").is_hidden()
+    assert page.locator("#random").inner_text().startswith("another: RANDOM WEIGHTS")
+    page.screenshot(path=pictures / "explore_ranks.png")
+
+
+def shares(values) -> np.ndarray:
+    """For each value, the share of all that are at most as large."""
+    return np.searchsorted(np.sort(values), values, side="right") / len(values)
 
 
 def test_the_keyboard_does_what_the_mouse_does(opened, tmp_path):

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from rs_embed.embedding.similarity import cosine
+from rs_embed.explore.page import PageOptions
 from rs_embed.explore.points import Dots, explore_points
 
 pytestmark = pytest.mark.slow
@@ -31,7 +32,7 @@ def made(seed=0) -> Dots:
 
 @pytest.fixture
 def page(opened, tmp_path):
-    return opened(explore_points(made(), tmp_path / "page.html", credit="", stored="float32"))
+    return opened(explore_points(made(), tmp_path / "page.html", "", options=PageOptions(stored="float32")))
 
 
 def rows(page) -> list[list[str]]:
@@ -105,7 +106,7 @@ def test_labels_carry_the_ids_and_classes_follow_the_nearest(page):
 
 
 def test_it_fits_a_phone(opened, tmp_path, pictures):
-    page = opened(explore_points(made(), tmp_path / "page.html", credit=""), width=375, height=740, color_scheme="dark")
+    page = opened(explore_points(made(), tmp_path / "page.html", ""), width=375, height=740, color_scheme="dark")
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     assert page.locator("#projection").bounding_box()["height"] > 200
     page.screenshot(path=pictures / "explore_points_phone.png", full_page=True)

@@ -16,12 +16,15 @@ from typing import Annotated, NoReturn, TypeVar
 import typer
 
 import rs_embed
+import rs_embed.cli.change
+import rs_embed.cli.evaluate
 import rs_embed.cli.explore
 import rs_embed.cli.export
 import rs_embed.cli.fit
 import rs_embed.cli.generate
+import rs_embed.cli.heads
 import rs_embed.cli.region
-import rs_embed.cli.runs  # the six add their commands to `app`
+import rs_embed.cli.runs  # the nine add their commands to `app`
 from rs_embed.cli.completion import complete_model
 from rs_embed.cli.options import (
     ERR,

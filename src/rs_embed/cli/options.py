@@ -40,10 +40,11 @@ app: typer.Typer = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Start with: rs-embed demo",
 )
-START, ONE, MANY, OWN = "Start here", "One place", "Many places", "Your own model"
+START, ONE, MANY, LABELS, OWN = "Start here", "One place", "Many places", "Your labels", "Your own model"
 ORDER = (
     *("demo", "models", "describe", "doctor", "embed", "inspect", "explore", "generate"),
-    *("export", "region", "map", "status", "retry", "verify", "compact", "index", "similar", "fit-mosaiks"),
+    *("export", "region", "map", "change", "status", "retry", "verify", "compact", "index", "similar"),
+    *("evaluate", "fit", "predict", "suggest", "fit-mosaiks"),
 )
 """Commands, in the order of the help."""
 EXAMPLES: dict[str, tuple[str, ...]] = {}

@@ -6,7 +6,7 @@ Cards come from three sources, in this order: this package, installed packages (
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -197,8 +197,9 @@ def get_card(model_id: str | ModelCard) -> ModelCard:
     )
 
 
-def _named(name: str, cards: Iterable[ModelCard]) -> ModelCard | None:
-    return next((card for card in cards if name in names_of(card)), None)
+def _named(name: str, cards: Sequence[ModelCard]) -> ModelCard | None:
+    by_id = next((card for card in cards if card.id == name), None)
+    return by_id or next((card for card in cards if name in names_of(card)), None)
 
 
 def _variant(name: str) -> str | None:

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from rs_embed.embedding.joining import Table
     from rs_embed.explore.packing import Stored
+    from rs_embed.explore.plane import Projection
+    from rs_embed.explore.tiles import BaseMap
+    from rs_embed.explore.widget import PageWidget
 
 Result = Embedding | Failure
 
@@ -148,12 +152,20 @@ class Embeddings(Sequence[Result]):
         return np.stack([one.data if isinstance(one, Embedding) else hole for one in self])
 
     def explore(
-        self, path: "str | Path" = "explore.html", *, stored: "Stored" = "auto", max_mb: float = 25.0
+        self,
+        path: "str | Path" = "explore.html",
+        *,
+        projection: "Projection" = "pca",
+        base_map: "BaseMap | None" = None,
+        stored: "Stored" = "auto",
+        max_mb: float = 25.0,
     ) -> "Path":
         """Write one HTML file: a map of the places, their principal components and their table, linked.
 
         Args:
             path: Ends in .html; an existing file is replaced.
+            projection: How the vectors come on a plane: by "pca", or by "umap" where umap-learn is installed.
+            base_map: See `Embedding.explore`.
             stored: See `Embedding.explore`.
             max_mb: Largest size of the file, MB.
 
@@ -162,10 +174,36 @@ class Embeddings(Sequence[Result]):
             NoValidPixels: Every item failed, or none has a place.
             StorageError: The path does not end in .html, or cannot be written.
         """
+        from rs_embed.explore.page import PageOptions
         from rs_embed.explore.points import Dots, explore_points
 
         dots, credit = Dots.of(self)
-        return explore_points(dots, path, credit=credit, stored=stored, max_mb=max_mb)
+        return explore_points(dots, path, credit, projection, PageOptions(base_map, stored, max_mb))
+
+    def widget(
+        self,
+        *,
+        projection: "Projection" = "pca",
+        base_map: "BaseMap | None" = None,
+        stored: "Stored" = "auto",
+        height_px: int = 680,
+    ) -> "PageWidget":
+        """Show the page of `explore` in a notebook; needs the extra `notebook`.
+
+        Args:
+            height_px: Height of the view.
+
+        The other arguments and errors are those of `explore`. `selected` and `labels` of the result are what you have
+        clicked and labelled, as GeoDataFrames.
+
+        Raises:
+            MissingDependency: anywidget is not installed.
+        """
+        from rs_embed.explore.notebook import widget_of
+
+        return widget_of(
+            lambda page: self.explore(page, projection=projection, base_map=base_map, stored=stored), height_px
+        )
 
     def to_frame(self) -> "pd.DataFrame":
         """Return a table with one row per item, indexed by id.
@@ -177,6 +215,25 @@ class Embeddings(Sequence[Result]):
 
         frame = pd.concat([frame_of(self._kept), pd.DataFrame([_row(one) for one in self])], axis=1)
         return frame.set_index(pd.Index(self.ids, name="id"))
+
+    def join(self, table: "Table") -> "Table":
+        """Return your table with the columns `embedding`, `valid_fraction`, `status` and `error` added.
+
+        Unlike `to_frame`, this keeps everything: the index, the geometry with its CRS, lists, and types of columns.
+
+        Args:
+            table: The DataFrame or GeoDataFrame from which the places were read, in the same order.
+
+        Raises:
+            InputError: It has another number of rows.
+            SpecError: It has one of these columns already.
+        """
+        import pandas as pd
+
+        from rs_embed.embedding.joining import COLUMNS, joined
+
+        rows = [_row(one) for one in self]
+        return joined(table, pd.DataFrame({name: [row.get(name) for row in rows] for name in COLUMNS}))
 
 
 def _row(one: Result) -> dict[str, object]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from rs_embed.core.chip import Chip
     from rs_embed.embedding.points import Outside, Points
     from rs_embed.explore.packing import Stored
+    from rs_embed.explore.tiles import BaseMap
+    from rs_embed.explore.widget import PageWidget
 
 
 class InputMeta(BaseModel):
@@ -423,6 +425,7 @@ class Embedding:
         beside: "Embedding | Sequence[Embedding]" = (),
         imagery: "Chip | None" = None,
         credit: str = "",
+        base_map: "BaseMap | None" = None,
         stored: "Stored" = "auto",
         max_mb: float = 25.0,
     ) -> Path:
@@ -433,6 +436,9 @@ class Embedding:
             beside: Other grids in the same CRS to compare with: of other models, or of other times.
             imagery: A Sentinel-2 chip to show in true colour: `inspect_chip(...).chips[...]`.
             credit: The line under the map that names the source of the imagery. Default: from the metadata.
+            base_map: A map to show under the result, from the network: the address of its tiles (XYZ, Web Mercator) and
+                their attribution, `("https://tiles.example.org/{z}/{x}/{y}.png", "© Example")`. It is off until
+                somebody chooses it on the page.
             stored: How the page holds the tokens: "float32" as they are, "int8" with a factor for each dimension, or
                 "pca64", int8 of 64 principal components. "auto": the most exact of these with which the page stays
                 small. The page says which, and for "pca64" the share of the variance.
@@ -448,6 +454,38 @@ class Embedding:
             StorageError: The path does not end in .html, or cannot be written.
         """
         from rs_embed.explore.grids import explore_embeddings
+        from rs_embed.explore.page import PageOptions
 
         others = [beside] if isinstance(beside, Embedding) else beside
-        return explore_embeddings([self, *others], path, imagery=imagery, credit=credit, stored=stored, max_mb=max_mb)
+        options = PageOptions(base_map, stored, max_mb)
+        return explore_embeddings([self, *others], path, imagery=imagery, credit=credit, options=options)
+
+    def widget(
+        self,
+        *,
+        beside: "Embedding | Sequence[Embedding]" = (),
+        imagery: "Chip | None" = None,
+        credit: str = "",
+        base_map: "BaseMap | None" = None,
+        stored: "Stored" = "auto",
+        height_px: int = 680,
+    ) -> "PageWidget":
+        """Show the page of `explore` in a notebook; needs the extra `notebook`.
+
+        Args:
+            height_px: Height of the view.
+
+        The other arguments and errors are those of `explore`. `selected` and `labels` of the result are what you have
+        clicked and labelled, as GeoDataFrames.
+
+        Raises:
+            MissingDependency: anywidget is not installed.
+        """
+        from rs_embed.explore.notebook import widget_of
+
+        return widget_of(
+            lambda page: self.explore(
+                page, beside=beside, imagery=imagery, credit=credit, base_map=base_map, stored=stored
+            ),
+            height_px,
+        )

@@ -84,6 +84,11 @@ def credit_of(collections: tuple[str, ...], days: str) -> str:
     return f"Imagery: {', '.join(collections)}" if collections else ""
 
 
+def credit_of_meta(meta: Meta) -> str:
+    """Return that line for an embedding."""
+    return credit_of(tuple(one.collection for one in meta.inputs), days_of(meta))
+
+
 def _windows(count: int) -> str:
     return "1 window" if count == 1 else f"{count:,} windows"
 

@@ -1,6 +1,5 @@
 """Grids of tokens as a page: one result, several side by side, or a time axis."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,28 +10,24 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pydantic import JsonValue
 
-from rs_embed.core.checks import require_choice
-from rs_embed.core.display import png
-from rs_embed.embedding.components import stretched_colours
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.embedding.show import centre_of, days_of
-from rs_embed.errors import BandMismatch, NoValidPixels, SpecError
-from rs_embed.explore.facts import credit_of, facts_of_meta, space_of
+from rs_embed.errors import NoValidPixels, SpecError
+from rs_embed.explore.facts import credit_of_meta, facts_of_meta, space_of
 from rs_embed.explore.lonlat import lonlat_of
-from rs_embed.explore.packing import STORED, Blobs, Packed, bytes_of, chosen_form, components_of, have_values, pack
-from rs_embed.explore.page import Page, checked_path
+from rs_embed.explore.packing import Blobs, InlineBlobs, Packed, PageComponents, have_values, pack
+from rs_embed.explore.page import PLAIN, Page, PageOptions, checked_path
+from rs_embed.explore.pictures import Pictures, edges_of
+from rs_embed.explore.tiles import Tiles
 
 if TYPE_CHECKING:
     from rs_embed.core.chip import Chip
 
-_PICTURE_PX = 1200
-"""Longest side of a true-colour picture; larger ones are thinned out."""
-_RGB = ("B4", "B3", "B2")
 ABOUT = (
-    "Made by rs_embed {version}. The page is one file and asks no network: nothing that you click or label leaves it. "
+    "Made by rs_embed {version}. {reach} What you click or label stays in the page, or in the notebook that shows it. "
     "The similarity is the cosine between vectors. Several examples become one direction: the mean of the examples to "
     "find, each of length 1, less the mean of the examples to avoid. Classes are those of the majority of the nearest "
-    "labels by cosine."
+    "labels by cosine, or of a multinomial logistic regression (penalty |W|^2 / 2) on standardised vectors."
 )
 
 
@@ -90,20 +85,26 @@ class Sheet:
             SpecError: The grid is turned or mirrored.
         """
         height, width, _ = self.tokens.shape
-        return (0.0, 0.0, float(width), float(height)) if self.geobox is None else _edges(self.geobox)
+        return (0.0, 0.0, float(width), float(height)) if self.geobox is None else edges_of(self.geobox)
 
 
-def explore_grids(
-    sheets: Sequence[Sheet], path: str | Path, *, credit: str, stored: str = "auto", max_mb: float = 25.0
-) -> Path:
+def explore_grids(sheets: Sequence[Sheet], path: str | Path, credit: str, options: PageOptions = PLAIN) -> Path:
     """Write a page of grids; see `Embedding.explore`."""
-    require_choice("stored", stored, STORED)
     target = checked_path(path)
+    return grids_page(sheets, credit, options).write(target, options.max_mb)
+
+
+def grids_page(sheets: Sequence[Sheet], credit: str, options: PageOptions = PLAIN) -> Page:
+    """Make a page of grids.
+
+    Raises:
+        SpecError: The grids differ in CRS, or one is turned.
+        NoValidPixels: A grid has no value.
+    """
     _check(sheets)
-    blobs, pictures = Blobs(), _Pictures()
+    blobs, pictures = Blobs(), Pictures()
     shapes = [(sheet.tokens[..., 0].size, sheet.tokens.shape[2]) for sheet in sheets]
-    how = chosen_form(shapes, max_mb) if stored == "auto" else stored
-    forms = _forms(sheets, how)
+    forms = _forms(sheets, options.form(shapes))
     layers = [_layer(sheet, form, blobs, pictures) for sheet, form in zip(sheets, forms, strict=True)]
     first = sheets[0]
     names = " and ".join(dict.fromkeys(sheet.name for sheet in sheets))
@@ -112,12 +113,12 @@ def explore_grids(
         "kind": "grid",
         "title": title,
         "credit": credit,
-        "about": about(),
+        "about": about(options.tiles),
         "crs": _crs(sheets),
         "pictures": list(pictures.told),
         "layers": list(layers),
     }
-    return Page(title, told, blobs).write(target, max_mb)
+    return Page(title, told, blobs, tiles=options.tiles)
 
 
 def explore_embeddings(
@@ -127,22 +128,25 @@ def explore_embeddings(
     imagery: "Chip | None" = None,
     credit: str = "",
     licences: Mapping[str, str] | None = None,
-    stored: str = "auto",
-    max_mb: float = 25.0,
+    options: PageOptions = PLAIN,
 ) -> Path:
     """Write a page of embeddings; see `Embedding.explore`. `licences` are those of the weights, by model id."""
     known = licences or {}
     sheets = [Sheet.of(grid, imagery, known.get(grid.meta.model_id, "")) for grid in grids]
-    meta = grids[0].meta
-    credit = credit or credit_of(tuple(one.collection for one in meta.inputs), days_of(meta))
-    return explore_grids(sheets, path, credit=credit, stored=stored, max_mb=max_mb)
+    credit = credit or credit_of_meta(grids[0].meta)
+    return explore_grids(sheets, path, credit, options)
 
 
-def about() -> str:
-    """Return what a page says about itself."""
+def about(tiles: Tiles | None = None, *, is_served: bool = False) -> str:
+    """Return what a page says about itself, and whom it asks."""
     import rs_embed
 
-    return ABOUT.format(version=rs_embed.__version__)
+    reach = "The page is one file and asks no network."
+    if is_served:
+        reach = "The page asks only the server on this machine that it comes from."
+    if tiles is not None:
+        reach += f" Only the base map, if you choose it, comes from {tiles.origin}, which learns what part you look at."
+    return ABOUT.format(version=rs_embed.__version__, reach=reach)
 
 
 def _check(sheets: Sequence[Sheet]) -> None:
@@ -157,16 +161,6 @@ def _check(sheets: Sequence[Sheet]) -> None:
             raise NoValidPixels(
                 f"Expected a grid with values, got only nodata ({sheet.name}).", fix="choose another place or time"
             )
-
-
-def _edges(geobox: GeoBox) -> tuple[float, float, float, float]:
-    affine = geobox.affine
-    if affine.b or affine.d or affine.a <= 0 or affine.e >= 0:
-        raise SpecError(
-            f"Expected a grid with north up, got the transform {tuple(affine)[:6]}.", fix="warp it to a grid that is"
-        )
-    height, width = geobox.shape
-    return affine.c, affine.f + height * affine.e, affine.c + width * affine.a, affine.f
 
 
 def _crs(sheets: Sequence[Sheet]) -> JsonValue:
@@ -187,9 +181,7 @@ class _Form:
     """A sheet as a page holds it."""
 
     packed: Packed
-    components: NDArray[np.uint8]
-    """`[N, K]`."""
-    shares: tuple[float, ...]
+    components: PageComponents
 
 
 def _forms(sheets: Sequence[Sheet], how: str) -> list[_Form]:
@@ -200,28 +192,42 @@ def _forms(sheets: Sequence[Sheet], how: str) -> list[_Form]:
         parts = [sheets[number].tokens.reshape(-1, sheets[number].tokens.shape[2]) for number in numbers]
         together = np.concatenate(parts)
         packed = pack(together, how)
-        components, shares = components_of(together)
+        components = PageComponents.fit(together)
         ends = np.cumsum([len(part) for part in parts])[:-1]
-        stored, colours = np.split(packed.stored, ends), np.split(bytes_of(components), ends)
-        for number, mine, colour in zip(numbers, stored, colours, strict=True):
-            forms[number] = _Form(replace(packed, stored=mine), colour, shares)
+        for number, mine in zip(numbers, np.split(packed.stored, ends), strict=True):
+            forms[number] = _Form(replace(packed, stored=mine), components)
     return [forms[number] for number in range(len(sheets))]
 
 
-def _layer(sheet: Sheet, form: _Form, blobs: Blobs, pictures: "_Pictures") -> dict[str, JsonValue]:
+def _layer(sheet: Sheet, form: _Form, blobs: Blobs, pictures: Pictures) -> dict[str, JsonValue]:
     height, width, dim = sheet.tokens.shape
+    vectors = sheet.tokens.reshape(-1, dim)
     left, bottom, right, top = sheet.edges
     valid = sheet.valid
+    picture = {} if sheet.picture is None else {"True colour": sheet.picture.describe()}
     return {
-        **said(sheet.name, sheet.when, sheet.space, sheet.facts, sheet.warning),
-        **told_vectors(form.packed, ~have_values(sheet.tokens.reshape(-1, dim)), blobs),
-        "components": blobs.add(form.components),
-        "shares": list(form.shares),
+        **said(sheet.name, sheet.when, sheet.space, {**sheet.facts, **picture}, sheet.warning),
+        **told_vectors(form.packed, ~have_values(vectors), blobs),
+        "components": blobs.add(form.components.bytes(vectors)),
+        "shares": list(form.components.shares),
         "shape": [height, width],
         "transform": [left, top, (right - left) / width, (top - bottom) / height],
         "valid": None if valid is None else blobs.add((255 * valid.ravel().clip(0, 1)).round().astype(np.uint8)),
-        "picture": pictures.number(sheet),
+        "picture": pictures.number(sheet.picture, sheet.geobox, sheet.edges),
     }
+
+
+def detail_of(sheet: Sheet, components: PageComponents) -> dict[str, JsonValue] | None:
+    """Return what a page is told of a part that it asked for; `None` without a value.
+
+    Args:
+        sheet: The part.
+        components: Those of the overview, so that colours stay the same.
+    """
+    vectors = sheet.tokens.reshape(-1, sheet.tokens.shape[2])
+    if not have_values(vectors).any():
+        return None
+    return _layer(sheet, _Form(pack(vectors, "int8"), components), InlineBlobs(), Pictures())
 
 
 def said(name: str, when: str, space: str, facts: Mapping[str, str], warning: str | None) -> dict[str, JsonValue]:
@@ -246,49 +252,3 @@ def told_vectors(packed: Packed, missing: NDArray[np.bool_], blobs: Blobs) -> di
         "nodata": blobs.add(missing.astype(np.uint8)) if missing.any() else None,
         "stored": packed.text,
     }
-
-
-class _Pictures:
-    """The true-colour pictures of a page; a chip that several layers share stands there once."""
-
-    def __init__(self) -> None:
-        self.told: list[JsonValue] = []
-        self._numbers: dict[int, int] = {}
-
-    def number(self, sheet: Sheet) -> int | None:
-        """Return the number of a sheet's picture, which is made if it is new.
-
-        Raises:
-            SpecError: The imagery is in another CRS than the grid, or has no place although the grid has one.
-            BandMismatch: It lacks red, green or blue.
-        """
-        chip = sheet.picture
-        if chip is None:
-            return None
-        if id(chip) not in self._numbers:
-            self._numbers[id(chip)] = len(self.told)
-            self.told.append(_picture(chip, sheet))
-        return self._numbers[id(chip)]
-
-
-def _picture(chip: "Chip", sheet: Sheet) -> JsonValue:
-    if not set(_RGB) <= set(chip.band_names):
-        raise BandMismatch(
-            f"Expected imagery with {', '.join(_RGB)}, got {', '.join(chip.band_names)}.",
-            fix="pass another chip, or leave `imagery` out",
-        )
-    crs, other = (None if one is None else str(one.crs) for one in (sheet.geobox, chip.geobox))
-    if crs != other:
-        raise SpecError(
-            f"Expected imagery in the CRS of the grid, {crs}, got {other}.",
-            fix="pass the chip of the same place: inspect_chip(model, place, days, backend).chips",
-        )
-    step = -(-max(chip.values.shape[2:]) // _PICTURE_PX)
-    colours = stretched_colours(np.moveaxis(chip.select(_RGB).values[0], 0, -1)[::step, ::step])
-    height, width = chip.values.shape[2:]
-    left, bottom, right, top = sheet.edges if chip.geobox is None else _edges(chip.geobox)
-    # A thinned picture may reach a little further than the chip: its last pixels stand for a whole step.
-    right = left + (right - left) * colours.shape[1] * step / width
-    bottom = top - (top - bottom) * colours.shape[0] * step / height
-    source = "data:image/png;base64," + base64.b64encode(png(colours)).decode("ascii")
-    return {"name": "True colour", "source": source, "edges": [left, bottom, right, top]}

@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,15 @@ class Blobs:
         whole = np.ascontiguousarray(values)
         self.texts.append(base64.b64encode(whole.astype(whole.dtype.newbyteorder("<")).tobytes()).decode("ascii"))
         return {"id": len(self.texts) - 1, "dtype": str(values.dtype)}
+
+
+class InlineBlobs(Blobs):
+    """Arrays that stand where they are named: in the answer of a server."""
+
+    def add(self, values: NDArray[np.generic]) -> JsonValue:
+        """Return the array itself, for the page."""
+        super().add(values)
+        return {"text": self.texts.pop(), "dtype": str(values.dtype)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,25 +137,44 @@ def _axes(some: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     return turned
 
 
-def components_of(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], tuple[float, ...]]:
-    """Return principal components of vectors about their mean.
+@dataclass(frozen=True, eq=False)
+class PageComponents:
+    """Principal components of vectors about their mean, and the stretch that makes bytes of them."""
 
-    Returns:
-        `[N, K]`, NaN without a value, K up to 6, largest variance first; and the share of the variance of each.
-    """
-    valid = have_values(vectors)
-    centred = vectors[valid] - vectors[valid].mean(axis=0)
-    axes = _axes(centred[:: -(-len(centred) // _FITTED)], COMPONENTS)
-    parts = np.full((len(vectors), len(axes)), np.nan, np.float32)
-    parts[valid] = centred @ axes.T
-    whole = max(float(np.square(centred).sum(dtype=np.float64)), np.finfo(np.float64).tiny)
-    return parts, tuple(float(part) / whole for part in np.square(parts[valid]).sum(axis=0, dtype=np.float64))
+    mean: NDArray[np.float32]
+    axes: NDArray[np.float32]
+    """`[K, D]`, K up to 6, largest variance first."""
+    low: NDArray[np.float64]
+    """`[K]`: what becomes 0, the 2nd percentile."""
+    high: NDArray[np.float64]
+    """`[K]`: what becomes 255, the 98th."""
+    shares: tuple[float, ...]
+    """Share of the variance of each."""
 
+    @classmethod
+    def fit(cls, vectors: NDArray[np.float32]) -> Self:
+        """Compute them for vectors `[N, D]`, of which those with NaN are left out."""
+        known = vectors[have_values(vectors)]
+        mean = known.mean(axis=0)
+        centred = known - mean
+        axes = _axes(centred[:: -(-len(centred) // _FITTED)], COMPONENTS)
+        parts = centred @ axes.T
+        low, high = np.percentile(parts, STRETCH_PERCENT, axis=0)
+        whole = max(float(np.square(centred).sum(dtype=np.float64)), np.finfo(np.float64).tiny)
+        shares = tuple(float(part) / whole for part in np.square(parts).sum(axis=0, dtype=np.float64))
+        return cls(mean, axes, low, high, shares)
 
-def bytes_of(parts: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Stretch components `[N, K]` from their 2nd to 98th percentile to 0..255; 0 without a value."""
-    valid = have_values(parts)
-    colours = np.zeros(parts.shape, np.uint8)
-    low, high = np.percentile(parts[valid], STRETCH_PERCENT, axis=0)
-    colours[valid] = np.rint(255 * stretched(parts[valid], low, high)).astype(np.uint8)
-    return colours
+    def of(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the components of vectors, `[N, K]`; NaN without a value."""
+        known = have_values(vectors)
+        parts = np.full((len(vectors), len(self.axes)), np.nan, np.float32)
+        parts[known] = (vectors[known] - self.mean) @ self.axes.T
+        return parts
+
+    def bytes(self, vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Return the components of vectors as 0..255, `[N, K]`; 0 without a value."""
+        parts = self.of(vectors)
+        known = have_values(parts)
+        colours = np.zeros(parts.shape, np.uint8)
+        colours[known] = np.rint(255 * stretched(parts[known], self.low, self.high)).astype(np.uint8)
+        return colours

@@ -4,25 +4,54 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from rs_embed.core.atomic import replacing, storing
+from rs_embed.core.checks import require_choice
 from rs_embed.errors import SpecError, StorageError
-from rs_embed.explore.packing import Blobs
+from rs_embed.explore.packing import STORED, Blobs, Stored, chosen_form
+from rs_embed.explore.tiles import BaseMap, Tiles
 
 SCRIPTS = (
-    *("numbers.js", "colours.js", "view.js", "places.js", "files.js"),  # each stands alone
-    *("layers.js", "state.js", "draw.js", "panel.js", "points.js", "app.js"),
+    *("numbers.js", "logistic.js", "colours.js", "view.js", "places.js", "files.js"),  # each stands alone
+    *("layers.js", "state.js", "difference.js", "loading.js", "features.js"),
+    *("draw.js", "tiles.js", "serving.js", "panel.js", "points.js", "app.js"),
 )
 """In this order they become one script: what stands later uses what stands earlier."""
 MAX_MB = 25.0
 """Size of a page that still opens quickly and can be sent by mail."""
 _SUFFIXES = (".html", ".htm")
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """What a user may say about any page; see `Embedding.explore`."""
+
+    base_map: BaseMap | None = None
+    stored: Stored = "auto"
+    max_mb: float = MAX_MB
+
+    def __post_init__(self) -> None:
+        require_choice("stored", self.stored, STORED)
+        if self.base_map is not None:
+            Tiles.of(self.base_map)
+
+    @property
+    def tiles(self) -> Tiles | None:
+        """The base map."""
+        return None if self.base_map is None else Tiles.of(self.base_map)
+
+    def form(self, shapes: Sequence[tuple[int, int]]) -> str:
+        """Choose the form of vectors; see `chosen_form`."""
+        return chosen_form(shapes, self.max_mb) if self.stored == "auto" else self.stored
+
+
+PLAIN = PageOptions()
 
 
 @dataclass(frozen=True)
@@ -33,24 +62,32 @@ class Page:
     told: Mapping[str, JsonValue]
     """The data, for the script."""
     blobs: Blobs
+    asks: bool = False
+    """Whether it may ask the server that it comes from."""
+    tiles: Tiles | None = None
+    """The base map that it may ask for."""
 
     def html(self) -> str:
         """Return the file as text.
 
         Nothing of the data is ever part of the markup: texts are JSON without "<", arrays are base64, and the script
-        sets all of it as text. The policy lets only this very script and style run, and forbids any request.
+        sets all of it as text. The policy lets only this very script and style run, and forbids any request, but those
+        of a page that `asks`, and pictures of its base map.
         """
         script = "(() => {\n'use strict';\n" + "\n".join(_part(name) for name in SCRIPTS) + "})();\n"
         style = _part("page.css")
+        asks = "'self'" if self.asks else "'none'"
+        tiles = "" if self.tiles is None else f" {self.tiles.origin}"
         policy = (
-            f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data: blob:; "
-            "base-uri 'none'; form-action 'none'"
+            f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
+            f"img-src data: blob:{tiles}; connect-src {asks}; base-uri 'none'; form-action 'none'"
         )
         blobs = "\n".join(
             f'<script type="text/plain" id="blob-{number}">{text}</script>'
             for number, text in enumerate(self.blobs.texts)
         )
-        told = json.dumps(self.told, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        base_map = None if self.tiles is None else asdict(self.tiles)
+        told = json.dumps({**self.told, "tiles": base_map}, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         parts = {
             "POLICY": policy,
             "TITLE": html.escape(self.title),
@@ -100,6 +137,11 @@ def checked_path(path: str | Path) -> Path:
 
 def _part(name: str) -> str:
     return (files("rs_embed.explore") / "page" / name).read_text("utf-8")
+
+
+def style_policy(style: str) -> str:
+    """Return the policy of a page without scripts: its own style sheet, and nothing else."""
+    return f"default-src 'none'; style-src '{_hash(style)}'; base-uri 'none'; form-action 'none'"
 
 
 def _hash(text: str) -> str:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pydantic import JsonValue
 
-from rs_embed.core.checks import require_choice
 from rs_embed.core.geo import project
 from rs_embed.embedding.batch import Embeddings
 from rs_embed.embedding.embedding import Embedding
@@ -18,8 +17,9 @@ from rs_embed.embedding.show import days_of
 from rs_embed.errors import NoValidPixels, SpecError
 from rs_embed.explore.facts import credit_of, facts_of_meta, space_of
 from rs_embed.explore.grids import about, said, told_vectors
-from rs_embed.explore.packing import STORED, Blobs, bytes_of, chosen_form, components_of, have_values, pack
-from rs_embed.explore.page import Page, checked_path
+from rs_embed.explore.packing import Blobs, PageComponents, have_values, pack
+from rs_embed.explore.page import PLAIN, Page, PageOptions, checked_path
+from rs_embed.explore.plane import plane_of, require_projection
 from rs_embed.places.kept import OURS
 
 if TYPE_CHECKING:
@@ -95,15 +95,18 @@ class Dots:
         return dots, credit_of(collections, when)
 
 
-def explore_points(dots: Dots, path: str | Path, *, credit: str, stored: str = "auto", max_mb: float = 25.0) -> Path:
+def explore_points(
+    dots: Dots, path: str | Path, credit: str, projection: str = "pca", options: PageOptions = PLAIN
+) -> Path:
     """Write a page of points; see `Run.explore`.
 
     Raises:
         NoValidPixels: No place has a vector and a location.
-        SpecError: The page would be larger than `max_mb`.
+        SpecError: The page would be larger than `max_mb`, or there are too few places for UMAP.
         StorageError: The path does not end in .html, or cannot be written.
+        MissingDependency: umap-learn is not installed.
     """
-    require_choice("stored", stored, STORED)
+    require_projection(projection)
     target = checked_path(path)
     there = have_values(dots.vectors) & np.isfinite(dots.lon) & np.isfinite(dots.lat)
     if not there.any():
@@ -111,22 +114,24 @@ def explore_points(dots: Dots, path: str | Path, *, credit: str, stored: str = "
             f"Expected places with an embedding, got none among {len(there):,}.", fix="see Run.failures()"
         )
     vectors, rows = dots.vectors[there], np.flatnonzero(there).tolist()
-    how = chosen_form([(len(vectors), vectors.shape[1])], max_mb) if stored == "auto" else stored
+    how = options.form([(len(vectors), vectors.shape[1])])
     blobs = Blobs()
     lon, lat = _joined(dots.lon[there]), dots.lat[there]
     narrow = float(np.cos(np.radians((lat.min() + lat.max()) / 2)))
-    parts, shares = components_of(vectors)
-    flat = parts[:, :2] / max(float(np.abs(parts[:, :2]).max()), 1e-12)
+    components = PageComponents.fit(vectors)
+    plane = plane_of(vectors, components, projection)
     missing = f"{len(there) - len(rows):,} of {len(there):,} places have no embedding" if len(rows) < len(there) else ""
-    facts = {**dots.facts, "Places": f"{len(rows):,}", **({"Left out": missing} if missing else {})}
+    told_facts = {"Places": f"{len(rows):,}", "Left out": missing, "Plane": f"{plane.text}. {plane.note}".strip()}
+    facts = {**dots.facts, **{label: text for label, text in told_facts.items() if text}}
     layer: dict[str, JsonValue] = {
         **said(dots.name, dots.when, dots.space, facts, dots.warning),
         **told_vectors(pack(vectors, how), np.zeros(len(vectors), bool), blobs),
-        "components": blobs.add(bytes_of(parts)),
-        "shares": list(shares),
+        "components": blobs.add(components.bytes(vectors)),
+        "shares": list(components.shares),
         "x": blobs.add(lon * narrow),
         "y": blobs.add(lat),
-        "projection": blobs.add(np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))),
+        "projection": blobs.add(plane.at),
+        "projected": plane.text,
         "ids": [str(dots.ids[row]) for row in rows],
         "columns": [_column(name, column.iloc[rows]) for name, column in list(dots.columns.items())[:_MOST_COLUMNS]],
     }
@@ -135,12 +140,12 @@ def explore_points(dots: Dots, path: str | Path, *, credit: str, stored: str = "
         "kind": "points",
         "title": title,
         "credit": credit,
-        "about": about(),
+        "about": about(options.tiles),
         "crs": _degrees(narrow),
         "pictures": [],
         "layers": [layer],
     }
-    return Page(title, told, blobs).write(target, max_mb)
+    return Page(title, told, blobs, tiles=options.tiles).write(target, options.max_mb)
 
 
 def _common(facts: Mapping[str, str]) -> dict[str, str]:

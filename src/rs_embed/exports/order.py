@@ -97,6 +97,7 @@ class ExportSetup:
                 "precision": job.request.precision,
                 "input_prep": job.prep,
                 **({"accepted_licence": accepted} if accepted else {}),
+                **(self._map_facts(job) if self.request.region is not None else {}),
                 RUN: stamp.fingerprint,
             },
         )
@@ -104,3 +105,11 @@ class ExportSetup:
         if store.tiles is not None:
             write_metadata(folder, store.tiles.grid, header, verify=self.verify)
         return ModelExport(job, header, store, self.request.region)
+
+    def _map_facts(self, job: "Job") -> dict[str, JsonValue]:
+        """What the metadata of each embedding say in a table, and a map has to say once."""
+        bands: list[JsonValue] = [
+            f"{modality.name}:{band}" for modality, sensor in job.request.inputs for band in sensor.bands
+        ]
+        placed = job.embedder.readout.placed
+        return {"bands": bands, **({"debiased": self.request.output.debias == "position"} if placed else {})}

@@ -38,8 +38,13 @@ from rs_embed.plan import Plan, backend_for, opened
 if TYPE_CHECKING:
     from rs_embed.pipeline.plan import Job
 
-Models = str | ModelCard | Sequence[str | ModelCard] | Mapping[str, Mapping[str, KnobValue]]
-"""One model, several, or a mapping model id -> knobs."""
+Models = (
+    str
+    | ModelCard
+    | Sequence[str | ModelCard | tuple[str | ModelCard, Mapping[str, KnobValue]]]
+    | Mapping[str, Mapping[str, KnobValue]]
+)
+"""One model, several, or a mapping model id -> knobs; of several, each may be a pair with its knobs."""
 NUMBERS = ("torch", "numpy", "rasterio", "odc-geo", "pyproj")
 """Packages whose version may change the numbers. (Our own changes raise the revision of a card.)"""
 VECTORS = "geoparquet"
@@ -202,7 +207,7 @@ def _with_knobs(models: Models) -> list[tuple[str | ModelCard, Mapping[str, Knob
                     f"Expected a mapping of knobs for {short(model)}, got {short(knobs)}.", fix="use {} for none"
                 )
         return list(models.items())
-    return [(model, {}) for model in models]
+    return [model if isinstance(model, tuple) else (model, {}) for model in models]
 
 
 def plain(value: Mapping[str, object]) -> dict[str, JsonValue]:

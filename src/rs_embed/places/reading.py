@@ -86,12 +86,17 @@ def read_places(
         if columns != Columns() or (temporal, buffer_m, crs) != (None, None, None):
             raise SpecError("Expected places alone, got options for reading them.", fix="pass them to read_places")
         return given
-    given = read_table(_path(given), columns.found) if isinstance(given, str | Path) else unpacked(given)
+    given = opened_table(given, columns)
     if is_frame(given):
         return _from_frame(given, columns, temporal, buffer_m, crs, keep=keep)
     if columns != Columns():
         raise SpecError("Expected column names with a table, got a list.", fix="leave them out, or pass a DataFrame")
     return _from_list(given, temporal, buffer_m, crs)
+
+
+def opened_table(given: object, columns: Columns = Columns()) -> object:
+    """Read the table in a file; return anything else as `unpacked` does."""
+    return read_table(_path(given), columns.found) if isinstance(given, str | Path) else unpacked(given)
 
 
 def is_frame(given: object) -> "TypeGuard[pd.DataFrame]":

@@ -135,7 +135,7 @@ MODELS = {
     "thor_1_0_tiny": {"img": 96, "patch_size": 8, "pretrained": False},
     "terramind_1_0_tiny": {"img": 96, "pretrained": False, "modality": "S2L2A"},
     "anysat_tiny": {"pretrained": False, "modality": "s2", "frames": 2},
-    "galileo_1_0_nano": {"pretrained": False, "modality": "s2"},
+    "galileo_1_0_nano": {"pretrained": False, "modality": "s2", "patch_size": 8},
     "mosaiks_rcf": {"img": 64},
 }
 

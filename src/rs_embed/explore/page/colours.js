@@ -27,6 +27,9 @@ function rampOf(colours) {
 
 const RAMP = rampOf(VIRIDIS);
 
+/** For differences: below 0 blue, above 0 orange, of the same palette as classes. */
+const TWO_SIDED = rampOf(["0072b2", "6fb1d8", "f4f4f4", "eea26b", "d55e00"]);
+
 /** Place of a value on the ramp, 0 to 255. */
 function step(value, low, high) {
   return Math.max(0, Math.min(255, Math.round((255 * (value - low)) / Math.max(high - low, 1e-12))));
@@ -49,15 +52,15 @@ function imageOf(width, height, paint) {
   return canvas;
 }
 
-/** Paints values by the ramp; values under `floor` and NaN stay transparent. */
-function rampPainter(values, low, high, floor) {
+/** Paints values by a ramp; values under `floor` and NaN stay transparent. */
+function rampPainter(values, low, high, floor, ramp = RAMP) {
   return (i, rgba, at) => {
     const value = values[i];
     if (!(value >= floor)) return;
     const from = 3 * step(value, low, high);
-    rgba[at] = RAMP[from];
-    rgba[at + 1] = RAMP[from + 1];
-    rgba[at + 2] = RAMP[from + 2];
+    rgba[at] = ramp[from];
+    rgba[at + 1] = ramp[from + 1];
+    rgba[at + 2] = ramp[from + 2];
     rgba[at + 3] = 255;
   };
 }

@@ -27,12 +27,18 @@ function requestDraw() {
 }
 
 function draw() {
+  considerDetail();
   const { context, width, height } = view;
   context.clearRect(0, 0, width, height);
-  const layer = layers[state.shown];
+  const layer = shownLayer();
   const beside = layers[state.beside];
   drawLayer(layer);
-  if (beside) {
+  const difference = differenceIn(layer);
+  if (difference) {
+    const { values, low, high, ramp } = difference;
+    difference.image ??= imageOf(layer.width, layer.height, rampPainter(values, low, high, -Infinity, ramp));
+    view.drawImage(difference.image, layer.edges, state.opacity);
+  } else if (beside) {
     const split = state.swipe * width;
     context.save();
     context.beginPath();
@@ -41,7 +47,6 @@ function draw() {
     context.clearRect(split, 0, width - split, height);
     drawLayer(beside);
     context.restore();
-    if (state.overlay === "change") drawChange(layer, beside);
     drawSplit(split, layer, beside);
   }
   drawMarks(layer);
@@ -51,13 +56,29 @@ function draw() {
 }
 
 function drawLayer(layer) {
+  if (state.base === "tiles") drawTiles();
   if (!isGrid) return drawPoints(view, layer, layer.xs, layer.ys);
+  if (!layer.of) return drawGrid(layer);
+  const [[left, top], [right, bottom]] = [view.toScreen(layer.edges[0], layer.edges[3]), view.toScreen(layer.edges[2], layer.edges[1])];
+  for (const one of [layer.of, layer]) { // the whole around the part, then the part
+    const { context, width, height } = view;
+    context.save();
+    context.beginPath();
+    if (one === layer.of) context.rect(0, 0, width, height);
+    context.rect(left, top, right - left, bottom - top);
+    context.clip("evenodd");
+    drawGrid(one);
+    context.restore();
+  }
+}
+
+function drawGrid(layer) {
   if (state.base === "picture" && layer.picture !== null) {
     const { image, edges } = pictures[layer.picture];
     if (image.complete) view.drawImage(image, edges);
   } else if (state.base === "valid" && layer.valid) {
     view.drawImage(layer.validImage(), layer.edges);
-  } else if (state.base !== "none") {
+  } else if (state.base === "pca") {
     view.drawImage(layer.componentsImage(state.components), layer.edges);
   }
   const image = overlayImage(layer);
@@ -83,13 +104,6 @@ function overlayImage(layer) {
   return null;
 }
 
-function drawChange(layer, beside) {
-  const change = changeBetween(layer, beside);
-  if (!change) return;
-  change.image ??= imageOf(layer.width, layer.height, rampPainter(change.values, 0, change.high, -Infinity));
-  view.drawImage(change.image, layer.edges, state.opacity);
-}
-
 function drawSplit(split, layer, beside) {
   const { context, height } = view;
   context.fillStyle = "#ffffff";
@@ -97,8 +111,9 @@ function drawSplit(split, layer, beside) {
   context.fillStyle = "#000000";
   context.fillRect(split - 0.5, 0, 1, height);
   context.font = "600 13px system-ui, sans-serif";
-  outlined(context, layer.title, split - 10 - context.measureText(layer.title).width, 64);
-  outlined(context, beside.title, split + 10, 64);
+  const [left, right] = titlesOf(layer, beside);
+  outlined(context, left, split - 10 - context.measureText(left).width, 64);
+  outlined(context, right, split + 10, 64);
 }
 
 /** Text that stays readable on any ground. */
@@ -245,7 +260,7 @@ function drawScale() {
   const perPixel = here.metresPerUnit / view.scale;
   const metres = roundLength(Math.min(160, view.width / 3) * perPixel);
   const length = metres / perPixel;
-  const [left, base] = [58, height - (state.beside >= 0 ? 34 : 14)];
+  const [left, base] = [58, height - (get("swipe").hidden ? 14 : 34)];
   context.font = "600 12px system-ui, sans-serif";
   for (const [width, style] of [[6, "rgba(0, 0, 0, 0.75)"], [2.5, "#ffffff"]]) {
     context.lineWidth = width;

@@ -76,16 +76,16 @@ function geoTiff(values, grid, crs, more) {
   return bytes;
 }
 
-/** Points in degrees with properties, as RFC 7946 wants them. */
-function geoJson(features) {
-  const round = (degrees) => Number(degrees.toFixed(8));
-  const collection = {
-    type: "FeatureCollection",
-    features: features.map(({ lonLat, properties }) => ({
-      type: "Feature",
-      geometry: { type: "Point", coordinates: lonLat.map(round) },
-      properties,
-    })),
+/**
+ * Places as RFC 7946 wants them, in degrees: `places` are {lonLat: a point, a ring, or null, properties}.
+ */
+function geoJson(places) {
+  const round = ([lon, lat]) => [Number(lon.toFixed(8)), Number(lat.toFixed(8))];
+  const geometry = (lonLat) => {
+    if (!lonLat) return null;
+    if (!Array.isArray(lonLat[0])) return { type: "Point", coordinates: round(lonLat) };
+    return { type: "Polygon", coordinates: [[...lonLat, lonLat[0]].map(round)] };
   };
-  return JSON.stringify(collection, null, 1);
+  const features = places.map(({ lonLat, properties }) => ({ type: "Feature", geometry: geometry(lonLat), properties }));
+  return { type: "FeatureCollection", features };
 }

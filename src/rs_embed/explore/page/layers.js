@@ -52,6 +52,11 @@ class GridLayer extends Layer {
     return [this.left + (column + 0.5) * this.cell[0], this.top - (row + 0.5) * this.cell[1]];
   }
 
+  /** The item that a label of a file is about. */
+  itemOf(x, y) {
+    return this.itemAt(x, y);
+  }
+
   itemsIn(ring) {
     const found = [];
     for (let i = 0; i < this.vectors.count; i++) if (isInside(ring, ...this.centre(i))) found.push(i);
@@ -88,12 +93,24 @@ class GridLayer extends Layer {
   }
 }
 
+/** A part of a layer with smaller cells. What is counted over all vectors is that of the whole. */
+class DetailLayer extends GridLayer {
+  constructor(told, whole, level, box) {
+    super(told);
+    Object.assign(this, { of: whole, level, box, picture: whole.picture });
+    this.vectors.takeStatistics(whole.vectors);
+  }
+}
+
 class PointsLayer extends Layer {
+  static REACH = 1e-5; // degrees
+
   constructor(told) {
     super(told);
     this.xs = decodeBlob(told.x);
     this.ys = decodeBlob(told.y);
-    this.projection = decodeBlob(told.projection); // count x 2: the first two principal components
+    this.projection = decodeBlob(told.projection); // count x 2, -1 to 1
+    this.projected = told.projected; // how they came there
     this.ids = told.ids;
     this.columns = told.columns; // {name, kind: "number" | "text", values}
     this.valid = null;
@@ -106,6 +123,13 @@ class PointsLayer extends Layer {
   /** The nearest point within `reach`, in units of x. */
   itemAt(x, y, reach) {
     return nearestOf(this.xs, this.ys, x, y, reach);
+  }
+
+  /** The item that a label of a file is about: within about a metre, and of several there the one with its id. */
+  itemOf(x, y, id) {
+    const named = this.ids.indexOf(String(id));
+    const isThere = named >= 0 && Math.hypot(this.xs[named] - x, this.ys[named] - y) <= PointsLayer.REACH;
+    return isThere ? named : this.itemAt(x, y, PointsLayer.REACH);
   }
 
   centre(i) {

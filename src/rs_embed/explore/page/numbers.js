@@ -1,8 +1,8 @@
 // The maths of the page: vectors of a layer, cosine similarity, nearest labels. Nothing here touches the document.
 
-/** Decode the base64 text of the element blob-N into a typed array. */
+/** Decode base64 text, its own or that of the element blob-N, into a typed array. */
 function decodeBlob(blob) {
-  const text = atob(document.getElementById(`blob-${blob.id}`).textContent);
+  const text = atob(blob.text ?? document.getElementById(`blob-${blob.id}`).textContent);
   const bytes = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
   const kinds = { int8: Int8Array, uint8: Uint8Array, float32: Float32Array, float64: Float64Array };
@@ -61,6 +61,11 @@ class Vectors {
     return this.read(i, new Float64Array(this.dim));
   }
 
+  /** Use the mean and the deviation of others: these vectors are a part of them. */
+  takeStatistics({ mean, deviation }) {
+    Object.assign(this, { _mean: mean, _deviation: deviation });
+  }
+
   /** The mean of all vectors that have a value. */
   get mean() {
     if (!this._mean) {
@@ -76,6 +81,24 @@ class Vectors {
       this._mean = sum.map((value) => value / Math.max(n, 1));
     }
     return this._mean;
+  }
+
+  /** The standard deviation of each dimension; 1 where it does not vary. */
+  get deviation() {
+    if (!this._deviation) {
+      const { mean } = this;
+      const squares = new Float64Array(this.dim);
+      const vector = new Float64Array(this.dim);
+      let n = 0;
+      for (let i = 0; i < this.count; i++) {
+        if (!this.has(i)) continue;
+        this.read(i, vector);
+        n += 1;
+        for (let d = 0; d < this.dim; d++) squares[d] += (vector[d] - mean[d]) ** 2;
+      }
+      this._deviation = squares.map((sum) => Math.sqrt(sum / Math.max(n, 1)) || 1);
+    }
+    return this._deviation;
   }
 
   /** The product of every vector with one. */

@@ -17,14 +17,14 @@ function fillSelect(select, options, value) {
 }
 
 function showFound() {
-  const layer = layers[state.shown];
+  const layer = shownLayer();
   const similar = similarityIn(layer);
   if (state.examples.length || state.labels.length) get("hint").hidden = true;
   get("clear-examples").disabled = !state.examples.length;
   get("save-similar").disabled = !similar || !isGrid;
   get("examples").replaceChildren(
     ...state.examples.map((one) => {
-      const what = one.items.length > 1 ? `mean of ${one.items.length}` : layers[one.layer].textOf(one.items[0]);
+      const what = one.items.length > 1 ? `mean of ${one.items.length}` : one.layer.textOf(one.items[0]);
       const button = element("button", { type: "button", textContent: `${one.sign > 0 ? "+" : "−"} ${what} ✕` });
       button.setAttribute("aria-label", `Remove the example: ${one.sign > 0 ? "like" : "unlike"} ${what}`);
       button.addEventListener("click", () => {
@@ -44,9 +44,10 @@ function showShare(layer, similar) {
   if (!similar) return void (get("share-text").textContent = "");
   const parts = [`${(100 * state.share).toFixed(state.share < 0.1 ? 1 : 0)} %`];
   if (state.share < 1) parts.push(`similarity ≥ ${floorOf(similar).toFixed(3)}`);
-  const here = isGrid && places.at(...layer.centre(Math.floor(layer.vectors.count / 2)));
+  const whole = layer.of ?? layer;
+  const here = isGrid && places.at(...whole.centre(Math.floor(whole.vectors.count / 2)));
   if (here) {
-    const cell = layer.cell[0] * layer.cell[1] * here.metresPerUnit ** 2;
+    const cell = whole.cell[0] * whole.cell[1] * here.metresPerUnit ** 2;
     if (!told.crs.geographic) parts.push(areaText(state.share * similar.sorted.length * cell));
   }
   get("share-text").textContent = parts.join(" · ");
@@ -57,8 +58,12 @@ function showLegend(layer, similar) {
   let names = null;
   const column = !isGrid && state.colour.startsWith("column ") && layer.columns[Number(state.colour.slice(7))];
   if (state.overlay === "similar" && similar) range = rangeOf(similar);
-  const change = state.overlay === "change" && changeBetween(layer, layers[state.beside]);
-  if (change) range = [0, change.high];
+  const difference = differenceIn(layer);
+  if (difference) range = [difference.low, difference.high];
+  const waits = state.overlay === "ranks" && !difference;
+  get("overlay-text").textContent = difference?.text ?? (waits ? "Click a place: the difference is that of its similarity." : "");
+  get("save-difference").hidden = !difference;
+  get("swipe").hidden = state.beside < 0 || Boolean(difference); // a difference is of both
   if (column && column.kind === "number") range = [columnScale(column).low, columnScale(column).high];
   if (column && column.kind === "text") names = [...columnScale(column).colours];
   if (state.overlay === "classes") names = state.classes.map(({ name, colour }) => [name, colour]);
@@ -66,11 +71,12 @@ function showLegend(layer, similar) {
   ["legend-low", "legend-ramp", "legend-high"].forEach((id) => (get(id).hidden = !range));
   get("legend-names").replaceChildren(...(names ?? []).map(([name, colour]) => element("li", {}, swatchOf(colour), name)));
   if (!range) return;
-  const digits = Math.max(...range.map(Math.abs)) > 100 ? 0 : 3;
+  const digits = difference?.digits ?? (Math.max(...range.map(Math.abs)) > 100 ? 0 : 3);
+  const ramp = difference?.ramp ?? RAMP;
   get("legend-low").textContent = (state.overlay === "similar" && state.share >= 1 ? "≤ " : "") + range[0].toFixed(digits);
   get("legend-high").textContent = range[1].toFixed(digits);
   const context = get("legend-ramp").getContext("2d");
-  context.drawImage(imageOf(128, 1, (i, rgba, at) => rgba.set([...RAMP.slice(6 * i, 6 * i + 3), 255], at)), 0, 0);
+  context.drawImage(imageOf(128, 1, (i, rgba, at) => rgba.set([...ramp.slice(6 * i, 6 * i + 3), 255], at)), 0, 0);
 }
 
 /** An entry of the list of the most similar: a thumbnail of the base, or the id, and the similarity. */
@@ -127,6 +133,7 @@ function showClasses() {
   const entries = state.classes.map(({ name, colour }, number) => entry(number, name, colour, counts[number]));
   get("classes").replaceChildren(...entries, entry(-1, "Rub out", "transparent", ""));
   get("save-labels").disabled = !state.labels.length || !places.known;
+  get("load-labels").disabled = !places.known;
   get("save-classes").disabled = !state.labels.length || !isGrid;
   get("clear-labels").disabled = !state.labels.length;
 }

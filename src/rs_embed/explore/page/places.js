@@ -32,6 +32,25 @@ class Places {
     return [((((lonSum + 180) % 360) + 360) % 360) - 180, latSum];
   }
 
+  /** x and y of a longitude and latitude, by Newton's method from a place of the map; null where it finds none. */
+  xy(lon, lat, near) {
+    const { half } = this.crs.lonlat;
+    const steps = half.map((size) => size / 1000);
+    const turn = (degrees) => ((((degrees + 180) % 360) + 360) % 360) - 180;
+    let [x, y] = near;
+    for (let step = 0; step < 20; step++) {
+      const here = this.lonLat(x, y);
+      const [east, north] = [this.lonLat(x + steps[0], y), this.lonLat(x, y + steps[1])];
+      const [a, b, c, d] = [turn(east[0] - here[0]), turn(north[0] - here[0]), east[1] - here[1], north[1] - here[1]];
+      const off = [turn(lon - here[0]), lat - here[1]];
+      if (Math.hypot(...off) < 1e-10) return [x, y];
+      const determinant = a * d - b * c;
+      x += (steps[0] * (d * off[0] - b * off[1])) / determinant;
+      y += (steps[1] * (a * off[1] - c * off[0])) / determinant;
+    }
+    return null;
+  }
+
   /** Metres on the ground of one unit to the east, and the way to true north as a unit vector in x and y. */
   at(x, y) {
     if (!this.known) return null;

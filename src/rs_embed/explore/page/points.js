@@ -3,7 +3,7 @@
 const ROWS = 200;
 
 function showTable() {
-  const layer = layers[state.shown];
+  const layer = shownLayer();
   const similar = similarityIn(layer);
   const wanted = get("search").value.trim().toLowerCase();
   let rows = [...layer.ids.keys()].filter((i) => !state.selection || state.selection.has(i));
@@ -33,9 +33,10 @@ function tableRow(layer, similar, i) {
 }
 
 function startPoints() {
-  const layer = layers[state.shown];
+  const layer = shownLayer();
   get("projection-box").hidden = get("table-panel").hidden = get("colour-row").hidden = false;
-  get("base-row").hidden = get("save-classes").hidden = get("save-similar").hidden = true;
+  get("base-row").hidden = !told.tiles;
+  get("save-classes").hidden = get("save-similar").hidden = true;
   get("overlay").parentElement.hidden = get("opacity").parentElement.hidden = get("apart").parentElement.hidden = true;
   get("keys").textContent = "Arrow keys move the map, + and − zoom, 0 shows all. The ids in the table are buttons.";
   view.resize();
@@ -43,8 +44,9 @@ function startPoints() {
   const xs = layer.projection.filter((_, k) => k % 2 === 0);
   const ys = layer.projection.filter((_, k) => k % 2 === 1);
   const room = 0.05;
-  projection = new View(get("projection"), [-1 - room, -1 - room, 1 + room, 1 + room]);
-  get("projection-text").textContent = `Components 1 and 2: ${layer.shares.slice(0, 2).map((share) => `${Math.round(100 * share)} %`).join(" and ")} of the variance`;
+  projection = new View(get("projection"), [-1 - room, -1 - room, 1 + room, 1 + 5 * room]); // its text is at the top
+  get("projection-text").textContent = layer.projected;
+  get("projection").setAttribute("aria-label", `The places by their vectors. ${layer.projected}`);
   const under = (px, py) => nearestOf(xs, ys, ...projection.toWorld(px, py), 14 / projection.scale);
   listen(projection, {
     tap: (px, py, event) => use(under(px, py), tool() === "unlike" || event.shiftKey ? -1 : 1),

@@ -5,8 +5,13 @@ const places = new Places(told.crs);
 const layers = told.layers.map((one) => (told.kind === "grid" ? new GridLayer(one) : new PointsLayer(one)));
 const isGrid = told.kind === "grid";
 
+const MOST_CLASSES = 250;
+/** A class with the next colour; a free one has a name that nobody chose. */
+const newClass = (name, free = false, at = state.classes.length) => ({ name, free, colour: CLASS_COLOURS[at % CLASS_COLOURS.length] });
+
 const state = {
   shown: 0, // number of the layer
+  detail: null, // a finer layer of a part of it, from a server
   beside: -1, // the layer right of the swipe, or -1
   swipe: 0.5,
   base: told.pictures.length ? "picture" : "pca",
@@ -17,22 +22,21 @@ const state = {
   share: 1, // of the items, the most similar
   centred: false,
   apart: true,
-  examples: [], // {sign, layer, items, ring, x, y}
-  classes: [
-    { name: "A", colour: CLASS_COLOURS[0] },
-    { name: "B", colour: CLASS_COLOURS[1] },
-  ],
+  examples: [], // {sign, layer, items, ring, x, y}; a layer, not its number: details come and go
+  classes: ["A", "B"].map((name, at) => newClass(name, true, at)),
   brush: 0, // class that the label tool paints; -1 rubs out
   labels: [], // {layer, item, x, y, number}
+  method: "nearest", // how labels make classes; or "logistic"
   nearest: 5,
   cross: null, // the item under the keyboard's cross
   selection: null, // points inside the last lasso
 };
+const shownLayer = () => state.detail ?? layers[state.shown];
 let labelsVersion = 0; // changes when a label is taken away, so that nearest labels are found from the start
 
 /** What the same place is in a layer: in one of the same model its vector, in another the vector of that place there. */
 function vectorFor(layer, mark) {
-  if (layers[mark.layer].space === layer.space) return layers[mark.layer].mean(mark.items);
+  if (mark.layer.space === layer.space) return mark.layer.mean(mark.items);
   return layer.mean(mark.ring ? layer.itemsIn(mark.ring) : [layer.itemAt(mark.x, mark.y, Infinity)]);
 }
 
@@ -46,7 +50,9 @@ function similarityIn(layer) {
     if (direction) {
       const values = layer.vectors.cosines(direction, state.centred);
       const sorted = sortedFinite(values);
-      layer.similar.found = { values, sorted, low: quantile(sorted, 0.02), high: sorted[sorted.length - 1] };
+      const found = { values, sorted, low: quantile(sorted, 0.02), high: sorted[sorted.length - 1] };
+      // A part of a larger layer has the colours and the threshold of the whole.
+      layer.similar.found = layer.of ? { ...similarityIn(layer.of), values, image: null } : found;
     }
   }
   return layer.similar.found;
@@ -67,7 +73,8 @@ function bestItems(layer, top) {
   const similar = similarityIn(layer);
   if (!similar) return [];
   const { values } = similar;
-  const taken = new Set(state.examples.filter((one) => layers[one.layer] === layer).flatMap((one) => one.items));
+  const here = (one) => (isGrid && one.layer !== layer && one.items.length === 1 ? [layer.itemAt(one.x, one.y)] : []);
+  const taken = new Set(state.examples.flatMap((one) => (one.layer === layer ? one.items : here(one))));
   const order = [...values.keys()].filter((i) => !Number.isNaN(values[i]) && !taken.has(i));
   order.sort((a, b) => values[b] - values[a] || a - b);
   if (!isGrid || !state.apart) return order.slice(0, top);
@@ -85,9 +92,25 @@ function bestItems(layer, top) {
   return found;
 }
 
-/** Class + 1 of every item by its nearest labels; null without labels. */
+/** Class + 1 of every item by the chosen method; null without labels. */
 function classesIn(layer) {
   if (!state.labels.length) return null;
+  return state.method === "logistic" ? logisticIn(layer).classes : nearestIn(layer);
+}
+
+/** See `logisticClasses`. */
+function logisticIn(layer) {
+  const version = `${labelsVersion} ${state.labels.length}`;
+  if (layer.logistic?.version !== version) {
+    const marks = state.labels.map((label) => ({ vector: vectorFor(layer, label), number: label.number }));
+    const found = marks.filter(({ vector }) => vector);
+    const nothing = { classes: new Uint8Array(layer.vectors.count) };
+    layer.logistic = { version, ...(found.length ? logisticClasses(layer.vectors, found) : nothing) };
+  }
+  return layer.logistic;
+}
+
+function nearestIn(layer) {
   layer.nearest ??= { finder: new NearestLabels(layer.vectors), version: -1, done: 0 };
   const { nearest } = layer;
   if (nearest.version !== labelsVersion) {
@@ -104,22 +127,4 @@ function classesIn(layer) {
     Object.assign(nearest, { classes: nearest.finder.classify(state.nearest), k: state.nearest });
   }
   return nearest.classes;
-}
-
-/** 1 - cosine of every cell of two layers on one grid, of one model; null where they cannot be compared. */
-function changeBetween(one, other) {
-  if (!other || one === other || one.space !== other.space || !one.isOnGridOf(other)) return null;
-  one.changes ??= new Map();
-  if (!one.changes.has(other)) {
-    const values = new Float32Array(one.vectors.count).fill(NaN);
-    const a = new Float64Array(one.dim);
-    const b = new Float64Array(one.dim);
-    for (let i = 0; i < values.length; i++) {
-      if (!one.vectors.has(i) || !other.vectors.has(i)) continue;
-      const product = dot(one.vectors.read(i, a), other.vectors.read(i, b));
-      values[i] = 1 - product / Math.sqrt(one.vectors.squares[i] * other.vectors.squares[i]);
-    }
-    one.changes.set(other, { values, high: quantile(sortedFinite(values), 0.99) });
-  }
-  return one.changes.get(other);
 }

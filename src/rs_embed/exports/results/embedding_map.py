@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store
 
     from rs_embed.explore.packing import Stored
+    from rs_embed.explore.tiles import BaseMap
+    from rs_embed.explore.widget import PageWidget
     from rs_embed.exports.region.shape import RegionLike
     from rs_embed.exports.results.map_index import MapIndex
     from rs_embed.exports.results.map_vectors import Examples, MapVector
+    from rs_embed.pipeline.request import Backend
     from rs_embed.places import Given
 
 Box: TypeAlias = BBox | Region | tuple[float, float, float, float] | None
@@ -391,6 +394,8 @@ class EmbeddingMap:
         *,
         time: Time = None,
         level: int = 0,
+        imagery: "Backend | None" = None,
+        base_map: "BaseMap | None" = None,
         stored: "Stored" = "auto",
         max_mb: float = 25.0,
     ) -> Path:
@@ -401,6 +406,9 @@ class EmbeddingMap:
             path: Ends in .html; an existing file is replaced.
             time: By default, all times, with a slider.
             level: 0 is the map, 1 and more are overviews.
+            imagery: Where to fetch true colour from: a backend, for Sentinel-2 of the same days, or the path of a
+                raster with red, green and blue.
+            base_map: See `Embedding.explore`.
             stored: See `Embedding.explore`.
             max_mb: Largest size of the file, MB.
 
@@ -410,6 +418,39 @@ class EmbeddingMap:
             NoValidPixels: There is no token with a value.
             StorageError: The path does not end in .html, or cannot be written.
         """
+        from rs_embed.explore.page import PageOptions
         from rs_embed.exports.results.exploring import explore_map
 
-        return explore_map(self, bbox, path, time=time, level=level, stored=stored, max_mb=max_mb)
+        options = PageOptions(base_map, stored, max_mb)
+        return explore_map(self, bbox, path, time=time, level=level, imagery=imagery, options=options)
+
+    def widget(
+        self,
+        bbox: Box = None,
+        *,
+        time: Time = None,
+        level: int = 0,
+        imagery: "Backend | None" = None,
+        base_map: "BaseMap | None" = None,
+        stored: "Stored" = "auto",
+        height_px: int = 680,
+    ) -> "PageWidget":
+        """Show the page of `explore` in a notebook; needs the extra `notebook`.
+
+        Args:
+            height_px: Height of the view.
+
+        The other arguments and errors are those of `explore`. `selected` and `labels` of the result are what you have
+        clicked and labelled, as GeoDataFrames.
+
+        Raises:
+            MissingDependency: anywidget is not installed.
+        """
+        from rs_embed.explore.notebook import widget_of
+
+        return widget_of(
+            lambda page: self.explore(
+                bbox, page, time=time, level=level, imagery=imagery, base_map=base_map, stored=stored
+            ),
+            height_px,
+        )

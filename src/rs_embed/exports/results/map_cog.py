@@ -37,8 +37,10 @@ class RasterLayout:
     names: tuple[str, ...]
     """Names of the bands."""
     dtype: Literal["float32", "uint8"] = "float32"
-    """float32: NaN is nodata. uint8: red, green, blue and opacity."""
+    """float32: NaN is nodata. uint8: red, green, blue and opacity; with a palette, codes of classes."""
     tags: Mapping[str, str] = field(default_factory=dict)
+    palette: Mapping[int, tuple[int, int, int, int]] | None = None
+    """Code -> red, green, blue and opacity, 0 to 255; 0 is nodata."""
 
     @property
     def tile_px(self) -> int:
@@ -48,6 +50,7 @@ class RasterLayout:
     def profile(self, geobox: GeoBox) -> dict[str, object]:
         """Options of rasterio for the file of tiles: uncompressed, so that a tile can be written in parts."""
         height, width = geobox.shape
+        colours = self.dtype == "uint8" and self.palette is None
         return {
             "driver": "GTiff",
             "dtype": self.dtype,
@@ -56,8 +59,8 @@ class RasterLayout:
             "width": width,
             "crs": str(geobox.crs),
             "transform": geobox.affine,
-            "nodata": math.nan if self.dtype == "float32" else None,
-            "photometric": "RGB" if self.dtype == "uint8" else "MINISBLACK",
+            "nodata": math.nan if self.dtype == "float32" else None if colours else 0,
+            "photometric": "RGB" if colours else "MINISBLACK",
             "tiled": True,
             "blockxsize": self.tile_px,
             "blockysize": self.tile_px,
@@ -137,7 +140,9 @@ def _write_tiles(path: Path, geobox: GeoBox, layout: RasterLayout, parts: Iterat
     with rasterio.open(path, "w", **layout.profile(geobox)) as file:
         file.descriptions = list(layout.names)
         file.update_tags(**layout.tags)
-        if layout.dtype == "uint8":
+        if layout.palette is not None:
+            file.write_colormap(1, layout.palette)
+        elif layout.dtype == "uint8":
             file.colorinterp = [ColorInterp[name] for name in COLOURS]
         for cells, values in parts:
             file.write(values, window=Window(cells.col, cells.row, cells.width, cells.height))
@@ -153,7 +158,7 @@ def _optimise(tiles: Path, path: Path, layout: RasterLayout) -> None:
         compress="ZSTD",
         predictor="YES",
         blocksize=COG_BLOCK_PX if len(layout.names) > len(COLOURS) else 4 * COG_BLOCK_PX,
-        overview_resampling="average",
+        overview_resampling="average" if layout.palette is None else "mode",
         bigtiff="IF_SAFER",
     )
 

@@ -36,7 +36,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from rs_embed.embedding.joining import Table
     from rs_embed.explore.packing import Stored
+    from rs_embed.explore.plane import Projection
+    from rs_embed.explore.tiles import BaseMap
+    from rs_embed.explore.widget import PageWidget
     from rs_embed.places.single import Single
 
 _PLACE = ("id", "row", "center_lon", "center_lat", "start_datetime", "end_datetime")
@@ -166,6 +170,27 @@ class Run:
         """
         return frame_of(self._stack(model).joined(columns))
 
+    def join(self, table: "Table", model: str | None = None) -> "Table":
+        """Your table with the columns `embedding`, `valid_fraction`, `status` and `error` added, for a run of vectors.
+
+        Unlike `to_frame`, this keeps everything: the index, the geometry with its CRS, lists, and types of columns.
+
+        Args:
+            table: The DataFrame or GeoDataFrame that was exported, in the same order. Rows that the run has not tried
+                yet have no status.
+            model: May be left out if the run has only one.
+
+        Raises:
+            InputError: It has fewer rows than the run.
+            SpecError: It has one of these columns already.
+            StorageError: The run holds grids.
+        """
+        from rs_embed.embedding.joining import COLUMNS, joined
+
+        frame = self.to_frame(model, ["row", *COLUMNS]).set_index("row")
+        rows = max(len(table), 1 + int(frame.index.max())) if len(frame) else len(table)
+        return joined(table, frame.reindex(range(rows)))
+
     def failures(self, model: str | None = None) -> "geopandas.GeoDataFrame":
         """The rows that failed: where, at which stage, and why."""
         frame = self.to_frame(model, ["id", "row", "geometry", "center_lon", "center_lat", "status", "stage", "error"])
@@ -273,6 +298,8 @@ class Run:
         path: str | Path = "explore.html",
         model: str | None = None,
         *,
+        projection: "Projection" = "pca",
+        base_map: "BaseMap | None" = None,
         stored: "Stored" = "auto",
         max_mb: float = 25.0,
     ) -> Path:
@@ -284,6 +311,8 @@ class Run:
         Args:
             path: Ends in .html; an existing file is replaced.
             model: May be left out if the run has only one.
+            projection: How the vectors come on a plane: by "pca", or by "umap" where umap-learn is installed.
+            base_map: See `Embedding.explore`.
             stored: See `Embedding.explore`.
             max_mb: Largest size of the file, MB.
 
@@ -292,9 +321,36 @@ class Run:
             NoValidPixels: No place has an embedding.
             StorageError: The path does not end in .html, or cannot be written.
         """
+        from rs_embed.explore.page import PageOptions
         from rs_embed.exports.results.exploring import explore_run
 
-        return explore_run(self, path, model=model, stored=stored, max_mb=max_mb)
+        return explore_run(self, path, model, projection, PageOptions(base_map, stored, max_mb))
+
+    def widget(
+        self,
+        model: str | None = None,
+        *,
+        projection: "Projection" = "pca",
+        base_map: "BaseMap | None" = None,
+        stored: "Stored" = "auto",
+        height_px: int = 680,
+    ) -> "PageWidget":
+        """Show the page of `explore` in a notebook; needs the extra `notebook`.
+
+        Args:
+            height_px: Height of the view.
+
+        The other arguments and errors are those of `explore`. `selected` and `labels` of the result are what you have
+        clicked and labelled, as GeoDataFrames.
+
+        Raises:
+            MissingDependency: anywidget is not installed.
+        """
+        from rs_embed.explore.notebook import widget_of
+
+        return widget_of(
+            lambda page: self.explore(page, model, projection=projection, base_map=base_map, stored=stored), height_px
+        )
 
     def _index(self, name: str) -> KeptIndex[RunIndex]:
         return self._indices.setdefault(name, KeptIndex(self.path / name, RunIndex))
