@@ -135,13 +135,14 @@ class VectorOrigin:
         """Check that other vectors have the same origin.
 
         Raises:
-            SpecError: They have not; the error names every fact that differs.
+            SpecError: They have not; the error names every fact that differs, of another model only its name.
         """
         wrong = self.differences(other)
         if not wrong:
             return
         first, mine, theirs = wrong[0]
-        facts = {name: f"{theirs}, not {mine}" for name, mine, theirs in wrong[1:]}
+        rest = [] if first == "model_id" else wrong[1:]  # another model differs in everything
+        facts = {name: f"{theirs}, not {mine}" for name, mine, theirs in rest}
         said = _SAID.get(first, first)
         raise SpecError(
             f"Expected vectors of the same origin as the head's, got another {said}: {theirs}, not {mine}.",
