@@ -107,8 +107,8 @@ class ExportRequest(RequestBase):
         if not plans:
             raise SpecError("Expected at least one model, got none.", fix='for example "mosaiks_rcf"')
         provider = opened(self.source)
-        inside = None if self.region is None else self.region.inside
-        return {name: replace(plan.job_with(provider), inside=inside) for name, plan in plans.items()}
+        overlaps = None if self.region is None else self.region.overlaps
+        return {name: replace(plan.job_with(provider), overlaps=overlaps) for name, plan in plans.items()}
 
     def store(self, folder: Path, job: "Job", fingerprint: str) -> UnitStore:
         """The files of a model.

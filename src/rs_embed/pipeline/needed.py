@@ -9,13 +9,17 @@ from odc.geo.geobox import GeoBox
 
 from rs_embed.core.geo import pixel_size_m, subgrid
 from rs_embed.core.specs import GridBlock, SpatialSpec
-from rs_embed.embedders.prepare.framing import Frame, Window
+from rs_embed.embedders.base import Embedder
+from rs_embed.embedders.prepare.framing import Frame
 from rs_embed.errors import SpecError
 from rs_embed.pipeline.plan import Job
 
+_MARGIN_CELLS = 0.05
+"""Tolerance at the edges of tokens, as a share of a token."""
+
 
 def needed_windows(frame: Frame, geobox: GeoBox | None, spatial: SpatialSpec | None, job: Job) -> Frame:
-    """Return a frame without the windows that no token inside the region needs (`Job.inside`).
+    """Return a frame without the windows that no token inside the region needs (`Job.overlaps`).
 
     The tokens inside have the same values with and without the other windows. Where tokens of several sizes are merged,
     a token is interpolated between coarse tokens: it also needs those beside the coarse token that it lies in.
@@ -26,26 +30,54 @@ def needed_windows(frame: Frame, geobox: GeoBox | None, spatial: SpatialSpec | N
         spatial: Its place: a block of a map, or another, which needs all of its windows.
         job: The model.
     """
-    if job.inside is None or geobox is None or not isinstance(spatial, GridBlock) or len(frame.windows) == 1:
+    if job.overlaps is None or geobox is None or not isinstance(spatial, GridBlock) or len(frame.windows) == 1:
         return frame
-    cell_px = job.embedder.cell_px
+    cell_px, reach_px = job.embedder.cell_px, _reach_px(job.embedder)
     rows, cols = (math.ceil(side / cell_px) for side in frame.keep_px)
-    around = subgrid(geobox, frame.token_origin_px, cell_px, (rows, cols))
-    own = cells_of(spatial, around)
-    wanted = np.zeros((rows, cols), bool)
-    wanted[own] = job.inside(around[own])
-    reach_px = job.embedder.geometry().lattice_px if len(job.embedder.readout.grids) > 1 else 0
-    windows = tuple(window for window in frame.windows if _sees(window, wanted, cell_px, reach_px))
+    own = cells_of(spatial, subgrid(geobox, frame.token_origin_px, cell_px, (rows, cols)))
+    corners = [
+        [(cell_px * part.start, cell_px * part.stop) for part in own],
+        [(one.row - reach_px, one.row + one.height + reach_px) for one in frame.windows],
+        [(one.col - reach_px, one.col + one.width + reach_px) for one in frame.windows],
+    ]
+    block_px, by_row, by_col = (np.array(one, np.float64) for one in corners)
+    tops, bottoms = by_row.clip(*block_px[0]).T  # the part of a window's tokens that belongs to the block
+    lefts, rights = by_col.clip(*block_px[1]).T
+    (top, left), affine, margin = frame.token_origin_px, geobox.affine, _MARGIN_CELLS * cell_px
+    west, north = affine @ (lefts + left - margin, tops + top - margin)
+    east, south = affine @ (rights + left + margin, bottoms + top + margin)
+    needed = (tops < bottoms) & (lefts < rights) & job.overlaps(np.stack([west, south, east, north], axis=1))
+    windows = tuple(window for window, is_needed in zip(frame.windows, needed, strict=True) if is_needed)
     return replace(frame, windows=windows) if windows else frame
 
 
-def _sees(window: Window, wanted: NDArray[np.bool_], cell_px: int, reach_px: int) -> bool:
-    """Whether a window, with so many pixels around it, overlaps a wanted token."""
-    rows, cols = (
-        slice(max(0, start - reach_px) // cell_px, math.ceil((start + size + reach_px) / cell_px))
-        for start, size in ((window.row, window.height), (window.col, window.width))
-    )
-    return bool(wanted[rows, cols].any())
+def encoded_cells(frame: Frame, cells: tuple[int, int], job: Job) -> NDArray[np.bool_]:
+    """Return which cells of a merged grid have all of their tokens, if windows were left out.
+
+    Args:
+        frame: The windows that were encoded.
+        cells: Rows and columns of the grid, which spans the frame.
+        job: The model.
+    """
+    if job.overlaps is None:
+        return np.ones(cells, bool)
+    lattice_px = job.embedder.geometry().lattice_px
+    rows, cols = (-(-side // lattice_px) for side in frame.extent_px)
+    covered = np.zeros((rows, cols), bool)
+    for window in frame.windows:
+        row, col = window.row // lattice_px, window.col // lattice_px
+        covered[row : row - -window.height // lattice_px, col : col - -window.width // lattice_px] = True
+    if _reach_px(job.embedder):  # cells are interpolated between the tokens around them
+        around = np.pad(covered, 1, constant_values=True)
+        covered = np.all([around[i : i + rows, j : j + cols] for i in range(3) for j in range(3)], axis=0)
+    at_row, at_col = np.arange(cells[0]) * rows // cells[0], np.arange(cells[1]) * cols // cells[1]
+    found: NDArray[np.bool_] = covered[at_row[:, None], at_col]
+    return found
+
+
+def _reach_px(embedder: Embedder) -> int:
+    """How far from a window its tokens are used."""
+    return embedder.geometry().lattice_px if len(embedder.readout.grids) > 1 else 0
 
 
 def cells_of(block: GridBlock, around: GeoBox) -> tuple[slice, slice]:

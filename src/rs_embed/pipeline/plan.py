@@ -54,8 +54,9 @@ class Job:
     prep: "Prep"
     reference: Provider | None = None
     """The provider of reference windows, used where a region has too few of its own (see `OutputSpec.debias`)."""
-    inside: Callable[[GeoBox], NDArray[np.bool_]] | None = None
-    """For blocks of a map: which tokens of a grid lie in the region, `[row, col]`. The others may have no value."""
+    overlaps: Callable[[NDArray[np.float64]], NDArray[np.bool_]] | None = None
+    """For blocks of a map: which boxes `[n, 4]` (west, south, east, north, in its CRS) overlap the region. Windows
+    without such tokens are not encoded. Called from several threads."""
 
     @property
     def request(self) -> "ModelRequest":

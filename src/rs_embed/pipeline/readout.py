@@ -25,7 +25,7 @@ from rs_embed.embedding.embedding import Debiased, Embedding, InputMeta, Meta
 from rs_embed.embedding.position import PositionMeans
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.errors import NoValidPixels, ReadoutError
-from rs_embed.pipeline.needed import cells_of
+from rs_embed.pipeline.needed import cells_of, encoded_cells
 from rs_embed.pipeline.plan import Item, Job, fingerprint
 from rs_embed.pipeline.position import of_reference, of_region
 from rs_embed.pipeline.validity import Seen, Validity
@@ -114,18 +114,17 @@ def _grid(one: Prepared, whole: Tokens, job: Job) -> _Numbers:
     cells = (merged.shape[1], merged.shape[2])
     rows, cols = kept_shape(TokenGrid("merged", *cells), one.frame)
     data, read = merged[:, :rows, :cols].contiguous().numpy(), there[:, :rows, :cols].numpy()
-    geobox = _token_geobox(one, cells, (rows, cols))
+    geobox, made = _token_geobox(one, cells, (rows, cols)), encoded_cells(one.frame, cells, job)[:rows, :cols]
     valid = read[0].astype(np.float32) if job.embedder.readout.keeps_nodata else validity.share(cells)[:rows, :cols]
     if isinstance(one.item.spatial, GridBlock) and geobox is not None:
         own = cells_of(one.item.spatial, geobox)
-        data, read, valid, geobox = data[:, *own], read[:, *own], valid[own], geobox[own]
+        data, read, valid, geobox, made = data[:, *own], read[:, *own], valid[own], geobox[own], made[own]
     inside = np.ones(valid.shape, bool)
     if isinstance(one.item.spatial, Region) and geobox is not None:
         inside = touches(one.item.spatial, geobox)
         data[:, ~inside], valid[~inside] = np.nan, 0
     _require_tokens(bool((read & inside).any()), one, job)
-    made = inside if job.inside is None or geobox is None else inside & job.inside(geobox)  # see `needed_windows`
-    _require_finite(data, np.repeat(read & made, len(data) // len(read), axis=0), one, job)
+    _require_finite(data, np.repeat(read & inside & made, len(data) // len(read), axis=0), one, job)
     return _Numbers(data, geobox, valid, int((inside & ~read.any(axis=0)).sum()))
 
 
