@@ -8,11 +8,21 @@ import shapely
 from made_heads import CELL_M, LEFT, MADE, TOP, labels, points, truth
 from made_heads import region as made_region
 
-from rs_embed import OutputSpec, PointBuffer, export_embeddings, get_embedding, get_embeddings, open_run
+from rs_embed import (
+    BBox,
+    OutputSpec,
+    PointBuffer,
+    embed_region,
+    export_embeddings,
+    get_embedding,
+    get_embeddings,
+    open_run,
+)
 from rs_embed.errors import ChoiceWarning, SpecError
 from rs_embed.learning.fit import fit
 from rs_embed.learning.head import load_head
 from rs_embed.learning.labels import read_labels
+from rs_embed.learning.origin import VectorOrigin
 from rs_embed.learning.sampling import TOKENS_PER_PLACE, in_region
 
 pytestmark = pytest.mark.filterwarnings("ignore:Fewer than half:rs_embed.errors.PixelWarning")
@@ -116,17 +126,17 @@ def plots(count=12):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:There are only:rs_embed.errors.ChoiceWarning")
 def test_a_head_from_a_model_fits_grids_and_predicts_points_of_the_same_model(tmp_path):
-    frame = plots()
-    head = fit(frame, "side", model="mosaiks_rcf", backend="sample", buffer_m=200, head="logistic")
-    place = PointBuffer(12.937, 47.768, 400)
+    frame = plots(6)
+    head = fit(frame, "side", model="mosaiks_rcf", backend="sample", buffer_m=100, head="logistic")
+    place = PointBuffer(12.937, 47.768, 200)
     grid = get_embedding("mosaiks_rcf", place, output=OutputSpec.grid(), backend="sample")
     found = head.map(grid, tmp_path / "sides.tif")
     assert found.geobox == grid.geobox and set(np.unique(found.read())) <= {1, 2}
     grid.save(tmp_path / "grid.tif")
     np.testing.assert_array_equal(head.map(tmp_path / "grid.tif").read(), found.read())
     again = load_head(head.save(tmp_path / "head.safetensors"))
-    table = again.predict(frame.head(4), backend="sample", buffer_m=200)
-    spot = PointBuffer(frame.lon[0], frame.lat[0], 200)
+    table = again.predict(frame.head(2), backend="sample", buffer_m=100)
+    spot = PointBuffer(frame.lon[0], frame.lat[0], 100)
     token = get_embedding("mosaiks_rcf", spot, output=OutputSpec.grid(), backend="sample").at(spot.lon, spot.lat)
     np.testing.assert_allclose(table.p_east[0], head.fitted.proba(token[None])[0, 0], atol=1e-6)
     vector = get_embedding("mosaiks_rcf", place, backend="sample")
@@ -134,6 +144,11 @@ def test_a_head_from_a_model_fits_grids_and_predicts_points_of_the_same_model(tm
         head.predict(vector)
     with pytest.raises(SpecError, match=r"head.map\(grid"):
         head.predict(grid)
+    box = BBox(344_640, 5_292_240, 345_600, 5_293_200, crs="EPSG:32633")
+    region = embed_region("mosaiks_rcf", box, None, tmp_path / "map", backend="sample", progress=False).open()
+    assert head.origin.differences(VectorOrigin.of_map(region)) == []
+    assert region.header.extra["bands"] == list(head.origin.bands)
+    assert (head.map(region).read() > 0).sum() >= 144  # and tokens that touch the edge
     other = get_embedding("mosaiks_rcf", place, output=OutputSpec.grid(), backend="sample", patch_size=16)
     with pytest.raises(SpecError, match="side of a token, metres: 160.0, not 80.0"):
         head.map(other)

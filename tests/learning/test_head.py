@@ -31,7 +31,7 @@ def test_a_head_says_what_it_is_and_how_well_it_does(head):
     assert head.facts.colours[2] == "#0000ff" and len(set(head.facts.colours)) == 3
     assert sum(head.facts.support.values()) == head.facts.places == head.facts.vectors == 150
     name, (value, low, high) = next(iter(head.validation.scores.items()))
-    assert name == "balanced accuracy" and 0.9 < low <= value <= high <= 1
+    assert name == "balanced accuracy" and 0.8 < low <= value <= high <= 1
     assert np.sum(head.validation.confusion) == 150
     assert any("blocks are" in note for note in head.validation.notes)
 

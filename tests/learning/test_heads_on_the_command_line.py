@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
     )
     assert done.exit_code == 0, done.stderr
     told = json.loads(done.stdout)
-    assert told["places"] == 150 and told["scores"]["balanced accuracy"][0] > 0.9 and told["head"] == "logistic"
+    assert told["places"] == 150 and told["scores"]["balanced accuracy"][0] > 0.85 and told["head"] == "logistic"
     return folder
 
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from rs_embed.core.geo import geobox_for
 from rs_embed.errors import SpecError
 from rs_embed.exports.fetching.shared_reads import count_reads
 from rs_embed.exports.request import VECTORS, ExportRequest
@@ -29,6 +30,8 @@ EECU_HOURS = {"Community": 150, "Contributor": 1_000, "Partner": 100_000}
 """Monthly allowance without a fee, EECU-hours. Source: Earth Engine noncommercial tiers."""
 _UNITS_LOOKED_AT = 4
 """Number of units from which the benefit of shared reads is estimated."""
+_BLOCKS_LOOKED_AT = 200
+"""Number of blocks of a map whose windows are counted; the count is scaled to all blocks."""
 _TRIED = 100
 """Number of places tried to find one that is valid."""
 
@@ -65,6 +68,8 @@ class ExportPlan:
     """Rows of the table, if it is only a part of the planned rows."""
     noun: Literal["rows", "blocks"] = "rows"
     """What a row is."""
+    windows: tuple[int, int] | None = None
+    """Of a map: windows to encode for all models, and how many all blocks have."""
 
     def __str__(self) -> str:
         lines = [
@@ -74,6 +79,10 @@ class ExportPlan:
             + (f", in about {self.requests:,} requests" if self.requests != self.fetches else ""),
             f"  output:    {self.output}, about {_size(self.output_bytes)} (estimate, before compression)",
         ]
+        if self.windows is not None:
+            some, every = self.windows
+            left = f"; the other {1 - some / every:.0%} see only ground outside the region" if some < every else ""
+            lines.append(f"  windows:   {some:,} of {every:,} are encoded{left}")
         if self.part_of is not None:
             lines.insert(1, f"  scaled:    from a sample of {self.part_of:,} rows, assumed to be as dense as the whole")
         if self.rate is not None:
@@ -154,7 +163,25 @@ def estimate(
         rate=scale.rate,
         part_of=None if scale.rows is None else len(places),
         noun="rows" if request.region is None else "blocks",
+        windows=None if request.region is None else _windows(jobs, places),
     )
+
+
+def _windows(jobs: "Mapping[str, Job]", places: Places) -> tuple[int, int]:
+    """Return how many windows of all blocks are encoded, and how many there are, estimated from some of the blocks."""
+    from rs_embed.embedders.prepare.framing import frame_chip  # loads torch
+    from rs_embed.pipeline.needed import needed_windows
+
+    looked_at = range(0, len(places), max(1, len(places) // _BLOCKS_LOOKED_AT))
+    some = every = 0
+    for place in (places[index].spatial for index in looked_at):
+        for job in jobs.values():
+            grid = geobox_for(place, job.request.scale_m)
+            frame = frame_chip((grid.shape[0], grid.shape[1]), job.prep, job.embedder.geometry())
+            every += len(frame.windows)
+            some += len(needed_windows(frame, grid, place, job).windows)
+    scale = len(places) / len(looked_at)
+    return round(some * scale), round(every * scale)
 
 
 def _shared(jobs: "Mapping[str, Job]", places: Places, units: Units) -> tuple[float, float]:

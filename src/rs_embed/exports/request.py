@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
@@ -106,7 +107,8 @@ class ExportRequest(RequestBase):
         if not plans:
             raise SpecError("Expected at least one model, got none.", fix='for example "mosaiks_rcf"')
         provider = opened(self.source)
-        return {name: plan.job_with(provider) for name, plan in plans.items()}
+        overlaps = None if self.region is None else self.region.overlaps
+        return {name: replace(plan.job_with(provider), overlaps=overlaps) for name, plan in plans.items()}
 
     def store(self, folder: Path, job: "Job", fingerprint: str) -> UnitStore:
         """The files of a model.

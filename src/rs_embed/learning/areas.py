@@ -74,6 +74,8 @@ def areas_of(whole: "ClassMap", reference: "Given | Labels | None", sample: Samp
         raise SpecError(f"Expected a map of classes, got one of kind {whole.facts.kind!r}.", fix="fit classes")
     cells, mapped_m2 = measured(whole)
     matrix, notes = _matrix(whole, reference)
+    if reference is None and sample is not None and whole.facts.vectors != whole.facts.places:
+        notes.append("Some labels are polygons. Each counts once, whatever its size; a random sample has points.")
     shares = mapped_m2 / mapped_m2.sum() if mapped_m2.sum() else mapped_m2
     table = {"class": list(whole.classes), "cells": cells, "mapped_ha": mapped_m2 / _M2_PER_HA}
     if matrix is not None:

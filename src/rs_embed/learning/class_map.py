@@ -16,6 +16,8 @@ from rs_embed.exports.results.map_cog import Part, RasterLayout, write_cog
 from rs_embed.exports.results.map_level import WINDOW_BYTES, Cells
 from rs_embed.exports.results.map_rasters import RETURNED_BYTES
 from rs_embed.exports.results.open_region import open_region
+from rs_embed.exports.unit import MAP
+from rs_embed.formats.files import format_of
 from rs_embed.learning.head import Head, HeadFacts, facts_of, text_of
 from rs_embed.learning.origin import VectorOrigin
 from rs_embed.learning.palette import rgb
@@ -252,10 +254,11 @@ class MapTokens:
         return predicted
 
 
-def tokens_of(what: Mappable, time: "Time", number: int) -> MapTokens:
-    """Open a grid or the map of a region to read its tokens."""
+def tokens_of(what: Mappable, head: Head | None, time: "Time", number: int) -> MapTokens:
+    """Open a grid or the map of a region to read its tokens; a grid of many windows in the state that a head needs."""
     if isinstance(what, str | Path):
-        what = open_region(what) if Path(what).expanduser().is_dir() else Embedding.load(what)
+        path = Path(what).expanduser()
+        what = Embedding.load(path) if format_of(path) and path.name != MAP else open_region(path)
     if isinstance(what, EmbeddingMap):
         moment, level = what.time_number(time), what.level(number)
         days = what.times[moment]
@@ -272,7 +275,8 @@ def tokens_of(what: Mappable, time: "Time", number: int) -> MapTokens:
             f"Expected a georeferenced grid or the map of a region, got {what!r}.",
             fix="request output=OutputSpec.grid() with a place; head.predict takes vectors",
         )
-    grid, geobox = what.debiased(), what.geobox
+    raw = head is not None and head.origin.debiased is False
+    grid, geobox = what if raw else what.debiased(), what.geobox
     data = np.moveaxis(grid.data, 0, -1)
     return MapTokens(
         geobox,

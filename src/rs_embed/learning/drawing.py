@@ -35,9 +35,10 @@ def draw(whole: "ClassMap", path: Path | None) -> "Figure":
     box = GeoBox(shape, whole.geobox.affine @ Affine.scale(width / shape[1], height / shape[0]), whole.geobox.crs)
     note = f"\n{facts.origin.warning}" if facts.origin.warning else ""
     title = f"{facts.column} by {facts.origin.model_id}{note}"
-    figure = side_by_side([Panel(title, colours[codes], box)], facts.origin.licence or "")
+    figure = side_by_side([Panel(title, colours[codes], box)])
     patches = [Patch(color=colour, label=name) for name, colour in zip(facts.classes, facts.colours, strict=True)]
-    figure.legend(handles=patches, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    below = {"title": facts.origin.licence, "title_fontsize": 7}
+    figure.legend(handles=patches, loc="outside lower center", ncols=4, frameon=False, fontsize=8, **below)
     if path is not None:
         save_figure(figure, path)
     return figure

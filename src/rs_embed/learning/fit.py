@@ -18,7 +18,7 @@ from rs_embed.errors import ChoiceWarning, SpecError, warn
 from rs_embed.exports.results.embedding_map import EmbeddingMap
 from rs_embed.exports.results.open_region import open_region
 from rs_embed.exports.results.run import Run
-from rs_embed.learning.crossval import HeadChoice
+from rs_embed.learning.crossval import HeadChoice, one_thread
 from rs_embed.learning.folds import FOLDS, Blocks, Fold, Folds, make_folds
 from rs_embed.learning.head import Head, HeadFacts, Validation
 from rs_embed.learning.heads import Targets, search
@@ -93,10 +93,10 @@ def fit(
             `device`, `precision`, `accept_licence` and the model's knobs. For tokens, `input_prep` is "tile", as for
             maps.
         buffer_m: Half the side of the square around a point, metres. For tokens: the imagery that the model sees around
-            it; by default its whole window.
+            it; by default its whole window. (The buffer of labels already read counts for pooled vectors only.)
         time: Which time of the region, where the map has several.
-        blocks: Side of the spatial blocks of the folds, metres; see `read_labels` and the folds' notes in
-            `head.facts.notes`. "random" ignores where places lie, and its scores are too optimistic.
+        blocks: Side of the spatial blocks of the folds, metres. "auto" takes the distance up to which labels are alike;
+            `head.validation.notes` tells why. "random" ignores where places lie: its scores are too optimistic.
         groups: A column of groups instead: places of one farm or scene are never in training and test.
         folds: Number of folds.
         seed: Of random choices.
@@ -111,11 +111,12 @@ def fit(
     require("sklearn", "ml")
     require("shapely", "export")
     request: EmbeddingRequest | None = None
+    imagery = {"sensor": sensor, "modality": modality, "bands": bands, "buffer_m": buffer_m, **knobs}
     if isinstance(labels, Run):
-        _refuse("a run", region=region, temporal=temporal, **knobs)
+        _refuse("a run", region=region, temporal=temporal, **imagery)
         read, vectors = _from_run(labels, label, kind, model, groups)
     elif region is not None:
-        _refuse("a region", model=model, **knobs)
+        _refuse("a region", model=model, **imagery)
         opened = region if isinstance(region, EmbeddingMap) else open_region(region)
         read = _read(labels, label, kind, temporal, opened.cell_m / 2)
         vectors = in_region(read.places, opened, time)
@@ -143,8 +144,9 @@ def fit(
         )
     training = _Training.of(read, vectors)
     cut = training.folds(blocks, groups, folds, seed)
-    validation = None if cut is None else training.validated(head, cut, seed)
-    fitted = search(head, training.x, training.targets, [] if cut is None else training.of_vectors(cut.splits()))
+    with one_thread():
+        validation = None if cut is None else training.validated(head, cut, seed)
+        fitted = search(head, training.x, training.targets, [] if cut is None else training.of_vectors(cut.splits()))
     return Head(
         fitted,
         HeadFacts(
@@ -199,10 +201,8 @@ class _Training:
             )
         if labels.kind == "multilabel":  # several labels describe a place as a whole
             x, place = means(x.astype(np.float64), place, len(labels)).astype(np.float32), np.arange(len(labels))
-        if origin.token_m is not None:
-            places = labels.places
-            half = np.where(np.isnan(places.lon), np.nan, origin.token_m / 2)
-            labels = replace(labels, places=replace(places, buffer_m=half))
+        if origin.token_m is not None:  # for folds, a point is as large as its token
+            labels = _sized(labels, origin.token_m / 2)
         if origin.warning:
             warn(f"The weights of {origin.model_id} are random ({origin.warning}): so are its vectors.", ChoiceWarning)
         return cls(labels, x, place, origin)
@@ -291,9 +291,15 @@ def _read(
     half_m: float | None,
 ) -> Labels:
     if isinstance(labels, Labels):
-        return labels
+        return labels if half_m is None else _sized(labels, half_m)
     table, half_m = with_size(labels, half_m)
     return read_labels(table, _required(label), kind=kind, temporal=temporal, buffer_m=half_m)
+
+
+def _sized(labels: Labels, half_m: float) -> Labels:
+    """Give all points a square of half the side `half_m`, metres."""
+    places = labels.places
+    return replace(labels, places=replace(places, buffer_m=np.where(np.isnan(places.lon), np.nan, half_m)))
 
 
 def _required(label: str | Sequence[str] | None) -> str | Sequence[str]:

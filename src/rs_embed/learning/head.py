@@ -77,7 +77,6 @@ class HeadFacts:
     """ISO 8601, UTC."""
     versions: Mapping[str, str]
     validation: Validation | None = None
-    notes: tuple[str, ...] = ()
     request: str | None = None
     """The request for the vectors as JSON (`EmbeddingRequest`), to compute those of other places."""
 
@@ -171,7 +170,7 @@ class Head:
             what: A grid, or the map of a region (or its folder).
             out: A Cloud Optimized GeoTIFF to write, block by block: class 1 is the first, 0 is nodata. It holds a
                 colour table; files beside it name the classes for QGIS (`.qml`) and GDAL (`.aux.xml`). Numbers become
-                float32. Several labels become a band of 0 and 1 for each. Without it, the map must be small.
+                float32. Several labels become a band with the probability of each. Without it, the map must be small.
             probabilities: Another GeoTIFF, with a band for the probability of each class.
             time: Of a region: may be left out where the map has only one.
             level: Of a region: 0 is the map, 1 and more are overviews.
@@ -182,7 +181,7 @@ class Head:
         """
         from rs_embed.learning.class_map import map_classes, tokens_of
 
-        return map_classes(self, tokens_of(what, time, level), out, probabilities)
+        return map_classes(self, tokens_of(what, self, time, level), out, probabilities)
 
     def save(self, path: str | Path) -> Path:
         """Write the head to a `.safetensors` file: arrays and text, nothing that runs when it is read.

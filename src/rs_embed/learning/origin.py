@@ -131,20 +131,21 @@ class VectorOrigin:
         random = (self.weights or "").startswith("random:")
         return (self.weights_note or "random weights") if random else None
 
-    def require(self, other: "VectorOrigin", name: str = "vectors") -> None:
+    def require(self, other: "VectorOrigin") -> None:
         """Check that other vectors have the same origin.
 
         Raises:
-            SpecError: They have not; the error names every fact that differs.
+            SpecError: They have not; the error names every fact that differs, of another model only its name.
         """
         wrong = self.differences(other)
         if not wrong:
             return
         first, mine, theirs = wrong[0]
-        facts = {name: f"{theirs}, not {mine}" for name, mine, theirs in wrong[1:]}
+        rest = [] if first == "model_id" else wrong[1:]  # another model differs in everything
+        facts = {name: f"{theirs}, not {mine}" for name, mine, theirs in rest}
         said = _SAID.get(first, first)
         raise SpecError(
-            f"Expected {name} of the same origin as the head's, got another {said}: {theirs}, not {mine}.",
+            f"Expected vectors of the same origin as the head's, got another {said}: {theirs}, not {mine}.",
             **{_SAID.get(name, name): text for name, text in facts.items()},
             fix=_FIXES.get(first, "compute them as those that the head was trained on, or fit another head"),
         )

@@ -87,7 +87,7 @@ def suggest_labels(
     require_whole("count", count, 1, 10_000)
     require_number("apart_m", apart_m, 0, 1e7)
     path = None if out is None else _new(out)
-    tokens = tokens_of(what, time, 0)
+    tokens = tokens_of(what, head, time, 0)
     if head is not None:
         head.origin.require(tokens.origin)
     names = tuple(classes) or (head.classes if head else ())

@@ -1,11 +1,13 @@
 """The plan of a call: which chips to fetch on which grids for a model. Planning loads and fetches nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from rs_embed.core.geo import geobox_for, one_cell, refined, subgrid
@@ -52,6 +54,9 @@ class Job:
     prep: "Prep"
     reference: Provider | None = None
     """The provider of reference windows, used where a region has too few of its own (see `OutputSpec.debias`)."""
+    overlaps: Callable[[NDArray[np.float64]], NDArray[np.bool_]] | None = None
+    """For blocks of a map: which boxes `[n, 4]` (west, south, east, north, in its CRS) overlap the region. Windows
+    without such tokens are not encoded. Called from several threads."""
 
     @property
     def request(self) -> "ModelRequest":

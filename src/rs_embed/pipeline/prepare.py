@@ -28,6 +28,7 @@ from rs_embed.errors import (
     warn,
 )
 from rs_embed.pipeline.fetching import Fetching, chip_threads
+from rs_embed.pipeline.needed import needed_windows
 from rs_embed.pipeline.plan import Item, Job
 from rs_embed.pipeline.readout import Prepared, input_meta
 from rs_embed.pipeline.validity import seen_in
@@ -110,10 +111,10 @@ def _prepare(item: Item, job: Job, fetching: Fetching) -> Prepared | Failure:
         shape_px = _shared_shape(chips, request)
         floor = request.knobs.min_valid_fraction
         chips, empty = _available(request, chips, lambda name: _with_pixels(name, chips[name], floor))
-        frame = frame_chip(shape_px, job.prep, job.embedder.geometry())
+        geobox = _shared_geobox(chips, shape_px, request)
+        frame = needed_windows(frame_chip(shape_px, job.prep, job.embedder.geometry()), geobox, item.spatial, job)
         inputs, clipped = _inputs(job.embedder, chips, frame)
         warn_of_clipped(clipped)
-        geobox = _shared_geobox(chips, shape_px, request)
         gsd_m = _input_gsd_m(geobox, frame, request)
         metas = tuple(
             input_meta(chips[m.name], m.name, sensor, clipped.get(m.name, 0.0))

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from rs_embed.core.chip import Chip
-from rs_embed.core.geo import densified, pixel_size_m, project, subgrid
+from rs_embed.core.geo import densified, project, subgrid
 from rs_embed.core.polygon import Ring
 from rs_embed.core.specs import GridBlock, Region, SensorSpec
 from rs_embed.embedders._vit_mae_utils import pool, pool_blocks, pool_weighted
@@ -24,7 +24,8 @@ from rs_embed.embedders.prepare.framing import Frame, kept_shape, kept_tokens, s
 from rs_embed.embedding.embedding import Debiased, Embedding, InputMeta, Meta
 from rs_embed.embedding.position import PositionMeans
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
-from rs_embed.errors import NoValidPixels, ReadoutError, SpecError
+from rs_embed.errors import NoValidPixels, ReadoutError
+from rs_embed.pipeline.needed import cells_of, encoded_cells
 from rs_embed.pipeline.plan import Item, Job, fingerprint
 from rs_embed.pipeline.position import of_reference, of_region
 from rs_embed.pipeline.validity import Seen, Validity
@@ -113,17 +114,17 @@ def _grid(one: Prepared, whole: Tokens, job: Job) -> _Numbers:
     cells = (merged.shape[1], merged.shape[2])
     rows, cols = kept_shape(TokenGrid("merged", *cells), one.frame)
     data, read = merged[:, :rows, :cols].contiguous().numpy(), there[:, :rows, :cols].numpy()
-    geobox = _token_geobox(one, cells, (rows, cols))
+    geobox, made = _token_geobox(one, cells, (rows, cols)), encoded_cells(one.frame, cells, job)[:rows, :cols]
     valid = read[0].astype(np.float32) if job.embedder.readout.keeps_nodata else validity.share(cells)[:rows, :cols]
     if isinstance(one.item.spatial, GridBlock) and geobox is not None:
         own = cells_of(one.item.spatial, geobox)
-        data, read, valid, geobox = data[:, *own], read[:, *own], valid[own], geobox[own]
+        data, read, valid, geobox, made = data[:, *own], read[:, *own], valid[own], geobox[own], made[own]
     inside = np.ones(valid.shape, bool)
     if isinstance(one.item.spatial, Region) and geobox is not None:
         inside = touches(one.item.spatial, geobox)
         data[:, ~inside], valid[~inside] = np.nan, 0
     _require_tokens(bool((read & inside).any()), one, job)
-    _require_finite(data, np.repeat(read & inside, len(data) // len(read), axis=0), one, job)
+    _require_finite(data, np.repeat(read & inside & made, len(data) // len(read), axis=0), one, job)
     return _Numbers(data, geobox, valid, int((inside & ~read.any(axis=0)).sum()))
 
 
@@ -210,25 +211,6 @@ def _region_tokens(one: Prepared, region: Region, layout: TokenLayout) -> Tensor
         mask = np.ones(cells, bool) if geobox is None else touches(region, geobox)
         masks.append(torch.from_numpy(mask).flatten())
     return torch.cat(masks)
-
-
-def cells_of(block: GridBlock, around: GeoBox) -> tuple[slice, slice]:
-    """Rows and columns of a block in the token grid of the imagery around it.
-
-    Raises:
-        SpecError: Its edges lie between tokens.
-    """
-    cell_m = pixel_size_m(around)
-    rows, cols, first = (
-        (side / cell_m) for side in (block.north - block.south, block.east - block.west, block.before_m)
-    )
-    if any(abs(count - round(count)) > 1e-6 for count in (rows, cols, first)):
-        raise SpecError(
-            f"Expected a block of whole tokens of {cell_m:g} m, got {block!r}.",
-            fix=f"choose edges and margins that are multiples of {cell_m:g} m",
-        )
-    start = round(first)
-    return slice(start, start + round(rows)), slice(start, start + round(cols))
 
 
 def touches(region: Region, geobox: GeoBox) -> NDArray[np.bool_]:

@@ -190,7 +190,7 @@ def stitch(tokens: Tensor, layout: TokenLayout, frame: Frame) -> Tokens:
     """Join the tokens of all windows into one seamless lattice.
 
     Where windows overlap, tokens are averaged with weights that fall towards the edge of a window, which avoids
-    visible seams. Prefix tokens are averaged over all windows.
+    visible seams. Prefix tokens are averaged over all windows. Where there is no window, tokens are NaN.
 
     Args:
         tokens: `[windows, N, D]`, in the order of `frame.windows`.
@@ -200,7 +200,7 @@ def stitch(tokens: Tensor, layout: TokenLayout, frame: Frame) -> Tokens:
     Returns:
         `[1, N', D]` with the layout of the whole extent.
     """
-    if len(frame.windows) == 1:
+    if (frame.windows[0].height, frame.windows[0].width) == frame.extent_px:
         return Tokens(tokens, layout)
     parts = [tokens[:, : layout.prefix].mean(dim=0, keepdim=True)]
     grids = []

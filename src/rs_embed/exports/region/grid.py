@@ -268,6 +268,16 @@ class MapGrid(BaseModel):
         valid = None if embedding.valid is None else np.where(inside, embedding.valid, np.float32(0))
         return replace(embedding, data=data, valid=valid)
 
+    def overlaps(self, boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which boxes `[n, 4]` (west, south, east, north) overlap or touch the region.
+
+        Unlike `inside`, it may run in several threads at the same time.
+        """
+        import shapely
+
+        found: NDArray[np.bool_] = shapely.intersects(self.polygons, shapely.box(*boxes.T))
+        return found
+
     def inside(self, geobox: GeoBox) -> NDArray[np.bool_]:
         """Return which tokens the region touches, `[row, col]`."""
         import shapely
