@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from rs_embed.learning.scores import DRAWS, Draws, Predicted, difference, intervals, recalls, scores_of
+from rs_embed.learning.scores import DRAWS, Draws, Interval, Predicted, difference, intervals, recalls, scores_of
 
 N = 240
 
@@ -85,6 +85,12 @@ def test_a_small_difference_between_two_models_shows_where_their_intervals_overl
     gap = difference(one, other)
     assert gap.low > 0 and intervals({"a": one})["a"].low < intervals({"a": other})["a"].high
     assert difference(one, one).half == 0 and len(one) == DRAWS + 1
+
+
+def test_a_difference_counts_only_if_both_of_its_intervals_leave_out_0():
+    assert [Interval(*one).sign for one in ((0.1, 0.05, 0.2), (-0.1, -0.2, -0.05), (0.1, -0.05, 0.2))] == [1, -1, 0]
+    assert Interval(-0.06, -0.18, -0.01).sign == 0  # ± 0.085
+    assert Interval(0.1, np.nan, np.nan).sign == 0
 
 
 def test_a_class_that_is_never_found_has_a_recall_of_zero_and_one_without_places_none():

@@ -219,14 +219,14 @@ def _sentences(evaluation: Evaluation) -> list[str]:
     of = "" if who else " of the models"
     said = [f"{who}{best.title} has the highest {metric}{of}, {best.main}."]
     usual = evaluation.usual
-    learnt = best.above(usual).low > 0
+    learnt = best.above(usual).sign > 0
     if not learnt:
         said.append(f"It is not better than the {usual.name}: nothing can be said of these labels.")
     for name in (BANDS, MOSAIKS, PLACE):
         other = next((one for one in evaluation.rows if one.name == name and one.role == "baseline"), None)
         if other is None or other is best or (name == MOSAIKS and other.main.value < best.main.value):
             continue
-        place = name == PLACE and learnt and best.above(other).low <= 0
+        place = name == PLACE and learnt and best.above(other).sign <= 0
         why = ": where a place lies explains these labels as well as its imagery does" if place else ""
         said.append(f"It is {_compared(best, other)}{why}.")
     others = [one for one in evaluation.rows if one is not best and one.role != "baseline"]
@@ -235,9 +235,9 @@ def _sentences(evaluation: Evaluation) -> list[str]:
 
 def _compared(one: Scored, other: Scored, name: str | None = None) -> str:
     gap, name = one.above(other), name or other.title
-    if gap.low > 0:
+    if gap.sign > 0:
         return f"better than {name} by {gap.value:.2f} ± {gap.half:.2f}"
-    if gap.high < 0:
+    if gap.sign < 0:
         return f"worse than {name} by {-gap.value:.2f} ± {gap.half:.2f}"
     return f"not distinguishable from {name} ({gap.value:+.2f} ± {gap.half:.2f})"
 

@@ -41,6 +41,16 @@ class Interval:
         """Half its width."""
         return (self.high - self.low) / 2
 
+    @property
+    def sign(self) -> int:
+        """Return 1 if a difference is above 0 and -1 if it is below, beyond its interval; else 0.
+
+        Draws may lie to one side of the value. So 0 has to be outside of the interval, and of `value ± half`.
+        """
+        if abs(self.value) <= self.half:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
+
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
