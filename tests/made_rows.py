@@ -4,7 +4,8 @@ import numpy as np
 
 from rs_embed.core.geo import geobox_for
 from rs_embed.core.specs import PointBuffer, TemporalSpec
-from rs_embed.embedding.embedding import Embedding, InputMeta, Meta
+from rs_embed.embedding.embedding import Embedding
+from rs_embed.embedding.meta import InputMeta, Meta
 from rs_embed.formats.base import Row, RunHeader
 
 DIM = 64

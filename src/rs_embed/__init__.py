@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from rs_embed.embedders.runtime.kept import release_models as release_models
     from rs_embed.embedders.statistics import save_statistics as save_statistics
     from rs_embed.embedding.embedding import Embedding as Embedding
-    from rs_embed.embedding.embedding import Meta as Meta
+    from rs_embed.embedding.meta import Meta as Meta
     from rs_embed.exports.call import export_embeddings as export_embeddings
     from rs_embed.exports.rasters import raster_places as raster_places
     from rs_embed.exports.region.call import embed_region as embed_region
@@ -155,7 +155,7 @@ _HOME = {
     "FileFormat": "formats.files",
     "register_format": "formats.files",
     "Embedding": "embedding.embedding",
-    "Meta": "embedding.embedding",
+    "Meta": "embedding.meta",
     "Generated": "generation",
     "GeneratedRaster": "generation",
     "Tokenized": "generation",

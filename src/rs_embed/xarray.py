@@ -19,7 +19,8 @@ from pyproj import CRS
 
 from rs_embed.core.checks import require_lon_lat
 from rs_embed.embedding.components import Components
-from rs_embed.embedding.embedding import Embedding, Meta
+from rs_embed.embedding.embedding import Embedding
+from rs_embed.embedding.meta import Meta
 from rs_embed.embedding.points import cells_of
 from rs_embed.embedding.similarity import cosine
 from rs_embed.errors import NoValidPixels, SpecError

@@ -8,7 +8,7 @@ import torch
 
 from rs_embed import get_embedding
 from rs_embed.embedders.prepare.normalize import counting_clipped, limited
-from rs_embed.embedding.embedding import InputMeta
+from rs_embed.embedding.meta import InputMeta
 from rs_embed.errors import PixelWarning
 
 

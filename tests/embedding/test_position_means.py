@@ -8,7 +8,7 @@ from made_rows import embedding
 
 from rs_embed import Embedding, PointBuffer
 from rs_embed.core.geo import geobox_for
-from rs_embed.embedding.embedding import Debiased
+from rs_embed.embedding.meta import Debiased
 from rs_embed.embedding.plot import principal_components
 from rs_embed.embedding.position import PositionMeans
 from rs_embed.errors import SpecError, StorageError

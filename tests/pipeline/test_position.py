@@ -25,7 +25,8 @@ from rs_embed import (
 from rs_embed.core.chip import Chip
 from rs_embed.core.specs import Region
 from rs_embed.embedders.base import ModelInput
-from rs_embed.embedding.embedding import Debiased, Embedding
+from rs_embed.embedding.embedding import Embedding
+from rs_embed.embedding.meta import Debiased
 from rs_embed.encoders.tokens import Tokens
 from rs_embed.errors import SpecError
 from rs_embed.pipeline.plan import Job, numbers_of, plan_items

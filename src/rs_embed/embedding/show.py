@@ -11,7 +11,8 @@ from rs_embed.errors import Failure
 
 if TYPE_CHECKING:
     from rs_embed.embedding.batch import Embeddings, Result
-    from rs_embed.embedding.embedding import Embedding, Meta
+    from rs_embed.embedding.embedding import Embedding
+    from rs_embed.embedding.meta import Meta
 
 _PICTURE_PX = 90
 """Longest side of a picture, tokens: as a PNG it stays under 50 kB whatever it shows."""

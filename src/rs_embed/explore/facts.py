@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from rs_embed.core.display import percent
-from rs_embed.embedding.embedding import Meta
+from rs_embed.embedding.meta import Meta
 from rs_embed.embedding.show import days_of
 from rs_embed.formats.base import RunHeader
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pydantic import ValidationError
 
-from rs_embed.embedding.embedding import Embedding, Meta
+from rs_embed.embedding.embedding import Embedding
+from rs_embed.embedding.meta import Meta
 from rs_embed.embedding.position import PositionMeans
 
 META_TAG = "RS_EMBED_META"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from rs_embed.embedding.embedding import InputMeta
+from rs_embed.embedding.meta import InputMeta
 from rs_embed.errors import StorageError
 from rs_embed.generation.raster import GeneratedRaster
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import JsonValue
 
 from rs_embed.core.geo import pixel_size_m
-from rs_embed.embedding.embedding import Embedding, Meta
+from rs_embed.embedding.embedding import Embedding
+from rs_embed.embedding.meta import Meta
 from rs_embed.errors import SpecError
 
 if TYPE_CHECKING:

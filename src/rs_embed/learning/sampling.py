@@ -15,7 +15,8 @@ from odc.geo.geobox import GeoBox
 from rs_embed.core.geo import one_cell, project
 from rs_embed.core.progress import progress_bar
 from rs_embed.core.specs import BBox, PointBuffer, SpatialSpec
-from rs_embed.embedding.embedding import Embedding, Meta
+from rs_embed.embedding.embedding import Embedding
+from rs_embed.embedding.meta import Meta
 from rs_embed.embedding.points import cells_of
 from rs_embed.errors import Failure, NoValidPixels, OutsideCoverage, RSEmbedError, SpecError
 from rs_embed.exports.region.shape import shapes_of

@@ -23,7 +23,7 @@ from rs_embed.embedders.prepare.framing import Frame, Window, kept_tokens, stitc
 from rs_embed.embedders.prepare.normalize import counting_clipped
 from rs_embed.embedders.runtime.device import beside_the_network
 from rs_embed.embedders.runtime.kept import KeptNetworks
-from rs_embed.embedding.embedding import Debiased
+from rs_embed.embedding.meta import Debiased
 from rs_embed.embedding.position import PositionMeans
 from rs_embed.encoders.tokens import TokenLayout, Tokens
 from rs_embed.errors import RSEmbedError, SpecError

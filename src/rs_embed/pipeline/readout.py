@@ -21,7 +21,8 @@ from rs_embed.core.specs import GridBlock, Region, SensorSpec
 from rs_embed.embedders._vit_mae_utils import pool, pool_blocks, pool_weighted
 from rs_embed.embedders.base import ModelInput
 from rs_embed.embedders.prepare.framing import Frame, kept_shape, kept_tokens, stitch
-from rs_embed.embedding.embedding import Debiased, Embedding, InputMeta, Meta
+from rs_embed.embedding.embedding import Embedding
+from rs_embed.embedding.meta import Debiased, InputMeta, Meta
 from rs_embed.embedding.position import PositionMeans
 from rs_embed.encoders.tokens import TokenGrid, TokenLayout, Tokens
 from rs_embed.errors import NoValidPixels, ReadoutError

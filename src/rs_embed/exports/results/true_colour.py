@@ -8,7 +8,7 @@ from odc.geo.geobox import GeoBox
 from rs_embed.core.chip import Chip
 from rs_embed.core.geo import pixel_size_m, refined
 from rs_embed.core.specs import SensorSpec, TemporalSpec
-from rs_embed.embedding.embedding import Meta
+from rs_embed.embedding.meta import Meta
 from rs_embed.errors import SpecError
 from rs_embed.explore.facts import credit_of
 from rs_embed.explore.pictures import PICTURE_PX, RGB
