@@ -87,6 +87,11 @@ def test_a_fix_names_options_and_not_keywords_of_python():
     refused(invoke("embed", "mosaiks"), "SpecError", "Expected a place", "--lon 12.94 --lat 47.77 --buffer 1000")
     assert in_shell('use input_prep="tile" or backend="gee"') == "use --input-prep tile or --backend gee"
     assert in_shell("temporal=TemporalSpec.year(2020)") == "--year 2020"
+    assert in_shell("label=<one of them>") == "--label <one of them>"
+    assert in_shell("accept a larger share: false_alarms=0.05") == "accept a larger share: --false-alarms 0.05"
+    assert in_shell("pass buffer_m=<half the side of the square, metres>, or") == (
+        "pass --buffer <half the side of the square, metres>, or"
+    )
     assert in_shell("accept the licence on the page") == "accept the licence on the page"
 
 

@@ -210,10 +210,12 @@ _IN_SHELL = (
     (r"spatial=PointBuffer\(lon=([-\d.]+), lat=([-\d.]+), buffer_m=([-\d.]+)\)", r"--lon \1 --lat \2 --buffer \3"),
     (r'temporal=TemporalSpec\.range\("([\d-]+)", "([\d-]+)"\)', r"--start \1 --end \2"),
     (r"temporal=TemporalSpec\.year\((\d+)\)", r"--year \1"),
-    (r'\b(backend|device|precision|format|dtype|engine|address|modality|buffer_m)="?([\w.:+*/-]+)"?', r"--\1 \2"),
-    (r'\binput_prep="(\w+)"', r"--input-prep \1"),
-    (r'\baccept_licence="([\w.,-]+)"', r"--accept-licence \1"),
-    (r"--buffer_m", "--buffer"),
+    (r"\btimes=\((\d+), (\d+)\)", r"--times \1 \2"),
+    (
+        r"\b(backend|device|precision|format|dtype|engine|address|modality|buffer_m|input_prep|accept_licence|label|kind|"
+        r'groups|blocks|level|raster|region|false_alarms)="?(<[^>]+>|[\w.,:+*/-]+\b)"?',
+        lambda found: f"--{found[1].removesuffix('_m').replace('_', '-')} {found[2]}",
+    ),
 )
 """What a fix says for Python -> the same on the command line."""
 
