@@ -24,6 +24,13 @@ os.environ["COLUMNS"] = "120"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Register what also concerns notebooks, which lie outside of this folder."""
+    import notebook_weights
+
+    config.pluginmanager.register(notebook_weights)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """A test marked `alone` runs in a process of its own: to fork this one, with the threads of others, may hang."""
