@@ -38,7 +38,7 @@ def test_what_is_wrong_is_said_before_anything_is_computed(plots, tmp_path):
     words = ("evaluate", plots, "--buffer", "60", "--backend", "sample", "--out", out, "--models")
     refused(invoke(*words, "mosaiks_rcf", "--label", "crop"), "SpecError", "a column 'crop' of labels")
     refused(invoke(*words, "mosaik_rfc", "--label", "cover"), "UnknownModelError", "mosaiks_rcf")
-    refused(invoke(*words, "mosaiks_rcf", "--label", "farm"), "SpecError", "whole numbers", "kind=")
+    refused(invoke(*words, "mosaiks_rcf", "--label", "farm"), "SpecError", "whole numbers", "--kind classes")
     refused(invoke(*words, "mosaiks_rcf", "--label", "cover", "--head", "forest"), "SpecError", "logistic")
     refused(invoke(*words, "mosaiks_rcf", "--label", "cover", "--groups", "field"), "SpecError", "'field' of groups")
     misused(invoke(*words, "mosaiks_rcf", "--label", "cover", "--blocks", "wide"), "--blocks takes metres, auto or")
