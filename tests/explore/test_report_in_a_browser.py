@@ -12,6 +12,8 @@ from rs_embed.learning.report import report_html
 sys.path.append(str(Path(__file__).parents[1] / "learning"))
 from made_labels import labelled, patches, plain
 
+pytestmark = pytest.mark.slow
+
 EVIL = "<img src=x onerror=alert(1)>"
 
 
@@ -31,7 +33,6 @@ def report(request, tmp_path_factory):
     return found.report(tmp_path_factory.mktemp(kind) / "report.html"), found
 
 
-@pytest.mark.slow
 def test_the_report_fits_a_wide_screen_and_a_phone(report, opened, pictures):
     path, found = report
     for width, scheme in ((1280, "light"), (375, "dark")):

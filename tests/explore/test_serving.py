@@ -24,6 +24,8 @@ from rs_embed.explore.packing import pack
 from rs_embed.explore.server import PageServer
 from rs_embed.exports.results.serving import serve_map
 
+pytestmark = pytest.mark.slow
+
 MADE = MadeMap(rows=64, columns=64, nodata=((40, 40),))
 
 
@@ -126,7 +128,6 @@ def test_what_cannot_be_served_is_refused(store, tmp_path):
     misused(run("explore", store, "--serve", "--level", "1"), "--serve goes without --level")
 
 
-@pytest.mark.slow
 def test_the_page_loads_what_is_looked_at(server, browser, pictures):
     context = browser.new_context(viewport={"width": 1000, "height": 760})
     page = context.new_page()
@@ -171,7 +172,6 @@ def test_the_page_loads_what_is_looked_at(server, browser, pictures):
     assert wrong == []
 
 
-@pytest.mark.slow
 def test_the_command_serves_until_it_is_interrupted(store):
     command = [Path(sys.executable).with_name("rs-embed"), "explore", str(store), "--serve", "--json"]
     with subprocess.Popen(

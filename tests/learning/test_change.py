@@ -15,6 +15,8 @@ from rs_embed import BBox, PointBuffer, detect_change, open_region
 from rs_embed.core.geo import pixel_centres
 from rs_embed.errors import NoValidPixels, SpecError, StorageError
 
+pytestmark = pytest.mark.slow
+
 SIDE, DIM = 60, 16
 GRID = embedding(PointBuffer(12.94, 47.77, 40 * SIDE), grid=True, dim=DIM)
 BLOB = np.s_[10:14, 20:26]

@@ -16,6 +16,8 @@ from rs_embed.errors import NoValidPixels, SpecError, StorageError
 from rs_embed.learning.class_map import ClassMap, MapTokens, map_classes
 from rs_embed.learning.fit import fit
 
+pytestmark = pytest.mark.slow
+
 
 def expected(head, region):
     """Codes computed token by token."""

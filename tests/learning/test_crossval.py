@@ -9,6 +9,8 @@ from rs_embed.learning.folds import make_folds
 from rs_embed.learning.footprints import on_sphere
 from rs_embed.learning.scores import MAIN, Draws, intervals, scores_of
 
+pytestmark = pytest.mark.slow
+
 
 def main_score(validated, folds):
     drawn = scores_of(validated.found, Draws.of(folds.block))
@@ -22,7 +24,6 @@ def vectors_of(labels, signal, seed=0, dim=16):
     return signal * directions[labels.targets] + rng.normal(size=(len(labels), dim))
 
 
-@pytest.mark.slow
 def test_vectors_that_hold_the_class_score_high_and_noise_like_chance():
     frame = plain(300)
     labels = labelled(frame, patches(frame, 8))
@@ -33,7 +34,6 @@ def test_vectors_that_hold_the_class_score_high_and_noise_like_chance():
     assert noise.low < 1 / 3 < noise.high
 
 
-@pytest.mark.slow
 def test_labels_shuffled_between_blocks_score_like_chance_although_vectors_know_the_block():
     """The vectors know the place, and so the label of its neighbours. In blocks this is worth nothing."""
     frame = plain(500)

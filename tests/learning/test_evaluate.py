@@ -21,6 +21,8 @@ from rs_embed.learning.variants import split_models, variants_of
 from rs_embed.providers.base import Query
 from rs_embed.testing import FieldProvider, hills
 
+pytestmark = pytest.mark.slow
+
 TINY = card_of("thor_1_0_tiny")
 CONTROL = {"thor": (TINY, {"pretrained": False, "input_prep": "tile"})}
 QUICK = {"random_controls": True, "head": "knn", "progress": False}
@@ -60,7 +62,6 @@ def whole(tmp_path_factory):
     return found, provider, out
 
 
-@pytest.mark.slow
 def test_the_four_baselines_are_always_there_and_what_pixels_decide_is_found(whole):
     found, _, _ = whole
 
@@ -70,7 +71,6 @@ def test_the_four_baselines_are_always_there_and_what_pixels_decide_is_found(who
     assert found["thor"].role == "control" and found["thor"].weights[0].startswith("random:")
 
 
-@pytest.mark.slow
 def test_imagery_is_fetched_once_for_all_models_with_the_bands_of_all(whole):
     _, provider, _ = whole
 
@@ -78,7 +78,6 @@ def test_imagery_is_fetched_once_for_all_models_with_the_bands_of_all(whole):
     assert {len(query.sensor.bands) for query in provider.queries} == {12}  # the model takes 10 of them
 
 
-@pytest.mark.slow
 def test_vectors_are_kept_as_runs_and_a_further_model_computes_only_its_own(whole):
     found, _, out = whole
     runs = {path.rpartition("/")[0] for one in found.rows for path in one.run}
@@ -95,7 +94,6 @@ def test_vectors_are_kept_as_runs_and_a_further_model_computes_only_its_own(whol
     assert len(list((out / "vectors").iterdir())) == len(runs) + 1
 
 
-@pytest.mark.slow
 def test_costs_stand_beside_the_scores_in_the_table_and_in_the_file(whole):
     found, _, out = whole
     told = json.loads((out / "first.json").read_text())
@@ -109,7 +107,6 @@ def test_costs_stand_beside_the_scores_in_the_table_and_in_the_file(whole):
         assert text in str(found)
 
 
-@pytest.mark.slow
 def test_places_that_fail_are_counted_left_out_for_all_and_tried_again(tmp_path):
     frame = plots(24)
     line = float(np.sort(frame.lat)[-4:-2].mean())
@@ -124,14 +121,12 @@ def test_places_that_fail_are_counted_left_out_for_all_and_tried_again(tmp_path)
     assert len(mended.labels) == 24 and len(list((tmp_path / "vectors").iterdir())) == 1
 
 
-@pytest.mark.slow
 def test_a_model_that_fails_at_most_places_is_left_out_and_alone_it_is_an_error(tmp_path):
     with pytest.raises(SpecError, match="vectors of a model for most places") as caught:
         evaluate("mosaiks_rcf", plots(24), "cover", out=tmp_path, backend=Gappy(50.1), progress=False)
     assert "left out of the comparison" in caught.value.facts["notes"]
 
 
-@pytest.mark.slow
 def test_a_baseline_whose_bands_are_missing_is_a_note(tmp_path):
     own = {"own": np.random.default_rng(0).normal(size=(COUNT, 4)), **CONTROL}
     found = evaluate(own, plots(), "cover", out=tmp_path, backend=Gappy(lacks=["B1"]), **QUICK)

@@ -13,6 +13,8 @@ from rs_embed.errors import ChoiceWarning, SpecError, StorageError
 from rs_embed.learning.fit import fit
 from rs_embed.learning.head import load_head
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_head_comes_back_from_its_file_with_the_same_numbers(head, tmp_path):
     path = head.save(tmp_path / "cover.safetensors")

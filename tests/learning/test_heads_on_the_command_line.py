@@ -12,6 +12,8 @@ from made_heads import labels, points
 
 from rs_embed.learning.head import load_head
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader
 from rs_embed import OutputSpec, RegionDataset, RunDataset, export_embeddings, open_region, open_run
 from rs_embed.errors import ChoiceWarning, SpecError
 
+pytestmark = pytest.mark.slow
+
 TABLE = pd.DataFrame(
     {
         "id": [f"plot {row}" for row in range(6)],
@@ -49,7 +51,6 @@ def crops(run, **options):
         return RunDataset(run, "crop", **options)
 
 
-@pytest.mark.slow
 def test_a_run_gives_each_row_that_did_not_fail_with_its_label(vectors):
     run = open_run(vectors)
     matrix = run.matrix()
@@ -68,7 +69,6 @@ def test_a_run_gives_each_row_that_did_not_fail_with_its_label(vectors):
     assert len(RunDataset(run)) == 5 and torch.equal(RunDataset(run)[0], torch.from_numpy(matrix[0]))
 
 
-@pytest.mark.slow
 def test_a_run_of_grids_is_read_grid_by_grid(grids):
     dataset, arrays = crops(grids), open_run(grids).grids()
     assert len(dataset) == 4
@@ -140,12 +140,10 @@ def test_forked_workers_give_the_same(tmp_path):
     require_same(RegionDataset(region_of(tmp_path)), "fork")
 
 
-@pytest.mark.slow
 def test_spawned_workers_give_the_same(tmp_path):
     require_same(RegionDataset(region_of(tmp_path)), "spawn")
 
 
-@pytest.mark.slow
 def test_a_pickled_dataset_of_a_run_is_the_same(vectors, grids):
     for folder in (vectors, grids):
         dataset = crops(folder)
