@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import date, timedelta
+from functools import lru_cache
 
 import numpy as np
 from gee_server import PLACES, EarthEngineServer, Scene, World
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pyproj import Transformer
 
-from rs_embed.core.geo import geobox_for
+from rs_embed.core.geo import geobox_for, project
 from rs_embed.core.specs import PointBuffer, SensorSpec, Series, TemporalSpec
 from rs_embed.providers.base import Query
 from rs_embed.providers.common.composite import composite
@@ -76,12 +76,13 @@ def _touches(scene: Scene, geobox: GeoBox) -> bool:
     return bool(scene.has_data(x, y).any())
 
 
+@lru_cache(maxsize=64)
 def centres(geobox: GeoBox, crs: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """X and y of the middle of every pixel, `[H, W]`, in another CRS."""
     height, width = geobox.shape
     a, _, c, _, e, f = tuple(geobox.affine)[:6]
     x, y = np.meshgrid(c + a * (np.arange(width) + 0.5), f + e * (np.arange(height) + 0.5))
-    return Transformer.from_crs(str(geobox.crs), crs, always_xy=True).transform(x, y)
+    return project(x, y, str(geobox.crs), crs)
 
 
 def pixels_of(scene: Scene, bands: Sequence[str], geobox: GeoBox) -> NDArray[np.float32]:

@@ -1,6 +1,7 @@
 """A region becomes one map: seamless, in its place, whatever was interrupted."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -145,8 +146,9 @@ MODELS = {
 def test_no_seam_shows_between_blocks_of_any_family(tmp_path, model_id):
     card = card_of(model_id) if model_id != "mosaiks_rcf" else model_id
     options = MODELS[model_id]
-    smallest = {"block_cells": _smallest(card, options)}
-    embed_region(card, HERE, YEAR, tmp_path / "run", backend=FieldProvider(hills), **RAW, **smallest, **options)
+    smallest = _smallest(card, options)
+    block = {"block_cells": smallest * math.ceil(8 / smallest)}
+    embed_region(card, HERE, YEAR, tmp_path / "run", backend=FieldProvider(hills), **RAW, **block, **options)
     same_as_one_call(tmp_path / "run", card, FieldProvider(hills), tolerance=2e-5, **options)
 
 

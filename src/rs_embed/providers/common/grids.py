@@ -6,7 +6,8 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pyproj import Transformer
+
+from rs_embed.core.geo import project
 
 ALIGNED_PX = 1e-3
 """Grids that differ by less than this everywhere count as the same, pixels."""
@@ -75,8 +76,8 @@ def is_outside(source: GeoBox, wanted: GeoBox) -> bool:
 
 def _transform(grid: GeoBox, pixels: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
     """Convert columns and rows of a grid, `[2, N]`, to x and y of a CRS; infinite outside its area."""
-    points = _apply(grid.affine, pixels)
-    return np.stack(Transformer.from_crs(str(grid.crs), crs, always_xy=True).transform(*points))
+    x, y = _apply(grid.affine, pixels)
+    return np.stack(project(x, y, str(grid.crs), crs))
 
 
 def _to_source(source: GeoBox, wanted: GeoBox, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
