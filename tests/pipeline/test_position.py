@@ -261,7 +261,7 @@ def test_of_galileo_s_trained_tokens_the_place_explains_almost_nothing(knobs):
         "progress": False,
         **knobs,
     }
-    windows = over_the_scene(960, 6)
+    windows = over_the_scene(960, 4)
     raw, found = (
         place_share(get_embeddings("galileo_1_0_nano", windows, output=output, **call).stack())
         for output in (OutputSpec.grid(), DEBIASED)
