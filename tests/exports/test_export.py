@@ -119,14 +119,13 @@ def test_units_hold_every_row_once_by_zone_and_neighbours_together():
     assert cut_units(places, 64).digest() == units.digest() != cut_units(places, 65).digest()
 
 
-@pytest.mark.slow
-def test_a_million_rows_are_cut_and_named_without_two_alike():
-    rng = np.random.default_rng(1)
-    lonlat = np.stack([rng.uniform(-180, 180, 1_000_000), rng.uniform(-85, 85, 1_000_000)], axis=1)
+def test_rows_all_over_the_earth_are_cut_and_named_without_two_alike():
+    rng, count = np.random.default_rng(1), 100_000
+    lonlat = np.stack([rng.uniform(-180, 180, count), rng.uniform(-85, 85, count)], axis=1)
     frame = pd.DataFrame(lonlat, columns=["lon", "lat"])
     units = cut_units(read_places(frame, buffer_m=120))
-    assert len(units) == 245
-    assert len({f"{row:09d}{slug('x')}" for unit in units for row in unit.rows.tolist()}) == 1_000_000
+    assert len(units) == 25
+    assert len({f"{row:09d}{slug('x')}" for unit in units for row in unit.rows.tolist()}) == count
 
 
 def test_the_same_call_again_fetches_nothing_and_touches_no_file(run, log):
