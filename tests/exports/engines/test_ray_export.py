@@ -239,11 +239,14 @@ except MissingDependency as error:
     assert answer.stdout.strip() == "pip install 'eo-rs-embed[ray]'"
 
 
-def test_processes_that_only_fetch_load_neither_torch_nor_tables():
-    heavy = {"torch", "pyarrow", "geopandas"}
-    code = f"import sys, rs_embed.exports.engines.ray.fetch; print(sorted({heavy} & set(sys.modules)))"
+def test_processes_that_only_fetch_load_neither_torch_nor_tables_and_workers_no_pandas():
+    code = """
+import sys, rs_embed.exports.engines.ray.fetch
+print(sorted({"torch", "pyarrow", "geopandas"} & set(sys.modules)))
+import rs_embed.exports.engines.ray.worker
+print(sorted({"torch", "xarray", "pandas", "geopandas"} & set(sys.modules)))"""
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == "[]"
+    assert answer.stdout.split() == ["[]", "[]"]
 
 
 def test_relative_paths_lead_workers_where_they_lead_here(nodes, tmp_path, monkeypatch):
