@@ -1,32 +1,43 @@
 """Exports on a cluster: the same files as here, bounded memory, and clear words for what cannot be."""
 
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+import xarray as xr
 from canary import CANARY, LINK
 from doomed import faltering
 from echo import CARD as ECHO
 from engines_help import table_without_times, vectors
 from export_worker import MODEL, LoggedField, asked, export, pairs
+from gee_server import PLACES, EarthEngineServer, default_world, faults
 from sample_cuts import cut
 from store_server import Store
 
-from rs_embed import OutputSpec, PointBuffer, download_run, export_embeddings, open_run, raster_places
+from rs_embed import (
+    EarthEngine,
+    OutputSpec,
+    PointBuffer,
+    TemporalSpec,
+    download_run,
+    export_embeddings,
+    open_run,
+    raster_places,
+    verify_run,
+)
 from rs_embed.core.bands import bands_of
 from rs_embed.core.chip import Chip, Source
-from rs_embed.core.settings import RaySettings
-from rs_embed.errors import EngineError, NoImagery, SpecError, StorageError
-from rs_embed.exports.engines.ray.engine import share_out
+from rs_embed.errors import EngineError, NoImagery, StorageError
 from rs_embed.exports.engines.ray.limiter import gate
 from rs_embed.exports.status import retry_export
+from rs_embed.providers.common.retry import Backoff, Waits
 from rs_embed.testing import FieldProvider
 
 pytestmark = pytest.mark.slow
 
 ROWS, UNIT_ROWS = 60, 10
+LON, LAT = PLACES["toulouse"]
+SUMMER = TemporalSpec.range("2022-06-01", "2022-07-01")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -176,71 +187,9 @@ def test_chips_on_their_way_never_fill_the_object_stores(nodes, tmp_path):
     assert not nodes.spilled()
 
 
-@pytest.mark.parametrize(
-    ("asked_for", "cpus", "gpus", "wanted"),
-    [
-        ({}, 16, 0, (8, 1.0)),  # half of the cores are left for fetching
-        ({}, 1, 0, (1, 0.5)),
-        ({"worker_cpus": 4.0}, 16, 0, (2, 4.0)),
-        ({}, 8, 8, (8, 0.75)),  # as many GPUs as cores
-        ({"workers": 2}, 2, 0, (2, 0.75)),
-        ({"workers": 3, "worker_cpus": 0.7}, 3, 0, (3, 0.7)),
-        ({"workers": 9}, 2, 0, (9, 1.0)),  # more nodes may come
-    ],
-)
-def test_beside_every_worker_there_is_room_to_fetch(asked_for, cpus, gpus, wanted):
-    assert share_out(RaySettings.read(asked_for), cpus, gpus) == wanted
-
-
 def test_a_cluster_that_does_not_answer_is_said_so(nodes, tmp_path):
     with pytest.raises(EngineError, match="this process is connected to the one at"):
         export(tmp_path / "run", tmp_path / "log", engine="ray", address="192.0.2.1:6379")
-
-
-def test_a_backend_that_cannot_travel_is_refused_before_anything_starts(tmp_path):
-    import threading
-
-    backend = FieldProvider()
-    backend.lock = threading.Lock()
-    with pytest.raises(SpecError, match="can be sent to other machines"):
-        export(tmp_path / "run", tmp_path / "log", engine="ray", backend=backend)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [({"engine": "dask"}, "Expected engine"), ({"address": "auto"}, "Expected no address")],
-)
-def test_engines_that_cannot_be_meant_are_refused(tmp_path, options, said):
-    with pytest.raises(SpecError, match=said):
-        export(tmp_path / "run", tmp_path / "log", **options)
-    assert not (tmp_path / "run").exists()
-
-
-def test_without_ray_the_extra_is_named(tmp_path):
-    code = """
-import importlib.util
-find = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == "ray" else find(name, *rest)
-from rs_embed.exports.engines import check_engine
-from rs_embed.errors import MissingDependency
-check_engine("local", None)
-try:
-    check_engine("ray", None)
-except MissingDependency as error:
-    print(error.fix)
-"""
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == "pip install 'eo-rs-embed[ray]'"
-
-
-def test_processes_that_only_fetch_load_neither_torch_nor_tables_and_workers_no_pandas():
-    code = """
-import sys, rs_embed.exports.engines.ray.fetch
-print(sorted({"torch", "pyarrow", "geopandas"} & set(sys.modules)))
-import rs_embed.exports.engines.ray.worker
-print(sorted({"torch", "xarray", "pandas", "geopandas"} & set(sys.modules)))"""
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert answer.stdout.split() == ["[]", "[]"]
 
 
 def test_relative_paths_lead_workers_where_they_lead_here(nodes, tmp_path, monkeypatch):
@@ -255,3 +204,35 @@ def test_relative_paths_lead_workers_where_they_lead_here(nodes, tmp_path, monke
     (tmp_path / "local" / MODEL / "units/u000000.parquet").unlink()
     monkeypatch.chdir(tmp_path.parent)
     assert retry_export(tmp_path / "local", progress=False).ok == 2
+
+
+def test_a_cluster_makes_the_map_that_this_process_makes(nodes, tmp_path):
+    for name, options in (("here", {}), ("there", {"engine": "ray"})):
+        export(tmp_path / name, tmp_path / f"{name}.log", map_of_m=2400, **options)
+    here, there = (
+        xr.open_zarr(next((tmp_path / name).glob("*/map.zarr")), consolidated=False, chunks=None)
+        for name in ("here", "there")
+    )
+    np.testing.assert_array_equal(there.embedding.values, here.embedding.values)
+    assert np.isfinite(here.embedding.values).any()
+    assert sorted(asked(tmp_path / "here.log")) == sorted(asked(tmp_path / "there.log"))
+    assert verify_run(tmp_path / "there", progress=False).ok
+
+
+def earth_engine(server: EarthEngineServer) -> EarthEngine:
+    waits = Waits(Backoff(first_s=0.02, longest_s=0.1))
+    return EarthEngine(host=server.url, project="test-project", credentials="none", concurrency=3, waits=waits)
+
+
+def test_a_cluster_asks_earth_engine_for_no_more_at_once_than_one_process_may(nodes, tmp_path):
+    places = [PointBuffer(LON + 0.002 * i, LAT, 160) for i in range(16)]
+    options = {"temporal": SUMMER, "unit_rows": 8, "device": "cpu", "progress": False}
+    with EarthEngineServer(default_world(), latency_s=0.1) as server:
+        backend = earth_engine(server)
+        assert export_embeddings("mosaiks_rcf", places, tmp_path / "here", backend=backend, **options).ok == 16
+        server.script.queue.append(faults.quota(times=2))
+        backend = earth_engine(server)
+        report = export_embeddings("mosaiks_rcf", places, tmp_path / "there", backend=backend, engine="ray", **options)
+        assert report.ok == 16
+        assert server.high_water <= 3
+    assert vectors(tmp_path / "here") == vectors(tmp_path / "there")
