@@ -126,15 +126,22 @@ sys.stdin.read()
 """
 
 
-def under_way(account: str) -> int | None:
+@pytest.fixture
+def under_way(nodes):
     """Requests that the limiter knows of; `None` while there is none, or it knows nothing of the account."""
-    with suppress(ray.exceptions.RayError, KeyError):
-        return ray.get(gate().state.remote(account), timeout=10)[1]
-    return None
+    kept = []  # an actor that nobody keeps ends at once, and each look would start another
+
+    def known(account: str) -> int | None:
+        with suppress(ray.exceptions.RayError, KeyError):
+            kept.append(gate())
+            return ray.get(kept[-1].state.remote(account), timeout=10)[1]
+        return None
+
+    return known
 
 
 @pytest.mark.parametrize("how", ["its process is killed", "who made it leaves"])
-def test_the_successor_of_a_limiter_learns_what_is_under_way(nodes, monkeypatch, how):
+def test_the_successor_of_a_limiter_learns_what_is_under_way(nodes, under_way, monkeypatch, how):
     monkeypatch.setenv("RS_EMBED_RAY_LEASE_S", "3")
     ray.kill(gate())
     command = [sys.executable, "-c", MAKER, nodes.address]
