@@ -20,6 +20,7 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_num_workers_soft_limit": "4",
+    "RAY_prestart_worker_first_driver": "0",
     "RAY_worker_niceness": "0",
 }
 """Of all its processes. Those that fetched wait for the next run, up to four a node, rather than end after a second;

@@ -5,11 +5,12 @@ import shutil
 import numpy as np
 import pytest
 import xarray as xr
-from canary import CANARY, LINK
+from canary import CANARY
 from doomed import faltering
 from echo import CARD as ECHO
 from engines_help import table_without_times, vectors
 from export_worker import MODEL, LoggedField, asked, export, pairs
+from fields import Bulk, Careless, Picky, every_other_at_first
 from gee_server import PLACES, EarthEngineServer, default_world, faults
 from sample_cuts import cut
 from store_server import Store
@@ -25,8 +26,6 @@ from rs_embed import (
     raster_places,
     verify_run,
 )
-from rs_embed.core.bands import bands_of
-from rs_embed.core.chip import Chip, Source
 from rs_embed.errors import EngineError, NoImagery, StorageError
 from rs_embed.exports.engines.ray.limiter import gate
 from rs_embed.exports.status import retry_export
@@ -44,39 +43,6 @@ SUMMER = TemporalSpec.range("2022-06-01", "2022-07-01")
 def limiter(nodes):
     """Else each run here would start one of its own."""
     return gate()
-
-
-class Picky(FieldProvider):
-    """Has nothing for some places, and says so in an error of the library."""
-
-    def fetch(self, query):
-        x, _ = query.geobox.affine @ (0, 0)
-        if int(x) % 7 == 0:
-            raise NoImagery("Expected scenes, got none.", fix="widen the window", where=f"{x:.0f}")
-        return super().fetch(query)
-
-
-class Careless(Picky):
-    """Fails also with a signed link in its words."""
-
-    def fetch(self, query):
-        x, _ = query.geobox.affine @ (0, 0)
-        if int(x) % 7 == 1:
-            raise OSError(f"cannot open {LINK}")
-        return super().fetch(query)
-
-
-def every_other_at_first(key, times):
-    return times == 1 and int(key.split()[1]) // 100 % 2 == 0
-
-
-class Bulk(FieldProvider):
-    """Large chips, made in no time."""
-
-    def fetch(self, query):
-        bands = bands_of(query.sensor.collection, query.sensor.bands)
-        values = np.ones((1, len(bands), *query.geobox.shape), np.float32)
-        return Chip(values, bands, query.geobox, (None,), Source(self.name, query.sensor.collection))
 
 
 def test_a_cluster_writes_what_this_process_writes_and_either_goes_on_with_the_other_s_run(
@@ -183,7 +149,7 @@ def test_a_unit_over_which_all_workers_die_is_kept_as_failed_rows_and_the_others
 def test_chips_on_their_way_never_fill_the_object_stores(nodes, tmp_path):
     options = {"rows": 120, "unit_rows": 60, "buffer_m": 2500, "models": ECHO, "backend": Bulk(), "engine": "ray"}
     report = export(tmp_path / "run", tmp_path / "log", **options)
-    assert report.ok == 120  # 240 MB of chips through two stores of 80 MB
+    assert report.ok == 120  # 240 MB of chips through two stores of 80 MB, each of which spills when it is 80 % full
     assert not nodes.spilled()
 
 
@@ -208,7 +174,7 @@ def test_relative_paths_lead_workers_where_they_lead_here(nodes, tmp_path, monke
 
 def test_a_cluster_makes_the_map_that_this_process_makes(nodes, tmp_path):
     for name, options in (("here", {}), ("there", {"engine": "ray"})):
-        export(tmp_path / name, tmp_path / f"{name}.log", map_of_m=2400, **options)
+        export(tmp_path / name, tmp_path / f"{name}.log", map_of_m=1600, **options)
     here, there = (
         xr.open_zarr(next((tmp_path / name).glob("*/map.zarr")), consolidated=False, chunks=None)
         for name in ("here", "there")
