@@ -16,6 +16,17 @@ from export_worker import MODEL
 STORE_BYTES = 80_000_000
 """Of each node; little, so that what is not bounded spills at once."""
 
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_num_workers_soft_limit": "4",
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_worker_niceness": "0",
+}
+"""Of all its processes. Those that fetched wait for the next run, up to four a node, rather than end after a second;
+and none is behind all other work of the machine.
+"""
+
 STARTS = 5
 """How often a cluster is started: Ray gives a node 30 s, which is little on a busy machine."""
 
@@ -39,9 +50,9 @@ class Nodes:
     def __init__(self) -> None:
         import ray
 
-        self._before = {name: os.environ.get(name) for name in ("PYTHONPATH", "RAY_USAGE_STATS_ENABLED", "RAY_TMPDIR")}
+        self._before = {name: os.environ.get(name) for name in ("PYTHONPATH", "RAY_TMPDIR", *ENVIRONMENT)}
         os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ.update(ENVIRONMENT)
         for tries_left in reversed(range(STARTS)):
             self._folder = os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="rse")  # short: sockets lie in it
             try:
@@ -59,7 +70,8 @@ class Nodes:
         import ray
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 1, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+        head = {"num_cpus": 1, "object_store_memory": STORE_BYTES, "include_dashboard": False,
+                "include_log_monitor": False, "no_monitor": True}  # fmt: skip
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.add()
         self.address: str = self.cluster.address

@@ -33,7 +33,9 @@ class RcfEncoder(nn.Module):
 
     def __init__(self, *, filters: int = 512, bands: int = 12) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.randn(filters, bands, 3, 3))
+        self.register_buffer("weight", torch.empty(filters, bands, 3, 3))
+        if not self.weight.is_meta:  # for tensors without values torch imports sympy, which takes 0.3 s
+            self.weight.normal_()
         self.register_buffer("bias", torch.full((filters,), -1.0))
 
     def forward(self, pixels: Float[Tensor, "batch band height width"], *, patch_px: int = 8) -> Tokens:

@@ -1,9 +1,9 @@
 """Embeddings as xarray datasets and as netCDF files."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
 
 from rs_embed.core.geo import with_coordinates
 from rs_embed.embedding.embedding import Embedding
@@ -17,6 +17,9 @@ from rs_embed.formats.parts import (
     texts_of,
     windows_text,
 )
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 class NetCdf:
@@ -39,12 +42,16 @@ class NetCdf:
 
     def read(self, path: Path) -> Embedding:
         """See `FileFormat`."""
+        import xarray as xr  # imported late because it is slow: exports of vectors do without
+
         with xr.open_dataset(path, engine="h5netcdf") as dataset:
             return from_dataset(dataset)
 
 
-def to_xarray(embedding: Embedding) -> xr.DataArray:
+def to_xarray(embedding: Embedding) -> "xr.DataArray":
     """Convert an embedding to an array; see `Embedding.to_xarray`."""
+    import xarray as xr
+
     attrs = {
         "long_name": f"embedding by {embedding.meta.model_id}",
         "weights": embedding.meta.warning or embedding.meta.weights,
@@ -59,8 +66,10 @@ def to_xarray(embedding: Embedding) -> xr.DataArray:
     return array if embedding.geobox is None or not embedding.is_grid else with_coordinates(array, embedding.geobox)
 
 
-def to_dataset(embedding: Embedding) -> xr.Dataset:
+def to_dataset(embedding: Embedding) -> "xr.Dataset":
     """Convert an embedding to a dataset with the variable `embedding` and, for a grid, `valid_fraction`."""
+    import xarray as xr
+
     array = to_xarray(embedding)
     array.attrs |= texts_of(embedding)
     means = embedding.position_means
@@ -80,7 +89,7 @@ def to_dataset(embedding: Embedding) -> xr.Dataset:
     return dataset
 
 
-def from_dataset(dataset: xr.Dataset) -> Embedding:
+def from_dataset(dataset: "xr.Dataset") -> Embedding:
     """Convert a dataset of `to_dataset` back to an embedding.
 
     Raises:

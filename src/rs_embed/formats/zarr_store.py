@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
 from odc.geo.geobox import GeoBox
 from pydantic import JsonValue
 from pyproj import CRS
@@ -67,6 +66,8 @@ class Zarr:
             MissingDependency: zarr is not installed.
         """
         require("zarr", "export")
+        import xarray as xr  # imported late because it is slow: exports of vectors do without
+
         with xr.open_zarr(path, consolidated=False, chunks=None) as store:
             return from_dataset(store)
 

@@ -1,63 +1,58 @@
 """Exports on a cluster: the same files as here, bounded memory, and clear words for what cannot be."""
 
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from canary import CANARY, LINK
+import xarray as xr
+from canary import CANARY
 from doomed import faltering
 from echo import CARD as ECHO
 from engines_help import table_without_times, vectors
 from export_worker import MODEL, LoggedField, asked, export, pairs
+from fields import Bulk, Careless, Picky, every_other_at_first
+from gee_server import PLACES, EarthEngineServer, default_world, faults
 from sample_cuts import cut
 from store_server import Store
 
-from rs_embed import PointBuffer, download_run, export_embeddings, open_run, raster_places
-from rs_embed.core.bands import bands_of
-from rs_embed.core.chip import Chip, Source
-from rs_embed.core.settings import RaySettings
-from rs_embed.errors import EngineError, NoImagery, SpecError, StorageError
-from rs_embed.exports.engines.ray.engine import share_out
+from rs_embed import (
+    EarthEngine,
+    OutputSpec,
+    PointBuffer,
+    TemporalSpec,
+    download_run,
+    export_embeddings,
+    open_run,
+    raster_places,
+    verify_run,
+)
+from rs_embed.errors import EngineError, NoImagery, StorageError
+from rs_embed.exports.engines.ray.limiter import gate
 from rs_embed.exports.status import retry_export
+from rs_embed.providers.common.retry import Backoff, Waits
 from rs_embed.testing import FieldProvider
 
 pytestmark = pytest.mark.slow
 
 ROWS, UNIT_ROWS = 60, 10
+LON, LAT = PLACES["toulouse"]
+SUMMER = TemporalSpec.range("2022-06-01", "2022-07-01")
 
 
-class Picky(FieldProvider):
-    """Has nothing for some places, and says so in an error of the library."""
-
-    def fetch(self, query):
-        x, _ = query.geobox.affine @ (0, 0)
-        if int(x) % 7 == 0:
-            raise NoImagery("Expected scenes, got none.", fix="widen the window", where=f"{x:.0f}")
-        return super().fetch(query)
+@pytest.fixture(scope="module", autouse=True)
+def limiter(nodes):
+    """Else each run here would start one of its own."""
+    return gate()
 
 
-class Careless(FieldProvider):
-    """Fails with a signed link in its words."""
-
-    def fetch(self, query):
-        raise OSError(f"cannot open {LINK}")
-
-
-class Bulk(FieldProvider):
-    """Large chips, made in no time."""
-
-    def fetch(self, query):
-        bands = bands_of(query.sensor.collection, query.sensor.bands)
-        values = np.ones((1, len(bands), *query.geobox.shape), np.float32)
-        return Chip(values, bands, query.geobox, (None,), Source(self.name, query.sensor.collection))
-
-
-def test_a_cluster_writes_what_this_process_writes_and_either_goes_on_with_the_other_s_run(nodes, tmp_path):
+def test_a_cluster_writes_what_this_process_writes_and_either_goes_on_with_the_other_s_run(
+    nodes, tmp_path, monkeypatch
+):
     here, there, log = tmp_path / "here", tmp_path / "there", tmp_path / "log"
     local = export(here, log, rows=ROWS, unit_rows=UNIT_ROWS)
-    far = export(there, log, rows=ROWS, unit_rows=UNIT_ROWS, engine="ray")
+    with monkeypatch.context() as changed:
+        changed.setenv("RS_EMBED_RAY_WORKERS", "2")  # on all cores: they must not wait for chips for ever
+        far = export(there, log, rows=ROWS, unit_rows=UNIT_ROWS, engine="ray")
     assert (far.ok, far.failed) == (local.ok, local.failed) == (ROWS, 0)
     assert vectors(there) == vectors(here)
     names = [{str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()} for run in (here, there)]
@@ -75,69 +70,50 @@ def test_a_cluster_writes_what_this_process_writes_and_either_goes_on_with_the_o
     assert vectors(there) == vectors(here)
 
 
-def test_failed_rows_and_several_models_and_kept_inputs_come_out_alike(nodes, tmp_path):
+def test_rows_that_fail_models_inputs_and_grids_come_out_alike_and_no_secret_that_an_error_quotes_comes_out(
+    nodes, tmp_path, capfd, caplog
+):
     places = [*(PointBuffer(lon, lat, 120) for lon, lat in pairs(20)), PointBuffer(12.6, 47, 2)]
     models = {MODEL: {"patch_size": 4}, "thor_1_0_tiny": {"pretrained": False}}
     found = []
     for engine in ("local", "ray"):
         run = tmp_path / engine
-        report = export_embeddings(models, places, run, backend=Picky(), unit_rows=8, input_prep="tile",
-                                   device="cpu", save_inputs=True, engine=engine, progress=False)  # fmt: skip
+        report = export_embeddings(models, places, run, backend=Careless(), unit_rows=8, input_prep="tile",
+                                   device="cpu", save_inputs=True, output=OutputSpec.grid(), format="npz",
+                                   engine=engine, progress=False)  # fmt: skip
         frame = open_run(run).to_frame(MODEL, columns=["id", "row", "status", "stage", "error"]).fillna("")
-        inputs = {path.name: path.read_bytes() for path in run.glob("inputs/*/*.npz")}
-        found.append((report.ok, report.failed, frame.to_dict("records"), inputs, vectors(run, "thor_1_0_tiny")))
-    assert found[0][1] > 2
-    assert {"fetch", "plan"} < {row["stage"] for row in found[0][2]}
+        files = {path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        inputs = {path: data for path, data in files.items() if path.parts[0] == "inputs"}
+        grids = {
+            name: {key: grid.values.tobytes() for key, grid in open_run(run).grids(name).items()} for name in models
+        }
+        found.append((report.ok, report.failed, frame.to_dict("records"), set(files), inputs, grids))
+        assert frame["error"].str.contains("cannot open").any()
+        said = caplog.text + "".join(capfd.readouterr()) + str(report) + frame["error"].str.cat()
+        assert CANARY not in said
+        assert not [path for path, data in files.items() if CANARY.encode() in data]
+    assert inputs and all(grids.values())
+    assert {"fetch", "plan"} < set(frame["stage"])
+    assert frame["error"].str.contains("got none").any()
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("engine", ["local", "ray"])
-def test_no_file_of_a_run_holds_a_secret_that_an_error_quotes(nodes, tmp_path, capfd, caplog, engine):
-    run = tmp_path / "run"
-    report = export(run, tmp_path / "log", rows=6, unit_rows=3, backend=Careless(), engine=engine)
-    assert report.failed == 6
-    errors = open_run(run).to_frame(MODEL, columns=["error"])["error"]
-    assert errors.str.contains("cannot open").all() and not errors.str.contains(CANARY).any()
-    assert not [path for path in run.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()]
-    assert CANARY not in caplog.text + "".join(capfd.readouterr()) + str(report)
-
-
-def test_shared_reads_come_out_alike(nodes, tmp_path):
-    runs = [tmp_path / engine for engine in ("local", "ray")]
+def test_shared_reads_come_out_alike_in_an_object_store(nodes, tmp_path):
     places = [PointBuffer(15 + 0.001 * (i % 8), 47 + 0.001 * (i // 8), 120) for i in range(40)]
-    for run in runs:
-        backend = LoggedField(tmp_path / f"{run.name}.log")
-        report = export(run, tmp_path / "log", places=places, buffer_m=None, share_reads=True, backend=backend,
-                        engine=run.name)  # fmt: skip
-        assert report.ok == 40
-    assert vectors(runs[0]) == vectors(runs[1])
-    asked_for = [sorted(asked(tmp_path / f"{run.name}.log")) for run in runs]
-    assert asked_for[0] == asked_for[1]
-    assert len(asked_for[0]) < 40
-
-
-def test_grids_come_out_alike(nodes, tmp_path):
-    runs = [tmp_path / engine for engine in ("local", "ray")]
-    for run in runs:
-        assert export(run, tmp_path / "log", rows=12, unit_rows=5, grid_format="npz", engine=run.name).ok == 12
-    here, there = (open_run(run).grids() for run in runs)
-    assert set(here) == set(there)
-    for name in here:
-        np.testing.assert_array_equal(here[name].values, there[name].values)
-    assert (runs[1] / MODEL / "collection.json").is_file()
-
-
-def test_a_cluster_writes_into_an_object_store(nodes, tmp_path):
+    options = {"places": places, "buffer_m": None, "share_reads": True}
     store = Store()
     try:
-        flaky = {"backend": Picky(), "rows": 30, "unit_rows": 10}
-        assert export(tmp_path / "here", tmp_path / "log", **flaky).failed > 0
-        for _ in range(2):
-            export(store.uri("run"), tmp_path / "log", engine="ray", **flaky)
+        for name, engine, out in (("here", "local", tmp_path / "here"), ("there", "ray", store.uri("run"))):
+            log = tmp_path / f"{name}.log"
+            backend = LoggedField(log, fails=every_other_at_first)
+            assert export(out, log, backend=backend, engine=engine, **options).failed > 0
+            assert len(asked(log)) < 40
+            assert export(out, log, backend=backend, engine=engine, **options).ok == 40
         back = download_run(store.uri("run"), tmp_path / "back")
     finally:
         store.close()
     assert vectors(back.path) == vectors(tmp_path / "here")
+    assert sorted(asked(tmp_path / "here.log")) == sorted(asked(tmp_path / "there.log"))
 
 
 def test_the_first_error_stops_a_run_on_a_cluster_that_is_told_so(nodes, tmp_path):
@@ -173,77 +149,13 @@ def test_a_unit_over_which_all_workers_die_is_kept_as_failed_rows_and_the_others
 def test_chips_on_their_way_never_fill_the_object_stores(nodes, tmp_path):
     options = {"rows": 120, "unit_rows": 60, "buffer_m": 2500, "models": ECHO, "backend": Bulk(), "engine": "ray"}
     report = export(tmp_path / "run", tmp_path / "log", **options)
-    assert report.ok == 120  # 240 MB of chips through two stores of 80 MB
+    assert report.ok == 120  # 240 MB of chips through two stores of 80 MB, each of which spills when it is 80 % full
     assert not nodes.spilled()
-
-
-@pytest.mark.parametrize(
-    ("asked_for", "cpus", "gpus", "wanted"),
-    [
-        ({}, 16, 0, (8, 1.0)),  # half of the cores are left for fetching
-        ({}, 1, 0, (1, 0.5)),
-        ({"worker_cpus": 4.0}, 16, 0, (2, 4.0)),
-        ({}, 8, 8, (8, 0.75)),  # as many GPUs as cores
-        ({"workers": 2}, 2, 0, (2, 0.75)),
-        ({"workers": 3, "worker_cpus": 0.7}, 3, 0, (3, 0.7)),
-        ({"workers": 9}, 2, 0, (9, 1.0)),  # more nodes may come
-    ],
-)
-def test_beside_every_worker_there_is_room_to_fetch(asked_for, cpus, gpus, wanted):
-    assert share_out(RaySettings.read(asked_for), cpus, gpus) == wanted
-
-
-def test_workers_on_all_cores_of_a_cluster_do_not_wait_for_chips_for_ever(nodes, tmp_path, monkeypatch):
-    monkeypatch.setenv("RS_EMBED_RAY_WORKERS", "2")
-    assert export(tmp_path / "run", tmp_path / "log", rows=20, engine="ray").ok == 20
 
 
 def test_a_cluster_that_does_not_answer_is_said_so(nodes, tmp_path):
     with pytest.raises(EngineError, match="this process is connected to the one at"):
         export(tmp_path / "run", tmp_path / "log", engine="ray", address="192.0.2.1:6379")
-
-
-def test_a_backend_that_cannot_travel_is_refused_before_anything_starts(tmp_path):
-    import threading
-
-    backend = FieldProvider()
-    backend.lock = threading.Lock()
-    with pytest.raises(SpecError, match="can be sent to other machines"):
-        export(tmp_path / "run", tmp_path / "log", engine="ray", backend=backend)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [({"engine": "dask"}, "Expected engine"), ({"address": "auto"}, "Expected no address")],
-)
-def test_engines_that_cannot_be_meant_are_refused(tmp_path, options, said):
-    with pytest.raises(SpecError, match=said):
-        export(tmp_path / "run", tmp_path / "log", **options)
-    assert not (tmp_path / "run").exists()
-
-
-def test_without_ray_the_extra_is_named(tmp_path):
-    code = """
-import importlib.util
-find = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == "ray" else find(name, *rest)
-from rs_embed.exports.engines import check_engine
-from rs_embed.errors import MissingDependency
-check_engine("local", None)
-try:
-    check_engine("ray", None)
-except MissingDependency as error:
-    print(error.fix)
-"""
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == "pip install 'eo-rs-embed[ray]'"
-
-
-def test_processes_that_only_fetch_load_neither_torch_nor_tables():
-    heavy = {"torch", "pyarrow", "geopandas"}
-    code = f"import sys, rs_embed.exports.engines.ray.fetch; print(sorted({heavy} & set(sys.modules)))"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == "[]"
 
 
 def test_relative_paths_lead_workers_where_they_lead_here(nodes, tmp_path, monkeypatch):
@@ -258,3 +170,35 @@ def test_relative_paths_lead_workers_where_they_lead_here(nodes, tmp_path, monke
     (tmp_path / "local" / MODEL / "units/u000000.parquet").unlink()
     monkeypatch.chdir(tmp_path.parent)
     assert retry_export(tmp_path / "local", progress=False).ok == 2
+
+
+def test_a_cluster_makes_the_map_that_this_process_makes(nodes, tmp_path):
+    for name, options in (("here", {}), ("there", {"engine": "ray"})):
+        export(tmp_path / name, tmp_path / f"{name}.log", map_of_m=1600, **options)
+    here, there = (
+        xr.open_zarr(next((tmp_path / name).glob("*/map.zarr")), consolidated=False, chunks=None)
+        for name in ("here", "there")
+    )
+    np.testing.assert_array_equal(there.embedding.values, here.embedding.values)
+    assert np.isfinite(here.embedding.values).any()
+    assert sorted(asked(tmp_path / "here.log")) == sorted(asked(tmp_path / "there.log"))
+    assert verify_run(tmp_path / "there", progress=False).ok
+
+
+def earth_engine(server: EarthEngineServer) -> EarthEngine:
+    waits = Waits(Backoff(first_s=0.02, longest_s=0.1))
+    return EarthEngine(host=server.url, project="test-project", credentials="none", concurrency=3, waits=waits)
+
+
+def test_a_cluster_asks_earth_engine_for_no_more_at_once_than_one_process_may(nodes, tmp_path):
+    places = [PointBuffer(LON + 0.002 * i, LAT, 160) for i in range(16)]
+    options = {"temporal": SUMMER, "unit_rows": 8, "device": "cpu", "progress": False}
+    with EarthEngineServer(default_world(), latency_s=0.1) as server:
+        backend = earth_engine(server)
+        assert export_embeddings("mosaiks_rcf", places, tmp_path / "here", backend=backend, **options).ok == 16
+        server.script.queue.append(faults.quota(times=2))
+        backend = earth_engine(server)
+        report = export_embeddings("mosaiks_rcf", places, tmp_path / "there", backend=backend, engine="ray", **options)
+        assert report.ok == 16
+        assert server.high_water <= 3
+    assert vectors(tmp_path / "here") == vectors(tmp_path / "there")

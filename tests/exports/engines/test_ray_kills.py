@@ -59,16 +59,13 @@ def start(exports, nodes, run, log, **options) -> int:
     return exports.start(run, log, rows=ROWS, unit_rows=UNIT_ROWS, engine="ray", address=nodes.address, **options)
 
 
-def test_workers_killed_at_random_lose_no_row_and_double_none(exports, nodes, whole, tmp_path):
+def test_a_worker_killed_at_random_loses_no_row_and_doubles_none(exports, nodes, whole, tmp_path):
     chance, run, log = random.Random(3), tmp_path / "run", tmp_path / "log"
     start(exports, nodes, run, log, latency_s=0.1)
     until(lambda: records(run) >= 1)
-    for _ in range(2):
-        until(nodes.workers)
-        time.sleep(chance.uniform(0.0, 0.5))
-        victim = chance.choice(nodes.workers())
-        kill(victim)
-        until(lambda victim=victim: victim not in nodes.workers())
+    time.sleep(chance.uniform(0.0, 0.5))
+    (victim,) = nodes.workers()
+    kill(victim)
     code, said = exports.wait()
     assert code == 0, said
     assert vectors(run) == whole
@@ -89,14 +86,12 @@ def test_a_machine_that_goes_away_takes_nothing_with_it(exports, nodes, whole, t
 
 def test_a_run_whose_driver_is_killed_at_random_goes_on_where_it_was(exports, nodes, whole, tmp_path):
     chance, run, log = random.Random(7), tmp_path / "run", tmp_path / "log"
-    for _ in range(2):
-        before = records(run)
-        driver = start(exports, nodes, run, log, latency_s=0.3)
-        until(lambda before=before: records(run) > before)
-        time.sleep(chance.uniform(0.0, 0.3))
-        kill(driver)
-        assert exports.wait()[0] == -signal.SIGKILL
-        assert records(run) < ROWS / UNIT_ROWS, "it was killed too late to prove anything"
+    driver = start(exports, nodes, run, log, latency_s=0.3)
+    until(lambda: records(run) >= 1)
+    time.sleep(chance.uniform(0.0, 0.3))
+    kill(driver)
+    assert exports.wait()[0] == -signal.SIGKILL
+    assert records(run) < ROWS / UNIT_ROWS, "it was killed too late to prove anything"
     until(lambda: not nodes.workers())  # they end with their driver
     finished = {path: path.stat().st_mtime_ns for path in run.glob(f"{MODEL}/units/u*.parquet")}
     exports.start(run, log, rows=ROWS, unit_rows=UNIT_ROWS)  # here this time
@@ -104,7 +99,7 @@ def test_a_run_whose_driver_is_killed_at_random_goes_on_where_it_was(exports, no
     assert code == 0, said
     assert vectors(run) == whole
     assert finished.items() <= {path: path.stat().st_mtime_ns for path in finished}.items()
-    assert len(asked(log)) < 3 * ROWS
+    assert len(asked(log)) < 2 * ROWS
     assert not list(run.rglob(".part-*"))
 
 

@@ -30,35 +30,38 @@ def start():
 def renewing():
     return [one for one in threading.enumerate() if one.name == "rs-embed-leases"]
 
-start()
-limiter = ClusterLimiter("account", 1, None)
-held = Slot(limiter.take())
-(thread,) = renewing()
+def one_held(account):
+    limiter = ClusterLimiter(account, 1, None)
+    held = Slot(limiter.take())
+    (thread,) = renewing()
+    return limiter, held, thread
+
+def ended(thread):
+    thread.join(120)
+    return not thread.is_alive()
 """
-GONE = {
-    "another one in its place": """
+SCENES = """
+start()
+limiter, held, thread = one_held("the limiter is killed for good")
+ray.kill(gate())
+while True:  # made anew by the thread, which is told nothing of the account before
+    try:
+        if ray.get(gate().state.remote("the limiter is killed for good"))[1] == 1:
+            break
+    except (ray.exceptions.RayError, KeyError, ValueError):
+        time.sleep(0.1)
+assert thread.is_alive()
+limiter.give_back(held)
+assert ended(thread)
+
+limiter, held, thread = one_held("another cluster in place of its own")
 ray.shutdown()
 start()
-thread.join(120)
-assert not thread.is_alive()
+assert ended(thread)
 actors = ray.util.list_named_actors(all_namespaces=True)
 assert actors == [], actors  # the old limiter makes none there
-ray.shutdown()
-""",
-    "asked after it": """
-ray.shutdown()
-try:
-    limiter.take()
-except EngineError as error:
-    assert "this process has lost it" in str(error)
-else:
-    raise AssertionError("leave was given by nobody")
-thread.join(120)
-assert not thread.is_alive()
-limiter.give_back(held)
-assert not ray.is_initialized(), "a cluster was started that nobody had asked for"
-""",
-    "asked meanwhile": """
+
+limiter, held, thread = one_held("asked before, meanwhile and after")
 stop, threads = Stop(), Threads(2, "test")
 with stop.here():
     stopped = threads.submit(limiter.take)
@@ -68,34 +71,25 @@ stop.set()
 assert isinstance(stopped.exception(120), Stopped)
 ray.shutdown()
 assert isinstance(left.exception(120), EngineError)
-thread.join(120)
-assert not thread.is_alive() and not ray.is_initialized()
-""",
-    "the limiter killed for good": """
-ray.kill(gate())
-while True:  # made anew by the thread, which is told nothing of the account before
-    try:
-        if ray.get(gate().state.remote("account"))[1] == 1:
-            break
-    except (ray.exceptions.RayError, KeyError, ValueError):
-        time.sleep(0.1)
-assert thread.is_alive()
+try:
+    limiter.take()
+except EngineError as error:
+    assert "this process has lost it" in str(error)
+else:
+    raise AssertionError("leave was given by nobody")
+assert ended(thread)
 limiter.give_back(held)
-thread.join(120)
-assert not thread.is_alive()
-ray.shutdown()
-""",
-}
+assert not ray.is_initialized(), "a cluster was started that nobody had asked for"
+"""
 
 
-@pytest.mark.parametrize("how", GONE)
-def test_it_ends_without_a_word_when_its_cluster_is_gone_and_starts_none(how):
+def test_it_ends_without_a_word_when_its_cluster_is_gone_and_starts_none():
     with tempfile.TemporaryDirectory(prefix="rse", ignore_cleanup_errors=True) as folder:
         environment = {
             **os.environ, "RS_EMBED_RAY_LEASE_S": "1.5", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": folder,
         }  # fmt: skip
         answer = subprocess.run(
-            [sys.executable, "-c", USER + GONE[how]], env=environment, capture_output=True, text=True, timeout=400
+            [sys.executable, "-c", USER + SCENES], env=environment, capture_output=True, text=True, timeout=400
         )
     assert answer.returncode == 0, answer.stderr
     assert "Traceback" not in answer.stderr, answer.stderr

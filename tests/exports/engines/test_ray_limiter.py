@@ -53,12 +53,12 @@ def test_a_cluster_asks_no_more_than_agreed_at_once_nor_per_second(nodes, servic
 
 
 def test_too_many_requests_slow_down_all_processes_and_a_pause_is_kept_by_all(nodes, service, tmp_path):
-    bears_few = service(bears=4, takes_s=0.05, pause_s=4)
+    bears_few = service(bears=8, takes_s=0.05, pause_s=4)
     backend = Metered(bears_few.url, ceiling=16)
-    report = export(tmp_path / "run", tmp_path / "log", rows=36, unit_rows=18, backend=backend, engine="ray")
-    assert report.ok == 36
+    report = export(tmp_path / "run", tmp_path / "log", rows=24, unit_rows=12, backend=backend, engine="ray")
+    assert report.ok == 24
     assert bears_few.most <= 16
-    assert 1 <= len(bears_few.refused) < 30
+    assert 1 <= len(bears_few.refused) < 20
     first = bears_few.refused[0]
     # A permit that was given before the limiter heard of the refusal may be used late, on a busy machine.
     paused = [start for start in bears_few.starts if first + 2 < start < first + 3.9]
@@ -126,15 +126,22 @@ sys.stdin.read()
 """
 
 
-def under_way(account: str) -> int | None:
+@pytest.fixture
+def under_way(nodes):
     """Requests that the limiter knows of; `None` while there is none, or it knows nothing of the account."""
-    with suppress(ray.exceptions.RayError, KeyError):
-        return ray.get(gate().state.remote(account), timeout=10)[1]
-    return None
+    kept = []  # an actor that nobody keeps ends at once, and each look would start another
+
+    def known(account: str) -> int | None:
+        with suppress(ray.exceptions.RayError, KeyError):
+            kept.append(gate())
+            return ray.get(kept[-1].state.remote(account), timeout=10)[1]
+        return None
+
+    return known
 
 
 @pytest.mark.parametrize("how", ["its process is killed", "who made it leaves"])
-def test_the_successor_of_a_limiter_learns_what_is_under_way(nodes, monkeypatch, how):
+def test_the_successor_of_a_limiter_learns_what_is_under_way(nodes, under_way, monkeypatch, how):
     monkeypatch.setenv("RS_EMBED_RAY_LEASE_S", "3")
     ray.kill(gate())
     command = [sys.executable, "-c", MAKER, nodes.address]

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from engines_help import Nodes
 from plugins import TINY_PATCHES, install
 
 from rs_embed import (
@@ -28,23 +27,16 @@ pytestmark = pytest.mark.slow
 PLACES = [PointBuffer(lon=7 + i / 50, lat=51, buffer_m=320) for i in range(4)]
 
 
-@pytest.fixture
-def cluster_with_the_package(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(install(TINY_PATCHES, tmp_path / "site"))  # the nodes inherit the search path
-    nodes = Nodes()
-    yield nodes
-    nodes.close()
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """Installed where the nodes look, which inherit the search path: asked for before them."""
+    with pytest.MonkeyPatch.context() as changed:
+        changed.syspath_prepend(install(TINY_PATCHES, tmp_path_factory.mktemp("installed") / "site"))
+        yield
 
 
-def test_a_package_s_model_and_backend_run_on_a_cluster_by_name(cluster_with_the_package, tmp_path):
+def test_a_package_s_model_and_backend_run_on_a_cluster_by_name(package, nodes, tmp_path):
     both_engines_agree("tiny", "stripes", tmp_path)
-
-
-@pytest.fixture
-def cluster():
-    nodes = Nodes()
-    yield nodes
-    nodes.close()
 
 
 @pytest.fixture
@@ -54,7 +46,9 @@ def model_of_a_notebook(monkeypatch):
     cells = {"__name__": "__main__"}
     for name in ("__init__", "adapter"):
         text = (TINY_PATCHES / "tiny_patches" / f"{name}.py").read_text("utf-8")
-        exec(text.replace("from tiny_patches import TinyKnobs", ""), cells)
+        text = text.replace("from tiny_patches import TinyKnobs", "")
+        assert "import tiny_patches" not in text and "from tiny_patches" not in text  # which the nodes have
+        exec(text, cells)
     bands = tuple(Band(name, unit=Unit.DN, gsd_m=10) for name in ("B4", "B3", "B2"))
     register_collection(Collection("MINE/RGB", bands=bands))
     card = cells["CARD"]
@@ -63,7 +57,7 @@ def model_of_a_notebook(monkeypatch):
     register_model(replace(card, **names, adapter=cells["TinyEmbedder"], modalities=(modality,)))
 
 
-def test_what_a_notebook_registered_runs_on_a_cluster_by_name(cluster, model_of_a_notebook, tmp_path):
+def test_what_a_notebook_registered_runs_on_a_cluster_by_name(package, nodes, model_of_a_notebook, tmp_path):
     both_engines_agree("mine", FieldProvider(hills), tmp_path)
 
 
