@@ -46,6 +46,7 @@ def test_the_first_vector_of_a_process_loads_only_what_it_needs(thor_tiny_checkp
     code = f"""
 import warnings; warnings.simplefilter("ignore")
 from rs_embed import get_embedding
+get_embedding("mosaiks_rcf", backend="sample", device="cpu")
 get_embedding("thor_1_0_tiny", backend="sample", ckpt={str(thor_tiny_checkpoint)!r}, device="cpu")"""
     assert loaded_after(code, NOT_FOR_A_VECTOR) == set()
 

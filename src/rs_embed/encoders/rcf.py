@@ -33,7 +33,9 @@ class RcfEncoder(nn.Module):
 
     def __init__(self, *, filters: int = 512, bands: int = 12) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.randn(filters, bands, 3, 3))
+        weight = torch.empty(filters, bands, 3, 3)
+        # A bank follows where the device is `meta`, on which torch imports sympy for this: half a second.
+        self.register_buffer("weight", weight if weight.is_meta else weight.normal_())
         self.register_buffer("bias", torch.full((filters,), -1.0))
 
     def forward(self, pixels: Float[Tensor, "batch band height width"], *, patch_px: int = 8) -> Tokens:
