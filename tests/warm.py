@@ -126,6 +126,8 @@ def _next_job() -> dict:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is meant for the tests
     while True:
         message, files, _, _ = socket.recv_fds(asked, MESSAGE_BYTES, 4)
+        while _ended():
+            pass
         if not message:
             os._exit(0)
         if os.fork() == 0:
@@ -134,8 +136,6 @@ def _next_job() -> dict:
             return json.loads(message)
         for file in files:
             os.close(file)
-        while _ended():
-            pass
 
 
 def _ended() -> bool:
