@@ -2,12 +2,11 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import warm
 from jaxtyping import install_import_hook
 
 # Before anything imports these modules: from here on beartype checks every annotated shape.
@@ -36,16 +35,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """A test marked `alone` runs in a process of its own: to fork this one, with the threads of others, may hang."""
     if pyfuncitem.get_closest_marker("alone") is None or ALONE in os.environ:
         return None
-    options = ["-p", "no:cacheprovider", "-p", "no:xdist", f"--timeout={ALONE_S}"]
-    command = [sys.executable, "-m", "pytest", *options, pyfuncitem.nodeid]
-    answer = subprocess.run(
-        command,
-        cwd=pyfuncitem.config.rootpath,
-        env=os.environ | {ALONE: "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    options = ["-o", "addopts=", "-p", "pytest_timeout", "-p", "no:cacheprovider", f"--timeout={ALONE_S}"]
+    code = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    root, variables = pyfuncitem.config.rootpath, {ALONE: "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    answer = warm.run(code, *options, pyfuncitem.nodeid, cwd=root, env=os.environ | variables)
     if answer.returncode != 0:
         pytest.fail(answer.stdout + answer.stderr, pytrace=False)
     return True

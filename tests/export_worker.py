@@ -1,6 +1,6 @@
-"""Exports in processes of their own, to be killed: a server that has torch loaded and forks one child a job.
+"""Exports in processes of their own, to be killed: a server that has made one and forks one child a job.
 
-Not a test itself. `Exports` is what tests use; run as a script this is the server.
+Not a test itself. `Exports` is what tests use.
 """
 
 import json
@@ -8,7 +8,6 @@ import os
 import random
 import select
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -17,12 +16,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
-if __name__ == "__main__":
-    import torch
-
-    torch.set_num_threads(1)
-
 import numpy as np
+import warm
 
 from rs_embed.providers.base import Query
 from rs_embed.testing import FieldProvider
@@ -142,23 +137,23 @@ class Exports:
     """Starts exports, each in a process of its own."""
 
     def __init__(self) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-        self._server = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
+        its_jobs, jobs = os.pipe()
+        self._server = warm.start("import export_worker; export_worker.serve()", stdin=its_jobs)
+        os.close(its_jobs)
+        self._jobs = os.fdopen(jobs, "w")
         assert self._server.stdout.readline() == "ready\n"
 
     def start(self, out: Path, log: Path, die: tuple[str, int] | None = None, **options) -> int:
         """The process id of a new export."""
         job = {"out": str(out), "log": str(log), "die": die, "options": options}
-        self._server.stdin.write(json.dumps(job) + "\n")
-        self._server.stdin.flush()
+        self._jobs.write(json.dumps(job) + "\n")
+        self._jobs.flush()
         return int(self._server.stdout.readline())
 
     def wait(self) -> tuple[int, str]:
         """Exit code (negative: the signal) of the export that ends next, and what it said."""
         # A forked process may hang, and a test that waits for it must end in words.
-        limit = threading.Timer(PATIENCE_S, self._server.kill)
+        limit = threading.Timer(PATIENCE_S, self._server.send_signal, [signal.SIGKILL])
         limit.start()
         told = self._server.stdout.readline()
         limit.cancel()
@@ -195,12 +190,12 @@ class Exports:
         raise AssertionError(f"no export to {out} has ended")
 
     def close(self) -> None:
-        self._server.stdin.close()
-        self._server.wait(30)
-        self._server.stdout.close()
+        self._jobs.close()
+        with self._server:
+            self._server.finish()
 
 
-def _serve() -> None:
+def serve() -> None:
     with tempfile.TemporaryDirectory() as folder:  # everything is loaded once, before the forks
         export(Path(folder) / "run", Path(folder) / "log", rows=2)
     print("ready", flush=True)
@@ -248,7 +243,3 @@ def _child(job: dict, said: Path) -> None:
     said.write_text(said_text)
     sys.stdout.flush()
     os._exit(code)
-
-
-if __name__ == "__main__":
-    _serve()

@@ -3,10 +3,10 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 from hub_server import Fault, HubServer
 
 pytestmark = pytest.mark.slow
@@ -15,6 +15,8 @@ REPO, FILE = "FM4CS/THOR-1.0-tiny", "thor_v1_vit_tiny.pt"
 CODE = """
 import json
 import sys
+import warnings
+warnings.simplefilter("error")
 from rs_embed import get_embedding
 embedding = get_embedding("thor_1_0_tiny", backend="sample", input_prep="crop")
 print(json.dumps({"weights": embedding.meta.weights, "note": embedding.meta.weights_note,
@@ -27,10 +29,7 @@ def call(hub: HubServer, cache: Path, **environment: str) -> subprocess.Complete
     """One process of a user who has set nothing but the hub and the cache."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "RS_EMBED_"))}
     variables = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_XET": "1", "RS_EMBED_CACHE_DIR": str(cache)}
-    command = [sys.executable, "-W", "error", "-c", CODE]
-    return subprocess.run(
-        command, env={**clean, **variables, **environment}, capture_output=True, text=True, timeout=120
-    )
+    return warm.run(CODE, env={**clean, **variables, **environment})
 
 
 @pytest.fixture

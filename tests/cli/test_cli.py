@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 from command_line import SCENE, invoke, misused, refused
 
 import rs_embed
@@ -14,6 +15,7 @@ from rs_embed import Embedding
 from rs_embed.errors import SpecError, UnknownModelError
 
 COMMAND = Path(sys.executable).with_name("rs-embed")
+MAIN = "from rs_embed.cli.main import main; main()"
 POINT = ("--lon", "12.94", "--lat", "47.77", "--buffer", "320")
 TINY = ("thor_1_0_tiny", "--set", "pretrained=0", "--input-prep", "tile")
 
@@ -220,13 +222,10 @@ def test_an_unknown_command_is_a_usage_error():
     misused(invoke("embedd"), "No such command")
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([COMMAND, *words], check=False, capture_output=True, text=True, timeout=300)
-
-
 @pytest.mark.slow
 def test_the_installed_command_warns_in_one_line_and_keeps_stdout_for_json():
-    done = run("embed", "thor_1_0_tiny", "--set", "pretrained=0", *POINT, "--backend", "sample", "--json")
+    command = [COMMAND, "embed", "thor_1_0_tiny", "--set", "pretrained=0", *POINT, "--backend", "sample", "--json"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0
     assert json.loads(done.stdout)["model_id"] == "thor_1_0_tiny"
     (line,) = done.stderr.splitlines()
@@ -234,8 +233,8 @@ def test_the_installed_command_warns_in_one_line_and_keeps_stdout_for_json():
 
 
 @pytest.mark.slow
-def test_the_installed_command_shows_a_traceback_only_with_debug():
-    plain, debug = run("describe", "x"), run("describe", "x", "--debug")
+def test_a_process_shows_a_traceback_only_with_debug():
+    plain, debug = (warm.run(MAIN, "describe", "x", *more) for more in ((), ("--debug",)))
     assert (plain.returncode, debug.returncode) == (1, 1)
     assert "Traceback" not in plain.stderr
     assert "Traceback" in debug.stderr
@@ -245,11 +244,10 @@ def test_the_installed_command_shows_a_traceback_only_with_debug():
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_run_and_is_told_by_the_exit_code(number, code):
     words = ("embed", "thor_1_0_large", "--set", "pretrained=0", "--backend", "sample")
-    with subprocess.Popen([COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    with warm.start(MAIN, *words) as running:
         assert running.stderr.readline().startswith("warning: ")  # given just before the network runs
         running.send_signal(number)
-        running.communicate(timeout=300)
-    assert running.returncode == code
+        assert running.finish().returncode == code
 
 
 HANGS = """
@@ -279,18 +277,13 @@ def test_one_signal_ends_a_command_whose_backend_hangs_in_c(tmp_path, command, n
         words += [str(tmp_path / "plots.csv"), str(tmp_path / "run"), "--buffer=320"]
     else:
         words += POINT
-    with subprocess.Popen(
-        [sys.executable, "-c", HANGS, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as running:
-        try:
-            assert running.stdout.readline() == "hanging\n"
-            running.send_signal(number)
-            _, said = running.communicate(timeout=300)
-        finally:
-            running.kill()
-    assert running.returncode == code
-    assert "Traceback" not in said and "Fatal" not in said
-    assert ("stopped" in said) == (command == "export")
+    with warm.start(HANGS, *words) as running:
+        assert running.stdout.readline() == "hanging\n"
+        running.send_signal(number)
+        done = running.finish()
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr and "Fatal" not in done.stderr
+    assert ("stopped" in done.stderr) == (command == "export")
 
 
 def test_bad_dates_reach_the_user_as_the_library_words_them():

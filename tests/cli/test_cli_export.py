@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import warm
 from command_line import SCENE, invoke, misused, refused
 from engines_help import until
 from sample_cuts import cut
@@ -124,16 +125,15 @@ def test_a_stop_by_hand_says_how_to_go_on_and_is_told_by_the_exit_code(plots):
     plots.write_text("\n".join(["id,lon,lat", *places]))
     run = plots.parent / "run"
     words = ["export", "mosaiks_rcf", str(plots), str(run), "--backend=sample", "--buffer=100"]  # one unit
-    command = [sys.executable, "-c", "from rs_embed.cli.main import main; main()", *words]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes, env=os.environ | {"RS_EMBED_CHECKPOINT_S": "0"}) as process:
+    code = "from rs_embed.cli.main import main; main()"
+    with warm.start(code, *words, env=os.environ | {"RS_EMBED_CHECKPOINT_S": "0"}) as process:
         until(lambda: list(run.glob("*/records/u*.json")))
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=300)
-    assert process.returncode == 130
+        done = process.finish()
+    assert done.returncode == 130
     (facts,) = json.loads(invoke("status", run, "--json").stdout)["models"]
-    assert f"stopped; {facts['ok']:,} embeddings are stored in {run}; run the same command to continue" in said
-    assert "Traceback" not in said
+    assert f"stopped; {facts['ok']:,} embeddings are stored in {run}; run the same command to continue" in done.stderr
+    assert "Traceback" not in done.stderr
     assert (facts["finished"], facts["units"], facts["rows"]) == (0, 1, 2000)
     assert 0 < facts["ok"] < 2000
 

@@ -5,8 +5,6 @@ import functools
 import hashlib
 import os
 import pickle
-import subprocess
-import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,6 +13,7 @@ from typing import Literal
 
 import pytest
 import torch
+import warm
 from canary import CANARY, QUOTED, told
 from hub_server import Fault, HubServer, commit_of
 from safetensors.torch import save_file
@@ -78,21 +77,15 @@ def ask(hub: HubServer, tmp_path: Path) -> Asking:
 
 
 def child(code: str, **environment: str) -> str:
-    """What `code` prints in a fresh interpreter, where sleeping takes no time."""
+    """What `code` prints in a process of its own, where sleeping takes no time."""
     head = """
-        import sys, time
+        import sys, time, warnings
+        warnings.simplefilter("error")
         time.sleep = lambda seconds: None
         from pathlib import Path
         from rs_embed.embedders.weights.load import *
     """
-    paths = os.pathsep.join(filter(None, sys.path))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(head) + textwrap.dedent(code)],
-        env={**os.environ, "PYTHONPATH": paths, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = warm.run(textwrap.dedent(head) + textwrap.dedent(code), env={**os.environ, **environment})
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -2,12 +2,11 @@
 
 import logging
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+import warm
 from echo import CARD, SENSOR, EchoEmbedder
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -210,9 +209,7 @@ print(len(many), float(abs(many[0].data - alone.data).max()))
 
 @pytest.mark.slow
 def test_a_process_that_may_take_no_more_memory_goes_on_with_smaller_batches():
-    environment = os.environ | {"RS_EMBED_BATCH": "32", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", SHORT_OF_MEMORY]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = warm.run(SHORT_OF_MEMORY, env=os.environ | {"RS_EMBED_BATCH": "32"})
     assert done.returncode == 0, done.stderr
     assert "inputs did not fit into memory; continuing with" in done.stderr
     count, apart = done.stdout.split()

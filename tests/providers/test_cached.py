@@ -3,14 +3,13 @@
 import io
 import json
 import os
-import subprocess
-import sys
 import threading
 import zipfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import warm
 from asking import S1, ask, grid
 
 from rs_embed import OutputSpec, PointBuffer, TemporalSpec, get_embedding
@@ -234,5 +233,5 @@ def test_the_variable_turns_it_on_for_every_call_and_every_process(tmp_path, mon
         f"e = get_embedding('mosaiks_rcf', {place!r}, TemporalSpec.year(2022), backend=p); "
         "print(len(p.queries), e.meta.fingerprint)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = warm.run(code)
     assert done.stdout.split() == ["0", one.meta.fingerprint]

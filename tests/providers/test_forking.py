@@ -1,13 +1,11 @@
 """Processes forked after a first call, as the workers of a DataLoader: what they ask is answered, not waited for."""
 
-import os
-import subprocess
-import sys
 import warnings
 
 import numpy as np
 import pytest
 import torch
+import warm
 from earth import QUICK, SUMMER
 from gee_server import PLACES, EarthEngineServer, default_world
 from stac_server import serving
@@ -103,7 +101,8 @@ def test_a_transformer_runs_in_workers_after_it_ran_here_on_several_threads():
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_transformer_runs_in_a_process_that_somebody_else_forked():
     code = """
-import os, sys, time, torch
+import os, sys, time, torch, warnings
+warnings.simplefilter("ignore")
 torch.set_num_threads(2)
 from rs_embed import get_embedding
 ask = lambda: get_embedding("thor_1_0_tiny", backend="sample", pretrained=False, input_prep="tile")
@@ -119,8 +118,5 @@ if found[0] == 0:
     os.kill(child, 9)
 sys.exit(os.waitstatus_to_exitcode(found[1]) if found[0] else "the child hangs")
 """
-    env = {**os.environ, "OMP_NUM_THREADS": "2"}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, str(PATIENCE_S)], env=env, capture_output=True, text=True
-    )
+    done = warm.run(code, str(PATIENCE_S))
     assert done.returncode == 7, done.stderr

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
@@ -184,15 +185,19 @@ def models_facts(jobs: "Mapping[str, Job]") -> dict[str, JsonValue]:
     return plain(
         {
             "models": {name: {**job_facts(job), "device": job.embedder.device.type} for name, job in jobs.items()},
-            "versions": {name: version(name) for name in NUMBERS},
+            "versions": {name: _version(name) for name in NUMBERS},
         }
     )
 
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that take part in an export."""
-    ours = {"python": python_version(), "rs_embed": version("eo-rs-embed")}
-    return ours | {name: version(name) for name in (*NUMBERS, "pyarrow", "geopandas")}
+    ours = {"python": python_version(), "rs_embed": _version("eo-rs-embed")}
+    return ours | {name: _version(name) for name in (*NUMBERS, "pyarrow", "geopandas")}
+
+
+_version = cache(version)
+"""Each unit asks, and to read what is installed takes as long as to embed some places."""
 
 
 def _with_knobs(models: Models) -> list[tuple[str | ModelCard, Mapping[str, KnobValue]]]:

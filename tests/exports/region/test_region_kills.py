@@ -12,8 +12,8 @@ from rs_embed import verify_run
 
 pytestmark = pytest.mark.slow
 
-SIDE_M, UNIT_BLOCKS = 3600, 4
-KILLS = 8
+SIDE_M, UNIT_BLOCKS = 2800, 4
+KILLS = 5
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_a_map_killed_at_random_is_the_same_map_and_no_finished_unit_is_fetched_
     while kills < KILLS:
         folder += 1
         run, log = tmp_path / f"run{folder}", tmp_path / f"log{folder}"
-        killed_here = exports.killed_at_random(chance, (0.3, 2.0), run, log, map_of_m=SIDE_M, latency_s=0.01)
+        killed_here = exports.killed_at_random(chance, (0.3, 1.4), run, log, map_of_m=SIDE_M, latency_s=0.01)
         kills += killed_here
         same(run, whole)
         assert len(asked(log)) <= blocks + killed_here * UNIT_BLOCKS

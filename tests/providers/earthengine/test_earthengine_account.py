@@ -4,12 +4,12 @@ import json
 import logging
 import os
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
+import warm
 from accounts import key_file
 from earth import QUICK, S2, ask, earth_engine
 from gee_server import EarthEngineServer, World, default_world, no_way_out
@@ -35,10 +35,9 @@ except NotConfigured as error:
 
 def in_an_empty_home(code: str, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH", "LANG")}
-    return subprocess.run(
-        [sys.executable, "-c", code], env={**kept, "HOME": str(home), **variables}, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=300, check=True,
-    )  # fmt: skip
+    done = warm.run(code, env={**kept, "HOME": str(home), **variables})
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 @pytest.mark.slow
