@@ -1,10 +1,14 @@
 """Space is metres on the ground."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import shapely
 from pyproj import Geod, Transformer
 
-from rs_embed.core.geo import geobox_for, pixel_size_m, utm_epsg
+import rs_embed
+from rs_embed.core.geo import geobox_for, pixel_size_m, prepared, utm_epsg
 from rs_embed.core.specs import BBox, PointBuffer, Region
 from rs_embed.errors import SpecError
 
@@ -109,3 +113,12 @@ def test_what_cannot_be_gridded_says_why(place, scale_m, says):
 def test_a_polygon_is_gridded_by_its_bounding_box():
     region = Region({"type": "Polygon", "coordinates": [[(12.9, 47.7), (12.95, 47.7), (12.95, 47.75), (12.9, 47.75)]]})
     assert geobox_for(region).shape == geobox_for(BBox(12.9, 47.7, 12.95, 47.75)).shape
+
+
+def test_only_copies_for_one_thread_are_prepared():
+    """In GEOS two questions at once to one prepared geometry end the process."""
+    sources = Path(rs_embed.__file__).parent.rglob("*.py")
+    assert [path.name for path in sources if "shapely.prepare(" in path.read_text("utf-8")] == ["geo.py"]
+    square = shapely.box(0, 0, 1, 1)
+    assert shapely.is_prepared(prepared(square)) and not shapely.is_prepared(square)
+    assert prepared(square).equals(square)

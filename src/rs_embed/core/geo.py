@@ -19,6 +19,7 @@ from rs_embed.errors import SpecError
 
 if TYPE_CHECKING:
     import xarray as xr
+    from shapely.geometry.base import BaseGeometry
 
 MAX_SIDE_PX = 32_768
 """Largest side of one chip; also Earth Engine's own limit per request."""
@@ -211,6 +212,19 @@ def project(
     """Project points to another CRS (x is always the easting or longitude)."""
     projected: tuple[NDArray[np.float64], NDArray[np.float64]] = _transformer(from_crs, to_crs).transform(xs, ys)
     return projected
+
+
+def prepared(shape: "BaseGeometry") -> "BaseGeometry":
+    """Return a copy of a geometry that answers many questions fast, for one thread.
+
+    Whatever several threads can reach must not be prepared itself: GEOS keeps the state of a question in prepared
+    geometries, and two questions at once end the process.
+    """
+    import shapely
+
+    copy: BaseGeometry = shapely.from_wkb(shapely.to_wkb(shape))
+    shapely.prepare(copy)
+    return copy
 
 
 def _middle_longitude(lons: NDArray[np.float64]) -> float:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import shapely
+import warm
 from echo import CARD, EchoEmbedder, MergingEcho
 from test_region import MODELS, RAW, YEAR, _smallest, grid_of, ramp, tokens
 from tiny import card_of
@@ -32,6 +33,37 @@ class Counting(EchoEmbedder):
     def encode(self, batch):
         self.seen.append(len(batch.tensors["image"]))
         return super().encode(batch)
+
+
+ASKED_AT_ONCE = """
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+import shapely
+from rs_embed.exports.region.grid import BlockSize, MapGrid
+
+angle = np.linspace(0, 2 * np.pi, 400)
+side = 2_000 + 500 * np.sin(9 * angle)
+star = shapely.Polygon(np.stack([345_600 + side * np.cos(angle), 5_296_000 + side * np.sin(angle)], axis=1))
+size = BlockSize(cells=20, step_cells=10, cell_m=80, before_m=0, after_m=160, shift_m=0)
+grid = MapGrid.over(shapely.MultiPolygon([star]), "EPSG:32633", size, (None,))
+rng = np.random.default_rng(0)
+west, south = 345_600 + rng.uniform(-3e3, 3e3, 200), 5_296_000 + rng.uniform(-3e3, 3e3, 200)
+boxes = np.stack([west, south, west + 400, south + 400], axis=1)
+expected = [star.intersects(shapely.box(*box)) for box in boxes]
+with ThreadPoolExecutor(4) as pool:
+    for _ in range(20):
+        list(grid.blocks())
+        for answer in pool.map(lambda _: grid.overlaps(boxes), range(16)):
+            assert answer.tolist() == expected
+print(sum(expected))
+"""
+
+
+def test_threads_may_ask_at_the_same_time_what_a_window_overlaps():
+    """In GEOS two questions at once to one prepared polygon end the process."""
+    done = warm.run(ASKED_AT_ONCE)
+    assert done.returncode == 0, done.stderr
+    assert 20 < int(done.stdout) < 180
 
 
 def assert_same_as_all_windows(run, card, backend, debias="none", **options):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pydantic import BaseModel, ConfigDict, Field
 
+from rs_embed.core.geo import prepared
 from rs_embed.core.specs import GridBlock, TemporalSpec
 from rs_embed.embedding.embedding import Embedding
 from rs_embed.errors import SpecError
@@ -217,8 +218,8 @@ class MapGrid(BaseModel):
         side_m = self.cells * self.cell_m
         rows, columns = (one.ravel() for one in np.mgrid[: self.rows, : self.columns])
         west, north = self.west + columns * side_m, self.north - rows * side_m
-        shapely.prepare(self.polygons)
-        touched = shapely.intersects(self.polygons, shapely.box(west, north - side_m, west + side_m, north))
+        boxes = shapely.box(west, north - side_m, west + side_m, north)
+        touched = shapely.intersects(prepared(self.polygons), boxes)
         yield from zip(rows[touched].tolist(), columns[touched].tolist(), strict=True)
 
     def _place(self, row: int, column: int) -> GridBlock | None:
@@ -275,7 +276,7 @@ class MapGrid(BaseModel):
         """
         import shapely
 
-        found: NDArray[np.bool_] = shapely.intersects(self.polygons, shapely.box(*boxes.T))
+        found: NDArray[np.bool_] = shapely.intersects(prepared(self.polygons), shapely.box(*boxes.T))
         return found
 
     def inside(self, geobox: GeoBox) -> NDArray[np.bool_]:

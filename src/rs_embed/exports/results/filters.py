@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rs_embed.core.checks import short
-from rs_embed.core.geo import densified, one_cell, project
+from rs_embed.core.geo import densified, one_cell, prepared, project
 from rs_embed.core.polygon import Ring
 from rs_embed.core.specs import BBox, GridBlock, PointBuffer, SpatialSpec
 from rs_embed.errors import SpecError
@@ -141,8 +141,7 @@ def _inside(place: SpatialSpec, lon: NDArray[np.float64], lat: NDArray[np.float6
     near = np.flatnonzero(_near(shape, crs, lon, lat))
     xs, ys = (lon[near], lat[near]) if crs == _DEGREES else project(lon[near], lat[near], _DEGREES, crs)
     inside = np.zeros(len(lon), np.bool_)
-    shapely.prepare(shape)
-    inside[near] = shapely.intersects_xy(shape, xs, ys)
+    inside[near] = shapely.intersects_xy(prepared(shape), xs, ys)
     return inside
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from rs_embed.core.atomic import locked, make_folder, part_of, remove, remove_parts, storing
+from rs_embed.core.geo import prepared
 from rs_embed.core.optional import require
 from rs_embed.core.progress import Advance, progress_bar
 from rs_embed.errors import SpecError
@@ -152,9 +153,10 @@ class MapIndex:
             return mask.ravel()
         grids = [self._grid(row, col) for _, row, col in self._blocks.tolist()]
         boxes = shapely.box(*np.array([grid.boundingbox.bbox for grid in grids]).reshape(-1, 4).T)
-        shapely.prepare(asked.within)
-        mask[at_time & shapely.covers(asked.within, boxes)] = True
-        partly = at_time & shapely.intersects(asked.within, boxes) & ~shapely.covers(asked.within, boxes)
+        within = prepared(asked.within)
+        covered = shapely.covers(within, boxes)
+        mask[at_time & covered] = True
+        partly = at_time & shapely.intersects(within, boxes) & ~covered
         for number in np.flatnonzero(partly).tolist():
             mask[number] = tokens_in(asked.within, grids[number])
         return mask.ravel()

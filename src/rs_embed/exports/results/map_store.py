@@ -16,6 +16,7 @@ from pyproj.exceptions import CRSError
 from shapely.geometry.base import BaseGeometry
 
 from rs_embed.core.checks import require_crs, short
+from rs_embed.core.geo import prepared
 from rs_embed.core.specs import TemporalSpec
 from rs_embed.errors import SpecError, StorageError
 from rs_embed.exports.results.map_level import Level, ground
@@ -106,10 +107,10 @@ class StoredMap:
     def _needed(self) -> NDArray[np.bool_]:
         """Which blocks contain a part of the region."""
         level = self.levels[0]
-        shapely.prepare(self.region)
-        return np.stack([self._held(row) for row in range(level.blocks[0])])
+        region = prepared(self.region)
+        return np.stack([self._held(region, row) for row in range(level.blocks[0])])
 
-    def _held(self, row: int) -> NDArray[np.bool_]:
+    def _held(self, region: BaseGeometry, row: int) -> NDArray[np.bool_]:
         """One row of `_needed`; boxes of all blocks at once could take too much memory."""
         level = self.levels[0]
         block, (height, width) = level.block, level.geobox.shape
@@ -118,7 +119,7 @@ class StoredMap:
         south, east = np.full_like(cols, min((row + 1) * block, height)), np.minimum((cols + 1) * block, width)
         right, bottom = ground(level.geobox, south, east)
         boxes = shapely.box(left, bottom, right, top)
-        held: NDArray[np.bool_] = shapely.intersects(self.region, boxes) & ~shapely.touches(self.region, boxes)
+        held: NDArray[np.bool_] = shapely.intersects(region, boxes) & ~shapely.touches(region, boxes)
         return held
 
 

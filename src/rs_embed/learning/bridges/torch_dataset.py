@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rs_embed.core.checks import require_whole
+from rs_embed.core.geo import prepared
 from rs_embed.errors import SpecError
 from rs_embed.exports.results.embedding_map import EmbeddingMap
 from rs_embed.exports.results.map_level import Cells, Level
@@ -202,12 +203,12 @@ def _corners(opened: EmbeddingMap, level: Level, time: int, size: int, step: int
     """Yield row and column of the windows that overlap the region and a block that is done."""
     done = np.zeros(level.blocks, bool)
     done[tuple(np.array(level.done(time), int).reshape(-1, 2).T)] = True
-    shapely.prepare(opened.region)
+    region = prepared(opened.region)
     for row in range(0, level.whole.height, step):
         for col in range(0, level.whole.width, step):
             part = Cells(row, col, size, size).within(level.whole)
             top, left = row // level.block, col // level.block
             bottom, right = (row + part.height - 1) // level.block, (col + part.width - 1) // level.block
             box = shapely.box(*part.geobox(level.geobox).boundingbox)
-            if done[top : bottom + 1, left : right + 1].any() and shapely.intersects(opened.region, box):
+            if done[top : bottom + 1, left : right + 1].any() and shapely.intersects(region, box):
                 yield row, col

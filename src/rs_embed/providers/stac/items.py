@@ -186,10 +186,7 @@ def _footprint(geometry: object) -> shapely.Geometry | None:
         return None
     shape = shapely.geometry.shape(geometry)
     west, _, east, _ = shape.bounds
-    if east - west > 180 or not shape.is_valid:
-        return None
-    shapely.prepare(shape)
-    return shape
+    return None if east - west > 180 or not shape.is_valid else shape
 
 
 def without_duplicates(items: Iterable[CatalogItem]) -> list[CatalogItem]:
