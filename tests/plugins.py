@@ -1,6 +1,7 @@
 """Packages of others, installed into a folder as pip would: their modules, and what their pyproject says of them."""
 
 import shutil
+import sys
 import tomllib
 from pathlib import Path
 
@@ -8,7 +9,13 @@ TINY_PATCHES = Path(__file__).parent / "data" / "plugin"
 
 
 def install(package: Path, site: Path) -> Path:
-    """Copy a package of pure Python to a folder of the search path, with its metadata beside it."""
+    """Copy a package of pure Python to a folder of the search path, with its metadata beside it.
+
+    What an earlier test has imported of the package, from where it was then, is forgotten.
+    """
+    own = {path.stem for path in package.iterdir()}
+    for name in [name for name in sys.modules if name.partition(".")[0] in own]:
+        del sys.modules[name]
     project = tomllib.loads((package / "pyproject.toml").read_text("utf-8"))["project"]
     shutil.copytree(package, site, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "pyproject.toml"))
     info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
