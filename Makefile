@@ -1,6 +1,7 @@
 # Two commands set up a fresh machine that has python3, make and git: `make demo` and `make test`.
 PYTHON ?= python3
-WORKERS ?= 2
+# Three for two cores: many tests wait, for a server or for processes of their own.
+WORKERS ?= 3
 BIN := .venv/bin
 STAMP := .venv/.ready
 PARITY := .venv-parity

@@ -25,6 +25,7 @@ def plan(model_id: str = "terramind_1_0_tiny", **options):
     return plan_embedding(model_id, PLACE, backend=FieldProvider(), pretrained=False, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_id", NAMES)
 def test_both_names_of_bands_mean_the_sensor_with_those_bands(model_id):
     sensor = get_card(model_id).modalities[0].sensor

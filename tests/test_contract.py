@@ -298,6 +298,7 @@ def test_a_bright_square_moved_by_whole_tokens_moves_the_strongest_change_as_far
     assert found == [(3, 4), (4, 4), (5, 4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_id", each([model_id for model_id in SMALL if model_id not in LOCAL]))
 def test_a_north_south_ramp_rises_from_north_to_south_only(model_id):
     def ramp(lon, lat, band):

@@ -67,6 +67,7 @@ def test_the_package_is_typed_and_its_version_is_one():
     assert version("eo-rs-embed") == rs_embed.__version__
 
 
+@pytest.mark.slow
 def test_no_package_imports_an_underscore_module_of_another():
     root = Path(rs_embed.__file__).parent
     fixed = {"rs_embed.embedders._vit_mae_utils"}  # its name is given by the documents, and it is everyone's

@@ -128,6 +128,7 @@ def test_the_quality_that_is_quoted_is_measured():
         assert all(number in page for number in re.findall(r"0\.\d\d", text))
 
 
+@pytest.mark.slow
 def test_it_prints_and_serialises(rgbn):
     found = recommend_model(PLACE, YEAR, backend="sample", models=SOME)
     text = str(found)

@@ -138,6 +138,7 @@ def test_a_stop_by_hand_says_how_to_go_on_and_is_told_by_the_exit_code(plots):
     assert 0 < facts["ok"] < 2000
 
 
+@pytest.mark.slow
 def test_chips_are_kept_where_asked_also_by_a_retry(plots):
     inputs = plots.parent / "run" / "inputs"
     assert export(plots, "--save-inputs").exit_code == 0

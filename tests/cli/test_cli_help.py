@@ -97,6 +97,7 @@ def test_a_fix_names_options_and_not_keywords_of_python():
     assert in_shell("accept the licence on the page") == "accept the licence on the page"
 
 
+@pytest.mark.slow
 def test_the_list_of_models_fits_80_columns():
     code = "from rs_embed.cli.main import app; app(['models'])"
     done = subprocess.run(
@@ -237,6 +238,7 @@ def test_on_a_fresh_machine_the_doctor_finds_no_fault_and_says_what_to_try(nobod
     assert found["ok"] and found["next"].startswith("rs-embed embed") and len(found["can"]) >= 3
 
 
+@pytest.mark.slow
 def test_what_the_doctor_says_to_try_works(nobody, tmp_path):
     _, text = doctor()
     words = text.split("Try next: rs-embed ")[1].split()

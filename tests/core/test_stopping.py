@@ -68,6 +68,7 @@ def test_no_more_threads_are_started_than_there_is_work():
     assert len(named) <= 2  # one may not have come back for more yet
 
 
+@pytest.mark.slow
 def test_threads_end_when_nobody_holds_the_pool():
     threads = Threads(2, "test-end")
     threads.submit(int).result(timeout=60)

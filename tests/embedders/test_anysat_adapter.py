@@ -265,6 +265,7 @@ def test_a_region_beyond_a_window_is_one_grid_and_its_vector_the_mean_of_the_win
     np.testing.assert_allclose(grid.data[:, -1, -1], tiles[3][-1], atol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_window_that_was_hardly_seen_hardly_counts(embed):
     chip = inspect_chip(TINY_ANYSAT, WIDE, WINDOW, FieldProvider()).chips["s2"].values[:1].copy()
     chip[..., 700 // 10 :] = np.nan

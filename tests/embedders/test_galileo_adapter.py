@@ -278,6 +278,7 @@ def test_weather_is_one_value_a_date_for_the_whole_chip_and_land_cover_a_map_or_
     np.testing.assert_allclose(found.data, network.average()[0].numpy(), atol=5e-5)
 
 
+@pytest.mark.slow
 def test_the_default_is_what_the_backend_has_of_optical_radar_and_heights(embed):
     whole = embed(when=JUNE)
     assert (whole.meta.modality, whole.meta.absent) == (("s2", "s1", "srtm"), {})

@@ -30,6 +30,7 @@ def test_a_network_is_kept_until_it_is_released():
     assert release_models() == 0
 
 
+@pytest.mark.slow
 def test_what_still_runs_keeps_its_network_until_it_is_done():
     job = plan_embedding("thor_1_0_tiny", **CALL).job
     network = weakref.ref(job.embedder.network.module)
@@ -40,6 +41,7 @@ def test_what_still_runs_keeps_its_network_until_it_is_done():
     assert network() is None
 
 
+@pytest.mark.slow
 def test_networks_of_every_kind_are_released_such_as_those_of_a_generation():
     decoders: KeptNetworks[nn.Module] = KeptNetworks(2)
     decoder = weakref.ref(decoders.get("LULC", lambda: nn.Linear(2, 2)))
@@ -49,6 +51,7 @@ def test_networks_of_every_kind_are_released_such_as_those_of_a_generation():
     assert decoder() is None
 
 
+@pytest.mark.slow
 def test_a_gpu_that_was_used_gets_its_memory_back(monkeypatch):
     emptied = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))

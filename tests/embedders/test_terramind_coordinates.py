@@ -97,6 +97,7 @@ def test_a_place_becomes_the_text_of_the_authors_code(lon, lat, text):
     assert text == f"lat={theirs[1].item():.2f} lon={theirs[0].item():.2f} [EOS]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modality", [BOTH, ["Coordinates", "S2L2A"]])
 def test_coordinates_are_tokens_beside_the_image_and_no_part_of_the_grid(call, encoder, modality):
     tokens = by_hand(encoder, [IDS["lat=47.75"], IDS["lon=13.00"], IDS["[EOS]"]])
@@ -220,6 +221,7 @@ def test_coordinates_alone_and_in_a_model_without_them_are_refused(call):
     assert describe_model("thor")["place_modalities"] == []
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_coordinates_serves_everything_else(call, folder, tmp_path):
     state = torch.load(folder / "TerraMind_v1_tiny.pt", weights_only=True)
     short = {name: tensor for name, tensor in state.items() if ".coords." not in name}

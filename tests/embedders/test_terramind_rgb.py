@@ -51,6 +51,7 @@ def rgb(checkpoint, **options):
     return get_embedding("terramind_1_0_tiny", modality="RGB", ckpt=checkpoint, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", range(2))
 def test_terrameshs_own_pictures_give_the_numbers_of_the_published_statistics(checkpoint, authors_tokens, path):
     file = terramesh("S2RGB")[path]

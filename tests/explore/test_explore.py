@@ -137,6 +137,7 @@ def test_components_are_those_of_pictures():
     np.testing.assert_allclose(found.bytes(tokens)[:, :3] / 255, truth.colours(tokens)[:, :3], atol=0.005)
 
 
+@pytest.mark.slow
 def test_a_region_is_shown_in_parts_at_all_times_and_says_when_it_is_too_large(tmp_path):
     whole = open_region(MadeMap().write(tmp_path))
     text = whole.explore(None, tmp_path / "page.html").read_text("utf-8")

@@ -89,6 +89,7 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path, suffix, content):
         Embedding.load(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".npz", ".nc", ".tif"])
 def test_half_a_file_is_called_damaged_and_closed_again(grid, tmp_path, suffix):
     path = grid.save(tmp_path / f"grid{suffix}")

@@ -30,6 +30,7 @@ def repacked(path, body: bytes, how: int) -> None:
         packed.writestr("meta.npy", meta)
 
 
+@pytest.mark.slow
 def test_a_header_that_declares_more_than_there_is_is_refused(kept):
     _, path = kept
     repacked(path, declaring((8_500_000_000,)) + bytes(64), zipfile.ZIP_STORED)  # 34 GB
@@ -37,6 +38,7 @@ def test_a_header_that_declares_more_than_there_is_is_refused(kept):
         Embedding.load(path)
 
 
+@pytest.mark.slow
 def test_an_array_that_would_unpack_to_more_than_the_file_is_refused(kept):
     _, path = kept
     repacked(path, declaring((10_000_000,)) + bytes(40_000_000), zipfile.ZIP_DEFLATED)

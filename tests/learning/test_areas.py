@@ -66,6 +66,7 @@ def test_without_a_random_sample_no_area_is_estimated_and_the_table_says_why(hea
     np.testing.assert_array_equal(found.table["labels"], list(head.facts.support.values()))
 
 
+@pytest.mark.slow
 def test_a_random_sample_corrects_the_areas_and_gives_intervals(head, region, tmp_path):
     whole = head.map(region, tmp_path / "cover.tif")
     rows, cols = np.indices((MADE.rows, MADE.columns))

@@ -67,6 +67,7 @@ def test_polygons_train_tokens_and_are_scored_as_places(region):
     assert table.geometry.geom_type.tolist() == ["Polygon"] * 5 and (table.status == "ok").all()
 
 
+@pytest.mark.slow
 def test_predictions_keep_rows_columns_and_errors(head, region):
     frame = pd.concat([labels(20, seed=9), points([3, 500], [5, 5], ["water", "water"])], ignore_index=True)
     frame["id"] = [f"plot {number}" for number in range(22)]
@@ -84,6 +85,7 @@ def test_predictions_keep_rows_columns_and_errors(head, region):
     np.testing.assert_array_equal(table.probability[:20], proba[:20].max(axis=1))
 
 
+@pytest.mark.slow
 def test_rows_without_a_vector_are_left_out_and_counted(tmp_path):
     frame = pd.concat([labels(60), points([3], [5], ["water"])], ignore_index=True)
     with pytest.warns(ChoiceWarning, match=r"1 of 61 labelled places have no vector.*row 60: NoValidPixels"):
@@ -91,6 +93,7 @@ def test_rows_without_a_vector_are_left_out_and_counted(tmp_path):
     assert head.facts.places == 60
 
 
+@pytest.mark.slow
 def test_few_labels_are_said_to_be_few_and_a_single_block_is_not_scored(tmp_path):
     region = made_region(tmp_path)
     with pytest.warns(ChoiceWarning, match="only 20 labels"):

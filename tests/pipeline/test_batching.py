@@ -137,6 +137,7 @@ def test_a_batch_set_by_hand_is_kept_to_until_it_does_not_fit(monkeypatch, measu
     assert results_of(Model(350, 100), 12, measured=measured)[1].batches[:3] == [5, 2, 2]
 
 
+@pytest.mark.slow
 def test_a_batch_set_by_hand_changes_no_number_of_a_real_network(monkeypatch):
     places = [PointBuffer(lon=12.94 + i / 50, lat=47.77, buffer_m=720) for i in range(5)]
 

@@ -81,6 +81,7 @@ def test_a_region_of_any_shape_keeps_its_aspect_and_its_place(prep, kind, sides_
         assert 0 <= chip.bottom - box.bottom < cell_m
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(height=st.integers(1, 330), width=st.integers(1, 330), prep=st.sampled_from(PREPS))
 def test_every_shape_is_covered_and_nothing_is_invented(height, width, prep):

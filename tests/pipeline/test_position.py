@@ -112,6 +112,7 @@ def test_a_region_of_many_windows_takes_its_own_places_out(kind, truth):
     np.testing.assert_allclose(*levels, atol=STEP / 50)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::rs_embed.errors.ScaleWarning")
 @pytest.mark.parametrize("prep", ["resize", "crop", "tile"])
 def test_a_place_of_few_windows_takes_those_of_the_sample_scene(prep):
@@ -226,6 +227,7 @@ def test_requests_of_before_are_what_they_were():
     assert facts(DEBIASED) == {"kind": "grid", "pooling": "mean", "detail": "patch", "debias": "position"}
 
 
+@pytest.mark.slow
 def test_a_public_batch_says_for_each_how_it_was_known():
     call = {"pretrained": False, "img": 64, "progress": False}
     found = get_embeddings("terramind_1_0_tiny", [HERE, HERE], output=DEBIASED, backend="sample", **call)

@@ -287,6 +287,7 @@ def test_a_crs_that_is_none_is_refused(crs):
     refused([(1.0, 2.0)], "CRS", crs=crs)
 
 
+@pytest.mark.slow
 def test_a_broken_crs_in_a_file_is_refused(tmp_path):
     features = [{"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}, "properties": {}}]
     for number, name in enumerate(("EPSG:999999", "nonsense", "urn:ogc:def:crs:EPSG::999999")):

@@ -105,6 +105,7 @@ def test_every_place_gets_its_own_chip_and_nothing_is_fetched_twice(count, repea
     assert not direct.queries
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [1, 3])
 def test_no_more_batches_are_out_than_agreed_and_one_for_each_thread(batches):
     depot = Depot(FieldProvider(), lambda query: random.Random(str(query.geobox)).random() < 0.2)

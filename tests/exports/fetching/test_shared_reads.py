@@ -26,6 +26,7 @@ def shared(provider, queries) -> SharedReads:
     return reader
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 3000)), min_size=1, max_size=25))
 def test_a_chip_cut_from_a_window_is_the_chip_that_would_have_been_read_alone(places):

@@ -66,6 +66,7 @@ def content(run: Path, folder: Path) -> None:
     assert not list(folder.rglob(".part-*"))
 
 
+@pytest.mark.slow
 def test_a_run_becomes_few_files_of_one_row_group_each_with_the_header_of_its_units(run):
     report = compact_run(run, row_group_mb=2.5 * UNIT_MB, progress=False)
     assert (report.rows, report.partitions, report.written) == (ROWS, 3, 3)

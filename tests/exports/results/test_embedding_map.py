@@ -77,12 +77,14 @@ def holed(tmp_path):
     return open_region(HOLED.write(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_map_is_found_by_its_run_its_model_and_its_own_path(tmp_path):
     path = MadeMap().write(tmp_path)
     for given in (tmp_path, str(tmp_path), path.parent, path):
         assert open_region(given).path == path
 
 
+@pytest.mark.slow
 def test_opening_a_map_reads_metadata_alone(tmp_path):
     one, store = counted(MadeMap(missing=((0, 1, 1),)).write(tmp_path))
     text = repr(one)
@@ -110,12 +112,14 @@ def test_a_header_may_be_written_as_text(tmp_path):
     assert open_region(path).header.model_id == "made_up"
 
 
+@pytest.mark.slow
 def test_done_counts_blocks_that_hold_a_part_of_the_region(holed, tmp_path):
     blocks = 2 * 8  # of 12 a time, 4 lie outside of the triangle
     assert holed.done == pytest.approx((blocks - 2) / blocks)
     assert open_region(replace(HOLED, missing=()).write(tmp_path / "whole")).done == 1
 
 
+@pytest.mark.slow
 def test_several_zones_are_listed_and_chosen(tmp_path):
     for zone in (32632, 32633):
         MadeMap(epsg=zone).write(tmp_path / f"epsg{zone}")
@@ -486,6 +490,7 @@ def test_change_between_two_times_is_one_less_the_cosine(holed, tmp_path):
         assert "2022" in file.tags()["COMPARED_WITH"]
 
 
+@pytest.mark.slow
 def test_change_between_two_maps_wants_one_grid_and_one_model(tmp_path):
     days = (("2021-01-01", "2022-01-01"),)
     first = open_region(MadeMap(days=days, nodata=((0, 0),)).write(tmp_path / "a"))

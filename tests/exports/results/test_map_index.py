@@ -60,6 +60,7 @@ def keys(frame):
     return list(zip(frame["time"], frame["row"], frame["column"], strict=True))
 
 
+@pytest.mark.slow
 def test_the_index_finds_what_a_scan_finds(run, always):
     one = open_region(run)
     report = one.build_index(progress=False)

@@ -225,6 +225,7 @@ def test_a_unit_that_failed_whole_may_know_less_than_the_others(tmp_path):
         run.to_frame(columns=["nothing"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pooled", "grid"])
 def test_what_an_export_wrote_is_what_a_single_call_gives(tmp_path, kind):
     places = [PointBuffer(12 + i / 10, 47, 320) for i in (3, 0, 2)]

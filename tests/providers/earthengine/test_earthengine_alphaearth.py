@@ -125,6 +125,7 @@ def edge_world(*, gap: bool) -> tuple[World, list[Scene]]:
     return World([own, other]), [own, other]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gap", [False, True])
 def test_what_the_own_zone_lacks_is_filled_whole_from_the_neighbour_and_never_mixed(gap):
     world, scenes = edge_world(gap=gap)

@@ -39,6 +39,7 @@ def test_one_place_is_embedded_from_earth_engine(server):
     np.testing.assert_array_equal(again.data, embedding.data)
 
 
+@pytest.mark.slow
 def test_many_places_are_fetched_by_several_threads_and_equal_the_single_calls(server):
     backend = earth_engine(server, concurrency=4)
     places = [PointBuffer(LON + 0.002 * i, LAT, 320) for i in range(12)]

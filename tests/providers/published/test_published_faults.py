@@ -53,6 +53,7 @@ def test_what_may_pass_is_tried_again(provider, world, right, where, fault):
     assert len({(one.path, one.span) for one in world.data}) < len(world.data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["zarr.json", "embeddings/zarr.json"])
 def test_metadata_are_tried_again_too(provider, world, right, name):
     world.fail(f"aef-mosaic/{name}", "drop", times=2)

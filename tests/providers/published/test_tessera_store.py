@@ -60,6 +60,7 @@ def stored(part, number, geobox) -> np.ndarray:
     return np.where(inside, values[:, np.where(inside, row, 0), np.where(inside, col, 0)], np.nan)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "number"), [(NORTH, 33), (SOUTH, 36)])
 def test_a_chip_in_utm_has_the_stored_pixels_on_their_own_grid(provider, painted, place, number):
     chip = provider().fetch(query(place))
@@ -84,6 +85,7 @@ def test_the_own_grid_is_the_northern_zone(provider, painted):
     np.testing.assert_array_equal(own.values, backend.fetch(query(SOUTH)).values)
 
 
+@pytest.mark.slow
 def test_nodata_is_told_by_the_scale_never_by_the_number(provider, groups, painted):
     group = groups[33]
     row, col = zone_pixel(33, 13.5, 47.77)

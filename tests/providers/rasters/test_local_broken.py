@@ -94,6 +94,7 @@ def test_a_truncated_file_is_an_error_and_no_zeros(make_raster, dn, options):
             LocalRasters(path).fetch(ask(geobox=grid(0, 0, 32, 32)))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::rs_embed.errors.RSEmbedWarning")
 def test_a_flipped_byte_is_never_a_raw_error(make_raster, dn, rng):
     path = make_raster(dn, bands=RGB, compress="deflate")

@@ -38,6 +38,7 @@ def test_every_file_becomes_a_row_with_its_name_and_day(tiles):
     assert [str(place.window.start) for place in places] == ["2017-06-13", "2017-06-13", "2017-07-03", "2017-06-13"]
 
 
+@pytest.mark.slow
 def test_each_vector_of_an_export_is_that_of_its_own_file(tiles, tmp_path):
     pattern = str(tiles / "*.tif")
     report = export_embeddings(MODEL, raster_places(pattern), tmp_path / "run", backend=pattern)

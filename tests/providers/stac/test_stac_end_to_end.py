@@ -30,6 +30,7 @@ def no_earth_engine(monkeypatch, tmp_path):
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
 
 
+@pytest.mark.slow
 def test_one_place_is_embedded_from_a_catalogue_as_from_earth_engine(stac_server):
     from earth import earth_engine
 
@@ -44,6 +45,7 @@ def test_one_place_is_embedded_from_a_catalogue_as_from_earth_engine(stac_server
     np.testing.assert_allclose(emb.data, theirs.data, atol=2e-3 * theirs.data.max())  # medians in whole numbers there
 
 
+@pytest.mark.slow
 def test_many_places_equal_the_single_calls(stac_server):
     site = stac_server.site("earth-search", applied=True)
     backend = stac(site)

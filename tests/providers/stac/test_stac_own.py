@@ -407,6 +407,7 @@ class Renamed:
         raise AssertionError("it does not renew")
 
 
+@pytest.mark.slow
 def test_users_may_open_files_their_own_way(site):
     item = next(one for one in items_of(site) if one["id"] == _first())
     item["assets"]["red"]["href"] = item["assets"]["red"]["href"].replace(site.url, "s3://nowhere")
