@@ -14,6 +14,7 @@ from store_server import Store
 
 from rs_embed import compact_run, download_run, open_run, verify_run
 from rs_embed.errors import SpecError, StorageError
+from rs_embed.exports.object_store import Remote
 from rs_embed.exports.status import retry_export, run_status
 
 pytestmark = pytest.mark.slow
@@ -60,6 +61,19 @@ def nothing_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     yield
     assert not list(scratch.iterdir())
+
+
+def test_what_two_workers_remove_is_gone_and_no_error(store, prefix, tmp_path):
+    class Slow(Remote):
+        def size(self, name):
+            found = super().size(name)
+            Remote(self.uri).remove(name)  # the other worker, between the question and the removal
+            return found
+
+    (tmp_path / "collection.json").write_text("{}")
+    Remote(store.uri(prefix)).put(tmp_path, "collection.json")
+    Slow(store.uri(prefix)).remove("collection.json")
+    assert store.objects(prefix) == {}
 
 
 def test_a_run_in_a_store_is_the_run_of_a_disk(store, prefix, log, tmp_path):

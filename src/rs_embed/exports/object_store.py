@@ -7,7 +7,7 @@ by one, its record last: a unit that does not match its record is done again.
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -102,10 +102,10 @@ class Remote:
                 shutil.copyfileobj(source, target, 1 << 20)
 
     def remove(self, name: str) -> None:
-        """Remove an object if it exists."""
+        """Remove an object if it exists; another worker may do so at the same time."""
         store, root = self._store
         if self.size(name) is not None:
-            with reaching(self):
+            with reaching(self), suppress(FileNotFoundError):
                 store.delete_file(f"{root}/{name}")
 
 
