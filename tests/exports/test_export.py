@@ -494,6 +494,7 @@ def test_leftovers_of_a_killed_process_are_removed(run, log):
         "records/.part-a1b2c377-u000002.json",
         "grids/u000002/.part-a1b2c377-x.tif",
         "grids/u000002/000000099-stray.tif",
+        ".part-a1b2c377-collection.json",
     ):
         (run / MODEL / name).write_text("half")
     (run / ".part-a1b2c377-run.json").write_text("half")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rs_embed.core.atomic import remove, storing
+from rs_embed.core.atomic import remove, remove_parts, storing
 from rs_embed.exports.object_store import Remote
 from rs_embed.exports.records import UnitStore
 from rs_embed.exports.unit import TABLES, Units
@@ -32,6 +32,7 @@ def write_catalogs(stores: Sequence[UnitStore], units: Units, *, grids: bool, re
         if store.catalog.is_file() if remote is None else remote.size(f"{name}/{COLLECTION}") is not None:
             continue
         with storing(folder):
+            remove_parts(folder, lambda file: file == COLLECTION)  # of a process that was killed over it
             items: list[StacItem] = []
             header: RunHeader | None = None
             for unit in units:
